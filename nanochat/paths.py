@@ -1,0 +1,97 @@
+"""Where things lie on disk, and how a file comes to be there: whole or not at all."""
+
+import contextlib
+import errno
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from nanochat.config import UserError
+
+
+def base_dir() -> Path:
+    """The root of everything nanochat writes: $NANOCHAT_BASE_DIR, else ~/.cache/nanochat.
+
+    Nothing is created here; `write_atomically` makes folders when there is something to put in them.
+    """
+    return Path(os.environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache" / "nanochat").expanduser()
+
+
+def tokenizer_dir() -> Path:
+    return base_dir() / "tokenizer"
+
+
+def checkpoints_dir(source: str) -> Path:
+    """The folder of a stage's checkpoints; source is base, mid, sft or rl."""
+    return base_dir() / {"base": "base_checkpoints", "mid": "mid_checkpoints", "sft": "chatsft_checkpoints",
+                         "rl": "chatrl_checkpoints"}[source]
+
+
+def dataset_dir(name: str) -> Path:
+    """The folder of a dataset's parquet shards: base_data for FineWeb-Edu, base_data_<name> for all others."""
+    return base_dir() / ("base_data" if name == "fineweb-edu" else f"base_data_{name}")
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> str:
+    """Write a file so that a reader, or a crash, sees the old one or the new one and nothing between.
+
+    `write` fills a temporary neighbour of `path`, which is flushed to disk and renamed over `path`.
+    Returns the sha256 of the bytes written, in hex.
+    Raises UserError when the disk is full or the folder cannot be written; the temporary file is removed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        digest = sha256(temporary)
+        os.replace(temporary, path)
+        fsync_folder(path.parent)  # the rename itself must survive a power cut
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if said := refusal(error, path):
+            raise said from error
+        raise
+    return digest
+
+
+def write_text(path: Path, text: str) -> str:
+    """`write_atomically` for a string, as UTF-8."""
+    return write_atomically(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fsync_folder(folder: Path) -> None:
+    """Bring a folder's list of names to disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def refusal(error: BaseException, path: Path) -> UserError | None:
+    """What to say when `error` means that the file system will not take `path`; None when it means something else."""
+    cause: BaseException | None = error
+    while cause is not None:  # torch.save raises a RuntimeError of its own while it handles a full disk's OSError
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return UserError(f"cannot write {path}: the disk is full; free some space and start again")
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
+        return UserError(f"cannot write {path}: permission denied; set NANOCHAT_BASE_DIR elsewhere")
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return UserError(f"cannot write {path}: {error.filename} is no folder; set NANOCHAT_BASE_DIR elsewhere")
+    return None

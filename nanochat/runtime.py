@@ -1,0 +1,117 @@
+"""Device, compute dtype, threads, ranks and seeds of a process, as one context manager."""
+
+import ctypes
+import os
+import random
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from nanochat.config import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where a run computes. rank and world are 0 and 1 unless torchrun started the process."""
+
+    device: torch.device
+    dtype: torch.dtype
+    rank: int
+    world: int
+    seed: int
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def print(self, *words: object) -> None:
+        """print on rank 0 only, flushed, so that a log is read in order."""
+        if self.is_main:
+            print(*words, flush=True)
+
+
+@contextmanager
+def start(device_type: str = "", dtype: str = "auto", seed: int | None = None) -> Iterator[Runtime]:
+    """Set up the process: ranks of torchrun (NCCL on CUDA, Gloo elsewhere), device, compute dtype, random seeds.
+
+    device_type "" takes cuda, then mps, then cpu. dtype "auto" asks $NANOCHAT_DTYPE, then takes what the device
+    multiplies fastest. seed None draws one; it is in `seed`. Raises UserError for a device or dtype that is not there.
+    """
+    rank, local = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    device = _device(device_type, local)
+    compute = _dtype(dtype, device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("high")
+    elif device.type == "cpu":
+        _keep_freed_memory()
+    started_here = world > 1 and not dist.is_initialized()
+    if started_here:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if seed is None:
+        seed = random.SystemRandom().randrange(2**31)
+    torch.manual_seed(seed)
+    try:
+        yield Runtime(device, compute, rank, world, seed)
+    finally:
+        if started_here:
+            dist.destroy_process_group()
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware (AMX or AVX512-BF16); emulation is slower than float32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile has what it needs: a C++ compiler on a CPU, Triton (shipped with torch) on CUDA."""
+    if device.type == "cpu":
+        return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
+    return device.type == "cuda"
+
+
+def _device(device_type: str, local_rank: int) -> torch.device:
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if not device_type:
+        device_type = next(name for name, there in available.items() if there)
+    if not available.get(device_type, False):
+        there = ", ".join(name for name, is_there in available.items() if is_there)
+        raise UserError(f"--device_type {device_type} is not to be had on this machine; available: {there}")
+    return torch.device(device_type, local_rank) if device_type == "cuda" else torch.device(device_type)
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        name = os.environ.get("NANOCHAT_DTYPE", "") or "auto"
+    if name == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return torch.bfloat16 if device.type == "cpu" and multiplies_bfloat16() else torch.float32
+    if name not in DTYPES:
+        raise UserError(f"dtype {name!r} is unknown; expected auto, {', '.join(DTYPES)} (--dtype or NANOCHAT_DTYPE)")
+    return DTYPES[name]
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc's malloc to keep big blocks instead of returning them to the system after every step.
+
+    Faulting the pages in again took a third of a training step on 2 cores (dev/LOG.md). GLIBC_TUNABLES, which
+    speedrun.sh sets, does the same and huge pages besides, but only before the process starts.
+    """
+    if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ:
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another libc (musl), which has no such knob
+        return
+    m_trim_threshold, m_mmap_max = -1, -4
+    mallopt(m_mmap_max, 0)
+    mallopt(m_trim_threshold, 2**31 - 1)
