@@ -1,0 +1,211 @@
+"""Byte-level BPE: learn it from text, turn text into ids and back, keep it as JSON.
+
+An id below the number of ranks is a byte string, the 256 single bytes first, then one per merge in the order learnt.
+The special tokens take the ids after those. Text never becomes a special token, whatever it spells: special ids
+enter only where a caller asks for them by name.
+"""
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from pathlib import Path
+
+import rustbpe
+import tiktoken
+
+from nanochat.config import UserError
+from nanochat.paths import write_text
+
+# GPT-4's split with at most two digits a piece: a small vocabulary should not be spent on 1000 three-digit numbers.
+SPLIT_PATTERN = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+FORMAT = "nanochat tokenizer 1"
+LONGEST_SPACE = 50_000  # the pattern backtracks over white space, and at some 300,000 characters its stack overflows
+SPARE_MERGES = 16  # two merges may give the same bytes; the second is dropped and a later one takes its place
+
+
+class Tokenizer:
+    """ranks: {bytes: id}, ids 0..n-1 without gaps; specials: names that take the ids n, n+1, ... in this order.
+
+    The first special token is the one that begins every document (`bos`).
+    """
+
+    def __init__(self, ranks: dict[bytes, int], specials: Sequence[str], pattern: str = SPLIT_PATTERN):
+        if sorted(ranks.values()) != list(range(len(ranks))):
+            raise ValueError("the ranks of a tokenizer must be 0, 1, 2, ... without gaps")
+        missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
+        if missing:
+            raise ValueError(f"the ranks of a tokenizer must hold every single byte; {missing[0]:#04x} is missing")
+        if not specials or len(set(specials)) != len(specials):
+            raise ValueError("a tokenizer needs special tokens, each with a name of its own")
+        self.pattern = pattern
+        self.tokens = sorted(ranks, key=ranks.__getitem__)
+        self.specials = {name: len(ranks) + i for i, name in enumerate(specials)}
+        self.bos = len(ranks)
+        self.vocab_size = len(ranks) + len(specials)
+        # What a token counts for in bits per byte: its raw bytes, also where they are only a part of a character.
+        self.token_bytes = [len(token) for token in self.tokens] + [0] * len(specials)
+        self.hash = _content_hash(pattern, self.tokens, specials)
+        self._bpe = tiktoken.Encoding(
+            "nanochat", pat_str=pattern, mergeable_ranks=ranks, special_tokens=self.specials
+        )
+
+    @classmethod
+    def train(
+        cls, texts: Iterable[str], vocab_size: int, specials: Sequence[str], pattern: str = SPLIT_PATTERN
+    ) -> "Tokenizer":
+        """Learn `vocab_size` tokens, the special ones included. The same texts give the same tokenizer.
+
+        Raises UserError when vocab_size is too small to hold the bytes and specials, or larger than the text can fill.
+        """
+        smallest = 256 + len(specials)
+        if vocab_size < smallest:
+            raise UserError(
+                f"a vocabulary of {vocab_size} is too small: 256 bytes and {len(specials)} special tokens "
+                f"take {smallest}; choose a larger --vocab_size"
+            )
+        wanted = vocab_size - len(specials)
+        pieces = (piece for text in texts for piece in _pieces(_valid(text)))
+        learner = rustbpe.Tokenizer()  # type: ignore[attr-defined]
+        learner.train_from_iterator(pieces, vocab_size=wanted + SPARE_MERGES, pattern=pattern)
+        tokens = list(dict.fromkeys(bytes(token) for token, _ in learner.get_mergeable_ranks()))[:wanted]
+        if len(tokens) < wanted:
+            raise UserError(
+                f"the text is too poor for a vocabulary of {vocab_size}: it ran out of pairs after "
+                f"{len(tokens) - 256} merges; give more text or --vocab_size={len(tokens) + len(specials)}"
+            )
+        return cls({token: rank for rank, token in enumerate(tokens)}, specials, pattern)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer":
+        """Read what `save` wrote. Raises UserError, naming the file, when it is missing or not whole."""
+        path = Path(folder) / "tokenizer.json"
+        remedy = "run python -m scripts.tok_train"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"there is no tokenizer at {path}; {remedy}") from None
+        except OSError as error:
+            raise UserError(f"cannot read the tokenizer {path}: {error.strerror}") from None
+        except ValueError as error:  # not UTF-8, or not JSON
+            raise UserError(f"the tokenizer {path} is damaged: {error}; {remedy}") from None
+        found = content.get("format") if isinstance(content, dict) else None
+        if found != FORMAT:
+            raise UserError(f"{path} is not a tokenizer: its format is {found!r}, expected {FORMAT!r}; {remedy}")
+        try:
+            tokens = [token.encode("latin-1") for token in content["ranks"]]
+            tokenizer = cls({token: rank for rank, token in enumerate(tokens)}, content["specials"], content["pattern"])
+            intact = tokenizer.hash == content["hash"]
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"the tokenizer {path} is damaged: {_reason(error)}; {remedy}") from None
+        if not intact:
+            raise UserError(f"the tokenizer {path} is damaged: its content does not have the hash it states; {remedy}")
+        return tokenizer
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json, from which `load` reads everything, and token_bytes.json, a list for other programs.
+
+        In tokenizer.json the token of rank i is the i-th string, one character (U+0000 to U+00FF) a byte.
+        """
+        write_text(Path(folder) / "token_bytes.json", json.dumps(self.token_bytes) + "\n")
+        content = {
+            "format": FORMAT,
+            "hash": self.hash,
+            "pattern": self.pattern,
+            "specials": list(self.specials),
+            "ranks": [token.decode("latin-1") for token in self.tokens],
+        }
+        write_text(Path(folder) / "tokenizer.json", json.dumps(content, indent=1) + "\n")
+
+    def encode(self, text: str, prepend: str | int | None = None, append: str | int | None = None) -> list[int]:
+        """The ids of a text, between optional special tokens given by name or id.
+
+        Half of a surrogate pair, which no UTF-8 can hold, is encoded as U+FFFD.
+        """
+        ids = [id for piece in _pieces(text) for id in self._bpe.encode_ordinary(piece)]
+        return self._ends(prepend) + ids + self._ends(append)
+
+    def encode_batch(
+        self, texts: Sequence[str], prepend: str | int | None = None, num_threads: int = 4
+    ) -> list[list[int]]:
+        """`encode` for many texts at once, on several threads."""
+        pieces = [_pieces(text) for text in texts]
+        encoded = iter(self._bpe.encode_ordinary_batch([p for ps in pieces for p in ps], num_threads=num_threads))
+        return [self._ends(prepend) + [id for _ in ps for id in next(encoded)] for ps in pieces]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of some ids, special tokens as their names; bytes that are not UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        return self._bpe.decode_bytes(list(ids))
+
+    def special(self, name: str) -> int:
+        """The id of a special token. Raises UserError when this tokenizer has none of that name."""
+        if name not in self.specials:
+            raise UserError(f"this tokenizer has no special token {name}; it has {' '.join(self.specials)}")
+        return self.specials[name]
+
+    def has_special(self, name: str) -> bool:
+        return name in self.specials
+
+    def _ends(self, token: str | int | None) -> list[int]:
+        if token is None:
+            return []
+        return [self.special(token) if isinstance(token, str) else token]
+
+
+def gpt_encoder(name: str, patience: float = 30.0) -> Callable[[str], list[int]]:
+    """Text to ids by one of OpenAI's tokenizers ("gpt2", "cl100k_base"), whose file is fetched or already cached.
+
+    Raises OSError when it cannot be had within `patience` seconds.
+    """
+    got: Future[tiktoken.Encoding] = Future()
+
+    def fetch() -> None:
+        try:
+            got.set_result(tiktoken.get_encoding(name))
+        except (OSError, ValueError) as error:  # ValueError: what came is not the file
+            got.set_exception(OSError(str(error)))
+
+    # tiktoken sets no timeout, and a network that swallows packets would hold the program for ever.
+    threading.Thread(target=fetch, daemon=True).start()
+    try:
+        return got.result(patience).encode_ordinary
+    except FutureTimeout:
+        raise OSError(f"no answer within {patience:g} seconds") from None
+
+
+def _pieces(text: str) -> list[str]:
+    """The text, cut inside white space so long that the split pattern could not cross it."""
+    if len(text) <= LONGEST_SPACE:
+        return [text]
+    runs = re.finditer(r"\s+", text)
+    cuts = [cut for run in runs for cut in range(run.start() + LONGEST_SPACE, run.end(), LONGEST_SPACE)]
+    return [text[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+def _valid(text: str) -> str:
+    """The text with lone surrogates replaced, as the encoder does it by itself."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _content_hash(pattern: str, tokens: Sequence[bytes], specials: Sequence[str]) -> str:
+    """sha256, in hex, of what decides the ids; each part goes in with its length, so that no two contents agree."""
+    digest = hashlib.sha256()
+    for part in [pattern.encode("utf-8"), *tokens, b"specials", *(name.encode("utf-8") for name in specials)]:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)

@@ -1,0 +1,296 @@
+import json
+import pickle
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanochat import paths
+from nanochat.chat import SPECIALS
+from nanochat.config import UserError
+from nanochat.data import shards
+from nanochat.tokenizer import LONGEST_SPACE, Tokenizer, gpt_encoder
+from scripts import tok_eval, tok_train
+
+FIXTURES = Path(__file__).parents[2] / "shared" / "fixtures"
+GENERATIONS = ("classic", "modern")
+TEXT = (
+    "The keeper of the lighthouse counted 14 ships and 2 boats before the fog came. Nobody knew why they came; "
+    "the baker's daughter said it's the herring. Überall grüne Bäume, 世界中の海, 안녕하세요 🚀 and 🚢!\n\n"
+    "def ships(n):\n    return [f'ship {i}' for i in range(n)]\n<|user_start|> is only text here.\n"
+) * 3
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train([TEXT], 400, SPECIALS)
+
+
+class State:
+    def __setstate__(self, state: dict):
+        self.__dict__ = state
+
+
+class EncodingsOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> type:
+        assert (module, name) == ("tiktoken.core", "Encoding")
+        return State
+
+
+def released(generation: str) -> tuple[Tokenizer, dict]:
+    """A tokenizer that upstream trained, and what upstream's code computed with it."""
+    folder = FIXTURES / generation
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not beside this checkout")
+
+    with open(folder / "tokenizer" / "tokenizer.pkl", "rb") as file:
+        state = EncodingsOnly(file).load().__dict__
+    names = sorted(state["special_tokens"], key=state["special_tokens"].__getitem__)
+    expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
+    return Tokenizer(state["mergeable_ranks"], names, state["pat_str"]), expected
+
+
+@given(st.text())
+def test_decoding_gives_the_text_back(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.decode_bytes(tokenizer.encode(text)) == text.encode("utf-8")
+
+
+@given(st.lists(st.sampled_from([*SPECIALS, "<|", "|>", "a", " ", "bos", "\n"])))
+def test_text_never_becomes_a_special_token(tokenizer, pieces):
+    assert all(id < tokenizer.bos for id in tokenizer.encode("".join(pieces)))
+
+
+@given(st.lists(st.text(), max_size=5))
+def test_a_batch_is_encoded_like_its_texts(tokenizer, texts):
+    assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+    assert tokenizer.encode_batch(texts, prepend="<|bos|>") == [[tokenizer.bos, *tokenizer.encode(t)] for t in texts]
+
+
+def test_the_vocabulary_counts_the_specials_and_the_first_begins_documents(tokenizer):
+    assert tokenizer.vocab_size == 400
+    assert list(tokenizer.specials) == SPECIALS
+    assert tokenizer.specials["<|bos|>"] == tokenizer.bos == 400 - len(SPECIALS)
+    assert tokenizer.special("<|system_end|>") == 399
+    assert tokenizer.decode([tokenizer.bos, *tokenizer.encode("hi")]) == "<|bos|>hi"
+
+
+def test_training_learns_the_text_and_is_repeatable(tokenizer):
+    assert len(tokenizer.encode(TEXT)) < len(TEXT.encode()) / 1.5
+    assert Tokenizer.train([TEXT], 400, SPECIALS).hash == tokenizer.hash
+    assert max(len(tokenizer.encode(digits)) for digits in ("14", "7")) <= 2
+    assert len(tokenizer.encode("1414")) >= 2  # never more than two digits to a token
+
+
+def test_ends_are_given_by_name_or_id(tokenizer):
+    plain = tokenizer.encode("ships")
+    assert tokenizer.encode("ships", prepend="<|user_start|>", append=7) == [
+        tokenizer.special("<|user_start|>"), *plain, 7]  # fmt: skip
+    assert tokenizer.encode("", prepend=tokenizer.bos) == [tokenizer.bos]
+    with pytest.raises(UserError, match="no special token <|nothing|>"):
+        tokenizer.encode("ships", append="<|nothing|>")
+
+
+def test_token_bytes_are_raw_bytes_and_specials_count_nothing(tokenizer):
+    ids = tokenizer.encode(TEXT)
+    assert sum(tokenizer.token_bytes[id] for id in ids) == len(TEXT.encode("utf-8"))
+    assert tokenizer.token_bytes[0xE4] == 1  # half a character: not the three bytes of U+FFFD
+    assert all(tokenizer.token_bytes[id] == 0 for id in tokenizer.specials.values())
+    assert len(tokenizer.token_bytes) == tokenizer.vocab_size
+
+
+def test_lone_surrogates_become_the_replacement_character(tokenizer):
+    assert tokenizer.decode(tokenizer.encode("a\ud800b")) == "a\ufffdb"
+    assert tokenizer.decode(tokenizer.encode_batch(["a\udc00"])[0]) == "a\ufffd"
+    assert tokenizer.decode(tokenizer.encode("\ud83d\ude80")) == "🚀"
+    assert Tokenizer.train(["ab\ud800" * 10], 256 + len(SPECIALS), SPECIALS).vocab_size == 256 + len(SPECIALS)
+
+
+def test_endless_white_space_is_encoded(tokenizer):
+    text = "x" + " " * 1_000_000 + "y" + "\t" * (LONGEST_SPACE + 1)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert [tokenizer.decode(ids) for ids in tokenizer.encode_batch(["a", text, "b"])] == ["a", text, "b"]
+    assert Tokenizer.train([text], 270, SPECIALS).vocab_size == 270
+
+
+def test_a_vocabulary_without_room_or_text_is_refused():
+    with pytest.raises(UserError, match="too small.*take 267"):
+        Tokenizer.train([TEXT], 266, SPECIALS)
+    with pytest.raises(UserError, match=r"after 4 merges.*--vocab_size=271") as refusal:
+        Tokenizer.train(["abcd abcd"], 300, SPECIALS)
+    assert "\n" not in str(refusal.value)
+    assert Tokenizer.train(["abcd abcd"], 271, SPECIALS).vocab_size == 271
+    with pytest.raises(UserError, match="after 0 merges"):
+        Tokenizer.train([], 300, SPECIALS)
+
+
+def test_saving_and_loading_keeps_everything(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "new" / "tokenizer")
+    loaded = Tokenizer.load(tmp_path / "new" / "tokenizer")
+    assert loaded.hash == tokenizer.hash
+    assert (loaded.pattern, loaded.tokens, loaded.specials) == (tokenizer.pattern, tokenizer.tokens, tokenizer.specials)
+    assert loaded.encode(TEXT) == tokenizer.encode(TEXT)
+    names = sorted(path.name for path in (tmp_path / "new" / "tokenizer").iterdir())
+    assert names == ["token_bytes.json", "tokenizer.json"]
+    beside = json.loads((tmp_path / "new" / "tokenizer" / "token_bytes.json").read_text(encoding="utf-8"))
+    assert beside == tokenizer.token_bytes
+
+
+def test_the_hash_tells_tokenizers_of_the_same_size_apart(tokenizer):
+    ranks = {token: rank for rank, token in enumerate(tokenizer.tokens)}
+    swapped = {**ranks, tokenizer.tokens[300]: 301, tokenizer.tokens[301]: 300}
+    hashes = {
+        tokenizer.hash,
+        Tokenizer(swapped, SPECIALS).hash,
+        Tokenizer(ranks, SPECIALS[::-1]).hash,
+        Tokenizer(ranks, SPECIALS, pattern=r"\p{L}+|[^\p{L}]").hash,
+    }
+    assert len(hashes) == 4
+    assert Tokenizer(dict(reversed(ranks.items())), SPECIALS).hash == tokenizer.hash
+
+
+def test_a_missing_tokenizer_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"no tokenizer at .*tokenizer\.json; run python -m scripts\.tok_train"):
+        Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda content: content["ranks"].pop(), "hash"),
+        (lambda content: content["ranks"].pop(65), "0x41 is missing"),
+        (lambda content: content["ranks"].append(content["ranks"][300]), "without gaps"),
+        (lambda content: content["ranks"].append("世"), "latin-1"),
+        (lambda content: content["ranks"].append(3), "encode"),
+        (lambda content: content["specials"].reverse(), "hash"),
+        (lambda content: content["specials"].append("<|bos|>"), "name of its own"),
+        (lambda content: content.pop("pattern"), "'pattern' is missing"),
+        (lambda content: content.update(pattern="("), "damaged"),
+        (lambda content: content.update(hash="0"), "hash"),
+        (lambda content: content.update(format="nanochat tokenizer 9"), "format is 'nanochat tokenizer 9'"),
+    ],
+)
+def test_a_changed_file_is_not_loaded(tokenizer, tmp_path, change, reason):
+    tokenizer.save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UserError, match=reason) as refusal:
+        Tokenizer.load(tmp_path)
+    assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[:-200], lambda whole: b"\xff" + whole, lambda whole: b"[]"])
+def test_a_file_that_is_not_whole_is_not_loaded(tokenizer, tmp_path, damage):
+    tokenizer.save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match="tokenizer.json"):
+        Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_released_tokenizers_give_the_ids_that_upstream_computed(generation):
+    tokenizer, expected = released(generation)
+    found = expected["tokenizer"]
+    assert (tokenizer.vocab_size, tokenizer.bos) == (found["vocab_size"], found["bos_token_id"])
+    assert tokenizer.specials == found["special_tokens"]
+    assert list(tokenizer.specials) == SPECIALS[:9]
+    for case in found["encode"]:
+        assert tokenizer.encode(case["text"]) == case["ids"]
+    once = found["encode_prepend_bos"]
+    assert tokenizer.encode(once["text"], prepend="<|bos|>") == once["ids"]
+    for case in found["decode"]:
+        assert tokenizer.decode(case["ids"]) == case["text"]
+    assert [token.hex() for token in tokenizer.tokens] == found["token_bytes_raw"][: len(tokenizer.tokens)]
+    if generation == "modern":  # classic counted the bytes of U+FFFD
+        assert tokenizer.token_bytes == expected["token_bytes"]
+
+
+def test_a_comparison_that_cannot_be_had_is_given_up_in_time(monkeypatch, tmp_path):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection and never says a word
+        for variable in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(variable, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(OSError, match="no answer within 0.2 seconds"):
+            gpt_encoder("r50k_base", patience=0.2)
+    with pytest.raises(OSError, match="127.0.0.1"):
+        gpt_encoder("r50k_base")
+
+
+def write_dataset(name: str) -> None:
+    shards.write_shards([f"{n} ships. {TEXT}" for n in range(30)], paths.dataset_dir(name))
+
+
+def report_of(base: Path, stage: str) -> dict:
+    return json.loads((base / "report" / f"{stage}.json").read_text(encoding="utf-8"))
+
+
+def test_tok_train_learns_from_the_training_split(base, capsys):
+    write_dataset("ships")
+    tok_train.main(["--dataset", "ships", "--vocab-size", "350"])
+    trained = Tokenizer.load(paths.tokenizer_dir())
+    documents = list(shards.iterate(paths.dataset_dir("ships"), "train"))
+    assert trained.hash == Tokenizer.train(documents, 350, SPECIALS).hash
+    assert f"tokenizer {trained.hash[:12]} saved in" in capsys.readouterr().out
+    section = report_of(base, "tok_train")
+    assert (section["vocab_size"], section["documents"]) == (350, len(documents))
+    assert section["bytes"] == sum(len(text.encode("utf-8")) for text in documents)
+
+    tok_train.main(["--dataset", "ships", "--vocab_size", "350"])
+    assert "is the one in" in capsys.readouterr().out
+    tok_train.main(["--dataset", "ships", "--vocab_size", "300", "--doc_cap", "50", "--max_chars", "120"])
+    assert f"in place of {trained.hash[:12]}" in capsys.readouterr().out
+    cut = [documents[0][:50], documents[1][:50], documents[2][:20]]
+    assert Tokenizer.load(paths.tokenizer_dir()).hash == Tokenizer.train(cut, 300, SPECIALS).hash
+    assert report_of(base, "tok_train")["characters"] == 120
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason"),
+    [
+        ([], "no data in .*base_data_tinyworld"),
+        (["--dataset", "ships", "--vocab_size", "20000"], "too poor.*--vocab_size="),
+        (["--dataset", "ships", "--vocab_size", "100"], "too small"),
+        (["--dataset", "ships", "--doc_cap", "0"], "--doc_cap is 0"),
+        (["--dataset", "ships", "--vocab_sise", "300"], "did you mean --vocab_size"),
+    ],
+)
+def test_tok_train_refuses_in_a_sentence_and_writes_nothing(base, argv, reason):
+    write_dataset("ships")
+    before = sorted(base.rglob("*"))
+    with pytest.raises(UserError, match=reason):
+        tok_train.main(argv)
+    assert sorted(base.rglob("*")) == before
+
+
+def test_tok_eval_counts_every_text(base, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    for variable in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nothing listens there, so this is being offline
+    monkeypatch.setenv("NO_PROXY", "")
+    write_dataset("ships")
+    with pytest.raises(UserError, match="no tokenizer"):
+        tok_eval.main(["--dataset", "ships"])
+    tok_train.main(["--dataset", "ships", "--vocab-size", "350"])
+    tok_eval.main(["--dataset", "ships", "--sample_chars", "2000"])
+    said = capsys.readouterr().out
+    assert "GPT-4's tokenizers cannot be had" in said
+    compression = report_of(base, "tok_eval")["compression"]
+    assert set(compression) == {*tok_eval.SAMPLES, "ships train", "ships val"}
+    tokenizer = Tokenizer.load(paths.tokenizer_dir())
+    news = tok_eval.SAMPLES["news"]
+    assert compression["news"] == {"bytes": len(news.encode()), "tokens": {"ours": len(tokenizer.encode(news))}}
+    assert all(name in said for name in compression)
+    assert 2000 <= compression["ships train"]["bytes"] < 2400  # 2000 characters, some of several bytes
+
+
+def test_the_comparison_says_how_many_tokens_more_or_fewer():
+    shown = tok_eval.table({"a text": {"bytes": 300, "tokens": {"ours": 100, "GPT-2": 80}}}, ["ours", "GPT-2"])
+    cells = [list(column.cells) for column in shown.columns]
+    assert cells == [["a text"], ["300"], ["3.00"], ["3.75"], ["+25.0%"]]
