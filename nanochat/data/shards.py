@@ -1,0 +1,375 @@
+"""Text on disk: a dataset is a folder of parquet shards, in the layout of the published nanochat data.
+
+Files `shard_00000.parquet`, `shard_00001.parquet`, … hold one string column `text`, a document a row. In sorted
+order of their names the last file is the validation split and all others are the training split.
+"""
+
+import bisect
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nanochat.config import UserError
+from nanochat.paths import fsync_folder, refusal, sha256
+
+DEFAULT_DATASET = "tinyworld"
+Split = Literal["train", "val"]
+
+_SCHEMA = pa.schema([("text", pa.string())])
+_SHORTEST_SPLIT = 200  # characters; a tenth of anything shorter says nothing about a model
+_HOW_TO_GET_DATA = "run python -m scripts.add_data YOUR_TEXT, or bash speedrun.sh"
+
+
+class Written(NamedTuple):
+    """What `write_shards` put on disk; `files` counts the shards of both splits."""
+
+    train_documents: int
+    train_chars: int
+    val_documents: int
+    val_chars: int
+    files: int
+
+
+def list_shards(folder: Path, split: Split) -> list[Path]:
+    """The parquet files of one split in reading order.
+
+    Raises UserError when the folder is missing or holds fewer than the two shards that two splits need.
+    """
+    if not folder.is_dir():
+        raise UserError(f"no data in {folder}: the folder does not exist; {_HOW_TO_GET_DATA}")
+    shards = sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
+    if not shards:
+        raise UserError(
+            f"no data in {folder}: expected shard_00000.parquet, shard_00001.parquet and so on; {_HOW_TO_GET_DATA}"
+        )
+    if len(shards) == 1:
+        raise UserError(
+            f"{folder} holds {shards[0].name} only, but the last shard is for validation, so nothing is left to train "
+            f"on; run python -m scripts.add_data {shards[0]} --name NEW_NAME to split it in two"
+        )
+    return shards[:-1] if split == "train" else shards[-1:]
+
+
+class TextReader:
+    """The documents of one split by number: shards in order of their names, then row groups, then rows.
+
+    Only the footers are read at construction. The last row group stays in memory, so reading forward is cheap.
+    Raises UserError for a damaged shard, one without a string column `text`, and a split without documents.
+    """
+
+    def __init__(self, folder: Path, split: Split):
+        self.paths = list_shards(folder, split)
+        self._shard_starts: list[int] = []  # number of the first document of each shard
+        self.num_documents = 0
+        for path in self.paths:
+            self._shard_starts.append(self.num_documents)
+            with _naming(path), _open(path) as file:
+                self.num_documents += file.metadata.num_rows
+        if self.num_documents == 0:
+            raise UserError(f"the {split} split of {folder} has no documents; {_HOW_TO_GET_DATA}")
+        self._shard = -1  # which shard is open
+        self._file: pq.ParquetFile
+        self._group_starts: list[int] = []  # number of the first document of each row group of the open shard
+        self._group_start = 0
+        self._group: list[str] = []
+
+    def read(self, position: int, count: int) -> list[str]:
+        """Documents `position` to `position + count - 1`; fewer only where the split ends."""
+        assert position >= 0
+        texts: list[str] = []
+        while len(texts) < count and position < self.num_documents:
+            if not self._group_start <= position < self._group_start + len(self._group):
+                self._load_group(position)
+            offset = position - self._group_start
+            part = self._group[offset : offset + count - len(texts)]
+            texts += part
+            position += len(part)
+        return texts
+
+    def _load_group(self, position: int) -> None:
+        shard = bisect.bisect_right(self._shard_starts, position) - 1
+        with _naming(self.paths[shard]):
+            if shard != self._shard:
+                self._file = _open(self.paths[shard])
+                self._shard = shard
+                self._group_starts = [self._shard_starts[shard]]
+                for group in range(self._file.num_row_groups - 1):
+                    rows = self._file.metadata.row_group(group).num_rows
+                    self._group_starts.append(self._group_starts[-1] + rows)
+            group = bisect.bisect_right(self._group_starts, position) - 1
+            column = self._file.read_row_group(group, columns=["text"]).column(0)
+            self._group = [text or "" for text in column.to_pylist()]  # foreign files may hold nulls
+            self._group_start = self._group_starts[group]
+
+
+def iterate(folder: Path, split: Split) -> Iterator[str]:
+    """All documents of one split, in order, a row group in memory at a time. Raises as TextReader does."""
+    reader = TextReader(folder, split)
+    for position in range(0, reader.num_documents, 1024):
+        yield from reader.read(position, 1024)
+
+
+def iterate_file(path: Path, column: str = "text") -> Iterator[str]:
+    """All documents of one parquet file, wherever it lies. Raises UserError as TextReader does."""
+    with _naming(path), _open(path, column) as file:
+        for batch in file.iter_batches(1024, columns=[column]):
+            yield from (text or "" for text in batch.column(0).to_pylist())
+
+
+def fingerprint(folder: Path, split: Split) -> str:
+    """A hex hash that tells datasets apart: names and sizes of the split's shards, and the contents of the last."""
+    shards = list_shards(folder, split)
+    digest = hashlib.sha256()
+    for path in shards:
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+    digest.update(sha256(shards[-1]).encode())
+    return digest.hexdigest()
+
+
+def write_shards(
+    texts: Iterable[str],
+    folder: Path,
+    *,
+    val_texts: Iterable[str] | None = None,
+    val_fraction: float = 0.1,
+    overwrite: bool = False,
+    docs_per_group: int = 1024,
+    group_bytes: int = 8 << 20,
+    shard_bytes: int = 256 << 20,
+) -> Written:
+    """Write a stream of documents as a dataset, in memory bounded by one row group a split.
+
+    A document's own hash decides its split, so the same text always falls on the same side. With `val_texts` these
+    are the validation split and all of `texts` are training text. Neither split is ever empty: if need be the last
+    document goes where none is, and a stream of one document is cut inside it. Blank documents are dropped.
+    The folder appears under its name when it is complete and flushed to disk. Sizes count UTF-8 bytes of text.
+
+    Raises UserError when there is too little text for two splits, when the folder already holds something and
+    `overwrite` is false, when another process is writing it, and when the disk is full.
+    """
+    if not 0 < val_fraction < 1:
+        raise UserError(f"val_fraction must lie between 0 and 1, not {val_fraction}; 0.1 holds out a tenth")
+    documents = _split(texts, val_fraction) if val_texts is None else _presplit(texts, val_texts)
+    first = next(documents)  # hopeless input is refused here, before anything is made on disk
+    with _draft(folder, overwrite) as draft:
+        train = _ShardWriter(draft, docs_per_group, group_bytes, shard_bytes)
+        val = _ShardWriter(draft / "val", docs_per_group, group_bytes, shard_bytes=None)
+        with train, val:
+            for split, text in itertools.chain([first], documents):
+                (train if split == "train" else val).add(text)
+        files = len(train.paths) + 1
+        os.replace(val.paths[0], draft / _shard_name(len(train.paths)))
+        val.folder.rmdir()
+    return Written(train.documents, train.chars, val.documents, val.chars, files)
+
+
+def _split(texts: Iterable[str], val_fraction: float) -> Iterator[tuple[Split, str]]:
+    documents = (text for text in texts if text.strip())
+    last = next(documents, None)
+    if last is None:
+        raise UserError("there is no text to write: every document is empty; give files that hold some")
+    empty: set[Split] = {"train", "val"}
+    for text in documents:
+        split = _side(last, val_fraction)
+        empty.discard(split)
+        yield split, last
+        last = text
+    # The last document has waited until here, to fill whichever split is still empty.
+    if len(empty) == 2:
+        head, tail = _cut(last, val_fraction)
+        yield "train", head
+        yield "val", tail
+    else:
+        yield (empty.pop() if empty else _side(last, val_fraction)), last
+
+
+def _presplit(texts: Iterable[str], val_texts: Iterable[str]) -> Iterator[tuple[Split, str]]:
+    splits: list[tuple[Split, Iterable[str]]] = [("train", texts), ("val", val_texts)]
+    for split, documents in splits:
+        empty = True
+        for text in documents:
+            if text.strip():
+                empty = False
+                yield split, text
+        if empty:
+            raise UserError(f"there are no documents for the {split} split; both splits need some")
+
+
+def _side(text: str, val_fraction: float) -> Split:
+    digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
+    return "val" if int.from_bytes(digest, "big") < val_fraction * 2**64 else "train"
+
+
+def _cut(text: str, val_fraction: float) -> tuple[str, str]:
+    """Cut one document in two at the paragraph, else line, else character nearest to where `val_fraction` is left."""
+    text = text.strip()
+    if len(text) < _SHORTEST_SPLIT:
+        raise UserError(
+            f"there is one document of {len(text)} characters, too short to divide into training and validation text; "
+            f"give at least two documents or {_SHORTEST_SPLIT} characters"
+        )
+    target = round(len(text) * (1 - val_fraction))
+    target = min(max(target, 1), len(text) - 1)
+    reach = min(target, len(text) - target) // 2  # a boundary farther away would change the sizes too much
+    for boundary in ("\n\n", "\n"):
+        before = text.rfind(boundary, target - reach, target)
+        after = text.find(boundary, target, target + reach)
+        places = [place + len(boundary) for place in (before, after) if place >= 0]
+        if places:
+            target = min(places, key=lambda place: abs(place - target))
+            break
+    head, tail = text[:target], text[target:]
+    if not head.strip() or not tail.strip():
+        raise UserError("there is one document, and it has blank space where it would be divided; give two documents")
+    return head, tail
+
+
+class _ShardWriter:
+    """Collects documents into row groups and row groups into shards; `shard_bytes=None` keeps to one shard."""
+
+    def __init__(self, folder: Path, docs_per_group: int, group_bytes: int, shard_bytes: int | None):
+        self.folder = folder
+        self.paths: list[Path] = []
+        self.documents = 0
+        self.chars = 0
+        self._limits = docs_per_group, group_bytes, shard_bytes
+        self._group: list[str] = []
+        self._group_bytes = 0
+        self._shard_bytes = 0
+        self._open = contextlib.ExitStack()
+        self._parquet: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> "_ShardWriter":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._end_group()
+            self._end_shard()
+        else:
+            self._open.close()
+
+    def add(self, text: str) -> None:
+        docs_per_group, group_bytes, shard_bytes = self._limits
+        size = len(text.encode("utf-8"))
+        if self._group and self._group_bytes + size > group_bytes:
+            self._end_group()
+        if shard_bytes is not None and self._shard_bytes and self._shard_bytes + size > shard_bytes:
+            self._end_group()
+            self._end_shard()
+        self._group.append(text)
+        self._group_bytes += size
+        self._shard_bytes += size
+        self.documents += 1
+        self.chars += len(text)
+        if len(self._group) == docs_per_group:
+            self._end_group()
+
+    def _end_group(self) -> None:
+        if not self._group:
+            return
+        if self._parquet is None:
+            self.folder.mkdir(exist_ok=True)
+            self.paths.append(self.folder / _shard_name(len(self.paths)))
+            self._parquet = self._open.enter_context(_new_shard(self.paths[-1]))
+        self._parquet.write_table(pa.table({"text": pa.array(self._group, pa.string())}, schema=_SCHEMA))
+        self._group = []
+        self._group_bytes = 0
+
+    def _end_shard(self) -> None:
+        self._open.close()
+        self._parquet = None
+        self._shard_bytes = 0
+
+
+@contextlib.contextmanager
+def _new_shard(path: Path) -> Iterator[pq.ParquetWriter]:
+    with open(path, "wb") as file:
+        # Dictionaries and statistics pay for short repeated values, not for documents.
+        with pq.ParquetWriter(file, _SCHEMA, compression="zstd", use_dictionary=False, write_statistics=False) as shard:
+            yield shard
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _shard_name(number: int) -> str:
+    return f"shard_{number:05d}.parquet"
+
+
+@contextlib.contextmanager
+def _draft(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """An empty folder beside `folder` that takes its name when the body has succeeded and vanishes when it failed."""
+    draft = folder.with_name(f".{folder.name}.tmp")
+    with contextlib.ExitStack() as cleanup:
+        try:
+            draft.mkdir(parents=True, exist_ok=True)  # a killed process may have left one
+            lock = os.open(draft, os.O_RDONLY)
+            cleanup.callback(os.close, lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"another process is writing {folder}; wait until it has finished") from None
+            cleanup.push(lambda failure, *_: failure and shutil.rmtree(draft, ignore_errors=True))
+            _check_replaceable(folder, overwrite)
+            _empty(draft)
+            yield draft
+            fsync_folder(draft)
+            old = folder.with_name(f".{folder.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            if folder.exists():
+                os.rename(folder, old)
+            os.rename(draft, folder)
+            fsync_folder(folder.parent)
+            shutil.rmtree(old, ignore_errors=True)
+        except OSError as error:
+            if said := refusal(error, folder):
+                raise said from error
+            raise
+
+
+def _check_replaceable(folder: Path, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"cannot write the dataset {folder}: a file has this name")
+    entries = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    if entries and not overwrite:
+        raise UserError(f"{folder} already holds data; choose another name, or replace it with --overwrite")
+    foreign = [name for name in entries if not name.endswith(".parquet")]
+    if foreign:
+        raise UserError(f"will not replace {folder}: it holds {foreign[0]}, which is no shard; move it away first")
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _open(path: Path, column: str = "text") -> pq.ParquetFile:
+    file = pq.ParquetFile(path)
+    columns = {field.name: field.type for field in file.schema_arrow}
+    kind = columns.get(column)
+    if kind is None or not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        found = ", ".join(f"{name} ({kind})" for name, kind in columns.items()) or "no columns"
+        file.close()
+        raise UserError(f"{path} needs a string column named {column}, but has {found}")
+    return file
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn whatever pyarrow makes of a damaged file into a sentence that names it."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is damaged or no parquet file ({reason}); delete it and make it again") from error

@@ -1,0 +1,226 @@
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dev import docstrings
+from nanochat.config import UserError
+from nanochat.data.shards import iterate, write_shards
+from nanochat.paths import dataset_dir
+from scripts import add_data
+
+ROOT = Path(__file__).parent.parent
+
+
+def put(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    return path
+
+
+def read(*paths: Path, column: str = "text") -> list[str]:
+    return list(add_data.documents(paths, column, []))
+
+
+def test_everything_together_becomes_a_dataset(tmp_path, capsys):
+    put(tmp_path / "in" / "b.txt", "bee")
+    put(tmp_path / "in" / "a" / "z.md", "# zed")
+    put(tmp_path / "in" / "a" / "rows.jsonl", '{"text": "row one"}\n\n{"text": "row two", "id": 2}\n')
+    put(tmp_path / "in" / ".hidden", "no")
+    put(tmp_path / "in" / ".git" / "config", "no")
+    put(tmp_path / "in" / "image.png", b"\x89PNG\r\n\0\0\0")
+    pq.write_table(pa.table({"text": ["from parquet"]}), tmp_path / "extra.parquet")
+    assert read(tmp_path / "in", tmp_path / "extra.parquet") == [
+        "bee", "row one", "row two", "# zed", "from parquet"
+    ]  # fmt: skip
+
+    add_data.main([str(tmp_path / "in"), str(tmp_path / "extra.parquet"), "--name", "mine", "--val-fraction=0.4"])
+    folder = dataset_dir("mine")
+    train, val = list(iterate(folder, "train")), list(iterate(folder, "val"))
+    assert train and val and sorted(train + val) == ["# zed", "bee", "from parquet", "row one", "row two"]
+    said = capsys.readouterr().out
+    assert "5 documents, 34 characters" in said and str(folder) in said
+    assert f"train       {len(train)} documents" in said and f"validation  {len(val)} documents" in said
+    assert "python -m scripts.tok_train --dataset mine" in said
+    assert "python -m scripts.base_train --dataset mine" in said
+    assert "left out 1 binary files" in said and "image.png" in said
+
+
+def test_the_same_files_give_the_same_bytes(tmp_path, monkeypatch):
+    put(tmp_path / "in" / "book.txt", "\n\n".join(f"Paragraph {n}. " + "Words follow. " * 30 for n in range(200)))
+    hashes = []
+    for base in "one", "two":
+        monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / base))
+        add_data.main([str(tmp_path / "in")])
+        hashes.append([path.read_bytes() for path in sorted(dataset_dir("in").iterdir())])
+    assert hashes[0] == hashes[1] and len(hashes[0]) == 2
+
+
+def test_a_book_becomes_documents_that_end_with_paragraphs(tmp_path):
+    paragraphs = [f"Paragraph {n}. " + "Words follow. " * 30 for n in range(100)]
+    texts = read(put(tmp_path / "book.txt", "\r\n\r\n".join(paragraphs)))
+    assert "\n\n".join(texts) == "\n\n".join(paragraphs)
+    assert all(text.startswith("Paragraph") and len(text) <= add_data.DOCUMENT_CHARS for text in texts)
+    assert 10 < len(texts) < 30
+
+
+def test_a_short_file_is_one_document(tmp_path):
+    assert read(put(tmp_path / "note.txt", "\ufeffone\r\n\r\ntwo\rthree\n")) == ["one\n\ntwo\nthree"]
+
+
+@given(st.text(st.sampled_from("aé€😀 \n"), max_size=400), st.integers(1, 40))
+@settings(max_examples=100)
+def test_no_character_is_lost(tmp_path_factory, text, limit):
+    path = put(tmp_path_factory.mktemp("text") / "file.txt", text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(add_data, "DOCUMENT_CHARS", limit)
+        texts = read(path)
+    assert all(len(part) <= limit for part in texts)
+    assert "".join(texts).replace("\n", "") == text.replace("\n", "")
+
+
+def test_characters_are_whole_where_a_large_file_is_read_in_pieces(tmp_path):
+    text = "x" + "€" * 1_000_000  # 3 bytes each, so no piece of 1 MiB ends with one
+    assert "".join(read(put(tmp_path / "file.txt", text))) == text
+
+
+@pytest.mark.parametrize("before", [0, 10, (1 << 20) - 1, (1 << 20) + 5])
+@pytest.mark.parametrize("bad", [b"\xff", b"\xe2\x82", b"\xc3("])
+def test_bytes_that_are_not_utf8_are_named_by_offset(tmp_path, before, bad):
+    path = put(tmp_path / "latin.txt", b"x" * before + bad)
+    with pytest.raises(UserError, match=rf"latin\.txt is not UTF-8 at byte {before};"):
+        read(path)
+
+
+def test_bytes_that_are_not_utf8_in_jsonl(tmp_path):
+    path = put(tmp_path / "rows.jsonl", b'{"text": "fine"}\n{"text": "\xff"}\n')
+    with pytest.raises(UserError, match=r"rows\.jsonl is not UTF-8 at byte 27;"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "line, sentence",
+    [
+        ('{"text": "x"', r"rows\.jsonl:3 is not JSON"),
+        ('"text"', r"rows\.jsonl:3 has no text in 'text' \(found: str\)"),
+        ('{"content": "x", "id": 1}', r"rows\.jsonl:3 has no text in 'text' \(found: content, id\).*--column"),
+        ('{"text": null}', r"rows\.jsonl:3 has no text in 'text'"),
+        ('{"text": "\\ud83d"}', r"rows\.jsonl:3 holds half a character \(\\ud83d\)"),
+        ('{"messages": []}', r"rows\.jsonl:3 is a conversation; .*--data_path=.*rows\.jsonl$"),
+        ('[{"role": "user", "content": "x"}]', r"rows\.jsonl:3 is a conversation"),
+        ("[" * 100_000, r"rows\.jsonl:3 is not JSON"),
+    ],
+)
+def test_bad_jsonl_lines_are_named(tmp_path, line, sentence):
+    path = put(tmp_path / "rows.jsonl", '{"text": "fine"}\n\n' + line + "\n")
+    with pytest.raises(UserError, match=sentence):
+        read(path)
+
+
+def test_another_column(tmp_path):
+    path = put(tmp_path / "rows.jsonl", '\ufeff{"body": "one", "messages": 3}\n')
+    pq.write_table(pa.table({"body": ["two"]}), tmp_path / "rows.parquet")
+    assert read(path, tmp_path / "rows.parquet", column="body") == ["one", "two"]
+    with pytest.raises(UserError, match=r"rows\.parquet needs a string column named text, but has body \(string\)"):
+        read(tmp_path / "rows.parquet")
+
+
+def run(*args: object, base: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "scripts.add_data", *map(str, args)]
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "NANOCHAT_BASE_DIR": str(base)}, capture_output=True, text=True
+    )
+
+
+def test_as_a_command(tmp_path, base):
+    good = put(tmp_path / "my notes.txt", "A line of prose.\n" * 100)
+    done = run(good, base=base)
+    assert done.returncode == 0 and "--dataset my-notes" in done.stdout, done.stderr
+    assert sum(len(list(iterate(dataset_dir("my-notes"), split))) for split in ("train", "val")) == 2
+    again = run(good, base=base)
+    assert again.returncode == 2 and again.stdout == ""
+    assert again.stderr.startswith("error: ") and "already holds data" in again.stderr
+    assert len(again.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "content, args, sentence",
+    [
+        (None, [], "in.txt does not exist"),
+        (b"", [], "no text to write"),
+        (b"one line\n", [], "one document of 8 characters, too short"),
+        (b"abc\0def", [], "in.txt is a binary file"),
+        (b"\xe9t\xe9", [], "in.txt is not UTF-8 at byte 0"),
+        (b"prose\n" * 99, ["--name", "../up"], "cannot be a dataset's name"),
+        (b"prose\n" * 99, ["--name", "tinyworld"], "the embedded dataset"),
+        (b"prose\n" * 99, ["--val_fraction", "2"], "val_fraction must lie between 0 and 1"),
+        (b"prose\n" * 99, ["--nmae", "x"], "unknown flag --nmae"),
+    ],
+)
+def test_mistakes_are_a_sentence_and_change_nothing(tmp_path, base, content, args, sentence):
+    path = tmp_path / "in.txt"
+    if content is not None:
+        put(path, content)
+    with pytest.raises(UserError, match=sentence):
+        add_data.main([str(path), *args])
+    assert not base.exists()
+
+
+def test_no_path_at_all():
+    with pytest.raises(UserError, match="no data given"):
+        add_data.main([])
+
+
+def test_an_empty_folder(tmp_path, base):
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(UserError, match="no text to write"):
+        add_data.main([str(tmp_path / "nothing")])
+    assert not base.exists()
+
+
+def test_a_dataset_can_be_added_again_under_another_name(tmp_path):
+    """What the error about a single shard advises."""
+    write_shards([f"document {n}" for n in range(100)], tmp_path / "data")
+    add_data.main([str(tmp_path / "data"), "--name", "copy"])
+    assert set(iterate(dataset_dir("copy"), "val")) == set(iterate(tmp_path / "data", "val"))
+
+
+# -- the standard library's docstrings
+
+
+def test_docstrings_of_a_library(tmp_path):
+    put(tmp_path / "b.py", '"""Module b."""\nclass C:\n    """A class."""\n    def f(self):\n        """Deep."""\n')
+    put(tmp_path / "a" / "__init__.py", '"""Package a."""\nif True:\n    async def g():\n        "Half \\ud800 one."\n')
+    put(tmp_path / "a" / "again.py", '"""Module b."""\n')
+    put(tmp_path / "bad.py", "this is no program")
+    put(tmp_path / "test" / "x.py", '"""A test."""')
+    assert list(docstrings.module_docstrings(tmp_path)) == [
+        "b\n\nModule b.\n\nb.C\n\nA class.\n\nb.C.f\n\nDeep.\n",
+        "a\n\nPackage a.\n\na.g\n\nHalf \ufffd one.\n",
+    ]
+    texts = ["the same words " * 50, json.dumps(list(range(200)))]
+    (tmp_path / "texts").write_text("".join(texts), encoding="utf-8")
+    program = subprocess.run(["gzip", "-9", "-n", "-c", tmp_path / "texts"], capture_output=True, check=True)
+    size = (tmp_path / "texts").stat().st_size
+    assert docstrings.gzip_bits_per_byte(texts) == pytest.approx(8 * len(program.stdout) / size, rel=0.01)
+
+
+def test_docstrings_become_a_dataset(base, monkeypatch, capsys):
+    library = Path(sysconfig.get_path("stdlib")) / "email"
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(library))
+    docstrings.main([])
+    first = capsys.readouterr().out
+    assert (base / "docstrings.jsonl").exists() and list(iterate(dataset_dir("docstrings"), "val"))
+    docstrings.main([])
+    second = capsys.readouterr().out
+    assert "is there already" in second
+    assert first.splitlines()[-1] == second.splitlines()[-1]
+    assert first.splitlines()[-1].startswith("gzip -9 needs ")
