@@ -1,0 +1,272 @@
+"""The Transformer. Every number that changes a logit is in `GPTConfig`; the forward knows features, not generations.
+
+Shapes: B rows, T time, D = n_embd, H query heads, K key/value heads, d = D / H, V vocabulary, L layers.
+Matrices are (out, in) without biases. Parameter names are those of nanochat's checkpoints.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nanochat.attention import attend, attend_cached
+from nanochat.kv_cache import CacheRows
+
+SMEAR_CHANNELS = 24  # the width of smear_gate in every checkpoint that has one
+
+Rotary = tuple[Tensor, Tensor]  # cos and sin
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The architecture. The defaults of the switches are those of new runs ("modern" nanochat)."""
+
+    sequence_len: int = 2048
+    vocab_size: int = 32768
+    n_layer: int = 12
+    n_head: int = 6
+    n_kv_head: int = 6
+    n_embd: int = 768
+    window_pattern: str = "SSSL"  # tiled over the layers; the last layer is always L
+    short_window: int = 0  # positions an S layer looks back; 0 = no limit
+    long_window: int = 0  # positions an L layer looks back; 0 = no limit
+    rope_base: float = 100000.0
+    rope_in_bfloat16: bool = False  # round cos and sin to bfloat16 whatever the compute dtype
+    qk_scale: float = 1.2  # factor on q and on k after their norm
+    softcap: float = 15.0
+    norm_eps: float = torch.finfo(torch.float32).eps
+    lambdas: bool = True  # per-layer scales of the residual stream and of the first layer's input
+    value_embeds: bool = True  # in every second layer, the last one included
+    ve_gate_channels: int = 12
+    ve_gate_range: float = 3.0
+    smear: bool = True  # mix a gated share of the previous token's embedding into each
+    backout: bool = True  # take a share of the middle layer's output away at the end
+    pad_vocab_to: int = 64  # rows of the vocabulary matrices are rounded up to a multiple of this
+
+    @property
+    def head_size(self) -> int:
+        return self.n_embd // self.n_head
+
+    @property
+    def padded_vocab(self) -> int:
+        return -(-self.vocab_size // self.pad_vocab_to) * self.pad_vocab_to
+
+    def window(self, layer: int) -> int:
+        """How many positions layer `layer` looks back; 0 = no limit."""
+        is_short = self.window_pattern[layer % len(self.window_pattern)] in "sS" and layer != self.n_layer - 1
+        return self.short_window if is_short else self.long_window
+
+    def has_value_embed(self, layer: int) -> bool:
+        return self.value_embeds and layer % 2 == (self.n_layer - 1) % 2
+
+
+class Linear(nn.Linear):
+    """A linear without bias, computing in the dtype of its input; float32 weights are cast at each product."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Nothing: GPT.init_weights draws all parameters."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.weight.to(input.dtype))
+
+
+class Embedding(nn.Embedding):
+    def reset_parameters(self) -> None:
+        """Nothing: GPT.init_weights draws all parameters."""
+
+
+class Attention(nn.Module):
+    def __init__(self, config: GPTConfig, layer: int):
+        super().__init__()
+        self.config = config
+        self.layer = layer
+        self.window = config.window(layer)
+        D, d = config.n_embd, config.head_size
+        self.c_q = Linear(D, config.n_head * d)
+        self.c_k = Linear(D, config.n_kv_head * d)
+        self.c_v = Linear(D, config.n_kv_head * d)
+        self.c_proj = Linear(D, D)
+        self.ve_gate = Linear(config.ve_gate_channels, config.n_kv_head) if config.has_value_embed(layer) else None
+
+    def forward(self, x: Tensor, value: Tensor | None, rotary: Rotary, cache: CacheRows | None) -> Tensor:
+        """x (B, T, D) is normed; value (B, T, K*d) is this layer's value embedding -> (B, T, D)."""
+        B, T, D = x.shape
+        c = self.config
+        q = self.c_q(x).view(B, T, c.n_head, c.head_size)
+        k = self.c_k(x).view(B, T, c.n_kv_head, c.head_size)
+        v = self.c_v(x).view(B, T, c.n_kv_head, c.head_size)
+        if self.ve_gate is not None and value is not None:
+            gate = c.ve_gate_range * torch.sigmoid(self.ve_gate(x[..., : c.ve_gate_channels]))
+            v = v + gate[..., None] * value.view(B, T, c.n_kv_head, c.head_size)
+        q = norm(rotate(q, rotary), c.norm_eps) * c.qk_scale
+        k = norm(rotate(k, rotary), c.norm_eps) * c.qk_scale
+        if cache is None:
+            y = attend(q, k, v, self.window)
+        else:
+            k, v = cache.append(self.layer, k, v)
+            y = attend_cached(q, k, v, cache.mask(self.window))
+        return self.c_proj(y.reshape(B, T, D))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.c_fc = Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = Linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(F.relu(self.c_fc(x)).square())
+
+
+class Block(nn.Module):
+    def __init__(self, config: GPTConfig, layer: int):
+        super().__init__()
+        self.eps = config.norm_eps
+        self.attn = Attention(config, layer)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, value: Tensor | None, rotary: Rotary, cache: CacheRows | None) -> Tensor:
+        x = x + self.attn(norm(x, self.eps), value, rotary, cache)
+        return x + self.mlp(norm(x, self.eps))
+
+
+class Trunk(nn.Module):
+    """Token embedding and blocks; the name of the attribute it stands under is part of the tensors' names."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.wte = Embedding(config.padded_vocab, config.n_embd)
+        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+
+    @property
+    def blocks(self) -> list[Block]:
+        return cast(list[Block], list(self.h))
+
+
+class GPT(nn.Module):
+    """`model(ids)` gives logits, `model(ids, targets)` negative log likelihoods, `model(ids, cache=rows)` decodes."""
+
+    def __init__(self, config: GPTConfig, dtype: torch.dtype = torch.float32):
+        """dtype is what activations are computed in; the weights keep their own, float32 at first.
+
+        On the meta device nothing is initialised: there the tensors of a checkpoint are put in.
+        """
+        super().__init__()
+        self.config = config
+        self.dtype = dtype
+        V, D, L = config.padded_vocab, config.n_embd, config.n_layer
+        self.transformer = Trunk(config)
+        self.lm_head = Linear(D, V)
+        if config.lambdas:
+            self.resid_lambdas = nn.Parameter(torch.ones(L))
+            self.x0_lambdas = nn.Parameter(torch.zeros(L))
+        if config.value_embeds:
+            width = config.n_kv_head * config.head_size
+            with_value = [layer for layer in range(L) if config.has_value_embed(layer)]
+            self.value_embeds = nn.ModuleDict({str(layer): Embedding(V, width) for layer in with_value})
+        if config.smear:
+            self.smear_gate = Linear(SMEAR_CHANNELS, 1)
+            self.smear_lambda = nn.Parameter(torch.zeros(1))
+        if config.backout:
+            self.backout_lambda = nn.Parameter(torch.zeros(1))
+        if not self.lm_head.weight.is_meta:
+            self.init_weights()
+
+    @property
+    def device(self) -> torch.device:
+        return self.lm_head.weight.device
+
+    def forward(self, ids: Tensor, targets: Tensor | None = None, cache: CacheRows | None = None) -> Tensor:
+        """ids (B, T) -> logits (B, T, V) float32; with targets (B, T) -> negative log likelihoods (B, T) float32.
+
+        With a cache the ids follow what its rows hold. Raises ValueError when the cache has no room for them.
+        """
+        c = self.config
+        positions = torch.arange(ids.size(1), device=ids.device)[None] if cache is None else cache.begin(ids.size(1))
+        rotary = self._rotary(positions)
+        embedded = norm(self.transformer.wte(ids).to(self.dtype), c.norm_eps)
+        x = self._smear(embedded, cache) if c.smear else embedded
+        first, middle = x, x
+        for layer, block in enumerate(self.transformer.blocks):
+            if c.lambdas:
+                x = self.resid_lambdas[layer].to(x.dtype) * x + self.x0_lambdas[layer].to(x.dtype) * first
+            value = self.value_embeds[str(layer)](ids).to(x.dtype) if c.has_value_embed(layer) else None
+            x = block(x, value, rotary, cache)
+            if layer == c.n_layer // 2:
+                middle = x
+        if c.backout:
+            x = x - self.backout_lambda.to(x.dtype) * middle
+        if cache is not None:
+            cache.finish(embedded)
+        logits = self._logits(norm(x, c.norm_eps))
+        if targets is None:
+            return logits
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+
+    def _rotary(self, positions: Tensor) -> Rotary:
+        """cos and sin (B or 1, T, 1, d/2) of RoPE (Su et al. 2021) in the compute dtype."""
+        d = self.config.head_size
+        frequencies = 1.0 / self.config.rope_base ** (torch.arange(0, d, 2, device=positions.device).float() / d)
+        angles = positions[..., None, None] * frequencies
+        cos, sin = angles.cos(), angles.sin()
+        if self.config.rope_in_bfloat16:
+            cos, sin = cos.bfloat16(), sin.bfloat16()
+        return cos.to(self.dtype), sin.to(self.dtype)
+
+    def _smear(self, embedded: Tensor, cache: CacheRows | None) -> Tensor:
+        """Add a gated share of the previous, un-smeared embedding; the first token of a sequence has none."""
+        before = torch.zeros_like(embedded[:, :1]) if cache is None else cache.previous()
+        previous = torch.cat([before, embedded[:, :-1]], dim=1)
+        gate = self.smear_lambda.to(embedded.dtype) * torch.sigmoid(self.smear_gate(embedded[..., :SMEAR_CHANNELS]))
+        return embedded + gate * previous
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """Logits in float32, without the padding rows, softly capped: cap * tanh(z / cap)."""
+        cap = self.config.softcap
+        z = self.lm_head(x)[..., : self.config.vocab_size].float()
+        # tanh(z) = 2 sigmoid(2 z) - 1; inductor's CPU code for sigmoid is vectorised where tanh is not.
+        return cap * (2 * torch.sigmoid(z * (2 / cap)) - 1) if cap else z
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Draw every parameter from the global random generator. Matrices that write to the residual start at zero."""
+        c = self.config
+        bound = (3 / c.n_embd) ** 0.5  # of a uniform distribution with standard deviation D^-0.5
+        nn.init.normal_(self.transformer.wte.weight, std=0.8)
+        nn.init.normal_(self.lm_head.weight, std=0.001)
+        for block in self.transformer.blocks:
+            for matrix in (block.attn.c_q, block.attn.c_k, block.attn.c_v):
+                nn.init.uniform_(matrix.weight, -bound, bound)
+            nn.init.uniform_(block.mlp.c_fc.weight, -0.4 * bound, 0.4 * bound)
+            nn.init.zeros_(block.attn.c_proj.weight)
+            nn.init.zeros_(block.mlp.c_proj.weight)
+            if block.attn.ve_gate is not None:
+                nn.init.uniform_(block.attn.ve_gate.weight, 0, 0.02)
+        if c.lambdas:
+            self.resid_lambdas.copy_(torch.linspace(1.15, 1.05, c.n_layer))
+            self.x0_lambdas.copy_(torch.linspace(0.20, 0.05, c.n_layer))
+        if c.value_embeds:
+            for embedding in self.value_embeds.parameters():
+                nn.init.uniform_(embedding, -bound, bound)
+        if c.smear:
+            nn.init.uniform_(self.smear_gate.weight, 0, 0.02)
+            nn.init.zeros_(self.smear_lambda)
+        if c.backout:
+            nn.init.constant_(self.backout_lambda, 0.2)
+
+
+def norm(x: Tensor, eps: float) -> Tensor:
+    """RMS norm over the last axis (Zhang & Sennrich 2019), without a learned weight."""
+    return F.rms_norm(x, (x.size(-1),), eps=eps)
+
+
+def rotate(x: Tensor, rotary: Rotary) -> Tensor:
+    """Turn the halves (a, b) of each head by minus the position's angle: (a cos + b sin, b cos - a sin)."""
+    cos, sin = rotary
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)

@@ -1,0 +1,102 @@
+"""`--depth` sets every other number: shape, length of the run, batch size and the rates that go with it.
+
+The rules are those of modern nanochat, tuned there at depth 12 and carried to other depths:
+tokens = ratio * scaling parameters (Hoffmann et al. 2022); batch ~ tokens^0.383 ("Power Lines", Bergsma et al. 2025,
+arXiv 2505.13738); learning rate ~ sqrt(batch); decay so that its time scale in tokens stays (Wang & Aitchison 2024).
+"""
+
+import math
+from dataclasses import dataclass
+
+from nanochat.config import UserError
+from nanochat.gpt import GPTConfig
+
+REFERENCE_DEPTH = 12
+REFERENCE_BATCH = 2**19  # tokens
+
+
+def config_from_depth(
+    depth: int,
+    vocab_size: int,
+    sequence_len: int,
+    aspect_ratio: int = 64,
+    head_dim: int = 128,
+    window_pattern: str = "SSSL",
+) -> GPTConfig:
+    """The shape of a new model: width = depth * aspect_ratio, rounded up to whole heads."""
+    if depth < 1:
+        raise UserError(f"--depth is {depth}; expected 1 or more")
+    if not window_pattern or set(window_pattern.upper()) - set("SL"):
+        raise UserError(f"--window_pattern is {window_pattern!r}; expected letters S (short) and L (long), like SSSL")
+    width = -(-depth * aspect_ratio // head_dim) * head_dim
+    return GPTConfig(
+        sequence_len=sequence_len,
+        vocab_size=vocab_size,
+        n_layer=depth,
+        n_head=width // head_dim,
+        n_kv_head=width // head_dim,
+        n_embd=width,
+        window_pattern=window_pattern.upper(),
+        short_window=short_window(sequence_len),
+        long_window=sequence_len,
+    )
+
+
+def short_window(sequence_len: int) -> int:
+    """What an S layer looks back: a quarter of the context, rounded up to a multiple of 128."""
+    return 128 * -(-sequence_len // 512)
+
+
+def scaling_parameters(config: GPTConfig) -> int:
+    """The parameters that follow the scaling law: matrices of the blocks and the unembedding, no embeddings."""
+    D, d = config.n_embd, config.head_size
+    block = 2 * D * config.n_head * d + 2 * D * config.n_kv_head * d + 8 * D * D
+    gates = config.n_kv_head * config.ve_gate_channels
+    return (
+        config.n_layer * block
+        + sum(gates for layer in range(config.n_layer) if config.has_value_embed(layer))
+        + config.padded_vocab * D
+    )
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """How long to train, and the factors on learning rates and weight decay that go with it."""
+
+    total_batch_size: int  # tokens per step
+    num_iterations: int
+    lr_scale: float
+    weight_decay_scale: float
+
+
+def horizon(
+    config: GPTConfig,
+    total_batch_size: int = -1,
+    num_iterations: int = -1,
+    target_flops: float = -1,
+    flops_per_token: int = 1,
+    param_data_ratio: float = 12,
+) -> Horizon:
+    """Length and batch of a run. What is -1 follows from the rules; num_iterations comes before target_flops.
+
+    Raises UserError when nothing says how long to train.
+    """
+    tokens = param_data_ratio * scaling_parameters(config)
+    # The same shape at the reference depth says how many tokens the tuned run saw.
+    reference = config_from_depth(REFERENCE_DEPTH, config.vocab_size, config.sequence_len)
+    reference_tokens = max(param_data_ratio, 1) * scaling_parameters(reference)
+    if num_iterations > 0 and total_batch_size > 0:
+        tokens = num_iterations * total_batch_size
+    if total_batch_size <= 0:
+        exact = REFERENCE_BATCH * (max(tokens, 1) / reference_tokens) ** 0.383
+        total_batch_size = 2 ** max(0, round(math.log2(exact)))
+    if num_iterations <= 0:
+        if target_flops > 0:
+            num_iterations = round(target_flops / (flops_per_token * total_batch_size))
+        elif param_data_ratio > 0:
+            num_iterations = round(tokens / total_batch_size)
+        else:
+            raise UserError("nothing says how long to train: set --num_iterations, --target_flops or a ratio above 0")
+    batch = total_batch_size / REFERENCE_BATCH
+    decay = math.sqrt(batch) * reference_tokens / max(1, num_iterations * total_batch_size)
+    return Horizon(total_batch_size, max(1, num_iterations), math.sqrt(batch), decay)

@@ -1,0 +1,179 @@
+"""What follows from --depth, how the rates move, and what a model costs."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from nanochat import schedule
+from nanochat.config import UserError
+from nanochat.cost import count_parameters, flops_per_token
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.scaling import config_from_depth, horizon, scaling_parameters, short_window
+
+# ---------------------------------------------------------------- shapes
+
+
+@pytest.mark.parametrize("depth, width, heads", [(4, 256, 2), (12, 768, 6), (20, 1280, 10), (26, 1664, 13)])
+def test_the_shapes_of_the_published_depths(depth, width, heads):
+    config = config_from_depth(depth, 32768, 2048)
+    assert (config.n_layer, config.n_embd, config.n_head, config.n_kv_head) == (depth, width, heads, heads)
+    assert (config.short_window, config.long_window, config.window_pattern) == (512, 2048, "SSSL")
+    assert (config.vocab_size, config.sequence_len) == (32768, 2048)
+
+
+@given(st.integers(1, 40), st.integers(1, 200), st.sampled_from([16, 32, 64, 128]))
+def test_widths_are_whole_heads_and_never_narrower_than_asked(depth, aspect_ratio, head_dim):
+    config = config_from_depth(depth, 300, 64, aspect_ratio, head_dim, "sl")
+    assert config.head_size == head_dim and config.n_head >= 1
+    assert depth * aspect_ratio <= config.n_embd < depth * aspect_ratio + head_dim
+    assert config.window_pattern == "SL"
+    assert config.window(depth - 1) == 64  # the last layer sees all
+
+
+@pytest.mark.parametrize("context, window", [(2048, 512), (1024, 256), (256, 128), (2049, 640), (64, 128)])
+def test_short_windows(context, window):
+    assert short_window(context) == window
+
+
+@pytest.mark.parametrize("wrong", [{"depth": 0}, {"depth": -3}, {"window_pattern": ""}, {"window_pattern": "SXL"}])
+def test_shapes_that_cannot_be(wrong):
+    with pytest.raises(UserError, match="--" + next(iter(wrong))):
+        config_from_depth(**{"depth": 4, "vocab_size": 300, "sequence_len": 64, **wrong})
+
+
+@given(
+    layers=st.integers(1, 4), heads=st.sampled_from([1, 2, 4]), kv=st.sampled_from([1, 2, 4]),
+    value_embeds=st.booleans(), vocab=st.integers(1, 200),
+)  # fmt: skip
+def test_scaling_parameters_are_the_matrices_of_the_real_model(layers, heads, kv, value_embeds, vocab):
+    assume(heads % kv == 0)
+    config = GPTConfig(16, vocab, layers, heads, kv, 32, value_embeds=value_embeds)
+    with torch.device("meta"):
+        model = GPT(config)
+    matrices = [p.numel() for name, p in model.named_parameters() if name.startswith(("transformer.h.", "lm_head"))]
+    assert scaling_parameters(config) == sum(matrices)
+    assert count_parameters(model) == sum(p.numel() for p in model.parameters())
+
+
+# ---------------------------------------------------------------- batch and length
+
+
+def test_depth_12_is_the_reference():
+    h = horizon(config_from_depth(12, 32768, 2048))
+    assert (h.total_batch_size, h.lr_scale) == (524288, 1.0)
+    assert h.num_iterations == 2520 and h.weight_decay_scale == pytest.approx(1.0, abs=1e-3)
+
+
+def test_deeper_models_take_bigger_batches_for_longer():
+    found = [horizon(config_from_depth(depth, 32768, 2048)) for depth in (4, 8, 12, 20, 26, 32)]
+    assert [h.total_batch_size for h in found] == [2**18, 2**18, 2**19, 2**20, 2**20, 2**21]
+    tokens = [h.total_batch_size * h.num_iterations for h in found]
+    assert tokens == sorted(tokens)
+    decays = [h.weight_decay_scale for h in found]
+    assert decays == sorted(decays, reverse=True)
+
+
+@given(st.integers(1, 32), st.integers(256, 70000), st.floats(0.1, 100), st.sampled_from([64, 512, 2048]))
+def test_what_the_rules_give_is_sound(depth, vocab, ratio, context):
+    config = config_from_depth(depth, vocab, context)
+    h = horizon(config, param_data_ratio=ratio)
+    assert math.log2(h.total_batch_size).is_integer() and h.num_iterations >= 1
+    wanted = ratio * scaling_parameters(config)
+    assert abs(h.num_iterations * h.total_batch_size - wanted) <= max(h.total_batch_size, wanted) / 2 + 1
+    assert h.lr_scale == pytest.approx((h.total_batch_size / 2**19) ** 0.5)
+    assert 0 < h.weight_decay_scale < math.inf
+
+
+def test_what_is_told_wins():
+    config = config_from_depth(4, 4096, 256)
+    assert horizon(config, total_batch_size=4096, num_iterations=7).total_batch_size == 4096
+    assert horizon(config, num_iterations=7).num_iterations == 7
+    assert horizon(config, num_iterations=7, target_flops=1e15, flops_per_token=100).num_iterations == 7
+    h = horizon(config, total_batch_size=1024, target_flops=1e12, flops_per_token=10**6)
+    assert h.num_iterations == round(1e12 / 1e6 / 1024)
+    assert horizon(config, total_batch_size=1024, param_data_ratio=1e-9).num_iterations == 1
+
+
+def test_nothing_says_how_long():
+    with pytest.raises(UserError, match="--num_iterations"):
+        horizon(config_from_depth(4, 4096, 256), param_data_ratio=0)
+
+
+# ---------------------------------------------------------------- schedule
+
+shares = st.floats(0, 1)
+settings = {"warmup_steps": st.integers(0, 50), "warmup_ratio": shares, "warmdown_ratio": shares}
+
+
+@given(progress=shares, step=st.integers(0, 10**6), **settings, final=shares)
+def test_the_rate_stays_within_bounds(progress, step, warmup_steps, warmup_ratio, warmdown_ratio, final):
+    factor = schedule.lr_multiplier(progress, step, warmup_steps, warmup_ratio, warmdown_ratio, final)
+    assert 0 <= factor <= 1
+    if progress < 1:
+        assert factor > 0  # a step at rate zero is a step lost
+
+
+@given(steps=st.integers(1, 60), **settings, final=shares)
+def test_the_rate_rises_then_stays_then_falls(steps, warmup_steps, warmup_ratio, warmdown_ratio, final):
+    """Also in runs with fewer steps than the warm-up takes."""
+    rates = [
+        schedule.lr_multiplier(n / steps, n, warmup_steps, warmup_ratio, warmdown_ratio, final) for n in range(steps)
+    ]
+    if warmdown_ratio == 0 or warmup_ratio == 0 == warmup_steps:
+        changes = [after - before for before, after in itertools.pairwise(rates)]
+        assert all(change <= 1e-12 for change in changes) or all(change >= -1e-12 for change in changes)
+
+
+def test_the_corners_of_the_rate():
+    def rate(progress: float, step: int = 1000) -> float:
+        return schedule.lr_multiplier(
+            progress, step, warmup_steps=40, warmup_ratio=0.1, warmdown_ratio=0.5, final_lr_frac=0.05
+        )
+
+    assert [rate(p) for p in (0.1, 0.3, 0.5, 0.75, 1.0)] == pytest.approx([1, 1, 1, 0.525, 0.05])
+    assert rate(0.05) == pytest.approx(0.5)
+    assert rate(0.3, step=0) == pytest.approx(1 / 41)
+    assert rate(0.3, step=40) == 1
+    assert rate(0.0) > 0
+    assert schedule.lr_multiplier(1.0, 5, warmdown_ratio=0.0) == 1.0
+
+
+@given(st.integers(0, 10**6), shares, shares)
+def test_momentum_and_decay_stay_within_bounds(step, progress, warmdown_ratio):
+    assert 0.85 <= schedule.muon_momentum(step, progress, warmdown_ratio) <= 0.97 + 1e-9
+    assert 0 <= schedule.weight_decay_multiplier(progress) <= 1
+
+
+def test_the_corners_of_momentum_and_decay():
+    assert schedule.muon_momentum(0, 0.0) == pytest.approx(0.85)
+    assert schedule.muon_momentum(400, 0.3, 0.65) == pytest.approx(0.97)
+    assert schedule.muon_momentum(9999, 1.0, 0.65) == pytest.approx(0.90)
+    assert schedule.weight_decay_multiplier(0.25) == 0.75
+
+
+# ---------------------------------------------------------------- cost
+
+
+@pytest.mark.parametrize("kv_heads", [1, 4])
+def test_operations_are_those_that_torch_counts(kv_heads):
+    """Forward, with all keys visible to all queries; backward is by convention twice as much."""
+    T = 24
+    config = GPTConfig(T, 70, 3, 4, kv_heads, 64, window_pattern="L", lambdas=False, value_embeds=False, smear=False,
+                       backout=False)  # fmt: skip
+    with torch.device("meta"):
+        model = GPT(config)
+        ids = torch.zeros(2, T, dtype=torch.int64)
+        with FlopCounterMode(display=False) as counter:
+            model(ids)
+    assert flops_per_token(config) * 2 * T == pytest.approx(3 * counter.get_total_flops(), rel=1e-6)
+
+
+def test_windows_save_operations():
+    wide, narrow = (config_from_depth(4, 300, 2048, window_pattern=pattern) for pattern in ("L", "SSSL"))
+    saved = 3 * (2048 - 512) * 12 * wide.n_embd
+    assert flops_per_token(wide) - flops_per_token(narrow) == saved
