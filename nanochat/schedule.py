@@ -1,0 +1,38 @@
+"""How learning rate, momentum and weight decay move during a run: pure functions of progress and step."""
+
+
+def lr_multiplier(
+    progress: float,
+    step: int,
+    warmup_steps: int = 0,
+    warmup_ratio: float = 0.0,
+    warmdown_ratio: float = 0.0,
+    final_lr_frac: float = 0.0,
+) -> float:
+    """Linear warm-up (in steps or as a share of the run, whichever lasts longer), constant, linear warm-down.
+
+    progress in [0, 1] is the share of the run that is done before this step.
+    """
+    warmup = min(1.0, (step + 1) / (warmup_steps + 1))
+    if warmup_ratio > 0:
+        # The first step must not be lost to a multiplier of zero.
+        warmup = min(warmup, max(progress / warmup_ratio, 1e-2))
+    remaining = 1.0 - progress
+    if remaining >= warmdown_ratio:
+        return warmup
+    share = remaining / warmdown_ratio
+    return warmup * (share + (1 - share) * final_lr_frac)
+
+
+def muon_momentum(step: int, progress: float, warmdown_ratio: float = 0.0) -> float:
+    """0.85 rising to 0.97 over 400 steps, then falling to 0.90 during the warm-down (values of modern nanochat)."""
+    momentum = 0.85 + 0.12 * min(1.0, step / 400)
+    if warmdown_ratio > 0 and 1.0 - progress < warmdown_ratio:
+        share = (1.0 - progress) / warmdown_ratio
+        momentum = min(momentum, 0.90 + 0.07 * share)
+    return momentum
+
+
+def weight_decay_multiplier(progress: float) -> float:
+    """Linear to zero: late in a run decay only shrinks what can no longer be learned again."""
+    return 1.0 - progress
