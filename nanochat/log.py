@@ -1,0 +1,201 @@
+"""What a run tells while it goes: metrics for machines (JSONL, wandb) and progress for people."""
+
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from nanochat import paths
+from nanochat.config import UserError
+
+
+class MetricsLog:
+    """A run's metrics: one line of strict JSON a call in <folder>/metrics.jsonl, and wandb when `run` is not "dummy".
+
+    A line is {"step": int, "time": seconds since 1970, name: value, ...}. JSON has no NaN and no infinity; they are
+    written as the strings "NaN", "Infinity" and "-Infinity", which Python's float() reads back.
+    The first line also writes `config` to <folder>/config.json. With is_main=False every call does nothing.
+    """
+
+    def __init__(self, folder: Path, run: str, config: dict, is_main: bool = True) -> None:
+        self.path = folder / "metrics.jsonl"
+        self.config = config
+        self.is_main = is_main
+        self._started = False
+        self._wandb = _start_wandb(folder, run, config) if is_main and run != "dummy" else None
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Write one line; it is with the operating system when this returns, so a kill does not lose it."""
+        if not self.is_main:
+            return
+        if not self._started:
+            paths.write_text(self.path.with_name("config.json"), strict_json(self.config, indent=2) + "\n")
+            self._keep(math.inf)
+            self._started = True
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(strict_json({"step": step, "time": round(time.time(), 3), **metrics}) + "\n")
+        if self._wandb is not None:
+            self._wandb.log(metrics, step=step)
+
+    def resume(self, step: int) -> None:
+        """Forget what was logged after `step`, for a run that goes on from there; -1 forgets everything."""
+        if self.is_main:
+            self._keep(step)
+
+    def close(self) -> None:
+        """End the wandb run, if there is one."""
+        if self._wandb is not None:
+            self._wandb.finish()
+            self._wandb = None
+
+    def _keep(self, last: float) -> None:
+        """Rewrite the file with the lines up to step `last`; a line that a kill cut short goes too."""
+        if not self.path.exists():
+            return
+        before = self.path.read_bytes()
+        steps = [(line, _step_of(line)) for line in before.splitlines(keepends=True)]
+        kept = b"".join(line for line, step in steps if step is not None and step <= last)
+        if kept != before:
+            paths.write_atomically(self.path, lambda file: file.write(kept))
+
+
+class Progress:
+    """Shows how far something is: a bar on a terminal, else a plain line at the start, at the end and now and then.
+
+        with Progress(900, "base_train") as progress:
+            progress.update(120, loss=2.345, tok_per_second=6100.0)
+
+    prints `base_train  120/900 steps  13%  loss 2.345  6.1k tok/s  3m12s left`. A figure called x_per_second is shown
+    as x/s; text is shown as it is. The time left follows from the speed since the first update, which in training ends
+    with the compilation; so a resumed run's first update need not be near 0.
+    """
+
+    def __init__(
+        self, total: int, title: str, unit: str = "steps", is_main: bool = True, seconds_between_lines: float = 10.0
+    ) -> None:
+        self.total = total
+        self.title = title
+        self.unit = unit
+        self.is_main = is_main
+        self.seconds_between_lines = seconds_between_lines
+        self._first: tuple[float, int] | None = None  # time and count of the first update
+        self._printed_at = -math.inf
+        self._unprinted = ""
+        self._bar: Bar | None = None
+
+    def __enter__(self) -> "Progress":
+        if self.is_main and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+            self._bar = Bar(
+                TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+                TextColumn("{task.completed:.0f}/{task.total:.0f} " + self.unit), TextColumn("{task.fields[figures]}"),
+                TimeRemainingColumn(), console=Console(file=sys.stdout),
+            )  # fmt: skip
+            self._task = self._bar.add_task(self.title, total=self.total, figures="")
+            self._bar.start()
+        return self
+
+    def update(self, done: int, **figures: float | str) -> None:
+        """Say that `done` of the total are done, with the figures of the moment."""
+        if not self.is_main:
+            return
+        shown = [figure(name, value) for name, value in figures.items()]
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, figures="  ".join(shown))
+            return
+        now = time.monotonic()
+        percent = done * 100 // max(self.total, 1)
+        counts = [self.title, f"{done}/{self.total} {self.unit}", f"{percent}%"]
+        line = "  ".join([*counts, *shown, *self._time_left(now, done)])
+        if now - self._printed_at >= self.seconds_between_lines or done >= self.total:
+            print(line, flush=True)
+            self._printed_at, self._unprinted = now, ""
+        else:
+            self._unprinted = line
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self._unprinted:  # the last thing known, wherever the loop was left
+            print(self._unprinted, flush=True)
+            self._unprinted = ""
+
+    def _time_left(self, now: float, done: int) -> list[str]:
+        if self._first is None:
+            self._first = (now, done)
+        since, first = self._first
+        if done <= first or done >= self.total:
+            return []
+        return [f"{duration((now - since) / (done - first) * (self.total - done))} left"]
+
+
+def figure(name: str, value: float | str) -> str:
+    """A named value for people: figure("loss", 2.3451) is "loss 2.345", figure("tok_per_second", 6100) "6.1k tok/s"."""
+    if isinstance(value, str):
+        return f"{name} {value}"
+    if name.endswith("_per_second"):
+        return f"{short(value)} {name.removesuffix('_per_second')}/s"
+    return f"{name} {value}" if isinstance(value, int) else f"{name} {value:.4g}"
+
+
+def short(number: float) -> str:
+    """A number in three or so characters: 950, 6.1k, 19k, 4.6M, 1.2B."""
+    if not math.isfinite(number):
+        return str(number)
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size * 0.9995:
+            scaled = number / size
+            return f"{scaled:.1f}{letter}" if abs(scaled) < 9.95 else f"{scaled:.0f}{letter}"
+    return f"{number:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 45s, 3m12s, 1h02m."""
+    if not math.isfinite(seconds):
+        return str(seconds)
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+
+
+def strict_json(value: object, indent: int | None = None) -> str:
+    """JSON that every parser reads: NaN and infinities become strings, other objects their str()."""
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {str(name): _finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step of a line of metrics.jsonl; None for a line that was cut short."""
+    try:
+        return json.loads(line)["step"] if line.endswith(b"\n") else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _start_wandb(folder: Path, run: str, config: dict):  # -> wandb's run, whose type is known only once it is imported
+    try:
+        import wandb
+    except ImportError:
+        raise UserError(f"--run {run} needs wandb, which is not installed; install it or use --run dummy") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    return wandb.init(project="nanochat", name=run, config=config, dir=str(folder))

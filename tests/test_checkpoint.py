@@ -1,0 +1,385 @@
+"""A checkpoint is there whole or not at all, and what is there is what was saved."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from nanochat.checkpoint import manager
+from nanochat.config import UserError
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.paths import checkpoints_dir, tokenizer_dir
+from nanochat.tokenizer import Tokenizer
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["scripts.base_train", "scripts.mid_train", "scripts.chat_sft"])
+
+CONFIG = GPTConfig(sequence_len=16, vocab_size=320, n_layer=2, n_head=2, n_kv_head=1, n_embd=32, short_window=128,
+                   long_window=16)  # fmt: skip
+
+
+def model(seed: int = 0, config: GPTConfig = CONFIG) -> GPT:
+    torch.manual_seed(seed)
+    made = GPT(config)
+    made.init_weights()
+    return made
+
+
+def optimizer_state(value: float = 1.5) -> dict:
+    state = {"w": {"exp_avg": torch.full((4,), value)}}
+    return {"optimizer": {"steps": 3, "state": state}, "rng": torch.get_rng_state()}
+
+
+@pytest.fixture
+def folder(base: Path, tokenizer: Tokenizer) -> Path:
+    """The folder of base checkpoints tagged d2, with the right tokenizer beside it."""
+    tokenizer.save(tokenizer_dir())
+    return checkpoints_dir("base") / "d2"
+
+
+def save(folder: Path, step: int, tokenizer: Tokenizer, seed: int = 0, **meta: object) -> GPT:
+    made = model(seed)
+    manager.save(folder, step, made, optimizer_state(), {"tokenizer_hash": tokenizer.hash, "val_bpb": None, **meta})
+    return made
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+# ---------------------------------------------------------------- there and back
+
+
+def test_what_is_loaded_is_what_was_saved_to_the_bit(folder, tokenizer):
+    saved = save(folder, 7, tokenizer, seed=3, dataset="mine", val_bpb=1.25)
+    torch.manual_seed(99)
+    loaded = manager.load("base", with_optimizer=True)
+    assert (loaded.folder, loaded.tag, loaded.step) == (folder, "d2", 7)
+    assert loaded.model.config == CONFIG
+    assert loaded.tokenizer.hash == tokenizer.hash
+    assert (loaded.meta["dataset"], loaded.meta["val_bpb"], loaded.meta["step"]) == ("mine", 1.25, 7)
+    state = loaded.model.state_dict()
+    assert state.keys() == saved.state_dict().keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in saved.state_dict().items())
+    assert all(parameter.requires_grad for parameter in loaded.model.parameters())
+    assert loaded.optimizer is not None and loaded.optimizer["optimizer"]["steps"] == 3
+    assert torch.equal(loaded.optimizer["optimizer"]["state"]["w"]["exp_avg"], torch.full((4,), 1.5))
+    ids = torch.tensor([[1, 2, 3]])
+    assert torch.equal(loaded.model(ids), saved(ids))
+    assert manager.load("base").optimizer is None
+
+
+def test_the_random_state_is_kept(folder, tokenizer):
+    torch.manual_seed(12)
+    manager.save(folder, 1, GPT(CONFIG), {"rng": torch.get_rng_state()}, {"tokenizer_hash": tokenizer.hash})
+    expected = torch.rand(3)
+    loaded = manager.load("base", with_optimizer=True)
+    assert loaded.optimizer is not None
+    torch.set_rng_state(loaded.optimizer["rng"])
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_folder_holds_three_files_with_six_digits(folder, tokenizer):
+    save(folder, 42, tokenizer)
+    assert listing(folder) == ["meta_000042.json", "model_000042.pt", "optim_000042_rank0.pt"]
+    meta = json.loads((folder / "meta_000042.json").read_text(encoding="utf-8"))
+    assert GPTConfig(**meta["model_config"]) == CONFIG
+    assert meta["files"].keys() == {"model_000042.pt", "optim_000042_rank0.pt"}
+    assert meta["files"]["model_000042.pt"]["size"] == (folder / "model_000042.pt").stat().st_size
+    state = torch.load(folder / "model_000042.pt", weights_only=True)
+    assert state["lm_head.weight"].shape == (320, 32)
+
+
+def test_weights_in_bfloat16_become_float32_on_a_cpu(folder, tokenizer):
+    manager.save(folder, 1, model().bfloat16(), {}, {"tokenizer_hash": tokenizer.hash})
+    for loaded in (manager.load("base"), manager.load("base", dtype=torch.bfloat16)):
+        assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
+    for_use = manager.load("base", dtype=torch.bfloat16, keep_float32=False).model
+    assert {parameter.dtype for parameter in for_use.parameters()} == {torch.bfloat16}
+
+
+def test_scores_are_added_later(folder, tokenizer):
+    save(folder, 3, tokenizer, note="kept")
+    manager.update_meta(folder, 3, {"val_bpb": 2.5})
+    meta = manager.read_meta(folder, 3)
+    assert (meta["val_bpb"], meta["note"], meta["step"]) == (2.5, "kept", 3)
+    manager.load("base")
+
+
+# ---------------------------------------------------------------- which one
+
+
+def test_the_largest_number_wins_not_the_last_in_the_alphabet(folder, tokenizer):
+    for tag, step in (("d10", 20), ("d10", 100), ("d2", 3), ("zebra", 999)):
+        save(folder.parent / tag, step, tokenizer)
+    loaded = manager.load("base")
+    assert (loaded.tag, loaded.step) == ("d10", 100)
+    assert manager.find("base", "d2") == (folder, "d2", 3)
+    assert manager.find("base", "d10", 20)[2] == 20
+    save(folder.parent / "d10", 1_000_000, tokenizer)  # a step of seven digits
+    assert manager.find("base")[2] == 1_000_000
+
+
+def test_without_a_number_the_newest_folder_wins(folder, tokenizer):
+    for tag in ("b", "a", "c"):
+        save(folder.parent / tag, 1, tokenizer)
+    for tag, time in (("b", 3), ("a", 9), ("c", 5)):
+        os.utime(folder.parent / tag, (time, time))
+    assert manager.find("base")[1] == "a"
+
+
+@pytest.mark.parametrize("source, command", [("base", "scripts.base_train"), ("sft", "scripts.chat_sft")])
+def test_no_checkpoint_at_all(base, source, command):
+    with pytest.raises(UserError, match=f"no {source} checkpoint .* python -m {command}"):
+        manager.load(source)
+    assert not base.exists()
+
+
+def test_an_unknown_tag_or_step_is_told_what_there_is(folder, tokenizer):
+    for step in (3, 6):
+        save(folder, step, tokenizer)
+    with pytest.raises(UserError, match=r"tagged 'd4' .*there are: d2"):
+        manager.load("base", "d4")
+    with pytest.raises(UserError, match=r"step 5.*there are: 3, 6"):
+        manager.load("base", "d2", 5)
+    manager.delete(folder, [3, 6])
+    with pytest.raises(UserError, match="no complete checkpoint"):
+        manager.load("base")
+
+
+def test_foreign_files_in_the_folder_are_ignored(folder, tokenizer):
+    save(folder, 3, tokenizer)
+    for name in ("notes.txt", "model_best.pt", "meta_last.json", "meta_000009.json", "model_000012.pt", ".x.tmp"):
+        (folder / name).write_text("{}", encoding="utf-8")
+    assert manager.steps(folder) == [3]
+    assert manager.load("base").step == 3
+
+
+# ---------------------------------------------------------------- damage
+
+
+@pytest.mark.parametrize("name", ["model_000006.pt", "optim_000006_rank0.pt"])
+@pytest.mark.parametrize("harm", ["cut", "flip", "remove", "empty"])
+def test_a_damaged_file_is_named_and_the_step_before_is_offered(folder, tokenizer, name, harm):
+    for step in (2, 4, 6):
+        save(folder, step, tokenizer)
+    path = folder / name
+    whole = path.read_bytes()
+    if harm == "remove":
+        path.unlink()
+    else:
+        flipped = whole[:999] + bytes([whole[999] ^ 1]) + whole[1000:]
+        path.write_bytes({"cut": whole[:-100], "flip": flipped, "empty": b""}[harm])
+    if harm == "remove" and name.startswith("model"):
+        assert manager.load("base").step == 4  # without its model it is no checkpoint
+        return
+    with pytest.raises(UserError, match=rf"{name} is (damaged|missing).*the previous checkpoint is step 4"):
+        manager.load("base", with_optimizer=True)
+    assert manager.load("base", step=4, with_optimizer=True).step == 4
+    if name.startswith("optim"):
+        assert manager.load("base").step == 6  # to generate, the optimizer is not needed
+
+
+def test_a_damaged_first_checkpoint_has_none_before(folder, tokenizer):
+    save(folder, 2, tokenizer)
+    (folder / "model_000002.pt").write_bytes(b"rubbish")
+    with pytest.raises(UserError, match="there is no earlier checkpoint"):
+        manager.load("base")
+
+
+@pytest.mark.parametrize("content", ["", '{"step": 4, "model_con', "\x00" * 50])
+def test_a_damaged_meta_file(folder, tokenizer, content):
+    for step in (2, 4):
+        save(folder, step, tokenizer)
+    (folder / "meta_000004.json").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=r"meta_000004.json cannot be read.*previous checkpoint is step 2"):
+        manager.load("base")
+
+
+def test_a_file_that_vouches_for_nothing_must_still_be_a_torch_file(folder, tokenizer):
+    """Checkpoints of other programs have no checksums."""
+    for step in (2, 4):
+        save(folder, step, tokenizer)
+    meta = manager.read_meta(folder, 4)
+    del meta["files"]
+    (folder / "meta_000004.json").write_text(json.dumps(meta), encoding="utf-8")
+    assert manager.load("base").step == 4
+    (folder / "model_000004.pt").write_bytes((folder / "model_000004.pt").read_bytes()[:2000])
+    with pytest.raises(UserError, match=r"model_000004.pt cannot be read.*previous checkpoint is step 2"):
+        manager.load("base")
+
+
+def test_a_pickle_is_never_executed(folder, tokenizer, tmp_path):
+    save(folder, 2, tokenizer)
+    meta = manager.read_meta(folder, 2)
+    del meta["files"]
+    (folder / "meta_000002.json").write_text(json.dumps(meta), encoding="utf-8")
+    code = f"cos\nsystem\n(S'touch {tmp_path}/owned'\ntR."
+    (folder / "model_000002.pt").write_bytes(code.encode())
+    with pytest.raises(UserError, match="cannot be read as a torch file"):
+        manager.load("base")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_another_tokenizer_of_the_same_size(folder, tokenizer):
+    save(folder, 2, tokenizer)
+    tokens = list(tokenizer.tokens)
+    tokens[-1], tokens[-2] = tokens[-2], tokens[-1]
+    swapped = Tokenizer({token: rank for rank, token in enumerate(tokens)}, list(tokenizer.specials))
+    assert swapped.vocab_size == tokenizer.vocab_size
+    swapped.save(tokenizer_dir())
+    with pytest.raises(UserError, match=rf"{tokenizer.hash[:12]}.*{swapped.hash[:12]}.*NANOCHAT_BASE_DIR"):
+        manager.load("base")
+
+
+def test_a_tokenizer_of_another_size(folder, tokenizer):
+    other = dataclasses.replace(CONFIG, vocab_size=500)
+    manager.save(folder, 2, model(config=other), {}, {})  # no hash, as in checkpoints of other programs
+    with pytest.raises(UserError, match="500 tokens.*320"):
+        manager.load("base")
+
+
+def test_no_tokenizer(folder, tokenizer):
+    save(folder, 2, tokenizer)
+    (tokenizer_dir() / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="no tokenizer"):
+        manager.load("base")
+
+
+def test_tensors_that_do_not_fit_are_named(folder, tokenizer):
+    save(folder, 2, tokenizer)
+    state = model().state_dict()
+    state["surplus"] = torch.zeros(1)
+    del state["x0_lambdas"]
+    state["lm_head.weight"] = torch.zeros(320, 31)
+    meta = manager.read_meta(folder, 2)
+    del meta["files"]
+    torch.save(state, folder / "model_000002.pt")
+    (folder / "meta_000002.json").write_text(json.dumps(meta), encoding="utf-8")
+    with pytest.raises(UserError, match=r"missing x0_lambdas; unexpected surplus; lm_head.weight is \(320, 31\)"):
+        manager.load("base")
+
+
+# ---------------------------------------------------------------- pruning
+
+
+@pytest.mark.parametrize("keep_last, kept", [(1, [2, 5]), (2, [2, 4, 5]), (9, [1, 2, 3, 4, 5]), (0, [1, 2, 3, 4, 5])])
+def test_the_newest_and_the_best_stay(folder, tokenizer, keep_last, kept):
+    for step, score in ((1, 3.0), (2, 1.0), (3, None), (4, 2.0), (5, None)):
+        save(folder, step, tokenizer, val_bpb=score)
+    gone = manager.prune(folder, keep_last)
+    assert manager.steps(folder) == kept and sorted(gone + kept) == [1, 2, 3, 4, 5]
+    assert len(listing(folder)) == 3 * len(kept)
+    for step in kept:
+        manager.load("base", step=step, with_optimizer=True)
+
+
+def test_a_score_that_is_no_number_is_not_the_best(folder, tokenizer):
+    for step, score in ((1, float("nan")), (2, 2.0), (3, 3.0), (4, None)):
+        save(folder, step, tokenizer, val_bpb=score)
+    manager.prune(folder, 1)
+    assert manager.steps(folder) == [2, 4]
+
+
+def test_nothing_is_pruned_where_nothing_was_scored(folder, tokenizer):
+    for step in (1, 2):
+        save(folder, step, tokenizer)
+    assert manager.prune(folder, 1) == [1]
+    assert manager.prune(folder, 1) == []
+    assert manager.prune(folder.parent / "nowhere", 1) == []
+
+
+# ---------------------------------------------------------------- kills and full disks
+
+
+def save_without_end(base: str, generation: int) -> None:
+    """Saves step after step, each full of one number, again from the last one on; keeps two."""
+    os.environ["NANOCHAT_BASE_DIR"] = base
+    torch.set_num_threads(1)
+    folder = checkpoints_dir("base") / "d2"
+    made = model()
+    step = max(manager.steps(folder), default=1)
+    while True:
+        number = float(1000 * generation + step)
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter.fill_(number)
+        manager.save(folder, step, made, optimizer_state(number), {"number": number, "val_bpb": number})
+        manager.update_meta(folder, step, {"scored": True})
+        manager.prune(folder, 2)
+        step += 1
+
+
+def test_a_kill_at_any_moment_leaves_whole_checkpoints_only(base, folder):
+    chance = random.Random(5)
+    newest = 0
+    for generation in range(6):
+        saver = processes.Process(target=save_without_end, args=(str(base), generation))
+        saver.start()
+        while saver.is_alive() and max(manager.steps(folder), default=0) <= newest:
+            saver.join(0.002)
+        saver.join(chance.random() * 0.05)
+        assert saver.is_alive(), "it was to save without end"
+        saver.kill()
+        saver.join()
+        there = manager.steps(folder)
+        # A kill may undo the step that was just being replaced, never the one before it.
+        assert there and there[-1] >= newest
+        newest = there[-1]
+        for step in there:
+            loaded = manager.load("base", step=step, with_optimizer=True)
+            assert loaded.optimizer is not None
+            values = {float(p.detach().unique()) for p in loaded.model.parameters()}
+            values |= {float(loaded.optimizer["optimizer"]["state"]["w"]["exp_avg"].unique())}
+            assert values == {loaded.meta["number"]}
+    assert len(manager.steps(folder)) <= 4
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    try:
+        mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no mount program here")
+    if mount.returncode:
+        pytest.skip(f"mounting is not permitted here: {mount.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("room", ["for half a model", "for the model only", "for all but the meta file"])
+def test_a_full_disk_leaves_the_checkpoint_before_and_nothing_else(small_disk, monkeypatch, tokenizer, room):
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(small_disk))
+    tokenizer.save(tokenizer_dir())
+    folder = checkpoints_dir("base") / "d2"
+    saved = save(folder, 2, tokenizer)
+    before = listing(small_disk)
+    pages = {path.name: -(-path.stat().st_size // 4096) for path in folder.iterdir()}
+    model_pages, optimizer_pages = pages["model_000002.pt"], pages["optim_000002_rank0.pt"]
+    leave = {
+        "for half a model": model_pages // 2,
+        "for the model only": model_pages,
+        "for all but the meta file": model_pages + optimizer_pages,
+    }[room]
+    disk = os.statvfs(small_disk)
+    filler = small_disk / "filler"
+    filler.write_bytes(b"x" * 4096 * (disk.f_bavail * disk.f_frsize // 4096 - leave))
+    with pytest.raises(UserError, match="the disk is full"):
+        save(folder, 4, tokenizer, seed=1)
+    filler.unlink()
+    assert listing(small_disk) == before
+    loaded = manager.load("base", with_optimizer=True)
+    assert loaded.step == 2
+    assert all(torch.equal(a, b) for a, b in zip(loaded.model.parameters(), saved.parameters(), strict=True))
+    save(folder, 4, tokenizer, seed=1)
+    assert manager.load("base").step == 4
