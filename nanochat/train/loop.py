@@ -1,0 +1,255 @@
+"""The training loop, once for every stage: pretraining, mid-training, fine-tuning and RL differ in their stream only.
+
+    loss = sum of nll * weight over the whole step / number of its tokens with a weight
+
+"The whole step" is all micro-batches on all ranks, so one batch of 4, twice 2, and 2 ranks of 2 take the same step
+also when they hold different numbers of supervised tokens.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from nanochat.config import UserError
+from nanochat.data.batch import Batch
+from nanochat.log import MetricsLog, Progress
+from nanochat.optim import Optimizer, Rates
+from nanochat.runtime import Runtime
+
+TOLERATED_BAD_STEPS = 5  # in a row; one more would be no better, and the weights are still good
+EXIT_TERMINATED = 143  # 128 + SIGTERM, what a shell reports for a process that ended on it
+
+
+@dataclass
+class TrainState:
+    """What a run knows of itself between two steps; all of it is in the checkpoint, together with the optimizer."""
+
+    step: int = 0
+    progress: float = 0.0  # share of the run that is done, in [0, 1]
+    cursor: dict | None = None  # where the data stream goes on
+    seconds: float = 0.0  # spent in training steps
+    smooth_loss: float | None = None
+    best_bpb: float | None = None
+    bad_steps: int = 0  # in a row, not applied
+    probed: bool = False  # this step's validation is done
+
+    def state_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass
+class Probe:
+    """A measurement that is due every `every` steps and at the end (0 = at the end only, -1 = never).
+
+    What `measure` returns is thrown away once the flag it is given is up, so it may then cut its work short.
+    """
+
+    every: int
+    measure: Callable[["Flag"], dict[str, float]]
+
+
+@dataclass
+class Stage:
+    """A stage as data. forward(ids, targets) gives (B, T) nll; `save` writes a checkpoint, `scored` adds its scores."""
+
+    name: str
+    model: nn.Module
+    forward: Callable[[Tensor, Tensor], Tensor]
+    optimizer: Optimizer
+    stream: Iterator[Batch]
+    accumulation: int  # micro-batches per step and rank
+    rates: Callable[[int, float], Rates]  # of step and progress
+    save: Callable[[TrainState], None]
+    scored: Callable[[TrainState, dict[str, float]], None]
+    num_iterations: int = -1  # -1 = until the stream has made num_epochs
+    num_epochs: float = 1.0
+    save_every: int = -1  # -1 = at the end only
+    grad_clip: float = 0.0  # largest norm of the whole gradient; 0 = off
+    flops_per_token: int = 0
+    probes: list[Probe] = field(default_factory=list)
+
+
+def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> TrainState:
+    """Run a stage from `state` to its end, saving and measuring on the way.
+
+    A checkpoint is always written before anything is measured at its step. On SIGTERM the step is finished, saved,
+    and SystemExit(143) raised. Raises UserError after TOLERATED_BAD_STEPS losses in a row that are not finite.
+    """
+    saved_at = state.step
+    scale = LossScale(enabled=rt.dtype == torch.float16)
+    with on_sigterm() as terminated, _progress_bar(stage, rt) as bar:
+        while True:
+            done = state.progress >= 1.0
+            stopping = _any_rank(terminated, rt)
+            if (done or stopping or _due(stage.save_every, state.step)) and saved_at != state.step:
+                stage.save(state)
+                saved_at = state.step
+            if stopping:
+                rt.print(f"{stage.name}: terminated; step {state.step} is saved, start again to go on")
+                raise SystemExit(EXIT_TERMINATED)
+            due = [probe for probe in stage.probes if probe.every >= 0 and done or _due(probe.every, state.step)]
+            if due and not state.probed:
+                scores = _measure(due, terminated, rt)
+                if scores is None:
+                    continue
+                state.probed = True
+                _report(stage, state, scores, log, rt)
+                if saved_at == state.step:
+                    stage.scored(state, scores)
+            if done:
+                return state
+            started = time.perf_counter()
+            metrics = _step(stage, state, rt, scale)
+            metrics["seconds"] = time.perf_counter() - started
+            state.seconds += metrics["seconds"]
+            metrics["tok_per_second"] = metrics.pop("tokens") / metrics["seconds"]
+            metrics["tflop_per_second"] = metrics["tok_per_second"] * stage.flops_per_token / 1e12
+            log.log(state.step, metrics)
+            smooth = state.smooth_loss if state.smooth_loss is not None else math.nan
+            shown = state.step if stage.num_iterations > 0 else round(100 * state.progress)
+            bar.update(shown, loss=smooth, tok_per_second=metrics["tok_per_second"])
+
+
+def _progress_bar(stage: Stage, rt: Runtime) -> Progress:
+    if stage.num_iterations > 0:
+        return Progress(stage.num_iterations, stage.name, "steps", rt.is_main)
+    return Progress(100, stage.name, "percent", rt.is_main)
+
+
+def _step(stage: Stage, state: TrainState, rt: Runtime, scale: "LossScale") -> dict[str, float]:
+    """One optimizer step; advances `state`."""
+    micro_batches = [next(stage.stream).to(rt.device) for _ in range(stage.accumulation)]
+    valid = _sum_over_ranks(sum((batch.weights != 0).sum() for batch in micro_batches).float(), rt)  # type: ignore[union-attr]
+    loss = torch.zeros((), device=rt.device)
+    for batch in micro_batches:
+        nll = stage.forward(batch.inputs, batch.targets)
+        part = (nll * batch.weights).sum() / valid.clamp_min(1)
+        (part * scale.factor).backward()
+        loss += part.detach()
+    loss = float(_sum_over_ranks(loss, rt))
+    norm = float(_reduce_gradients(stage.model, rt, scale.factor))
+    rates = stage.rates(state.step, state.progress)
+    finite = math.isfinite(loss) and math.isfinite(norm)
+    if finite:
+        if stage.grad_clip > 0 and norm > stage.grad_clip:
+            _scale_gradients(stage.model, stage.grad_clip / norm)
+        stage.optimizer.step(rates)
+        state.smooth_loss = loss if state.smooth_loss is None else 0.95 * state.smooth_loss + 0.05 * loss
+    stage.optimizer.zero_grad()
+    overflowed = scale.update(finite) and math.isfinite(loss)
+    state.bad_steps = 0 if finite else state.bad_steps + (not overflowed)
+    last = micro_batches[-1]
+    state.step += 1
+    state.cursor = last.cursor
+    state.probed = False
+    ratio = state.step / stage.num_iterations if stage.num_iterations > 0 else last.progress / stage.num_epochs
+    state.progress = min(1.0, ratio)
+    if not finite and not overflowed:
+        rt.print(f"{stage.name}: step {state.step} has a loss of {loss} and a gradient norm of {norm}; not applied")
+    if state.bad_steps >= TOLERATED_BAD_STEPS:
+        raise UserError(
+            f"{stage.name} stopped at step {state.step}: the loss or its gradient was not finite "
+            f"{state.bad_steps} times in a row; the last checkpoint is untouched. "
+            "Lower the learning rates (--matrix_lr, --embedding_lr), set --grad_clip 1, or use --dtype float32"
+        )
+    tokens = last.inputs.numel() * stage.accumulation * rt.world
+    return {"loss": loss, "grad_norm": norm, "lr": rates.lr, "progress": state.progress, "tokens": tokens}
+
+
+def _measure(probes: list[Probe], terminated: "Flag", rt: Runtime) -> dict[str, float] | None:
+    """The scores of all probes together; None when a SIGTERM came in between."""
+    scores: dict[str, float] = {}
+    for probe in probes:
+        scores |= probe.measure(terminated)
+        if _any_rank(terminated, rt):
+            return None
+    return scores
+
+
+def _report(stage: Stage, state: TrainState, scores: dict[str, float], log: MetricsLog, rt: Runtime) -> None:
+    if "val_bpb" in scores:
+        state.best_bpb = min(scores["val_bpb"], math.inf if state.best_bpb is None else state.best_bpb)
+    log.log(state.step, scores)
+    rt.print(f"{stage.name}: step {state.step}  " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+
+
+def _due(every: int, step: int) -> bool:
+    return every > 0 and step > 0 and step % every == 0
+
+
+def _reduce_gradients(model: nn.Module, rt: Runtime, factor: float) -> Tensor:
+    """Sum the gradients over the ranks, take the loss scale out, and return their norm."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    if rt.world > 1:
+        for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
+            work.wait()  # type: ignore[union-attr]
+    if factor != 1:
+        _scale_gradients(model, 1 / factor)
+    return nn.utils.get_total_norm(gradients)
+
+
+def _scale_gradients(model: nn.Module, factor: float) -> None:
+    torch._foreach_mul_([p.grad for p in model.parameters() if p.grad is not None], factor)
+
+
+def _sum_over_ranks(value: Tensor, rt: Runtime) -> Tensor:
+    if rt.world > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def _any_rank(flag: "Flag", rt: Runtime) -> bool:
+    """Whether the flag is up on any rank, so that all of them leave the loop at the same step."""
+    return bool(_sum_over_ranks(torch.tensor(float(bool(flag)), device=rt.device), rt))
+
+
+class LossScale:
+    """Keeps float16 gradients in range (Micikevicius 2018): halved on an overflow, doubled after 2000 good steps."""
+
+    def __init__(self, enabled: bool):
+        self.enabled = enabled
+        self.factor = 2.0**16 if enabled else 1.0
+        self.good_steps = 0
+
+    def update(self, finite: bool) -> bool:
+        """Count a step; returns whether a smaller scale may still mend a step that was not finite."""
+        if not self.enabled:
+            return False
+        self.good_steps = self.good_steps + 1 if finite else 0
+        if not finite:
+            self.factor /= 2
+        elif self.good_steps % 2000 == 0:
+            self.factor *= 2
+        return self.factor >= 1
+
+
+class Flag:
+    """False until raised, by a signal handler for one."""
+
+    def __init__(self) -> None:
+        self.raised = False
+
+    def __bool__(self) -> bool:
+        return self.raised
+
+
+@contextmanager
+def on_sigterm() -> Iterator[Flag]:
+    """A flag that SIGTERM raises, for as long as the context lasts."""
+    flag = Flag()
+
+    def raise_flag(*_: object) -> None:
+        flag.raised = True
+
+    before = signal.signal(signal.SIGTERM, raise_flag)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,337 @@
+"""From flags to a stage and back to disk: what base_train, mid_train and chat_sft have in common."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+
+import torch
+
+from nanochat import report, schedule
+from nanochat.checkpoint import manager
+from nanochat.config import UserError, changes
+from nanochat.cost import count_parameters, flops_per_token
+from nanochat.data.streams import Source, batches, one_pass
+from nanochat.eval.bpb import bits_per_byte
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.log import MetricsLog, strict_json
+from nanochat.optim import Optimizer, Rates, parameter_groups
+from nanochat.paths import checkpoints_dir
+from nanochat.runtime import Runtime, can_compile
+from nanochat.scaling import REFERENCE_BATCH
+from nanochat.tokenizer import Tokenizer
+from nanochat.train.loop import Flag, Probe, Stage, TrainState, train
+
+
+@dataclass
+class TrainFlags:
+    """Flags that every training stage has. Where the default is None, a later stage inherits from its checkpoint."""
+
+    run: str = "dummy"
+    """name of the wandb run; dummy logs to files only"""
+    device_type: str = ""
+    """cuda, mps or cpu; empty takes the best one there is"""
+    dtype: str = "auto"
+    """compute type: auto, float32, bfloat16 or float16"""
+    model_tag: str | None = None
+    """folder of the checkpoints; d<depth> by default"""
+    seed: int = 42
+    """of the initial weights and the order of the data"""
+    resume: str = "auto"
+    """auto goes on from the last checkpoint of this stage, never starts over, a number goes on from that step"""
+    compile: bool = True
+    """use torch.compile where there is a compiler"""
+    num_iterations: int = -1
+    """optimizer steps; -1 lets the stage decide"""
+    warmup_steps: int = 0
+    """steps over which the learning rate rises"""
+    warmup_ratio: float = 0.0
+    """share of the run over which the learning rate rises"""
+    warmdown_ratio: float = 0.65
+    """share of the run over which the learning rate falls"""
+    final_lr_frac: float = 0.05
+    """learning rate at the end, as a share"""
+    grad_clip: float = 0.0
+    """largest norm of the gradient; 0 is off"""
+    eval_every: int = 250
+    """steps between validations; 0 validates at the end only, -1 never"""
+    save_every: int = -1
+    """steps between checkpoints; -1 saves at the end only"""
+    keep_last: int = 2
+    """newest checkpoints to keep beside the best one; 0 keeps all"""
+
+
+@dataclass
+class LaterFlags(TrainFlags):
+    """Flags of the stages that start from a checkpoint."""
+
+    model_step: int | None = None
+    """step of the checkpoint to start from; the last one by default"""
+    conversations: str = "littleworld"
+    """which conversations to train on: littleworld or none"""
+    data_path: list[Path] = field(default_factory=list)
+    """JSONL files of your own conversations"""
+    max_seq_len: int | None = None
+    """context in tokens; inherited, else 2048"""
+    device_batch_size: int | None = None
+    """rows per forward pass and rank; inherited, else 32"""
+    total_batch_size: int | None = None
+    """tokens per optimizer step over all ranks; inherited, else 524288"""
+    embedding_lr: float | None = None
+    """learning rate of the embeddings; inherited, else 0.2"""
+    unembedding_lr: float | None = None
+    """learning rate of the output layer; inherited, else 0.004"""
+    matrix_lr: float | None = None
+    """learning rate of the blocks' matrices (Muon); inherited, else 0.02"""
+    scalar_lr: float | None = None
+    """learning rate of the residual scalars; inherited, else 0.5"""
+    weight_decay: float = 0.0
+    """of the blocks' matrices"""
+    init_lr_frac: float = 1.0
+    """factor on all learning rates"""
+    eval_tokens: int | None = None
+    """tokens of a validation; inherited, else 10485760"""
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """What a stage settled on after defaults, scaling rules and inheritance. Batch sizes: rows, tokens, tokens."""
+
+    device_batch_size: int
+    total_batch_size: int
+    max_seq_len: int
+    eval_tokens: int
+    embedding_lr: float
+    unembedding_lr: float
+    matrix_lr: float
+    scalar_lr: float
+    weight_decay: float
+    lr_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Where a run starts: the model and what else is restored of an interrupted one."""
+
+    model: GPT
+    state: TrainState
+    optimizer: dict | None = None
+
+
+def accumulation(h: Hyperparameters, rt: Runtime) -> int:
+    """Micro-batches per step and rank. Raises UserError where the batch sizes do not divide."""
+    round_tokens = h.device_batch_size * h.max_seq_len * rt.world
+    if h.total_batch_size % round_tokens:
+        raise UserError(
+            f"--total_batch_size {h.total_batch_size} is not a multiple of {round_tokens} "
+            f"(--device_batch_size {h.device_batch_size} x --max_seq_len {h.max_seq_len} x {rt.world} ranks); "
+            f"{max(1, h.total_batch_size // round_tokens) * round_tokens} is"
+        )
+    return h.total_batch_size // round_tokens
+
+
+def begin(
+    source: str,
+    tag: str,
+    resume: str,
+    rt: Runtime,
+    wanted: GPTConfig,
+    new: Callable[[], GPT],
+    parent: dict | None = None,
+) -> Begun:
+    """Resume the stage's run under `tag`, or start one with the model that `new` makes; `wanted` is its architecture.
+
+    parent says which checkpoint a later stage started from; a run is only resumed from the same one.
+    Raises UserError for an explicit step that is not there, and for a run that does not fit what is asked for now.
+    """
+    folder = checkpoints_dir(source) / tag
+    there = manager.steps(folder)
+    if resume not in ("auto", "never") and not resume.isdigit():
+        raise UserError(f"--resume is {resume!r}; expected auto, never or the number of a step")
+    if resume == "never" or resume == "auto" and not there:
+        return Begun(new(), TrainState())
+    step = int(resume) if resume.isdigit() else None
+    loaded = manager.load(source, tag, step, rt.device, rt.dtype, with_optimizer=True)
+    if loaded.model.config != wanted:
+        found, asked = dataclasses.asdict(loaded.model.config), dataclasses.asdict(wanted)
+        differ = ", ".join(f"{name} {found[name]} (now {asked[name]})" for name in asked if found[name] != asked[name])
+        raise UserError(
+            f"{folder} holds a run with {differ}; use the old flags, another --model_tag, or --resume never"
+        )
+    if loaded.meta.get("parent") != parent:
+        raise UserError(
+            f"{folder} holds a run that started from another checkpoint ({_name(loaded.meta.get('parent'))}, now "
+            f"{_name(parent)}); use another --model_tag, or --resume never to start over"
+        )
+    assert loaded.optimizer is not None
+    rt.print(f"resuming from step {loaded.step} of {folder}")
+    return Begun(loaded.model, TrainState(**loaded.meta["loop_state"]), loaded.optimizer)
+
+
+def run_stage(
+    name: str,
+    source: str,
+    tag: str,
+    flags: TrainFlags,
+    h: Hyperparameters,
+    rt: Runtime,
+    tokenizer: Tokenizer,
+    begun: Begun,
+    train_source: Source,
+    val_source: Source,
+    num_iterations: int = -1,
+    num_epochs: float = 1.0,
+    about: dict | None = None,
+) -> TrainState:
+    """Train, log, save, validate and report one stage. `about` goes into the meta file beside the usual."""
+    folder = checkpoints_dir(source) / tag
+    model, state = begun.model, begun.state
+    adamw, muon = parameter_groups(
+        model,
+        h.embedding_lr * h.lr_scale,
+        h.unembedding_lr * h.lr_scale,
+        h.matrix_lr * h.lr_scale,
+        h.scalar_lr * h.lr_scale,
+        h.weight_decay,
+    )
+    optimizer = Optimizer(adamw, muon)
+    if begun.optimizer is not None:
+        optimizer.load_state_dict(begun.optimizer["optimizer"])
+        torch.set_rng_state(begun.optimizer["rng"])
+    described = {
+        "user_config": {**dataclasses.asdict(flags), **dataclasses.asdict(h)},
+        "changed_flags": changes(flags),
+        "device_batch_size": h.device_batch_size,
+        "total_batch_size": h.total_batch_size,
+        "max_seq_len": h.max_seq_len,
+        "seed": flags.seed,
+        "git_commit": report.git_commit(),
+        "tokenizer_hash": tokenizer.hash,
+        **(about or {}),
+    }
+    described = json.loads(strict_json(described))  # paths become strings
+    # What an abandoned run left goes with this one's first save, so that it is never taken for this one's last.
+    stale = [step for step in manager.steps(folder) if begun.optimizer is None or step > state.step]
+
+    def save(state: TrainState) -> None:
+        whole = optimizer.state_dict()  # collective
+        if rt.is_main:
+            meta = {
+                **described,
+                "val_bpb": None,
+                "dataloader_state_dict": state.cursor,
+                "loop_state": state.state_dict(),
+            }
+            manager.save(folder, state.step, model, {"optimizer": whole, "rng": torch.get_rng_state()}, meta)
+            if stale:
+                manager.delete(folder, [step for step in stale if step != state.step])
+                stale.clear()
+            manager.prune(folder, flags.keep_last)
+
+    def scored(state: TrainState, scores: dict[str, float]) -> None:
+        if rt.is_main:
+            manager.update_meta(folder, state.step, {"loop_state": state.state_dict(), **scores})
+            manager.prune(folder, flags.keep_last)
+
+    def validate(terminated: Flag) -> dict[str, float]:
+        stream = batches(val_source, h.device_batch_size, h.max_seq_len, rt.rank, rt.world)
+        measured = one_pass(stream, h.eval_tokens, rt.world)
+        until_terminated = (batch.to(rt.device) for batch in takewhile(lambda _: not terminated, measured))
+        return {"val_bpb": bits_per_byte(model, until_terminated, tokenizer.token_bytes)}
+
+    log = MetricsLog(folder, flags.run, {**described, "model_config": dataclasses.asdict(model.config)}, rt.is_main)
+    log.resume(state.step if begun.optimizer is not None else -1)
+    stage = Stage(
+        name=name,
+        model=model,
+        forward=_compiled(model, flags.compile, rt),
+        optimizer=optimizer,
+        stream=batches(train_source, h.device_batch_size, h.max_seq_len, rt.rank, rt.world, state.cursor, flags.seed),
+        accumulation=accumulation(h, rt),
+        rates=lambda step, progress: Rates(
+            lr=schedule.lr_multiplier(
+                progress, step, flags.warmup_steps, flags.warmup_ratio, flags.warmdown_ratio, flags.final_lr_frac
+            ),
+            weight_decay=schedule.weight_decay_multiplier(progress),
+            momentum=schedule.muon_momentum(step, progress, flags.warmdown_ratio),
+        ),
+        save=save,
+        scored=scored,
+        num_iterations=num_iterations,
+        num_epochs=num_epochs,
+        save_every=flags.save_every,
+        grad_clip=flags.grad_clip,
+        flops_per_token=flops_per_token(model.config),
+        probes=[Probe(flags.eval_every, validate)],
+    )
+    state = train(stage, state, rt, log)
+    log.close()
+    if rt.is_main:
+        tokens = state.step * h.total_batch_size
+        section = {
+            "source": source, "tag": tag, "step": state.step, "flags": changes(flags), "seed": flags.seed,
+            "parameters": count_parameters(model), "tokens": tokens, "steps": state.step, "seconds": state.seconds,
+            "tokens_per_second": tokens / max(state.seconds, 1e-9), "flops": tokens * stage.flops_per_token,
+            "train_loss": state.smooth_loss, "val_bpb": manager.read_meta(folder, state.step).get("val_bpb"),
+        }  # fmt: skip
+        report.write_section(name, section)
+    rt.print(f"{name}: done; step {state.step} is in {folder}")
+    return state
+
+
+def describe_parent(loaded: manager.Loaded, source: str) -> dict:
+    """What a later stage writes down of the checkpoint it started from."""
+    digest = loaded.meta.get("files", {}).get(f"model_{loaded.step:06d}.pt", {}).get("sha256")
+    return {"source": source, "tag": loaded.tag, "step": loaded.step, "sha256": digest}
+
+
+def settle(flags: LaterFlags, loaded: manager.Loaded, rt: Runtime) -> Hyperparameters:
+    """Flags, then what the checkpoint says, then defaults; the batch's factor on the rates as in base training."""
+    T = loaded.model.config.sequence_len
+    fallback = {
+        "device_batch_size": 32,
+        "total_batch_size": 524288,
+        "max_seq_len": T,
+        "eval_tokens": 10485760,
+        "embedding_lr": 0.2,
+        "unembedding_lr": 0.004,
+        "matrix_lr": 0.02,
+        "scalar_lr": 0.5,
+    }
+    values = _inherit(flags, loaded.meta, fallback, rt)
+    if values["max_seq_len"] > T:
+        raise UserError(f"--max_seq_len {values['max_seq_len']} is longer than the model's context of {T} tokens")
+    scale = flags.init_lr_frac * (values["total_batch_size"] / REFERENCE_BATCH) ** 0.5
+    h = Hyperparameters(**values, weight_decay=flags.weight_decay, lr_scale=scale)
+    accumulation(h, rt)
+    return h
+
+
+def _inherit(flags: object, meta: dict, fallback: dict, rt: Runtime) -> dict:
+    """Fill what is None in `flags` from the checkpoint's configuration, else from `fallback`, and say so."""
+    recorded = meta.get("user_config") or {}
+    values, said = {}, []
+    for name, otherwise in fallback.items():
+        value = getattr(flags, name)
+        if value is None:
+            value = recorded.get(name)
+            said += [f"{name}={value}"] if value is not None else []
+        values[name] = otherwise if value is None else value
+    if said:
+        rt.print("inherited from the checkpoint: " + ", ".join(said))
+    return values
+
+
+def _compiled(model: GPT, wanted: bool, rt: Runtime) -> Callable:
+    if wanted and not can_compile(rt.device):
+        rt.print("no C++ compiler was found, so torch.compile is not used; training is slower")
+        wanted = False
+    return torch.compile(model, dynamic=False) if wanted else model
+
+
+def _name(parent: dict | None) -> str:
+    return f"{parent['source']} {parent['tag']} step {parent['step']}" if parent else "none"
+
+

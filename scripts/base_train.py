@@ -1,0 +1,114 @@
+"""Train a base model on the text of a dataset."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nanochat import cost, runtime, scaling
+from nanochat.config import parse, run
+from nanochat.data.shards import DEFAULT_DATASET, TextReader, fingerprint
+from nanochat.data.streams import TextSource
+from nanochat.gpt import GPT
+from nanochat.log import short
+from nanochat.paths import dataset_dir, tokenizer_dir
+from nanochat.tokenizer import Tokenizer
+from nanochat.train.stage import Hyperparameters, TrainFlags, accumulation, begin, run_stage
+
+
+@dataclass
+class Flags(TrainFlags):
+    """Train a base model on the text of a dataset; --depth sets everything that is not told."""
+
+    dataset: str = DEFAULT_DATASET
+    """name of the dataset, as add_data was given"""
+    depth: int = 20
+    """layers of the model; shape, batch and length follow from it"""
+    aspect_ratio: int = 64
+    """width per layer"""
+    head_dim: int = 128
+    """size of an attention head"""
+    window_pattern: str = "SSSL"
+    """short and long attention windows, tiled over the layers"""
+    max_seq_len: int = 2048
+    """context in tokens"""
+    target_flops: float = -1.0
+    """train for this many floating-point operations; -1 is off"""
+    target_param_data_ratio: float = 12.0
+    """train on this many tokens per scaling parameter"""
+    device_batch_size: int = 32
+    """rows per forward pass and rank; lower it when memory runs out"""
+    total_batch_size: int = -1
+    """tokens per optimizer step over all ranks; -1 follows the scaling rule"""
+    embedding_lr: float = 0.3
+    """learning rate of the embeddings"""
+    unembedding_lr: float = 0.008
+    """learning rate of the output layer"""
+    matrix_lr: float = 0.02
+    """learning rate of the blocks' matrices (Muon)"""
+    scalar_lr: float = 0.5
+    """learning rate of the residual scalars"""
+    weight_decay: float = 0.28
+    """of the blocks' matrices, before the scaling rule"""
+    warmup_steps: int = 40
+    """steps over which the learning rate rises"""
+    eval_tokens: int = 41943040
+    """tokens of a validation"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    flags = parse(Flags, argv)
+    with runtime.start(flags.device_type, flags.dtype, flags.seed) as rt:
+        tokenizer = Tokenizer.load(tokenizer_dir())
+        folder = dataset_dir(flags.dataset)
+        train_reader, val_reader = TextReader(folder, "train"), TextReader(folder, "val")
+        config = scaling.config_from_depth(
+            flags.depth,
+            tokenizer.vocab_size,
+            flags.max_seq_len,
+            flags.aspect_ratio,
+            flags.head_dim,
+            flags.window_pattern,
+        )
+        horizon = scaling.horizon(
+            config,
+            flags.total_batch_size,
+            flags.num_iterations,
+            flags.target_flops,
+            cost.flops_per_token(config),
+            flags.target_param_data_ratio,
+        )
+        h = Hyperparameters(
+            device_batch_size=flags.device_batch_size,
+            total_batch_size=horizon.total_batch_size,
+            max_seq_len=flags.max_seq_len,
+            eval_tokens=flags.eval_tokens,
+            embedding_lr=flags.embedding_lr,
+            unembedding_lr=flags.unembedding_lr,
+            matrix_lr=flags.matrix_lr,
+            scalar_lr=flags.scalar_lr,
+            weight_decay=flags.weight_decay * horizon.weight_decay_scale,
+            lr_scale=horizon.lr_scale,
+        )
+        accumulation(h, rt)  # complains before any work where the sizes do not divide
+
+        def new() -> GPT:
+            return GPT(config, rt.dtype).to(rt.device)
+
+        tag = flags.model_tag or f"d{flags.depth}"
+        begun = begin("base", tag, flags.resume, rt, config, new)
+        rt.print(
+            f"base model {tag}: {short(cost.count_parameters(begun.model))} parameters, {config.n_layer} layers of "
+            f"width {config.n_embd}, {horizon.num_iterations} steps of {horizon.total_batch_size} tokens "
+            f"({short(horizon.num_iterations * horizon.total_batch_size)}), {rt.device.type} {rt.dtype}".replace(
+                "torch.", ""
+            )
+        )
+        train_source, val_source = TextSource(train_reader, tokenizer), TextSource(val_reader, tokenizer)
+        run_stage(
+            "base_train", "base", tag, flags, h, rt, tokenizer, begun, train_source, val_source,
+            num_iterations=horizon.num_iterations,
+            about={"dataset": flags.dataset, "data_fingerprint": fingerprint(folder, "val")},
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,57 @@
+"""Continue a base model on text and conversations together, so that it meets dialogue before it is fine-tuned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nanochat import runtime
+from nanochat.checkpoint import manager
+from nanochat.config import parse, run
+from nanochat.data.shards import DEFAULT_DATASET, Split, TextReader
+from nanochat.data.streams import ConversationSource, MixedSource, Source, TextSource
+from nanochat.paths import dataset_dir
+from nanochat.train.stage import LaterFlags, begin, describe_parent, run_stage, settle
+from tasks.catalog import training_conversations
+
+
+@dataclass
+class Flags(LaterFlags):
+    """Continue a base model on text and conversations together."""
+
+    dataset: str | None = None
+    """dataset whose text is mixed in; inherited"""
+    text_share: float = 0.3
+    """share of the documents that are text of the dataset; the others are conversations"""
+    eval_every: int = 150
+    """steps between validations; 0 validates at the end only, -1 never"""
+    warmdown_ratio: float = 0.2
+    """share of the run over which the learning rate falls"""
+    final_lr_frac: float = 0.0
+    """learning rate at the end, as a share"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    flags = parse(Flags, argv)
+    with runtime.start(flags.device_type, flags.dtype, flags.seed) as rt:
+        loaded = manager.load("base", flags.model_tag, flags.model_step, rt.device, rt.dtype)
+        rt.print(f"starting from step {loaded.step} of {loaded.folder}")
+        h = settle(flags, loaded, rt)
+        parent = describe_parent(loaded, "base")
+        dataset = flags.dataset or loaded.meta.get("dataset") or DEFAULT_DATASET
+        begun = begin("mid", loaded.tag, flags.resume, rt, loaded.model.config, lambda: loaded.model, parent)
+
+        def source(split: Split) -> Source:
+            conversations = training_conversations(flags.conversations, flags.data_path, split)
+            talk = ConversationSource(conversations, loaded.tokenizer, h.max_seq_len + 1, masked=False, order="mid")
+            if flags.text_share <= 0:
+                return talk
+            text = TextSource(TextReader(dataset_dir(dataset), split), loaded.tokenizer)
+            return MixedSource([(text, flags.text_share), (talk, 1 - flags.text_share)])
+
+        run_stage(
+            "mid_train", "mid", loaded.tag, flags, h, rt, loaded.tokenizer, begun, source("train"), source("val"),
+            num_iterations=flags.num_iterations, about={"dataset": dataset, "parent": parent},
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,140 @@
+"""Flags: hyphen or underscore, booleans in every spelling, and one sentence for every mistake."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanochat.config import UserError, alias, changes, default, parse, positional, run
+
+
+@dataclass
+class Flags:
+    """A script for this test."""
+
+    files: Annotated[list[Path], positional] = field(default_factory=list)
+    """files to read"""
+    total_batch_size: int = 64
+    """tokens per step"""
+    matrix_lr: float = 0.02
+    """learning rate"""
+    model_tag: Annotated[str | None, alias("-g")] = None
+    """folder of the checkpoints"""
+    source: Literal["base", "mid"] = "mid"
+    """where to start"""
+    compile: bool = True
+    """use a compiler"""
+    dry_run: bool = False
+    """do nothing"""
+    data_path: list[Path] = field(default_factory=list)
+    """files of conversations"""
+
+
+@given(size=st.integers(), rate=st.floats(allow_nan=False), equals=st.booleans(), hyphen=st.booleans())
+def test_a_flag_is_found_in_either_spelling(size, rate, equals, hyphen):
+    pairs = [("total_batch_size", str(size)), ("matrix_lr", repr(rate))]
+    argv: list[str] = []
+    for name, value in pairs:
+        flag = "--" + (name.replace("_", "-") if hyphen else name)
+        argv += [f"{flag}={value}"] if equals or value.startswith("-") else [flag, value]
+    flags = parse(Flags, argv)
+    assert (flags.total_batch_size, flags.matrix_lr) == (size, rate)
+
+
+@pytest.mark.parametrize(
+    "argv, compile, dry_run",
+    [
+        ([], True, False),
+        (["--no-compile", "--dry-run"], False, True),
+        (["--no_compile", "--dry_run"], False, True),
+        (["--compile=False", "--dry_run=True"], False, True),
+        (["--compile=true", "--dry-run=false"], True, False),
+        (["--compile", "--no-dry-run"], True, False),
+    ],
+)
+def test_booleans(argv, compile, dry_run):
+    flags = parse(Flags, argv)
+    assert (flags.compile, flags.dry_run) == (compile, dry_run)
+
+
+def test_short_names_lists_and_positions():
+    flags = parse(Flags, ["a.txt", "b.txt", "-g", "d4", "--data_path", "x.jsonl", "y.jsonl"])
+    assert (flags.model_tag, flags.files) == ("d4", [Path("a.txt"), Path("b.txt")])
+    assert flags.data_path == [Path("x.jsonl"), Path("y.jsonl")]
+    assert parse(Flags, ["--model-tag", "d4"]).model_tag == "d4"
+    assert parse(Flags, ["--data_path=x.jsonl"]).data_path == [Path("x.jsonl")]
+
+
+def test_without_arguments_the_command_line_is_read(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["script", "--total_batch_size", "7"])
+    assert parse(Flags).total_batch_size == 7
+    assert parse(Flags, []).total_batch_size == 64
+
+
+@pytest.mark.parametrize(
+    "argv, said",
+    [
+        (["--total_batch_siez", "3"], "unknown flag --total_batch_siez; did you mean --total_batch_size?"),
+        (["--total-batch-siez=3"], "unknown flag --total-batch-siez; did you mean --total_batch_size?"),
+        (["--zebra"], "unknown flag --zebra; --help lists the flags"),
+        (["--total_batch_size", "many"], "many"),
+        (["--total_batch_size"], "total.batch.size"),
+        (["--source", "sft"], "base.*mid"),
+    ],
+)
+def test_a_mistake_is_one_sentence(argv, said, capsys):
+    with pytest.raises(UserError, match=said) as error:
+        parse(Flags, argv)
+    assert "\n" not in str(error.value) and not any(line in str(error.value) for line in "│╭─")
+    assert capsys.readouterr() == ("", "")  # it is for `run` to print
+
+
+def test_help_shows_every_flag_with_its_docstring(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(Flags, ["--help"])
+    assert stop.value.code in (0, None)
+    shown = capsys.readouterr().out
+    for text in ("A script for this test", "tokens per step", "learning rate", "do nothing", "-g"):
+        assert text in shown
+
+
+def test_changes_are_what_differs_from_the_defaults():
+    assert changes(Flags()) == {}
+    flags = parse(Flags, ["--no-compile", "--matrix_lr=0.02", "-g", "d4", "--data_path", "x"])
+    assert changes(flags) == {"compile": False, "model_tag": "d4", "data_path": [Path("x")]}
+
+
+def test_defaults():
+    fields = {one.name: one for one in Flags.__dataclass_fields__.values()}
+    assert default(fields["total_batch_size"]) == 64 and default(fields["data_path"]) == []
+
+    @dataclass
+    class Needs:
+        name: str
+
+    assert default(Needs.__dataclass_fields__["name"]) is None
+
+
+def exits(main: object, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    with pytest.raises(SystemExit) as stop:
+        run(main)  # type: ignore[arg-type]
+    return stop.value.code, capsys.readouterr().err
+
+
+def test_run_turns_a_user_error_into_a_line_and_exit_code_2(capsys):
+    def wrong(argv: Sequence[str] | None = None) -> None:
+        parse(Flags, ["--zebra"])
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    assert exits(wrong, capsys) == (2, "error: unknown flag --zebra; --help lists the flags\n")
+    assert exits(lambda: None, capsys)[0] in (0, None)
+    assert exits(lambda: 3, capsys) == (3, "")
+    assert exits(interrupted, capsys)[0] == 130
+    with pytest.raises(ZeroDivisionError):  # a fault of ours is not dressed up
+        run(lambda: 1 // 0)

@@ -1,0 +1,387 @@
+"""The training loop: what a step computes, when it saves and measures, and what makes it stop."""
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from nanochat import runtime
+from nanochat.config import UserError
+from nanochat.data.batch import Batch
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.log import MetricsLog
+from nanochat.optim import AdamWGroup, Optimizer, Rates
+from nanochat.runtime import Runtime
+from nanochat.train.loop import LossScale, Probe, Stage, TrainState, train
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["scripts.base_train", "scripts.mid_train", "scripts.chat_sft"])
+
+CONFIG = GPTConfig(sequence_len=8, vocab_size=64, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
+ONE = Runtime(torch.device("cpu"), torch.float32, 0, 1, 0)
+
+
+def model(dtype: torch.dtype = torch.float32) -> GPT:
+    made = GPT(CONFIG, dtype)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return made
+
+
+def batch(start: int, stop: int, weights: torch.Tensor | None = None, progress: float = 0.0) -> Batch:
+    """Rows start..stop-1 of an endless table. Row n has n % 4 * 2 tokens with a weight, so that shares differ."""
+    rows = [torch.randint(64, (9,), generator=torch.Generator().manual_seed(n)) for n in range(start, stop)]
+    ids = torch.stack(rows)
+    if weights is None:
+        weights = torch.tensor([[float(t < n % 4 * 2) for t in range(8)] for n in range(start, stop)])
+    return Batch(ids[:, :-1], ids[:, 1:], weights, progress, {"row": stop})
+
+
+def stage(model: GPT, stream: Iterator[Batch], optimizer: Optimizer | None = None, **settings: object) -> Stage:
+    """A stage that trains with AdamW at a real rate."""
+    parameters = dict(model.named_parameters())
+    given: dict = {
+        "name": "test", "model": model, "forward": model, "stream": stream, "accumulation": 1,
+        "optimizer": optimizer or Optimizer([AdamWGroup(parameters, 0.01, (0.8, 0.9))], []),
+        "rates": lambda step, progress: Rates(), "save": lambda state: None, "scored": lambda state, scores: None,
+        "num_iterations": 3, **settings,
+    }  # fmt: skip
+    return Stage(**given)
+
+
+def rows_in_turn(count: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    start = rank * count
+    while True:
+        yield batch(start, start + count)
+        start += count * world
+
+
+def run(of: Stage, folder: Path, rt: Runtime = ONE, state: TrainState | None = None) -> TrainState:
+    return train(of, state or TrainState(), rt, MetricsLog(folder, "dummy", {}, rt.is_main))
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def weights_of(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+# ---------------------------------------------------------------- the gradient of a step
+
+
+def gradient(folder: Path, stream: Iterator[Batch], accumulation: int, rt: Runtime = ONE, **settings: object) -> dict:
+    """The gradient that the optimizer is given last: AdamW with beta1 = 0 and rate 0 remembers it as it is."""
+    made = model(rt.dtype)
+    optimizer = Optimizer([AdamWGroup(dict(made.named_parameters()), 0.0, (0.0, 0.9))], [])
+    run(stage(made, stream, optimizer, accumulation=accumulation, **{"num_iterations": 1, **settings}), folder, rt)
+    return {name: state["exp_avg"] for name, state in optimizer.state.items()}
+
+
+def by_hand(one: Batch) -> dict[str, torch.Tensor]:
+    made = model()
+    nll = made(one.inputs, one.targets)
+    loss = (nll * one.weights).sum() / (one.weights != 0).sum()
+    parameters = dict(made.named_parameters())
+    return dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+
+
+def assert_close(one: dict, other: dict, rtol: float = 1e-4, atol: float = 1e-6) -> None:
+    assert one.keys() == other.keys() and len(one) > 10
+    for name in one:
+        assert torch.allclose(one[name], other[name], rtol=rtol, atol=atol), name
+
+
+def two_ranks(rank: int, port: int, folder: str) -> None:
+    """Compute a gradient on two ranks; then run until a SIGTERM that comes to rank 1 only."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK="0")
+    torch.set_num_threads(1)
+    mine = Path(folder, str(rank))
+    with runtime.start("cpu", "float32", 0) as rt:
+        found = gradient(mine, rows_in_turn(2, rank, 2), 1, rt)
+        torch.save(found, Path(folder, f"gradient{rank}.pt"))
+
+        def stream() -> Iterator[Batch]:
+            for n, one in enumerate(rows_in_turn(2, rank, 2)):
+                if n == 2 and rank == 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield one
+
+        def save(state: TrainState) -> None:
+            Path(folder, f"saved{rank}").write_text(str(state.step), encoding="utf-8")
+
+        run(stage(model(), stream(), save=save, num_iterations=50), mine, rt)
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_one_batch_equals_accumulation_equals_two_ranks(tmp_path, port):
+    """Of the four rows 0, 2, 4 and 6 tokens count, so that no two shares have the same number."""
+    whole = by_hand(batch(0, 4))
+    assert_close(gradient(tmp_path / "a", rows_in_turn(4), 1), whole)
+    assert_close(gradient(tmp_path / "b", rows_in_turn(2), 2), whole)
+    assert_close(gradient(tmp_path / "c", rows_in_turn(1), 4), whole)  # the first has nothing to learn from
+    losses = [metrics(tmp_path / name)[0]["loss"] for name in "abc"]
+    assert losses == pytest.approx([losses[0]] * 3)
+    halves = [by_hand(batch(0, 2)), by_hand(batch(2, 4))]  # the mean of means is something else
+    wrong = (halves[0]["lm_head.weight"] + halves[1]["lm_head.weight"]) / 2
+    assert (wrong - whole["lm_head.weight"]).abs().max() > 1e-2 * whole["lm_head.weight"].abs().max()
+
+    children = [processes.Process(target=two_ranks, args=(rank, port, str(tmp_path))) for rank in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(100)
+    assert [child.exitcode for child in children] == [143, 143]
+    for rank in range(2):
+        assert_close(torch.load(tmp_path / f"gradient{rank}.pt", weights_only=True), whole)
+        # The signal came to one rank during its third step; both finished it, saved and left together.
+        assert (tmp_path / f"saved{rank}").read_text(encoding="utf-8") == "3"
+    assert metrics(tmp_path / "0")[0]["loss"] == pytest.approx(losses[0])
+    assert not (tmp_path / "1" / "metrics.jsonl").exists()
+
+
+def test_weights_scale_the_loss_but_are_counted_once(tmp_path):
+    """As advantages do: of either sign, and divided by the number of tokens."""
+    weights = torch.zeros(2, 8)
+    weights[0, 1:4], weights[1, 2] = -2.0, 0.5
+    one = batch(0, 2, weights)
+    assert_close(gradient(tmp_path, iter([one]), 1), by_hand(one))
+
+
+def test_the_gradient_in_float16_is_scaled_and_unscaled(tmp_path):
+    half = Runtime(torch.device("cpu"), torch.float16, 0, 1, 0)
+    stream = iter([batch(0, 4)] * 12)  # the first overflow until the scale is low enough
+    got, exact = gradient(tmp_path, stream, 1, half, num_iterations=12), by_hand(batch(0, 4))
+    assert got.keys() == exact.keys()
+    for name in ("lm_head.weight", "transformer.wte.weight", "transformer.h.0.mlp.c_fc.weight"):
+        assert (got[name] - exact[name]).norm() < 0.05 * exact[name].norm(), name
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1e6])
+def test_clipping(tmp_path, clip):
+    whole = by_hand(batch(0, 4))
+    norm = float(torch.stack([g.norm() for g in whole.values()]).norm())
+    factor = min(1.0, clip / norm)
+    clipped = gradient(tmp_path, rows_in_turn(4), 1, grad_clip=clip)
+    assert_close(clipped, {name: g * factor for name, g in whole.items()}, atol=1e-9)
+    assert metrics(tmp_path)[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)  # that before clipping
+
+
+def test_a_batch_without_any_token_to_learn_from(tmp_path):
+    made = model()
+    run(stage(made, iter([batch(0, 4), batch(0, 1), batch(4, 8)])), tmp_path)
+    assert [line["loss"] for line in metrics(tmp_path)][1] == 0.0
+    assert all(weight.isfinite().all() for weight in weights_of(made))
+
+
+# ---------------------------------------------------------------- losses that are not finite
+
+BAD = torch.full((4, 8), math.nan)
+
+
+def test_a_step_that_is_not_finite_is_not_applied(tmp_path, capsys):
+    first, second = batch(0, 4), batch(4, 8)
+    plain, hit = model(), model()
+    run(stage(plain, iter([first, second]), num_iterations=2), tmp_path / "plain")
+    stream = iter([first, batch(8, 12, BAD), batch(0, 4, BAD * math.inf), second])
+    state = run(stage(hit, stream, num_iterations=4), tmp_path / "hit")
+    assert equal(weights_of(plain), weights_of(hit))
+    assert (state.step, state.bad_steps) == (4, 0) and state.smooth_loss is not None
+    assert capsys.readouterr().out.count("not applied") == 2
+    assert [line["step"] for line in metrics(tmp_path / "hit")] == [1, 2, 3, 4]
+
+
+def test_an_infinite_gradient_alone_is_not_applied_either(tmp_path):
+    made = model()
+    before = weights_of(made)
+    huge = batch(0, 4)
+    huge = Batch(huge.inputs, huge.targets, huge.weights * 1e38, 0.0, {})  # a finite loss, but no finite norm
+    state = run(stage(made, iter([huge]), num_iterations=1), tmp_path)
+    assert equal(weights_of(made), before) and state.bad_steps == 1
+
+
+def test_five_bad_steps_in_a_row_stop_the_run_before_anything_is_saved(tmp_path):
+    made = model()
+    saved: list[int] = []
+    stream = iter([batch(0, 4), *[batch(0, 4, BAD)] * 9])
+    with pytest.raises(UserError, match=r"stopped at step 6.*5 times in a row.*last checkpoint is untouched"):
+        run(stage(made, stream, num_iterations=20, save_every=1, save=lambda s: saved.append(s.step)), tmp_path)
+    assert saved == [1]
+
+
+def test_four_bad_steps_in_a_row_do_not(tmp_path):
+    stream = iter([*[batch(0, 4, BAD)] * 4, batch(0, 4), *[batch(0, 4, BAD)] * 4, batch(4, 8)])
+    assert run(stage(model(), stream, num_iterations=10), tmp_path).step == 10
+
+
+def test_weights_that_overflowed_stop_the_run(tmp_path):
+    made = model()
+    with torch.no_grad():
+        dict(made.named_parameters())["transformer.h.0.mlp.c_fc.weight"].fill_(1e38)
+    before = weights_of(made)
+    with pytest.raises(UserError, match="stopped at step 5"):
+        run(stage(made, rows_in_turn(4), num_iterations=20), tmp_path)
+    assert equal(weights_of(made), before)
+
+
+def test_the_loss_scale_halves_and_doubles():
+    scale = LossScale(enabled=True)
+    first = scale.factor
+    assert first > 1 and scale.update(False) and scale.factor == first / 2
+    for _ in range(2000):
+        scale.update(True)
+    assert scale.factor == first
+    while scale.update(False):
+        pass
+    assert scale.factor < 1  # from here on it is the run that is bad, not the scale
+    off = LossScale(enabled=False)
+    assert not off.update(False) and off.factor == 1
+
+
+def test_a_float16_overflow_is_mended_by_a_smaller_scale(tmp_path):
+    """A loss this large overflows float16 under the first loss scales; those are no bad steps."""
+    half = Runtime(torch.device("cpu"), torch.float16, 0, 1, 0)
+    made = model(torch.float16)
+    loud = [batch(n, n + 4) for n in range(20)]
+    loud = [Batch(b.inputs, b.targets, b.weights * 300, 0.0, {}) for b in loud]
+    before = weights_of(made)
+    state = run(stage(made, iter(loud), num_iterations=20), tmp_path, half)
+    assert (state.step, state.bad_steps) == (20, 0)
+    assert "NaN" in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
+    assert not equal(weights_of(made), before) and all(w.isfinite().all() for w in weights_of(made))
+
+
+# ---------------------------------------------------------------- when what happens
+
+
+def events_of(tmp_path: Path, save_every: int, every: list[int], steps: int) -> list[str]:
+    events: list[str] = []
+
+    def measure(name: str) -> Callable[[object], dict[str, float]]:
+        def probe(_: object) -> dict[str, float]:
+            events.append(f"probe {name}")
+            return {f"score_{name}": 1.0}
+
+        return probe
+
+    probes = [Probe(due, measure(str(n))) for n, due in enumerate(every)]
+    run(
+        stage(
+            model(), rows_in_turn(2), num_iterations=steps, save_every=save_every, probes=probes,
+            save=lambda state: events.append(f"save {state.step}"),
+            scored=lambda state, scores: events.append(f"scored {state.step} {'+'.join(sorted(scores))}"),
+        ),
+        tmp_path,
+    )  # fmt: skip
+    return events
+
+
+def test_a_checkpoint_is_saved_before_it_is_measured(tmp_path):
+    assert events_of(tmp_path, 2, [2], 5) == [
+        "save 2", "probe 0", "scored 2 score_0", "save 4", "probe 0", "scored 4 score_0",
+        "save 5", "probe 0", "scored 5 score_0",
+    ]  # fmt: skip
+
+
+def test_probes_at_the_end_only_or_never(tmp_path):
+    assert events_of(tmp_path, -1, [0, -1, 3], 4) == [
+        "probe 2", "save 4", "probe 0", "probe 2", "scored 4 score_0+score_2",
+    ]  # fmt: skip
+    assert [line["step"] for line in metrics(tmp_path) if "score_0" in line] == [4]
+
+
+def test_without_a_number_of_steps_the_epochs_decide(tmp_path):
+    stream = (batch(n, n + 1, progress=(n + 1) * 0.3) for n in range(99))
+    seen: list[tuple[int, float]] = []
+
+    def rates(step: int, progress: float) -> Rates:
+        seen.append((step, progress))
+        return Rates()
+
+    state = run(stage(model(), stream, num_iterations=-1, num_epochs=1.5, rates=rates), tmp_path)
+    assert (state.step, state.progress) == (5, 1.0)
+    assert seen == [(n, pytest.approx(n / 5)) for n in range(5)]
+
+
+def test_the_state_knows_where_the_data_goes_on(tmp_path):
+    states: list[dict] = []
+    run(stage(model(), rows_in_turn(2), accumulation=3, num_iterations=2, save_every=1,
+              save=lambda state: states.append(state.state_dict())), tmp_path)  # fmt: skip
+    assert [s["cursor"] for s in states] == [{"row": 6}, {"row": 12}]
+    assert [s["progress"] for s in states] == [0.5, 1.0]
+    assert TrainState(**json.loads(json.dumps(states[0]))).step == 1
+    line = metrics(tmp_path)[0]
+    assert line.keys() >= {"loss", "grad_norm", "lr", "progress", "seconds", "tok_per_second", "tflop_per_second"}
+    assert line["tok_per_second"] == pytest.approx(2 * 8 * 3 / line["seconds"])
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path):
+    done = TrainState(step=3, progress=1.0, probed=True)
+    made = model()
+    before = weights_of(made)
+    assert run(stage(made, iter([])), tmp_path, state=done).step == 3
+    assert equal(weights_of(made), before)
+
+
+# ---------------------------------------------------------------- SIGTERM
+
+
+def test_a_sigterm_finishes_the_step_and_saves(tmp_path, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    saved: list[int] = []
+
+    def stream() -> Iterator[Batch]:
+        for n, one in enumerate(rows_in_turn(2)):
+            if n == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield one
+
+    with pytest.raises(SystemExit) as stop:
+        run(stage(model(), stream(), num_iterations=20, save=lambda s: saved.append(s.step)), tmp_path)
+    assert stop.value.code == 143 and saved == [3]
+    assert "step 3 is saved" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_sigterm_in_a_measurement(tmp_path):
+    """The measurement is told, may stop early, and is thrown away; the checkpoint is not saved twice."""
+    saved: list[int] = []
+    scored: list[int] = []
+
+    def measure(terminated: object) -> dict[str, float]:
+        assert not terminated
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert terminated
+        return {"val_bpb": 0.1}
+
+    with pytest.raises(SystemExit) as stop:
+        run(
+            stage(
+                model(), rows_in_turn(2), num_iterations=20, save_every=2, probes=[Probe(2, measure)],
+                save=lambda s: saved.append(s.step), scored=lambda s, _: scored.append(s.step),
+            ),
+            tmp_path,
+        )  # fmt: skip
+    assert stop.value.code == 143
+    assert (saved, scored) == ([2], [])
+    assert not any("val_bpb" in line for line in metrics(tmp_path))

@@ -1,0 +1,498 @@
+"""The training scripts as a user runs them: interrupted, resumed, on two ranks, and with every mistake."""
+
+import contextlib
+import importlib
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TEXT
+
+from nanochat import chat, config
+from nanochat.checkpoint import manager
+from nanochat.config import UserError
+from nanochat.data.shards import write_shards
+from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
+from nanochat.runtime import can_compile
+from nanochat.tokenizer import Tokenizer
+
+# Children are forked from a process that has imported torch already; starting one costs little.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["scripts.base_train", "scripts.mid_train", "scripts.chat_sft"])
+
+STEPS = 6
+COMMON = [
+    "--device_type=cpu", "--dtype=float32", "--no-compile", "--device_batch_size=2", "--total_batch_size=128",
+    f"--num_iterations={STEPS}", "--warmup_steps=2", "--save_every=2", "--eval_every=3", "--eval_tokens=128",
+]  # fmt: skip
+BASE = [*COMMON, "--dataset=tiny", "--depth=1", "--aspect_ratio=32", "--head_dim=32", "--max_seq_len=32"]
+SCRIPTS = {"base": "scripts.base_train", "mid": "scripts.mid_train", "sft": "scripts.chat_sft"}
+
+
+def flags(stage: str, base: Path, *more: str) -> list[str]:
+    """The command line of a stage; flags given later win."""
+    if stage == "base":
+        return [*BASE, *more]
+    talk = [*COMMON, "--conversations=none", f"--data_path={base / 'talk.jsonl'}", "--init_lr_frac=1"]
+    return [*talk, *(["--text_share=0.4"] if stage == "mid" else []), *more]
+
+
+def train(stage: str, argv: list[str]) -> None:
+    """Run a stage in this process, on the base folder of the environment."""
+    importlib.import_module(SCRIPTS[stage]).main(argv)
+
+
+def in_child(base: str, stage: str, argv: list[str], environment: dict[str, str]) -> None:
+    os.environ.update(environment, NANOCHAT_BASE_DIR=base)
+    torch.set_num_threads(1)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        config.run(lambda: train(stage, argv))
+
+
+def start(base: Path, stage: str, argv: list[str], **environment: str) -> BaseProcess:
+    """Run a stage in a process of its own."""
+    child = processes.Process(target=in_child, args=(str(base), stage, argv, environment))
+    child.start()
+    return child
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> dict[str, Path]:
+    """Base folders to copy: "base" has what base_train needs, "mid" a base model besides, "sft" a mid-trained one."""
+    made = {stage: tmp_path_factory.mktemp(stage) / "base" for stage in SCRIPTS}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NANOCHAT_BASE_DIR", str(made["base"]))
+        tokenizer.save(tokenizer_dir())
+        write_shards((f"{n} cats. {TEXT[n % 50 : 150 + n]}" for n in range(60)), dataset_dir("tiny"))
+        with open(made["base"] / "talk.jsonl", "w", encoding="utf-8") as file:
+            for n in range(40):
+                question = {"role": "user", "content": f"{n} + 1?"}
+                answer = {"role": "assistant", "content": "It is " * (n % 5) + str(n + 1)}
+                file.write(json.dumps([question, answer] * (1 + n % 3)) + "\n")
+        for stage, next_stage in (("base", "mid"), ("mid", "sft")):
+            shutil.copytree(made[stage], made[next_stage])
+            patch.setenv("NANOCHAT_BASE_DIR", str(made[next_stage]))
+            train(stage, flags(stage, made[next_stage]))
+    return made
+
+
+@pytest.fixture
+def world(worlds: dict[str, Path], base: Path) -> Callable[[str], Path]:
+    """A function that makes this test's base folder ready for a stage."""
+
+    def prepare(stage: str) -> Path:
+        shutil.copytree(worlds[stage], base)
+        return checkpoints_dir(stage) / "d1"
+
+    return prepare
+
+
+def tensors(folder: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
+    return torch.load(folder / f"model_{step:06d}.pt", weights_only=True)
+
+
+def lines(folder: Path) -> list[dict]:
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    return [(line["step"], line["loss"]) for line in lines(folder) if "loss" in line]
+
+
+def scores(folder: Path) -> dict[int, float]:
+    return {line["step"]: line["val_bpb"] for line in lines(folder) if "val_bpb" in line}
+
+
+def assert_same_run(one: Path, other: Path, step: int = STEPS) -> None:
+    """To the bit: weights, optimizer, every loss, every validation, and where the data would go on."""
+    a, b = tensors(one, step), tensors(other, step)
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    first, second = (torch.load(folder / f"optim_{step:06d}_rank0.pt", weights_only=True) for folder in (one, other))
+    assert first["optimizer"]["steps"] == second["optimizer"]["steps"]
+    for name, state in first["optimizer"]["state"].items():
+        assert all(torch.equal(tensor, second["optimizer"]["state"][name][key]) for key, tensor in state.items()), name
+    assert torch.equal(first["rng"], second["rng"])
+    assert losses(one) == losses(other) and [n for n, _ in losses(one)] == list(range(1, step + 1))
+    assert scores(one) == scores(other)
+    metas = [manager.read_meta(folder, step) for folder in (one, other)]
+    assert metas[0]["dataloader_state_dict"] == metas[1]["dataloader_state_dict"]
+    assert metas[0]["val_bpb"] == metas[1]["val_bpb"] is not None
+
+
+# ---------------------------------------------------------------- what a run leaves
+
+
+def test_the_run_folder_tells_the_run(world, monkeypatch, tokenizer, capsys):
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    folder = world("base")
+    train("base", flags("base", folder, "--seed=7"))
+    assert "wandb" not in sys.modules
+    meta = manager.read_meta(folder, STEPS)
+    assert (meta["seed"], meta["tokenizer_hash"], meta["dataset"]) == (7, tokenizer.hash, "tiny")
+    assert {"git_commit", "user_config", "data_fingerprint", "val_bpb"} <= meta.keys()
+    assert meta["user_config"]["grad_clip"] == 0.0 and meta["user_config"]["depth"] == 1
+    assert meta["changed_flags"]["depth"] == 1 and "grad_clip" not in meta["changed_flags"]
+    written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert written["user_config"]["seed"] == 7 and written["model_config"]["n_embd"] == 32
+    assert [n for n, _ in losses(folder)] == [1, 2, 3, 4, 5, 6]
+    assert list(scores(folder)) == [3, 6] and scores(folder)[6] == meta["val_bpb"]
+    # Step 4 and 6 are the newest; the validation of step 3 belongs to no checkpoint.
+    assert manager.steps(folder) == [4, 6]
+    assert "6 steps of 128 tokens" in capsys.readouterr().out
+    section = json.loads((folder.parents[1] / "report" / "base_train.json").read_text(encoding="utf-8"))
+    assert (section["steps"], section["tokens"], section["seed"]) == (6, 768, 7)
+
+
+def test_a_seed_decides_everything(worlds, world, base):
+    folder = world("base")
+    train("base", flags("base", base, "--model_tag=d1"))
+    train("base", flags("base", base, "--model_tag=other", "--seed=43"))
+    assert losses(folder) == losses(worlds["mid"] / "base_checkpoints" / "d1")
+    assert losses(folder) != losses(folder.parent / "other")
+
+
+@pytest.mark.parametrize("stage", SCRIPTS)
+def test_training_lowers_the_loss(stage, world, base):
+    """With rates for a run of 30 steps; those of the scaling rules are for long ones."""
+    folder = world(stage)
+    rates = ["--embedding_lr=9", "--unembedding_lr=0.3", "--matrix_lr=0.6", "--weight_decay=0"]
+    faster = rates if stage == "base" else ["--init_lr_frac=30"]
+    train(stage, flags(stage, base, "--num_iterations=30", "--save_every=-1", "--eval_every=15", *faster))
+    found = [loss for _, loss in losses(folder)]
+    assert sum(found[-5:]) / 5 < found[0] - 0.5
+    assert scores(folder)[30] < scores(folder)[15]
+
+
+def test_a_later_stage_inherits_and_says_so(world, base, capsys):
+    folder = world("mid")
+    argv = [f for f in flags("mid", base) if not f.startswith(("--device_batch_size", "--total_batch_size"))]
+    train("mid", argv)
+    said = capsys.readouterr().out
+    for text in ("starting from step 6", "inherited", "device_batch_size=2", "total_batch_size=128", "max_seq_len=32"):
+        assert text in said
+    meta = manager.read_meta(folder, STEPS)
+    assert (meta["device_batch_size"], meta["total_batch_size"], meta["dataset"]) == (2, 128, "tiny")
+    base_meta = manager.read_meta(checkpoints_dir("base") / "d1", STEPS)
+    assert meta["parent"]["sha256"] == base_meta["files"]["model_000006.pt"]["sha256"]
+    assert meta["model_config"] == base_meta["model_config"]
+    assert meta["user_config"]["matrix_lr"] == base_meta["user_config"]["matrix_lr"]
+
+
+def test_fine_tuning_counts_epochs(world, base):
+    folder = world("mid")
+    train("sft", flags("sft", base, "--source=base", "--num_iterations=-1", "--num_epochs=2", "--save_every=-1"))
+    folder = checkpoints_dir("sft") / "d1"
+    (step,) = manager.steps(folder)
+    state = manager.read_meta(folder, step)["loop_state"]
+    assert state["progress"] == 1.0 and state["cursor"]["document"] >= 40  # the second reading of 40 conversations
+    shares = [line["progress"] for line in lines(folder) if "progress" in line]
+    assert shares == sorted(shares) and shares[-2] < 1 == shares[-1]
+
+
+# ---------------------------------------------------------------- resuming
+
+
+@pytest.mark.parametrize("stage", SCRIPTS)
+def test_going_on_equals_never_having_stopped(stage, world, base, tmp_path):
+    folder = world(stage)
+    argv = flags(stage, base, "--keep_last=0")
+    train(stage, argv)
+    whole = tmp_path / "whole"
+    shutil.copytree(folder, whole)
+    assert manager.steps(folder) == [2, 4, 6]
+    manager.delete(folder, [4, 6])
+    train(stage, argv)
+    assert_same_run(folder, whole)
+    train(stage, argv)  # and once more, when there is nothing left to do
+    assert_same_run(folder, whole)
+
+
+def test_an_explicit_step_is_gone_on_from_as_if_later_ones_had_never_been(world, base, tmp_path):
+    folder = world("base")
+    argv = flags("base", base, "--save_every=1", "--eval_every=1")
+    train("base", [*argv, "--keep_last=0"])
+    whole = tmp_path / "whole"
+    shutil.copytree(folder, whole)
+    train("base", [*argv, "--resume=2"])  # keeps two, so what is saved next must not be the first to go
+    assert_same_run(folder, whole)
+    assert {5, 6} <= set(manager.steps(folder))
+
+
+def test_more_steps_than_before_go_on(world, base):
+    folder = world("base")
+    train("base", flags("base", base))
+    train("base", flags("base", base, "--num_iterations=8"))
+    assert manager.steps(folder)[-1] == 8
+    assert [n for n, _ in losses(folder)] == list(range(1, 9))
+
+
+def test_never_starts_over_and_clears_the_old_run_away(world, base, worlds):
+    world("mid")  # holds steps of a finished base run
+    folder = checkpoints_dir("base") / "d1"
+    train("base", flags("base", base, "--resume=never", "--num_iterations=3", "--save_every=-1"))
+    assert manager.steps(folder) == [3]
+    assert [n for n, _ in losses(folder)] == [1, 2, 3]
+    first = losses(worlds["mid"] / "base_checkpoints" / "d1")[0]
+    assert losses(folder)[0] == first
+    assert not [path for path in folder.iterdir() if "000006" in path.name]
+
+
+@pytest.mark.parametrize("stage, kills", [("base", 4), ("mid", 2), ("sft", 2)])
+def test_killed_again_and_again_it_ends_the_same(stage, kills, world, base, tmp_path):
+    folder = world(stage)
+    steps = 24
+    argv = flags(stage, base, f"--num_iterations={steps}", "--save_every=1", "--eval_every=5")
+    train(stage, argv)
+    whole = tmp_path / "whole"
+    shutil.move(folder, whole)
+    chance = random.Random(kills)
+    seen = 0
+    for _ in range(kills):
+        seen += chance.randint(1, 4)
+        child = start(base, stage, argv)
+        while child.is_alive() and (not (folder / "metrics.jsonl").exists() or len(losses(folder)) < seen):
+            child.join(0.001)
+        child.join(chance.random() * 0.03)  # anywhere in a step, a save or a validation
+        assert child.is_alive(), "it must be killed before it is done"
+        child.kill()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+    train(stage, argv)
+    assert_same_run(folder, whole, steps)
+
+
+def test_a_sigterm_saves_and_ends_with_143(world, base, tmp_path):
+    folder = world("base")
+    argv = flags("base", base, "--num_iterations=40", "--save_every=-1", "--eval_every=4")
+    train("base", argv)
+    whole = tmp_path / "whole"
+    shutil.move(folder, whole)
+    child = start(base, "base", argv)
+    while child.is_alive() and (not (folder / "metrics.jsonl").exists() or len(losses(folder)) < 3):
+        child.join(0.001)
+    child.terminate()
+    child.join(60)
+    assert child.exitcode == 143
+    (step,) = manager.steps(folder)
+    assert step == losses(folder)[-1][0] < 40
+    train("base", argv)
+    assert_same_run(folder, whole, 40)
+
+
+# ---------------------------------------------------------------- two ranks
+
+
+def assert_close_runs(one: Path, other: Path) -> None:
+    """To float tolerance. Muon's products round to bfloat16 where that is fast, which carries a last bit far."""
+    assert [n for n, _ in losses(one)] == [n for n, _ in losses(other)]
+    assert [loss for _, loss in losses(one)] == pytest.approx([loss for _, loss in losses(other)], rel=2e-3)
+    assert losses(one)[0][1] == pytest.approx(losses(other)[0][1], rel=1e-6)
+    assert scores(one) == pytest.approx(scores(other), rel=5e-3)
+    a, b = tensors(one), tensors(other)
+    for name in a:
+        assert (a[name] - b[name]).norm() <= 0.05 * b[name].norm() + 1e-3, name
+    cursors = [manager.read_meta(folder, STEPS)["dataloader_state_dict"] for folder in (one, other)]
+    assert cursors[0] == cursors[1]
+
+
+def test_torchrun_on_two_ranks_equals_one_that_accumulates(world, base, tmp_path):
+    folder = world("base")
+    argv = flags("base", base)
+    train("base", argv)
+    alone = tmp_path / "alone"
+    shutil.move(folder, alone)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    root = Path(__file__).resolve().parent.parent
+    command = [*torchrun, "-m", SCRIPTS["base"], *argv]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("6 steps of 128 tokens") == 1  # one of them speaks
+    assert_close_runs(folder, alone)
+
+
+@pytest.fixture
+def port() -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number = free.getsockname()[1]
+    yield str(number)
+
+
+def test_fine_tuning_goes_on_on_two_ranks(world, base, tmp_path, port):
+    """Conversations give the ranks different numbers of supervised tokens, and the first steps were one rank's."""
+    folder = world("sft")
+    argv = flags("sft", base, "--keep_last=0")
+    train("sft", argv)
+    alone = tmp_path / "alone"
+    shutil.copytree(folder, alone)
+    manager.delete(folder, [4, 6])
+    both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [start(base, "sft", argv, RANK=str(n), LOCAL_RANK=str(n), **both) for n in range(2)]
+    for rank in ranks:
+        rank.join(100)
+    assert [rank.exitcode for rank in ranks] == [0, 0]
+    assert losses(folder)[:2] == losses(alone)[:2]
+    assert_close_runs(folder, alone)
+
+
+# ---------------------------------------------------------------- torch.compile
+
+
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="torch.compile needs a C++ compiler")
+def test_compiled_training_computes_the_same(world, base, worlds):
+    folder = world("base")
+    argv = [*flags("base", base, "--num_iterations=2", "--eval_every=-1"), "--compile"]
+    train("base", argv)
+    plain = losses(worlds["mid"] / "base_checkpoints" / "d1")
+    assert losses(folder)[0][1] == pytest.approx(plain[0][1], rel=1e-5)
+    saved = tensors(folder, 2)  # under the names of the model that was not compiled
+    assert all(not name.startswith("_orig_mod") for name in saved)
+    assert manager.load("base").step == 2
+
+
+def test_no_compiler_is_a_line_of_output(world, base, monkeypatch, capsys):
+    folder = world("base")
+    monkeypatch.setenv("PATH", str(base))
+    monkeypatch.delenv("CXX", raising=False)
+    train("base", [*flags("base", base, "--num_iterations=1"), "--compile"])
+    assert "no C++ compiler" in capsys.readouterr().out
+    assert manager.steps(folder) == [1]
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def listing(folder: Path) -> list[tuple[str, int, int]]:
+    return sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+
+
+def refused(stage: str, argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a stage as a program; it must end with exit code 2, one line, and a base folder as it was."""
+    root = Path(os.environ["NANOCHAT_BASE_DIR"])
+    before = listing(root)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        config.run(lambda: train(stage, argv))
+    assert stop.value.code == 2
+    assert listing(root) == before
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+    return said
+
+
+@pytest.mark.parametrize(
+    "more, said",
+    [
+        (["--dataset=nowhere"], ["base_data_nowhere", "does not exist", "add_data"]),
+        (["--total_batch_size=100"], ["100", "multiple of 64", "--device_batch_size 2", "64 is"]),
+        (["--total_batch_size=32"], ["32", "64 is"]),
+        (["--device_batch_size=0"], ["--device_batch_size"]),
+        (["--max_seq_len=0"], ["--max_seq_len"]),
+        (["--total_batch_sise=64"], ["unknown flag", "--total_batch_size"]),
+        (["--depth=none"], ["none"]),
+        (["--resume=999"], ["step 999", "4, 6"]),
+        (["--resume=maybe"], ["maybe", "auto, never"]),
+        (["--depth=2", "--model_tag=d1"], ["n_layer 1 (now 2)", "--resume never"]),
+        (["--window_pattern=X"], ["--window_pattern"]),
+        (["--device_type=tpu"], ["tpu", "cpu"]),
+        (["--dtype=float8"], ["float8", "bfloat16"]),
+        (["--num_iterations=-1", "--target_param_data_ratio=-1", "--model_tag=new"], ["--num_iterations"]),
+    ],
+    ids=lambda value: " ".join(value) if value and value[0].startswith("--") else "",
+)
+def test_mistakes_of_base_training(more, said, world, base, capsys):
+    world("mid")  # with a finished base run
+    sentence = refused("base", flags("base", base, *more), capsys)
+    for words in said:
+        assert words in sentence
+
+
+def test_a_data_folder_without_training_text(world, base, capsys):
+    world("base")
+    shards = sorted(dataset_dir("tiny").iterdir())
+    shards[0].unlink()
+    assert "last shard is for validation" in refused("base", BASE, capsys)
+    for shard in shards[1:]:
+        shard.unlink()
+    assert "no data in" in refused("base", BASE, capsys)
+    (tokenizer_dir() / "tokenizer.json").unlink()
+    assert "tok_train" in refused("base", BASE, capsys)
+
+
+@pytest.mark.parametrize("stage, command", [("mid", "scripts.base_train"), ("sft", "scripts.mid_train")])
+def test_a_stage_without_the_one_before(stage, command, world, base, capsys):
+    world("base")
+    assert f"python -m {command}" in refused(stage, flags(stage, base), capsys)
+
+
+@pytest.mark.parametrize(
+    "more, said",
+    [
+        (["--model_tag=d9"], ["d9", "there are: d1"]),
+        (["--model_step=5"], ["step 5", "4, 6"]),
+        (["--max_seq_len=64"], ["--max_seq_len 64", "32"]),
+        (["--total_batch_size=96"], ["multiple of 64"]),
+        (["--resume=7"], ["no sft checkpoint"]),
+        (["--conversations=wikipedia"], ["wikipedia", "none"]),
+        (["--data_path=/nowhere/x.jsonl"], ["/nowhere/x.jsonl"]),
+        (["--source=rl"], ["base", "mid"]),
+        (["--max_seq_len=8", "--total_batch_size=64"], ["--max_seq_len"]),
+    ],
+    ids=lambda value: " ".join(value) if value and value[0].startswith("--") else "",
+)
+def test_mistakes_of_fine_tuning(more, said, world, base, capsys):
+    world("mid")
+    if more == ["--max_seq_len=8", "--total_batch_size=64"]:
+        question = {"role": "user", "content": "a question that is longer than eight tokens"}
+        content = json.dumps([question, {"role": "assistant", "content": "yes"}])
+        (base / "talk.jsonl").write_text(content, encoding="utf-8")
+    sentence = refused("sft", flags("sft", base, "--source=base", *more), capsys)
+    for words in said:
+        assert words in sentence
+
+
+def test_a_bad_line_of_conversations(world, base, capsys):
+    world("mid")
+    with open(base / "talk.jsonl", "a", encoding="utf-8") as file:
+        file.write('[{"role": "user", "content": "and?"}]\n')
+    assert "talk.jsonl:41: the last message must be the assistant's" in refused("mid", flags("mid", base), capsys)
+
+
+def test_another_tokenizer(world, base, capsys):
+    world("mid")
+    Tokenizer.train(iter(["another text altogether " * 9] * 3), 268, chat.SPECIALS).save(tokenizer_dir())
+    assert "was trained with the tokenizer" in refused("mid", flags("mid", base), capsys)
+    assert "was trained with the tokenizer" in refused("base", BASE, capsys)
+
+
+def test_a_run_that_started_from_another_checkpoint(world, base, capsys):
+    world("sft")
+    said = refused("mid", flags("mid", base, "--model_step=4"), capsys)
+    assert "base d1 step 6" in said and "base d1 step 4" in said and "--resume never" in said
+
+
+def test_a_run_that_blows_up_leaves_the_good_checkpoints(world, base):
+    """The step that makes the weights overflow has a finite loss itself; the checkpoints before it must survive."""
+    folder = world("base")
+    argv = flags("base", base, "--save_every=1", "--eval_every=-1", "--num_iterations=20", "--keep_last=0")
+    train("base", argv)
+    manager.delete(folder, range(4, 21))
+    before = tensors(folder, 3)
+    argv += ["--matrix_lr=1e30", "--keep_last=2"]
+    with pytest.raises(UserError, match="not finite 5 times in a row"):
+        train("base", argv)
+    assert 3 in manager.steps(folder)
+    after = tensors(folder, 3)
+    assert all(torch.equal(before[name], after[name]) for name in before)
