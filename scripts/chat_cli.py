@@ -1,0 +1,220 @@
+"""Talk to a trained model in the terminal."""
+
+import contextlib
+import io
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from nanochat import chat, runtime
+from nanochat.checkpoint import manager
+from nanochat.config import UserError, alias, parse, run
+from nanochat.engine.engine import Engine
+from nanochat.engine.request import Reply, Request
+from nanochat.engine.tools import calculator_tools
+from nanochat.tokenizer import Tokenizer
+
+DIM, PLAIN = "\033[2m", "\033[0m"
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what could move the cursor or recolour the terminal
+
+
+@dataclass
+class Flags:
+    """Talk to a trained model. Type clear to start over, quit or exit to leave; Ctrl-C stops an answer."""
+
+    source: Annotated[Literal["base", "mid", "sft", "rl"], alias("-i")] = "sft"
+    """which stage's checkpoint"""
+    model_tag: Annotated[str | None, alias("-g")] = None
+    """which model of the stage; default: the largest"""
+    step: Annotated[int | None, alias("-s")] = None
+    """which of its checkpoints; default: the last"""
+    prompt: Annotated[str | None, alias("-p")] = None
+    """answer this and exit; nothing but the answer goes to stdout"""
+    system: str | None = None
+    """what the model is told before the conversation"""
+    temperature: Annotated[float, alias("-t")] = 0.6
+    """0 takes the likeliest token; higher is more varied"""
+    top_k: Annotated[int, alias("-k")] = 50
+    """sample from the k likeliest tokens; 0: from all"""
+    max_tokens: int = 256
+    """longest answer"""
+    seed: int | None = None
+    """same seed and questions, same answers; default: a random one"""
+    device_type: str = ""
+    """cuda, mps or cpu; default: the best there is"""
+    dtype: Annotated[str, alias("-d")] = "auto"
+    """what the model computes in: auto, float32, bfloat16 or float16"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    flags = parse(Flags, argv)
+    if flags.max_tokens < 1:
+        raise UserError(f"--max_tokens is {flags.max_tokens}; expected 1 or more")
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):  # a stray byte or a narrow terminal must not end a conversation
+            stream.reconfigure(errors="replace")
+    about = sys.stdout if flags.prompt is None else sys.stderr
+    with runtime.start(flags.device_type, flags.dtype, flags.seed) as rt:
+        with contextlib.redirect_stdout(about):
+            loaded = manager.load(flags.source, flags.model_tag, flags.step, rt.device, rt.dtype, keep_float32=False)
+        model = f"{flags.source} {loaded.tag}, step {loaded.step}, from {loaded.folder}"
+        print(f"{model}, in {rt.dtype} on {rt.device}; seed {rt.seed}", file=about, flush=True)
+        talk = Talk(Engine(loaded.model, slots=1), loaded.tokenizer, flags, rt.seed)
+        if flags.prompt is None:
+            converse(talk)
+        else:
+            answer_once(talk, flags.prompt)
+
+
+class Talk:
+    """A conversation: what was said, and the means to go on with it."""
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, flags: Flags, seed: int) -> None:
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.flags = flags
+        self.seed = seed
+        self.tools = calculator_tools(tokenizer)
+        self.stop_ids = chat.stop_ids(tokenizer)
+        self.messages: list[chat.Message] = []
+        self.asked = 0  # questions so far, also those that were cleared: each has its own random numbers
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything but the system message."""
+        self.messages = [] if self.flags.system is None else [{"role": "system", "content": self.flags.system}]
+
+    def request(self, text: str) -> tuple[Request, int]:
+        """The request for the answer to `text`, and how many of the oldest turns had to be left out for it.
+
+        Room is kept for an answer of max_tokens, or of half the context if that is less.
+        Raises ContextLengthError when `text` alone is too long; then nothing has changed.
+        """
+        messages = [*self.messages, {"role": "user", "content": text}]
+        context = self.engine.max_len
+        dropped = 0
+        while len(prompt := chat.prompt(self.tokenizer, messages)) > context - min(self.flags.max_tokens, context // 2):
+            first = 1 if messages[0]["role"] == "system" else 0
+            if first + 1 == len(messages):
+                break
+            del messages[first : first + 2]
+            dropped += 1
+        request = Request(
+            prompt, self.flags.max_tokens, self.flags.temperature, self.flags.top_k, seed=self.seed,
+            sample=self.asked, stop_ids=self.stop_ids, tools=self.tools,
+        )  # fmt: skip
+        self.engine.check(request)
+        self.messages = messages
+        self.asked += 1
+        return request, dropped
+
+    def answer(
+        self,
+        request: Request,
+        show: Callable[[str], None],
+        show_mark: Callable[[int], None] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Reply:
+        """Generate the reply, show its text as it comes and add it to the conversation.
+
+        show_mark is called with the ids around tool calls; without it the calls are not shown. `stopped` is asked
+        between tokens whether to end the answer here.
+        """
+        decoder = chat.StreamDecoder(self.tokenizer, text_only=show_mark is None)
+        reply = Reply()
+        with contextlib.closing(self.engine.stream([request])) as events:
+            for _, event in events:
+                reply.add(event)
+                if event.token is None:
+                    continue
+                if show_mark is not None and event.token >= self.tokenizer.bos:
+                    show(decoder.finish())
+                    show_mark(event.token)
+                else:
+                    show(decoder.push(event.token))
+                if stopped():
+                    break
+        show(decoder.finish())
+        parts = chat.reply_parts(self.tokenizer, reply.tokens)
+        self.messages.append({"role": "assistant", "content": parts})
+        return reply
+
+
+def answer_once(talk: Talk, question: str) -> None:
+    request, _ = talk.request(question)
+    talk.answer(request, show)
+    print()
+
+
+def converse(talk: Talk) -> None:
+    """Questions from stdin, answers to stdout, until quit, exit, Ctrl-C or the end of the input."""
+    print("Type your message; clear starts over, quit leaves, Ctrl-C stops an answer.")
+    if sys.stdin.isatty():
+        with contextlib.suppress(ImportError):  # Windows has none
+            import readline  # noqa: F401 -- gives input() a history and a cursor
+    dim, plain = (DIM, PLAIN) if sys.stdout.isatty() else ("", "")
+    ids = talk.tools.ids
+    marks = {
+        ids.python_start: dim + "[", ids.python_end: "]" + plain,
+        ids.output_start: dim + "[= ", ids.output_end: "]" + plain,
+    }  # fmt: skip
+
+    def show_mark(id: int) -> None:
+        print(marks.get(id, ""), end="", flush=True)
+
+    while True:
+        try:
+            text = input("\nyou: ")
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+        if not sys.stdin.isatty():
+            print(text)  # a terminal has shown it already
+        command = text.strip().lower()
+        if command in ("quit", "exit"):
+            return
+        if command == "clear":
+            talk.clear()
+            print("The conversation starts over.")
+        elif command:
+            try:
+                request, dropped = talk.request(text)
+            except UserError as error:
+                print(f"[{error}]")
+                continue
+            if dropped:
+                print(f"[the context of {talk.engine.max_len} tokens is full, so the oldest {dropped} of the earlier "
+                      "turns are forgotten; clear starts over]")  # fmt: skip
+            print("model: ", end="", flush=True)
+            with interrupts() as stopped:
+                reply = talk.answer(request, show, show_mark, stopped)
+            print(plain)
+            if reply.finish == "length":
+                print(f"[cut off after {reply.forced.count(False)} tokens]")
+
+
+def show(text: str) -> None:
+    """Print a piece of an answer at once; a terminal gets no control characters from a model."""
+    print(CONTROL.sub("\N{REPLACEMENT CHARACTER}", text) if sys.stdout.isatty() else text, end="", flush=True)
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Meanwhile Ctrl-C raises nothing; the function given tells whether it was pressed.
+
+    An exception could leave the Engine in the middle of a step.
+    """
+    pressed = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+if __name__ == "__main__":
+    run(main)
