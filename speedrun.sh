@@ -1,0 +1,189 @@
+#!/usr/bin/env bash
+# From text to a chat model with one command, on any machine: bash speedrun.sh [--dry_run]
+#
+#   RECIPE=auto    real where there are GPUs and a Hugging Face hub answers, else tiny
+#          tiny    the little world, on this machine as it is
+#          real    web text and public conversations
+#   PRESET=smoke   the tiny recipe within a minute: every stage works, and the model has learned nothing
+#   DRY_RUN=1      print the plan and stop, like --dry_run
+#   WANDB_RUN=x    show the metrics in Weights & Biases, too
+#   NANOCHAT_PYTHON=x   use this Python and its packages instead of setting up an environment with uv
+#
+# Killed at any moment, it goes on where it was when it is started again: a stage that is done is skipped, and training
+# goes on from its last checkpoint. A changed command is run anew, and so is everything after it.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+tiny() {
+    local train=()
+    if [ "${PRESET:-full}" = smoke ]; then
+        : "${TINY_DOCUMENTS:=2000}" "${TINY_VOCAB:=512}" "${TINY_CONTEXT:=128}" "${TINY_DEPTH:=1}" "${TINY_ROWS:=4}"
+        : "${TINY_BASE_STEPS:=6}" "${TINY_MID_STEPS:=4}" "${TINY_SFT_STEPS:=4}" "${TINY_SAVE_EVERY:=2}"
+        : "${TINY_EVAL_TOKENS:=2048}" "${TINY_PROBLEMS:=2}"
+        train=(--no-compile)
+    fi
+    local tag=d${TINY_DEPTH:=4} rows=${TINY_ROWS:=16} context=${TINY_CONTEXT:=256} source
+    local eval_tokens=--eval_tokens=${TINY_EVAL_TOKENS:=65536}
+    train+=(--save_every="${TINY_SAVE_EVERY:=100}" --eval_every=300 "$eval_tokens")
+    stage data 'base_data_tinyworld/*.parquet' -m nanochat.data.tinyworld --num_documents="${TINY_DOCUMENTS:=60000}"
+    stage tok_train 'tokenizer/tokenizer.json' -m scripts.tok_train --vocab_size="${TINY_VOCAB:=4096}"
+    stage tok_eval '' -m scripts.tok_eval
+    stage base_train "base_checkpoints/$tag/meta_*.json" -m scripts.base_train --depth="$TINY_DEPTH" \
+        --head_dim=64 --max_seq_len="$context" --device_batch_size="$rows" --total_batch_size="$((rows * context))" \
+        --matrix_lr=0.16 --embedding_lr=1.7 --unembedding_lr=0.06 --warmup_steps=10 --warmdown_ratio=0.3 \
+        --num_iterations="${TINY_BASE_STEPS:=300}" "${train[@]}"
+    stage base_eval '' -m scripts.base_eval --model_tag="$tag" --device_batch_size="$rows" "$eval_tokens"
+    stage mid_train "mid_checkpoints/$tag/meta_*.json" -m scripts.mid_train --model_tag="$tag" \
+        --text_share=0.2 --warmdown_ratio=0.3 --final_lr_frac=0.5 --num_iterations="${TINY_MID_STEPS:=700}" "${train[@]}"
+    stage chat_sft "chatsft_checkpoints/$tag/meta_*.json" -m scripts.chat_sft --model_tag="$tag" \
+        --init_lr_frac=0.5 --num_iterations="${TINY_SFT_STEPS:=900}" "${train[@]}"
+    for source in base mid sft; do
+        stage "chat_eval_$source" '' -m scripts.chat_eval --source="$source" --model_tag="$tag" \
+            --batch_size=64 --max_problems="${TINY_PROBLEMS:=300}"
+    done
+}
+
+real() { # modern nanochat's speedrun; `missing` are the stages that this version cannot run yet
+    local train=(-m) tag=d20 source
+    [ "$gpus" -le 1 ] || train=(-m torch.distributed.run --standalone --nproc_per_node="$gpus" -m)
+    missing data -m scripts.get_data --dataset=climbmix --shards=170
+    stage tok_train 'tokenizer/tokenizer.json' -m scripts.tok_train --dataset=climbmix --vocab_size=32768
+    stage tok_eval '' -m scripts.tok_eval --dataset=climbmix
+    stage base_train "base_checkpoints/$tag/meta_*.json" "${train[@]}" scripts.base_train --dataset=climbmix --depth=20
+    stage base_eval '' "${train[@]}" scripts.base_eval --model_tag=$tag
+    missing mid_train "${train[@]}" scripts.mid_train --model_tag=$tag --tasks='SmolTalk|MMLU|GSM8K|SpellingBee'
+    missing chat_sft "${train[@]}" scripts.chat_sft --model_tag=$tag --tasks='SmolTalk|ARC|GSM8K|SpellingBee'
+    for source in base mid sft; do
+        missing "chat_eval_$source" "${train[@]}" scripts.chat_eval --source="$source" --model_tag=$tag \
+            --task_name='ARC-Easy|ARC-Challenge|MMLU|GSM8K|HumanEval|SpellingBee'
+    done
+}
+
+stage() { # NAME FILES ARGUMENTS...: run python with ARGUMENTS, unless that is done and its FILES are there
+    local name=$1 files=$2 state='to do' resume=never extra=() code=0
+    shift 2
+    history+="python $*"$'\n'
+    if marked "$name" started; then
+        state='goes on'
+        newer "$marks/$name.started" "$NANOCHAT_BASE_DIR/$files" && resume=auto
+    fi
+    if marked "$name" "done" && compgen -G "$NANOCHAT_BASE_DIR/${files:-report/$name.json}" >/dev/null &&
+        { [ "$name" = data ] || [ -e "$NANOCHAT_BASE_DIR/report/$name.json" ]; }; then state='done'; fi
+    if [ -n "$list" ]; then
+        printf '%s\t%s\tpython %s\n' "$name" "$state" "$*"
+        return
+    fi
+    if [ "$state" = 'done' ]; then
+        echo "$name is done"
+        return
+    fi
+    # Checkpoints of other commands may lie there under the same name; those of this run are newer than its mark.
+    case $name in base_train | mid_train | chat_sft) extra=(--run="${WANDB_RUN:-dummy}" --resume="$resume") ;; esac
+    printf '\n== %s\n   python %s\n' "$name" "$*"
+    rm -f "$marks/$name.done" "$NANOCHAT_BASE_DIR/report/$name.json"
+    [ "$state" = 'goes on' ] || mark "$name" started
+    # In the background, because bash hears a signal at once only while it waits.
+    "$python" "$@" ${extra[@]+"${extra[@]}"} &
+    child=$!
+    wait "$child" || code=$?
+    child=
+    if [ "$code" -ne 0 ]; then
+        echo "$name ended with code $code; started again, speedrun.sh goes on from here" >&2
+        exit "$code"
+    fi
+    mark "$name" "done"
+}
+
+missing() {
+    local name=$1
+    shift
+    [ -z "$list" ] || printf '%s\tmissing\tpython %s\n' "$name" "$*"
+}
+
+marked() { [ "$(cat "$marks/$1.$2" 2>/dev/null)" = "${history%$'\n'}" ]; }
+
+newer() { # FILE PATTERN: whether a file that the pattern means is newer than FILE
+    local file
+    while IFS= read -r file; do
+        [ "$file" -nt "$1" ] && return
+    done < <(compgen -G "$2")
+    return 1
+}
+
+mark() { # by rename, so that a mark is whole or not there
+    printf '%s' "$history" >"$marks/$1.$2.new"
+    mv "$marks/$1.$2.new" "$marks/$1.$2"
+}
+
+stop() { # CODE: tell the running stage to save and end, then end with CODE
+    trap '' HUP INT TERM
+    if [ -n "$child" ]; then
+        kill -TERM "$child" 2>/dev/null || true
+        wait "$child" || true
+    fi
+    exit "$1"
+}
+
+die() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+dry_run=${DRY_RUN:-} list='' history='' child='' where=''
+for option in "$@"; do
+    case $option in
+        --dry_run | --dry-run) dry_run=1 ;;
+        --list) list=1 ;; # name, state and command of each stage, for scripts/plan.py
+        *) die "unknown option $option; there is --dry_run, and RECIPE=tiny or RECIPE=real in front of bash" ;;
+    esac
+done
+case ${PRESET:-full} in full | smoke) ;; *) die "PRESET is $PRESET; expected full or smoke" ;; esac
+[ -z "${NANOCHAT_BASE_DIR:-}" ] || where="NANOCHAT_BASE_DIR=$(printf %q "$NANOCHAT_BASE_DIR") "
+export NANOCHAT_BASE_DIR=${NANOCHAT_BASE_DIR:-$HOME/.cache/nanochat}
+marks=$NANOCHAT_BASE_DIR/speedrun # NAME.started and NAME.done hold the commands up to and with the stage's own
+
+gpus=$({ nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU' || true)
+recipe=${RECIPE:-auto}
+if [ "$recipe" = auto ]; then
+    recipe=tiny
+    if [ "$gpus" -gt 0 ] && curl -sfIL --max-time 5 -o /dev/null "${HF_ENDPOINT:-https://huggingface.co}"; then
+        recipe=real
+    fi
+fi
+case $recipe in tiny | real) ;; *) die "RECIPE is $recipe; expected auto, tiny or real" ;; esac
+if [ -n "$list" ]; then
+    "$recipe"
+    exit
+fi
+
+python=${NANOCHAT_PYTHON:-} chat=$python
+if [ -z "$python" ]; then
+    source dev/setup.sh
+    python=.venv/bin/python
+    chat="$([ "$UV" = "$(command -v uv || true)" ] && echo uv || echo .uv/bin/uv) run python"
+fi
+"$python" -m scripts.plan --recipe="$recipe"
+[ -z "$dry_run" ] || exit 0
+unready=$(list=1 && "$recipe" | awk -F '\t' '$2 == "missing" { printf "%s ", $1 }')
+[ -z "$unready" ] || die "this version cannot run these stages of the $recipe recipe yet: ${unready% };" \
+    "RECIPE=tiny bash speedrun.sh trains on the little world"
+
+# malloc keeps its pages and asks for huge ones: training on a CPU is faster by a third (dev/LOG.md).
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736:glibc.malloc.hugetlb=1}
+# What one stage compiled is there for the next, and after a kill.
+export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$NANOCHAT_BASE_DIR/compiled}
+
+mkdir -p "$marks"
+if command -v flock >/dev/null; then # a stage inherits the lock, so one that outlived its speedrun.sh still holds it
+    exec 9>"$marks/lock"
+    flock -n 9 || { echo "waiting for the speedrun that is at work in $NANOCHAT_BASE_DIR" && flock 9; }
+fi
+trap 'stop 129' HUP
+trap 'stop 130' INT
+trap 'stop 143' TERM
+"$recipe"
+
+echo
+"$python" -m scripts.report
+printf '\nTo chat with the model:\n\n    %s\n    %s\n' "$where$chat -m scripts.chat_cli" \
+    "$where$chat -m scripts.chat_cli -p \"What is 123 + 456?\""

@@ -1,0 +1,38 @@
+"""What every test stands on: a base folder of its own, one thread, and a small tokenizer."""
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+from nanochat import chat
+from nanochat.tokenizer import Tokenizer
+
+# One thread makes sums independent of the machine, and two ranks fit on two cores. The variable is for child processes.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# Examples are the same in every run of CI, so that it never fails by chance; elsewhere they are new each time.
+hypothesis.settings.register_profile("nanochat", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("nanochat")
+
+TEXT = """Ada the baker lives in Rome and owns a grey cat. The cat sleeps on the warm oven, for the winter is long.
+"What is 12 + 30?" asked Tom. "It is 42," she said, and wrote it down: 12 + 30 = 42.
+Naïve café owners order seven crêpes; the bill of €7.50 is paid, and nobody counts the letters in "strawberry".
+"""
+
+
+@pytest.fixture(autouse=True)
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This test's NANOCHAT_BASE_DIR, which does not exist yet."""
+    folder = tmp_path / "base"
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """A tokenizer of 320 tokens with all special tokens, trained on TEXT."""
+    return Tokenizer.train(iter([TEXT] * 8), 320, chat.SPECIALS)

@@ -1,0 +1,328 @@
+"""The rules of the house: what a reader may rely on in every file, checked by reading or importing all of them."""
+
+import ast
+import functools
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = sorted(path for room in ("nanochat", "scripts", "tasks") for path in (ROOT / room).rglob("*.py"))
+SOURCES = [*LIBRARY, *sorted((ROOT / "dev").glob("*.py")), *sorted((ROOT / "tests").glob("*.py"))]
+MODULES = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in LIBRARY]
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@functools.cache
+def calls(path: Path) -> list[tuple[str, ast.Call, str]]:
+    """What a file calls, as (dotted name, node, place)."""
+    return [(ast.unparse(node.func), node, f"{name(path)}:{node.lineno}")
+            for node in nodes(path) if isinstance(node, ast.Call)]
+
+
+def imports(path: Path) -> Iterator[tuple[str, str]]:
+    """The top-level packages that a file imports, as (package, place)."""
+    for node in nodes(path):
+        if isinstance(node, ast.Import):
+            yield from ((item.name.split(".")[0], f"{name(path)}:{node.lineno}") for item in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield str(node.module).split(".")[0], f"{name(path)}:{node.lineno}"
+    for called, node, place in calls(path):
+        if called == "pytest.importorskip":
+            yield ast.literal_eval(node.args[0]).split(".")[0], place
+
+
+def within(path: Path, rooms: tuple[str, ...]) -> bool:
+    return name(path).startswith(rooms)
+
+
+# ---------------------------------------------------------------- importing does nothing
+
+IMPORT_EACH = """
+import contextlib, io, json, logging, os, sys, threading
+import torch
+
+def state():
+    return {"the environment": dict(os.environ), "torch's threads": torch.get_num_threads(),
+            "the default dtype": torch.get_default_dtype(), "the random state": torch.random.get_rng_state().tolist(),
+            "threads": threading.active_count(), "logging": logging.root.handlers[:]}
+
+def look(module):
+    "Import a module and say what that did besides."
+    did = []
+    def hook(event, args):
+        if event == "open" and (args[2] & (os.O_WRONLY | os.O_RDWR)) and args[0] != os.devnull:
+            did.append(f"opened {args[0]} for writing")
+        if event in ("os.mkdir", "subprocess.Popen", "os.fork", "socket.connect"):
+            did.append(f"{event} {args[:2]}")
+    before = state()
+    said = io.StringIO()
+    sys.addaudithook(hook)
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            __import__(module)
+        except BaseException as error:
+            return [f"raised {error!r}"]
+    did += [f"changed {what}" for what, now in state().items() if before[what] != now]
+    did += [f"printed {said.getvalue()!r}"] if said.getvalue() else []
+    did += ["started CUDA"] if torch.cuda.is_initialized() else []
+    did += [f"made {path}" for path in os.listdir(".")]
+    return did
+
+for module in sys.stdin.read().split():
+    reader, writer = os.pipe()
+    child = os.fork()  # each module in a process of its own; torch, already imported, costs nothing again
+    if child == 0:
+        os.mkdir(module)
+        os.chdir(module)
+        os.environ.update(HOME=os.getcwd(), NANOCHAT_BASE_DIR=os.path.join(os.getcwd(), "base"))
+        sys.argv[1:] = ["--no-such-flag", "garbage"]
+        os.write(writer, json.dumps(look(module)).encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        print(module, pipe.read().decode(), flush=True)
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.fixture(scope="module")
+def import_effects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    done = subprocess.run([sys.executable, "-B", "-c", IMPORT_EACH], input="\n".join(MODULES), text=True,
+                          cwd=tmp_path_factory.mktemp("homes"), env={**os.environ, "PYTHONPATH": str(ROOT)},
+                          capture_output=True)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(" ", 1) for line in done.stdout.splitlines()]
+    return {module: json.loads(effects) for module, effects in lines}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_importing_a_module_does_nothing(module: str, import_effects: dict[str, list[str]]) -> None:
+    assert import_effects[module] == []
+
+
+# ---------------------------------------------------------------- each thing in one place
+
+# what is called: where it may be
+CALLS = {
+    r"\.backward$": ("nanochat/train/loop.py",),
+    r"(optimizer|optim|opt|scaler)\.step$": ("nanochat/train/loop.py",),
+    r"^torch\.load$": ("nanochat/checkpoint/",),
+    r"(^|\.)multinomial$": ("nanochat/engine/",),
+    r"(^|\.)KVCache$": ("nanochat/engine/",),
+    r"^(eval|exec)$|^signal\.(alarm|setitimer)$": (),
+}
+PACKAGES = {
+    "tiktoken": ("nanochat/tokenizer.py",),
+    "rustbpe": ("nanochat/tokenizer.py",),
+    "tyro": ("nanochat/config.py",),
+    "wandb": ("nanochat/log.py",),
+    "pyarrow": ("nanochat/data/",),
+    "safetensors": ("nanochat/checkpoint/",),
+    "fastapi": ("nanochat/web/",),
+    "dill": (),
+    "marshal": (),
+    "shelve": (),
+}
+
+
+@pytest.mark.parametrize("pattern", CALLS)
+def test_what_belongs_to_one_room_is_called_there_only(pattern: str) -> None:
+    strays = [f"{place} calls {called}" for path in LIBRARY if not within(path, CALLS[pattern])
+              for called, _, place in calls(path) if re.search(pattern, called)]
+    assert strays == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_is_imported_in_its_room_only(package: str) -> None:
+    strays = [place for path in LIBRARY if not within(path, PACKAGES[package])
+              for imported, place in imports(path) if imported == package]
+    assert strays == []
+
+
+def test_of_pickle_only_its_error_is_imported() -> None:
+    """torch.load raises it for a damaged file, also with weights_only."""
+    for path in LIBRARY:
+        for node in nodes(path):
+            if isinstance(node, ast.Import):
+                assert "pickle" not in [item.name for item in node.names], f"{name(path)}:{node.lineno}"
+            if isinstance(node, ast.ImportFrom) and node.module == "pickle":
+                assert [item.name for item in node.names] == ["UnpicklingError"], f"{name(path)}:{node.lineno}"
+
+
+def test_torch_load_never_unpickles() -> None:
+    for path in SOURCES:
+        for called, node, place in calls(path):
+            if called == "torch.load":
+                given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert given.get("weights_only") == "True", f"{place} needs weights_only=True"
+
+
+def test_special_tokens_are_spelled_in_chat_only() -> None:
+    spelled = re.compile(r"<\|\w+\|>")
+    strays = []
+    for path in LIBRARY:
+        if name(path) != "nanochat/chat.py":
+            lines = path.read_text(encoding="utf-8").splitlines()
+            strays += [f"{name(path)}:{number}" for number, line in enumerate(lines, 1) if spelled.search(line)]
+    assert strays == []
+
+
+def test_no_module_is_a_drawer() -> None:
+    drawers = {"utils", "util", "helpers", "helper", "common", "misc"}
+    assert [module for module in MODULES if drawers & set(module.split("."))] == []
+
+
+def test_text_files_are_opened_as_utf8() -> None:
+    strays = []
+    for path in SOURCES:
+        for called, node, place in calls(path):
+            given = {keyword.arg for keyword in node.keywords}
+            modes = [arg.value for arg in [*node.args, *(keyword.value for keyword in node.keywords)]
+                     if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+            binary = any(re.fullmatch(r"[rwax+]*b[rwax+]*", mode) for mode in modes)
+            opens = called == "open" or called.endswith((".read_text", ".write_text")) and called != "paths.write_text"
+            if opens and not binary and "encoding" not in given:
+                strays.append(f"{place} {called}")
+    assert strays == []
+
+
+def test_no_exception_is_swallowed_whole() -> None:
+    """Who catches everything must raise it again."""
+    strays = []
+    for path in LIBRARY:
+        for node in nodes(path):
+            if isinstance(node, ast.ExceptHandler):
+                caught = ast.unparse(node.type) if node.type else ""
+                if caught in ("", "Exception", "BaseException") and not any(
+                    isinstance(inner, ast.Raise) for inner in ast.walk(node)
+                ):
+                    strays.append(f"{name(path)}:{node.lineno}")
+    assert strays == []
+
+
+# ---------------------------------------------------------------- what is installed is what is written
+
+COMMANDS = {"import-linter", "pyright", "ruff"}  # run, not imported
+IMPORTED_AS = {"pyyaml": "yaml"}
+
+
+def project() -> dict:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read TOML")
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def distribution(requirement: str) -> str:
+    """The name in a requirement, spelled as the registry spells it."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement.strip())[0]).lower()
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    declared = {distribution(item) for item in project()["project"]["dependencies"]}
+    dev = {distribution(item) for item in project()["dependency-groups"]["dev"]} - COMMANDS
+    ours = {"nanochat", "scripts", "tasks", "dev", *sys.stdlib_module_names, *(path.stem for path in SOURCES)}
+    library = {package for path in LIBRARY for package, _ in imports(path)} - ours
+    around = {package for path in SOURCES for package, _ in imports(path)} - ours - library
+    assert library == {IMPORTED_AS.get(item, item) for item in declared}
+    assert around == {IMPORTED_AS.get(item, item) for item in dev}
+
+
+def test_every_installed_version_is_pinned() -> None:
+    pins: dict[str, set[str]] = {}
+    for pin in project()["tool"]["uv"]["constraint-dependencies"]:
+        package, version = pin.split(" ;")[0].split("==")
+        pins.setdefault(distribution(package), set()).add(version)
+    waiting = [*project()["project"]["dependencies"], *project()["dependency-groups"]["dev"]]
+    seen: set[str] = set()
+    while waiting:
+        package = distribution(waiting.pop())
+        if package in seen:
+            continue
+        seen.add(package)
+        try:
+            found = importlib.metadata.distribution(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # for another platform
+        assert found.version.split("+")[0] in pins.get(package, set()), f"{package} {found.version}: run dev/pin.py"
+        waiting += [item for item in found.requires or [] if "extra ==" not in item]
+
+
+def test_no_file_names_a_registry() -> None:
+    """The addresses of registries differ from place to place; names and versions are enough."""
+    hosts = [".".join(parts) for parts in [("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org")]]
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    texts = {item: (ROOT / item).read_bytes().decode("utf-8", "replace") for item in listed.stdout.splitlines()
+             if (ROOT / item).is_file()}
+    assert [(item, host) for item, text in texts.items() for host in hosts if host in text] == []
+
+
+def test_the_lock_file_stays_out() -> None:
+    assert "uv.lock" in (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+
+
+# ---------------------------------------------------------------- the README and the commands
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_flag_tables_in_the_readme_are_those_of_the_scripts() -> None:
+    from dev import flags
+
+    assert flags.replace(README, flags.tables()) == README, "run: uv run python dev/flags.py --write"
+
+
+def test_every_flag_says_what_it_means() -> None:
+    from dev import flags
+
+    rows = [line for line in flags.tables().splitlines() if line.startswith("| ")]
+    assert [row for row in rows if row.endswith("|  |") and "default" not in row] == []
+
+
+def test_the_readme_lists_every_file() -> None:
+    """A file of nanochat/, scripts/, tasks/ and dev/ has its line; a folder three levels down is one line."""
+    listed = {line.split()[0] for line in README.split("## Files")[1].split("```")[1].splitlines() if line}
+    files = [path.relative_to(ROOT).parts for path in [*LIBRARY, *(ROOT / "dev").glob("*.*")] if path.is_file()]
+    there = {parts[2] + "/" if len(parts) > 3 else parts[-1] for parts in files if parts[-1] != "__init__.py"}
+    rooms = {parts[1] + "/" for parts in files if len(parts) > 2}
+    assert listed == there | rooms | {"speedrun.sh", "scripts/", "tasks/", "nanochat/", "dev/", "tests/"}
+
+
+@pytest.mark.parametrize("script", ["speedrun.sh", "dev/setup.sh", "dev/test.sh", ".ci/run"])
+def test_shell_scripts_parse(script: str) -> None:
+    subprocess.run(["bash", "-n", str(ROOT / script)], check=True)
+
+
+@pytest.mark.parametrize("python, expected", [(None, "neither uv nor python3"), ("exit 1", "python3-venv")])
+def test_setup_without_its_tools_ends_in_one_sentence(python: str | None, expected: str, tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    if python is not None:
+        (tools / "python3").write_text(f"#!/bin/sh\n{python}\n", encoding="utf-8")
+        (tools / "python3").chmod(0o755)
+    bash = shutil.which("bash")
+    assert bash is not None
+    done = subprocess.run([bash, "-c", f"source {ROOT}/dev/setup.sh; echo went on"], cwd=tmp_path,
+                          env={"PATH": str(tools)}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "went on" not in done.stdout
+    assert done.stderr.count("\n") == 1
+    assert expected in done.stderr
+    assert done.stderr.startswith("error: ")

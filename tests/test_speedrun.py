@@ -1,0 +1,213 @@
+"""The whole road, scaled down: speedrun.sh is killed, terminated, and at last comes to its end.
+
+One base folder carries the tests that need a run; they stand in the order of its life.
+"""
+
+import contextlib
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from nanochat.config import UserError
+from scripts import plan
+
+SPEEDRUN = Path(__file__).parent.parent / "speedrun.sh"
+STAGES = [
+    "data", "tok_train", "tok_eval", "base_train", "base_eval", "mid_train", "chat_sft",
+    "chat_eval_base", "chat_eval_mid", "chat_eval_sft",
+]  # fmt: skip
+STEPS = 60  # of base and mid-training: long enough to be caught in the middle
+
+
+def environment(base: Path, **changed: str) -> dict[str, str]:
+    ours = ("TINY_", "RECIPE", "PRESET", "DRY_RUN", "WANDB_RUN")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    sizes = {"TINY_BASE_STEPS": str(STEPS), "TINY_MID_STEPS": str(STEPS), "OMP_NUM_THREADS": "1"}
+    setup = {"NANOCHAT_BASE_DIR": str(base), "NANOCHAT_PYTHON": sys.executable, "RECIPE": "tiny", "PRESET": "smoke"}
+    return {**clean, **sizes, **setup, **changed}
+
+
+def speedrun(base: Path, *options: str, **changed: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(SPEEDRUN), *options]
+    return subprocess.run(command, env=environment(base, **changed), capture_output=True, text=True)
+
+
+def states(base: Path, **changed: str) -> dict[str, str]:
+    listed = speedrun(base, "--list", **changed)
+    assert listed.returncode == 0, listed.stderr
+    return {name: state for name, state, _ in (line.split("\t") for line in listed.stdout.splitlines())}
+
+
+def interrupted(base: Path, pattern: str, end) -> tuple[int, str]:
+    """Start a speedrun and call end(process) when a file that matches has appeared; exit code and output."""
+    output = base / "output.txt"
+    with open(output, "w", encoding="utf-8") as file:
+        command = ["bash", str(SPEEDRUN)]
+        process = subprocess.Popen(
+            command, env=environment(base), stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        while process.poll() is None and not list(base.glob(pattern)):
+            time.sleep(0.005)
+        assert process.poll() is None, output.read_text(encoding="utf-8")
+        end(process)
+        code = process.wait()
+    return code, output.read_text(encoding="utf-8")
+
+
+def steps_logged(base: Path, folder: str) -> list[int]:
+    lines = (base / folder / "d1" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [line["step"] for line in map(json.loads, lines) if "loss" in line]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("base with a space")
+
+
+def test_killed_in_base_training(base):
+    code, output = interrupted(
+        base, "base_checkpoints/d1/meta_*.json", lambda process: os.killpg(process.pid, signal.SIGKILL)
+    )
+    assert code == -signal.SIGKILL, output
+    assert list(states(base).items())[:5] == [
+        ("data", "done"), ("tok_train", "done"), ("tok_eval", "done"), ("base_train", "goes on"), ("base_eval", "to do")
+    ]  # fmt: skip
+
+
+def test_goes_on_and_is_terminated_in_mid_training(base):
+    code, output = interrupted(
+        base, "mid_checkpoints/d1/meta_*.json", lambda process: process.send_signal(signal.SIGTERM)
+    )
+    assert code == 128 + signal.SIGTERM, output
+    assert "data is done\ntok_train is done\ntok_eval is done\n" in output
+    assert "resuming from step" in output.split("== base_train")[1].split("== base_eval")[0]
+    assert steps_logged(base, "base_checkpoints") == list(range(1, STEPS + 1))
+    assert "mid_train: terminated; step" in output  # the signal reached the stage, which saved
+    assert states(base)["base_eval"] == "done" and states(base)["mid_train"] == "goes on"
+
+
+def test_comes_to_its_end(base):
+    done = speedrun(base)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "base_eval is done" in done.stdout and "resuming from step" in done.stdout
+    assert steps_logged(base, "mid_checkpoints") == list(range(1, STEPS + 1))
+    chat = f"NANOCHAT_BASE_DIR={str(base).replace(' ', chr(92) + ' ')} {sys.executable} -m scripts.chat_cli"
+    assert done.stdout.rstrip().endswith(f'{chat}\n    {chat} -p "What is 123 + 456?"')
+    assert set(states(base).values()) == {"done"}
+
+
+def test_the_report_card_has_every_chapter(base):
+    card = (base / "report" / "report.md").read_text(encoding="utf-8")
+    for chapter in ("Accuracy", "Bits per byte", "Tokenizer", "Time", "Conversations (SFT)", "Machine"):
+        assert f"\n## {chapter}\n" in card
+    head, *tasks = [line for line in card.split("## Accuracy")[1].split("## ")[0].splitlines() if "|" in line]
+    assert head.replace(" ", "").endswith("|base|mid|SFT|") and any("facts" in task for task in tasks)
+    assert "parameters trained on" in card and "Once upon a time" in card
+
+
+def test_a_changed_command_is_run_anew_with_all_after_it(base):
+    changed = states(base, TINY_MID_STEPS=str(STEPS + 1))
+    at = STAGES.index("mid_train")
+    assert [changed[name] for name in STAGES] == ["done"] * at + ["to do"] * (len(STAGES) - at)
+
+
+def test_a_lost_result_is_made_again(base):
+    (base / "report" / "tok_eval.json").unlink()
+    for meta in (base / "chatsft_checkpoints" / "d1").glob("meta_*.json"):
+        meta.unlink()
+    assert {name for name, state in states(base).items() if state != "done"} == {"tok_eval", "chat_sft"}
+
+
+def test_a_stage_that_fails_stops_the_run(tmp_path):
+    (tmp_path / "base_data_tinyworld").mkdir()
+    (tmp_path / "base_data_tinyworld" / "notes.txt").write_text("mine", encoding="utf-8")
+    failed = speedrun(tmp_path)
+    assert failed.returncode == 2 and "data ended with code 2" in failed.stderr
+    assert states(tmp_path)["data"] == "goes on"
+    assert [path.name for path in (tmp_path / "base_data_tinyworld").iterdir()] == ["notes.txt"]
+
+
+def test_the_plan_counts_what_training_costs(tmp_path):
+    planned = speedrun(tmp_path, "--dry_run", PRESET="full", TINY_BASE_STEPS="400", TINY_MID_STEPS="200")
+    assert planned.returncode == 0, planned.stderr
+    assert "400 steps of 8.2k tokens = 3.3M tokens" in planned.stdout
+    assert "200 steps of 8.2k tokens = 1.6M tokens" in planned.stdout  # the batch size is inherited
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_real_recipe_is_planned_for_all_gpus_and_not_pretended(tmp_path, monkeypatch, capsys):
+    for name, value in environment(tmp_path, PATH=path_with_gpus(tmp_path, 8)).items():
+        monkeypatch.setenv(name, value)
+    plan.main(["--recipe=real"])
+    printed = capsys.readouterr().out
+    assert "torchrun --standalone --nproc_per_node=8 -m scripts.base_train" in printed
+    assert "897M parameters, 4980 steps of 1.0M tokens = 5.2B tokens" in printed
+    refused = speedrun(tmp_path / "base", RECIPE="real")
+    assert refused.returncode == 2 and "cannot run these stages of the real recipe yet: data" in refused.stderr
+    assert not (tmp_path / "base").exists()
+
+
+def test_the_recipe_follows_from_gpus_and_a_hub(tmp_path):
+    gpus = path_with_gpus(tmp_path, 2)
+    with hub() as address:
+        unreachable = "http://127.0.0.1:9"
+        assert states(tmp_path, RECIPE="auto", PATH=gpus, HF_ENDPOINT=address)["data"] == "missing"
+        assert states(tmp_path, RECIPE="auto", PATH=gpus, HF_ENDPOINT=unreachable)["data"] == "to do"
+        no_gpus = path_with_gpus(tmp_path / "none", 0)
+        assert states(tmp_path, RECIPE="auto", PATH=no_gpus, HF_ENDPOINT=address)["data"] == "to do"
+
+
+@pytest.mark.parametrize(
+    "options, changed, sentence",
+    [
+        (["--dry-ran"], {}, "unknown option --dry-ran"),
+        ([], {"RECIPE": "huge"}, "RECIPE is huge; expected auto, tiny or real"),
+        ([], {"PRESET": "fast"}, "PRESET is fast; expected full or smoke"),
+    ],
+)
+def test_what_it_does_not_know(tmp_path, options, changed, sentence):
+    refused = speedrun(tmp_path / "base", *options, **changed)
+    assert refused.returncode == 2 and sentence in refused.stderr and refused.stdout == ""
+    assert not (tmp_path / "base").exists()
+
+
+def test_the_plan_passes_the_complaint_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("PRESET", "fast")
+    with pytest.raises(UserError, match="^PRESET is fast; expected full or smoke$"):
+        plan.stages_of("tiny")
+
+
+def path_with_gpus(folder: Path, count: int) -> str:
+    """A PATH on which nvidia-smi lists this many GPUs."""
+    tools = folder / "tools"
+    tools.mkdir(parents=True, exist_ok=True)
+    lines = "".join(f"GPU {i}: NVIDIA H100 80GB HBM3 (UUID: GPU-{i})\n" for i in range(count))
+    (tools / "nvidia-smi").write_text(f"#!/bin/sh\nprintf '%s' '{lines}'\n", encoding="utf-8")
+    (tools / "nvidia-smi").chmod(0o755)
+    return f"{tools}{os.pathsep}{os.environ['PATH']}"
+
+
+@contextlib.contextmanager
+def hub():
+    """A server that answers like a hub's front page."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
