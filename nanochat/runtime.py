@@ -1,6 +1,7 @@
 """Device, compute dtype, threads, ranks and seeds of a process, as one context manager."""
 
 import ctypes
+import logging
 import os
 import random
 import shutil
@@ -53,6 +54,8 @@ def start(device_type: str = "", dtype: str = "auto", seed: int | None = None) -
         torch.set_float32_matmul_precision("high")
     elif device.type == "cpu":
         _keep_freed_memory()
+        # torch.compile warns of a CUDA toolkit without a GPU, which is no news to somebody who trains on a CPU.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     started_here = world > 1 and not dist.is_initialized()
     if started_here:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -9,9 +9,8 @@ from nanochat import paths, report
 from nanochat.checkpoint import manager
 from nanochat.config import UserError, alias, changes, parse, run
 from nanochat.data import shards, streams
-from nanochat.engine.engine import Engine
-from nanochat.engine.request import Request
 from nanochat.eval.bpb import bits_per_byte
+from nanochat.eval.samples import write_samples
 from nanochat.runtime import Runtime, start
 
 PROMPTS = (
@@ -81,7 +80,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             runtime.print(f"{split}: {bpb:.4f} bits per byte")
         if not runtime.is_main:
             return
-        samples = sample(loaded.model, loaded.tokenizer, flags)
+        samples = write_samples(
+            loaded.model, loaded.tokenizer, [""] * flags.num_samples + list(flags.prompts), flags.max_new_tokens,
+            flags.temperature, flags.top_k, flags.seed,
+        )  # fmt: skip
         if flags.source == "base":
             told = {"source": flags.source, "tag": loaded.tag, "step": loaded.step, "flags": changes(flags)}
             report.write_section(
@@ -99,30 +101,6 @@ def dataset(flags: Flags, meta: dict, runtime: Runtime) -> str:
         return name
     runtime.print(f"--dataset {shards.DEFAULT_DATASET}, as the checkpoint does not say what it was trained on")
     return shards.DEFAULT_DATASET
-
-
-def sample(model, tokenizer, flags: Flags) -> list[dict]:
-    """Print and return samples: `num_samples` without a prompt, then one for each prompt."""
-    prompts = [""] * flags.num_samples + list(flags.prompts)
-    requests = [
-        Request(
-            tokenizer.encode(prompt, prepend=tokenizer.bos),
-            max_tokens=flags.max_new_tokens,
-            temperature=flags.temperature,
-            top_k=flags.top_k,
-            seed=flags.seed,
-            sample=i,
-            stop_ids={tokenizer.bos},
-        )
-        for i, prompt in enumerate(prompts)
-    ]
-    replies = Engine(model, slots=len(requests) or 1).generate(requests)
-    samples = []
-    for prompt, reply in zip(prompts, replies, strict=True):
-        text = tokenizer.decode(reply.tokens)
-        print(f"\n--- {prompt or '(no prompt)'}\n{prompt}{report.printable(text)}", flush=True)
-        samples.append({"prompt": prompt, "text": text})
-    return samples
 
 
 if __name__ == "__main__":

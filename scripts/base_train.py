@@ -1,17 +1,21 @@
 """Train a base model on the text of a dataset."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nanochat import cost, runtime, scaling
 from nanochat.config import parse, run
 from nanochat.data.shards import DEFAULT_DATASET, TextReader, fingerprint
 from nanochat.data.streams import TextSource
+from nanochat.eval.samples import write_samples
 from nanochat.gpt import GPT
 from nanochat.log import short
 from nanochat.paths import dataset_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
+from nanochat.train.loop import Probe
 from nanochat.train.stage import Hyperparameters, TrainFlags, accumulation, begin, run_stage
+
+SAMPLED = ("", "Once upon a time", "The capital of", "My name is")
 
 
 @dataclass
@@ -52,10 +56,16 @@ class Flags(TrainFlags):
     """steps over which the learning rate rises"""
     eval_tokens: int = 41943040
     """tokens of a validation"""
+    sample_every: int = 2000
+    """steps between samples; 0 samples at the end only, -1 never"""
+    resume_from_step: int = -1
+    """the older name of --resume STEP"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
+    if flags.resume_from_step >= 0:
+        flags.resume = str(flags.resume_from_step)
     with runtime.start(flags.device_type, flags.dtype, flags.seed) as rt:
         tokenizer = Tokenizer.load(tokenizer_dir())
         folder = dataset_dir(flags.dataset)
@@ -102,11 +112,17 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "torch.", ""
             )
         )
+        def samples(_: Callable[[], bool]) -> dict[str, float]:
+            if rt.is_main:
+                write_samples(begun.model, tokenizer, SAMPLED)
+            return {}
+
         train_source, val_source = TextSource(train_reader, tokenizer), TextSource(val_reader, tokenizer)
         run_stage(
             "base_train", "base", tag, flags, h, rt, tokenizer, begun, train_source, val_source,
             num_iterations=horizon.num_iterations,
             about={"dataset": flags.dataset, "data_fingerprint": fingerprint(folder, "val")},
+            probes=[Probe(flags.sample_every, samples)],
         )  # fmt: skip
 
 

@@ -101,6 +101,7 @@ def rivals() -> dict[str, Callable[[str], list[int]]]:
     except OSError as error:
         whole = str(error)
         reason = whole if len(whole) < 100 else whole.rpartition(": ")[2].strip("\"') ")  # the innermost of a chain
+        reason += ")" * (reason.count("(") - reason.count(")"))
         print(f"GPT-2's and GPT-4's tokenizers cannot be had ({reason}); here is ours alone")
         return {}
 

@@ -12,6 +12,11 @@ from tasks.mixture import Mixture
 RECIPES = ("littleworld", "none")
 
 
+def graded_tasks(recipe: str, split: Split) -> list[LittleWorld]:
+    """The tasks of a recipe whose answers can be graded; none where the user's own conversations are all there is."""
+    return [LittleWorld(kind, split) for kind in KINDS] if recipe == "littleworld" else []
+
+
 def training_conversations(recipe: str, data_path: Sequence[Path], split: Split) -> Mixture:
     """The conversations of a recipe and of the user's own files, shuffled together.
 
@@ -19,7 +24,7 @@ def training_conversations(recipe: str, data_path: Sequence[Path], split: Split)
     """
     if recipe not in RECIPES:
         raise UserError(f"--conversations is {recipe!r}; expected one of {', '.join(RECIPES)}")
-    known = [LittleWorld(kind, split) for kind in KINDS] if recipe == "littleworld" else []
+    known = graded_tasks(recipe, split)
     own = [CustomJSON(path) for path in data_path] if split == "train" or not known else []
     if not known and not own:
         raise UserError("there are no conversations to train on; name a file with --data_path or use --conversations")

@@ -48,11 +48,12 @@ class TrainState:
 class Probe:
     """A measurement that is due every `every` steps and at the end (0 = at the end only, -1 = never).
 
-    What `measure` returns is thrown away once the flag it is given is up, so it may then cut its work short.
+    `measure` is given a question, whether the run is being stopped, to ask now and then, by all ranks alike. Once the
+    answer is yes, what it returns is thrown away, so it may cut its work short.
     """
 
     every: int
-    measure: Callable[["Flag"], dict[str, float]]
+    measure: Callable[[Callable[[], bool]], dict[str, float]]
 
 
 @dataclass
@@ -96,7 +97,7 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                 raise SystemExit(EXIT_TERMINATED)
             due = [probe for probe in stage.probes if probe.every >= 0 and done or _due(probe.every, state.step)]
             if due and not state.probed:
-                scores = _measure(due, terminated, rt)
+                scores = _measure(due, lambda: _any_rank(terminated, rt))
                 if scores is None:
                     continue
                 state.probed = True
@@ -163,12 +164,12 @@ def _step(stage: Stage, state: TrainState, rt: Runtime, scale: "LossScale") -> d
     return {"loss": loss, "grad_norm": norm, "lr": rates.lr, "progress": state.progress, "tokens": tokens}
 
 
-def _measure(probes: list[Probe], terminated: "Flag", rt: Runtime) -> dict[str, float] | None:
+def _measure(probes: list[Probe], stopping: Callable[[], bool]) -> dict[str, float] | None:
     """The scores of all probes together; None when a SIGTERM came in between."""
     scores: dict[str, float] = {}
     for probe in probes:
-        scores |= probe.measure(terminated)
-        if _any_rank(terminated, rt):
+        scores |= probe.measure(stopping)
+        if stopping():
             return None
     return scores
 
@@ -176,6 +177,8 @@ def _measure(probes: list[Probe], terminated: "Flag", rt: Runtime) -> dict[str, 
 def _report(stage: Stage, state: TrainState, scores: dict[str, float], log: MetricsLog, rt: Runtime) -> None:
     if "val_bpb" in scores:
         state.best_bpb = min(scores["val_bpb"], math.inf if state.best_bpb is None else state.best_bpb)
+    if not scores:
+        return
     log.log(state.step, scores)
     rt.print(f"{stage.name}: step {state.step}  " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -22,7 +22,7 @@ from nanochat.paths import checkpoints_dir
 from nanochat.runtime import Runtime, can_compile
 from nanochat.scaling import REFERENCE_BATCH
 from nanochat.tokenizer import Tokenizer
-from nanochat.train.loop import Flag, Probe, Stage, TrainState, train
+from nanochat.train.loop import Probe, Stage, TrainState, train
 
 
 @dataclass
@@ -59,6 +59,8 @@ class TrainFlags:
     """steps between validations; 0 validates at the end only, -1 never"""
     save_every: int = -1
     """steps between checkpoints; -1 saves at the end only"""
+    dry_run: bool = False
+    """train and measure, but write no checkpoint and no report"""
     keep_last: int = 2
     """newest checkpoints to keep beside the best one; 0 keeps all"""
 
@@ -184,8 +186,12 @@ def run_stage(
     num_iterations: int = -1,
     num_epochs: float = 1.0,
     about: dict | None = None,
+    probes: Sequence[Probe] = (),
 ) -> TrainState:
-    """Train, log, save, validate and report one stage. `about` goes into the meta file beside the usual."""
+    """Train, log, save, validate and report one stage.
+
+    `about` goes into the meta file beside the usual; `probes` are measured beside the validation.
+    """
     folder = checkpoints_dir(source) / tag
     model, state = begun.model, begun.state
     adamw, muon = parameter_groups(
@@ -217,7 +223,7 @@ def run_stage(
 
     def save(state: TrainState) -> None:
         whole = optimizer.state_dict()  # collective
-        if rt.is_main:
+        if rt.is_main and not flags.dry_run:
             meta = {
                 **described,
                 "val_bpb": None,
@@ -231,17 +237,18 @@ def run_stage(
             manager.prune(folder, flags.keep_last)
 
     def scored(state: TrainState, scores: dict[str, float]) -> None:
-        if rt.is_main:
+        if rt.is_main and not flags.dry_run:
             manager.update_meta(folder, state.step, {"loop_state": state.state_dict(), **scores})
             manager.prune(folder, flags.keep_last)
 
-    def validate(terminated: Flag) -> dict[str, float]:
+    def validate(stopping: Callable[[], bool]) -> dict[str, float]:
         stream = batches(val_source, h.device_batch_size, h.max_seq_len, rt.rank, rt.world)
         measured = one_pass(stream, h.eval_tokens, rt.world)
-        until_terminated = (batch.to(rt.device) for batch in takewhile(lambda _: not terminated, measured))
-        return {"val_bpb": bits_per_byte(model, until_terminated, tokenizer.token_bytes)}
+        on_device = (batch.to(rt.device) for batch in takewhile(lambda _: not stopping(), measured))
+        return {"val_bpb": bits_per_byte(model, on_device, tokenizer.token_bytes)}
 
-    log = MetricsLog(folder, flags.run, {**described, "model_config": dataclasses.asdict(model.config)}, rt.is_main)
+    is_logging = rt.is_main and not flags.dry_run
+    log = MetricsLog(folder, flags.run, {**described, "model_config": dataclasses.asdict(model.config)}, is_logging)
     log.resume(state.step if begun.optimizer is not None else -1)
     stage = Stage(
         name=name,
@@ -264,10 +271,13 @@ def run_stage(
         save_every=flags.save_every,
         grad_clip=flags.grad_clip,
         flops_per_token=flops_per_token(model.config),
-        probes=[Probe(flags.eval_every, validate)],
+        probes=[Probe(flags.eval_every, validate), *probes],
     )
     state = train(stage, state, rt, log)
     log.close()
+    if flags.dry_run:
+        rt.print(f"{name}: done; nothing was written (--dry_run)")
+        return state
     if rt.is_main:
         tokens = state.step * h.total_batch_size
         section = {
