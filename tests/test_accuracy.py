@@ -1,6 +1,5 @@
 """Accuracy: the interval, the counting with a real model, also over ranks, and the script that prints it."""
 
-import itertools
 import json
 import math
 from pathlib import Path
@@ -12,15 +11,14 @@ import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat import chat
 from nanochat.checkpoint import manager
 from nanochat.config import UserError
 from nanochat.engine.engine import Engine
 from nanochat.eval.accuracy import Example, Result, evaluate, interval
-from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 from scripts import chat_eval
+from tests.scripted import calculating
 
 
 @pytest.mark.parametrize(
@@ -67,28 +65,9 @@ class Sums:
         return answer == conversation["messages"][-1]["content"]
 
 
-def scripted(tokenizer) -> GPT:
-    """A real GPT whose weights make it answer 6*7 by the calculator, then "!", to any question."""
-    ids = chat.tool_ids(tokenizer)
-    vocabulary = tokenizer.vocab_size
-    config = GPTConfig(sequence_len=64, vocab_size=vocabulary, n_layer=1, n_head=4, n_kv_head=4, n_embd=vocabulary,
-                       window_pattern="L", lambdas=False, value_embeds=False, smear=False, backout=False)  # fmt: skip
-    model = GPT(config)
-    model.init_weights()  # the matrices that write to the residual are zero, so a position sees itself alone
-    chain = [tokenizer.special(chat.ASSISTANT_START), ids.python_start, *tokenizer.encode("6*7"), ids.python_end]
-    last = [ids.output_end, *tokenizer.encode("!"), tokenizer.special(chat.ASSISTANT_END)]
-    with torch.no_grad():
-        model.get_parameter("transformer.wte.weight").copy_(torch.eye(config.padded_vocab, vocabulary))
-        model.lm_head.weight.zero_()
-        for part in (chain, last):
-            for token, following in itertools.pairwise(part):
-                model.lm_head.weight[following, token] = 10.0
-    return model
-
-
 @pytest.mark.parametrize("slots", [1, 5])
 def test_right_answers_are_counted(tokenizer, slots: int) -> None:
-    result = evaluate(Sums(20), Engine(scripted(tokenizer), slots), tokenizer, max_tokens=30, keep_examples=2)
+    result = evaluate(Sums(20), Engine(calculating(tokenizer, "!"), slots), tokenizer, max_tokens=30, keep_examples=2)
     assert (result.name, result.n, result.correct, result.accuracy) == ("sums", 20, 7, 7 / 20)
     assert result.interval == interval(7, 20)
     assert [(example.index, example.correct) for example in result.examples] == [
@@ -100,20 +79,20 @@ def test_right_answers_are_counted(tokenizer, slots: int) -> None:
 
 
 def test_max_tokens_and_max_problems_bind(tokenizer) -> None:
-    engine = Engine(scripted(tokenizer))
+    engine = Engine(calculating(tokenizer, "!"))
     assert evaluate(Sums(20), engine, tokenizer, max_tokens=2).correct == 0
     assert evaluate(Sums(20), engine, tokenizer, max_problems=4).n == 4
     assert evaluate(Sums(20), engine, tokenizer, max_problems=400).n == 20
 
 
 def test_a_question_longer_than_the_context_counts_as_wrong(tokenizer) -> None:
-    result = evaluate(Sums(9, too_long=3), Engine(scripted(tokenizer)), tokenizer, keep_examples=9)
+    result = evaluate(Sums(9, too_long=3), Engine(calculating(tokenizer, "!")), tokenizer, keep_examples=9)
     assert (result.n, result.correct) == (9, 2)
     assert 3 not in {example.index for example in result.examples}
 
 
 def test_one_right_answer_of_several_is_enough(tokenizer) -> None:
-    model = scripted(tokenizer)
+    model = calculating(tokenizer, "!")
     one, many, again = (
         evaluate(Sums(10), Engine(model, slots), tokenizer, temperature=2.0, samples=samples, seed=1).correct
         for slots, samples in ((8, 1), (8, 12), (3, 12))
@@ -126,7 +105,7 @@ def on_a_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     tokenizer = Tokenizer.load(Path(folder))
-    result = evaluate(Sums(11), Engine(scripted(tokenizer)), tokenizer, keep_examples=1)
+    result = evaluate(Sums(11), Engine(calculating(tokenizer, "!")), tokenizer, keep_examples=1)
     said = [result.n, result.correct, [example.index for example in result.examples]]
     Path(folder, f"{rank}.json").write_text(json.dumps(said), encoding="utf-8")
     dist.destroy_process_group()
@@ -145,7 +124,7 @@ def test_ranks_share_the_questions_and_sum_the_counts(tokenizer, tmp_path: Path)
 def save(tokenizer, source: str = "sft") -> None:
     tokenizer.save(tokenizer_dir())
     meta = {"tokenizer_hash": tokenizer.hash}
-    manager.save(checkpoints_dir(source) / "d1", 7, scripted(tokenizer), {}, meta)
+    manager.save(checkpoints_dir(source) / "d1", 7, calculating(tokenizer, "!"), {}, meta)
 
 
 def test_the_script_prints_a_table_and_leaves_a_section(tokenizer, base, capsys, monkeypatch) -> None:

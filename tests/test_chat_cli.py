@@ -1,7 +1,6 @@
 """The terminal chat: a real checkpoint on disk, the script as a user starts it."""
 
 import io
-import itertools
 import os
 import select
 import signal
@@ -17,37 +16,13 @@ from nanochat.checkpoint import manager
 from nanochat.config import UserError
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import ContextLengthError
-from nanochat.gpt import GPT, GPTConfig
+from nanochat.gpt import GPT
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from scripts import chat_cli
 from scripts.chat_cli import Flags, Talk
+from tests.scripted import calculating, scripted
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def scripted(tokenizer, chains: list[list[int]], context: int = 64) -> GPT:
-    """A real GPT whose weights make each token of a chain follow the one before it."""
-    vocabulary = tokenizer.vocab_size
-    config = GPTConfig(sequence_len=context, vocab_size=vocabulary, n_layer=1, n_head=4, n_kv_head=1,
-                       n_embd=vocabulary, window_pattern="L", lambdas=False, value_embeds=False, smear=False,
-                       backout=False)  # fmt: skip
-    model = GPT(config)
-    model.init_weights()  # the matrices that write to the residual are zero, so a position sees itself alone
-    with torch.no_grad():
-        model.get_parameter("transformer.wte.weight").copy_(torch.eye(config.padded_vocab, vocabulary))
-        model.lm_head.weight.zero_()
-        for chain in chains:
-            for token, following in itertools.pairwise(chain):
-                model.lm_head.weight[following, token] = 10.0
-    return model
-
-
-def calculating(tokenizer, context: int = 64) -> GPT:
-    """Answers 6*7 by the calculator, then "é!", to any question."""
-    ids = chat.tool_ids(tokenizer)
-    chain = [tokenizer.special(chat.ASSISTANT_START), ids.python_start, *tokenizer.encode("6*7"), ids.python_end]
-    last = [ids.output_end, *tokenizer.encode("é!"), tokenizer.special(chat.ASSISTANT_END)]
-    return scripted(tokenizer, [chain, last], context)
 
 
 def rambling(tokenizer, context: int) -> GPT:
@@ -69,8 +44,8 @@ CPU = ["--device_type", "cpu", "--dtype", "float32"]
 
 
 def test_one_answer_is_all_that_goes_to_stdout(tokenizer, capsys) -> None:
-    save(tokenizer, calculating(tokenizer), step=3)
-    save(tokenizer, calculating(tokenizer))
+    save(tokenizer, calculating(tokenizer, "é!"), step=3)
+    save(tokenizer, calculating(tokenizer, "é!"))
     chat_cli.main([*CPU, "-p", "What is 6*7?", "--seed", "11"])
     said = capsys.readouterr()
     assert said.out == "é!\n"
@@ -80,7 +55,7 @@ def test_one_answer_is_all_that_goes_to_stdout(tokenizer, capsys) -> None:
 
 
 def test_a_conversation_with_piped_input(tokenizer, capsys, monkeypatch) -> None:
-    save(tokenizer, calculating(tokenizer))
+    save(tokenizer, calculating(tokenizer, "é!"))
     type_in(monkeypatch, "What is 6*7?", "", "  CLEAR ", "again", "quit", "never")
     chat_cli.main([*CPU, "--seed", "5"])
     lines = capsys.readouterr().out.splitlines()
@@ -93,14 +68,14 @@ def test_a_conversation_with_piped_input(tokenizer, capsys, monkeypatch) -> None
 
 
 def test_the_end_of_the_input_ends_the_chat(tokenizer, capsys, monkeypatch) -> None:
-    save(tokenizer, calculating(tokenizer))
+    save(tokenizer, calculating(tokenizer, "é!"))
     type_in(monkeypatch, "hello")
     chat_cli.main(CPU)
     assert capsys.readouterr().out.endswith("é!\n\nyou: \n")
 
 
 def test_the_seed_is_random_unless_given(tokenizer, capsys) -> None:
-    save(tokenizer, calculating(tokenizer))
+    save(tokenizer, calculating(tokenizer, "é!"))
     seeds = set()
     for _ in range(3):
         chat_cli.main([*CPU, "-p", "?"])
@@ -131,7 +106,7 @@ def test_same_seed_same_answer_and_another_one_to_the_next_question(tokenizer) -
 
 
 def test_the_model_sees_the_whole_conversation(tokenizer) -> None:
-    talk = Talk(Engine(calculating(tokenizer, 256), slots=1), tokenizer, Flags(system="Be kind."), seed=0)
+    talk = Talk(Engine(calculating(tokenizer, "é!", 256), slots=1), tokenizer, Flags(system="Be kind."), seed=0)
     talk.answer(talk.request("What is 6*7?")[0], lambda text: None)
     request, dropped = talk.request("And now?")
     assert dropped == 0
@@ -149,7 +124,7 @@ def test_the_model_sees_the_whole_conversation(tokenizer) -> None:
 
 
 def test_the_oldest_turns_go_when_the_context_is_full(tokenizer) -> None:
-    talk = Talk(Engine(calculating(tokenizer, 80), slots=1), tokenizer, Flags(system="Be kind."), seed=0)
+    talk = Talk(Engine(calculating(tokenizer, "é!", 80), slots=1), tokenizer, Flags(system="Be kind."), seed=0)
     forgotten = []
     for turn in range(6):
         request, dropped = talk.request(f"turn {turn}")
@@ -188,7 +163,7 @@ def test_control_characters_do_not_reach_a_terminal(tokenizer, capsys, monkeypat
 
 
 def test_tool_calls_are_dimmed_on_a_terminal(tokenizer, capsys, monkeypatch) -> None:
-    save(tokenizer, calculating(tokenizer))
+    save(tokenizer, calculating(tokenizer, "é!"))
     type_in(monkeypatch, "?")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     chat_cli.main(CPU)
@@ -211,7 +186,7 @@ def test_mistakes_are_named(argv: list[str], complaint: str, base: Path) -> None
 
 
 def test_a_bad_temperature_is_named(tokenizer) -> None:
-    save(tokenizer, calculating(tokenizer))
+    save(tokenizer, calculating(tokenizer, "é!"))
     with pytest.raises(UserError, match="temperature is -1"):
         chat_cli.main([*CPU, "-p", "?", "-t", "-1"])
 

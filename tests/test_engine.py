@@ -18,6 +18,7 @@ from nanochat.engine.sampling import sample
 from nanochat.engine.tools import Tools, calculator_tools
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.kv_cache import KVCache
+from tests.scripted import scripted
 
 CONTEXT = 48
 SIZES: dict[str, Any] = {
@@ -49,22 +50,6 @@ def model(request: pytest.FixtureRequest) -> GPT:
 
 
 MODERN = random_model(CONFIGS["modern"])
-
-
-def scripted(tokenizer, replies: dict[int, int], context: int = 64) -> GPT:
-    """A real GPT, its weights set by hand: after token t comes replies[t], or assistant_end where there is none."""
-    vocabulary = tokenizer.vocab_size
-    config = GPTConfig(sequence_len=context, vocab_size=vocabulary, n_layer=1, n_head=4, n_kv_head=4,
-                       n_embd=vocabulary, **CLASSIC)  # fmt: skip
-    model = GPT(config)
-    model.init_weights()  # the matrices that write to the residual are zero, so a position sees itself alone
-    end = tokenizer.special(chat.ASSISTANT_END)
-    with torch.no_grad():
-        model.get_parameter("transformer.wte.weight").copy_(torch.eye(config.padded_vocab, vocabulary))
-        model.lm_head.weight.zero_()
-        for token in range(vocabulary):
-            model.lm_head.weight[replies.get(token, end), token] = 10.0
-    return model
 
 
 def prompt(length: int, start: int = 1) -> list[int]:
@@ -353,7 +338,7 @@ def ask(tokenizer, **settings) -> Request:
 
 def test_a_tool_call_is_answered_with_forced_tokens(tokenizer) -> None:
     script, sampled, forced = tool_chain(tokenizer, "6*7")
-    reply = Engine(scripted(tokenizer, script)).generate([ask(tokenizer)])[0]
+    reply = Engine(scripted(tokenizer, script.items())).generate([ask(tokenizer)])[0]
     assert reply.tokens == sampled[:-1] + forced + sampled[-1:]
     assert [token for token, is_forced in zip(reply.tokens, reply.forced, strict=True) if is_forced] == forced
     assert reply.finish == "stop"
@@ -362,7 +347,7 @@ def test_a_tool_call_is_answered_with_forced_tokens(tokenizer) -> None:
 
 def test_forced_tokens_do_not_count_against_max_tokens(tokenizer) -> None:
     script, sampled, forced = tool_chain(tokenizer, "6*7")
-    engine = Engine(scripted(tokenizer, script))
+    engine = Engine(scripted(tokenizer, script.items()))
     whole = engine.generate([ask(tokenizer, max_tokens=len(sampled))])[0]
     assert whole.forced.count(False) == len(sampled) and whole.forced.count(True) == len(forced)
     cut = engine.generate([ask(tokenizer, max_tokens=len(sampled) - 1)])[0]
@@ -373,7 +358,7 @@ def test_a_tools_output_is_never_cut_by_the_end_of_the_context(tokenizer) -> Non
     script, sampled, forced = tool_chain(tokenizer, "6*7")
     request = ask(tokenizer)
     needed = len(request.prompt) + len(sampled) - 1 + len(forced)
-    model = scripted(tokenizer, script)
+    model = scripted(tokenizer, script.items())
     fits = Engine(model, max_len=needed).generate([request])[0]
     assert fits.tokens == sampled[:-1] + forced + sampled[-1:]
     too_short = Engine(model, max_len=needed - 1).generate([request])[0]
@@ -383,7 +368,7 @@ def test_a_tools_output_is_never_cut_by_the_end_of_the_context(tokenizer) -> Non
 @pytest.mark.parametrize("expression", ["6*", "6/0"])
 def test_a_call_without_a_result_forces_nothing(tokenizer, expression: str) -> None:
     script, sampled, _ = tool_chain(tokenizer, expression)
-    reply = Engine(scripted(tokenizer, script)).generate([ask(tokenizer)])[0]
+    reply = Engine(scripted(tokenizer, script.items())).generate([ask(tokenizer)])[0]
     assert reply.tokens == sampled[:-1]  # python_end is not in the script, so the answer ends there
     assert not any(reply.forced)
 
@@ -395,16 +380,16 @@ def test_each_call_gets_its_own_ids_and_an_empty_one_is_ignored(tokenizer) -> No
     calls: list[list[int]] = []
     tools = Tools(ids, calls.append)
     empty = {start: ids.python_start, ids.python_start: ids.python_end}
-    Engine(scripted(tokenizer, empty)).generate([ask(tokenizer, tools=tools)])
+    Engine(scripted(tokenizer, empty.items())).generate([ask(tokenizer, tools=tools)])
     assert calls == []
     again = {start: one, one: ids.python_start, ids.python_start: two, two: ids.python_end, ids.python_end: one}
-    Engine(scripted(tokenizer, again)).generate([ask(tokenizer, tools=tools, max_tokens=9)])
+    Engine(scripted(tokenizer, again.items())).generate([ask(tokenizer, tools=tools, max_tokens=9)])
     assert calls == [[two], [two]]
 
 
 def test_tool_calls_of_neighbours_do_not_mix(tokenizer) -> None:
     script, _, _ = tool_chain(tokenizer, "6*7")
-    model = scripted(tokenizer, script)
+    model = scripted(tokenizer, script.items())
     requests = [ask(tokenizer, max_tokens=n) for n in (None, 3, None, 5, None, 1)]
     together = Engine(model, slots=4).generate(requests)
     assert together == [Engine(model, slots=1).generate([request])[0] for request in requests]

@@ -204,13 +204,13 @@ def run_steps(optimizer: Optimizer, steps: range) -> None:
         optimizer.step(Rates(lr=1 - step / 20, momentum=0.9))
 
 
-def assert_same(one: object, other: object, **tolerance: float) -> None:
+def assert_same(one: object, other: object, rtol: float = 0.0, atol: float = 0.0) -> None:
     if isinstance(one, dict) and isinstance(other, dict):
         assert one.keys() == other.keys()
         for key in one:
-            assert_same(one[key], other[key], **tolerance)
+            assert_same(one[key], other[key], rtol, atol)
     elif isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        torch.testing.assert_close(one, other, **tolerance)
+        torch.testing.assert_close(one, other, rtol=rtol, atol=atol)
     else:
         assert one == other
 
@@ -228,7 +228,7 @@ def test_the_state_goes_through_a_file_and_on_to_the_bit(tmp_path):
     run_steps(second, range(3, 7))
     for name, p in parameters(whole).items():
         assert torch.equal(p, parameters(second)[name]), name
-    assert_same(whole.state_dict(), second.state_dict(), rtol=0, atol=0)
+    assert_same(whole.state_dict(), second.state_dict())
     assert "unused" not in whole.state_dict()["state"]
     assert whole.state_dict()["state"]["m2"]["momentum"].shape == (6, 4)
     assert whole.state_dict()["state"]["m2"]["second"].shape == (6, 1)
@@ -291,7 +291,7 @@ def test_two_ranks_do_what_one_does(tmp_path, port):
         child.join(60)
     assert [child.exitcode for child in children] == [0, 0]
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
-    assert_same(first, second, rtol=0, atol=0)
+    assert_same(first, second)
     assert first["fresh"] == {"steps": 0, "state": {}}
     assert_same(first["after4"], state4, rtol=1e-4, atol=1e-5)
     assert_same(first["parameters"], after4, rtol=1e-4, atol=1e-5)
