@@ -150,7 +150,7 @@ def test_one_batch_equals_accumulation_equals_two_ranks(tmp_path, port):
     for child in children:
         child.start()
     for child in children:
-        child.join(100)
+        child.join(300)
     assert [child.exitcode for child in children] == [143, 143]
     for rank in range(2):
         assert_close(torch.load(tmp_path / f"gradient{rank}.pt", weights_only=True), whole)
@@ -368,10 +368,10 @@ def test_a_sigterm_in_a_measurement(tmp_path):
     saved: list[int] = []
     scored: list[int] = []
 
-    def measure(terminated: object) -> dict[str, float]:
-        assert not terminated
+    def measure(stopping: Callable[[], bool]) -> dict[str, float]:
+        assert not stopping()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert terminated
+        assert stopping()
         return {"val_bpb": 0.1}
 
     with pytest.raises(SystemExit) as stop:

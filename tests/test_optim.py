@@ -47,8 +47,8 @@ def test_orthogonalize_keeps_the_singular_directions_and_evens_out_the_values(ro
     inner = u.mT @ got.double() @ vt.mT  # diagonal where the directions are kept
     values = inner.diagonal()
     assert values.min() > 0.6 and values.max() < 1.4
-    assert (inner - values.diag()).abs().max() < 0.1
-    assert (got.double() - u @ inner @ vt).abs().max() < 0.1  # and nothing outside them
+    assert (inner - values.diag()).abs().max() < 0.2
+    assert (got.double() - u @ inner @ vt).abs().max() < 0.2  # and nothing outside them
 
 
 def test_orthogonalize_takes_each_matrix_of_a_stack_by_itself():
@@ -288,7 +288,7 @@ def test_two_ranks_do_what_one_does(tmp_path, port):
     for child in children:
         child.start()
     for child in children:
-        child.join(60)
+        child.join(300)
     assert [child.exitcode for child in children] == [0, 0]
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
     assert_same(first, second)
