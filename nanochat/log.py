@@ -39,8 +39,13 @@ class MetricsLog:
             paths.write_text(self.path.with_name("config.json"), strict_json(self.config, indent=2) + "\n")
             self._keep(math.inf)
             self._started = True
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(strict_json({"step": step, "time": round(time.time(), 3), **metrics}) + "\n")
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(strict_json({"step": step, "time": round(time.time(), 3), **metrics}) + "\n")
+        except OSError as error:
+            if said := paths.refusal(error, self.path):
+                raise said from error
+            raise
         if self._wandb is not None:
             self._wandb.log(metrics, step=step)
 

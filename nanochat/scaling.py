@@ -98,5 +98,6 @@ def horizon(
         else:
             raise UserError("nothing says how long to train: set --num_iterations, --target_flops or a ratio above 0")
     batch = total_batch_size / REFERENCE_BATCH
-    decay = math.sqrt(batch) * reference_tokens / max(1, num_iterations * total_batch_size)
+    # Bounded, because in runs of a few million tokens the rule asks for a decay that wipes the weights out.
+    decay = min(1.0, math.sqrt(batch) * reference_tokens / max(1, num_iterations * total_batch_size))
     return Horizon(total_batch_size, max(1, num_iterations), math.sqrt(batch), decay)

@@ -86,9 +86,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             cost.flops_per_token(config),
             flags.target_param_data_ratio,
         )
+        total_batch_size = horizon.total_batch_size
+        if flags.total_batch_size <= 0 < flags.device_batch_size * flags.max_seq_len:
+            # The rule's power of two, in whole rounds of what is computed at once.
+            round_tokens = flags.device_batch_size * flags.max_seq_len * rt.world
+            total_batch_size = max(1, round(total_batch_size / round_tokens)) * round_tokens
         h = Hyperparameters(
             device_batch_size=flags.device_batch_size,
-            total_batch_size=horizon.total_batch_size,
+            total_batch_size=total_batch_size,
             max_seq_len=flags.max_seq_len,
             eval_tokens=flags.eval_tokens,
             embedding_lr=flags.embedding_lr,
@@ -103,12 +108,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         def new() -> GPT:
             return GPT(config, rt.dtype).to(rt.device)
 
+        about = {"dataset": flags.dataset, "data_fingerprint": fingerprint(folder, "val"), "seed": flags.seed}
         tag = flags.model_tag or f"d{flags.depth}"
-        begun = begin("base", tag, flags.resume, rt, config, new)
+        begun = begin("base", tag, flags.resume, rt, config, new, about)
         rt.print(
             f"base model {tag}: {short(cost.count_parameters(begun.model))} parameters, {config.n_layer} layers of "
-            f"width {config.n_embd}, {horizon.num_iterations} steps of {horizon.total_batch_size} tokens "
-            f"({short(horizon.num_iterations * horizon.total_batch_size)}), {rt.device.type} {rt.dtype}".replace(
+            f"width {config.n_embd}, {horizon.num_iterations} steps of {total_batch_size} tokens "
+            f"({short(horizon.num_iterations * total_batch_size)}), {rt.device.type} {rt.dtype}".replace(
                 "torch.", ""
             )
         )
@@ -121,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_stage(
             "base_train", "base", tag, flags, h, rt, tokenizer, begun, train_source, val_source,
             num_iterations=horizon.num_iterations,
-            about={"dataset": flags.dataset, "data_fingerprint": fingerprint(folder, "val")},
+            about=about,
             probes=[Probe(flags.sample_every, samples)],
         )  # fmt: skip
 

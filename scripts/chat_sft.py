@@ -6,7 +6,7 @@ from typing import Literal
 
 from nanochat import runtime
 from nanochat.checkpoint import manager
-from nanochat.config import parse, run
+from nanochat.config import UserError, parse, run
 from nanochat.data.shards import Split
 from nanochat.data.streams import ConversationSource
 from nanochat.engine.engine import Engine
@@ -53,8 +53,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         h = settle(flags, loaded, rt)
         if flags.eval_steps is not None:
             h = replace(h, eval_tokens=flags.eval_steps * h.device_batch_size * h.max_seq_len * rt.world)
-        parent = describe_parent(loaded, flags.source)
-        begun = begin("sft", loaded.tag, flags.resume, rt, loaded.model.config, lambda: loaded.model, parent)
+        if flags.num_epochs <= 0:
+            raise UserError(f"--num_epochs is {flags.num_epochs}; expected more than 0")
+        about = {
+            "parent": describe_parent(loaded, flags.source), "dataset": loaded.meta.get("dataset"),
+            "conversations": flags.conversations, "data_path": flags.data_path, "seed": flags.seed,
+        }  # fmt: skip
+        begun = begin("sft", loaded.tag, flags.resume, rt, loaded.model.config, lambda: loaded.model, about)
 
         def source(split: Split) -> ConversationSource:
             conversations = training_conversations(flags.conversations, flags.data_path, split)
@@ -73,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_stage(
             "chat_sft", "sft", loaded.tag, flags, h, rt, loaded.tokenizer, begun, source("train"), source("val"),
             num_iterations=flags.num_iterations, num_epochs=flags.num_epochs,
-            about={"dataset": loaded.meta.get("dataset"), "parent": parent},
+            about=about,
             probes=[Probe(flags.eval_metrics_every, accuracies)],
         )  # fmt: skip
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from nanochat import runtime
 from nanochat.checkpoint import manager
-from nanochat.config import parse, run
+from nanochat.config import UserError, parse, run
 from nanochat.data.shards import DEFAULT_DATASET, Split, TextReader
 from nanochat.data.streams import ConversationSource, MixedSource, Source, TextSource
 from nanochat.paths import dataset_dir
@@ -35,9 +35,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         loaded = manager.load("base", flags.model_tag, flags.model_step, rt.device, rt.dtype)
         rt.print(f"starting from step {loaded.step} of {loaded.folder}")
         h = settle(flags, loaded, rt)
-        parent = describe_parent(loaded, "base")
+        if not 0 <= flags.text_share <= 1:
+            raise UserError(f"--text_share is {flags.text_share}; expected a share between 0 and 1")
         dataset = flags.dataset or loaded.meta.get("dataset") or DEFAULT_DATASET
-        begun = begin("mid", loaded.tag, flags.resume, rt, loaded.model.config, lambda: loaded.model, parent)
+        about = {
+            "parent": describe_parent(loaded, "base"), "dataset": dataset, "conversations": flags.conversations,
+            "data_path": flags.data_path, "text_share": flags.text_share, "seed": flags.seed,
+        }  # fmt: skip
+        begun = begin("mid", loaded.tag, flags.resume, rt, loaded.model.config, lambda: loaded.model, about)
 
         def source(split: Split) -> Source:
             conversations = training_conversations(flags.conversations, flags.data_path, split)
@@ -49,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         run_stage(
             "mid_train", "mid", loaded.tag, flags, h, rt, loaded.tokenizer, begun, source("train"), source("val"),
-            num_iterations=flags.num_iterations, about={"dataset": dataset, "parent": parent},
+            num_iterations=flags.num_iterations, about=about,
         )  # fmt: skip
 
 

@@ -20,16 +20,16 @@ def _counting(rng: random.Random, split: Split) -> talk.Drawn:
     return talk.turns(talk.typed(rng, question), parts), expected
 
 
-_DRAW = {"facts": talk.fact, "verdicts": talk.yes_or_no, "arithmetic": talk.arithmetic, "spelling": _spelling, "counting": _counting,
-         "refusal": talk.refusal, "stories": talk.stories, "followup": talk.followup, "identity": talk.identity,
-         "smalltalk": talk.small_talk}
+_DRAW = {"facts": talk.fact, "verdicts": talk.yes_or_no, "arithmetic": talk.arithmetic, "spelling": _spelling,
+         "counting": _counting, "refusal": talk.refusal, "stories": talk.stories, "followup": talk.followup,
+         "identity": talk.identity, "smalltalk": talk.small_talk}
 _SHORT = (talk.fact, talk.fact, talk.refusal, talk.small_talk, _spelling, talk.arithmetic, talk.identity)
 KINDS = tuple(_DRAW)
 # how many conversations of a kind make a good training mixture: in proportion to what there is to learn
 TRAIN_SIZES = {"facts": 32_000, "verdicts": 8_000, "arithmetic": 12_000, "spelling": 20_000, "counting": 12_000,
                "refusal": 16_000, "stories": 8_000, "followup": 20_000, "identity": 6_000, "smalltalk": 5_000}
-_EVAL_SIZES = {"facts": 300, "verdicts": 100, "arithmetic": 200, "spelling": 200, "counting": 200, "refusal": 200, "stories": 100,
-               "followup": 200, "identity": 50, "smalltalk": 50}
+_EVAL_SIZES = {"facts": 300, "verdicts": 100, "arithmetic": 200, "spelling": 200, "counting": 200, "refusal": 200,
+               "stories": 100, "followup": 200, "identity": 50, "smalltalk": 50}
 
 
 class LittleWorld:

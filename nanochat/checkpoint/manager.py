@@ -9,6 +9,7 @@ file that was cut short or belongs to another step is noticed before a tensor of
 """
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -50,17 +51,19 @@ def save(folder: Path, step: int, model: GPT, optimizer: dict, meta: dict) -> No
     }
     meta_path = folder / _meta_file(step)
     meta_path.unlink(missing_ok=True)  # what it vouches for is about to change
+    for leftover in folder.glob(".*.tmp"):  # of a save that was killed
+        leftover.unlink(missing_ok=True)
     described = {}
     try:
         for name, write in files.items():
             digest = write_atomically(folder / name, write)
             described[name] = {"size": (folder / name).stat().st_size, "sha256": digest}
+        whole = {"format": 1, "step": step, **meta, "model_config": asdict(model.config), "files": described}
+        write_text(meta_path, json.dumps(whole, indent=2))
     except UserError:
         for name in files:
             (folder / name).unlink(missing_ok=True)
         raise
-    whole = {"format": 1, "step": step, **meta, "model_config": asdict(model.config), "files": described}
-    write_text(meta_path, json.dumps(whole, indent=2))
 
 
 def update_meta(folder: Path, step: int, changes: dict) -> None:
@@ -77,7 +80,7 @@ def prune(folder: Path, keep_last: int, best: str = "val_bpb") -> list[int]:
     found = steps(folder)
     if keep_last <= 0:
         return []
-    scored = [(score, step) for step in found if (score := read_meta(folder, step).get(best)) is not None]
+    scored = [(score, step) for step in found if math.isfinite(score := _number(read_meta(folder, step).get(best)))]
     keep = set(found[-keep_last:]) | ({min(scored)[1]} if scored else set())
     gone = [step for step in found if step not in keep]
     delete(folder, gone)
@@ -224,6 +227,10 @@ def _check_tensors(expected: dict, found: dict, path: Path) -> None:
         parts = [f"missing {', '.join(missing)}"] if missing else []
         parts += [f"unexpected {', '.join(extra)}"] if extra else []
         raise UserError(f"{path} does not fit its architecture: {'; '.join(parts + wrong)}")
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan
 
 
 def _model_file(step: int) -> str:

@@ -94,7 +94,7 @@ class MixedSource:
 
     def __init__(self, parts: Sequence[tuple[Source, float]]):
         total = sum(weight for _, weight in parts)
-        self.parts = [(source, weight / total) for source, weight in parts]
+        self.parts = [(source, weight / total) for source, weight in parts if weight > 0]
         self.cut = False
         # An epoch is over when the source that lasts longest has been read once.
         self.size = max(round(source.size / share) for source, share in self.parts)

@@ -33,12 +33,18 @@ class TrainState:
 
     step: int = 0
     progress: float = 0.0  # share of the run that is done, in [0, 1]
+    epochs: float = 0.0  # passes over the data
     cursor: dict | None = None  # where the data stream goes on
     seconds: float = 0.0  # spent in training steps
     smooth_loss: float | None = None
     best_bpb: float | None = None
     bad_steps: int = 0  # in a row, not applied
     probed: bool = False  # this step's validation is done
+
+    def measure_progress(self, num_iterations: int, num_epochs: float) -> None:
+        """Set `progress`, from the steps where their number is given, else from the passes over the data."""
+        done = self.step / num_iterations if num_iterations > 0 else self.epochs / num_epochs
+        self.progress = min(1.0, done)
 
     def state_dict(self) -> dict:
         return asdict(self)
@@ -83,21 +89,26 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
     A checkpoint is always written before anything is measured at its step. On SIGTERM the step is finished, saved,
     and SystemExit(143) raised. Raises UserError after TOLERATED_BAD_STEPS losses in a row that are not finite.
     """
+    # A finished run that is given more steps goes on.
+    state.measure_progress(stage.num_iterations, stage.num_epochs)
     saved_at = state.step
     scale = LossScale(enabled=rt.dtype == torch.float16)
     with on_sigterm() as terminated, _progress_bar(stage, rt) as bar:
         while True:
             done = state.progress >= 1.0
             stopping = _any_rank(terminated, rt)
-            if (done or stopping or _due(stage.save_every, state.step)) and saved_at != state.step:
+            due = _due(stage.save_every, state.step) and not state.bad_steps
+            if (done or stopping or due) and saved_at != state.step:
+                _refuse_broken_weights(stage, state)
                 stage.save(state)
                 saved_at = state.step
             if stopping:
-                rt.print(f"{stage.name}: terminated; step {state.step} is saved, start again to go on")
+                said = f"step {saved_at} is saved, start again to go on" if saved_at else "nothing was learned yet"
+                rt.print(f"{stage.name}: terminated; {said}")
                 raise SystemExit(EXIT_TERMINATED)
-            due = [probe for probe in stage.probes if probe.every >= 0 and done or _due(probe.every, state.step)]
-            if due and not state.probed:
-                scores = _measure(due, lambda: _any_rank(terminated, rt))
+            probes = [probe for probe in stage.probes if probe.every >= 0 and done or _due(probe.every, state.step)]
+            if probes and not state.probed:
+                scores = _measure(probes, lambda: _any_rank(terminated, rt))
                 if scores is None:
                     continue
                 state.probed = True
@@ -116,6 +127,15 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
             smooth = state.smooth_loss if state.smooth_loss is not None else math.nan
             shown = state.step if stage.num_iterations > 0 else round(100 * state.progress)
             bar.update(shown, loss=smooth, tok_per_second=metrics["tok_per_second"])
+
+
+def _refuse_broken_weights(stage: Stage, state: TrainState) -> None:
+    """A step whose loss was finite may still have overflowed the weights; the next losses tell."""
+    if state.bad_steps and not all(bool(torch.isfinite(p).all()) for p in stage.model.parameters()):
+        raise UserError(
+            f"{stage.name} stopped at step {state.step} without saving: the weights are not finite; the last "
+            "checkpoint is untouched. Lower the learning rates (--matrix_lr, --embedding_lr) and start again"
+        )
 
 
 def _progress_bar(stage: Stage, rt: Runtime) -> Progress:
@@ -149,9 +169,9 @@ def _step(stage: Stage, state: TrainState, rt: Runtime, scale: "LossScale") -> d
     last = micro_batches[-1]
     state.step += 1
     state.cursor = last.cursor
+    state.epochs = last.progress
     state.probed = False
-    ratio = state.step / stage.num_iterations if stage.num_iterations > 0 else last.progress / stage.num_epochs
-    state.progress = min(1.0, ratio)
+    state.measure_progress(stage.num_iterations, stage.num_epochs)
     if not finite and not overflowed:
         rt.print(f"{stage.name}: step {state.step} has a loss of {loss} and a gradient norm of {norm}; not applied")
     if state.bad_steps >= TOLERATED_BAD_STEPS:

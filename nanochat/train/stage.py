@@ -124,6 +124,9 @@ class Begun:
 
 def accumulation(h: Hyperparameters, rt: Runtime) -> int:
     """Micro-batches per step and rank. Raises UserError where the batch sizes do not divide."""
+    for name in ("device_batch_size", "max_seq_len", "total_batch_size"):
+        if getattr(h, name) < 1:
+            raise UserError(f"--{name} is {getattr(h, name)}; expected 1 or more")
     round_tokens = h.device_batch_size * h.max_seq_len * rt.world
     if h.total_batch_size % round_tokens:
         raise UserError(
@@ -141,11 +144,12 @@ def begin(
     rt: Runtime,
     wanted: GPTConfig,
     new: Callable[[], GPT],
-    parent: dict | None = None,
+    about: dict,
 ) -> Begun:
     """Resume the stage's run under `tag`, or start one with the model that `new` makes; `wanted` is its architecture.
 
-    parent says which checkpoint a later stage started from; a run is only resumed from the same one.
+    `about` names the data and, for a later stage, the checkpoint that it started from; a run is resumed only where
+    they are the same, because its place in the data means nothing in other data.
     Raises UserError for an explicit step that is not there, and for a run that does not fit what is asked for now.
     """
     folder = checkpoints_dir(source) / tag
@@ -162,11 +166,12 @@ def begin(
         raise UserError(
             f"{folder} holds a run with {differ}; use the old flags, another --model_tag, or --resume never"
         )
-    if loaded.meta.get("parent") != parent:
-        raise UserError(
-            f"{folder} holds a run that started from another checkpoint ({_name(loaded.meta.get('parent'))}, now "
-            f"{_name(parent)}); use another --model_tag, or --resume never to start over"
-        )
+    for name, value in json.loads(strict_json(about)).items():
+        if loaded.meta.get(name) != value:
+            raise UserError(
+                f"{folder} holds a run with another {name} ({_short(loaded.meta.get(name))}, now {_short(value)}); "
+                "use another --model_tag, or --resume never to start over"
+            )
     assert loaded.optimizer is not None
     rt.print(f"resuming from step {loaded.step} of {folder}")
     return Begun(loaded.model, TrainState(**loaded.meta["loop_state"]), loaded.optimizer)
@@ -341,7 +346,10 @@ def _compiled(model: GPT, wanted: bool, rt: Runtime) -> Callable:
     return torch.compile(model, dynamic=False) if wanted else model
 
 
-def _name(parent: dict | None) -> str:
-    return f"{parent['source']} {parent['tag']} step {parent['step']}" if parent else "none"
+def _short(value: object) -> str:
+    """A value of the meta file for a sentence; of a checkpoint as much as a reader can use."""
+    if isinstance(value, dict):
+        return f"{value.get('source')} {value.get('tag')} step {value.get('step')}, {str(value.get('sha256'))[:8]}"
+    return str(value)
 
 
