@@ -10,6 +10,13 @@ from typing import BinaryIO
 
 from nanochat.config import UserError
 
+SOURCES = {  # the stages that checkpoints come from, and their folders
+    "base": "base_checkpoints",
+    "mid": "mid_checkpoints",
+    "sft": "chatsft_checkpoints",
+    "rl": "chatrl_checkpoints",
+}
+
 
 def base_dir() -> Path:
     """The root of everything nanochat writes: $NANOCHAT_BASE_DIR, else ~/.cache/nanochat.
@@ -25,8 +32,7 @@ def tokenizer_dir() -> Path:
 
 def checkpoints_dir(source: str) -> Path:
     """The folder of a stage's checkpoints; source is base, mid, sft or rl."""
-    return base_dir() / {"base": "base_checkpoints", "mid": "mid_checkpoints", "sft": "chatsft_checkpoints",
-                         "rl": "chatrl_checkpoints"}[source]
+    return base_dir() / SOURCES[source]
 
 
 def dataset_dir(name: str) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanochat import chat, paths, report
+from nanochat.checkpoint import manager
 from nanochat.config import UserError, changes, parse, run
 from nanochat.data import shards
 from nanochat.log import Progress, short
@@ -24,6 +25,8 @@ class Flags:
     """stop reading after this many characters"""
     doc_cap: int = 10_000
     """read this many characters of a document at most"""
+    overwrite: bool = False
+    """replace a tokenizer that checkpoints were trained with; they no longer load then"""
 
 
 @dataclass
@@ -48,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     seconds = time.monotonic() - started
     print(f"learnt {tokenizer.vocab_size - 256 - len(chat.SPECIALS):,} merges in {seconds - seen.seconds:.1f}s")
 
-    print(keep(tokenizer, folder))
+    print(keep(tokenizer, folder, flags.overwrite))
     longest = sorted(tokenizer.tokens, key=len, reverse=True)[:8]
     mean = sum(tokenizer.token_bytes) / len(tokenizer.tokens)
     print(f"  vocabulary  {tokenizer.vocab_size:,} tokens, {len(chat.SPECIALS)} of them special")
@@ -86,8 +89,11 @@ def texts(flags: Flags, seen: Seen) -> Iterator[str]:
     print(f"read {seen.documents:,} documents, {short(seen.characters)} characters of {folder}; learning merges")
 
 
-def keep(tokenizer: Tokenizer, folder: Path) -> str:
-    """Save the tokenizer unless the same one is there already; what was done, in a sentence."""
+def keep(tokenizer: Tokenizer, folder: Path, overwrite: bool) -> str:
+    """Save the tokenizer unless the same one is there already; what was done, in a sentence.
+
+    Raises UserError rather than take the tokenizer of existing checkpoints away, unless that is asked for.
+    """
     name = f"tokenizer {tokenizer.hash[:12]}"
     try:
         before = Tokenizer.load(folder).hash
@@ -95,10 +101,14 @@ def keep(tokenizer: Tokenizer, folder: Path) -> str:
         before = None
     if before == tokenizer.hash:
         return f"{name} is the one in {folder} already"
+    users = manager.trained_with(before) if before is not None else []
+    if users and not overwrite:
+        raise UserError(
+            f"{folder} holds tokenizer {before[:12] if before else ''}, which {', '.join(users)} was trained with; "
+            "set NANOCHAT_BASE_DIR to another folder for another tokenizer, or give these checkpoints up by --overwrite"
+        )
     tokenizer.save(folder)
-    if before is None:
-        return f"{name} saved in {folder}"
-    return f"{name} saved in {folder}, in place of {before[:12]}; checkpoints trained with that one no longer load"
+    return f"{name} saved in {folder}" + (f", in place of {before[:12]}" if before else "")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 from nanochat.checkpoint import legacy
 from nanochat.config import UserError
 from nanochat.gpt import GPT
-from nanochat.paths import checkpoints_dir, sha256, tokenizer_dir, write_atomically, write_text
+from nanochat.paths import SOURCES, checkpoints_dir, sha256, tokenizer_dir, write_atomically, write_text
 from nanochat.tokenizer import Tokenizer
 
 STAGE_COMMAND = {"base": "scripts.base_train", "mid": "scripts.mid_train", "sft": "scripts.chat_sft"}
@@ -123,6 +123,16 @@ def find(source: str, tag: str | None = None, step: int | None = None) -> tuple[
     if step not in there:
         raise UserError(f"{folder} has no checkpoint of step {step}; there are: {', '.join(map(str, there))}")
     return folder, tag, step
+
+
+def trained_with(tokenizer_hash: str) -> list[str]:
+    """The checkpoints of the base folder that would no longer load with another tokenizer, as "<source> <tag>"."""
+    return [
+        f"{source} {folder.name}"
+        for source in SOURCES
+        for folder in sorted(checkpoints_dir(source).glob("*"))
+        if (there := steps(folder)) and read_meta(folder, there[-1]).get("tokenizer_hash") == tokenizer_hash
+    ]
 
 
 def read_meta(folder: Path, step: int) -> dict:
