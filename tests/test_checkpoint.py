@@ -5,8 +5,6 @@ import json
 import multiprocessing
 import os
 import random
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -340,21 +338,6 @@ def test_a_kill_at_any_moment_leaves_whole_checkpoints_only(base, folder):
             values |= {float(loaded.optimizer["optimizer"]["state"]["w"]["exp_avg"].unique())}
             assert values == {loaded.meta["number"]}
     assert len(manager.steps(folder)) <= 4
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    try:
-        mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("no mount program here")
-    if mount.returncode:
-        pytest.skip(f"mounting is not permitted here: {mount.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 @pytest.mark.parametrize("room", ["for half a model", "for the model only", "for all but the meta file"])
