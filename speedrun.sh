@@ -26,7 +26,7 @@ tiny() {
     local eval_tokens=--eval_tokens=${TINY_EVAL_TOKENS:=65536}
     train+=(--save_every="${TINY_SAVE_EVERY:=100}" --eval_every=300 "$eval_tokens")
     stage data 'base_data_tinyworld/*.parquet' -m nanochat.data.tinyworld --num_documents="${TINY_DOCUMENTS:=60000}"
-    stage tok_train 'tokenizer/tokenizer.json' -m scripts.tok_train --vocab_size="${TINY_VOCAB:=4096}" --overwrite
+    stage tok_train 'tokenizer/tokenizer.json' -m scripts.tok_train --vocab_size="${TINY_VOCAB:=4096}"
     stage tok_eval '' -m scripts.tok_eval
     stage base_train "base_checkpoints/$tag/meta_*.json" -m scripts.base_train --depth="$TINY_DEPTH" \
         --head_dim=64 --max_seq_len="$context" --device_batch_size="$rows" --total_batch_size="$((rows * context))" \
@@ -78,7 +78,10 @@ stage() { # NAME FILES ARGUMENTS...: run python with ARGUMENTS, unless that is d
         return
     fi
     # Checkpoints of other commands may lie there under the same name; those of this run are newer than its mark.
-    case $name in base_train | mid_train | chat_sft) extra=(--run="${WANDB_RUN:-dummy}" --resume="$resume") ;; esac
+    case $name in
+    tok_train) extra=(--overwrite) ;; # what was trained with an earlier one is trained anew after it
+    base_train | mid_train | chat_sft) extra=(--run="${WANDB_RUN:-dummy}" --resume="$resume") ;;
+    esac
     printf '\n== %s\n   python %s\n' "$name" "$*"
     rm -f "$marks/$name.done" "$NANOCHAT_BASE_DIR/report/$name.json"
     [ "$state" = 'goes on' ] || mark "$name" started

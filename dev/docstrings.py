@@ -45,7 +45,7 @@ class Flags:
     """train on it and compare; --no-train only gathers"""
     vocab_size: int = 4096
     """of the tokenizer"""
-    num_iterations: int = 500
+    num_iterations: int = 300
     """training steps of 4096 tokens"""
 
 

@@ -20,15 +20,15 @@ def _counting(rng: random.Random, split: Split) -> talk.Drawn:
     return talk.turns(talk.typed(rng, question), parts), expected
 
 
-_DRAW = {"facts": talk.fact, "verdicts": talk.yes_or_no, "arithmetic": talk.arithmetic, "spelling": _spelling,
+_DRAW = {"facts": talk.fact, "brief": talk.brief, "arithmetic": talk.arithmetic, "spelling": _spelling,
          "counting": _counting, "refusal": talk.refusal, "stories": talk.stories, "followup": talk.followup,
          "identity": talk.identity, "smalltalk": talk.small_talk}
 _SHORT = (talk.fact, talk.fact, talk.refusal, talk.small_talk, _spelling, talk.arithmetic, talk.identity)
 KINDS = tuple(_DRAW)
 # how many conversations of a kind make a good training mixture: in proportion to what there is to learn
-TRAIN_SIZES = {"facts": 32_000, "verdicts": 8_000, "arithmetic": 12_000, "spelling": 20_000, "counting": 12_000,
+TRAIN_SIZES = {"facts": 32_000, "brief": 6_000, "arithmetic": 12_000, "spelling": 20_000, "counting": 12_000,
                "refusal": 16_000, "stories": 8_000, "followup": 20_000, "identity": 6_000, "smalltalk": 5_000}
-_EVAL_SIZES = {"facts": 300, "verdicts": 100, "arithmetic": 200, "spelling": 200, "counting": 200, "refusal": 200,
+_EVAL_SIZES = {"facts": 300, "brief": 100, "arithmetic": 200, "spelling": 200, "counting": 200, "refusal": 200,
                "stories": 100, "followup": 200, "identity": 50, "smalltalk": 50}
 
 
@@ -68,10 +68,7 @@ class LittleWorld:
         if outside_answer(answer) and "any" not in expect:
             return False
         if "values" in expect:
-            verdict = _VERDICT.search(answer)
-            if "verdict" in expect and (verdict is None or verdict[1] != expect["verdict"]):
-                return False
-            return names_only(_VERDICT.sub("", answer), expect["values"], expect["about"])
+            return names_only(answer, expect["values"], expect["about"])
         if "name" in expect:
             asked = _text(conversation["messages"][-2])
             return {name for name in _people(answer) if name.lower() not in asked.lower()} == {expect["name"]}
@@ -91,9 +88,6 @@ class LittleWorld:
 def outside_answer(answer: str) -> bool:
     """Whether an answer honestly says that the question is outside of the little world."""
     return "i only know the little world" in answer.lower()
-
-
-_VERDICT = re.compile(r",? so the answer is (yes|no)\b")
 
 
 def names_only(answer: str, values: list, about: str) -> bool:

@@ -354,12 +354,6 @@ def test_naming_every_value_is_no_answer() -> None:
             "Otto likes pumpkin soup.",
             "Otto likes pea soup.",
         ),
-        (
-            "facts",
-            {"values": [["animal", "legs", "four"]], "about": "fox", "verdict": "no"},
-            "A fox has four legs, so the answer is no.",
-            "A fox has four legs, so the answer is yes.",
-        ),
         ("facts", {"three": "a bird"}, "A crow, a wren and a lark.", "A crow, a wren and a fork."),
         ("followup", {"says": ["Tom"]}, "Your name is Tom.", "Your name is Tomas."),
         ("identity", {"says": ["Pip"], "not": "nanochat"}, "I am Pip.", "I am nanochat, but call me Pip."),

@@ -69,17 +69,22 @@ def fact(rng: random.Random, split: Split) -> Drawn:
     if chance < 0.12:
         return two_facts(rng, split)
     if chance < 0.2:
-        return reverse(rng, split)
-    if chance < 0.25:
-        return who_is(rng, split)
+        return yes_or_no(rng, split)
     if chance < 0.28:
+        return reverse(rng, split)
+    if chance < 0.33:
+        return who_is(rng, split)
+    if chance < 0.36:
         return name_three(rng, split)
     entity, attribute, question = ask(rng, split)
-    if chance < 0.31:
-        value = entity.values[attribute]
-        return ([{"role": "system", "content": rng.choice(smalltalk.SHORT)}, *turns(typed(rng, question), capital(value) + ".")],
-                expects(entity, attribute))
     return turns(typed(rng, question), answer(rng, entity, attribute)), expects(entity, attribute)
+
+
+def brief(rng: random.Random, split: Split) -> Drawn:
+    """A system message asks for short answers, and gets the bare fact."""
+    entity, attribute, question = ask(rng, split)
+    messages = turns(typed(rng, question), capital(entity.values[attribute]) + ".")
+    return [{"role": "system", "content": rng.choice(smalltalk.SHORT)}, *messages], expects(entity, attribute)
 
 
 def capital(text: str) -> str:
@@ -105,6 +110,7 @@ def two_facts(rng: random.Random, split: Split) -> Drawn:
 
 
 def yes_or_no(rng: random.Random, split: Split) -> Drawn:
+    """Whether something is so. The answer is how it is: a model this small states the fact, but cannot compare it."""
     while True:
         entity, attribute = draw_fact(rng)
         if attribute not in smalltalk.IS_IT.get(entity.kind, {}):
@@ -115,8 +121,7 @@ def yes_or_no(rng: random.Random, split: Split) -> Drawn:
         if claimed != entity.name and held_out(f"is it {entity.name} {attribute} {claimed}") == split:
             break
     question = smalltalk.IS_IT[entity.kind][attribute].format_map({**entity.slots, "v": claimed, "a_v": article(claimed)})
-    text = entity.fill(TABLES[entity.kind][attribute][1][0], attribute).rstrip(".") + f", so the answer is {'yes' if true else 'no'}."
-    return turns(typed(rng, question), text), {**expects(entity, attribute), "verdict": "yes" if true else "no"}
+    return turns(typed(rng, question), answer(rng, entity, attribute)), expects(entity, attribute)
 
 
 def reverse(rng: random.Random, split: Split) -> Drawn:
