@@ -15,6 +15,7 @@ import sys
 import sysconfig
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,21 +52,37 @@ class Flags:
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
+    with own_base_dir():
+        gather(flags)
+        if flags.train:
+            train(flags)
+        mark = gzip_bits_per_byte(shards.iterate(dataset_dir(NAME), "val"))
+        print(f"\ngzip -9  {mark:.3f} bits per byte of the held-out text")
+        if flags.train:
+            bpb = report.sections()["base_eval"]["val_bpb"]
+            print(f"model    {bpb:.3f} bits per byte of the held-out text")
+
+
+@contextmanager
+def own_base_dir() -> Iterator[None]:
+    """Meanwhile the base directory is a folder of the real one."""
+    before = os.environ.get("NANOCHAT_BASE_DIR", "")
     os.environ["NANOCHAT_BASE_DIR"] = str(base_dir() / NAME)
-    gather(flags)
-    if flags.train:
-        tok_train.main([f"--dataset={NAME}", f"--vocab_size={flags.vocab_size}"])
-        base_train.main([
-            f"--dataset={NAME}", "--depth=4", "--head_dim=64", "--max_seq_len=256", "--device_batch_size=16",
-            "--total_batch_size=4096", f"--num_iterations={flags.num_iterations}", "--warmup_steps=10",
-            "--matrix_lr=0.16", "--embedding_lr=1.7", "--unembedding_lr=0.06", "--eval_every=0", "--save_every=100",
-        ])  # fmt: skip
-        base_eval.main(["--split=val", "--prompts", *PROMPTS])
-    mark = gzip_bits_per_byte(shards.iterate(dataset_dir(NAME), "val"))
-    print(f"\ngzip -9  {mark:.3f} bits per byte of the held-out text")
-    if flags.train:
-        bpb = report.sections()["base_eval"]["val_bpb"]
-        print(f"model    {bpb:.3f} bits per byte of the held-out text")
+    try:
+        yield
+    finally:
+        os.environ["NANOCHAT_BASE_DIR"] = before
+
+
+def train(flags: Flags) -> None:
+    """Tokenizer, base model and its evaluation, as a user would type them."""
+    tok_train.main([f"--dataset={NAME}", f"--vocab_size={flags.vocab_size}"])
+    base_train.main([
+        f"--dataset={NAME}", "--depth=4", "--head_dim=64", "--max_seq_len=256", "--device_batch_size=16",
+        "--total_batch_size=4096", f"--num_iterations={flags.num_iterations}", "--warmup_steps=10",
+        "--matrix_lr=0.16", "--embedding_lr=1.7", "--unembedding_lr=0.06", "--eval_every=0", "--save_every=100",
+    ])  # fmt: skip
+    base_eval.main(["--split=val", "--prompts", *PROMPTS])
 
 
 def gather(flags: Flags) -> None:

@@ -195,8 +195,11 @@ def test_ctrl_c_stops_an_answer_and_at_the_prompt_leaves(tokenizer, base: Path) 
     save(tokenizer, rambling(tokenizer, 30_000))
     command = [sys.executable, "-u", "-m", "scripts.chat_cli", *CPU, "--max_tokens", "29000"]
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE)  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # A suite that runs in a shell's background ignores SIGINT, and its children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     assert process.stdin and process.stdout and process.stderr
 
     def read_until(text: bytes) -> None:
