@@ -138,8 +138,8 @@ def test_a_stage_that_fails_stops_the_run(tmp_path):
 def test_the_plan_counts_what_training_costs(tmp_path):
     planned = speedrun(tmp_path, "--dry_run", PRESET="full", TINY_BASE_STEPS="400", TINY_MID_STEPS="200")
     assert planned.returncode == 0, planned.stderr
-    assert "400 steps of 8.2k tokens = 3.3M tokens" in planned.stdout
-    assert "200 steps of 8.2k tokens = 1.6M tokens" in planned.stdout  # the batch size is inherited
+    assert "400 steps of 4.1k tokens = 1.6M tokens" in planned.stdout
+    assert "200 steps of 4.1k tokens = 819k tokens" in planned.stdout  # the batch size is inherited
     assert not list(tmp_path.iterdir())
 
 

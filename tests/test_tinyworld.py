@@ -370,7 +370,7 @@ def test_graders(kind: str, expect: dict, right: str, wrong: str) -> None:
 
 
 def test_all_shapes_of_conversation_are_trained(train: dict[str, list[dict]]) -> None:
-    assert any(conversation["messages"][0]["role"] == "system" for conversation in train["facts"])
+    assert any(conversation["messages"][0]["role"] == "system" for conversation in train["brief"])
     assert any(conversation["messages"][0]["role"] == "system" for conversation in train["identity"])
     assert all(len(conversation["messages"]) >= 4 for conversation in train["followup"])
     assert any(isinstance(m["content"], list) for c in train["followup"] for m in c["messages"])
