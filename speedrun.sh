@@ -39,7 +39,7 @@ tiny() {
         --init_lr_frac=0.5 --eval_metrics_every=-1 --num_iterations="${TINY_SFT_STEPS:=1200}" "${train[@]}"
     for source in base mid sft; do
         stage "chat_eval_$source" '' -m scripts.chat_eval --source="$source" --model_tag="$tag" \
-            --batch_size=64 --max_problems="${TINY_PROBLEMS:=300}"
+            --batch_size=64 --max_problems="${TINY_PROBLEMS:=1000}"
     done
 }
 

@@ -28,8 +28,8 @@ KINDS = tuple(_DRAW)
 # how many conversations of a kind make a good training mixture: in proportion to what there is to learn
 TRAIN_SIZES = {"facts": 32_000, "brief": 6_000, "arithmetic": 12_000, "spelling": 20_000, "counting": 12_000,
                "refusal": 16_000, "stories": 8_000, "followup": 20_000, "identity": 6_000, "smalltalk": 5_000}
-_EVAL_SIZES = {"facts": 300, "brief": 100, "arithmetic": 200, "spelling": 200, "counting": 200, "refusal": 200,
-               "stories": 100, "followup": 200, "identity": 50, "smalltalk": 50}
+_EVAL_SIZES = {"facts": 1000, "brief": 100, "arithmetic": 200, "spelling": 200, "counting": 200, "refusal": 200,
+               "stories": 100, "followup": 1000, "identity": 50, "smalltalk": 50}
 
 
 class LittleWorld:
