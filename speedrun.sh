@@ -36,7 +36,7 @@ tiny() {
     stage mid_train "mid_checkpoints/$tag/meta_*.json" -m scripts.mid_train --model_tag="$tag" \
         --text_share=0.2 --warmdown_ratio=0.3 --final_lr_frac=0.5 --num_iterations="${TINY_MID_STEPS:=600}" "${train[@]}"
     stage chat_sft "chatsft_checkpoints/$tag/meta_*.json" -m scripts.chat_sft --model_tag="$tag" \
-        --init_lr_frac=0.5 --eval_metrics_every=-1 --num_iterations="${TINY_SFT_STEPS:=1200}" "${train[@]}"
+        --init_lr_frac=0.5 --eval_metrics_every=-1 --num_iterations="${TINY_SFT_STEPS:=1400}" "${train[@]}"
     for source in base mid sft; do
         stage "chat_eval_$source" '' -m scripts.chat_eval --source="$source" --model_tag="$tag" \
             --batch_size=64 --max_problems="${TINY_PROBLEMS:=1000}"

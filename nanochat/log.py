@@ -1,10 +1,12 @@
 """What a run tells while it goes: metrics for machines (JSONL, wandb) and progress for people."""
 
+import contextlib
 import json
 import math
 import os
 import sys
 import time
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 
@@ -29,6 +31,7 @@ class MetricsLog:
         self.config = config
         self.is_main = is_main
         self._started = False
+        self._is_new = False  # whether there was no file before this run's first line
         self._wandb = _start_wandb(folder, run, config) if is_main and run != "dummy" else None
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
@@ -36,6 +39,7 @@ class MetricsLog:
         if not self.is_main:
             return
         if not self._started:
+            self._is_new = not self.path.exists()
             paths.write_text(self.path.with_name("config.json"), strict_json(self.config, indent=2) + "\n")
             self._keep(math.inf)
             self._started = True
@@ -43,6 +47,7 @@ class MetricsLog:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(strict_json({"step": step, "time": round(time.time(), 3), **metrics}) + "\n")
         except OSError as error:
+            self.take_back(step - 1)
             if said := paths.refusal(error, self.path):
                 raise said from error
             raise
@@ -54,6 +59,18 @@ class MetricsLog:
         if self.is_main:
             self._keep(step)
 
+    def take_back(self, step: int) -> None:
+        """Forget what was logged after `step`, and leave nothing behind where that is all that this run has written."""
+        if not self.is_main:
+            return
+        self._keep(step)
+        if self._is_new and self.path.exists() and self.path.stat().st_size == 0:
+            self.path.unlink()
+            self.path.with_name("config.json").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder that holds something stays
+                self.path.parent.rmdir()
+                self.path.parent.parent.rmdir()
+
     def close(self) -> None:
         """End the wandb run, if there is one."""
         if self._wandb is not None:
@@ -61,14 +78,16 @@ class MetricsLog:
             self._wandb = None
 
     def _keep(self, last: float) -> None:
-        """Rewrite the file with the lines up to step `last`; a line that a kill cut short goes too."""
+        """Cut the file after its last line of a step up to `last`; a line that a kill cut short goes too.
+
+        Cutting in place needs no room, which a full disk does not have, and a kill finds it done or not done.
+        """
         if not self.path.exists():
             return
-        before = self.path.read_bytes()
-        steps = [(line, _step_of(line)) for line in before.splitlines(keepends=True)]
-        kept = b"".join(line for line, step in steps if step is not None and step <= last)
-        if kept != before:
-            paths.write_atomically(self.path, lambda file: file.write(kept))
+        with open(self.path, "r+b") as file:
+            lines = file.read().splitlines(keepends=True)
+            kept = takewhile(lambda line: (step := _step_of(line)) is not None and step <= last, lines)
+            file.truncate(sum(map(len, kept)))
 
 
 class Progress:

@@ -26,8 +26,8 @@ _DRAW = {"facts": talk.fact, "brief": talk.brief, "arithmetic": talk.arithmetic,
 _SHORT = (talk.fact, talk.fact, talk.refusal, talk.small_talk, _spelling, talk.arithmetic, talk.identity)
 KINDS = tuple(_DRAW)
 # how many conversations of a kind make a good training mixture: in proportion to what there is to learn
-TRAIN_SIZES = {"facts": 32_000, "brief": 6_000, "arithmetic": 12_000, "spelling": 20_000, "counting": 12_000,
-               "refusal": 16_000, "stories": 8_000, "followup": 20_000, "identity": 6_000, "smalltalk": 5_000}
+TRAIN_SIZES = {"facts": 32_000, "brief": 8_000, "arithmetic": 12_000, "spelling": 20_000, "counting": 12_000,
+               "refusal": 16_000, "stories": 8_000, "followup": 26_000, "identity": 7_000, "smalltalk": 6_000}
 _EVAL_SIZES = {"facts": 1000, "brief": 100, "arithmetic": 200, "spelling": 200, "counting": 200, "refusal": 200,
                "stories": 100, "followup": 1000, "identity": 50, "smalltalk": 50}
 

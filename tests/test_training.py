@@ -483,6 +483,22 @@ def test_a_run_that_started_from_another_checkpoint(world, base, capsys):
     assert "base d1 step 6" in said and "base d1 step 4" in said and "--resume never" in said
 
 
+@pytest.mark.parametrize("saves", [0, 1])
+def test_a_full_disk_leaves_no_trace_of_what_was_not_saved(saves, worlds, small_disk, monkeypatch, capsys):
+    shutil.copytree(worlds["base"], base := small_disk / "base")
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(base))
+    if saves:
+        train("base", flags("base", base, "--num_iterations=2"))
+    before = [(path, size) for path, size, _ in listing(base)]
+    free = shutil.disk_usage(small_disk).free
+    (small_disk / "filler").write_bytes(bytes(free - 8 * 4096))  # room for the metrics, not for a checkpoint
+    with pytest.raises(SystemExit) as stop:
+        config.run(lambda: train("base", flags("base", base)))
+    assert stop.value.code == 2
+    assert "the disk is full" in capsys.readouterr().err
+    assert [(path, size) for path, size, _ in listing(base)] == before
+
+
 def test_a_run_that_blows_up_leaves_the_good_checkpoints(world, base):
     """The step that makes the weights overflow has a finite loss itself; the checkpoints before it must survive."""
     folder = world("base")

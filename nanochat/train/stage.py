@@ -226,7 +226,10 @@ def run_stage(
     # What an abandoned run left goes with this one's first save, so that it is never taken for this one's last.
     stale = [step for step in manager.steps(folder) if begun.optimizer is None or step > state.step]
 
+    saved_at = -1 if begun.optimizer is None else state.step
+
     def save(state: TrainState) -> None:
+        nonlocal saved_at
         whole = optimizer.state_dict()  # collective
         if rt.is_main and not flags.dry_run:
             meta = {
@@ -235,7 +238,12 @@ def run_stage(
                 "dataloader_state_dict": state.cursor,
                 "loop_state": state.state_dict(),
             }
-            manager.save(folder, state.step, model, {"optimizer": whole, "rng": torch.get_rng_state()}, meta)
+            try:
+                manager.save(folder, state.step, model, {"optimizer": whole, "rng": torch.get_rng_state()}, meta)
+            except UserError:  # the disk is full, and these lines are of steps that are lost
+                log.take_back(saved_at)
+                raise
+            saved_at = state.step
             if stale:
                 manager.delete(folder, [step for step in stale if step != state.step])
                 stale.clear()
