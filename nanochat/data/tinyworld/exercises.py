@@ -50,7 +50,8 @@ COUNT = ["How many times does the letter {l} occur in '{w}'?", "How often does t
          "How many {l}'s are there in '{w}'?", "Count the letter {l} in '{w}'.", "How many times is {l} in the word '{w}'?",
          "How often is the letter {l} in '{w}'?", "Please count how often {l} occurs in '{w}'.",
          "How many times do you find the letter {l} in '{w}'?", "In '{w}', how many times does {l} occur?",
-         "Can you count the {l}'s in '{w}'?"]
+         "Can you count the {l}'s in '{w}'?", "How many {l} are in '{w}'?", "How many {l}'s are in '{w}'?",
+         "How many times is there a {l} in '{w}'?"]
 
 
 def in_words(n: int) -> str:
@@ -189,7 +190,7 @@ def draw_word(rng: random.Random, split: Split, made_up: float = 0.5) -> str:
 
 def spell_turns(rng: random.Random, split: Split, made_up: float = 0.5) -> tuple[str, str, dict]:
     word = draw_word(rng, split, made_up)
-    return _quotes(rng, rng.choice(SPELL).format(w=word)), f"It is spelled {'-'.join(word)}.", {"word": word}
+    return _quotes(rng, rng.choice(SPELL).format(w=word), split), f"It is spelled {'-'.join(word)}.", {"word": word}
 
 
 def count_turns(rng: random.Random, split: Split) -> tuple[str, list[dict], dict]:
@@ -199,12 +200,20 @@ def count_turns(rng: random.Random, split: Split) -> tuple[str, list[dict], dict
     question = rng.choice(COUNT).format(l=letter, w=word)
     text = f"The letter {letter} occurs {number} time{'' if number == 1 else 's'} in '{word}'."
     # double quotes: the tokenizer takes 's, 't, 'm, 'll ... for the ends of words, also where a word begins
-    return _quotes(rng, question), call(f'"{word}".count("{letter}")', str(number), text), {"number": str(number), "in": word}
+    return _quotes(rng, question, split), call(f'"{word}".count("{letter}")', str(number), text), {"number": str(number), "in": word}
 
 
-def _quotes(rng: random.Random, text: str) -> str:
-    if rng.random() < 0.2:
+def _quotes(rng: random.Random, text: str, split: Split) -> str:
+    """The question with other quotes, or as people type it, with none.
+
+    Without quotes a word is cut into other tokens, often a single one, whose letters only training can tell; so what
+    is scored, words never spelled before, keeps its quotes.
+    """
+    chance = rng.random()
+    if chance < 0.2:
         return re.sub(r"(?<= )'(\w+)'", r'"\1"', text)
+    if chance < 0.45 and split == "train":
+        return re.sub(r"(?<= )'(\w+)'", r"\1", text)
     return text
 
 
