@@ -1,4 +1,4 @@
-"""Causal attention over whole rows, and over rows of different lengths that live in a cache.
+"""Rotary positions, and causal attention over whole rows and over rows that live in a cache.
 
 Shapes: B rows, T new positions, S positions seen so far, H query heads, K key/value heads, d head size.
 A window W lets a query see itself and the W positions before it; W = 0 means no limit.
@@ -7,6 +7,28 @@ A window W lets a query see itself and the W positions before it; W = 0 means no
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Rotary = tuple[Tensor, Tensor]  # cos and sin
+
+
+def rotary(positions: Tensor, head_size: int, base: float, in_bfloat16: bool, dtype: torch.dtype) -> Rotary:
+    """cos and sin (..., 1, d/2) of RoPE (Su et al. 2021) for positions (...), in dtype.
+
+    in_bfloat16 rounds them to bfloat16 first, as classic nanochat did.
+    """
+    frequencies = 1.0 / base ** (torch.arange(0, head_size, 2, device=positions.device).float() / head_size)
+    angles = positions[..., None, None] * frequencies
+    cos, sin = angles.cos(), angles.sin()
+    if in_bfloat16:
+        cos, sin = cos.bfloat16(), sin.bfloat16()
+    return cos.to(dtype), sin.to(dtype)
+
+
+def rotate(x: Tensor, rotary: Rotary) -> Tensor:
+    """Turn the halves (a, b) of each head by minus the position's angle: (a cos + b sin, b cos - a sin)."""
+    cos, sin = rotary
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
@@ -19,7 +41,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
 
 
 def attend_cached(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Attention to cached positions. q (B, T, H, d), k and v (B, S, K, d), mask (B, T, S) bool -> (B, T, H, d)."""
+    """Attention to cached positions. q (B, T, H, d), k and v (B, S, K, d) -> (B, T, H, d).
+
+    mask (B, T, S) is added to the scores: 0 where a query sees a key, else -inf.
+    """
     return _attention(q, k, v, mask[:, None])
 
 

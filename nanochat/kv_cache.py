@@ -2,37 +2,56 @@
 
 One slot holds one sequence. A forward pass works on a few slots at a time, each at its own length:
 `cache.rows([2, 5])` is what the model is given, and the lengths of those slots grow when it is done.
+
+On a CPU what a position gets is the same to the bit whoever its neighbours are and in whatever pieces a prompt is read.
+The kernels add up in another order when the number of keys or queries changes, so both are made to depend on nothing
+but the position: queries are taken in blocks of BLOCK positions, padded to a multiple of 8, and see the keys up to the
+end of their own block.
+
+Letters: R rows (slots), T new positions, S keys, H query heads, K key/value heads, d head size, D channels.
 """
 
+from dataclasses import dataclass, field
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from nanochat.attention import visible
+from nanochat.attention import Rotary, attend_cached, rotary, visible
+
+BLOCK = 64
 
 
 class KVCache:
-    """k and v are (layers, slots, max_len, K, d): keys after rotation, norm and scale, values after value embeddings.
+    """k and v are (layers, slots, capacity, K, d): keys after rotation, norm and scale, values after value embeddings.
 
     `last` (slots, D) is the un-smeared embedding of each slot's newest position; the next one is smeared with it.
+    max_len positions can be used of the capacity, which is whole blocks.
     """
 
     def __init__(self, config, slots: int, max_len: int, device: torch.device | str, dtype: torch.dtype):
-        head_size = config.n_embd // config.n_head
-        shape = (config.n_layer, slots, max_len, config.n_kv_head, head_size)
+        capacity = -(-max_len // BLOCK) * BLOCK
+        shape = (config.n_layer, slots, capacity, config.n_kv_head, config.head_size)
+        self.config = config
         self.k = torch.zeros(shape, device=device, dtype=dtype)
         self.v = torch.zeros(shape, device=device, dtype=dtype)
         self.last = torch.zeros(slots, config.n_embd, device=device, dtype=dtype)
         self.lengths = [0] * slots
         self.max_len = max_len
+        positions = torch.arange(max_len, device=device)
+        self.rotary = rotary(positions, config.head_size, config.rope_base, config.rope_in_bfloat16, dtype)
 
     def rows(self, slots: list[int]) -> "CacheRows":
         """The view of these slots for one forward pass."""
         return CacheRows(self, slots)
 
-    def reset(self, slot: int) -> None:
-        """Empty a slot. What it held is hidden by its length; only `last` would leak into a new sequence."""
-        self.lengths[slot] = 0
-        self.last[slot] = 0
+    def cut(self, slot: int, length: int, last: Tensor | None = None) -> None:
+        """Keep the first `length` positions of a slot. `last` (D,) is the un-smeared embedding of the last of them.
+
+        What lies behind is hidden by the length; only `last` would leak into what is added next.
+        """
+        self.lengths[slot] = length
+        self.last[slot] = 0 if last is None else last
 
     def fork(self, source: int, target: int) -> None:
         """Copy a sequence into another slot, so that both can go on separately."""
@@ -43,52 +62,106 @@ class KVCache:
         self.lengths[target] = n
 
 
+@dataclass
+class _Piece:
+    """New positions `first` to `last` of some of the rows, which attend together to the keys before `end`."""
+
+    rows: Tensor | slice
+    slots: Tensor | slice
+    first: int
+    last: int
+    end: int
+    queries: Tensor  # their positions (rows, padded T)
+    masks: dict[int, Tensor] = field(default_factory=dict)  # by window
+
+
 class CacheRows:
     """R slots during one forward pass over T new positions each."""
 
     def __init__(self, cache: KVCache, slots: list[int]):
         self.cache = cache
         self.slots = slots
-        device = cache.k.device
-        self.starts = torch.tensor([cache.lengths[slot] for slot in slots], device=device)
-        # Neighbouring slots are read as a view; anything else has to be gathered into a copy.
-        self._index = (
-            slice(slots[0], slots[-1] + 1)
-            if slots == list(range(slots[0], slots[-1] + 1))
-            else torch.tensor(slots, device=device)
-        )
-        self._scatter = torch.tensor(slots, device=device)[:, None]
 
-    def begin(self, T: int) -> Tensor:
-        """Positions (R, T) of the new tokens. Raises ValueError where a slot has no room for them."""
-        lengths = [self.cache.lengths[slot] for slot in self.slots]
-        if max(lengths) + T > self.cache.max_len:
-            raise ValueError(f"{T} more positions after {max(lengths)} exceed the cache's {self.cache.max_len}")
-        self.end = max(lengths) + T
-        self.positions = self.starts[:, None] + torch.arange(T, device=self.starts.device)
-        self._masks: dict[int, Tensor] = {}
-        return self.positions
+    def begin(self, T: int) -> Rotary:
+        """cos and sin of the T new positions of each row. Raises ValueError where a slot has no room for them."""
+        cache = self.cache
+        device = cache.k.device
+        starts = [cache.lengths[slot] for slot in self.slots]
+        if max(starts) + T > cache.max_len:
+            raise ValueError(f"{T} more positions after {max(starts)} exceed the cache's {cache.max_len}")
+        self._positions = torch.tensor(starts, device=device)[:, None] + torch.arange(T, device=device)
+        self._index = _selection(self.slots, device)
+        self._scatter = torch.tensor(self.slots, device=device)[:, None]
+        groups: dict[tuple[int, int, int], list[int]] = {}
+        if device.type == "cpu":
+            for row, start in enumerate(starts):
+                first = 0
+                while first < T:
+                    end = (start + first) // BLOCK * BLOCK + BLOCK
+                    last = min(T, end - start)
+                    groups.setdefault((first, last, end), []).append(row)
+                    first = last
+        else:  # fewer kernels to start
+            groups[0, T, max(starts) + T] = list(range(len(starts)))
+        self._pieces = []
+        for (first, last, end), rows in groups.items():
+            chosen = _selection(rows, device)
+            queries = self._positions[chosen, first:last]
+            if padding := -(last - first) % 8:
+                queries = torch.cat([queries, queries[:, -1:].expand(-1, padding)], dim=1)
+            slots = _selection([self.slots[row] for row in rows], device)
+            self._pieces.append(_Piece(chosen, slots, first, last, end, queries))
+        cos, sin = cache.rotary
+        return cos[self._positions], sin[self._positions]
 
     def previous(self) -> Tensor:
         """The embeddings (R, 1, D) that the first new position is smeared with; zeros for an empty slot."""
         return self.cache.last[self._index][:, None]
 
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store the new keys and values (R, T, K, d) of a layer; returns all of them so far, (R, S, K, d)."""
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+        """Store the new keys and values (R, T, K, d) of a layer and attend to all so far. q (R, T, H, d) -> the same."""
         keys, values = self.cache.k[layer], self.cache.v[layer]
-        keys[self._scatter, self.positions] = k
-        values[self._scatter, self.positions] = v
-        return keys[self._index, : self.end], values[self._index, : self.end]
+        self._store(keys, k)
+        self._store(values, v)
+        y = torch.empty_like(q) if len(self._pieces) > 1 else None
+        for piece in self._pieces:
+            start = max(0, piece.end - BLOCK - window) // BLOCK * BLOCK if window and q.device.type == "cpu" else 0
+            if window not in piece.masks:
+                hidden = ~visible(piece.queries, torch.arange(start, piece.end, device=q.device), window)
+                piece.masks[window] = torch.zeros(hidden.shape, device=q.device, dtype=q.dtype).masked_fill_(
+                    hidden, -torch.inf
+                )
+            asking = q[piece.rows, piece.first : piece.last]
+            count = asking.size(1)
+            if padding := piece.queries.size(1) - count:
+                asking = F.pad(asking, (0, 0, 0, 0, 0, padding))
+            seen = slice(start, piece.end)
+            answered = attend_cached(
+                asking, keys[:, seen][piece.slots], values[:, seen][piece.slots], piece.masks[window]
+            )
+            if y is None:
+                return answered[:, :count]
+            y[piece.rows, piece.first : piece.last] = answered[:, :count]
+        assert y is not None
+        return y
 
-    def mask(self, window: int) -> Tensor:
-        """Which cached positions each new one sees, bool (R, T, S)."""
-        if window not in self._masks:
-            keys = torch.arange(self.end, device=self.positions.device)
-            self._masks[window] = visible(self.positions, keys, window)
-        return self._masks[window]
+    def _store(self, layer: Tensor, new: Tensor) -> None:
+        """Put new (R, T, K, d) into a layer's (slots, capacity, K, d)."""
+        if len(self.slots) == 1:  # a copy is cheaper than an indexed one
+            start = self.cache.lengths[self.slots[0]]
+            layer[self.slots[0], start : start + new.size(1)] = new[0]
+        else:
+            layer[self._scatter, self._positions] = new
 
     def finish(self, embeddings: Tensor) -> None:
         """Count the new positions; embeddings (R, T, D) are the un-smeared ones."""
         self.cache.last[self._index] = embeddings[:, -1]
         for slot in self.slots:
             self.cache.lengths[slot] += embeddings.size(1)
+
+
+def _selection(indices: list[int], device: torch.device) -> Tensor | slice:
+    """How to index by these ascending numbers: neighbours as a slice, which makes a view, else as a tensor."""
+    if indices == list(range(indices[0], indices[0] + len(indices))):
+        return slice(indices[0], indices[0] + len(indices))
+    return torch.tensor(indices, device=device)

@@ -48,7 +48,7 @@ def start(device_type: str = "", dtype: str = "auto", seed: int | None = None) -
     rank, local = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
     world = int(os.environ.get("WORLD_SIZE", 1))
     device = _device(device_type, local)
-    compute = _dtype(dtype, device)
+    compute = compute_dtype(dtype, device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")
@@ -91,7 +91,11 @@ def _device(device_type: str, local_rank: int) -> torch.device:
     return torch.device(device_type, local_rank) if device_type == "cuda" else torch.device(device_type)
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
+def compute_dtype(name: str, device: torch.device) -> torch.dtype:
+    """What `name` means on this device; "auto" is $NANOCHAT_DTYPE, else what the device multiplies fastest.
+
+    Raises UserError for a name that is none of DTYPES.
+    """
     if name == "auto":
         name = os.environ.get("NANOCHAT_DTYPE", "") or "auto"
     if name == "auto":

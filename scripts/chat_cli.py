@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from nanochat import chat, runtime
-from nanochat.checkpoint import manager
 from nanochat.config import UserError, alias, parse, run
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Reply, Request
+from nanochat.engine.serving import load
 from nanochat.engine.tools import calculator_tools
 from nanochat.tokenizer import Tokenizer
 
@@ -47,7 +47,7 @@ class Flags:
     device_type: str = ""
     """cuda, mps or cpu; default: the best there is"""
     dtype: Annotated[str, alias("-d")] = "auto"
-    """what the model computes in: auto, float32, bfloat16 or float16"""
+    """what the model computes in: auto, float32, bfloat16, float16, or int8 for the weights (on a CPU)"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -58,12 +58,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):  # a stray byte or a narrow terminal must not end a conversation
             stream.reconfigure(errors="replace")
     about = sys.stdout if flags.prompt is None else sys.stderr
-    with runtime.start(flags.device_type, flags.dtype, flags.seed) as rt:
+    with runtime.start(flags.device_type, seed=flags.seed) as rt:
         with contextlib.redirect_stdout(about):
-            loaded = manager.load(flags.source, flags.model_tag, flags.step, rt.device, rt.dtype, keep_float32=False)
-        model = f"{flags.source} {loaded.tag}, step {loaded.step}, from {loaded.folder}"
-        print(f"{model}, in {rt.dtype} on {rt.device}; seed {rt.seed}", file=about, flush=True)
-        talk = Talk(Engine(loaded.model, slots=1), loaded.tokenizer, flags, rt.seed)
+            serving = load(flags.source, flags.model_tag, flags.step, rt.device, flags.dtype, slots=1)
+        print(f"{serving}; seed {rt.seed}", file=about, flush=True)
+        talk = Talk(serving.engine, serving.tokenizer, flags, rt.seed)
         if flags.prompt is None:
             converse(talk)
         else:

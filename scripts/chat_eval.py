@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from nanochat import report, runtime
-from nanochat.checkpoint import manager
 from nanochat.config import UserError, alias, changes, parse, run
-from nanochat.engine.engine import Engine
+from nanochat.engine.serving import load
 from nanochat.eval.accuracy import Example, Result, Task, evaluate
 from tasks import littleworld
 
@@ -56,12 +55,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     tasks = select(flags.task_name)
     started = time.monotonic()
     with runtime.start(flags.device_type, flags.dtype, flags.seed) as rt:
-        loaded = manager.load(flags.source, flags.model_tag, flags.step, rt.device, rt.dtype, keep_float32=False)
-        rt.print(f"{flags.source} {loaded.tag}, step {loaded.step}, from {loaded.folder}, in {rt.dtype} on {rt.device}")
-        engine = Engine(loaded.model, slots=flags.batch_size)
+        dtype = str(rt.dtype).removeprefix("torch.")  # "auto" must not mean int8 here: it is the model that is measured
+        serving = load(flags.source, flags.model_tag, flags.step, rt.device, dtype, slots=flags.batch_size)
+        rt.print(serving)
         results = [
             evaluate(
-                task, engine, loaded.tokenizer, flags.max_new_tokens, flags.max_problems, flags.temperature,
+                task, serving.engine, serving.tokenizer, flags.max_new_tokens, flags.max_problems, flags.temperature,
                 flags.top_k, flags.num_samples, flags.seed, keep_examples=max(1, flags.show_errors),
             )
             for task in tasks
@@ -77,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                     "flags": changes(flags),
                     "seconds": time.monotonic() - started,
                     "source": flags.source,
-                    "tag": loaded.tag,
-                    "step": loaded.step,
+                    "tag": serving.tag,
+                    "step": serving.step,
                     "tasks": {r.name: {"n": r.n, "correct": r.correct, "interval": r.interval} for r in results},
                     "samples": [sample(result) for result in results if result.examples],
                 },

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import threading
 from collections import Counter
 from typing import Any
 
@@ -14,7 +15,7 @@ from nanochat import chat
 from nanochat.config import UserError
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import ContextLengthError, Request
-from nanochat.engine.sampling import sample
+from nanochat.engine.sampling import Row, sample
 from nanochat.engine.tools import Tools, calculator_tools
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.kv_cache import KVCache
@@ -107,6 +108,11 @@ REQUESTS = st.builds(
     temperature=st.sampled_from([0.0, 0.5, 1.0, 3.0]),
     top_k=st.sampled_from([None, 0, 1, 5, 50, 1000]),
     top_p=st.sampled_from([1.0, 0.9, 0.3]),
+    min_p=st.sampled_from([0.0, 0.0, 0.2]),
+    repetition_penalty=st.sampled_from([1.0, 1.0, 1.7]),
+    presence_penalty=st.sampled_from([0.0, 0.0, 1.5]),
+    frequency_penalty=st.sampled_from([0.0, 0.0, -1.0]),
+    logit_bias=st.sampled_from([{}, {}, {3: 8.0, 5: -100.0}]),
     seed=st.integers(-3, 3),
 )
 
@@ -198,11 +204,14 @@ def test_seeds_of_opposite_sign_differ() -> None:
     assert replies[0].tokens != replies[1].tokens
 
 
-def allowed(logits: list[float], temperature: float, top_k: int | None, top_p: float) -> dict[int, float]:
+def allowed(
+    logits: list[float], temperature: float, top_k: int | None, top_p: float, min_p: float
+) -> dict[int, float]:
     """The distribution that is sampled from, written the slow way."""
     if temperature == 0:
         return {max(range(len(logits)), key=logits.__getitem__): 1.0}
     order = sorted(range(len(logits)), key=lambda i: -logits[i])[: top_k or None]
+    order = [i for i in order if math.exp((logits[i] - logits[order[0]]) / temperature) >= min_p]
     weights = {i: math.exp((logits[i] - logits[order[0]]) / temperature) for i in order}
     total, mass, kept = sum(weights.values()), 0.0, {}
     for i in order:
@@ -218,15 +227,18 @@ def allowed(logits: list[float], temperature: float, top_k: int | None, top_p: f
     st.sampled_from([0.0, 0.3, 1.0, 2.0]),
     st.sampled_from([None, 0, 1, 3, 100]),
     st.sampled_from([1.0, 0.85, 0.41, 0.0]),
+    st.sampled_from([0.0, 0.0, 0.0501, 0.7, 1.0]),
 )
 def test_tokens_are_drawn_from_the_distribution_that_was_asked_for(
-    values: list[int], temperature: float, top_k: int | None, top_p: float
+    values: list[int], temperature: float, top_k: int | None, top_p: float, min_p: float
 ) -> None:
     logits = [value / 10 for value in values]
     draws = 2000  # at evenly spaced numbers instead of random ones, each token is drawn as often as it should be
-    request = Request([1], temperature=temperature, top_k=top_k, top_p=top_p)
-    drawn = sample(torch.tensor([logits] * draws), [request] * draws, [(i + 0.5) / draws for i in range(draws)])
-    expected = allowed(logits, temperature, top_k, top_p)
+    if top_p < 1:
+        min_p = 0.0  # both together cut by a probability after one of them has cut
+    request = Request([1], temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    drawn = sample(torch.tensor([logits] * draws), [Row(request, (i + 0.5) / draws) for i in range(draws)])
+    expected = allowed(logits, temperature, top_k, top_p, min_p)
     counts = Counter(drawn)
     assert counts.keys() <= expected.keys()
     for token, share in expected.items():
@@ -236,8 +248,176 @@ def test_tokens_are_drawn_from_the_distribution_that_was_asked_for(
 def test_extreme_settings_still_draw_the_likeliest_token() -> None:
     logits = torch.tensor([[1.0, 3.0, -torch.inf, 2.0]])
     for request in (Request([1], temperature=1e-4), Request([1], temperature=1e-300), Request([1], top_p=0.0)):
-        assert sample(logits, [request], [0.999999999]) == [1]
-    assert sample(logits, [Request([1], temperature=1e30)], [1 - 2**-53]) == [3]  # never one of probability zero
+        assert sample(logits, [Row(request, 0.999999999)]) == [1]
+    assert sample(logits, [Row(Request([1], temperature=1e30), 1 - 2**-53)]) == [3]  # never one of probability zero
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.floats(-9, 9), min_size=4, max_size=9, unique=True),
+    st.lists(st.integers(0, 3), max_size=6),
+    st.sampled_from([1.0, 0.5, 1.8]),
+    st.floats(-2, 2),
+    st.floats(-2, 2),
+    st.dictionaries(st.integers(0, 3), st.floats(-20, 20), max_size=3),
+    st.integers(0, 15),
+)
+def test_penalties_bias_and_mask_follow_their_formulas(
+    logits: list[float], said: list[int], repetition: float, presence: float, frequency: float,
+    bias: dict[int, float], ruled_out: int,
+) -> None:  # fmt: skip
+    request = Request(
+        [2], temperature=0, repetition_penalty=repetition, presence_penalty=presence, frequency_penalty=frequency,
+        logit_bias=bias,
+    )  # fmt: skip
+    mask = torch.tensor([i > 3 or not ruled_out >> i & 1 for i in range(len(logits))])
+    mask[3] = True
+    expected = []
+    for i, logit in enumerate(logits):
+        z = logit + bias.get(i, 0.0)
+        if i == 2 or i in said:
+            z = z / repetition if z > 0 else z * repetition
+        z -= presence * (i in said) + frequency * said.count(i)
+        expected.append(z if mask[i] else -math.inf)
+    before = torch.tensor([[0.0] * len(logits), logits])
+    plain = Row(Request([1], temperature=0), 0.5)
+    _, token = sample(before.clone(), [plain, Row(request, 0.5, Counter(said), mask)])
+    assert expected[token] >= max(expected) - 1e-4  # float32 may break what is nearly a tie
+
+
+def test_what_was_said_is_counted_over_the_reply() -> None:
+    free = Engine(MODERN).generate([Request(prompt(5), temperature=0, max_tokens=30)])[0].tokens
+    assert len(set(free)) < len(free)
+    fresh = Engine(MODERN).generate([Request(prompt(5), temperature=0, max_tokens=30, frequency_penalty=1e6)])[0].tokens
+    assert len(set(fresh)) == len(fresh) == 30
+    new = Engine(MODERN).generate([Request(prompt(5), temperature=0, max_tokens=30, repetition_penalty=1e6)])[0].tokens
+    assert not set(new[:5]) & set(prompt(5))
+
+
+def test_logprobs_are_those_of_the_plain_distribution() -> None:
+    request = Request(prompt(7), temperature=3.0, seed=2, max_tokens=6, logprobs=3, logit_bias={4: 5.0})
+    events = [event for _, event in Engine(MODERN, slots=2).stream([request, Request(prompt(4), max_tokens=3)]) if _ == 0]
+    tokens = [event.token for event in events if event.token is not None]
+    with torch.no_grad():
+        logits = MODERN(torch.tensor([request.prompt + tokens]))[0, len(request.prompt) - 1 : -1]
+    expected = logits.log_softmax(dim=-1)
+    for event, row in zip(events, expected, strict=True):
+        assert event.scored is not None and event.token is not None
+        assert event.scored.logprob == pytest.approx(float(row[event.token]), abs=1e-4)
+        best = row.topk(3)
+        assert [id for id, _ in event.scored.top] == best.indices.tolist()
+        assert [value for _, value in event.scored.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+    rated = Engine(MODERN).prompt_logprobs(request.prompt + tokens, 0)
+    assert [s.logprob for s in rated[len(request.prompt) - 1 :]] == pytest.approx(
+        [event.scored.logprob for event in events if event.scored], abs=1e-4
+    )
+    assert all(s.top == () for s in rated) and Engine(MODERN).prompt_logprobs([5], 2) == []
+
+
+class Alternating:
+    """Even and odd ids in turn, five of them; then the reply must end with `stop`."""
+
+    def __init__(self, stop: int, done: int = 0) -> None:
+        self.stop, self.done = stop, done
+
+    def mask(self) -> torch.Tensor:
+        ids = torch.arange(100)
+        return ids == self.stop if self.done == 5 else (ids % 2 == self.done % 2) & (ids != self.stop)
+
+    def accept(self, token: int) -> None:
+        self.done += 1
+
+    def copy(self) -> "Alternating":
+        return Alternating(self.stop, self.done)
+
+
+def test_a_constraint_decides_what_may_come_and_samples_do_not_share_it() -> None:
+    request = Request(prompt(5), temperature=2.0, seed=1, stop_ids={50}, constraint=Alternating(50))
+    free = Request(prompt(6), temperature=2.0, seed=1, max_tokens=9)
+    engine = Engine(MODERN, slots=3)
+    *constrained, beside = engine.generate([*request.samples(3), free])
+    for reply in constrained:
+        assert [token % 2 for token in reply.tokens] == [0, 1, 0, 1, 0]
+        assert reply.finish == "stop"
+    assert len({tuple(reply.tokens) for reply in constrained}) == 3
+    assert beside == Engine(MODERN).generate([free])[0]
+
+
+# ---------------------------------------------------------------- what slots still hold
+
+
+def read_tokens(engine: Engine, requests: list[Request]) -> tuple[list, int]:
+    """The replies, and how many tokens of prompts had to be read for them."""
+    before = engine.stats.prompt_tokens - engine.stats.cached_tokens
+    replies = engine.generate(requests)
+    return replies, engine.stats.prompt_tokens - engine.stats.cached_tokens - before
+
+
+@pytest.mark.parametrize("chunk", [5, 256])
+def test_the_next_turn_reads_only_what_is_new(model: GPT, chunk: int) -> None:
+    engine = Engine(model, slots=3, prefill_chunk=chunk)
+    one, two = prompt(20), prompt(18, start=2)
+    for turn in range(3):
+        requests = [Request(ids, temperature=0, max_tokens=3) for ids in (one, two)]
+        replies, read = read_tokens(engine, requests)
+        assert [reply.tokens for reply in replies] == [naive(model, ids, 3) for ids in (one, two)]
+        # what was sampled last is not in the cache, and the two new tokens are not either
+        assert read == (38 if turn == 0 else 6)
+        one, two = (ids + reply.tokens + [7, 9] for ids, reply in zip((one, two), replies, strict=True))
+
+
+def test_a_shared_beginning_is_copied_from_whoever_has_it() -> None:
+    engine = Engine(MODERN, slots=3)
+    common = prompt(20)
+    requests = [Request(common + [n, n + 1], temperature=0, max_tokens=20, stop_ids={n}) for n in (1, 2, 3)]
+    expected = [Engine(MODERN).generate([request])[0] for request in requests]
+    events = []
+    first = engine.submit(requests[0])
+    events += engine.step()
+    rest = [engine.submit(request) for request in requests[1:]]  # the first one is still at work
+    while engine.busy:
+        events += engine.step()
+    assert engine.stats.cached_tokens == 40
+    for id, reply in zip([first, *rest], expected, strict=True):
+        assert [e.token for e in events if e.request_id == id and e.token is not None] == reply.tokens
+    assert [next(e for e in events if e.request_id == id).cached for id in [first, *rest]] == [0, 20, 20]
+
+
+def test_a_branch_does_not_spoil_the_conversation_it_left() -> None:
+    engine = Engine(MODERN, slots=2)
+    long = prompt(40)
+    engine.generate([Request(long, temperature=0, max_tokens=1)])
+    branch, read = read_tokens(engine, [Request(long[:18] + [5, 6], temperature=0, max_tokens=4)])
+    assert read == 2
+    assert branch[0].tokens == naive(MODERN, long[:18] + [5, 6], 4)
+    again, read = read_tokens(engine, [Request([*long, 1], temperature=0, max_tokens=4)])
+    assert read == 1
+    assert again[0].tokens == naive(MODERN, [*long, 1], 4)
+
+
+def test_the_longest_unused_slot_is_given_away_first() -> None:
+    engine = Engine(MODERN, slots=3)
+    talks = [prompt(20, start) for start in range(4)]
+    for talk in talks:  # the fourth takes the first one's slot
+        engine.generate([Request(talk, max_tokens=1)])
+    read = [read_tokens(engine, [Request([*talk, 1], max_tokens=1)])[1] for talk in reversed(talks)]
+    assert read == [1, 1, 1, 21]
+
+
+@settings(max_examples=15)
+@given(st.data())
+def test_whatever_slots_hold_changes_no_reply(data: st.DataObject) -> None:
+    engine = Engine(MODERN, slots=data.draw(st.integers(1, 3)), prefill_chunk=data.draw(st.sampled_from([4, 64])))
+    texts = [prompt(24, start) for start in range(2)]
+    for _ in range(data.draw(st.integers(2, 5))):
+        requests = []
+        for _ in range(data.draw(st.integers(1, 3))):
+            ids = data.draw(st.sampled_from(texts))[: data.draw(st.integers(1, 40))] + data.draw(st.sampled_from([[], [3]]))
+            requests.append(Request(ids, temperature=data.draw(st.sampled_from([0.0, 2.0])), seed=1, max_tokens=3))
+        replies = engine.generate(requests)
+        assert replies == [Engine(MODERN, slots=1).generate([request])[0] for request in requests]
+        texts += [request.prompt + reply.tokens for request, reply in zip(requests, replies, strict=True)]
+        texts = [text[:44] for text in texts]
 
 
 def test_padded_vocabulary_is_never_sampled(model: GPT) -> None:
@@ -280,7 +460,8 @@ def test_ids_outside_the_vocabulary_are_refused(bad: int) -> None:
 @pytest.mark.parametrize(
     "settings",
     [{"prompt": []}, {"max_tokens": -1}, {"temperature": -0.1}, {"temperature": math.nan}, {"temperature": math.inf},
-     {"top_k": -1}, {"top_p": 1.1}, {"top_p": math.nan}],
+     {"top_k": -1}, {"top_p": 1.1}, {"top_p": math.nan}, {"min_p": -0.1}, {"min_p": math.nan}, {"repetition_penalty": 0},
+     {"presence_penalty": math.nan}, {"frequency_penalty": math.inf}, {"logit_bias": {1: math.nan}}, {"logprobs": -1}],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(settings: dict) -> None:
     with pytest.raises(UserError, match=next(iter(settings))):
@@ -393,6 +574,38 @@ def test_tool_calls_of_neighbours_do_not_mix(tokenizer) -> None:
     requests = [ask(tokenizer, max_tokens=n) for n in (None, 3, None, 5, None, 1)]
     together = Engine(model, slots=4).generate(requests)
     assert together == [Engine(model, slots=1).generate([request])[0] for request in requests]
+
+
+def test_a_slow_tool_holds_nobody_up(tokenizer) -> None:
+    script, sampled, forced = tool_chain(tokenizer, "6*7")
+    model = scripted(tokenizer, script.items())
+    may_end = threading.Event()
+
+    def run(ids: list[int]) -> list[int]:
+        may_end.wait(60)
+        return tokenizer.encode("42")
+
+    engine = Engine(model, slots=2)
+    slow = engine.submit(ask(tokenizer, tools=Tools(chat.tool_ids(tokenizer), run, slow=True)))
+    quick = engine.submit(ask(tokenizer))
+    events = []
+    while not any(event.request_id == quick and event.finish for event in events):
+        events += engine.step()
+    assert [event.token for event in events if event.request_id == slow] == sampled[:-1]
+    assert engine.step() == []  # nothing to do but to wait
+    may_end.set()
+    while engine.busy:
+        events += engine.step()
+    said = [event.token for event in events if event.request_id == slow and event.token is not None]
+    assert said == sampled[:-1] + forced + sampled[-1:]
+    may_end.clear()
+    cancelled = engine.submit(ask(tokenizer, tools=Tools(chat.tool_ids(tokenizer), run, slow=True)))
+    for _ in range(8):
+        engine.step()
+    engine.cancel(cancelled)
+    assert [event.finish for event in engine.step()] == ["cancelled"]
+    assert engine.free_slots == 2 and not engine.busy
+    may_end.set()
 
 
 # ---------------------------------------------------------------- scoring

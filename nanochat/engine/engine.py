@@ -2,28 +2,34 @@
 
 A step is: admit waiting requests to free slots, read a piece of their prompts, add one token to every request that is
 past its prompt, sample, and turn the samples into events. The scheduling is plain Python over small lists; tensors
-appear in `_forward` and `sample` alone. The Engine knows token ids, never text.
+appear in `_forward`, `_sample` and `sampling` alone. The Engine knows token ids, never text.
+
+A slot keeps what it read after its request has ended. A prompt that begins alike, such as the next turn of the same
+conversation, reads only what is new.
 
 Letters: R requests in a forward pass, T new tokens of each, V vocabulary.
 """
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from heapq import heappop, heappush
+from concurrent import futures
+from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
 from torch import Tensor
 
 from nanochat.config import UserError
-from nanochat.engine.request import ContextLengthError, Event, Finish, Reply, Request
-from nanochat.engine.sampling import random_numbers, sample
+from nanochat.engine.request import Constraint, ContextLengthError, Event, Finish, Reply, Request, Scored
+from nanochat.engine.sampling import Row, random_numbers, sample, score
 from nanochat.gpt import GPT
 from nanochat.kv_cache import KVCache
 
 SCORED_LOGITS = 1 << 26  # at most this many float32 logits at once while scoring: 256 MiB
+WORTH_COPYING = 16  # tokens that a prompt must share with another slot's before they are copied instead of read
+TOOL_THREADS = 4  # slow tools that run at once
+TOOL_WAIT = 0.02  # seconds a step waits for a tool when there is nothing else to do
 
 
 @dataclass
@@ -36,15 +42,29 @@ class _Running:
     left: int  # how many more tokens may be sampled
     random: random.Random
     unread: deque[int]  # ids that are decided but not in the cache yet: the prompt, the last sample, forced tokens
-    in_prompt: bool = True
+    constraint: Constraint | None
+    cached: int  # tokens of the prompt that were not read; told with the first event
+    reading: bool = True  # until the next sample there is a prompt, or a tool's output, to read
+    said: Counter[int] = field(default_factory=Counter)  # the reply so far
     call: list[int] | None = None  # the ids since python_start, while a tool call is open
+    pending: "futures.Future[list[int] | None] | None" = None  # a slow tool at work
+
+
+@dataclass
+class Stats:
+    """Running totals since the Engine was made."""
+
+    steps: int = 0
+    prompt_tokens: int = 0  # of all admitted prompts
+    cached_tokens: int = 0  # of those, the ones that needed no reading
+    generated_tokens: int = 0  # sampled
 
 
 class Engine:
     """Continuous batching of requests over the slots of a KV cache.
 
     `submit`, `step` and `cancel` are the interface; `stream` and `generate` drive them for a list of requests, and
-    `score` and `next_logits` rate given sequences. Not safe for use by several threads at once.
+    `score`, `next_logits` and `prompt_logprobs` rate given sequences. Not safe for use by several threads at once.
     """
 
     def __init__(self, model: GPT, slots: int = 8, max_len: int | None = None, prefill_chunk: int = 256) -> None:
@@ -57,11 +77,14 @@ class Engine:
         self.max_len = model.config.sequence_len if max_len is None else max_len
         self.prefill_chunk = prefill_chunk
         self.cache = KVCache(model.config, slots, self.max_len, model.device, model.dtype)
-        self._free = list(range(slots))  # a heap, the lowest slot first: the cache reads neighbours without a copy
+        self.stats = Stats()
+        self._held: list[list[int]] = [[] for _ in range(slots)]  # the ids whose keys and values a slot has
+        self._free = list(range(slots))  # the longest unused first
         self._waiting: deque[tuple[int, Request]] = deque()
         self._running: dict[int, _Running] = {}  # by request id, in order of admission
         self._events: list[Event] = []  # those that a call other than step() caused
         self._next_id = 0
+        self._tools: futures.ThreadPoolExecutor | None = None  # made for the first slow tool
 
     @property
     def busy(self) -> bool:
@@ -71,6 +94,11 @@ class Engine:
     @property
     def free_slots(self) -> int:
         return len(self._free)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests have no slot yet."""
+        return len(self._waiting)
 
     def check(self, request: Request) -> None:
         """Raises ContextLengthError (a UserError) where the prompt exceeds the context, UserError for an id >= V."""
@@ -100,30 +128,26 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[Event]:
         """One step for everybody. Returns what happened, each request's events in order."""
+        self.stats.steps += 1
         events, self._events = self._events, []
         events += self._admit()
+        events += self._collect_tools()
         sampled: list[_Running] = []
         logits: list[Tensor] = []
-        decoding = sorted((r for r in self._running.values() if not r.in_prompt), key=lambda r: r.slot)
+        decoding = sorted((r for r in self._running.values() if not r.reading and not r.pending), key=lambda r: r.slot)
         for group in self._prefill_groups():
             after = self._forward(group, min(len(group[0].unread), self.prefill_chunk))
             for row, running in enumerate(group):
                 if not running.unread:
                     for finished in [running, *self._fork_to_twins(running)]:
-                        finished.in_prompt = False
+                        finished.reading = False
                         sampled.append(finished)
                         logits.append(after[row : row + 1])
         if decoding:
-            after = self._forward(decoding, 1)
-            rows = [row for row, running in enumerate(decoding) if not running.unread]
-            if rows:
-                sampled += [decoding[row] for row in rows]
-                logits.append(after if len(rows) == len(decoding) else after[rows])
+            sampled += decoding
+            logits.append(self._forward(decoding, 1))
         if sampled:
-            uniforms = [running.random.random() for running in sampled]
-            tokens = sample(torch.cat(logits), [running.request for running in sampled], uniforms)
-            for running, token in zip(sampled, tokens, strict=True):
-                events += self._take(running, token)
+            events += self._sample(torch.cat(logits), sampled)
         return events
 
     def stream(self, requests: Sequence[Request]) -> Generator[tuple[int, Event], None, None]:
@@ -178,11 +202,23 @@ class Engine:
             result[indices] = logits[torch.arange(len(indices), device=ids.device), ends].cpu()
         return result
 
+    def prompt_logprobs(self, ids: list[int], likeliest: int) -> list[Scored]:
+        """How likely each of n >= 1 ids but the first was after those before it, and which ids were the likeliest.
+
+        Raises what `check` raises.
+        """
+        self.check(Request(ids))
+        if len(ids) == 1:
+            return []
+        logits = self._evaluate(torch.tensor([ids[:-1]], device=self.model.device))[0]
+        return score(logits, ids[1:], [likeliest] * (len(ids) - 1))
+
     def _admit(self) -> list[Event]:
         """Give free slots to those who waited longest."""
         events = []
         while self._waiting and self._free:
             request_id, request = self._waiting.popleft()
+            self.stats.prompt_tokens += len(request.prompt)
             # The last token of all need not fit into the cache: nothing is sampled after it.
             left = self.max_len - len(request.prompt) + 1
             if request.max_tokens is not None:
@@ -190,12 +226,33 @@ class Engine:
             if left == 0:
                 events.append(Event(request_id, None, finish="length"))
                 continue
-            slot = heappop(self._free)
-            self.cache.reset(slot)
+            slot, cached = self._seat(request.prompt)
+            self.stats.cached_tokens += cached
+            constraint = request.constraint.copy() if request.constraint else None
             self._running[request_id] = _Running(
-                request_id, request, slot, left, random_numbers(request), deque(request.prompt)
+                request_id, request, slot, left, random_numbers(request), deque(request.prompt[cached:]), constraint, cached
             )
         return events
+
+    def _seat(self, prompt: list[int]) -> tuple[int, int]:
+        """Take a free slot for a prompt; returns it and how many of the prompt's tokens it holds already."""
+        slot = self._free[0]
+        cached = 0
+        if not any(other.reading and other.request.prompt == prompt for other in self._running.values()):
+            # At least the last token is read, for the logits after it are not kept.
+            shared = [_common(held, prompt[:-1]) for held in self._held]
+            best = max(range(self.slots), key=shared.__getitem__)
+            if shared[best] >= WORTH_COPYING:
+                cached = shared[best]
+                if best in self._free and 2 * cached >= len(self._held[best]):
+                    slot = best  # it is this conversation that goes on; another's beginning is copied
+                elif best != slot:
+                    self.cache.fork(best, slot)
+        self._free.remove(slot)
+        self._held[slot] = prompt[:cached]
+        last = self.model.embed(torch.tensor(prompt[cached - 1], device=self.model.device)) if cached else None
+        self.cache.cut(slot, cached, last)
+        return slot, cached
 
     def _prefill_groups(self) -> list[list[_Running]]:
         """Who reads how much of its prompt in this step: groups of requests that read equally many tokens.
@@ -207,7 +264,7 @@ class Engine:
         readers: list[_Running] = []
         budget = self.prefill_chunk
         for running in self._running.values():
-            if not running.in_prompt or any(_twins(reader, running) for reader in readers):
+            if not running.reading or any(_twins(reader, running) for reader in readers):
                 continue
             size = min(len(running.unread), self.prefill_chunk)
             if size > budget:
@@ -219,9 +276,12 @@ class Engine:
 
     def _fork_to_twins(self, source: _Running) -> list[_Running]:
         """Copy a prompt that was just read to the requests that wait for it; returns them."""
-        twins = [running for running in self._running.values() if running.in_prompt and _twins(source, running)]
+        twins = [running for running in self._running.values() if running.reading and _twins(source, running)]
         for twin in twins:
             self.cache.fork(source.slot, twin.slot)
+            self._held[twin.slot] = list(self._held[source.slot])
+            self.stats.cached_tokens += len(twin.unread)
+            twin.cached += len(twin.unread)
             twin.unread.clear()
         return twins
 
@@ -229,31 +289,43 @@ class Engine:
         """Read the next `size` unread ids of each of R requests; returns the logits (R, V) after the last."""
         ids = [list(islice(running.unread, size)) for running in group]
         rows = self.cache.rows([running.slot for running in group])
-        logits = self.model(torch.tensor(ids, device=self.model.device), cache=rows)
-        for running in group:  # only now: whatever the forward raises, the Engine stays consistent
-            for _ in range(size):
+        logits = self.model(torch.tensor(ids, device=self.model.device), cache=rows, last_only=True)
+        for running, read in zip(group, ids, strict=True):  # only now: whatever the forward raises, all stays consistent
+            self._held[running.slot] += read
+            for _ in read:
                 running.unread.popleft()
         return logits[:, -1]
 
-    def _take(self, running: _Running, token: int) -> list[Event]:
-        """What follows from a sampled token."""
-        request = running.request
-        if token in request.stop_ids:
-            return [self._finish(running, None, "stop", stop_id=token)]
-        running.left -= 1
-        room = self.max_len - self.cache.lengths[running.slot]
-        if running.left == 0 or room == 0:
-            return [self._finish(running, token, "length")]
-        running.unread.append(token)
-        forced = self._tool_output(running, token)
-        # A tool's output is given whole or not at all, and leaves room to go on.
-        if 1 + len(forced) > room:
-            return [self._finish(running, token, "length")]
-        running.unread.extend(forced)
-        return [Event(running.id, token)] + [Event(running.id, id_, forced=True) for id_ in forced]
+    def _sample(self, logits: Tensor, sampled: list[_Running]) -> list[Event]:
+        """Choose the next token of each of R requests by its logits (R, V)."""
+        masks = [running.constraint.mask() if running.constraint else None for running in sampled]
+        rows = [Row(r.request, r.random.random(), r.said, mask) for r, mask in zip(sampled, masks, strict=True)]
+        tokens = sample(logits, rows)
+        scored: dict[int, Scored] = {}
+        if asked := [i for i, running in enumerate(sampled) if running.request.logprobs is not None]:
+            counts = [sampled[i].request.logprobs or 0 for i in asked]
+            scored = dict(zip(asked, score(logits[asked], [tokens[i] for i in asked], counts), strict=True))
+        self.stats.generated_tokens += len(tokens)
+        events = []
+        for i, (running, token) in enumerate(zip(sampled, tokens, strict=True)):
+            if running.constraint:
+                running.constraint.accept(token)
+            events += self._take(running, token, scored.get(i))
+        return events
 
-    def _tool_output(self, running: _Running, token: int) -> list[int]:
-        """The ids to force after a sampled token: not empty when it closes a tool call that has a result."""
+    def _take(self, running: _Running, token: int, scored: Scored | None) -> list[Event]:
+        """What follows from a sampled token."""
+        if token in running.request.stop_ids:
+            return [self._finish(running, None, "stop", token, scored)]
+        running.left -= 1
+        if running.left == 0 or self.cache.lengths[running.slot] == self.max_len:
+            return [self._finish(running, token, "length", scored=scored)]
+        running.unread.append(token)
+        running.said[token] += 1
+        return [self._event(running, token, scored=scored), *self._call_tool(running, token)]
+
+    def _call_tool(self, running: _Running, token: int) -> list[Event]:
+        """Run the tool if this sampled token closes a call; returns what it forces, if it is a quick one."""
         tools = running.request.tools
         if tools is None:
             return []
@@ -261,20 +333,57 @@ class Engine:
             running.call = []
         elif token == tools.ids.python_end:
             call, running.call = running.call, None
-            result = tools.run(call) if call else None
-            if result is not None:
-                return [tools.ids.output_start, *result, tools.ids.output_end]
+            if call and tools.slow:
+                self._tools = self._tools or futures.ThreadPoolExecutor(TOOL_THREADS, "tool")
+                running.pending = self._tools.submit(tools.run, call)
+            elif call:
+                return self._force(running, tools.run(call))
         elif running.call is not None:
             running.call.append(token)
         return []
 
-    def _finish(self, running: _Running, token: int | None, finish: Finish, stop_id: int | None = None) -> Event:
+    def _collect_tools(self) -> list[Event]:
+        """What the slow tools that are done force. With nobody else to serve, wait for one a moment."""
+        pending = [running for running in self._running.values() if running.pending]
+        if pending and len(pending) == len(self._running):
+            futures.wait([r.pending for r in pending if r.pending], TOOL_WAIT, futures.FIRST_COMPLETED)
+        events = []
+        for running in pending:
+            if running.pending and running.pending.done():
+                done, running.pending = running.pending, None
+                events += self._force(running, done.result())
+        return events
+
+    def _force(self, running: _Running, result: list[int] | None) -> list[Event]:
+        """Put a tool's result into the reply: whole and with room to go on, or the reply ends here."""
+        if result is None:
+            return []
+        assert running.request.tools is not None
+        ids = running.request.tools.ids
+        forced = [ids.output_start, *result, ids.output_end]
+        if self.cache.lengths[running.slot] + len(running.unread) + len(forced) > self.max_len:
+            return [self._finish(running, None, "length")]
+        running.unread.extend(forced)
+        running.said.update(forced)
+        running.reading = True
+        return [self._event(running, id, forced=True) for id in forced]
+
+    def _finish(
+        self, running: _Running, token: int | None, finish: Finish, stop_id: int | None = None, scored: Scored | None = None
+    ) -> Event:
         self._release(running)
-        return Event(running.id, token, finish=finish, stop_id=stop_id)
+        return self._event(running, token, finish=finish, stop_id=stop_id, scored=scored)
+
+    def _event(
+        self, running: _Running, token: int | None, forced: bool = False, finish: Finish | None = None,
+        stop_id: int | None = None, scored: Scored | None = None,
+    ) -> Event:  # fmt: skip
+        cached, running.cached = running.cached, 0
+        return Event(running.id, token, forced, finish, stop_id, scored, cached)
 
     def _release(self, running: _Running) -> None:
         del self._running[running.id]
-        heappush(self._free, running.slot)
+        self._free.append(running.slot)
 
     @torch.inference_mode()
     def _evaluate(self, ids: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -303,6 +412,19 @@ class Engine:
 
 
 def _twins(reader: _Running, other: _Running) -> bool:
-    """Whether `other` has read nothing of the very prompt that `reader` reads or has read."""
-    unread = other.request.prompt
-    return other is not reader and len(other.unread) == len(unread) and reader.request.prompt == unread
+    """Whether `other` waits for the very prompt that `reader` reads or has just read."""
+    return other is not reader and not reader.said and not other.said and reader.request.prompt == other.request.prompt
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    """How many ids two lists begin with alike, by bisection: comparing slices is quick."""
+    low, high = 0, min(len(one), len(other))
+    if one[:high] == other[:high]:
+        return high
+    while high - low > 1:  # the first `low` are alike, the first `high` are not
+        middle = (low + high) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low

@@ -1,9 +1,11 @@
 """What goes into the Engine and what comes out, in token ids."""
 
 import math
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
+
+from torch import Tensor
 
 from nanochat.config import UserError
 from nanochat.engine.tools import Tools
@@ -18,6 +20,22 @@ class ContextLengthError(UserError):
         super().__init__(f"the prompt has {prompt_tokens} tokens, the context holds {context}; shorten the prompt")
         self.prompt_tokens = prompt_tokens
         self.context = context
+
+
+class Constraint(Protocol):
+    """What a reply may look like, asked before and told after every sampled token."""
+
+    def mask(self) -> Tensor:
+        """Which ids may come next, bool (V,) on the CPU; stop ids are among them where the reply may end."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """Go on past a token that the mask allowed."""
+        ...
+
+    def copy(self) -> "Constraint":
+        """One that goes on separately from here."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -36,12 +54,26 @@ class Request:
     """sample from the k likeliest tokens; None or 0: from all"""
     top_p: float = 1.0
     """sample from the fewest tokens whose probabilities sum to p"""
+    min_p: float = 0.0
+    """sample from the tokens with at least this share of the likeliest one's probability (Nguyen et al. 2024)"""
+    repetition_penalty: float = 1.0
+    """divides positive and multiplies negative logits of what is in the prompt or the reply (Keskar et al. 2019)"""
+    presence_penalty: float = 0.0
+    """taken from the logits of what is in the reply"""
+    frequency_penalty: float = 0.0
+    """taken from the logits of what is in the reply, as often as it is there"""
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    """added to the logits of these ids; -100 and less rules one out"""
     seed: int | None = None
     """same seed, same tokens, whoever shares the batch; None draws a fresh one"""
     sample: int = 0
     """which of several samples with one seed this is; each has its own random numbers from the first token on"""
     stop_ids: Set[int] = frozenset()
     tools: Tools | None = None
+    logprobs: int | None = None
+    """report each sampled token's log probability and those of this many likeliest ones; None reports none"""
+    constraint: Constraint | None = None
+    """its state before the reply; the Engine works on copies"""
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -54,10 +86,32 @@ class Request:
             raise UserError(f"top_k is {self.top_k}; expected 1 or more, or 0 for no limit")
         if not 0 <= self.top_p <= 1:
             raise UserError(f"top_p is {self.top_p}; expected a number from 0 to 1")
+        if not 0 <= self.min_p <= 1:
+            raise UserError(f"min_p is {self.min_p}; expected a number from 0 to 1")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise UserError(f"repetition_penalty is {self.repetition_penalty}; expected more than 0 (1 is off)")
+        for name in ("presence_penalty", "frequency_penalty"):
+            if not math.isfinite(value := getattr(self, name)):
+                raise UserError(f"{name} is {value}; expected a finite number (0 is off)")
+        for token, bias in self.logit_bias.items():
+            if not math.isfinite(bias):
+                raise UserError(f"the logit_bias of token {token} is {bias}; expected a finite number")
+        if self.logprobs is not None and self.logprobs < 0:
+            raise UserError(f"logprobs is {self.logprobs}; expected 0 or more")
 
     def samples(self, n: int) -> list["Request"]:
         """n requests for independent samples; the Engine reads their common prompt once."""
         return [replace(self, sample=self.sample + i) for i in range(n)]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How likely the model held a token, before temperature and everything else that a request asks for."""
+
+    logprob: float
+    """natural logarithm of its probability"""
+    top: tuple[tuple[int, float], ...]
+    """the likeliest ids with theirs, likeliest first"""
 
 
 @dataclass(frozen=True)
@@ -72,6 +126,10 @@ class Event:
     finish: Finish | None = None
     stop_id: int | None = None
     """the stop token that ended the request (finish "stop"); it is no part of the reply"""
+    scored: Scored | None = None
+    """of a sampled token, where the request asked for logprobs; of stop_id where that ended it"""
+    cached: int = 0
+    """on a request's first event: how many tokens of its prompt the cache held already"""
 
 
 @dataclass

@@ -1,20 +1,32 @@
 """From logits to tokens, for all rows of a batch at once.
 
-A row's token follows from its own logits, settings and random number; no other row can change it. That is why
-each row brings one uniform number for an inverse-CDF draw in vocabulary order, instead of a shared generator.
+A row's token follows from its own logits, settings, history and random number; no other row can change it. That is
+why each row brings one uniform number for an inverse-CDF draw in vocabulary order, instead of a shared generator.
 
 Letters: R rows, V vocabulary.
 """
 
 import random
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from nanochat.engine.request import Request
+from nanochat.engine.request import Request, Scored
 
 GREEDY_BELOW = 1e-5  # a temperature smaller than this would overflow the float32 division
+
+
+@dataclass
+class Row:
+    """What decides a row's token besides its logits."""
+
+    request: Request
+    uniform: float  # in [0, 1)
+    said: Counter[int] = field(default_factory=Counter)  # ids of the reply so far, and how often each
+    mask: Tensor | None = None  # bool (V,): the ids that a constraint allows
 
 
 def random_numbers(request: Request) -> random.Random:
@@ -25,11 +37,14 @@ def random_numbers(request: Request) -> random.Random:
     return random.Random() if request.seed is None else random.Random(f"{request.seed}/{request.sample}")
 
 
-def sample(logits: Tensor, requests: Sequence[Request], uniforms: Sequence[float]) -> list[int]:
+def sample(logits: Tensor, rows: Sequence[Row]) -> list[int]:
     """Choose the next token of each row.
 
-    logits (R, V) float32; uniforms: R numbers in [0, 1). Returns R ids. Rows with temperature 0 take the argmax.
+    logits (R, V) float32. Returns R ids. Bias, penalties and mask change the logits, then temperature, top_k, top_p
+    and min_p the choice among them. Rows with temperature 0 take the argmax.
     """
+    logits = _adjusted(logits, rows)
+    requests = [row.request for row in rows]
     greedy = [request.temperature < GREEDY_BELOW for request in requests]
     if all(greedy):
         return logits.argmax(dim=-1).tolist()
@@ -46,12 +61,53 @@ def sample(logits: Tensor, requests: Sequence[Request], uniforms: Sequence[float
         scaled = _keep_top_k(scaled, column(top_k), max(k for k in top_k if k < vocabulary))
     if any(request.top_p < 1 for request in requests):
         scaled = _keep_top_p(scaled, column([request.top_p for request in requests]))
+    if any(request.min_p > 0 for request in requests):
+        # The likeliest token's logit is 0 here, so its share of the probability is what exp(logit) is of 1.
+        scaled = scaled.masked_fill(scaled < column([request.min_p for request in requests]).log(), -torch.inf)
     cdf = scaled.softmax(dim=-1).cumsum(dim=-1)
     total = cdf[:, -1:].contiguous()
-    drawn = torch.searchsorted(cdf, column(list(uniforms)) * total, right=True)
+    drawn = torch.searchsorted(cdf, column([row.uniform for row in rows]) * total, right=True)
     # A number that rounds to 1 must draw the last token that has a probability, not the last of the vocabulary.
     drawn = torch.minimum(drawn, torch.searchsorted(cdf, total)).clamp(max=vocabulary - 1)
     return torch.where(column(greedy), logits.argmax(dim=-1, keepdim=True), drawn).squeeze(1).tolist()
+
+
+def score(logits: Tensor, tokens: Sequence[int], likeliest: Sequence[int]) -> list[Scored]:
+    """How likely each row's token was. logits (R, V) float32, R tokens, and for each row how many others to report."""
+    logprobs = logits.log_softmax(dim=-1)
+    chosen = logprobs.gather(1, torch.tensor(tokens, device=logits.device)[:, None]).squeeze(1).tolist()
+    best = logprobs.topk(min(max(likeliest), logits.size(1)), dim=-1)
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [
+        Scored(own, tuple(zip(ids[:k], values[:k], strict=True)))
+        for own, (ids, values), k in zip(chosen, pairs, likeliest, strict=True)
+    ]
+
+
+def _adjusted(logits: Tensor, rows: Sequence[Row]) -> Tensor:
+    """The logits (R, V) with every row's bias, penalties and mask; a copy where anything changes."""
+    changed = logits
+    for i, row in enumerate(rows):
+        request = row.request
+        penalised = request.presence_penalty or request.frequency_penalty
+        if not (request.logit_bias or penalised or request.repetition_penalty != 1 or row.mask is not None):
+            continue
+        changed = logits.clone() if changed is logits else changed
+        if request.logit_bias:
+            ids = torch.tensor(list(request.logit_bias), device=logits.device)
+            changed[i, ids] += torch.tensor(list(request.logit_bias.values()), device=logits.device)
+        if request.repetition_penalty != 1:
+            ids = torch.tensor(sorted(row.said.keys() | set(request.prompt)), device=logits.device)
+            before = changed[i, ids]
+            p = request.repetition_penalty
+            changed[i, ids] = torch.where(before > 0, before / p, before * p)
+        if penalised and row.said:
+            ids = torch.tensor(list(row.said), device=logits.device)
+            times = torch.tensor(list(row.said.values()), device=logits.device)
+            changed[i, ids] -= request.presence_penalty + request.frequency_penalty * times
+        if row.mask is not None:
+            changed[i].masked_fill_(~row.mask.to(logits.device), -torch.inf)
+    return changed
 
 
 def _keep_top_k(logits: Tensor, k: Tensor, largest: int) -> Tensor:

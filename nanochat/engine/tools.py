@@ -41,6 +41,8 @@ class Tools:
 
     ids: chat.ToolIds
     run: Callable[[list[int]], list[int] | None]
+    slow: bool = False
+    """run it in a thread of its own while the other requests go on"""
 
 
 def calculator_tools(tokenizer: Tokenizer) -> Tools:

@@ -1,0 +1,74 @@
+"""A checkpoint made ready to answer: loaded, laid out for generating, with an Engine of a size that fits this machine."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nanochat.checkpoint import manager
+from nanochat.config import UserError
+from nanochat.engine.engine import Engine
+from nanochat.gpt import GPTConfig
+from nanochat.packed import pack
+from nanochat.runtime import DTYPES, compute_dtype, multiplies_bfloat16
+from nanochat.tokenizer import Tokenizer
+
+MOST_SLOTS = 64
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A checkpoint that answers. dtype_name is float32, bfloat16, float16 or int8."""
+
+    engine: Engine
+    tokenizer: Tokenizer
+    meta: dict
+    source: str
+    tag: str
+    step: int
+    folder: Path
+    dtype_name: str
+    device: torch.device
+
+    def __str__(self) -> str:
+        place = f"from {self.folder}, in {self.dtype_name} on {self.device}"
+        return f"{self.source} {self.tag}, step {self.step}, {place}"
+
+
+def load(
+    source: str, tag: str | None, step: int | None, device: torch.device | str, dtype: str = "auto", slots: int = 0
+) -> Serving:
+    """Load a checkpoint for generating.
+
+    dtype "auto" is the device's compute dtype, or int8 on a CPU that does not multiply bfloat16 in hardware: there
+    reading four bytes a weight costs more than anything else. slots 0 takes as many as a quarter of the free memory
+    holds, MOST_SLOTS at most. Raises what manager.load raises, and UserError for int8 on another device than a CPU.
+    """
+    if slots < 0:
+        raise UserError(f"--slots is {slots}; expected 1 or more, or 0 for as many as fit")
+    device = torch.device(device)
+    if dtype == "auto":
+        dtype = os.environ.get("NANOCHAT_DTYPE") or "auto"
+    if dtype == "auto" and device.type == "cpu" and not multiplies_bfloat16():
+        dtype = "int8"
+    int8 = dtype == "int8"
+    beside = "bfloat16" if multiplies_bfloat16() else "float32"  # what the activations are in then
+    compute = compute_dtype(beside if int8 else dtype, device)
+    loaded = manager.load(source, tag, step, device, compute, keep_float32=False)
+    pack(loaded.model, int8)
+    engine = Engine(loaded.model, slots or _slots_that_fit(loaded.model.config, compute, device))
+    name = "int8" if int8 else next(name for name, known in DTYPES.items() if known == compute)
+    return Serving(engine, loaded.tokenizer, loaded.meta, source, loaded.tag, loaded.step, loaded.folder, name, device)
+
+
+def _slots_that_fit(config: GPTConfig, dtype: torch.dtype, device: torch.device) -> int:
+    """How many sequences of full length a quarter of the free memory holds, from 1 to MOST_SLOTS."""
+    size = 2 * config.n_layer * config.sequence_len * config.n_kv_head * config.head_size * dtype.itemsize
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    elif "SC_AVPHYS_PAGES" in os.sysconf_names:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        free = 8 << 30
+    return max(1, min(MOST_SLOTS, free // 4 // size))
