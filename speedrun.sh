@@ -171,7 +171,7 @@ unready=$(list=1 && "$recipe" | awk -F '\t' '$2 == "missing" { printf "%s ", $1 
 [ -z "$unready" ] || die "this version cannot run these stages of the $recipe recipe yet: ${unready% };" \
     "RECIPE=tiny bash speedrun.sh trains on the little world"
 
-# malloc keeps its pages and asks for huge ones: training on a CPU is faster by a third (dev/LOG.md).
+# malloc keeps its pages and asks for huge ones: training on a CPU is faster by a sixth (dev/LOG.md).
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736:glibc.malloc.hugetlb=1}
 # What one stage compiled is there for the next, and after a kill.
 export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$NANOCHAT_BASE_DIR/compiled}

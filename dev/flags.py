@@ -17,7 +17,7 @@ from nanochat import config
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- flags: written by dev/flags.py -->", "<!-- end of flags -->"
 ORDER = ["plan", "tok_train", "tok_eval", "base_train", "base_eval", "mid_train", "chat_sft", "chat_eval", "report",
-         "chat_cli", "add_data", "show_data"]  # as the stages follow each other; others come after these by name
+         "chat_cli", "chat_web", "infer_bench", "add_data", "show_data"]  # the stages in turn; others follow by name
 
 
 def tables() -> str:

@@ -1,7 +1,8 @@
 """A script's flags are a dataclass; this file turns it into a command line.
 
 A field's docstring is its help text, so a flag is described once, beside its default.
-`--model_tag` and `--model-tag` are the same flag; a boolean takes `--x`, `--no-x` and `--x=False`.
+`--model_tag` and `--model-tag` are the same flag; a boolean takes `--x`, `--no-x` and `--x=False`; a list takes
+`--x a b` and `--x a --x b`.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import difflib
 import io
 import re
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -34,7 +36,7 @@ def parse(flags: type[Flags], argv: Sequence[str] | None = None) -> Flags:
 
     Raises UserError for an unknown flag, a value of the wrong type, or one outside the choices.
     """
-    args = _boolean_values(flags, list(sys.argv[1:] if argv is None else argv))
+    args = _gathered(flags, _boolean_values(flags, list(sys.argv[1:] if argv is None else argv)))
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -87,6 +89,27 @@ def _boolean_values(flags: type, args: list[str]) -> list[str]:
             arg = f"--{name}" if value.lower() == "true" else f"--no-{name}"
         rewritten.append(arg)
     return rewritten
+
+
+def _gathered(flags: type, args: list[str]) -> list[str]:
+    """Rewrite `--model a --model b` to the `--model a b` that tyro reads into a list."""
+    hints = typing.get_type_hints(flags, include_extras=True)
+    lists = {name for name, hint in hints.items() if typing.get_origin(hint) is list}
+    values: dict[str, list[str]] = {}
+    rest: list[str] = []
+    current = None
+    for arg in args:
+        name, equals, value = arg.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if arg.startswith("--") and name in lists:
+            values.setdefault(name, []).extend([value] * bool(equals))
+            current = None if equals else name
+        elif current and not arg.startswith("-"):
+            values[current].append(arg)
+        else:
+            current = None
+            rest.append(arg)
+    return rest + [word for name, given in values.items() for word in (f"--{name}", *given)]
 
 
 def _unknown(flags: type, arg: str) -> str:

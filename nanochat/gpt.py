@@ -202,7 +202,7 @@ class GPT(nn.Module):
     ) -> Tensor:
         """ids (B, T) -> logits (B, T, V) float32; with targets (B, T) -> negative log likelihoods (B, T) float32.
 
-        With a cache the ids follow what its rows hold. With last_only the logits are those after the last id, (B, 1, V).
+        With a cache the ids follow what its rows hold; with last_only only the last id's logits are made, (B, 1, V).
         Raises ValueError when the cache has no room for the ids.
         """
         c = self.config

@@ -119,7 +119,7 @@ class CacheRows:
         return self.cache.last[self._index][:, None]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
-        """Store the new keys and values (R, T, K, d) of a layer and attend to all so far. q (R, T, H, d) -> the same."""
+        """Store the new k and v (R, T, K, d) of a layer and attend to all so far. q (R, T, H, d) -> the same shape."""
         keys, values = self.cache.k[layer], self.cache.v[layer]
         self._store(keys, k)
         self._store(values, v)

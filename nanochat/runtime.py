@@ -110,7 +110,7 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
 def _keep_freed_memory() -> None:
     """Tell glibc's malloc to keep big blocks instead of returning them to the system after every step.
 
-    Faulting the pages in again took a third of a training step on 2 cores (dev/LOG.md). GLIBC_TUNABLES, which
+    Faulting the pages in again took a seventh of a training step on 2 cores (dev/LOG.md). GLIBC_TUNABLES, which
     speedrun.sh sets, does the same and huge pages besides, but only before the process starts.
     """
     if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ:

@@ -138,3 +138,19 @@ def test_run_turns_a_user_error_into_a_line_and_exit_code_2(capsys):
     assert exits(interrupted, capsys)[0] == 130
     with pytest.raises(ZeroDivisionError):  # a fault of ours is not dressed up
         run(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize(
+    "argv, expected",
+    [(["--names", "a", "b"], ["a", "b"]), (["--names=a", "--names=b"], ["a", "b"]), ([], []),
+     (["--names", "a", "--depth=3", "--names", "b", "c"], ["a", "b", "c"]),
+     (["--names=a", "--names", "b=c"], ["a", "b=c"])],
+)  # fmt: skip
+def test_a_list_is_given_at_once_or_piece_by_piece(argv: list[str], expected: list[str]) -> None:
+    @dataclass
+    class Flags:
+        names: list[str] = field(default_factory=list)
+        depth: int = 1
+
+    parsed = parse(Flags, argv)
+    assert (parsed.names, parsed.depth) == (expected, 3 if "--depth=3" in argv else 1)

@@ -288,15 +288,18 @@ def test_penalties_bias_and_mask_follow_their_formulas(
 def test_what_was_said_is_counted_over_the_reply() -> None:
     free = Engine(MODERN).generate([Request(prompt(5), temperature=0, max_tokens=30)])[0].tokens
     assert len(set(free)) < len(free)
-    fresh = Engine(MODERN).generate([Request(prompt(5), temperature=0, max_tokens=30, frequency_penalty=1e6)])[0].tokens
+    request = Request(prompt(5), temperature=0, max_tokens=30, frequency_penalty=1e6)
+    fresh = Engine(MODERN).generate([request])[0].tokens
     assert len(set(fresh)) == len(fresh) == 30
-    new = Engine(MODERN).generate([Request(prompt(5), temperature=0, max_tokens=30, repetition_penalty=1e6)])[0].tokens
+    request = Request(prompt(5), temperature=0, max_tokens=30, repetition_penalty=1e6)
+    new = Engine(MODERN).generate([request])[0].tokens
     assert not set(new[:5]) & set(prompt(5))
 
 
 def test_logprobs_are_those_of_the_plain_distribution() -> None:
     request = Request(prompt(7), temperature=3.0, seed=2, max_tokens=6, logprobs=3, logit_bias={4: 5.0})
-    events = [event for _, event in Engine(MODERN, slots=2).stream([request, Request(prompt(4), max_tokens=3)]) if _ == 0]
+    stream = Engine(MODERN, slots=2).stream([request, Request(prompt(4), max_tokens=3)])
+    events = [event for i, event in stream if i == 0]
     tokens = [event.token for event in events if event.token is not None]
     with torch.no_grad():
         logits = MODERN(torch.tensor([request.prompt + tokens]))[0, len(request.prompt) - 1 : -1]
@@ -307,7 +310,7 @@ def test_logprobs_are_those_of_the_plain_distribution() -> None:
         best = row.topk(3)
         assert [id for id, _ in event.scored.top] == best.indices.tolist()
         assert [value for _, value in event.scored.top] == pytest.approx(best.values.tolist(), abs=1e-4)
-    rated = Engine(MODERN).prompt_logprobs(request.prompt + tokens, 0)
+    rated = Engine(MODERN, prefill_chunk=5).prompt_logprobs(request.prompt + tokens, 0)
     assert [s.logprob for s in rated[len(request.prompt) - 1 :]] == pytest.approx(
         [event.scored.logprob for event in events if event.scored], abs=1e-4
     )
@@ -412,7 +415,8 @@ def test_whatever_slots_hold_changes_no_reply(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(2, 5))):
         requests = []
         for _ in range(data.draw(st.integers(1, 3))):
-            ids = data.draw(st.sampled_from(texts))[: data.draw(st.integers(1, 40))] + data.draw(st.sampled_from([[], [3]]))
+            begun = data.draw(st.sampled_from(texts))[: data.draw(st.integers(1, 40))]
+            ids = begun + data.draw(st.sampled_from([[], [3]]))
             requests.append(Request(ids, temperature=data.draw(st.sampled_from([0.0, 2.0])), seed=1, max_tokens=3))
         replies = engine.generate(requests)
         assert replies == [Engine(MODERN, slots=1).generate([request])[0] for request in requests]
@@ -460,7 +464,8 @@ def test_ids_outside_the_vocabulary_are_refused(bad: int) -> None:
 @pytest.mark.parametrize(
     "settings",
     [{"prompt": []}, {"max_tokens": -1}, {"temperature": -0.1}, {"temperature": math.nan}, {"temperature": math.inf},
-     {"top_k": -1}, {"top_p": 1.1}, {"top_p": math.nan}, {"min_p": -0.1}, {"min_p": math.nan}, {"repetition_penalty": 0},
+     {"top_k": -1}, {"top_p": 1.1}, {"top_p": math.nan}, {"min_p": -0.1}, {"min_p": math.nan},
+     {"repetition_penalty": 0},
      {"presence_penalty": math.nan}, {"frequency_penalty": math.inf}, {"logit_bias": {1: math.nan}}, {"logprobs": -1}],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(settings: dict) -> None:

@@ -41,7 +41,9 @@ def random_model(config: GPTConfig, dtype: torch.dtype = torch.float32) -> GPT:
 
 
 @torch.inference_mode()
-def read(model: GPT, texts: list[list[int]], size: Callable[[], int], who: Callable[[list[int]], list[int]]) -> list[Tensor]:
+def read(
+    model: GPT, texts: list[list[int]], size: Callable[[], int], who: Callable[[list[int]], list[int]]
+) -> list[Tensor]:
     """The logits (T, V) of every text, when `who` of those that are not done read `size` tokens in a step."""
     cache = KVCache(model.config, len(texts), 256, "cpu", model.dtype)
     logits: list[list[Tensor]] = [[] for _ in texts]
@@ -63,12 +65,14 @@ def test_neighbours_and_pieces_do_not_change_a_bit(kind: str) -> None:
     rng = random.Random(0)
     texts = [[rng.randrange(300) for _ in range(length)] for length in (3, 64, 65, 200)]
     alone = [read(model, [text], lambda: 1, lambda alive: alive)[0] for text in texts]
-    ways = {
-        "whole": (lambda: 999, lambda alive: alive[:1]),
-        "together": (lambda: 1, lambda alive: alive),
-        "some in pieces": (lambda: rng.choice([1, 2, 7, 33]), lambda alive: sorted(rng.sample(alive, rng.randint(1, len(alive))))),
-    }  # fmt: skip
-    for size, who in ways.values():
+
+    def some(alive: list[int]) -> list[int]:
+        return sorted(rng.sample(alive, rng.randint(1, len(alive))))
+
+    whole = (lambda: 999, lambda alive: alive[:1])
+    together = (lambda: 1, lambda alive: alive)
+    in_pieces = (lambda: rng.choice([1, 2, 7, 33]), some)
+    for size, who in (whole, together, in_pieces):
         for logits, expected in zip(read(model, texts, size, who), alone, strict=True):
             assert torch.equal(logits, expected)
 

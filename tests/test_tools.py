@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat import chat
-from nanochat.engine.tools import MAX_BITS, MAX_CHARACTERS, calculator, calculator_tools
+from nanochat.engine.tools import MAX_BITS, MAX_CHARACTERS, MAX_OUTPUT, calculator, calculator_tools, python_tools
 
 OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv,
              "//": operator.floordiv, "%": operator.mod}  # fmt: skip
@@ -150,3 +150,15 @@ def test_the_glue_goes_from_ids_to_ids_in_any_thread(tokenizer) -> None:
     thread.join()
     assert results == [tokenizer.encode("42"), None]
     assert tools.ids == chat.tool_ids(tokenizer)
+
+
+@pytest.mark.parametrize(
+    "code, said",
+    [("2 ** 10", "1024"), ("sorted('cab')", "['a', 'b', 'c']"), ("x = 5", ""),
+     ("print('a'); 1 / 0", "a\nZeroDivisionError: division by zero"), ("'ab' * 5000", "'" + "ab" * 5000)],
+)  # fmt: skip
+def test_python_answers_what_the_calculator_does_not_know(tokenizer, code: str, said: str) -> None:
+    tools = python_tools(tokenizer)
+    assert tools.slow
+    result = tools.run(tokenizer.encode(code))
+    assert result is not None and tokenizer.decode(result) == said[:MAX_OUTPUT]

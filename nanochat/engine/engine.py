@@ -24,7 +24,7 @@ from nanochat.config import UserError
 from nanochat.engine.request import Constraint, ContextLengthError, Event, Finish, Reply, Request, Scored
 from nanochat.engine.sampling import Row, random_numbers, sample, score
 from nanochat.gpt import GPT
-from nanochat.kv_cache import KVCache
+from nanochat.kv_cache import CacheRows, KVCache
 
 SCORED_LOGITS = 1 << 26  # at most this many float32 logits at once while scoring: 256 MiB
 WORTH_COPYING = 16  # tokens that a prompt must share with another slot's before they are copied instead of read
@@ -210,8 +210,14 @@ class Engine:
         self.check(Request(ids))
         if len(ids) == 1:
             return []
-        logits = self._evaluate(torch.tensor([ids[:-1]], device=self.model.device))[0]
-        return score(logits, ids[1:], [likeliest] * (len(ids) - 1))
+        read = ids[:-1]
+        cache = KVCache(self.model.config, 1, len(read), self.model.device, self.model.dtype)
+        scored: list[Scored] = []
+        for start in range(0, len(read), self.prefill_chunk):  # all logits of a long prompt are half a gigabyte
+            piece = torch.tensor([read[start : start + self.prefill_chunk]], device=self.model.device)
+            targets = ids[start + 1 : start + 1 + piece.size(1)]
+            scored += score(self._evaluate(piece, cache=cache.rows([0]))[0], targets, [likeliest] * len(targets))
+        return scored
 
     def _admit(self) -> list[Event]:
         """Give free slots to those who waited longest."""
@@ -229,8 +235,9 @@ class Engine:
             slot, cached = self._seat(request.prompt)
             self.stats.cached_tokens += cached
             constraint = request.constraint.copy() if request.constraint else None
+            unread = deque(request.prompt[cached:])
             self._running[request_id] = _Running(
-                request_id, request, slot, left, random_numbers(request), deque(request.prompt[cached:]), constraint, cached
+                request_id, request, slot, left, random_numbers(request), unread, constraint, cached
             )
         return events
 
@@ -290,7 +297,8 @@ class Engine:
         ids = [list(islice(running.unread, size)) for running in group]
         rows = self.cache.rows([running.slot for running in group])
         logits = self.model(torch.tensor(ids, device=self.model.device), cache=rows, last_only=True)
-        for running, read in zip(group, ids, strict=True):  # only now: whatever the forward raises, all stays consistent
+        # Only now: whatever the forward raises, all stays consistent.
+        for running, read in zip(group, ids, strict=True):
             self._held[running.slot] += read
             for _ in read:
                 running.unread.popleft()
@@ -369,8 +377,9 @@ class Engine:
         return [self._event(running, id, forced=True) for id in forced]
 
     def _finish(
-        self, running: _Running, token: int | None, finish: Finish, stop_id: int | None = None, scored: Scored | None = None
-    ) -> Event:
+        self, running: _Running, token: int | None, finish: Finish, stop_id: int | None = None,
+        scored: Scored | None = None,
+    ) -> Event:  # fmt: skip
         self._release(running)
         return self._event(running, token, finish=finish, stop_id=stop_id, scored=scored)
 
@@ -386,8 +395,8 @@ class Engine:
         self._free.append(running.slot)
 
     @torch.inference_mode()
-    def _evaluate(self, ids: Tensor, targets: Tensor | None = None) -> Tensor:
-        return self.model(ids, targets)
+    def _evaluate(self, ids: Tensor, targets: Tensor | None = None, cache: CacheRows | None = None) -> Tensor:
+        return self.model(ids, targets, cache)
 
     def _padded(self, sequences: Sequence[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
         """Batches of sequences of similar length: (their indices, ids (R, T) padded on the right).

@@ -1,13 +1,15 @@
-"""A checkpoint made ready to answer: loaded, laid out for generating, with an Engine of a size that fits this machine."""
+"""A checkpoint made ready to answer: loaded, laid out for generating, in an Engine whose cache fits this machine."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from nanochat.checkpoint import manager
 from nanochat.config import UserError
+from nanochat.cost import count_parameters
 from nanochat.engine.engine import Engine
 from nanochat.gpt import GPTConfig
 from nanochat.packed import pack
@@ -30,6 +32,7 @@ class Serving:
     folder: Path
     dtype_name: str
     device: torch.device
+    parameters: int
 
     def __str__(self) -> str:
         place = f"from {self.folder}, in {self.dtype_name} on {self.device}"
@@ -48,18 +51,35 @@ def load(
     if slots < 0:
         raise UserError(f"--slots is {slots}; expected 1 or more, or 0 for as many as fit")
     device = torch.device(device)
-    if dtype == "auto":
-        dtype = os.environ.get("NANOCHAT_DTYPE") or "auto"
-    if dtype == "auto" and device.type == "cpu" and not multiplies_bfloat16():
-        dtype = "int8"
-    int8 = dtype == "int8"
-    beside = "bfloat16" if multiplies_bfloat16() else "float32"  # what the activations are in then
-    compute = compute_dtype(beside if int8 else dtype, device)
-    loaded = manager.load(source, tag, step, device, compute, keep_float32=False)
-    pack(loaded.model, int8)
-    engine = Engine(loaded.model, slots or _slots_that_fit(loaded.model.config, compute, device))
-    name = "int8" if int8 else next(name for name, known in DTYPES.items() if known == compute)
-    return Serving(engine, loaded.tokenizer, loaded.meta, source, loaded.tag, loaded.step, loaded.folder, name, device)
+    chosen = dtype_for(dtype, device)
+    loaded = manager.load(source, tag, step, device, chosen.compute, keep_float32=False)
+    parameters = count_parameters(loaded.model)  # a packed model no longer knows
+    pack(loaded.model, chosen.int8)
+    engine = Engine(loaded.model, slots or _slots_that_fit(loaded.model.config, chosen.compute, device))
+    return Serving(
+        engine, loaded.tokenizer, loaded.meta, source, loaded.tag, loaded.step, loaded.folder, chosen.name, device,
+        parameters,
+    )  # fmt: skip
+
+
+class ServedDtype(NamedTuple):
+    """What a model is served in: its name for people, what it computes in, and whether its weights are int8."""
+
+    name: str
+    compute: torch.dtype
+    int8: bool
+
+
+def dtype_for(name: str, device: torch.device) -> ServedDtype:
+    """What --dtype `name` means on a device; see `load`. Raises UserError for a name that is not known."""
+    if name == "auto":
+        name = os.environ.get("NANOCHAT_DTYPE") or "auto"
+    if name == "auto" and device.type == "cpu" and not multiplies_bfloat16():
+        name = "int8"
+    if name == "int8":
+        return ServedDtype(name, torch.bfloat16 if multiplies_bfloat16() else torch.float32, True)
+    compute = compute_dtype(name, device)
+    return ServedDtype(next(known for known, dtype in DTYPES.items() if dtype == compute), compute, False)
 
 
 def _slots_that_fit(config: GPTConfig, dtype: torch.dtype, device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""What a model may call while it answers: today a calculator, which is safe in any thread because it runs no code."""
+"""What a model may call while it answers: a calculator, which runs no code, and where it is allowed Python."""
 
 import ast
 import math
@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nanochat import chat
+from nanochat import chat, sandbox
 from nanochat.tokenizer import Tokenizer
 
 MAX_CHARACTERS = 1000
 MAX_DEPTH = 100
+MAX_OUTPUT = 1000  # characters of what a program prints that the model gets to read
 MAX_BITS = 1024  # of an integer: the range of a float, and far below Python's limit for printing one
 
 # Everything an expression may consist of. Checked before parsing because Python's parser warns on stderr
@@ -53,6 +54,23 @@ def calculator_tools(tokenizer: Tokenizer) -> Tools:
         return None if result is None else tokenizer.encode(result)
 
     return Tools(chat.tool_ids(tokenizer), run)
+
+
+def python_tools(tokenizer: Tokenizer) -> Tools:
+    """Tools with the calculator and, for what that does not know, Python in the sandbox.
+
+    The model reads what the program printed, or how it failed. Raises UserError as `calculator_tools` does.
+    """
+
+    def run(ids: list[int]) -> list[int]:
+        code = tokenizer.decode(ids)
+        result = calculator(code)
+        if result is None:
+            done = sandbox.run(code)
+            result = "\n".join(part for part in (done.stdout.strip(), done.error) if part)
+        return tokenizer.encode(result[:MAX_OUTPUT])
+
+    return Tools(chat.tool_ids(tokenizer), run, slow=True)
 
 
 def calculator(expression: str) -> str | None:

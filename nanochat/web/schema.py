@@ -1,0 +1,113 @@
+"""Replies that are JSON: response_format as a Constraint of the Engine, by llguidance."""
+
+import json
+import threading
+from collections.abc import Set
+from typing import Any
+
+import torch
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from torch import Tensor
+
+from nanochat.engine.request import Constraint
+from nanochat.tokenizer import Tokenizer
+from nanochat.web.errors import ApiError, bad_request
+
+PARAM = "response_format"
+MAX_SCHEMA = 100_000  # characters
+# At most one space between two tokens of JSON: with more allowed, a weak model may write nothing else.
+STYLE = {"whitespace_flexible": True, "whitespace_pattern": " ?"}
+
+
+class Grammar:
+    """A Constraint: what the matcher of a grammar allows next."""
+
+    def __init__(self, matcher: LLMatcher, stop_ids: Set[int], vocabulary: int) -> None:
+        self._matcher = matcher
+        self._stop_ids = stop_ids
+        self._vocabulary = vocabulary
+
+    def mask(self) -> Tensor:
+        """bool (V,) on the CPU. A matcher that gave up, because its limits were met, ends the reply."""
+        if not self._matcher.is_error():
+            allowed = self._matcher.compute_logit_bias()
+            if not self._matcher.is_error():
+                return torch.frombuffer(bytearray(allowed), dtype=torch.uint8)[: self._vocabulary] > 0
+        mask = torch.zeros(self._vocabulary, dtype=torch.bool)
+        mask[list(self._stop_ids)] = True
+        return mask
+
+    def accept(self, token: int) -> None:
+        self._matcher.consume_token(token)
+
+    def copy(self) -> "Grammar":
+        return Grammar(self._matcher.deep_copy(), self._stop_ids, self._vocabulary)
+
+
+class Grammars:
+    """Makes Constraints for one model. Safe in any thread."""
+
+    def __init__(self, tokenizer: Tokenizer, stop_ids: Set[int]) -> None:
+        self._tokenizer = tokenizer
+        self._stop_ids = stop_ids
+        self._lock = threading.Lock()
+        self._vocabulary: LLTokenizer | None = None
+
+    def constraint(self, response_format: dict[str, Any] | None) -> Constraint | None:
+        """What a `response_format` demands, or None where that is nothing. Raises ApiError saying what is wrong."""
+        schema = _schema(response_format)
+        if schema is None:
+            return None
+        try:
+            text = json.dumps(schema)
+            if len(text) > MAX_SCHEMA:
+                raise _wrong(f"the schema has {len(text)} characters; at most {MAX_SCHEMA} are taken")
+            grammar = LLMatcher.grammar_from_json_schema(text, overrides=STYLE)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise _wrong(str(error)) from None
+        matcher = LLMatcher(self._known(), grammar, log_level=0)
+        if matcher.is_error():
+            raise _wrong(matcher.get_error())
+        return Grammar(matcher, self._stop_ids, self._tokenizer.vocab_size)
+
+    def _known(self) -> LLTokenizer:
+        """The tokenizer as llguidance wants it; built for the first who needs it."""
+        with self._lock:
+            if self._vocabulary is None:
+                stops = sorted(self._stop_ids)
+                self._vocabulary = LLTokenizer(TokenizerWrapper(_Wrapped(self._tokenizer, stops[0])), eos_token=stops)
+            return self._vocabulary
+
+
+class _Wrapped:
+    """The attributes that llguidance reads."""
+
+    def __init__(self, tokenizer: Tokenizer, end: int) -> None:
+        self.eos_token_id = end
+        self.bos_token_id = tokenizer.bos
+        self.tokens = [*tokenizer.tokens, *(name.encode() for name in tokenizer.specials)]
+        self.special_token_ids = list(tokenizer.specials.values())
+        self._encode = tokenizer.encode
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        return self._encode(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
+
+
+def _schema(response_format: dict[str, Any] | None) -> dict[str, Any] | bool | None:
+    kind = None if response_format is None else response_format.get("type")
+    if response_format is None or kind == "text":
+        return None
+    if kind == "json_object":
+        return {"type": "object"}
+    if kind != "json_schema":
+        raise bad_request("response_format.type must be text, json_object or json_schema", PARAM, "invalid_value")
+    given = response_format.get("json_schema")
+    schema = given.get("schema") if isinstance(given, dict) else None
+    if not isinstance(schema, (dict, bool)):
+        raise bad_request('response_format.json_schema must be an object with a "schema"', PARAM, "invalid_value")
+    return schema
+
+
+def _wrong(reason: str) -> ApiError:
+    said = " ".join(reason.split())[:300]
+    return bad_request(f"response_format.json_schema.schema is not usable: {said}", PARAM, "invalid_json_schema")

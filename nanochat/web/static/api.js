@@ -1,0 +1,145 @@
+// The server's HTTP interface. Addresses are relative to the page, so that a tunnel or a path prefix does not matter.
+
+import { apiKey, setApiKey } from "./preferences.js";
+
+/**
+ * What went wrong. `code` is OpenAI's, or "away" (nothing answers), "busy" (later, please), "gone" (a stream that has
+ * expired).
+ */
+export class ApiError extends Error {
+  constructor(message, { code = null, status = null, retryAfter = null } = {}) {
+    super(message);
+    this.code = code;
+    this.status = status;
+    /** seconds, or null */
+    this.retryAfter = retryAfter;
+  }
+}
+
+const AWAY = "The server does not answer.";
+
+let askForKey = async () => null;
+
+/** Sets what is called when the server wants a key: wrong (a key was refused) → promise of a key, or of null. */
+export function onKeyNeeded(ask) {
+  askForKey = ask;
+}
+
+async function request(path, { method = "GET", body = null, signal = null, headers = {} } = {}) {
+  const key = apiKey();
+  const all = {
+    ...headers,
+    ...(body ? { "Content-Type": "application/json" } : {}),
+    ...(key ? { Authorization: `Bearer ${key}` } : {}),
+  };
+  const response = await reach(path, { method, signal, headers: all, body: body && JSON.stringify(body) });
+  if (response.ok) return response;
+  const error = await failure(response);
+  if (response.status !== 401) throw error;
+  // Another request may have got a key in the meantime.
+  const given = apiKey() === key ? await askForKey(key !== null) : apiKey();
+  if (given === null) throw error;
+  setApiKey(given);
+  return request(path, { method, body, signal, headers });
+}
+
+async function reach(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(AWAY, { code: "away" });
+  }
+}
+
+async function failure(response) {
+  const retryAfter = Number(response.headers.get("Retry-After")) || null;
+  const told = await toldBy(response);
+  // Not the API itself, but a proxy or a tunnel before it, or a server that is about to end.
+  if (!told.message && [502, 503, 504].includes(response.status))
+    return new ApiError(AWAY, { code: "away", retryAfter });
+  const code = retryAfter && [429, 503].includes(response.status) ? "busy" : (told.code ?? null);
+  const message = told.message ? sentence(told.message) : `The server answered with status ${response.status}.`;
+  return new ApiError(message, { code, status: response.status, retryAfter });
+}
+
+async function toldBy(response) {
+  try {
+    return (await response.json()).error ?? {};
+  } catch {
+    return {}; // no JSON: the status has to say it all
+  }
+}
+
+/** A message of the API as a sentence on the page. */
+export const sentence = (message) => message[0].toUpperCase() + message.slice(1) + (/[.!?]$/.test(message) ? "" : ".");
+
+/** Is the server there? Throws ApiError when it is not. */
+export async function health() {
+  return (await request("health")).json();
+}
+
+/** The models that can be asked, the default one first. */
+export async function listModels() {
+  return (await (await request("v1/models")).json()).data;
+}
+
+/** How many tokens the messages of a conversation are, or a text. */
+export async function countTokens(body, signal) {
+  return (await (await request("tokenize", { method: "POST", body, signal })).json()).count;
+}
+
+/** Ask for an answer as a stream that survives its reader: {id of the stream or null, events}. */
+export async function startStream(path, body, signal) {
+  const response = await request(path, { method: "POST", body, signal, headers: { "X-Nanochat-Resumable": "1" } });
+  return { id: response.headers.get("X-Stream-Id"), events: serverEvents(response) };
+}
+
+/** The events of a stream after the one numbered `after`. */
+export async function resumeStream(id, after, signal) {
+  try {
+    return serverEvents(await request(`v1/streams/${encodeURIComponent(id)}?after=${after}`, { signal }));
+  } catch (error) {
+    if (error.status === 404) error.code = "gone";
+    throw error;
+  }
+}
+
+export async function stopStream(id) {
+  await request(`v1/streams/${encodeURIComponent(id)}`, { method: "DELETE" });
+}
+
+/** Server-sent events as {id, data}: id is a number or null, data is the parsed JSON or null for [DONE]. */
+async function* serverEvents(response) {
+  let event = { id: null, lines: [] };
+  for await (const line of linesOf(response.body)) {
+    if (line.startsWith("data:")) event.lines.push(line.slice(5).trimStart());
+    else if (line.startsWith("id:")) event.id = Number(line.slice(3));
+    else if (line === "" && event.lines.length) {
+      const data = event.lines.join("\n");
+      yield { id: event.id, data: data === "[DONE]" ? null : JSON.parse(data) };
+      event = { id: null, lines: [] };
+    }
+  }
+}
+
+async function* linesOf(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await read(reader);
+    if (done) return;
+    const lines = (rest + value).split(/\r?\n/);
+    rest = lines.pop();
+    yield* lines;
+  }
+}
+
+async function read(reader) {
+  try {
+    return await reader.read();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The connection to the server broke.", { code: "away" });
+  }
+}

@@ -1,0 +1,329 @@
+// What the page is about, without any element: the conversations, the models, and the answers on their way.
+//
+// Views call its methods and listen to its events:
+//   "change"    anything but the text of an answer
+//   "progress"  that text; `detail` is the node
+//   "answered"  an answer has ended; `detail` is its node
+//   "trouble"   a sentence for the user in `detail`
+
+import { ApiError, countTokens, health, listModels } from "./api.js";
+import { newConversation, titleFrom } from "./conversation.js";
+import { preference, setPreference } from "./preferences.js";
+import { Reply } from "./reply.js";
+import { settingsOf } from "./sampling.js";
+import { Store } from "./store.js";
+import { add, asMessages, choose, emptyTree, find, newId, path, pathTo, said, siblings } from "./tree.js";
+
+const TOP_LOGPROBS = 5;
+const LOOK_AGAIN_MS = 3000;
+
+export class Chat extends EventTarget {
+  constructor() {
+    super();
+    this.store = new Store(
+      (sentence) => this.#tell("trouble", sentence),
+      (id) => this.#changedElsewhere(id),
+    );
+    /** the latest first */
+    this.conversations = [];
+    this.models = [];
+    /** why the server cannot be used at the moment, or null */
+    this.down = null;
+    /** node id → Reply */
+    this.replies = new Map();
+    this.current = newConversation("");
+    /** whether answers are asked for with the probabilities of their tokens */
+    this.inspecting = preference("inspecting", false);
+    this.sampling = preference("sampling", {});
+  }
+
+  /** Read what is kept, and go on with the answers that a reload has interrupted. */
+  async start() {
+    this.conversations = await this.store.open();
+    this.#sort();
+    for (const conversation of this.conversations)
+      for (const node of unfinished(conversation)) this.#takeUp(conversation, node);
+    this.#tell("change");
+  }
+
+  /** Ask the server what models it has; while it is away, ask again every few seconds. */
+  async connect() {
+    clearTimeout(this.timer);
+    try {
+      if (this.models.length) await health();
+      else this.models = await listModels();
+      this.down = null;
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      this.#isDown(error);
+    }
+    this.#tell("change");
+  }
+
+  #isDown(error) {
+    this.down = error.message;
+    if (error.code === "away" || error.code === "busy") this.timer = setTimeout(() => this.connect(), LOOK_AGAIN_MS);
+  }
+
+  // Models and settings
+
+  /** The model of a column; the default one where it has none, or one that the server no longer has. */
+  model(column) {
+    const named = (id) => this.models.find((model) => model.id === id);
+    return named(column.model) ?? named(preference("model")) ?? this.models[0] ?? null;
+  }
+
+  setModel(column, id) {
+    column.model = id;
+    if (column === this.current.columns[0]) setPreference("model", id);
+    this.#changed(this.current);
+  }
+
+  setSampling(texts) {
+    this.sampling = texts;
+    setPreference("sampling", texts);
+    this.#tell("change");
+  }
+
+  setSystem(text) {
+    this.current.system = text;
+    this.#changed(this.current);
+  }
+
+  setInspecting(on) {
+    this.inspecting = on;
+    setPreference("inspecting", on);
+    this.#tell("change");
+  }
+
+  // Conversations
+
+  /** Show a conversation; null, or one that does not exist, starts a new one. */
+  open(id) {
+    this.current =
+      this.conversations.find((conversation) => conversation.id === id) ?? newConversation(preference("model", ""));
+    this.#tell("change");
+  }
+
+  rename(conversation, title) {
+    conversation.title = title;
+    this.#changed(conversation);
+  }
+
+  /** Returns how to undo it. */
+  remove(conversation) {
+    for (const node of conversation.columns.flatMap((column) => column.nodes)) this.replies.get(node.id)?.stop();
+    this.conversations = this.conversations.filter((other) => other !== conversation);
+    this.store.remove(conversation.id);
+    if (this.current === conversation) this.open(null);
+    this.#tell("change");
+    return () => this.#keep(conversation);
+  }
+
+  /** Take in conversations from a file: how many were new. */
+  async importAll(conversations) {
+    let taken = 0;
+    for (const conversation of conversations) {
+      const known = this.conversations.find(({ id }) => id === conversation.id);
+      if (known && known.updated === conversation.updated) continue;
+      if (known) conversation.id = newId();
+      this.#keep(conversation);
+      taken++;
+    }
+    await this.store.flush();
+    return taken;
+  }
+
+  #keep(conversation) {
+    this.conversations.push(conversation);
+    this.#sort();
+    this.#changed(conversation);
+  }
+
+  #sort() {
+    this.conversations.sort((a, b) => b.updated - a.updated);
+  }
+
+  // Side by side
+
+  /** A second column: the conversation so far, and from now on the answers of a second model. */
+  split() {
+    const [first] = this.current.columns;
+    const copy = structuredClone({ ...first, nodes: first.nodes.filter((node) => !this.replies.has(node.id)) });
+    const second = { ...emptyTree(), ...copy };
+    for (const node of [second, ...second.nodes]) if (!find(second, node.chosen)) node.chosen = null;
+    // Nodes are known by their ids, also across columns.
+    const ids = new Map(second.nodes.map(({ id }) => [id, newId()]));
+    const renamed = (id) => ids.get(id) ?? null;
+    for (const node of second.nodes)
+      Object.assign(node, { id: renamed(node.id), parent: renamed(node.parent), chosen: renamed(node.chosen) });
+    second.chosen = renamed(second.chosen);
+    const mine = this.model(first)?.id;
+    second.model =
+      (
+        this.models.find(({ id, chat }) => id !== mine && chat) ??
+        this.models.find(({ id }) => id !== mine) ??
+        this.models[0]
+      )?.id ?? "";
+    this.current.columns.push(second);
+    this.#changed(this.current);
+  }
+
+  /** Go on with this column only. Returns how to undo it. */
+  keepOnly(column) {
+    const conversation = this.current;
+    const before = conversation.columns;
+    for (const other of before) if (other !== column) for (const node of other.nodes) this.replies.get(node.id)?.stop();
+    conversation.columns = [column];
+    this.#changed(conversation);
+    return () => {
+      conversation.columns = before;
+      this.#changed(conversation);
+    };
+  }
+
+  // Messages
+
+  /** Is an answer on its way in this column (in any column)? */
+  isBusy(column = null) {
+    const columns = column ? [column] : this.current.columns;
+    return columns.some((each) => path(each).some((node) => this.replies.has(node.id)));
+  }
+
+  /** One question to every column. */
+  send(text) {
+    const conversation = this.current;
+    if (!this.conversations.includes(conversation)) {
+      conversation.title = titleFrom(text);
+      this.conversations.unshift(conversation);
+    }
+    for (const column of conversation.columns) {
+      this.#answer(
+        conversation,
+        column,
+        add(column, path(column).at(-1) ?? null, "user", { parts: [{ type: "text", text }] }),
+      );
+    }
+  }
+
+  /** The question asked otherwise, as a branch beside it. */
+  edit(column, node, text) {
+    const parent = find(column, node.parent);
+    this.#answer(this.current, column, add(column, parent, "user", { parts: [{ type: "text", text }] }));
+  }
+
+  /** Another answer to the same question, as a branch beside it. */
+  regenerate(column, node) {
+    this.#answer(this.current, column, find(column, node.parent));
+  }
+
+  /** Go on with an answer that broke off: take up its stream where there is one, else ask for the rest. */
+  continue(column, node) {
+    if (node.stream) this.#run(this.current, node, (reply) => reply.resume());
+    else this.#ask(this.current, column, node);
+  }
+
+  /** Show the sibling that stands `step` further on. Returns it. */
+  turn(column, node, step) {
+    const beside = siblings(column, node);
+    const other = beside[beside.indexOf(node) + step];
+    choose(column, other);
+    this.#changed(this.current);
+    return other;
+  }
+
+  stop() {
+    for (const column of this.current.columns) for (const node of path(column)) this.replies.get(node.id)?.stop();
+  }
+
+  #answer(conversation, column, question) {
+    const node = add(column, question, "assistant", {
+      model: this.model(column)?.id ?? "",
+      finish: null,
+      error: null,
+      stream: null,
+    });
+    this.#ask(conversation, column, node);
+  }
+
+  #ask(conversation, column, node) {
+    const model = this.models.find(({ id }) => id === node.model) ?? this.model(column);
+    const body = {
+      model: model?.id,
+      stream: true,
+      stream_options: { include_usage: true },
+      ...settingsOf(this.sampling),
+    };
+    if (model && !model.chat) {
+      // A base model knows no turns: it continues the one text.
+      body.prompt = pathTo(column, node).slice(-2).map(said).join("");
+      body.max_tokens ??= model.defaults?.max_tokens ?? 256; // without it the API stops after 16 tokens
+      if (this.inspecting) body.logprobs = TOP_LOGPROBS;
+      return this.#run(conversation, node, (reply) => reply.ask("v1/completions", body));
+    }
+    body.messages = asMessages(pathTo(column, node), conversation.system);
+    if (this.inspecting) Object.assign(body, { logprobs: true, top_logprobs: TOP_LOGPROBS });
+    return this.#run(conversation, node, (reply) => reply.ask("v1/chat/completions", body));
+  }
+
+  async #run(conversation, node, work) {
+    const reply = new Reply(node, () => {
+      const named = node.stream?.after === -1;
+      this.#tell("progress", node);
+      if (named)
+        this.store.save(conversation); // from here on a reload loses nothing
+      else this.store.saveSoon(conversation);
+    });
+    this.replies.set(node.id, reply);
+    conversation.updated = Date.now();
+    this.#sort();
+    this.#changed(conversation);
+    await work(reply);
+    this.replies.delete(node.id);
+    if (node.error?.code === "away") this.connect();
+    conversation.updated = Date.now();
+    this.#changed(conversation);
+    this.#tell("answered", node);
+  }
+
+  #takeUp(conversation, node) {
+    if (node.stream) this.#run(conversation, node, (reply) => reply.resume());
+    else node.finish = "lost"; // the page was gone before the server had named the stream
+  }
+
+  /** The tokens of what is shown in this column and of a draft, as the server counts them. */
+  async count(column, draft, signal) {
+    const model = this.model(column);
+    if (!model.chat) return countTokens({ model: model.id, text: draft }, signal);
+    const settled = path(column).filter((node) => !this.replies.has(node.id));
+    const messages = asMessages(settled, this.current.system);
+    if (draft) messages.push({ role: "user", content: draft });
+    return messages.length ? countTokens({ model: model.id, messages }, signal) : 0;
+  }
+
+  // Everything else
+
+  #changed(conversation) {
+    if (this.conversations.includes(conversation)) this.store.save(conversation);
+    this.#tell("change");
+  }
+
+  async #changedElsewhere(id) {
+    const now = await this.store.read(id);
+    const mine = this.conversations.find((conversation) => conversation.id === id);
+    // What is written here now will be saved last, and so be the other tab's to take over.
+    if (mine?.columns.some((column) => column.nodes.some((node) => this.replies.has(node.id)))) return;
+    this.conversations = this.conversations.filter((conversation) => conversation !== mine);
+    if (now) this.conversations.push(now);
+    this.#sort();
+    if (this.current.id === id) this.current = now ?? newConversation(preference("model", ""));
+    this.#tell("change");
+  }
+
+  #tell(type, detail = null) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+const unfinished = (conversation) =>
+  conversation.columns.flatMap((column) => column.nodes.filter((node) => node.finish === null));

@@ -1,0 +1,96 @@
+// What lies over the page for a moment: notes with an undo, menus, the question for the API key.
+
+import { byId, h, icon, iconButton } from "./dom.js";
+
+const NOTE_MS = 8000;
+
+/** A sentence at the bottom, read out by screen readers; `undo` is offered as long as it is there. */
+export function note(sentence, undo = null) {
+  const element = h("div", { class: "note" }, h("span", {}, sentence));
+  let timer = null;
+  const leave = () => element.remove();
+  const wait = () => (timer = setTimeout(leave, NOTE_MS));
+  if (undo) {
+    const act = () => {
+      leave();
+      undo();
+    };
+    element.append(h("button", { type: "button", class: "text-button", onclick: act }, "Undo"));
+  }
+  element.append(iconButton("close", "Dismiss", leave));
+  // Nobody should have to hurry while pointing at it.
+  for (const type of ["mouseenter", "focusin"]) element.addEventListener(type, () => clearTimeout(timer));
+  for (const type of ["mouseleave", "focusout"]) element.addEventListener(type, wait);
+  wait();
+  byId("notes").append(element);
+}
+
+/** A menu below a button: [{label, icon, act}, ...]. Arrow keys move, Escape closes, focus returns to the button. */
+export function openMenu(button, items) {
+  const close = () => {
+    menu.remove();
+    button.setAttribute("aria-expanded", "false");
+    document.removeEventListener("pointerdown", outside, true);
+  };
+  const outside = (event) => menu.contains(event.target) || close();
+  const choose = (act) => {
+    close();
+    button.focus();
+    act();
+  };
+  const move = (event) => {
+    const entries = [...menu.children];
+    const at = entries.indexOf(document.activeElement);
+    const next = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: entries.length - 1 }[event.key];
+    if (next !== undefined) entries.at(next % entries.length).focus();
+    else if (event.key === "Escape") choose(() => {});
+    else if (event.key === "Tab") return close();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  };
+  const entries = items.map((item) =>
+    h(
+      "button",
+      { type: "button", role: "menuitem", tabindex: "-1", onclick: () => choose(item.act) },
+      icon(item.icon),
+      item.label,
+    ),
+  );
+  const menu = h(
+    "div",
+    { class: "menu", role: "menu", "aria-label": button.getAttribute("aria-label"), onkeydown: move },
+    ...entries,
+  );
+  document.body.append(menu);
+  const place = button.getBoundingClientRect();
+  menu.style.left = `${Math.max(8, Math.min(place.left, innerWidth - menu.offsetWidth - 8))}px`;
+  const fitsBelow = place.bottom + menu.offsetHeight + 8 <= innerHeight;
+  menu.style.top = `${fitsBelow ? place.bottom + 4 : place.top - menu.offsetHeight - 4}px`;
+  button.setAttribute("aria-expanded", "true");
+  document.addEventListener("pointerdown", outside, true);
+  entries[0].focus();
+}
+
+/** Ask for the API key; null when the user would rather not. */
+export function askForKey(wasWrong) {
+  pending ??= new Promise((resolve) => {
+    const dialog = byId("key-dialog");
+    const field = byId("key");
+    byId("key-error").textContent = wasWrong ? "The server did not accept this key." : "";
+    field.value = "";
+    dialog.returnValue = "";
+    dialog.addEventListener(
+      "close",
+      () => {
+        pending = null;
+        resolve(dialog.returnValue === "ok" && field.value ? field.value.trim() : null);
+      },
+      { once: true },
+    );
+    dialog.showModal();
+  });
+  return pending;
+}
+
+let pending = null; // several requests may find at once that a key is needed; the user is asked once

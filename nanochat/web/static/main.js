@@ -1,0 +1,159 @@
+// Puts the page together: what the buttons of the header do, which keys work everywhere, what is read aloud.
+
+import { onKeyNeeded } from "./api.js";
+import { Chat } from "./chat.js";
+import { Composer } from "./composer.js";
+import { askForKey, note } from "./dialogs.js";
+import { byId, icon } from "./dom.js";
+import { hideToken } from "./inspector.js";
+import { ModelSelect } from "./models.js";
+import { Panel } from "./panel.js";
+import { preference, setPreference } from "./preferences.js";
+import { Sidebar } from "./sidebar.js";
+import { Transcript } from "./transcript.js";
+
+for (const element of document.querySelectorAll("[data-icon]")) element.prepend(icon(element.dataset.icon));
+
+const chat = new Chat();
+
+// What a user can do to messages; each leaves the focus where the next key is likely meant for.
+const acts = {
+  send(text) {
+    chat.send(text);
+    transcript.toEnd();
+    showAddress();
+  },
+  edit(column, node, text) {
+    chat.edit(column, node, text);
+    composer.focus();
+  },
+  regenerate(column, node) {
+    chat.regenerate(column, node);
+    composer.focus();
+  },
+  continue(column, node) {
+    chat.continue(column, node);
+    composer.focus();
+  },
+  turn(column, node, step) {
+    const other = chat.turn(column, node, step);
+    const buttons = [...transcript.viewOf(other).element.querySelectorAll(".branches button")];
+    (step < 0 ? buttons : buttons.reverse()).find((button) => !button.disabled)?.focus();
+  },
+  keepOnly(column) {
+    note("The other column is closed.", chat.keepOnly(column));
+    composer.focus();
+  },
+  stop() {
+    chat.stop();
+    composer.focus();
+  },
+  newChat() {
+    location.hash = "";
+    chat.open(null);
+    if (sidebar.covers) sidebar.close();
+    composer.focus();
+  },
+};
+
+const transcript = new Transcript(chat, acts);
+const composer = new Composer(chat, acts);
+const sidebar = new Sidebar(chat);
+const panel = new Panel(chat);
+const modelSelect = new ModelSelect(chat, "Model");
+byId("model").append(modelSelect.element);
+onKeyNeeded(askForKey);
+
+// The address names the conversation, so that reloading, going back and a second tab do what one expects.
+
+function showAddress() {
+  if (location.hash.slice(1) !== chat.current.id) history.pushState(null, "", `#${chat.current.id}`);
+}
+
+addEventListener("hashchange", () => {
+  if (location.hash.slice(1) !== chat.current.id) chat.open(location.hash.slice(1));
+});
+
+// Header
+
+byId("new-chat").addEventListener("click", acts.newChat);
+byId("header-new").addEventListener("click", acts.newChat);
+byId("inspect").addEventListener("click", () => {
+  hideToken();
+  chat.setInspecting(!chat.inspecting);
+});
+byId("compare").addEventListener("click", () => {
+  if (chat.current.columns.length === 1) chat.split();
+  else acts.keepOnly(chat.current.columns[0]);
+});
+byId("retry").addEventListener("click", () => chat.connect());
+
+function renderHeader() {
+  const { columns, title } = chat.current;
+  const single = columns.length === 1;
+  byId("title").textContent = title || "New chat";
+  document.title = title ? `${title} – nanochat` : "nanochat";
+  modelSelect.update(columns[0]);
+  byId("model").hidden = !single;
+  byId("compare").setAttribute("aria-pressed", String(!single));
+  byId("inspect").setAttribute("aria-pressed", String(chat.inspecting));
+  byId("down-notice").hidden = chat.down === null;
+  byId("down-text").textContent = chat.down ?? "";
+  const base = columns.map((column) => chat.model(column)).filter((each) => each && !each.chat);
+  byId("base-notice").hidden = base.length === 0;
+  byId("base-notice").textContent = base.length
+    ? `${base.map(({ id }) => id).join(" and ")}: a base model, which continues your text and knows no turns.`
+    : "";
+}
+
+chat.addEventListener("change", renderHeader);
+chat.addEventListener("trouble", (event) => note(event.detail));
+
+// Read aloud when it is complete: a screen reader cannot follow text that changes many times a second.
+chat.addEventListener("answered", ({ detail: node }) => {
+  const view = transcript.viewOf(node);
+  if (view)
+    byId("announcer").textContent =
+      `${node.model} ${view.element.querySelector(".body").innerText} ${view.notice.innerText}`;
+});
+
+// Theme
+
+for (const choice of document.querySelectorAll('input[name="theme"]')) {
+  choice.checked = choice.value === preference("theme", "system");
+  choice.addEventListener("change", () => {
+    setPreference("theme", choice.value);
+    document.documentElement.dataset.theme = choice.value;
+  });
+}
+
+// Keys
+
+addEventListener("keydown", (event) => {
+  const command = event.ctrlKey || event.metaKey;
+  if (event.key === "Escape" && !document.querySelector("dialog[open]")) escape();
+  else if (command && !event.shiftKey && event.key.toLowerCase() === "k") sidebar.focusSearch();
+  else if (command && event.shiftKey && event.key.toLowerCase() === "o") acts.newChat();
+  else if (command && event.key === "/") byId("keys-dialog").showModal();
+  else return;
+  event.preventDefault();
+});
+
+/** The topmost thing goes first. */
+function escape() {
+  if (hideToken()) return;
+  if (sidebar.covers) sidebar.close();
+  else if (chat.isBusy()) acts.stop();
+  else if (panel.isOpen) panel.toggle(false);
+  else composer.focus();
+}
+
+byId("show-keys").addEventListener("click", () => byId("keys-dialog").showModal());
+
+// What streams is saved a few times a second; whoever leaves the page must not lose the last moment.
+addEventListener("pagehide", () => chat.store.flush());
+
+await chat.start();
+chat.open(location.hash.slice(1));
+composer.focus();
+await chat.connect();

@@ -1,0 +1,142 @@
+// The middle of the page: one column of messages, or two side by side.
+
+import { byId, h, reconcile } from "./dom.js";
+import { MessageView } from "./message.js";
+import { ModelSelect } from "./models.js";
+import { path } from "./tree.js";
+
+const EXAMPLES = ["What is 123 + 456?", "Tell me a story about a fox", "How do you spell 'elephant'?", "Who are you?"];
+const BEGINNINGS = ["Mira lives in", "One rainy afternoon", "The fox ran", "In the morning"];
+
+const NEAR_PX = 80; // so close to the end, the page follows the answer
+
+export class Transcript {
+  constructor(chat, acts) {
+    this.chat = chat;
+    this.acts = acts;
+    this.place = byId("columns");
+    this.views = new Map(); // node id → MessageView
+    this.columns = [0, 1].map((number) => new ColumnView(chat, number, acts, () => this.#scrolled()));
+    this.downButton = byId("down");
+    this.downButton.addEventListener("click", () => this.toEnd());
+    chat.addEventListener("change", () => this.render());
+    chat.addEventListener("progress", (event) => this.#progress(event.detail));
+  }
+
+  render() {
+    const { chat } = this;
+    const { columns } = chat.current;
+    const empty = columns.every((column) => column.nodes.length === 0);
+    document.body.classList.toggle("empty", empty);
+    document.body.classList.toggle("split", columns.length > 1);
+    byId("welcome").hidden = !empty;
+    if (empty) this.#welcome();
+    if (this.shown !== chat.current.id) {
+      this.shown = chat.current.id;
+      this.views.clear();
+      for (const view of this.columns) view.follows = true;
+    }
+    const shown = this.columns.slice(0, columns.length);
+    reconcile(
+      this.place,
+      shown.map((view) => view.element),
+    );
+    shown.forEach((view, number) => {
+      const nodes = path(columns[number]);
+      view.update(
+        columns[number],
+        nodes.map((node) => this.#view(columns[number], node).element),
+      );
+    });
+    this.#scrolled();
+  }
+
+  #welcome() {
+    const model = this.chat.model(this.chat.current.columns[0]);
+    const examples = model && !model.chat ? BEGINNINGS : EXAMPLES;
+    byId("examples").replaceChildren(
+      ...examples.map((text) =>
+        h("button", { type: "button", disabled: !model, onclick: () => this.acts.send(text) }, text),
+      ),
+    );
+  }
+
+  #view(column, node) {
+    let view = this.views.get(node.id);
+    if (view?.node === node && view.column === column) view.update();
+    else this.views.set(node.id, (view = new MessageView(this.chat, column, node, this.acts)));
+    return view;
+  }
+
+  viewOf(node) {
+    return this.views.get(node.id);
+  }
+
+  // Many tokens may come within one frame; the text is drawn once.
+  #progress(node) {
+    const view = this.views.get(node.id);
+    if (!view || view.due || !view.element.isConnected) return;
+    view.due = true;
+    requestAnimationFrame(() => {
+      view.due = false;
+      view.progress();
+    });
+  }
+
+  toEnd() {
+    for (const view of this.columns) view.toEnd();
+  }
+
+  #scrolled() {
+    this.downButton.hidden = this.columns.every((view) => view.follows || !view.element.isConnected);
+  }
+}
+
+/** The messages with one model, below a head with its name where there are two columns. */
+class ColumnView {
+  /** onScroll() is called when `follows`, whether the end is in sight and to be kept there, may have changed. */
+  constructor(chat, number, acts, onScroll) {
+    this.chat = chat;
+    this.number = number;
+    this.follows = true;
+    this.top = 0; // where it was last scrolled to
+    this.select = new ModelSelect(chat, `Model of column ${number + 1}`);
+    const keep = h(
+      "button",
+      {
+        type: "button",
+        class: "text-button quiet",
+        title: "Go on with this model only",
+        onclick: () => acts.keepOnly(this.column),
+      },
+      "Keep only this",
+    );
+    this.head = h("div", { class: "column-head" }, this.select.element, keep);
+    this.messages = h("div", { class: "messages" });
+    this.scroll = h("div", { class: "scroll" }, this.messages);
+    this.element = h("section", { class: "column" }, this.head, this.scroll);
+    this.scroll.addEventListener("scroll", () => {
+      const { scrollTop, scrollHeight, clientHeight } = this.scroll;
+      const atEnd = scrollHeight - scrollTop - clientHeight < NEAR_PX;
+      // Only the user scrolls up; that the end is out of sight may be because the answer has grown in the meantime.
+      this.follows = atEnd || (this.follows && scrollTop >= this.top);
+      this.top = scrollTop;
+      onScroll();
+    });
+    const resized = new ResizeObserver(() => this.follows && this.toEnd());
+    for (const element of [this.messages, this.scroll]) resized.observe(element);
+  }
+
+  update(column, messages) {
+    this.column = column;
+    const several = this.chat.current.columns.length > 1;
+    this.element.setAttribute("aria-label", several ? `Column ${this.number + 1}` : "Conversation");
+    this.head.hidden = !several;
+    this.select.update(column);
+    reconcile(this.messages, messages);
+  }
+  toEnd() {
+    this.follows = true;
+    this.scroll.scrollTop = this.scroll.scrollHeight;
+  }
+}

@@ -1,0 +1,165 @@
+"""Serve trained models: a page to chat with and an API that OpenAI's clients speak."""
+
+import ipaddress
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import torch
+
+from nanochat import runtime, sandbox
+from nanochat.config import UserError, alias, parse, run
+from nanochat.engine import serving
+from nanochat.engine.tools import python_tools
+from nanochat.paths import SOURCES
+from nanochat.web.app import build_app
+from nanochat.web.server import Server, listen
+from nanochat.web.service import Model, Service, Settings, model
+
+KEYS = ("NANOCHAT_API_KEY", "NANOGPT_API_KEY")  # environment variables
+
+
+@dataclass
+class Flags:
+    """Serve trained models on a page and by an API. Ctrl-C finishes what runs and ends."""
+
+    source: Annotated[Literal["base", "mid", "sft", "rl"], alias("-i")] = "sft"
+    """which stage's checkpoint"""
+    model_tag: Annotated[str | None, alias("-g")] = None
+    """which model of the stage; default: the largest"""
+    step: Annotated[int | None, alias("-s")] = None
+    """which of its checkpoints; default: the last"""
+    model: list[str] = field(default_factory=list)
+    """source:tag or source:tag:step instead of these three; repeat it for several models, the first is the default"""
+    temperature: Annotated[float, alias("-t")] = 0.8
+    """unless a client asks for another; 0 takes the likeliest token"""
+    top_k: Annotated[int, alias("-k")] = 50
+    """unless a client asks for another; 0: sample from all tokens"""
+    max_tokens: Annotated[int, alias("-m")] = 512
+    """longest reply, unless a client asks for another"""
+    host: str = "127.0.0.1"
+    """address to listen on; 0.0.0.0 lets other machines in"""
+    port: Annotated[int, alias("-p")] = 8000
+    """0: any free one"""
+    api_key: str | None = None
+    """what clients must send as a bearer token; default: NANOCHAT_API_KEY or NANOGPT_API_KEY, else none is needed"""
+    cors_origin: list[str] = field(default_factory=list)
+    """a web site whose pages may use the API, such as https://example.com; repeat it for several"""
+    num_gpus: Annotated[int, alias("-n")] = 1
+    """engines of each model, one a GPU"""
+    slots: int = 0
+    """requests that an engine answers at once; 0: as many as are good for this machine"""
+    max_queue: int = 256
+    """requests that wait for a slot; more are told to come again"""
+    drain_seconds: float = 30.0
+    """how long replies may take to their end after SIGTERM or Ctrl-C"""
+    allow_code: bool = False
+    """let models run Python in a sandbox"""
+    log_prompts: bool = False
+    """write what people say and models answer to stderr"""
+    device_type: Annotated[str, alias("--device")] = ""
+    """cuda, mps or cpu; default: the best there is"""
+    dtype: Annotated[str, alias("-d")] = "auto"
+    """what the model computes in: auto, float32, bfloat16, float16 or int8"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    flags = parse(Flags, argv)
+    _check(flags)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.getLogger("nanochat.web").setLevel(logging.INFO)
+    key = flags.api_key or next((value for name in KEYS if (value := os.environ.get(name))), None)
+    local = _is_local(flags.host)
+    settings = Settings(
+        temperature=flags.temperature, top_k=flags.top_k, max_tokens=flags.max_tokens, api_key=key,
+        cors_origins=tuple(flags.cors_origin), max_queue=flags.max_queue, log_prompts=flags.log_prompts,
+        hosts=_hosts(flags) if local else None,
+    )  # fmt: skip
+    with listen(flags.host, flags.port) as bound, runtime.start(flags.device_type) as rt:
+        service = Service(load(flags, rt.device), settings)
+        _say(flags, service, bound.getsockname()[1], local)
+        Server(build_app(service), service, flags.drain_seconds).run([bound])
+
+
+def load(flags: Flags, device: torch.device) -> list[Model]:
+    """The models that the flags name, each in as many Engines as there are to be GPUs."""
+    there = torch.cuda.device_count() if device.type == "cuda" else flags.num_gpus
+    if flags.num_gpus > there:
+        raise UserError(f"--num_gpus is {flags.num_gpus}, but this machine has {there}")
+    wanted = [_named(name) for name in flags.model] or [("", flags.source, flags.model_tag, flags.step)]
+    models = []
+    for name, source, tag, step in wanted:
+        devices = [torch.device("cuda", n) if device.type == "cuda" else device for n in range(flags.num_gpus)]
+        servings = [serving.load(source, tag, step, each, flags.dtype, flags.slots) for each in devices]
+        tools = python_tools(servings[0].tokenizer) if flags.allow_code else None
+        models.append(model(name or f"{source}:{servings[0].tag}", servings, flags.max_queue, tools))
+    return models
+
+
+def _check(flags: Flags) -> None:
+    """Complain about what can be known before anything is loaded."""
+    for name, least in (("num_gpus", 1), ("slots", 0), ("max_queue", 0), ("max_tokens", 1), ("top_k", 0)):
+        if getattr(flags, name) < least:
+            raise UserError(f"--{name} is {getattr(flags, name)}; expected {least} or more")
+    if not 0 <= flags.temperature <= 2:
+        raise UserError(f"--temperature is {flags.temperature}; expected a number from 0 to 2")
+    if not 0 <= flags.drain_seconds < 86400:
+        raise UserError(f"--drain_seconds is {flags.drain_seconds}; expected 0 or more")
+    if not 0 <= flags.port < 65536:
+        raise UserError(f"--port is {flags.port}; expected a number from 0 to 65535")
+    for origin in flags.cors_origin:
+        if origin != "*" and (not urlsplit(origin).netloc or urlsplit(origin).path):
+            raise UserError(f"--cors_origin {origin} is no origin; expected one such as https://example.com, or *")
+    if flags.model and (flags.source != "sft" or flags.model_tag or flags.step):
+        raise UserError("--model says it all; leave out --source, --model_tag and --step")
+    if len(set(flags.model)) < len(flags.model):
+        raise UserError("--model names a model twice")
+
+
+def _named(name: str) -> tuple[str, str, str, int | None]:
+    """The id, source, tag and step that a --model names."""
+    source, _, rest = name.partition(":")
+    tag, _, step = rest.partition(":")
+    if source not in SOURCES or not tag or (step and not step.isdecimal()):
+        raise UserError(f"--model {name} names no checkpoint; expected source:tag or source:tag:step, as in sft:d4")
+    return name, source, tag, int(step) if step else None
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _hosts(flags: Flags) -> frozenset[str] | None:
+    """The names that a browser may know this machine by, when only this machine is meant to come in."""
+    if "*" in flags.cors_origin:
+        return None
+    return frozenset({"localhost", flags.host, *(urlsplit(origin).hostname or "" for origin in flags.cors_origin)})
+
+
+def _say(flags: Flags, service: Service, port: int, local: bool) -> None:
+    for each in service.models.values():
+        chats = "" if each.chats else "; continues texts, does not chat"
+        print(f"{each.id}: step {each.step}, {each.parameters / 1e6:.1f}M parameters, {each.dtype} on {each.device}, "
+              f"context {each.context}, {each.pool.slots} at once{chats}")  # fmt: skip
+    name = f"[{flags.host}]" if ":" in flags.host else flags.host
+    address = f"http://{name if local else 'localhost'}:{port}"
+    print(f"\n{address}        the page; the API is at {address}/v1, described at {address}/docs")
+    if local:
+        print(f"From another machine: ssh -L {port}:127.0.0.1:{port} <this machine>, then open http://localhost:{port}")
+    elif not service.settings.api_key:
+        print("Anybody who can reach this machine can use the models; --api_key asks for a key.")
+    if flags.allow_code:
+        missing = {"network", "processes", "memory", "files"} - sandbox.fences()
+        print(f"Models may run Python; not fenced off on this machine: {', '.join(sorted(missing)) or 'nothing'}.")
+    print("Ctrl-C finishes what runs and ends.", flush=True)
+
+
+if __name__ == "__main__":
+    run(main)

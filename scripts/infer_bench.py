@@ -1,0 +1,145 @@
+"""How fast the Engine answers: time to the first token, tokens/s by batch size, and how near the memory's limit.
+
+    python -m scripts.infer_bench                            the newest SFT model
+    python -m scripts.infer_bench --depth 12                 random weights in GPT-2's shape (124M)
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from nanochat import runtime
+from nanochat.config import UserError, alias, parse, run
+from nanochat.engine import serving
+from nanochat.engine.engine import Engine
+from nanochat.engine.request import Request
+from nanochat.gpt import GPT
+from nanochat.packed import bytes_read, pack
+from nanochat.scaling import config_from_depth
+
+
+@dataclass
+class Flags:
+    """Measure how fast a model answers; the last line is JSON."""
+
+    source: Annotated[str, alias("-i")] = "sft"
+    """which stage's checkpoint: base, mid, sft or rl"""
+    model_tag: Annotated[str | None, alias("-g")] = None
+    """which model of the stage; default: the largest"""
+    step: Annotated[int | None, alias("-s")] = None
+    """which of its checkpoints; default: the last"""
+    depth: int = 0
+    """measure random weights of this depth instead of a checkpoint; 12 has the shape of GPT-2's smallest"""
+    vocab_size: int = 50304
+    """vocabulary of random weights"""
+    max_seq_len: int = 1024
+    """context of random weights"""
+    dtype: Annotated[str, alias("-d")] = "auto"
+    """auto, float32, bfloat16, float16 or int8"""
+    device_type: str = ""
+    """cuda, mps or cpu; default: the best there is"""
+    batch_sizes: list[int] = field(default_factory=lambda: [1, 4, 16])
+    """how many requests at once"""
+    prompt_tokens: int = 32
+    """length of every prompt"""
+    tokens: int = 64
+    """length of every answer"""
+    repeats: int = 3
+    """measurements of each; the median counts"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    flags = parse(Flags, argv)
+    smallest = {"prompt_tokens": 1, "tokens": 2, "repeats": 1, "vocab_size": 251, "max_seq_len": 3}
+    for name, least in smallest.items():
+        if getattr(flags, name) < least:
+            raise UserError(f"--{name} is {getattr(flags, name)}; expected {least} or more")
+    if not flags.batch_sizes or min(flags.batch_sizes) < 1:
+        raise UserError("--batch_sizes expects one or more numbers from 1 on")
+    with runtime.start(flags.device_type, seed=0) as rt:
+        model, about, dtype = _model(flags, rt)
+        context = model.config.sequence_len
+        if flags.prompt_tokens + flags.tokens > context:
+            raise UserError(
+                f"--prompt_tokens {flags.prompt_tokens} and --tokens {flags.tokens} exceed the context of {context}"
+            )
+        bandwidth, weights = memory_bandwidth(rt.device), bytes_read(model)
+        print(about)
+        print(f"memory gives {bandwidth / 1e9:.1f} GB/s; a step reads {weights / 1e6:.0f} MB of weights", flush=True)
+        rows = []
+        for size in flags.batch_sizes:
+            engine = Engine(model, slots=size)
+            first, speed = measure(flags, size, lambda ids, engine=engine: _generate(engine, ids, flags.tokens))
+            rows.append({"batch": size, "first_token_ms": first * 1e3, "tok_per_second": speed,
+                         "of_bandwidth": speed / size * weights / bandwidth})  # fmt: skip
+    table = Table("at once", "first token", "tokens/s", "of the bandwidth")
+    for row in rows:
+        table.add_row(str(row["batch"]), f"{row['first_token_ms']:.1f} ms", f"{row['tok_per_second']:.1f}",
+                      f"{row['of_bandwidth']:.0%}")  # fmt: skip
+    Console().print(table)
+    print(json.dumps({"dtype": dtype, "device": str(rt.device), "bandwidth_gb_per_second": bandwidth / 1e9,
+                      "weights_mb": weights / 1e6, "rows": rows}))  # fmt: skip
+
+
+def measure(flags: Flags, size: int, generate: Callable[[list[list[int]]], list[float]]) -> tuple[float, float]:
+    """Seconds to the first token, and tokens per second after it, of `size` requests at once; medians.
+
+    generate(prompts) answers every prompt with flags.tokens tokens and returns when those of each step were there.
+    """
+    firsts, speeds = [], []
+    for repeat in range(flags.repeats + 1):
+        # No two prompts begin alike, so nothing is there already.
+        heads = [7 * repeat + size + 13 * row for row in range(size)]
+        prompts = [[(head + 3 * i) % 251 for i in range(flags.prompt_tokens)] for head in heads]
+        started = time.perf_counter()
+        times = generate(prompts)
+        if repeat:  # the first one warms up
+            firsts.append(times[0] - started)
+            speeds.append(size * (len(times) - 1) / (times[-1] - times[0]))
+    return statistics.median(firsts), statistics.median(speeds)
+
+
+def memory_bandwidth(device: torch.device) -> float:
+    """Bytes per second at which the device reads a tensor much larger than its caches."""
+    tensor = torch.ones(1 << (28 if device.type == "cuda" else 26), device=device)
+    best = float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        float(tensor.sum())
+        best = min(best, time.perf_counter() - started)
+    return tensor.numel() * 4 / best
+
+
+def _model(flags: Flags, rt: runtime.Runtime) -> tuple[GPT, str, str]:
+    """The model, laid out for generating, what it is, and its dtype's name."""
+    if not flags.depth:
+        served = serving.load(flags.source, flags.model_tag, flags.step, rt.device, flags.dtype, slots=1)
+        return served.engine.model, str(served), served.dtype_name
+    dtype = serving.dtype_for(flags.dtype, rt.device)
+    config = config_from_depth(flags.depth, flags.vocab_size, flags.max_seq_len)
+    with rt.device:
+        model = GPT(config, dtype.compute).to(dtype.compute)
+    pack(model, dtype.int8)
+    about = f"random weights of depth {flags.depth}, width {config.n_embd}, in {dtype.name} on {rt.device}"
+    return model, about, dtype.name
+
+
+def _generate(engine: Engine, prompts: list[list[int]], tokens: int) -> list[float]:
+    times = [0.0] * tokens
+    seen = [0] * len(prompts)
+    for row, event in engine.stream([Request(prompt, tokens, temperature=0) for prompt in prompts]):
+        if event.token is not None:
+            times[seen[row]] = time.perf_counter()
+            seen[row] += 1
+    return times
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,112 @@
+"""A real server on this machine, in a thread of the test's process, so that a test can look at its Engines too."""
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import torch
+
+from nanochat.engine.engine import Engine
+from nanochat.engine.serving import Serving
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.tokenizer import Tokenizer
+from nanochat.web.app import build_app
+from nanochat.web.server import Server, listen
+from nanochat.web.service import Service, Settings, model
+
+PATIENCE = 60.0  # seconds after which a test gives up on a machine that does not get on
+
+
+def loaded(engine: Engine, tokenizer: Tokenizer, source: str = "sft", tag: str = "d1") -> Serving:
+    """What `serving.load` returns, without a file."""
+    return Serving(
+        engine, tokenizer, {}, source, tag, step=7, folder=Path("nowhere"), dtype_name="float32",
+        device=engine.model.device, parameters=sum(each.numel() for each in engine.model.parameters()),
+    )  # fmt: skip
+
+
+@dataclass
+class Live:
+    """A server that runs."""
+
+    url: str
+    service: Service
+    server: Server
+    client: httpx.Client
+
+    @property
+    def engines(self) -> list[Engine]:
+        return [worker.engine for each in self.service.models.values() for worker in each.pool.workers]
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def get(self, path: str, **settings) -> httpx.Response:
+        return self.client.get(path, **settings)
+
+    def post(self, path: str, body: object = None, **settings) -> httpx.Response:
+        given = {"content": body} if isinstance(body, bytes) else {"json": body}
+        return self.client.post(path, **given, **settings)
+
+    def wait_until_idle(self) -> None:
+        """Returns when no slot is taken and nothing waits; fails when that does not come to pass."""
+        wait(lambda: all(engine.free_slots == engine.slots and not engine.busy for engine in self.engines))
+        wait(lambda: self.service.idle)
+
+
+def wait(condition) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to pass"
+        time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def served(
+    *checkpoints: Sequence[Serving], settings: Settings | None = None, drain_seconds: float = 5
+) -> Iterator[Live]:
+    """Serve checkpoints, each in one or several Engines, as <source>:<tag>."""
+    settings = settings or Settings()
+    models = [model(f"{each[0].source}:{each[0].tag}", each, settings.max_queue) for each in checkpoints]
+    service = Service(models, settings)
+    with listen("127.0.0.1", 0) as bound:
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        server = Server(build_app(service), service, drain_seconds)
+        thread = threading.Thread(target=server.run, args=([bound],))
+        thread.start()
+        try:
+            wait(lambda: server.started)
+            with httpx.Client(base_url=url, timeout=PATIENCE) as client:
+                yield Live(url, service, server, client)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def random_model(tokenizer: Tokenizer, context: int = 256, seed: int = 0) -> GPT:
+    """A small GPT with random weights: it may say anything."""
+    torch.manual_seed(seed)
+    model = GPT(
+        GPTConfig(sequence_len=context, vocab_size=tokenizer.vocab_size, n_layer=2, n_head=2, n_kv_head=2, n_embd=64)
+    )
+    model.init_weights()
+    return model
+
+
+def events(response: httpx.Response) -> list[dict]:
+    """The data of all events of a response, which must end with [DONE]."""
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n") if line.startswith("data: ")]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def content(chunks: list[dict], index: int = 0) -> str:
+    """The visible text of a stream of chat chunks."""
+    choices = [choice for chunk in chunks for choice in chunk["choices"] if choice["index"] == index]
+    return "".join(choice["delta"].get("content") or "" for choice in choices)

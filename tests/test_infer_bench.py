@@ -1,0 +1,47 @@
+"""The benchmark of the Engine measures what it says; how fast that is, no test asks."""
+
+import json
+
+import pytest
+import torch
+
+from nanochat import config
+from nanochat.gpt import GPT
+from nanochat.packed import bytes_read, pack
+from nanochat.scaling import config_from_depth
+from scripts import infer_bench
+
+TINY = ["--depth=1", "--vocab_size=300", "--max_seq_len=64", "--prompt_tokens=8", "--tokens=4", "--repeats=1",
+        "--device_type=cpu"]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_the_last_line_is_json(dtype: str, capsys: pytest.CaptureFixture[str]) -> None:
+    infer_bench.main([*TINY, f"--dtype={dtype}", "--batch_sizes", "1", "3"])
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said["dtype"] == dtype and said["bandwidth_gb_per_second"] > 0
+    assert [row["batch"] for row in said["rows"]] == [1, 3]
+    assert all(row["tok_per_second"] > 0 and row["first_token_ms"] > 0 for row in said["rows"])
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_bytes_read_are_those_of_the_matrices(int8: bool) -> None:
+    model = GPT(config_from_depth(2, 300, 64), torch.bfloat16).to(torch.bfloat16)
+    sizes = {name: p.numel() for name, p in model.named_parameters() if p.ndim == 2}
+    matrices = sum(size for name, size in sizes.items() if "wte" not in name and "embeds" not in name)
+    gates = sum(size for name, size in sizes.items() if "gate" in name)
+    assert bytes_read(model) == 2 * matrices
+    pack(model, int8)
+    assert bytes_read(model) == (matrices - gates if int8 else 2 * (matrices - gates)) + 2 * gates
+
+
+@pytest.mark.parametrize(
+    "more, said",
+    [(["--tokens=1"], "--tokens is 1"), (["--batch_sizes", "0"], "--batch_sizes"),
+     (["--tokens=60"], "exceed the context"), (["--dtype=int4"], "int4")],
+)  # fmt: skip
+def test_mistakes(more: list[str], said: str, base, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        config.run(lambda: infer_bench.main([*TINY, *more]))
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err

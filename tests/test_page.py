@@ -1,0 +1,964 @@
+"""The chat page in a real browser against the real server, whose models say what is written in this file.
+
+NANOCHAT_SCREENSHOTS names a folder for pictures of the page; without it they go into the test's own.
+"""
+
+import itertools
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("playwright")
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Playwright,
+    expect,
+    sync_playwright,
+)
+
+from nanochat import chat
+from nanochat.engine.engine import Engine
+from nanochat.tokenizer import Tokenizer
+from nanochat.web.app import build_app
+from nanochat.web.server import Server, listen
+from nanochat.web.service import Service, Settings, model
+from tests.scripted import scripted
+from tests.served import loaded, wait
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
+    "--no-first-run --disable-quic"
+).split()
+
+SIZE = {"width": 1280, "height": 860}
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
+WAIT_S = 30.0  # far more than anything takes, for a machine that is busy with other things
+
+# Every fragment is one token, and all differ, so that each knows which one follows. A lost, doubled or swapped token
+# shows.
+WORDS = [f" {''.join(letters)}" for letters in itertools.product("bdfgklmnprst", "aeiou", "lmnrst")][:100]
+STORY = [
+    "# The fox and", " the winter\n\n", "Once there was a **small", " fox** who lived at the *edge", " of Silverlea*. ",
+    "She had ~~four~~ three rules:\n\n", "1. Sleep when it snows\n", "2. Share what you find\n   - berries\n",
+    "   - `honey`, if there", " is any\n", "3. Never trust a goose\n\n", "> “A winter is long,” said the owl, ",
+    "“but a friend makes it short.”\n\n## What", " she found\n\n", "| month | berries | honey |\n|:--|--:|:-:|\n",
+    "| November | 12 | no |\n", "| December | 3 | a *little* |\n\n", "So that nobody would forget, she wrote:\n\n",
+    "```python\ndef winter(days):\n", "    for day in range(days):\n",
+    '        sleep() if snow(day) else share("berries")\n```\n\n',
+    "In spring she told [the owl](https://example.org/owl) ",
+    "everything.\n\n---\n\nThe end.",
+]  # fmt: skip
+HOSTILE = [
+    "<script>window.hacked = 1</script>\n\n", '<img src="x" onerror="window.hacked = 2">\n\n',
+    '<iframe src="javascript:window.hacked = 3"></iframe>\n\n', "[run me](javascript:window.hacked=4) ",
+    "[run](java\tscript:window.hacked=5) [data](data:text/html,<script>window.hacked=6</script>) ",
+    "[here](/v1/models) [local](//evil.example/x) ", "![pixel](https://evil.example/pixel.png) ",
+    "<https://good.example/<script>> <javascript:window.hacked=7>\n\n",
+    '[quote](https://good.example/" onmouseover="window.hacked=8)\n\n',
+    "```html onload=window.hacked=9\n<svg onload=window.hacked=10>\n```\n\n",
+    "| <b onclick=window.hacked=11>a</b> | b |\n|--|--|\n| <style>*{display:none}</style> | `<script>` |\n\n",
+    '# <a href="javascript:window.hacked=12">heading</a>\n',
+]  # fmt: skip
+ANSWER = ["6 times 7", " is 42."]
+SHORT = ["It", " is", " so."]
+
+
+class PacedEngine(Engine):
+    """An Engine that stands still where the test says, so that "in the middle of an answer" is an exact place."""
+
+    left: int | None = None  # tokens until it does; None: it does not
+
+    def step(self):
+        if self.left == 0:
+            threading.Event().wait(0.002)
+            return []
+        events = super().step()
+        if self.left is not None:
+            self.left -= sum(event.token is not None for event in events)
+            assert self.left >= 0, "an Engine that is paced answers one request at a time"
+        return events
+
+
+class Site:
+    """A server with scripted models, which can be ended and started again at the same address."""
+
+    def __init__(
+        self, script: dict[str, tuple[Sequence[Sequence[int]], int]], tokenizer: Tokenizer, **settings
+    ) -> None:
+        self.script, self.tokenizer, self.settings = script, tokenizer, settings
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        self.engines: dict[str, PacedEngine] = {}
+        models = []
+        for id, (chains, context) in self.script.items():
+            gpt = scripted(self.tokenizer, chains, context)
+            for chain in chains:
+                near = itertools.cycle([0.9, 1.1, 1.5])  # after the softcap, more or less close to the one that is said
+                for token, other in zip(chain, chain[2:], strict=False):
+                    gpt.lm_head.weight.data[other, token] = next(near)
+            self.engines[id] = PacedEngine(gpt, slots=2)
+            serving = loaded(self.engines[id], self.tokenizer, *id.split(":"))
+            models.append(model(id, [serving], max_queue=0))
+        service = Service(models, Settings(temperature=0.0, **self.settings))
+        bound = listen("127.0.0.1", self.port)
+        self.port = bound.getsockname()[1]
+        self.server = Server(build_app(service), service, drain_seconds=0)
+        self.thread = threading.Thread(target=self.server.run, args=([bound],))
+        self.thread.start()
+        wait(lambda: self.server.started)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def is_idle(self) -> bool:
+        return all(engine.free_slots == engine.slots and not engine.busy for engine in self.engines.values())
+
+
+@pytest.fixture(scope="module")
+def words_tokenizer() -> Tokenizer:
+    """Bytes, and every fragment that a model here says as one token."""
+    fragments = [*WORDS, *STORY, *HOSTILE, *ANSWER, *SHORT]
+    size = -(256 + len(fragments) + len(chat.SPECIALS)) % 8  # the model's width must suit its heads
+    tokens = [bytes([byte]) for byte in range(256)] + [text.encode() for text in fragments]
+    tokens += [b"\xff" * (2 + i) for i in range(size)]
+    return Tokenizer({token: i for i, token in enumerate(tokens)}, chat.SPECIALS)
+
+
+@pytest.fixture(scope="module")
+def script(words_tokenizer: Tokenizer) -> dict[str, tuple[list[list[int]], int]]:
+    """What each model says after any question, and its context."""
+    ids = {token: i for i, token in enumerate(words_tokenizer.tokens)}
+    start = words_tokenizer.special(chat.ASSISTANT_START)
+    tool = chat.tool_ids(words_tokenizer)
+
+    def says(first: int, fragments: Sequence[str]) -> list[int]:
+        return [first, *(ids[text.encode()] for text in fragments)]
+
+    call = [start, tool.python_start, *words_tokenizer.encode("6*7"), tool.python_end]
+    return {
+        "sft:words": ([says(start, WORDS)], 1024),
+        "sft:story": ([says(start, STORY)], 2048),
+        "sft:tool": ([call, says(tool.output_end, ANSWER)], 2048),
+        "sft:hostile": ([says(start, HOSTILE)], 256),
+        "sft:small": ([says(start, WORDS)], 64),
+        "base:words": ([says(ids[WORDS[0].encode()], WORDS[1:])], 256),
+    }
+
+
+@pytest.fixture(scope="module")
+def site(script, words_tokenizer: Tokenizer) -> Iterator[Site]:
+    site = Site(script, words_tokenizer)
+    yield site
+    site.stop()
+
+
+@pytest.fixture(autouse=True)
+def calm(site: Site) -> Iterator[None]:
+    """Engines that a failed test has paused go on."""
+    yield
+    for engine in site.engines.values():
+        engine.left = None
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    assert CHROMIUM is not None
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
+    """Opens the page in a browser profile of its own; at the end no error may have occurred in any."""
+    contexts: list[BrowserContext] = []
+    errors: list[str] = []
+
+    def refused(message: ConsoleMessage) -> None:
+        if "Content Security Policy" in message.text:
+            errors.append(message.text)
+
+    def open_page(url: str = "", before: str = "", **options) -> Page:
+        context = browser.new_context(**{"viewport": SIZE, **options})
+        context.set_default_timeout(1000 * WAIT_S)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", refused)
+        if before:
+            page.add_init_script(before)
+        page.goto(url or site.url)
+        return page
+
+    expect.set_options(timeout=1000 * WAIT_S)
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert errors == []
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Callable[[Page, str], None]:
+    folder = Path(os.environ.get("NANOCHAT_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def take(page: Page, name: str) -> None:
+        page.mouse.move(0, 0)
+        page.screenshot(path=folder / f"{name}.png", animations="disabled")
+
+    return take
+
+
+def choose_model(page: Page, id: str, label: str = "Model") -> None:
+    page.get_by_label(label, exact=True).select_option(id)
+
+
+def ask(page: Page, text: str) -> None:
+    page.get_by_label("Your question").fill(text)
+    page.keyboard.press("Enter")
+
+
+def last_answer(page: Page) -> Locator:
+    return page.locator(".message.assistant").last
+
+
+def body(message: Locator) -> Locator:
+    return message.locator(".body")
+
+
+def settled(page: Page) -> None:
+    """The answers are complete."""
+    expect(last_answer(page).locator(".foot")).to_contain_text(re.compile(r"\d tokens?"))
+    expect(page.locator(".running")).to_have_count(0)
+
+
+def ask_and_wait(page: Page, text: str) -> None:
+    ask(page, text)
+    settled(page)
+
+
+def said(message: Locator) -> str:
+    return body(message).inner_text().strip()
+
+
+def all_words() -> str:
+    return "".join(WORDS).strip()
+
+
+def titles(page: Page) -> Locator:
+    return page.locator("#conversations a")
+
+
+def paused_answer(page: Page, site: Site, words: int, question: str = "Say all words") -> None:
+    """Ask, and return when so many words stand there and the server waits."""
+    site.engines["sft:words"].left = words
+    ask(page, question)
+    expect(body(last_answer(page))).to_have_text("".join(WORDS[:words]).strip())
+
+
+def test_an_answer_streams_in_and_stays_after_a_reload(visit, site, picture):
+    page = visit()
+    picture(page, "empty-light")
+    ask_and_wait(page, "Say all words")
+    assert said(last_answer(page)) == all_words()
+    assert "101 tokens" in last_answer(page).locator(".foot").inner_text()  # the end is one, too
+    assert re.search(r"[\d.]+ tokens/s", last_answer(page).locator(".foot").inner_text())
+    expect(page.locator("#announcer")).to_contain_text(WORDS[-1].strip())
+    expect(page.locator("#meter-text")).to_have_text(re.compile(r"^1\d\d / 1024$"))
+    expect(page.get_by_label("Your question")).to_be_focused()
+    page.reload()
+    expect(page.locator(".message")).to_have_count(2)
+    assert said(last_answer(page)) == all_words()
+    expect(page).to_have_title("Say all words – nanochat")
+
+
+def test_stop_frees_the_server_and_the_answer_can_be_continued(visit, site):
+    page = visit()
+    paused_answer(page, site, 30)
+    expect(page.get_by_role("button", name="Send")).to_have_count(0)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    site.engines["sft:words"].left = None
+    wait(site.is_idle)
+    assert said(last_answer(page)) == "".join(WORDS[:30]).strip()
+    page.get_by_role("button", name="Continue").click()
+    settled(page)
+    expect(body(last_answer(page))).to_have_text(all_words())
+    expect(page.get_by_role("button", name="Continue")).to_have_count(0)
+
+
+def test_the_stop_button_stops_before_the_first_word_too(visit, site):
+    page = visit()
+    site.engines["sft:words"].left = 0
+    ask(page, "Say all words")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".notice")).to_have_text("Stopped before the first word.")
+    site.engines["sft:words"].left = None
+    wait(site.is_idle)
+    ask_and_wait(page, "And now?")  # the two questions reach the model as one
+    assert said(last_answer(page)) == all_words()
+
+
+def test_a_reload_in_the_middle_loses_nothing(visit, site):
+    page = visit()
+    paused_answer(page, site, 50)
+    page.reload()
+    expect(body(last_answer(page))).to_have_text("".join(WORDS[:50]).strip())
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    site.engines["sft:words"].left = 30
+    expect(body(last_answer(page))).to_have_text("".join(WORDS[:80]).strip())
+    page.reload()
+    site.engines["sft:words"].left = None
+    settled(page)
+    assert said(last_answer(page)) == all_words()
+    expect(page.locator(".message")).to_have_count(2)
+
+
+def test_a_question_may_be_faster_than_the_list_of_models(visit, site):
+    page = visit("about:blank")
+    held: list[Callable[[], None]] = []
+    page.route("**/v1/models", lambda route: held.append(route.continue_))
+    page.goto(site.url)
+    ask(page, "Say all words")
+    expect(page.get_by_role("button", name="Send")).to_be_disabled()
+    held.pop()()
+    settled(page)
+    assert said(last_answer(page)) == all_words()
+
+
+def test_an_answer_goes_on_while_another_conversation_is_shown(visit, site):
+    page = visit()
+    paused_answer(page, site, 20)
+    page.get_by_role("button", name="New chat").first.click()
+    expect(page.locator(".message")).to_have_count(0)
+    site.engines["sft:words"].left = None
+    wait(site.is_idle)
+    titles(page).first.click()
+    settled(page)
+    assert said(last_answer(page)) == all_words()
+
+
+def test_editing_and_regenerating_make_branches(visit):
+    page = visit()
+    choose_model(page, "sft:tool")
+    ask_and_wait(page, "First question")
+    ask_and_wait(page, "Second question")
+    page.get_by_role("button", name="Edit question").first.click()
+    editor = page.get_by_role("textbox", name="Edit question")
+    expect(editor).to_have_value("First question")
+    editor.fill("Another beginning")
+    editor.press("Enter")
+    settled(page)
+    expect(page.locator(".message.user")).to_have_text(re.compile("Another beginning"))
+    branches = page.locator(".message.user .branches")
+    expect(branches).to_have_text("2/2")
+    page.get_by_role("button", name="Previous question").click()
+    expect(branches).to_have_text("1/2")
+    expect(page.locator(".message.user .bubble")).to_have_text(["First question", "Second question"])
+    expect(page.get_by_role("button", name="Next question")).to_be_focused()
+    page.get_by_role("button", name="Answer again").last.click()
+    settled(page)
+    answers = page.locator(".message.assistant .branches")
+    expect(answers).to_have_text("2/2")
+    page.reload()
+    expect(answers).to_have_text("2/2")
+    page.get_by_role("button", name="Previous answer").click()
+    expect(answers).to_have_text("1/2")
+    page.get_by_role("button", name="Next question").click()
+    expect(page.locator(".message.user .bubble")).to_have_text(["Another beginning"])
+
+
+def test_leaving_the_editor_changes_nothing(visit):
+    page = visit()
+    choose_model(page, "sft:tool")
+    ask_and_wait(page, "First question")
+    page.get_by_role("button", name="Edit question").click()
+    page.get_by_role("textbox", name="Edit question").fill("never sent")
+    page.keyboard.press("Escape")
+    expect(page.locator(".bubble")).to_have_text("First question")
+    expect(page.locator(".branches")).to_have_count(0)
+
+
+def test_conversations_are_found_renamed_and_deleted(visit, picture):
+    page = visit()
+    choose_model(page, "sft:tool")
+    for question in ("Where do foxes sleep?", "How old is the owl?", "What is 6 times 7?"):
+        page.get_by_role("button", name="New chat").first.click()
+        ask_and_wait(page, question)
+    expect(titles(page)).to_have_text(["What is 6 times 7?", "How old is the owl?", "Where do foxes sleep?"])
+    page.keyboard.press("Control+k")
+    page.keyboard.type("FOXES sleep")
+    expect(titles(page)).to_have_text(["Where do foxes sleep?"])
+    expect(page.locator("#found")).to_have_text("1 conversation found")
+    page.keyboard.press("Escape")
+    expect(titles(page)).to_have_count(3)
+
+    page.get_by_role("button", name="More about “How old is the owl?”").click()
+    picture(page, "menu-light")
+    page.keyboard.press("Enter")  # the menu's first entry has the focus
+    page.get_by_label("New title").fill("The owl")
+    page.keyboard.press("Enter")
+    expect(titles(page)).to_have_text(["What is 6 times 7?", "The owl", "Where do foxes sleep?"])
+
+    page.get_by_role("button", name="More about “The owl”").click()
+    page.get_by_role("menuitem", name="Delete").click()
+    expect(titles(page)).to_have_count(2)
+    page.get_by_role("button", name="Undo").click()
+    expect(titles(page)).to_have_count(3)
+    page.get_by_role("button", name="More about “What is 6 times 7?”").click()
+    page.get_by_role("menuitem", name="Delete").click()
+    expect(page.locator("#welcome")).to_be_visible()  # it was the one that was shown
+    expect(titles(page)).to_have_text(["The owl", "Where do foxes sleep?"])
+    page.reload()
+    expect(titles(page)).to_have_text(["The owl", "Where do foxes sleep?"])
+
+
+def export(page: Page, click: Callable[[], None], path: Path) -> dict:
+    with page.expect_download() as download:
+        click()
+    download.value.save_as(path)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_conversations_leave_and_come_back_as_files(visit, tmp_path):
+    page = visit()
+    choose_model(page, "sft:tool")
+    ask_and_wait(page, "What is 6 times 7?")
+    page.get_by_role("button", name="Answer again").click()
+    settled(page)
+    page.get_by_role("button", name="New chat").first.click()
+    ask_and_wait(page, "Naïve café? 🦊")
+    everything = export(page, page.get_by_role("button", name="Export all").click, tmp_path / "all.json")
+    assert [each["title"] for each in everything["conversations"]] == ["Naïve café? 🦊", "What is 6 times 7?"]
+    assert everything["conversations"][1]["messages"] == [
+        {"role": "user", "content": "What is 6 times 7?"},
+        {"role": "assistant", "content": [
+            {"type": "python", "text": "6*7"}, {"type": "python_output", "text": "42"},
+            {"type": "text", "text": "6 times 7 is 42."},
+        ]},
+    ]  # fmt: skip
+    page.get_by_role("button", name="More about “What is 6 times 7?”").click()
+    one = export(page, page.get_by_role("menuitem", name="Export").click, tmp_path / "one.json")
+    assert len(one["conversations"]) == 1
+
+    other = visit()
+    other.locator("#import-file").set_input_files(tmp_path / "all.json")
+    expect(other.get_by_text("Imported 2 conversations.")).to_be_visible()
+    expect(titles(other)).to_have_text(["Naïve café? 🦊", "What is 6 times 7?"])
+    other.locator("#import-file").set_input_files(tmp_path / "one.json")
+    expect(other.get_by_text("Imported 0 conversations; 1 already here.")).to_be_visible()
+    titles(other).last.click()
+    expect(other.locator(".message.assistant .branches")).to_have_text("2/2")
+    other.reload()
+    expect(other.locator(".message.assistant .branches")).to_have_text("2/2")
+    again = export(other, other.get_by_role("button", name="Export all").click, tmp_path / "again.json")
+    assert again == everything
+
+
+REFUSED = {
+    "Dear diary": "the file is not JSON",
+    '{"conversations": []}': "conversation 1 has no messages",
+    '{"messages": [{"role": "pirate", "content": "Arr"}]}': "unknown role",
+    '{"format": "nanochat-conversations", "version": 2}': "version 2",
+    '{"columns": [{"nodes": [{"id": "a", "parent": "a", "role": "user", "parts": []}]}]}': "do not form a tree",
+    '{"columns": [{"nodes": [{"id": "a", "role": "user", "parts": [{"type": "html"}]}]}]}': "unknown part",
+    "[]": "Imported 0 conversations",
+}
+
+
+def test_a_file_that_is_something_else_is_refused_with_a_reason(visit, tmp_path):
+    page = visit()
+    for content, reason in REFUSED.items():
+        (tmp_path / "odd.json").write_text(content, encoding="utf-8")
+        page.locator("#import-file").set_input_files(tmp_path / "odd.json")
+        expect(page.locator(".note").last).to_contain_text(reason)
+    expect(titles(page)).to_have_count(0)
+
+
+def test_training_conversations_can_be_imported(visit, tmp_path):
+    page = visit()
+    lines = [
+        {"messages": [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Hi."}]},
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}],
+    ]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    page.locator("#import-file").set_input_files(tmp_path / "data.jsonl")
+    expect(page.get_by_text("Imported 2 conversations.")).to_be_visible()
+    titles(page).filter(has_text="Hello!").click()
+    expect(page.locator(".message.assistant .body")).to_have_text("Hi.")
+
+
+def test_two_models_side_by_side(visit, site, picture):
+    page = visit()
+    choose_model(page, "sft:story")
+    ask_and_wait(page, "Tell me a story about a fox")
+    page.get_by_role("button", name="Two models side by side").click()
+    choose_model(page, "sft:tool", "Model of column 2")
+    ask_and_wait(page, "What is 6 times 7?")
+    columns = page.locator(".column")
+    expect(columns).to_have_count(2)
+    for column in (columns.first, columns.last):
+        expect(column.locator(".bubble")).to_have_text(["Tell me a story about a fox", "What is 6 times 7?"])
+    expect(body(columns.first.locator(".message.assistant").last)).to_contain_text("The end.")
+    expect(body(columns.last.locator(".message.assistant").last)).to_contain_text("6 times 7 is 42.")
+    picture(page, "side-by-side-light")
+    page.reload()
+    expect(columns).to_have_count(2)
+    columns.last.get_by_role("button", name="Keep only this").click()
+    expect(columns).to_have_count(1)
+    expect(body(last_answer(page))).to_contain_text("6 times 7 is 42.")
+    page.get_by_role("button", name="Undo").click()
+    expect(columns).to_have_count(2)
+
+
+def test_the_inspector_shows_what_might_have_been_said(visit, picture):
+    page = visit()
+    choose_model(page, "sft:story")
+    ask_and_wait(page, "Tell me a story")
+    expect(page.locator(".token")).to_have_count(0)
+    page.get_by_role("button", name="Token inspector").click()
+    expect(page.locator(".notice")).to_contain_text("This answer came while the inspector was off")
+    page.get_by_role("button", name="Answer again").click()
+    settled(page)
+    tokens = page.locator(".token")
+    expect(tokens).to_have_count(len(STORY))
+    assert "".join(tokens.all_text_contents()) == "".join(STORY)
+    tokens.nth(2).click()
+    card = page.get_by_role("dialog", name=re.compile("Token"))
+    expect(card.locator(".bars li")).to_have_count(5)
+    expect(card.locator(".bars li.it code")).to_have_text(STORY[2].replace(" ", "␣"))
+    expect(card).to_contain_text("likeliest choice")
+    expect(card.locator(".bars li").nth(1).locator("code")).to_have_text(STORY[3].replace(" ", "␣"))
+    first, second = (float(text.removesuffix(" %")) for text in card.locator(".figure").all_inner_texts()[:2])
+    assert first > second > 1 and first + second > 95
+    picture(page, "inspector-light")
+    page.keyboard.press("ArrowRight")
+    expect(card.locator(".bars li.it code")).to_have_text(STORY[3].replace(" ", "␣"))
+    page.keyboard.press("Escape")
+    expect(card).to_have_count(0)
+    expect(tokens.nth(3)).to_be_focused()
+    page.get_by_role("button", name="Token inspector").click()
+    expect(tokens).to_have_count(0)
+    expect(page.locator("h3", has_text="The fox and the winter")).to_be_visible()
+
+
+def test_a_tool_call_is_a_block_with_its_result(visit):
+    page = visit()
+    choose_model(page, "sft:tool")
+    page.get_by_role("button", name="Token inspector").click()
+    ask_and_wait(page, "What is 6 times 7?")
+    tool = page.locator(".tool")
+    expect(tool.locator("figcaption")).to_have_text("Calculator")
+    expect(tool.locator("pre")).to_have_text(["6*7", "42"])
+    page.get_by_role("button", name="Token inspector").click()
+    expect(tool.locator("pre")).to_have_text(["6*7", "42"])
+    expect(page.locator(".markdown")).to_have_text("6 times 7 is 42.")
+    ask_and_wait(page, "And again?")  # the call goes back to the server as part of the conversation
+    expect(page.locator(".tool")).to_have_count(2)
+
+
+def test_a_base_model_continues_a_text(visit):
+    page = visit()
+    choose_model(page, "base:words")
+    expect(page.locator("#base-notice")).to_contain_text("base:words: a base model")
+    ask_and_wait(page, WORDS[0].strip() + WORDS[0])
+    expect(body(last_answer(page))).to_have_text("".join(WORDS[1:]).strip())
+
+
+def test_settings_reach_the_model(visit):
+    page = visit()
+    page.get_by_role("button", name="System prompt and sampling").click()
+    page.get_by_label("Longest answer").fill("7")
+    page.get_by_label("System prompt", exact=True).fill("Be brief.")
+    with page.expect_request("**/v1/chat/completions") as asked:
+        ask_and_wait(page, "Say words")
+    sent = asked.value.post_data_json
+    assert sent["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert sent["max_tokens"] == 7
+    assert said(last_answer(page)) == "".join(WORDS[:7]).strip()
+    expect(page.locator(".notice")).to_contain_text("The answer is cut off")
+    page.get_by_label("Longest answer").fill("")
+    page.get_by_label("Stop texts").fill(WORDS[20])
+    page.get_by_role("button", name="Continue").click()
+    settled(page)
+    expect(body(last_answer(page))).to_have_text("".join(WORDS[:20]).strip())
+    page.reload()
+    page.get_by_role("button", name="System prompt and sampling").click()
+    expect(page.get_by_label("Stop texts")).to_have_value(WORDS[20])
+    expect(page.get_by_label("System prompt", exact=True)).to_have_value("Be brief.")
+
+
+def test_a_full_context_is_explained(visit):
+    page = visit()
+    choose_model(page, "sft:small")
+    ask_and_wait(page, "Say all words")
+    expect(page.locator(".notice")).to_contain_text("The answer is cut off")
+    ask(page, "And more?")
+    expect(page.locator(".notice.error")).to_contain_text("no longer fits into the model's memory of 64 tokens")
+    page.locator(".notice").get_by_role("button", name="New chat").click()
+    expect(page.locator("#welcome")).to_be_visible()
+
+
+def test_a_server_that_is_away_is_waited_for(script, words_tokenizer, visit, picture):
+    site = Site(script, words_tokenizer)
+    page = visit(site.url)
+    choose_model(page, "sft:tool")
+    ask_and_wait(page, "First question")
+    site.stop()
+    ask(page, "Second question")
+    error = page.locator(".notice.error")
+    expect(error).to_contain_text("The server does not answer.")
+    picture(page, "away-light")
+    page.get_by_role("button", name="New chat").first.click()
+    expect(page.locator("#down-notice")).to_contain_text("The server does not answer.")
+    titles(page).click()
+    site.start()
+    try:
+        error.get_by_role("button", name="Retry").click()
+        settled(page)
+        expect(page.locator(".message")).to_have_count(4)
+        assert "6 times 7 is 42." in said(last_answer(page))
+        expect(page.locator("#down-notice")).to_be_hidden()
+    finally:
+        site.stop()
+
+
+def test_a_key_is_asked_for_and_kept_in_the_tab(script, words_tokenizer, visit):
+    site = Site({"sft:tool": script["sft:tool"]}, words_tokenizer, api_key="open sesame")
+    try:
+        page = visit(site.url)
+        dialog = page.get_by_role("dialog", name="This server wants an API key")
+        dialog.get_by_label("API key").fill("open barley")
+        page.keyboard.press("Enter")
+        expect(dialog).to_contain_text("The server did not accept this key.")
+        dialog.get_by_label("API key").fill("open sesame")
+        page.keyboard.press("Enter")
+        expect(dialog).to_be_hidden()
+        ask_and_wait(page, "What is 6 times 7?")
+        page.reload()
+        expect(page.get_by_label("Model", exact=True)).to_have_value("sft:tool")
+        expect(dialog).to_be_hidden()
+        assert "sesame" not in page.evaluate("JSON.stringify(localStorage)")
+    finally:
+        site.stop()
+
+
+def test_a_busy_server_says_when_to_come_back(visit, site):
+    engine = site.engines["sft:words"]
+    engine.left = 0
+    waiting = [visit() for _ in range(engine.slots)]
+    for page in waiting:
+        ask(page, "Say all words")
+        expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    wait(lambda: engine.waiting + engine.slots - engine.free_slots == engine.slots)
+    page = visit()
+    ask(page, "Me too")
+    error = page.locator(".notice.error")
+    expect(error).to_contain_text(re.compile(r"Try again in \d+ s\.|You can try again now\."))
+    engine.left = None
+    wait(site.is_idle)
+    error.get_by_role("button", name="Retry").click()
+    settled(page)
+    assert said(last_answer(page)) == all_words()
+    for page in waiting:
+        settled(page)
+        assert said(last_answer(page)) == all_words()
+
+
+SHOWN = """message => [...message.querySelectorAll('.body *')].map(element => [
+    element.localName, [...element.attributes].map(({name, value}) => [name, value])])"""
+KNOWN = {
+    "p", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "hr", "pre", "code", "table", "thead", "tbody", "tr",
+    "th", "td", "strong", "em", "del", "a", "br", "div", "button", "span", "svg", "path",
+}  # fmt: skip
+
+
+def harmless(elements: list) -> None:
+    for name, attributes in elements:
+        assert name in KNOWN, name
+        for attribute, value in attributes:
+            assert not attribute.startswith("on") and attribute not in ("src", "style", "srcdoc"), attribute
+            if attribute == "href":
+                assert re.match(r"https?://|mailto:", value, re.IGNORECASE), value
+
+
+def test_nothing_that_a_model_writes_is_executed(visit, site):
+    page = visit()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("dialog", lambda dialog: pytest.fail(f"a dialog opened: {dialog.message}"))
+    choose_model(page, "sft:hostile")
+    ask_and_wait(page, "<img src=x onerror='window.hacked = 20'>")
+    expect(page.locator(".message.user .bubble")).to_have_text("<img src=x onerror='window.hacked = 20'>")
+    shown = said(last_answer(page))
+    for visible in ("<script>window.hacked = 1</script>", "onerror", "<iframe", "javascript:window.hacked=4"):
+        assert visible in shown
+    harmless(last_answer(page).evaluate(SHOWN))
+    for link in page.locator(".message.assistant .body a").all():
+        link.hover()
+        assert link.get_attribute("rel") == "noopener noreferrer nofollow"
+    page.reload()  # the title and the history come from storage
+    expect(page.locator(".message")).to_have_count(2)
+    assert page.evaluate("window.hacked") is None
+    assert [url for url in asked if not url.startswith(site.url)] == []
+
+
+def test_no_text_makes_markdown_dangerous_or_slow(visit):
+    page = visit()
+    draw = """async texts => {
+        const {Markdown} = await import('/static/markdown.js');
+        return texts.map(text => {
+            const view = new Markdown();
+            view.update(text);
+            return RESULT;
+        });
+    }"""
+    elements = "(" + SHOWN + ")({querySelectorAll: () => view.element.querySelectorAll('*')})"
+    pieces = st.sampled_from([
+        *"*_~`[]()<>!#|-+>\\:\n\t 1.aé🦊\"'&=", "  ", "**", "```", "~~~", "](", "https://", "javascript:", "mailto:a@b",
+        "1. ", "- ", "> ", "|--|", "<script>", " onerror=x ", "data:text/html,", "\r", "\u2028", "\x00",
+    ])  # fmt: skip
+    texts = st.lists(st.lists(pieces, max_size=40).map("".join), min_size=20, max_size=20)
+
+    @hypothesis.settings(max_examples=20)
+    @hypothesis.given(texts)
+    def check(texts: list[str]) -> None:
+        for shown in page.evaluate(draw.replace("RESULT", elements), texts):
+            harmless(shown)
+
+    check()
+    walls = [
+        "*a ", "a* ", "_a *b ", "[", "[a](", "](", "`", "`` ` ", "> ", "- ", "  - ", "1. ", "#", "|", "|-\n", "<", "h",
+        "**_~~", "![", "\\", "* ", "http://", "a\n\n", "    \n", "```\n",
+    ]  # fmt: skip
+    page.evaluate(draw.replace("RESULT", "0"), [wall * (20_000 // len(wall)) for wall in walls])
+
+
+MARKDOWN = {
+    "plain & <b>simple</b>": "<p>plain &amp; &lt;b&gt;simple&lt;/b&gt;</p>",
+    "two\nlines": "<p>two<br>lines</p>",
+    "**bold** and *italic* and ~~gone~~": "<p><strong>bold</strong> and <em>italic</em> and <del>gone</del></p>",
+    "***both***": "<p><em><strong>both</strong></em></p>",
+    "2 * 3 * 4 and snake_case_name": "<p>2 * 3 * 4 and snake_case_name</p>",
+    "`a * b` and ``x ` y``": "<p><code>a * b</code> and <code>x ` y</code></p>",
+    "\\*not\\*": "<p>*not*</p>",
+    "# One\n### Three ###": '<h3 class="level-1">One</h3><h5 class="level-3">Three</h5>',
+    "- a\n- b\n  - c\n\nd": "<ul><li>a</li><li>b<ul><li>c</li></ul></li></ul><p>d</p>",
+    "3. c\n4. d": '<ol start="3"><li>c</li><li>d</li></ol>',
+    "1. a\n\n2. b": "<ol><li><p>a</p></li><li><p>b</p></li></ol>",
+    "> quoted\n> more": "<blockquote><p>quoted<br>more</p></blockquote>",
+    "a\n\n---\n\nb": "<p>a</p><hr><p>b</p>",
+    "in\n1986. Then": "<p>in<br>1986. Then</p>",
+    "a **b": "<p>a **b</p>",
+}
+
+
+def test_markdown_becomes_what_it_means(visit):
+    page = visit()
+    render = """async text => {
+        const {Markdown} = await import('/static/markdown.js');
+        const view = new Markdown();
+        for (let end = 1; end <= text.length; end++) view.update(text.slice(0, end));
+        return view.element.innerHTML;
+    }"""
+    assert {text: page.evaluate(render, text) for text in MARKDOWN} == MARKDOWN
+
+
+def test_a_story_with_all_of_markdown(visit, picture):
+    page = visit()
+    choose_model(page, "sft:story")
+    ask_and_wait(page, "Tell me a story about a fox")
+    expect(last_answer(page).locator(".foot")).to_be_in_viewport()  # the page has followed the answer to its end
+    picture(page, "story-light")
+    answer = last_answer(page)
+    assert answer.locator("td").all_inner_texts() == ["November", "12", "no", "December", "3", "a little"]
+    expect(answer.locator("ol > li")).to_have_count(3)
+    expect(answer.locator("ol ul code")).to_have_text("honey")
+    expect(answer.locator("blockquote")).to_contain_text("said the owl")
+    expect(answer.get_by_role("link", name="the owl")).to_have_attribute("href", "https://example.org/owl")
+    expect(answer.locator(".code-head span")).to_have_text("python")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    answer.get_by_role("button", name="Copy code").click()
+    expect(answer.get_by_role("button", name="Copied")).to_be_visible()
+    code = 'def winter(days):\n    for day in range(days):\n        sleep() if snow(day) else share("berries")'
+    assert page.evaluate("navigator.clipboard.readText()") == code
+    answer.get_by_role("button", name="Copy answer").click()
+    expect(answer.get_by_role("button", name="Copied")).to_have_count(2)
+    assert page.evaluate("navigator.clipboard.readText()") == "".join(STORY)
+
+
+def test_dark_follows_the_system_and_the_switch(visit, picture):
+    page = visit(color_scheme="dark")
+    background = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(background)
+    choose_model(page, "sft:story")
+    ask_and_wait(page, "Tell me a story about a fox")
+    picture(page, "story-dark")
+    page.get_by_label("Light", exact=True).check(force=True)
+    light = page.evaluate(background)
+    assert sum(map(int, re.findall(r"\d+", dark))) < 150 < 700 < sum(map(int, re.findall(r"\d+", light)))
+    page.reload()
+    assert page.evaluate(background) == light
+    page.get_by_label("As the system").check(force=True)
+    assert page.evaluate(background) == dark
+
+
+def test_a_window_of_a_phones_size(visit, picture):
+    page = visit(**PHONE)
+    picture(page, "empty-phone")
+    sidebar = page.locator("#sidebar")
+    expect(sidebar).not_to_be_in_viewport()
+    choose_model(page, "sft:story")
+    ask_and_wait(page, "Tell me a story about a fox")
+    page.locator(".scroll").evaluate("scroll => scroll.scrollTop = 0")
+    picture(page, "story-phone")
+    for button in page.locator("header button:visible").all():
+        expect(button).to_be_in_viewport(ratio=1)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.get_by_role("button", name="Open sidebar").tap()
+    expect(sidebar).to_be_in_viewport()
+    picture(page, "sidebar-phone")
+    titles(page).first.tap()
+    expect(sidebar).not_to_be_in_viewport()
+    page.get_by_role("button", name="Open sidebar").tap()
+    page.keyboard.press("Escape")
+    expect(sidebar).not_to_be_in_viewport()
+    page.get_by_role("button", name="Two models side by side").tap()
+    ask_and_wait(page, "Again")
+    expect(page.locator(".column").first).to_be_in_viewport()
+    picture(page, "side-by-side-phone")
+    page.locator(".column").last.scroll_into_view_if_needed()
+    expect(page.get_by_label("Model of column 2")).to_be_in_viewport(ratio=1)
+
+
+def test_a_browser_that_keeps_nothing_still_chats(visit):
+    forbid = """
+        for (const name of ["localStorage", "sessionStorage", "indexedDB"]) {
+            Object.defineProperty(window, name, { get() { throw new DOMException("no", "SecurityError"); } });
+        }"""
+    page = visit(before=forbid)
+    expect(page.locator("#notes")).to_contain_text("does not let the page keep anything")
+    choose_model(page, "sft:tool")
+    ask_and_wait(page, "What is 6 times 7?")
+    ask_and_wait(page, "And again?")
+    expect(page.locator(".message")).to_have_count(4)
+    expect(titles(page)).to_have_text(["What is 6 times 7?"])
+
+
+def test_a_full_storage_is_said_once(visit):
+    full = 'IDBObjectStore.prototype.put = () => { throw new DOMException("full", "QuotaExceededError"); }'
+    page = visit(before=full)
+    choose_model(page, "sft:tool")
+    ask_and_wait(page, "What is 6 times 7?")
+    expect(page.locator("#notes")).to_contain_text("its storage is full")
+    ask_and_wait(page, "And again?")
+    expect(page.locator(".note")).to_have_count(1)
+    expect(page.locator(".message")).to_have_count(4)
+
+
+def test_another_tab_shows_what_happened_in_this_one(visit):
+    page = visit()
+    other = page.context.new_page()
+    other.goto(page.url)
+    choose_model(page, "sft:tool")
+    ask_and_wait(page, "What is 6 times 7?")
+    expect(titles(other)).to_have_text(["What is 6 times 7?"])
+    titles(other).click()
+    expect(body(last_answer(other))).to_contain_text("6 times 7 is 42.")
+    ask_and_wait(page, "And again?")
+    expect(other.locator(".message")).to_have_count(4)
+
+
+def test_the_keyboard_is_enough(visit):
+    page = visit()
+    choose_model(page, "sft:tool")
+    page.get_by_label("Your question").focus()
+    page.keyboard.type("one")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("two")
+    page.keyboard.press("Enter")
+    settled(page)
+    expect(page.locator(".bubble")).to_have_text("one\ntwo", use_inner_text=True)
+    page.keyboard.press("Control+Shift+O")
+    expect(page.locator("#welcome")).to_be_visible()
+    page.keyboard.press("Control+/")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Control+k")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.locator(".bubble")).to_have_count(1)
+    page.reload()
+    page.locator("body").press("Shift+Tab")  # whatever has the focus, the skip link is the first thing there is
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Your question")).to_be_focused()
+
+
+def serious(page: Page) -> list[str]:
+    """What axe-core finds, as far as it is serious."""
+    violations = Axe().run(page).response["violations"]
+    return [
+        f"{violation['id']}: {[node['target'] for node in violation['nodes']]}"
+        for violation in violations
+        if violation["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize("look", ["light", "dark", "phone"])
+def test_axe_finds_nothing_serious(visit, picture, look):
+    page = visit(**(PHONE if look == "phone" else {"color_scheme": look}), reduced_motion="reduce")
+    assert serious(page) == []
+    choose_model(page, "sft:story")
+    ask_and_wait(page, "Tell me a story about a fox")
+    assert serious(page) == []
+    page.get_by_role("button", name="Token inspector").click()
+    page.get_by_role("button", name="Answer again").click()
+    settled(page)
+    page.locator(".token").nth(4).click()
+    assert serious(page) == []
+    picture(page, f"axe-inspector-{look}")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Two models side by side").click()
+    choose_model(page, "base:words", "Model of column 2")
+    page.get_by_role("button", name="System prompt and sampling").click()
+    assert serious(page) == []
+    picture(page, f"axe-panel-{look}")
+    page.keyboard.press("Escape")
+    if look == "phone":
+        page.get_by_role("button", name="Open sidebar").click()
+    page.get_by_role("button", name="More about").first.click()
+    assert serious(page) == []
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Keys").click()
+    assert serious(page) == []

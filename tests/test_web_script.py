@@ -1,0 +1,109 @@
+"""scripts/chat_web.py as a user starts it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from nanochat.checkpoint import manager
+from nanochat.config import UserError
+from nanochat.paths import checkpoints_dir, tokenizer_dir
+from nanochat.tokenizer import Tokenizer
+from scripts import chat_web
+from tests.scripted import calculating
+
+ROOT = Path(__file__).resolve().parent.parent
+ASK = {"messages": [{"role": "user", "content": "Hello secret!"}]}
+
+
+def save(tokenizer: Tokenizer, source: str, *steps: int) -> None:
+    tokenizer.save(tokenizer_dir())
+    for step in steps:
+        about = {"tokenizer_hash": tokenizer.hash}
+        manager.save(checkpoints_dir(source) / "d1", step, calculating(tokenizer, "é! Rome", 64), {}, about)
+
+
+@contextmanager
+def running(*flags: str, **environment: str) -> Iterator[tuple[subprocess.Popen, str, str]]:
+    """The process, its address and what it said until it was ready."""
+    command = [sys.executable, "-m", "scripts.chat_web", "--port", "0", "--device_type", "cpu", "--dtype", "float32"]
+    pipes: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"}
+    process = subprocess.Popen([*command, *flags], cwd=ROOT, env={**os.environ, **environment}, **pipes)
+    try:
+        said = ""
+        while "Ctrl-C" not in said:
+            line = process.stdout.readline() if process.stdout else ""
+            assert line, process.stderr.read() if process.stderr else ""
+            said += line
+        address = next(word for word in said.split() if word.startswith("http://"))
+        yield process, address, said
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_server_says_what_it_has_and_ends_when_told(tokenizer: Tokenizer) -> None:
+    save(tokenizer, "sft", 3, 7)
+    save(tokenizer, "base", 5)
+    flags = ["--model", "sft:d1", "--model", "base:d1", "--model=sft:d1:3", "--slots", "2", "--drain-seconds", "20"]
+    with running(*flags) as (process, address, said):
+        assert "sft:d1: step 7" in said and "base:d1: step 5" in said and "does not chat" in said
+        assert "ssh -L" in said and f"{address}/docs" in said
+        models = httpx.get(f"{address}/v1/models").json()["data"]
+        assert [(model["id"], model["step"]) for model in models] == [("sft:d1", 7), ("base:d1", 5), ("sft:d1:3", 3)]
+        reply = httpx.post(f"{address}/v1/chat/completions", json=ASK, timeout=60).json()
+        assert reply["choices"][0]["message"]["content"] == "é! Rome"
+        port = address.rpartition(":")[2]
+        done = subprocess.run(
+            [sys.executable, "-m", "scripts.chat_web", "--port", port], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and f"port {port}" in done.stderr
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0 and "Traceback" not in err and "secret" not in out + err
+
+
+def test_ctrl_c_ends_it_too_and_the_key_comes_from_the_environment(tokenizer: Tokenizer) -> None:
+    save(tokenizer, "sft", 7)
+    with running("--log_prompts", NANOGPT_API_KEY="old", NANOCHAT_API_KEY="new") as (process, address, _):
+        ask = f"{address}/v1/chat/completions"
+        assert httpx.post(ask, json=ASK, headers={"Authorization": "Bearer old"}).status_code == 401
+        assert httpx.post(ask, json=ASK, headers={"Authorization": "Bearer new"}, timeout=60).status_code == 200
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0
+        logged = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+        assert [line["what"] for line in logged] == ["chat", "reply"]
+        assert "secret" in str(logged[0]["content"]) and logged[1]["content"] == ["é! Rome"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--model", "sft"], "source:tag"), (["--model", "xxx:d1"], "source:tag"),
+        (["--model", "sft:d1:x"], "source:tag"),
+        (["--model", "sft:d1", "--model", "sft:d1"], "twice"), (["--model", "sft:d9"], "d9"),
+        (["--model", "sft:d1", "--source", "base"], "--source"),
+        (["--cors_origin", "example.com"], "origin"), (["--num_gpus", "0"], "num_gpus"), (["--port", "70000"], "port"),
+        (["--temperature", "3"], "temperature"), (["--host", "no.such.host.invalid"], "--host"),
+        (["--drain_seconds", "-1"], "drain_seconds"), (["--nonsense"], "nonsense"),
+        (["--max_tokens", "0"], "max_tokens"),
+    ],
+)  # fmt: skip
+def test_flags_that_make_no_sense_are_refused(tokenizer: Tokenizer, flags: list[str], said: str) -> None:
+    save(tokenizer, "sft", 7)
+    with pytest.raises(UserError, match=said):
+        chat_web.main(["--port", "0", "--device_type", "cpu", *flags])
+
+
+def test_a_taken_port_is_noticed_before_anything_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="taken"):
+        chat_web.main(["--port", str(taken.getsockname()[1])])
