@@ -74,8 +74,8 @@ def _transformers(flags: Flags) -> list[dict]:
         return rows
 
 
-def _generator(peer: Any, tokens: int) -> Callable[[list[list[int]]], list[float]]:
-    def generate(prompts: list[list[int]]) -> list[float]:
+def _generator(peer: Any, tokens: int) -> Callable[[list[list[int]]], list[list[float]]]:
+    def generate(prompts: list[list[int]]) -> list[list[float]]:
         ids = torch.tensor(prompts, device=peer.device)
         times: list[float] = []
 
@@ -85,7 +85,7 @@ def _generator(peer: Any, tokens: int) -> Callable[[list[list[int]]], list[float
 
         peer.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, min_new_tokens=tokens,
                       do_sample=False, pad_token_id=0, stopping_criteria=StoppingCriteriaList([note]))  # fmt: skip
-        return times
+        return [times] * len(prompts)
 
     return generate
 

@@ -78,9 +78,9 @@ class Gate(Linear):
 
     def forward(self, input: Tensor, exactly: bool = False) -> Tensor:
         """`exactly`: by way of float64, whose last bits, which depend on how many rows there are (the exp of a vector
-        is not that of a number), are gone after rounding. For decoding, where the tensors are tiny.
+        is not that of a number), are gone after rounding. For decoding on a CPU, where the tensors are tiny.
         """
-        if exactly:
+        if exactly and input.device.type == "cpu":
             return torch.sigmoid(F.linear(input.double(), self.weight.double())).to(input.dtype)
         return torch.sigmoid(super().forward(input))
 
@@ -284,7 +284,7 @@ class GPT(nn.Module):
 
 def norm(x: Tensor, eps: float, scale: float = 1.0) -> Tensor:
     """RMS norm over the last axis (Zhang & Sennrich 2019), without a learned weight, times `scale`."""
-    if torch.is_grad_enabled() or x.is_cuda:
+    if torch.is_grad_enabled() or x.device.type != "cpu":
         y = F.rms_norm(x, (x.size(-1),), eps=eps)
         return y if scale == 1 else y * scale
     # The same in 5 operations instead of the 12 that rms_norm is on a CPU; when decoding each costs more than its work.
@@ -295,4 +295,4 @@ def norm(x: Tensor, eps: float, scale: float = 1.0) -> Tensor:
 
 @functools.cache
 def _constant(value: float) -> Tensor:
-    return torch.tensor(value)
+    return torch.tensor(value, device="cpu")

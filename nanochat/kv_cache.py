@@ -3,10 +3,10 @@
 One slot holds one sequence. A forward pass works on a few slots at a time, each at its own length:
 `cache.rows([2, 5])` is what the model is given, and the lengths of those slots grow when it is done.
 
-On a CPU what a position gets is the same to the bit whoever its neighbours are and in whatever pieces a prompt is read.
-The kernels add up in another order when the number of keys or queries changes, so both are made to depend on nothing
-but the position: queries are taken in blocks of BLOCK positions, padded to a multiple of 8, and see the keys up to the
-end of their own block.
+On a CPU the attention of a position is the same to the bit whoever its neighbours are and in whatever pieces a prompt
+is read; with packed weights (`packed`) so is all the rest. The kernels add up in another order when the number of keys
+or queries changes, so both are made to depend on nothing but the position: queries are taken in blocks of BLOCK
+positions, padded to a multiple of 8, and see the keys up to the end of their own block.
 
 Letters: R rows (slots), T new positions, S keys, H query heads, K key/value heads, d head size, D channels.
 """
@@ -52,6 +52,12 @@ class KVCache:
         """
         self.lengths[slot] = length
         self.last[slot] = 0 if last is None else last
+
+    def wipe(self, slot: int) -> None:
+        """Empty a slot of numbers that are not finite: a mask hides them badly, for 0 times NaN is NaN."""
+        self.k[:, slot] = 0
+        self.v[:, slot] = 0
+        self.cut(slot, 0)
 
     def fork(self, source: int, target: int) -> None:
         """Copy a sequence into another slot, so that both can go on separately."""

@@ -54,14 +54,14 @@ class Int8Linear(nn.Module):
 def pack(model: GPT, int8: bool = False) -> None:
     """Replace the model's matrices by packed ones, for generating only: it can no longer be trained or saved.
 
-    Without int8, and where torch has no oneDNN, the model stays as it is.
+    Without int8, and where oneDNN is missing or does not know the model's dtype here, the model stays as it is.
     Raises UserError for int8 on another device than a CPU.
     """
     if model.device.type != "cpu":
         if int8:
             raise UserError(f"int8 weights are for CPUs, and the model is on {model.device}; use --dtype bfloat16")
         return
-    if not int8 and not torch.backends.mkldnn.is_available():
+    if not int8 and not _can_block(model.dtype):
         return
     kind = Int8Linear if int8 else BlockedLinear
     for block in model.transformer.blocks:
@@ -73,6 +73,14 @@ def pack(model: GPT, int8: bool = False) -> None:
         for name, child in list(module.named_children()):
             if type(child) is Linear:  # not a gate, whose few rows stay as they are
                 setattr(module, name, kind(child.weight, model.dtype))
+
+
+def _can_block(dtype: torch.dtype) -> bool:
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_fp16_supported()
 
 
 def bytes_read(model: GPT) -> int:

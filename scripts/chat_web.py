@@ -3,6 +3,7 @@
 import ipaddress
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -108,7 +109,9 @@ def _check(flags: Flags) -> None:
     if not 0 <= flags.temperature <= 2:
         raise UserError(f"--temperature is {flags.temperature}; expected a number from 0 to 2")
     if not 0 <= flags.drain_seconds < 86400:
-        raise UserError(f"--drain_seconds is {flags.drain_seconds}; expected 0 or more")
+        raise UserError(f"--drain_seconds is {flags.drain_seconds}; expected 0 or more, and less than a day (86400)")
+    if flags.api_key is not None and not re.fullmatch(r"[!-~]+", flags.api_key):
+        raise UserError("--api_key is empty or not of ASCII letters, digits and signs; expected such as s3cret")
     if not 0 <= flags.port < 65536:
         raise UserError(f"--port is {flags.port}; expected a number from 0 to 65535")
     for origin in flags.cors_origin:

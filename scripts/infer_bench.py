@@ -88,10 +88,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                       "weights_mb": weights / 1e6, "rows": rows}))  # fmt: skip
 
 
-def measure(flags: Flags, size: int, generate: Callable[[list[list[int]]], list[float]]) -> tuple[float, float]:
-    """Seconds to the first token, and tokens per second after it, of `size` requests at once; medians.
+def measure(flags: Flags, size: int, generate: Callable[[list[list[int]]], list[list[float]]]) -> tuple[float, float]:
+    """Seconds until all of `size` requests have their first token, and tokens per second from then on; medians.
 
-    generate(prompts) answers every prompt with flags.tokens tokens and returns when those of each step were there.
+    generate(prompts) answers every prompt with flags.tokens tokens and returns when each of them was there.
     """
     firsts, speeds = [], []
     for repeat in range(flags.repeats + 1):
@@ -100,9 +100,11 @@ def measure(flags: Flags, size: int, generate: Callable[[list[list[int]]], list[
         prompts = [[(head + 3 * i) % 251 for i in range(flags.prompt_tokens)] for head in heads]
         started = time.perf_counter()
         times = generate(prompts)
+        first = max(row[0] for row in times)
+        later = [moment for row in times for moment in row if moment > first]
         if repeat:  # the first one warms up
-            firsts.append(times[0] - started)
-            speeds.append(size * (len(times) - 1) / (times[-1] - times[0]))
+            firsts.append(first - started)
+            speeds.append(len(later) / (max(later) - first))
     return statistics.median(firsts), statistics.median(speeds)
 
 
@@ -131,13 +133,11 @@ def _model(flags: Flags, rt: runtime.Runtime) -> tuple[GPT, str, str]:
     return model, about, dtype.name
 
 
-def _generate(engine: Engine, prompts: list[list[int]], tokens: int) -> list[float]:
-    times = [0.0] * tokens
-    seen = [0] * len(prompts)
+def _generate(engine: Engine, prompts: list[list[int]], tokens: int) -> list[list[float]]:
+    times: list[list[float]] = [[] for _ in prompts]
     for row, event in engine.stream([Request(prompt, tokens, temperature=0) for prompt in prompts]):
         if event.token is not None:
-            times[seen[row]] = time.perf_counter()
-            seen[row] += 1
+            times[row].append(time.perf_counter())
     return times
 
 

@@ -454,6 +454,12 @@ def test_a_prompt_longer_than_the_context_is_refused_before_any_work() -> None:
 
 
 @pytest.mark.parametrize("bad", [-1, 100])
+def test_a_bias_for_ids_outside_the_vocabulary_is_refused(bad: int) -> None:
+    with pytest.raises(UserError, match=f"token id {bad} is outside"):
+        Engine(MODERN).submit(Request(prompt(3), logit_bias={bad: 1.0}))
+
+
+@pytest.mark.parametrize("bad", [-1, 100])
 def test_ids_outside_the_vocabulary_are_refused(bad: int) -> None:
     engine = Engine(MODERN)
     for refused in (lambda: engine.submit(Request([1, bad])), lambda: engine.score([[1, bad]])):
@@ -465,7 +471,7 @@ def test_ids_outside_the_vocabulary_are_refused(bad: int) -> None:
     "settings",
     [{"prompt": []}, {"max_tokens": -1}, {"temperature": -0.1}, {"temperature": math.nan}, {"temperature": math.inf},
      {"top_k": -1}, {"top_p": 1.1}, {"top_p": math.nan}, {"min_p": -0.1}, {"min_p": math.nan},
-     {"repetition_penalty": 0},
+     {"repetition_penalty": 0}, {"repetition_penalty": 1e-40}, {"temperature": 1e39}, {"frequency_penalty": -1e39},
      {"presence_penalty": math.nan}, {"frequency_penalty": math.inf}, {"logit_bias": {1: math.nan}}, {"logprobs": -1}],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(settings: dict) -> None:
@@ -611,6 +617,66 @@ def test_a_slow_tool_holds_nobody_up(tokenizer) -> None:
     assert [event.finish for event in engine.step()] == ["cancelled"]
     assert engine.free_slots == 2 and not engine.busy
     may_end.set()
+
+
+def test_a_tool_that_raises_ends_what_runs_and_the_engine_goes_on(tokenizer) -> None:
+    script, sampled, _ = tool_chain(tokenizer, "6*7")
+    engine = Engine(scripted(tokenizer, script.items()), slots=2)
+
+    def fail(ids: list[int]) -> list[int]:
+        raise ZeroDivisionError("the tool is broken")
+
+    ids = [engine.submit(ask(tokenizer, tools=Tools(chat.tool_ids(tokenizer), fail))), engine.submit(ask(tokenizer))]
+    later = engine.submit(ask(tokenizer))
+    with pytest.raises(ZeroDivisionError):
+        for _ in range(20):
+            engine.step()
+    events = engine.step()
+    assert [event.request_id for event in events if event.finish == "cancelled"] == ids
+    while engine.busy:
+        events += engine.step()
+    assert [e.token for e in events if e.request_id == later and not e.forced and e.token is not None] == sampled
+    assert engine.free_slots == 2
+
+
+def test_a_cancelled_call_that_waits_for_its_turn_is_not_run(tokenizer) -> None:
+    script, _, _ = tool_chain(tokenizer, "6*7")
+    engine = Engine(scripted(tokenizer, script.items()), slots=8)
+    may_end = threading.Event()
+    begun: list[int] = []
+
+    def run(ids: list[int]) -> None:
+        begun.append(1)
+        may_end.wait(60)
+
+    requests = [engine.submit(ask(tokenizer, tools=Tools(chat.tool_ids(tokenizer), run, slow=True))) for _ in range(8)]
+    for _ in range(8):
+        engine.step()
+    for id in requests:
+        engine.cancel(id)
+    may_end.set()
+    assert engine._tools is not None
+    engine._tools.shutdown()
+    assert len(begun) == 4
+
+
+def test_numbers_that_are_not_finite_stay_with_their_request() -> None:
+    model = random_model(CONFIGS["modern"])
+    broken, sound = 99, Request(prompt(5), temperature=0, max_tokens=4)
+    assert broken not in sound.prompt
+    with torch.no_grad():
+        model.get_parameter("value_embeds.0.weight")[broken] = torch.nan
+    expected = Engine(model).generate([sound])[0]
+    assert broken not in expected.tokens
+    engine = Engine(model, slots=1)
+    engine.generate([Request(prompt(20)[:19] + [broken], temperature=0, max_tokens=2)])
+    assert engine.generate([sound])[0] == expected
+
+
+@pytest.mark.parametrize("settings", [{"slots": 0}, {"max_len": 0}, {"prefill_chunk": 0}])
+def test_an_engine_of_nothing_is_refused(settings: dict) -> None:
+    with pytest.raises(UserError, match=next(iter(settings))):
+        Engine(MODERN, **settings)
 
 
 # ---------------------------------------------------------------- scoring

@@ -473,6 +473,7 @@ def test_json_object_gives_an_object(live: Live) -> None:
         ({"type": "json_schema", "json_schema": {"schema": {"$ref": "#/nowhere"}}}, "nowhere"),
         ({"type": "json_schema", "json_schema": {"schema": {"type": "string", "pattern": "("}}}, "regex"),
         ({"type": "json_schema", "json_schema": {"schema": {"enum": []}}}, "nsatisfiable"),
+        ({"type": "json_schema", "json_schema": {"schema": {"$ref": "#"}}}, "no text satisfies it"),
         ({"type": "json_schema", "json_schema": {"schema": {"description": "x" * 200_000}}}, "characters"),
     ],
 )  # fmt: skip

@@ -95,7 +95,8 @@ def test_ctrl_c_ends_it_too_and_the_key_comes_from_the_environment(tokenizer: To
         (["--cors_origin", "example.com"], "origin"), (["--num_gpus", "0"], "num_gpus"), (["--port", "70000"], "port"),
         (["--temperature", "3"], "temperature"), (["--host", "no.such.host.invalid"], "--host"),
         (["--drain_seconds", "-1"], "drain_seconds"), (["--nonsense"], "nonsense"),
-        (["--max_tokens", "0"], "max_tokens"),
+        (["--max_tokens", "0"], "max_tokens"), (["--api_key", ""], "--api_key"), (["--api_key", "é x"], "--api_key"),
+        (["--dtype", "int4"], "or int8"),
     ],
 )  # fmt: skip
 def test_flags_that_make_no_sense_are_refused(tokenizer: Tokenizer, flags: list[str], said: str) -> None:

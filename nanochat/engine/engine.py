@@ -46,6 +46,7 @@ class _Running:
     cached: int  # tokens of the prompt that were not read; told with the first event
     reading: bool = True  # until the next sample there is a prompt, or a tool's output, to read
     said: Counter[int] = field(default_factory=Counter)  # the reply so far
+    is_finite: bool = True  # so far; else its keys and values must not stay in the slot
     call: list[int] | None = None  # the ids since python_start, while a tool call is open
     pending: "futures.Future[list[int] | None] | None" = None  # a slow tool at work
 
@@ -70,12 +71,15 @@ class Engine:
     def __init__(self, model: GPT, slots: int = 8, max_len: int | None = None, prefill_chunk: int = 256) -> None:
         """slots: requests that run at once, the others wait. max_len: tokens of prompt and reply together, by default
         the model's sequence_len. prefill_chunk: prompt tokens read in one step, so that a long prompt does not stall
-        the requests that are being answered.
+        the requests that are being answered. Raises UserError for less than one of these.
         """
         self.model = model
         self.slots = slots
         self.max_len = model.config.sequence_len if max_len is None else max_len
         self.prefill_chunk = prefill_chunk
+        for name, value in (("slots", slots), ("max_len", self.max_len), ("prefill_chunk", prefill_chunk)):
+            if value < 1:
+                raise UserError(f"{name} is {value}; expected 1 or more")
         self.cache = KVCache(model.config, slots, self.max_len, model.device, model.dtype)
         self.stats = Stats()
         self._held: list[list[int]] = [[] for _ in range(slots)]  # the ids whose keys and values a slot has
@@ -105,6 +109,7 @@ class Engine:
         if len(request.prompt) > self.max_len:
             raise ContextLengthError(len(request.prompt), self.max_len)
         self._check_ids(request.prompt)
+        self._check_ids(request.logit_bias)
 
     def submit(self, request: Request) -> int:
         """Queue a request; returns the id that its events carry. Raises what `check` raises, before any work."""
@@ -127,9 +132,22 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
-        """One step for everybody. Returns what happened, each request's events in order."""
+        """One step for everybody. Returns what happened, each request's events in order.
+
+        Whatever it raises (a tool, a constraint, a full GPU) ends all that have a slot: half of them may be a step
+        further than the others. Their last events, "cancelled", come with the next step.
+        """
         self.stats.steps += 1
         events, self._events = self._events, []
+        try:
+            self._advance(events)
+        except BaseException:
+            abandoned = list(self._running.values())
+            self._events = events + [self._finish(running, None, "cancelled") for running in abandoned]
+            raise
+        return events
+
+    def _advance(self, events: list[Event]) -> None:
         events += self._admit()
         events += self._collect_tools()
         sampled: list[_Running] = []
@@ -147,8 +165,7 @@ class Engine:
             sampled += decoding
             logits.append(self._forward(decoding, 1))
         if sampled:
-            events += self._sample(torch.cat(logits), sampled)
-        return events
+            self._sample(torch.cat(logits), sampled, events)
 
     def stream(self, requests: Sequence[Request]) -> Generator[tuple[int, Event], None, None]:
         """Run requests to their ends, yielding (index into requests, event). Closing the iterator cancels the rest.
@@ -245,9 +262,10 @@ class Engine:
         """Take a free slot for a prompt; returns it and how many of the prompt's tokens it holds already."""
         slot = self._free[0]
         cached = 0
-        if not any(other.reading and other.request.prompt == prompt for other in self._running.values()):
-            # At least the last token is read, for the logits after it are not kept.
-            shared = [_common(held, prompt[:-1]) for held in self._held]
+        beside = self._running.values()
+        if not any(other.reading and not other.said and other.request.prompt == prompt for other in beside):
+            body = prompt[:-1]  # at least the last token is read, for the logits after it are not kept
+            shared = [_common(held, body) for held in self._held]
             best = max(range(self.slots), key=shared.__getitem__)
             if shared[best] >= WORTH_COPYING:
                 cached = shared[best]
@@ -297,15 +315,16 @@ class Engine:
         ids = [list(islice(running.unread, size)) for running in group]
         rows = self.cache.rows([running.slot for running in group])
         logits = self.model(torch.tensor(ids, device=self.model.device), cache=rows, last_only=True)
-        # Only now: whatever the forward raises, all stays consistent.
         for running, read in zip(group, ids, strict=True):
             self._held[running.slot] += read
             for _ in read:
                 running.unread.popleft()
         return logits[:, -1]
 
-    def _sample(self, logits: Tensor, sampled: list[_Running]) -> list[Event]:
-        """Choose the next token of each of R requests by its logits (R, V)."""
+    def _sample(self, logits: Tensor, sampled: list[_Running], events: list[Event]) -> None:
+        """Choose the next token of each of R requests by its logits (R, V), and add what follows to the events."""
+        for running, is_finite in zip(sampled, logits.isfinite().all(dim=-1).tolist(), strict=True):
+            running.is_finite &= is_finite
         masks = [running.constraint.mask() if running.constraint else None for running in sampled]
         rows = [Row(r.request, r.random.random(), r.said, mask) for r, mask in zip(sampled, masks, strict=True)]
         tokens = sample(logits, rows)
@@ -314,12 +333,10 @@ class Engine:
             counts = [sampled[i].request.logprobs or 0 for i in asked]
             scored = dict(zip(asked, score(logits[asked], [tokens[i] for i in asked], counts), strict=True))
         self.stats.generated_tokens += len(tokens)
-        events = []
         for i, (running, token) in enumerate(zip(sampled, tokens, strict=True)):
             if running.constraint:
                 running.constraint.accept(token)
             events += self._take(running, token, scored.get(i))
-        return events
 
     def _take(self, running: _Running, token: int, scored: Scored | None) -> list[Event]:
         """What follows from a sampled token."""
@@ -393,6 +410,11 @@ class Engine:
     def _release(self, running: _Running) -> None:
         del self._running[running.id]
         self._free.append(running.slot)
+        if running.pending:
+            running.pending.cancel()  # one that has not begun need not begin
+        if not running.is_finite:
+            self.cache.wipe(running.slot)
+            self._held[running.slot] = []
 
     @torch.inference_mode()
     def _evaluate(self, ids: Tensor, targets: Tensor | None = None, cache: CacheRows | None = None) -> Tensor:

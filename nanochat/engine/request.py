@@ -1,6 +1,5 @@
 """What goes into the Engine and what comes out, in token ids."""
 
-import math
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
@@ -11,6 +10,7 @@ from nanochat.config import UserError
 from nanochat.engine.tools import Tools
 
 Finish = Literal["stop", "length", "cancelled"]
+LARGEST = 1e30  # of settings that are added, multiplied or divided by: what comes out must be a finite float32
 
 
 class ContextLengthError(UserError):
@@ -63,7 +63,7 @@ class Request:
     frequency_penalty: float = 0.0
     """taken from the logits of what is in the reply, as often as it is there"""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
-    """added to the logits of these ids; -100 and less rules one out"""
+    """added to the logits of these ids; -100 all but rules one out"""
     seed: int | None = None
     """same seed, same tokens, whoever shares the batch; None draws a fresh one"""
     sample: int = 0
@@ -80,7 +80,7 @@ class Request:
             raise UserError("the prompt is empty; it needs at least one token")
         if self.max_tokens is not None and self.max_tokens < 0:
             raise UserError(f"max_tokens is {self.max_tokens}; expected 0 or more")
-        if not 0 <= self.temperature < math.inf:
+        if not 0 <= self.temperature <= LARGEST:
             raise UserError(f"temperature is {self.temperature}; expected 0 or more (0 takes the likeliest token)")
         if self.top_k is not None and self.top_k < 0:
             raise UserError(f"top_k is {self.top_k}; expected 1 or more, or 0 for no limit")
@@ -88,14 +88,14 @@ class Request:
             raise UserError(f"top_p is {self.top_p}; expected a number from 0 to 1")
         if not 0 <= self.min_p <= 1:
             raise UserError(f"min_p is {self.min_p}; expected a number from 0 to 1")
-        if not 0 < self.repetition_penalty < math.inf:
-            raise UserError(f"repetition_penalty is {self.repetition_penalty}; expected more than 0 (1 is off)")
+        if not 1e-6 <= self.repetition_penalty <= 1e6:
+            raise UserError(f"repetition_penalty is {self.repetition_penalty}; expected 0.000001 to 1000000 (1 is off)")
         for name in ("presence_penalty", "frequency_penalty"):
-            if not math.isfinite(value := getattr(self, name)):
-                raise UserError(f"{name} is {value}; expected a finite number (0 is off)")
+            if not abs(value := getattr(self, name)) <= LARGEST:
+                raise UserError(f"{name} is {value}; expected a number up to {LARGEST:g} (0 is off)")
         for token, bias in self.logit_bias.items():
-            if not math.isfinite(bias):
-                raise UserError(f"the logit_bias of token {token} is {bias}; expected a finite number")
+            if not abs(bias) <= LARGEST:
+                raise UserError(f"the logit_bias of token {token} is {bias}; expected a number up to {LARGEST:g}")
         if self.logprobs is not None and self.logprobs < 0:
             raise UserError(f"logprobs is {self.logprobs}; expected 0 or more")
 

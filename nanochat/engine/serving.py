@@ -76,6 +76,8 @@ def dtype_for(name: str, device: torch.device) -> ServedDtype:
         name = os.environ.get("NANOCHAT_DTYPE") or "auto"
     if name == "auto" and device.type == "cpu" and not multiplies_bfloat16():
         name = "int8"
+    if name not in ("auto", "int8", *DTYPES):
+        raise UserError(f"dtype {name!r} is unknown; expected auto, {', '.join(DTYPES)} or int8")
     if name == "int8":
         return ServedDtype(name, torch.bfloat16 if multiplies_bfloat16() else torch.float32, True)
     compute = compute_dtype(name, device)

@@ -22,7 +22,8 @@ STYLE = """:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-seri
 body { margin: 0; } main { max-width: 56rem; margin: 0 auto; padding: 1rem; }
 h2 { margin-top: 2.5rem; font-size: 1.1rem; } code, pre { font-family: ui-monospace, monospace; }
 pre { overflow-x: auto; padding: 1rem; border: 1px solid #8884; border-radius: 8px; }
-table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: 0.3rem 0.8rem 0.3rem 0; }
+table { border-collapse: collapse; display: block; overflow-x: auto; }
+th, td { text-align: left; padding: 0.3rem 0.8rem 0.3rem 0; }
 th, td { border-bottom: 1px solid #8884; vertical-align: top; }
 """
 

@@ -68,7 +68,12 @@ class Grammars:
         matcher = LLMatcher(self._known(), grammar, log_level=0)
         if matcher.is_error():
             raise _wrong(matcher.get_error())
-        return Grammar(matcher, self._stop_ids, self._tokenizer.vocab_size)
+        constraint = Grammar(matcher, self._stop_ids, self._tokenizer.vocab_size)
+        begin = constraint.copy().mask()
+        begin[list(self._stop_ids)] = False
+        if not begin.any():
+            raise _wrong("no text satisfies it")
+        return constraint
 
     def _known(self) -> LLTokenizer:
         """The tokenizer as llguidance wants it; built for the first who needs it."""
