@@ -74,12 +74,10 @@ class Head:
         self.json = json.dumps(self.fields, separators=(",", ":"))[:-1]
 
 
-class ChatWriter:
-    """chat.completion.chunk events. Tool calls are an extension: delta.part instead of delta.content."""
+class ChunkWriter:
+    """What the two kinds of OpenAI's streams have in common."""
 
-    def __init__(
-        self, stream: Stream, model: Model, head: Head, choices: int, usage: bool, logprobs: bool
-    ) -> None:  # fmt: skip
+    def __init__(self, stream: Stream, model: Model, head: Head, usage: bool, logprobs: bool) -> None:
         self.stream = stream
         self.model = model
         self.usage = usage
@@ -87,6 +85,28 @@ class ChatWriter:
         self._head = head.json
         self._before = f'{head.json},"choices":[{{"index":'
         self._after = '}],"usage":null}' if usage else "}]}"
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def end(self, generation: Generation) -> None:
+        if self.usage:
+            usage = {"choices": [], "usage": generation.usage, "nanochat": figures(generation, self.model)}
+            self.stream.write(self._head + "," + json.dumps(usage, separators=(",", ":"))[1:])
+        self.stream.write("[DONE]")
+        self.stream.close()
+
+    def fail(self, reason: str) -> None:
+        broken(self.stream, reason)
+
+
+class ChatWriter(ChunkWriter):
+    """chat.completion.chunk events. Tool calls are an extension: delta.part instead of delta.content."""
+
+    def __init__(
+        self, stream: Stream, model: Model, head: Head, choices: int, usage: bool, logprobs: bool
+    ) -> None:  # fmt: skip
+        super().__init__(stream, model, head, usage, logprobs)
         for index in range(choices):
             self._chunk(index, '{"role":"assistant","content":""}')
 
@@ -104,26 +124,13 @@ class ChatWriter:
     def finished(self, index: int, reason: str) -> None:
         self._chunk(index, "{}", finish=f'"{reason}"')
 
-    def flush(self) -> None:
-        self.stream.flush()
-
-    def end(self, generation: Generation) -> None:
-        if self.usage:
-            usage = {"choices": [], "usage": generation.usage, "nanochat": figures(generation, self.model)}
-            self.stream.write(self._head + "," + json.dumps(usage, separators=(",", ":"))[1:])
-        self.stream.write("[DONE]")
-        self.stream.close()
-
-    def fail(self, reason: str) -> None:
-        broken(self.stream, reason)
-
     def _chunk(self, index: int, delta: str, logprobs: str = "null", finish: str = "null") -> None:
         self.stream.write(
             f'{self._before}{index},"delta":{delta},"logprobs":{logprobs},"finish_reason":{finish}{self._after}'
         )
 
 
-class CompletionWriter:
+class CompletionWriter(ChunkWriter):
     """text_completion events."""
 
     def __init__(
@@ -131,14 +138,8 @@ class CompletionWriter:
         echoes: Sequence[tuple[str, list[Told]]],
     ) -> None:  # fmt: skip
         """echoes: for each choice, what comes before the reply, and its tokens."""
-        self.stream = stream
-        self.model = model
-        self.usage = usage
-        self.spelling = Spelling(model) if logprobs else None
+        super().__init__(stream, model, head, usage, logprobs)
         self.offsets = [len(before) for before, _ in echoes]
-        self._head = head.json
-        self._before = f'{head.json},"choices":[{{"index":'
-        self._after = '}],"usage":null}' if usage else "}]}"
         for index, (before, told) in enumerate(echoes):
             if before:
                 self._chunk(index, before, self._logprobs(told, 0))
@@ -148,19 +149,6 @@ class CompletionWriter:
 
     def finished(self, index: int, reason: str) -> None:
         self._chunk(index, "", finish=f'"{reason}"')
-
-    def flush(self) -> None:
-        self.stream.flush()
-
-    def end(self, generation: Generation) -> None:
-        if self.usage:
-            usage = {"choices": [], "usage": generation.usage, "nanochat": figures(generation, self.model)}
-            self.stream.write(self._head + "," + json.dumps(usage, separators=(",", ":"))[1:])
-        self.stream.write("[DONE]")
-        self.stream.close()
-
-    def fail(self, reason: str) -> None:
-        broken(self.stream, reason)
 
     def _logprobs(self, told: list[Told], offset: int) -> str:
         if self.spelling is None:
