@@ -31,13 +31,16 @@ def rotate(x: Tensor, rotary: Rotary) -> Tensor:
     return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
-    """Attention of whole rows to themselves. q (B, T, H, d), k and v (B, T, K, d) -> (B, T, H, d)."""
+def attend(q: Tensor, k: Tensor, v: Tensor, window: int, dropout: float = 0.0) -> Tensor:
+    """Attention of whole rows to themselves. q (B, T, H, d), k and v (B, T, K, d) -> (B, T, H, d).
+
+    dropout is the share of the attention weights that is dropped.
+    """
     T = q.size(1)
     if not 0 < window < T - 1:
-        return _attention(q, k, v, mask=None)
+        return _attention(q, k, v, None, dropout)
     positions = torch.arange(T, device=q.device)
-    return _attention(q, k, v, visible(positions, positions, window))
+    return _attention(q, k, v, visible(positions, positions, window), dropout)
 
 
 def attend_cached(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -54,8 +57,10 @@ def visible(queries: Tensor, keys: Tensor, window: int) -> Tensor:
     return (distance >= 0) & (distance <= window) if window else distance >= 0
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     grouped = q.size(1) != k.size(1)
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped)
+    y = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, enable_gqa=grouped
+    )
     return y.transpose(1, 2)

@@ -1,7 +1,7 @@
 """The Transformer. Every number that changes a logit is in `GPTConfig`; the forward knows features, not generations.
 
 Shapes: B rows, T time, D = n_embd, H query heads, K key/value heads, d = D / H, V vocabulary, L layers.
-Matrices are (out, in) without biases. Parameter names are those of nanochat's checkpoints.
+Matrices are (out, in). Parameter names are those of nanochat's checkpoints, and of nanoGPT's where only GPT-2 has such.
 """
 
 import functools
@@ -19,7 +19,10 @@ SMEAR_CHANNELS = 24  # the width of smear_gate in every checkpoint that has one
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """The architecture. The defaults of the switches are those of new runs ("modern" nanochat)."""
+    """The architecture. The defaults of the switches are those of new runs ("modern" nanochat).
+
+    The last group is what GPT-2 (Radford et al. 2019) and nanoGPT do otherwise.
+    """
 
     sequence_len: int = 2048
     vocab_size: int = 32768
@@ -43,6 +46,15 @@ class GPTConfig:
     backout: bool = True  # take a share of the middle layer's output away at the end
     pad_vocab_to: int = 64  # rows of the vocabulary matrices are rounded up to a multiple of this
 
+    learned_positions: bool = False  # a vector for each of sequence_len positions instead of rotary ones
+    layer_norm: bool = False  # LayerNorm (Ba et al. 2016) with learned weights instead of RMS norm without
+    bias: bool = False  # in linears and LayerNorms
+    activation: str = "relu2"  # of the MLP: relu2, gelu (exact) or gelu_tanh
+    qk_norm: bool = True
+    embed_norm: bool = True
+    tied: bool = False  # the output layer's matrix is the embedding's
+    dropout: float = 0.0  # while training
+
     @property
     def head_size(self) -> int:
         return self.n_embd // self.n_head
@@ -61,16 +73,17 @@ class GPTConfig:
 
 
 class Linear(nn.Linear):
-    """A linear without bias, computing in the dtype of its input; float32 weights are cast at each product."""
+    """A linear that computes in the dtype of its input; float32 weights are cast at each product."""
 
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__(inputs, outputs, bias=False)
+    def __init__(self, inputs: int, outputs: int, bias: bool = False):
+        super().__init__(inputs, outputs, bias=bias)
 
     def reset_parameters(self) -> None:
         """Nothing: GPT.init_weights draws all parameters."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, self.weight.to(input.dtype))
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return F.linear(input, self.weight.to(input.dtype), bias)
 
 
 class Gate(Linear):
@@ -90,6 +103,22 @@ class Embedding(nn.Embedding):
         """Nothing: GPT.init_weights draws all parameters."""
 
 
+class Norm(nn.Module):
+    """RMS norm without parameters, or LayerNorm with them, over the last axis of (..., D)."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.eps = config.norm_eps
+        self.weight = nn.Parameter(torch.empty(config.n_embd)) if config.layer_norm else None
+        self.bias = nn.Parameter(torch.empty(config.n_embd)) if config.layer_norm and config.bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight is None:
+            return norm(x, self.eps)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.layer_norm(x, self.weight.shape, self.weight.to(x.dtype), bias, self.eps)
+
+
 class Attention(nn.Module):
     def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
@@ -97,67 +126,80 @@ class Attention(nn.Module):
         self.layer = layer
         self.window = config.window(layer)
         D, d = config.n_embd, config.head_size
-        self.c_q = Linear(D, config.n_head * d)
-        self.c_k = Linear(D, config.n_kv_head * d)
-        self.c_v = Linear(D, config.n_kv_head * d)
-        self.c_proj = Linear(D, D)
+        self.c_q = Linear(D, config.n_head * d, config.bias)
+        self.c_k = Linear(D, config.n_kv_head * d, config.bias)
+        self.c_v = Linear(D, config.n_kv_head * d, config.bias)
+        self.c_proj = Linear(D, D, config.bias)
         self.joined: nn.Module | None = None  # c_q, c_k and c_v in one, where the weights were packed for generating
         self.ve_gate = Gate(config.ve_gate_channels, config.n_kv_head) if config.has_value_embed(layer) else None
 
-    def forward(self, x: Tensor, value: Tensor | None, rotary: Rotary, cache: CacheRows | None) -> Tensor:
+    def forward(self, x: Tensor, value: Tensor | None, turns: Rotary | None, cache: CacheRows | None) -> Tensor:
         """x (B, T, D) is normed; value (B, T, K*d) is this layer's value embedding -> (B, T, D)."""
         B, T, D = x.shape
         c = self.config
         if self.joined is None:
             v = self.c_v(x)
-            q, k = (
-                norm(rotate(linear(x).view(B, T, -1, c.head_size), rotary), c.norm_eps, c.qk_scale)
-                for linear in (self.c_q, self.c_k)
-            )
+            q, k = (self._placed(linear(x).view(B, T, -1, c.head_size), turns) for linear in (self.c_q, self.c_k))
         else:  # the same with fewer and larger operations
             qk, v = self.joined(x).split([(c.n_head + c.n_kv_head) * c.head_size, c.n_kv_head * c.head_size], dim=-1)
-            qk = norm(rotate(qk.view(B, T, -1, c.head_size), rotary), c.norm_eps, c.qk_scale)
-            q, k = qk.split([c.n_head, c.n_kv_head], dim=2)
+            q, k = self._placed(qk.view(B, T, -1, c.head_size), turns).split([c.n_head, c.n_kv_head], dim=2)
         v = v.view(B, T, c.n_kv_head, c.head_size)
         if self.ve_gate is not None and value is not None:
             gate = c.ve_gate_range * self.ve_gate(x[..., : c.ve_gate_channels], exactly=cache is not None)
             v = v + gate[..., None] * value.view(B, T, c.n_kv_head, c.head_size)
         if cache is None:
-            y = attend(q, k, v, self.window)
+            y = attend(q, k, v, self.window, dropout_share(self))
         else:
             y = cache.attend(self.layer, q, k, v, self.window)
         return self.c_proj(y.reshape(B, T, D))
+
+    def _placed(self, heads: Tensor, turns: Rotary | None) -> Tensor:
+        """Queries or keys (B, T, heads, d) turned by their positions, then normed and scaled."""
+        c = self.config
+        if turns is not None:
+            heads = rotate(heads, turns)
+        return norm(heads, c.norm_eps, c.qk_scale) if c.qk_norm else heads
 
 
 class MLP(nn.Module):
     def __init__(self, config: GPTConfig):
         super().__init__()
-        self.c_fc = Linear(config.n_embd, 4 * config.n_embd)
-        self.c_proj = Linear(4 * config.n_embd, config.n_embd)
+        self.activation = config.activation
+        self.c_fc = Linear(config.n_embd, 4 * config.n_embd, config.bias)
+        self.c_proj = Linear(4 * config.n_embd, config.n_embd, config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.relu(self.c_fc(x)).square())
+        x = self.c_fc(x)
+        if self.activation == "relu2":
+            x = F.relu(x).square()
+        else:
+            x = F.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
+        return self.c_proj(x)
 
 
 class Block(nn.Module):
     def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
-        self.eps = config.norm_eps
+        self.config = config
+        self.ln_1 = Norm(config)
         self.attn = Attention(config, layer)
+        self.ln_2 = Norm(config)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, value: Tensor | None, rotary: Rotary, cache: CacheRows | None) -> Tensor:
-        x = x + self.attn(norm(x, self.eps), value, rotary, cache)
-        return x + self.mlp(norm(x, self.eps))
+    def forward(self, x: Tensor, value: Tensor | None, turns: Rotary | None, cache: CacheRows | None) -> Tensor:
+        x = x + F.dropout(self.attn(self.ln_1(x), value, turns, cache), dropout_share(self))
+        return x + F.dropout(self.mlp(self.ln_2(x)), dropout_share(self))
 
 
 class Trunk(nn.Module):
-    """Token embedding and blocks; the name of the attribute it stands under is part of the tensors' names."""
+    """Embeddings, blocks and last norm; the name of the attribute it stands under is part of the tensors' names."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.wte = Embedding(config.padded_vocab, config.n_embd)
+        self.wpe = Embedding(config.sequence_len, config.n_embd) if config.learned_positions else None
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.ln_f = Norm(config)
 
     @property
     def blocks(self) -> list[Block]:
@@ -177,7 +219,7 @@ class GPT(nn.Module):
         self.dtype = dtype
         V, D, L = config.padded_vocab, config.n_embd, config.n_layer
         self.transformer = Trunk(config)
-        self.lm_head = Linear(D, V)
+        self.lm_head: nn.Module | None = None if config.tied else Linear(D, V)
         if config.lambdas:
             self.resid_lambdas = nn.Parameter(torch.ones(L))
             self.x0_lambdas = nn.Parameter(torch.zeros(L))
@@ -190,7 +232,7 @@ class GPT(nn.Module):
             self.smear_lambda = nn.Parameter(torch.zeros(1))
         if config.backout:
             self.backout_lambda = nn.Parameter(torch.zeros(1))
-        if not self.lm_head.weight.is_meta:
+        if not self.transformer.wte.weight.is_meta:
             self.init_weights()
 
     @property
@@ -203,12 +245,18 @@ class GPT(nn.Module):
         """ids (B, T) -> logits (B, T, V) float32; with targets (B, T) -> negative log likelihoods (B, T) float32.
 
         With a cache the ids follow what its rows hold; with last_only only the last id's logits are made, (B, 1, V).
-        Raises ValueError when the cache has no room for the ids.
+        Raises ValueError when the cache has no room for the ids, or they need positions that were never learned.
         """
         c = self.config
-        turns = self._rotary(ids) if cache is None else cache.begin(ids.size(1))
+        positions = torch.arange(ids.size(1), device=ids.device)[None] if cache is None else cache.begin(ids.size(1))
+        turns = self._rotary(positions) if cache is None else cache.turns()
         embedded = self.embed(ids)
         x = self._smear(embedded, cache) if c.smear else embedded
+        if self.transformer.wpe is not None:
+            if cache is None and ids.size(1) > c.sequence_len:
+                raise ValueError(f"{ids.size(1)} tokens exceed the {c.sequence_len} positions that this model has")
+            x = x + self.transformer.wpe(positions).to(x.dtype)
+        x = F.dropout(x, dropout_share(self))
         first, middle = x, x
         if c.lambdas:
             keep, again = self.resid_lambdas.to(x.dtype).unbind(), self.x0_lambdas.to(x.dtype).unbind()
@@ -225,19 +273,22 @@ class GPT(nn.Module):
             cache.finish(embedded)
         if last_only:
             x = x[:, -1:]
-        logits = self._logits(norm(x, c.norm_eps))
+        logits = self._logits(self.transformer.ln_f(x))
         if targets is None:
             return logits
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """ids (...) -> (..., D), normed and not smeared."""
-        return norm(self.transformer.wte(ids).to(self.dtype), self.config.norm_eps)
+        """ids (...) -> (..., D), normed where the model does that, not smeared and without positions."""
+        x = self.transformer.wte(ids).to(self.dtype)
+        return norm(x, self.config.norm_eps) if self.config.embed_norm else x
 
-    def _rotary(self, ids: Tensor) -> Rotary:
-        """cos and sin (1, T, 1, d/2) for rows (B, T) that begin at position 0."""
-        positions = torch.arange(ids.size(1), device=ids.device)[None]
-        return rotary(positions, self.config.head_size, self.config.rope_base, self.config.rope_in_bfloat16, self.dtype)
+    def _rotary(self, positions: Tensor) -> Rotary | None:
+        """cos and sin (..., T, 1, d/2) of positions (..., T)."""
+        c = self.config
+        if c.learned_positions:
+            return None
+        return rotary(positions, c.head_size, c.rope_base, c.rope_in_bfloat16, self.dtype)
 
     def _smear(self, embedded: Tensor, cache: CacheRows | None) -> Tensor:
         """Add a gated share of the previous, un-smeared embedding; the first token of a sequence has none."""
@@ -249,7 +300,10 @@ class GPT(nn.Module):
     def _logits(self, x: Tensor) -> Tensor:
         """Logits in float32, without the padding rows, softly capped: cap * tanh(z / cap)."""
         cap = self.config.softcap
-        z = self.lm_head(x).float()
+        if self.lm_head is None:
+            z = F.linear(x, self.transformer.wte.weight.to(x.dtype)).float()
+        else:
+            z = self.lm_head(x).float()
         # tanh(z) = 2 sigmoid(2 z) - 1; inductor's CPU code for sigmoid is vectorised where tanh is not.
         z = cap * (2 * torch.sigmoid(z * (2 / cap)) - 1) if cap else z
         return z[..., : self.config.vocab_size]
@@ -258,9 +312,12 @@ class GPT(nn.Module):
     def init_weights(self) -> None:
         """Draw every parameter from the global random generator. Matrices that write to the residual start at zero."""
         c = self.config
+        if c.learned_positions:
+            return self._init_as_gpt2()
         bound = (3 / c.n_embd) ** 0.5  # of a uniform distribution with standard deviation D^-0.5
         nn.init.normal_(self.transformer.wte.weight, std=0.8)
-        nn.init.normal_(self.lm_head.weight, std=0.001)
+        if isinstance(self.lm_head, Linear):
+            nn.init.normal_(self.lm_head.weight, std=0.001)
         for block in self.transformer.blocks:
             for matrix in (block.attn.c_q, block.attn.c_k, block.attn.c_v):
                 nn.init.uniform_(matrix.weight, -bound, bound)
@@ -280,6 +337,22 @@ class GPT(nn.Module):
             nn.init.zeros_(self.smear_lambda)
         if c.backout:
             nn.init.constant_(self.backout_lambda, 0.2)
+
+    def _init_as_gpt2(self) -> None:
+        """N(0, 0.02); less where 2 L layers add up in the residual stream (Radford et al. 2019, section 2.3)."""
+        for name, parameter in self.named_parameters():
+            if name.endswith(".bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.ndim == 1:  # of a LayerNorm
+                nn.init.ones_(parameter)
+            else:
+                into_residual = name.endswith("c_proj.weight")
+                nn.init.normal_(parameter, std=0.02 / (2 * self.config.n_layer) ** 0.5 if into_residual else 0.02)
+
+
+def dropout_share(module: Attention | Block | GPT) -> float:
+    """The share to drop now: none unless the module trains."""
+    return module.config.dropout if module.training and torch.is_grad_enabled() else 0.0
 
 
 def norm(x: Tensor, eps: float, scale: float = 1.0) -> Tensor:

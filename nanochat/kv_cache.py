@@ -38,8 +38,10 @@ class KVCache:
         self.last = torch.zeros(slots, config.n_embd, device=device, dtype=dtype)
         self.lengths = [0] * slots
         self.max_len = max_len
-        positions = torch.arange(max_len, device=device)
-        self.rotary = rotary(positions, config.head_size, config.rope_base, config.rope_in_bfloat16, dtype)
+        self.rotary: Rotary | None = None  # cos and sin of all positions
+        if not config.learned_positions:
+            positions = torch.arange(max_len, device=device)
+            self.rotary = rotary(positions, config.head_size, config.rope_base, config.rope_in_bfloat16, dtype)
 
     def rows(self, slots: list[int]) -> "CacheRows":
         """The view of these slots for one forward pass."""
@@ -88,8 +90,8 @@ class CacheRows:
         self.cache = cache
         self.slots = slots
 
-    def begin(self, T: int) -> Rotary:
-        """cos and sin of the T new positions of each row. Raises ValueError where a slot has no room for them."""
+    def begin(self, T: int) -> Tensor:
+        """The T new positions of each row, (R, T). Raises ValueError where a slot has no room for them."""
         cache = self.cache
         device = cache.k.device
         starts = [cache.lengths[slot] for slot in self.slots]
@@ -117,7 +119,13 @@ class CacheRows:
                 queries = torch.cat([queries, queries[:, -1:].expand(-1, padding)], dim=1)
             slots = _selection([self.slots[row] for row in rows], device)
             self._pieces.append(_Piece(chosen, slots, first, last, end, queries))
-        cos, sin = cache.rotary
+        return self._positions
+
+    def turns(self) -> Rotary | None:
+        """cos and sin (R, T, 1, d/2) of the new positions; None where positions are learned."""
+        if self.cache.rotary is None:
+            return None
+        cos, sin = self.cache.rotary
         return cos[self._positions], sin[self._positions]
 
     def previous(self) -> Tensor:

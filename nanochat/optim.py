@@ -214,7 +214,8 @@ def parameter_groups(
 ) -> tuple[list[AdamWGroup], list[MuonGroup]]:
     """Deal a GPT's parameters to the two optimizers, with modern nanochat's settings.
 
-    AdamW's rates for matrices of width D are those of width 768 times (D / 768)^-0.5.
+    AdamW's rates for matrices of width D are those of width 768 times (D / 768)^-0.5. Vectors of GPT-2's blocks, and
+    its last norm, learn like the residual scalars.
     """
     named = dict(model.named_parameters())
     width_scale = (model.config.n_embd / 768) ** -0.5
@@ -223,6 +224,7 @@ def parameter_groups(
         return {name: named.pop(name) for name in list(named) if name.startswith(prefix)}
 
     blocks = pick("transformer.h.")
+    vectors = {name: blocks.pop(name) for name in list(blocks) if blocks[name].ndim == 1}
     adamw = [
         AdamWGroup(pick("lm_head."), unembedding_lr * width_scale, (0.8, 0.96), 0.01),
         AdamWGroup(pick("transformer.wte."), embedding_lr * width_scale, (0.8, 0.995), 0.001),
@@ -230,6 +232,8 @@ def parameter_groups(
         AdamWGroup(pick("resid_lambdas"), scalar_lr * 0.01, (0.8, 0.95), 0.05),
         AdamWGroup(pick("x0_lambdas"), scalar_lr, (0.96, 0.95)),
         AdamWGroup({**pick("smear_"), **pick("backout_lambda")}, 0.2, (0.8, 0.95)),
+        AdamWGroup(pick("transformer.wpe."), embedding_lr * width_scale, (0.8, 0.995), 0.001),
+        AdamWGroup({**vectors, **pick("transformer.ln_f.")}, scalar_lr * 0.01, (0.8, 0.95)),
     ]
     assert not named, f"no optimizer for {sorted(named)}"
     shapes = sorted({tuple(matrix.shape) for matrix in blocks.values()})
@@ -238,3 +242,14 @@ def parameter_groups(
         for shape in shapes
     ]
     return [group for group in adamw if group.parameters], muon
+
+
+def adamw_groups(
+    model: GPT, lr: float, betas: tuple[float, float], weight_decay: float, eps: float = 1e-8
+) -> list[AdamWGroup]:
+    """All parameters for AdamW alone, as nanoGPT trains: what has two dimensions decays, what has one does not."""
+    named = dict(model.named_parameters())
+    matrices = {name: parameter for name, parameter in named.items() if parameter.ndim >= 2}
+    vectors = {name: parameter for name, parameter in named.items() if parameter.ndim < 2}
+    groups = [AdamWGroup(matrices, lr, betas, weight_decay, eps), AdamWGroup(vectors, lr, betas, 0.0, eps)]
+    return [group for group in groups if group.parameters]

@@ -17,17 +17,18 @@ from nanochat.gpt import GPT, Linear
 class BlockedLinear(nn.Module):
     """A linear whose weight is in oneDNN's own layout, for input of the weight's dtype."""
 
-    def __init__(self, weight: Tensor, dtype: torch.dtype):
-        """weight (outputs, inputs)."""
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype):
+        """weight (outputs, inputs), bias (outputs,)."""
         super().__init__()
         self.outputs, self.inputs = weight.shape
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype), None)
+        self.bias = None if bias is None else bias.detach().to(dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         # One row has a kernel of its own, which adds up in another order; the one for four is faster besides.
         single = input.numel() == self.inputs
         rows = torch.cat([input] * 4) if single else input
-        output = torch.ops.mkldnn._linear_pointwise(rows, self.weight, None, "none", [], "")
+        output = torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, "none", [], "")
         return output[:1] if single else output
 
 
@@ -37,18 +38,20 @@ class Int8Linear(nn.Module):
     weight: Tensor
     scale: Tensor
 
-    def __init__(self, weight: Tensor, dtype: torch.dtype):
-        """weight (outputs, inputs), computing in dtype."""
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype):
+        """weight (outputs, inputs), bias (outputs,), computing in dtype."""
         super().__init__()
         weight = weight.detach().float()
         self.outputs, self.inputs = weight.shape
         scale = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / 127
         self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8))
         self.register_buffer("scale", scale.to(dtype))
+        self.bias = None if bias is None else bias.detach().to(dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         output = torch._weight_int8pack_mm(input.reshape(-1, self.inputs), self.weight, self.scale)
-        return output.view(*input.shape[:-1], self.outputs)
+        output = output.view(*input.shape[:-1], self.outputs)
+        return output if self.bias is None else output + self.bias
 
 
 def pack(model: GPT, int8: bool = False) -> None:
@@ -66,13 +69,17 @@ def pack(model: GPT, int8: bool = False) -> None:
     kind = Int8Linear if int8 else BlockedLinear
     for block in model.transformer.blocks:
         attention = block.attn
-        weights = [linear.weight for linear in (attention.c_q, attention.c_k, attention.c_v)]
-        attention.joined = kind(torch.cat(weights), model.dtype)
+        linears = attention.c_q, attention.c_k, attention.c_v
+        biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
+        weights = torch.cat([linear.weight for linear in linears])
+        attention.joined = kind(weights, torch.cat(biases) if biases else None, model.dtype)
         del attention.c_q, attention.c_k, attention.c_v
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is Linear:  # not a gate, whose few rows stay as they are
-                setattr(module, name, kind(child.weight, model.dtype))
+                setattr(module, name, kind(child.weight, child.bias, model.dtype))
+    if model.lm_head is None:  # rows of the embedding are looked up, so it stays besides
+        model.lm_head = kind(model.transformer.wte.weight, None, model.dtype)
 
 
 def _can_block(dtype: torch.dtype) -> bool:
@@ -86,6 +93,8 @@ def _can_block(dtype: torch.dtype) -> bool:
 def bytes_read(model: GPT) -> int:
     """Bytes of matrices that a step of decoding reads, packed or not: all but the embeddings."""
     total = 0
+    if model.lm_head is None:
+        total += model.transformer.wte.weight.numel() * model.transformer.wte.weight.element_size()
     for module in model.modules():
         if isinstance(module, BlockedLinear | Int8Linear):
             total += module.outputs * module.inputs * (1 if isinstance(module, Int8Linear) else model.dtype.itemsize)

@@ -22,13 +22,20 @@ from nanochat.runtime import multiplies_bfloat16
 SIZES: dict[str, Any] = {
     "sequence_len": 256, "vocab_size": 300, "n_layer": 2, "n_head": 4, "n_embd": 64, "short_window": 64,
 }  # fmt: skip
-KINDS = {
+GPT2: dict[str, Any] = {
+    "n_kv_head": 4, "learned_positions": True, "layer_norm": True, "bias": True, "qk_norm": False, "embed_norm": False,
+    "tied": True, "softcap": 0.0, "lambdas": False, "value_embeds": False, "smear": False, "backout": False,
+}  # fmt: skip
+KINDS: dict[str, tuple[torch.dtype, bool, dict[str, Any]]] = {
     "bfloat16": (torch.bfloat16, False, {"n_kv_head": 4}),
     "bfloat16, wide": (torch.bfloat16, False, {"n_kv_head": 4, "n_embd": 768}),  # K = 3072 is added up in two parts
     "bfloat16, shared heads": (torch.bfloat16, False, {"n_kv_head": 2}),
     "float32": (torch.float32, False, {"n_kv_head": 4}),
     "float32, shared heads": (torch.float32, False, {"n_kv_head": 2}),
     "int8": (torch.bfloat16, True, {"n_kv_head": 4}),
+    "bfloat16, GPT-2": (torch.bfloat16, False, {**GPT2, "activation": "gelu_tanh"}),
+    "float32, nanoGPT": (torch.float32, False, {**GPT2, "activation": "gelu", "bias": False}),
+    "int8, GPT-2": (torch.bfloat16, True, {**GPT2, "activation": "gelu_tanh"}),
 }
 packs = pytest.mark.skipif(not multiplies_bfloat16(), reason="oneDNN packs no bfloat16 for this processor")
 
