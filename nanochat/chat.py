@@ -97,9 +97,32 @@ def prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     return [*ids, tokenizer.special(ASSISTANT_START)]
 
 
+def opening(tokenizer: Tokenizer) -> list[int]:
+    """The ids that stand before a text to be continued: bos, or nothing for models that were not trained so."""
+    return [tokenizer.special(BOS)] if tokenizer.has_special(BOS) else []
+
+
+def text_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids after which a text is continued, at least one: before an empty text stands what begins a document.
+
+    A character model knows no such thing; there it is a newline, else the first character.
+    """
+    if ids := [*opening(tokenizer), *tokenizer.encode(text)]:
+        return ids
+    if tokenizer.specials:
+        return [tokenizer.bos]
+    return [tokenizer.tokens.index(b"\n") if b"\n" in tokenizer.tokens else 0]
+
+
+def can_chat(tokenizer: Tokenizer) -> bool:
+    """Whether it has the special tokens of conversations."""
+    return all(tokenizer.has_special(name) for name in SPECIALS[: SPECIALS.index(SYSTEM_START)])
+
+
 def stop_ids(tokenizer: Tokenizer) -> set[int]:
-    """The ids that end a reply; they are not part of it."""
-    return {tokenizer.bos, *(tokenizer.specials[name] for name in (ASSISTANT_END,) if tokenizer.has_special(name))}
+    """The ids that end a reply; they are not part of it. The first special token begins the next document."""
+    ends = [tokenizer.specials[name] for name in (ASSISTANT_END,) if tokenizer.has_special(name)]
+    return {*ends, tokenizer.bos} if tokenizer.specials else set()
 
 
 def tool_ids(tokenizer: Tokenizer) -> ToolIds:
@@ -114,7 +137,7 @@ def reply_parts(tokenizer: Tokenizer, ids: Iterable[int]) -> list[dict[str, str]
     changes = _changes(tokenizer)
     parts: list[tuple[str, list[int]]] = [("text", [])]
     for id in ids:
-        if id < tokenizer.bos:
+        if id < tokenizer.first_special:
             parts[-1][1].append(id)
         elif changes.get(id) == "end":
             break
@@ -143,7 +166,7 @@ class StreamDecoder:
 
     def push(self, id: int) -> str:
         """The text that this token completes; empty while a character is unfinished."""
-        if self.text_only and id >= self.tokenizer.bos:
+        if self.text_only and id >= self.tokenizer.first_special:
             if self.within != "end":
                 self.within = self._changes.get(id, self.within)
             return self._flush()

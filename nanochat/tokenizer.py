@@ -1,8 +1,10 @@
-"""Byte-level BPE: learn it from text, turn text into ids and back, keep it as JSON.
+"""Text to ids and back: byte-level BPE, learnt from text or read from other programs' files; kept as JSON.
 
-An id below the number of ranks is a byte string, the 256 single bytes first, then one per merge in the order learnt.
-The special tokens take the ids after those. Text never becomes a special token, whatever it spells: special ids
-enter only where a caller asks for them by name.
+An id below the number of ranks is a byte string, for our own tokenizers the 256 single bytes first, then one per merge
+in the order learnt. The special tokens take the ids after those. Text never becomes a special token, whatever it
+spells: special ids enter only where a caller asks for them by name.
+
+nanoGPT's character models have the simplest of all: one id a character, no special tokens.
 """
 
 import hashlib
@@ -17,6 +19,7 @@ from pathlib import Path
 import rustbpe
 import tiktoken
 
+from nanochat import pickles, vocabularies
 from nanochat.config import UserError
 from nanochat.paths import write_text
 
@@ -32,28 +35,43 @@ SPARE_MERGES = 16  # two merges may give the same bytes; the second is dropped a
 class Tokenizer:
     """ranks: {bytes: id}, ids 0..n-1 without gaps; specials: names that take the ids n, n+1, ... in this order.
 
-    The first special token is the one that begins every document (`bos`).
+    The first special token is the one that begins every document (`bos`). pattern None: every token is a character.
     """
 
-    def __init__(self, ranks: dict[bytes, int], specials: Sequence[str], pattern: str = SPLIT_PATTERN):
+    def __init__(self, ranks: dict[bytes, int], specials: Sequence[str], pattern: str | None = SPLIT_PATTERN):
         if sorted(ranks.values()) != list(range(len(ranks))):
             raise ValueError("the ranks of a tokenizer must be 0, 1, 2, ... without gaps")
-        missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
-        if missing:
-            raise ValueError(f"the ranks of a tokenizer must hold every single byte; {missing[0]:#04x} is missing")
-        if not specials or len(set(specials)) != len(specials):
-            raise ValueError("a tokenizer needs special tokens, each with a name of its own")
+        if len(set(specials)) != len(specials):
+            raise ValueError("every special token of a tokenizer needs a name of its own")
         self.pattern = pattern
         self.tokens = sorted(ranks, key=ranks.__getitem__)
         self.specials = {name: len(ranks) + i for i, name in enumerate(specials)}
-        self.bos = len(ranks)
+        self.first_special = len(ranks)  # ids from here on are no text
         self.vocab_size = len(ranks) + len(specials)
         # What a token counts for in bits per byte: its raw bytes, also where they are only a part of a character.
         self.token_bytes = [len(token) for token in self.tokens] + [0] * len(specials)
-        self.hash = _content_hash(pattern, self.tokens, specials)
+        self.hash = _content_hash(pattern or "", self.tokens, specials)
+        self._bpe: tiktoken.Encoding | None = None
+        if pattern is None:
+            self._characters = {token.decode("utf-8"): rank for token, rank in ranks.items()}
+            if specials or not ranks or any(len(character) != 1 for character in self._characters):
+                raise ValueError("the tokens of a character tokenizer must be single characters and nothing else")
+            return
+        missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
+        if missing:
+            raise ValueError(f"the ranks of a tokenizer must hold every single byte; {missing[0]:#04x} is missing")
+        if not specials:
+            raise ValueError("a tokenizer needs special tokens, at least the one that begins a document")
         self._bpe = tiktoken.Encoding(
             "nanochat", pat_str=pattern, mergeable_ranks=ranks, special_tokens=self.specials
         )
+
+    @property
+    def bos(self) -> int:
+        """The id of the first special token. Raises UserError where there are none."""
+        if not self.specials:
+            raise UserError("this tokenizer has one id a character and no token that begins a document or a chat")
+        return self.first_special
 
     @classmethod
     def train(
@@ -82,18 +100,36 @@ class Tokenizer:
         return cls({token: rank for rank, token in enumerate(tokens)}, specials, pattern)
 
     @classmethod
+    def characters(cls, text: str) -> "Tokenizer":
+        """One id for each character that occurs, in the order of their code points, as nanoGPT has it."""
+        return cls({character.encode("utf-8"): id for id, character in enumerate(sorted(set(text)))}, [], None)
+
+    @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """Read what `save` wrote. Raises UserError, naming the file, when it is missing or not whole."""
+        """Read what `save` wrote, or one of the files that `vocabularies` knows.
+
+        Raises UserError, naming the file, when it is missing, not whole or of another kind.
+        """
         path = Path(folder) / "tokenizer.json"
         remedy = "run python -m scripts.tok_train"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
+            foreign = isinstance(content, dict) and "model" in content
         except FileNotFoundError:
-            raise UserError(f"there is no tokenizer at {path}; {remedy}") from None
+            foreign = True
         except OSError as error:
             raise UserError(f"cannot read the tokenizer {path}: {error.strerror}") from None
         except ValueError as error:  # not UTF-8, or not JSON
             raise UserError(f"the tokenizer {path} is damaged: {error}; {remedy}") from None
+        if foreign:
+            vocabulary = vocabularies.read(Path(folder))
+            if vocabulary is None:
+                raise UserError(f"there is no tokenizer at {path}; {remedy}")
+            try:
+                ranks = {token: rank for rank, token in enumerate(vocabulary.tokens)}
+                return cls(ranks, vocabulary.specials, vocabulary.pattern)
+            except ValueError as error:
+                raise UserError(f"the tokenizer in {folder} is not one that is known: {error}") from None
         found = content.get("format") if isinstance(content, dict) else None
         if found != FORMAT:
             raise UserError(f"{path} is not a tokenizer: its format is {found!r}, expected {FORMAT!r}; {remedy}")
@@ -111,7 +147,9 @@ class Tokenizer:
         """Write tokenizer.json, from which `load` reads everything, and token_bytes.json, a list for other programs.
 
         In tokenizer.json the token of rank i is the i-th string, one character (U+0000 to U+00FF) a byte.
+        An older tokenizer's token_bytes.pt, which the original nanochat left there, goes.
         """
+        (Path(folder) / "token_bytes.pt").unlink(missing_ok=True)
         write_text(Path(folder) / "token_bytes.json", json.dumps(self.token_bytes) + "\n")
         content = {
             "format": FORMAT,
@@ -125,15 +163,21 @@ class Tokenizer:
     def encode(self, text: str, prepend: str | int | None = None, append: str | int | None = None) -> list[int]:
         """The ids of a text, between optional special tokens given by name or id.
 
-        Half of a surrogate pair, which no UTF-8 can hold, is encoded as U+FFFD.
+        Half of a surrogate pair, which no UTF-8 can hold, is encoded as U+FFFD. Raises UserError for a character that
+        a character tokenizer does not have.
         """
-        ids = [id for piece in _pieces(text) for id in self._bpe.encode_ordinary(piece)]
+        if self._bpe is None:
+            ids = self._encode_characters(text)
+        else:
+            ids = [id for piece in _pieces(text) for id in self._bpe.encode_ordinary(piece)]
         return self._ends(prepend) + ids + self._ends(append)
 
     def encode_batch(
         self, texts: Sequence[str], prepend: str | int | None = None, num_threads: int = 4
     ) -> list[list[int]]:
         """`encode` for many texts at once, on several threads."""
+        if self._bpe is None:
+            return [self.encode(text, prepend) for text in texts]
         pieces = [_pieces(text) for text in texts]
         encoded = iter(self._bpe.encode_ordinary_batch([p for ps in pieces for p in ps], num_threads=num_threads))
         return [self._ends(prepend) + [id for _ in ps for id in next(encoded)] for ps in pieces]
@@ -143,16 +187,33 @@ class Tokenizer:
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        if self._bpe is None:
+            return b"".join(self.tokens[id] for id in ids)
         return self._bpe.decode_bytes(list(ids))
 
     def special(self, name: str) -> int:
         """The id of a special token. Raises UserError when this tokenizer has none of that name."""
         if name not in self.specials:
-            raise UserError(f"this tokenizer has no special token {name}; it has {' '.join(self.specials)}")
+            raise UserError(f"this tokenizer has no special token {name}; it has {' '.join(self.specials) or 'none'}")
         return self.specials[name]
 
     def has_special(self, name: str) -> bool:
         return name in self.specials
+
+    def pickled(self) -> bytes:
+        """The original nanochat's tokenizer.pkl, or nanoGPT's meta.pkl where every token is a character."""
+        if self._bpe is not None:
+            return pickles.dump(self._bpe)  # which pickles as its settings
+        itos = dict(enumerate(token.decode("utf-8") for token in self.tokens))
+        return pickles.dump({"vocab_size": len(itos), "itos": itos, "stoi": self._characters})
+
+    def _encode_characters(self, text: str) -> list[int]:
+        try:
+            return [self._characters[character] for character in text]
+        except KeyError as error:
+            raise UserError(
+                f"the character {error.args[0]!r} is none of the {self.vocab_size} that this model knows; leave it out"
+            ) from None
 
     def _ends(self, token: str | int | None) -> list[int]:
         if token is None:

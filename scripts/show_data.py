@@ -61,7 +61,8 @@ def marked(tokenizer: Tokenizer, ids: Sequence[int], mask: Sequence[int], plain:
     text = Text()
     for learnt, group in itertools.groupby(zip(ids, mask, strict=True), key=lambda pair: pair[1]):
         text.append(OPEN if plain and learnt else "")
-        for special, run_of_ids in itertools.groupby((id for id, _ in group), key=lambda id: id >= tokenizer.bos):
+        words = itertools.groupby((id for id, _ in group), key=lambda id: id >= tokenizer.first_special)
+        for special, run_of_ids in words:
             style = " ".join(filter(None, (LEARNT if learnt else "", SPECIAL if special else "")))
             text.append(visible(tokenizer.decode(run_of_ids)), style)
         text.append(CLOSE if plain and learnt else "")

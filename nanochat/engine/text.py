@@ -105,7 +105,7 @@ class ReplyText:
             pieces = self._close()
             self._kind = self._kinds[id]
             return pieces
-        if id >= self.tokenizer.bos:  # not a token of replies; a character does not go on behind it
+        if id >= self.tokenizer.first_special:  # not a token of replies; a character does not go on behind it
             text = self._flush()
         else:
             text = self._utf8.decode(self.tokenizer.decode_bytes([id]))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from nanochat import chat
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Request
 from nanochat.gpt import GPT
@@ -24,13 +25,13 @@ def write_samples(
     """
     requests = [
         Request(
-            tokenizer.encode(prompt, prepend=tokenizer.bos),
+            chat.text_prompt(tokenizer, prompt),
             max_tokens=max_new_tokens,
             temperature=temperature,
             top_k=top_k,
             seed=seed,
             sample=i,
-            stop_ids={tokenizer.bos},
+            stop_ids=chat.stop_ids(tokenizer),
         )
         for i, prompt in enumerate(prompts)
     ]

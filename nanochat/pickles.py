@@ -1,0 +1,59 @@
+"""Pickles of other programs, read without running what they would run.
+
+A pickle is a program: it may name any function of any module and call it. Here it may name nothing but what the caller
+allows; plain strings, numbers, lists and dicts need no names at all.
+"""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nanochat.config import UserError
+
+# What a pickle that is cut short or garbled may raise, besides UnpicklingError.
+_DAMAGED = (
+    pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError,
+)  # fmt: skip
+
+
+class _Refused(Exception):
+    pass
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: Any, allowed: Mapping[str, type]):
+        super().__init__(file)
+        self.allowed = allowed
+
+    def find_class(self, module: str, name: str) -> type:
+        if f"{module}.{name}" not in self.allowed:
+            raise _Refused(f"{module}.{name}")
+        return self.allowed[f"{module}.{name}"]
+
+    def persistent_load(self, pid: object) -> object:
+        raise _Refused("an object from outside the file")
+
+
+def load(path: Path, allowed: Mapping[str, type] | None = None) -> Any:
+    """The content of a pickle. allowed: names it may use, such as "tiktoken.core.Encoding", and what stands for them.
+
+    Raises UserError for any other name, which is not even imported, and for a file that cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _Unpickler(file, allowed or {}).load()
+    except _Refused as refused:
+        raise UserError(
+            f"{path} was not read: it is a pickle that uses {refused}, which could run any code; "
+            "get the file from a source you trust, in a format without code"
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except _DAMAGED as error:
+        raise UserError(f"{path} is damaged or no pickle: {error}") from None
+
+
+def dump(value: object) -> bytes:
+    """A pickle for programs that read nothing else; writing one runs nothing."""
+    return pickle.dumps(value)
