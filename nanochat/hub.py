@@ -1,0 +1,459 @@
+"""The Hugging Face hub: fetching a repository's files whole and checked, and putting a folder there.
+
+The library behind it reads its environment (HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE) once, when it is imported,
+so it is imported where it is used. It finds, names and authorises; the bytes are received here, because it begins a
+file anew in every run, and a model of 8 GB must be able to go on where it was.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from fnmatch import fnmatch
+from json import JSONDecodeError
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Literal, TypeVar
+
+from nanochat.config import UserError
+from nanochat.log import Progress, duration, short
+from nanochat.paths import fsync_folder, refusal
+
+GPT2 = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")}
+
+RETRIES = 5  # failures in a row, without a byte in between, after which a transfer is given up
+PAUSE = 1.0  # seconds before the first retry; each further one waits twice as long
+LONGEST_WAIT = 300  # seconds that a hub may ask for
+TRANSIENT = (408, 429, 500, 502, 503, 504)
+
+# What a model is made of, and what lies beside it in repositories: optimizers, other programs' weights.
+NEEDED = ("*.json", "*.txt", "*.md", "*.safetensors", "*.bin", "*.pt", "*.pkl")
+NOT_NEEDED = ("optim*", "*/optim*", "onnx/*", "training_args.bin", "scheduler.pt", "rng_state*")
+
+Kind = Literal["model", "dataset"]  # of a repository
+Result = TypeVar("Result")
+
+
+class Unreachable(UserError):
+    """The hub does not answer, or HF_HUB_OFFLINE forbids to ask it."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository; size in bytes, digest is the sha256 of a large file and git's sha1 of a small one."""
+
+    path: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a repository holds at a commit."""
+
+    repo: str
+    commit: str
+    files: tuple[RemoteFile, ...]
+    kind: Kind = "model"
+
+    @property
+    def size(self) -> int:
+        """Of all files, in bytes."""
+        return sum(file.size for file in self.files)
+
+
+def look(
+    repo: str, allow: Sequence[str] | None = None, revision: str | None = None, kind: Kind = "model"
+) -> Listing:
+    """What there is to fetch: the files that match one of the patterns `allow`, else what the model needs.
+
+    Raises Unreachable, and UserError for a repository that is missing, private or has none of these files.
+    """
+    from huggingface_hub import HfApi, constants
+
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    try:
+        with _explained(repo, revision):
+            ask = HfApi().dataset_info if kind == "dataset" else HfApi().model_info
+            info = _insist(lambda: ask(repo, revision=revision, files_metadata=True, timeout=timeout))
+    except (JSONDecodeError, KeyError) as error:
+        raise UserError(f"{constants.ENDPOINT} does not speak the hub's protocol; check HF_ENDPOINT") from error
+    siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
+    files = []
+    for path in _needed(siblings) if allow is None else [name for name in siblings if _matches(name, allow)]:
+        sibling = siblings[path]
+        digest = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path:
+            raise UserError(f"{repo} names a file outside of itself, {path!r}; do not use this repository")
+        if not info.sha or not digest or sibling.size is None:
+            raise UserError(f"the hub says neither size nor checksum of {path} in {repo}; check HF_ENDPOINT")
+        files.append(RemoteFile(path, sibling.size, digest))
+    if not files:
+        wanted = "a model" if allow is None else "a file named " + " or ".join(allow)
+        raise UserError(f"{repo} does not hold {wanted}; it holds {', '.join(sorted(siblings)[:8]) or 'nothing'}")
+    return Listing(repo, str(info.sha), tuple(files), kind)
+
+
+def fetch(
+    repo: str, allow: Sequence[str] | None = None, revision: str | None = None, into: Path | None = None,
+    kind: Kind = "model",
+) -> Path:  # fmt: skip
+    """Bring a repository's files here, whole and checked, and return the folder they are in.
+
+    `allow` and what is raised are as in `look`. into=None puts them into the hub's own cache, where other programs
+    find them too. Where the hub cannot be asked, what the cache holds is returned, if it holds all.
+    """
+    try:
+        listing = look(repo, allow, revision, kind)
+    except Unreachable:
+        if there := cached(repo, allow, revision, kind):
+            print(f"{repo} comes from the cache, as the hub cannot be asked")
+            return there
+        raise
+    waiting = _waiting(listing, into)
+    if waiting:
+        check_space(_lacking(waiting), into or cache(), f"fetching {repo}")
+        with _explained(repo, revision), _meter(listing, waiting) as received:
+            for file, target in waiting:
+                _download(listing, file, target, received)
+    return into or _linked(listing, revision)
+
+
+def cached(
+    repo: str, allow: Sequence[str] | None = None, revision: str | None = None, kind: Kind = "model"
+) -> Path | None:
+    """The folder of the hub's cache with these files of the repository, if it is whole. Asks no network."""
+    from huggingface_hub import get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
+
+    with _explained(repo, revision):
+        try:
+            if allow is None:
+                allow = _needed([file.path for file in get_cached_repo_tree(repo, repo_type=kind, revision=revision)])
+        except CachedRepoTreeNotFoundError:  # another program put it there; what it took must do
+            allow = NEEDED
+        try:
+            found = snapshot_download(
+                repo, repo_type=kind, revision=revision, allow_patterns=list(allow), local_files_only=True
+            )
+            return Path(found)
+        except LocalEntryNotFoundError:
+            return None
+
+
+def missing(listing: Listing, into: Path | None = None) -> int:
+    """The bytes of a listing that `fetch` would still have to receive."""
+    return _lacking(_waiting(listing, into))
+
+
+def check_space(needed: int, folder: Path, what: str) -> None:
+    """Raises UserError where the disk of `folder`, which need not exist yet, has less than `needed` bytes free."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise UserError(
+            f"{what} needs {in_bytes(needed)} in {folder}, but only {in_bytes(free)} are free there; free some space, "
+            "or move the folder with HF_HOME (the hub's cache) or NANOCHAT_BASE_DIR"
+        )
+
+
+def in_bytes(size: float) -> str:
+    """A size for people: 8.8GB."""
+    return short(size).replace("B", "G") + "B"  # what is a billion to others is a giga to a disk
+
+
+def cache() -> Path:
+    """The folder of the hub's cache."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def upload(repo: str, folder: Path, private: bool = False, message: str = "Upload a model") -> str:
+    """Put the files of a folder (links are followed) into a repository, which is made if need be; returns its address.
+
+    Raises UserError where there is no token, or it does not suffice, and where `private` is wanted but the repository
+    is there and public.
+    """
+    from httpx2 import HTTPError
+    from huggingface_hub import HfApi, constants, get_token
+
+    if constants.is_offline_mode():
+        raise UserError(f"HF_HUB_OFFLINE forbids to upload to {repo}; unset it")
+    if get_token() is None:
+        raise UserError(
+            "uploading needs a token with write permission, and there is none; make one at "
+            f"{constants.ENDPOINT}/settings/tokens and set HF_TOKEN, or run hf auth login"
+        )
+    api = HfApi()
+    with _explained(repo):
+        url = _insist(lambda: api.create_repo(repo, private=private or None, exist_ok=True))
+        if private and not _insist(lambda: api.model_info(repo)).private:
+            raise UserError(f"{repo} is there already and public; make it private on its page, or leave out --private")
+        try:
+            _insist(lambda: api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message))
+        except HTTPError:
+            raise
+        except (RuntimeError, OSError, ValueError) as error:  # what the library makes of a large file's failure
+            raise UserError(
+                f"the upload to {repo} broke off ({_line(error.__cause__ or error)}); start again, "
+                "what has arrived is not sent twice"
+            ) from error
+    return str(url)
+
+
+def _needed(paths: Sequence[str] | dict) -> list[str]:
+    """The files of a repository with which its model loads: the weights once, configuration, tokenizer."""
+    found = [path for path in paths if _matches(path, NEEDED) and not _matches(path, NOT_NEEDED)]
+    if any(path.endswith(".safetensors") for path in found):  # the same weights again
+        found = [path for path in found if not path.endswith(".bin")]
+    return found
+
+
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(path, pattern) for pattern in patterns)
+
+
+def _waiting(listing: Listing, into: Path | None) -> list[tuple[RemoteFile, Path]]:
+    """The files that are not here yet, each with the path where it goes.
+
+    The cache keeps a file under its digest and links to it from the folder of each commit.
+    """
+    if into is not None:
+        places = [into / file.path for file in listing.files]
+    else:
+        folder = cache() / f"{listing.kind}s--{listing.repo.replace('/', '--')}" / "blobs"
+        places = [folder / file.digest for file in listing.files]
+    return [(file, place) for file, place in zip(listing.files, places, strict=True) if not is_here(file, place)]
+
+
+def _lacking(waiting: Sequence[tuple[RemoteFile, Path]]) -> int:
+    return sum(file.size - _size(_partial(file, target)) for file, target in waiting)
+
+
+def is_here(file: RemoteFile, place: Path) -> bool:
+    """Whether `place` is this very file."""
+    return _size(place) == file.size and place.exists() and file.digest in (place.name, _digest(place, file))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _partial(file: RemoteFile, target: Path) -> Path:
+    """What has come of a file; its name has the digest, so that another commit's file is not continued."""
+    return target.with_name(f"{target.name}.{file.digest[:12]}.incomplete")
+
+
+def _digest(path: Path, file: RemoteFile) -> str:
+    """The digest of a file on disk, of the same kind as the hub's: git's puts the size in front."""
+    large = len(file.digest) == 64
+    digest = hashlib.sha256() if large else hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with open(path, "rb") as content:
+        while block := content.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _download(listing: Listing, file: RemoteFile, target: Path, received: Callable[[int], None]) -> None:
+    """Bring one file to `target`, whole or not at all. Another process that brings the same one is waited for."""
+    partial = _partial(file, target)
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "ab") as out:
+            _lock(out, file.path)
+            try:
+                if is_here(file, target):
+                    return
+                for _ in range(2):
+                    _receive(listing, file, out, received)
+                    if _digest(partial, file) == file.digest:
+                        os.fsync(out.fileno())
+                        os.replace(partial, target)
+                        fsync_folder(target.parent)
+                        return
+                    received(-out.tell())
+                    out.truncate(0)
+            finally:
+                if _size(partial) == 0:
+                    partial.unlink(missing_ok=True)
+    except OSError as error:
+        if said := refusal(error, target):
+            raise said from error
+        raise
+    raise UserError(
+        f"{file.path} of {listing.repo} arrived twice with another checksum than the hub says ({file.digest[:12]}); "
+        "it was deleted, try again later or with another HF_ENDPOINT"
+    )
+
+
+def _lock(out: BinaryIO, name: str) -> None:
+    try:
+        fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"waiting for another process that fetches {name}", flush=True)
+        fcntl.flock(out, fcntl.LOCK_EX)
+
+
+def _receive(listing: Listing, file: RemoteFile, out: BinaryIO, received: Callable[[int], None]) -> None:
+    """Append to `out` what it lacks of a file, over as many requests as that takes."""
+    from httpx2 import HTTPError
+    from huggingface_hub import constants, get_session, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+    url = hf_hub_url(listing.repo, file.path, repo_type=listing.kind, revision=listing.commit)
+    patience = _Patience(reached=True)
+    while (have := out.seek(0, os.SEEK_END)) < file.size:
+        headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
+        try:
+            with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as answer:
+                hf_raise_for_status(answer)
+                if have and answer.status_code != 206:  # a server without ranges sends all of it again
+                    received(-have)
+                    out.truncate(0)
+                for block in answer.iter_bytes():  # as they come; what is gathered is lost with the connection
+                    out.write(block)
+                    received(len(block))
+                    patience.renew()
+                    if out.tell() > file.size:
+                        return  # of a wrong file the checksum is wrong
+            if out.tell() == have:
+                raise HTTPError("it sends nothing")
+        except HTTPError as error:
+            patience.wait(error)
+
+
+class _Patience:
+    """How often and how long a hub that fails is waited for."""
+
+    def __init__(self, reached: bool) -> None:
+        self.reached = reached  # it has answered before, so it is worth waiting even where nobody listens
+        self.renew()
+
+    def renew(self) -> None:
+        self.left, self.pause = RETRIES, PAUSE
+
+    def wait(self, error: Exception) -> None:
+        """Sleep as long as the hub asks to, else longer each time. Raises `error` where that is of no use."""
+        from httpx2 import ConnectError
+
+        response = getattr(error, "response", None)
+        hopeless = response is not None and response.status_code not in TRANSIENT
+        nobody = isinstance(error, ConnectError) and not self.reached
+        asked = _asked_to_wait(response.headers) if response is not None else None
+        if hopeless or nobody or not self.left or (asked or 0) > LONGEST_WAIT:
+            raise error
+        pause = self.pause if asked is None else asked
+        said = f"it answers {response.status_code}" if response is not None else _line(error)
+        print(f"waiting {duration(pause)} for the hub ({said})", flush=True)
+        time.sleep(pause)
+        self.left -= 1
+        self.pause *= 2
+
+
+def _asked_to_wait(headers) -> float | None:
+    """The seconds after which an answer says to come again, in either of the two ways that the hub has."""
+    from huggingface_hub.utils import parse_ratelimit_headers
+
+    limit = parse_ratelimit_headers(headers)
+    if limit is not None and limit.remaining == 0:
+        return float(limit.reset_in_seconds)
+    value = headers.get("Retry-After", "").strip()
+    if value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _insist(call: Callable[[], Result]) -> Result:
+    """Make a call to the hub, and again while it is only busy."""
+    from httpx2 import HTTPError
+
+    patience = _Patience(reached=False)
+    while True:
+        try:
+            return call()
+        except HTTPError as error:
+            patience.wait(error)
+
+
+def _linked(listing: Listing, revision: str | None) -> Path:
+    """Let the library link a listing's files, which the cache now holds, into the folder of their commit."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import disable_progress_bars
+
+    with _explained(listing.repo, revision), disable_progress_bars():
+        paths = [file.path for file in listing.files]
+        found = snapshot_download(
+            listing.repo, repo_type=listing.kind, revision=revision, allow_patterns=paths, max_workers=1
+        )
+        return Path(found)
+
+
+@contextlib.contextmanager
+def _meter(listing: Listing, waiting: Sequence[tuple[RemoteFile, Path]]) -> Iterator[Callable[[int], None]]:
+    """Shows how far a listing is; yields what is to be called with the number of bytes that came."""
+    there = listing.size - _lacking(waiting)
+    scale, unit = (1e6, "MB") if listing.size > 20e6 else (1e3, "kB")
+    started, came = time.monotonic(), 0
+    with Progress(math.ceil(listing.size / scale), f"fetching {listing.repo}", unit) as progress:
+
+        def received(count: int) -> None:
+            nonlocal came
+            came += count
+            rate = came / 1e6 / max(time.monotonic() - started, 1e-3)
+            progress.update(math.ceil((there + came) / scale), MB_per_second=rate)
+
+        received(0)
+        yield received
+
+
+@contextlib.contextmanager
+def _explained(repo: str, revision: str | None = None) -> Iterator[None]:
+    """What the library raises, in one sentence each."""
+    from httpx2 import HTTPError, InvalidURL
+    from huggingface_hub import constants, errors
+
+    where = constants.ENDPOINT
+    token = "set HF_TOKEN to a token of your account, or run hf auth login"
+    try:
+        yield
+    except errors.HFValidationError as error:
+        raise UserError(f"{repo!r} is no repository's name; expected one such as karpathy/nanochat-d34") from error
+    except errors.OfflineModeIsEnabled as error:
+        raise Unreachable(
+            f"{repo} is not in the cache, and HF_HUB_OFFLINE forbids to ask {where}; unset it where there is a network"
+        ) from error
+    except errors.GatedRepoError as error:
+        raise UserError(f"{repo} is gated; ask for access at {where}/{repo}, then {token}") from error
+    except errors.RevisionNotFoundError as error:
+        raise UserError(f"{repo} has no revision {revision!r}; see those it has at {where}/{repo}") from error
+    except errors.RemoteEntryNotFoundError as error:
+        raise UserError(f"{repo} lost a file while it was fetched ({_line(error)}); start again") from error
+    except errors.RepositoryNotFoundError as error:
+        raise UserError(f"{where} has no {repo}, or it is private; check the name, and if it is, {token}") from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        said = f"{where} answers {status} for {repo} ({_line(error.server_message or error)})"
+        if status in (401, 403):
+            raise UserError(f"{said}; the token does not suffice or is missing: {token}") from error
+        raise UserError(f"{said}; try again later") from error
+    except (HTTPError, InvalidURL) as error:
+        raise Unreachable(
+            f"{where} cannot be reached for {repo} ({_line(error)}); check the network and HF_ENDPOINT, "
+            "and start again: what has come is kept"
+        ) from error
+
+
+def _line(error: object) -> str:
+    """What an error says, on one line of bearable length."""
+    return " ".join(str(error).split())[:160] or type(error).__name__

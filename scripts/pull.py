@@ -1,0 +1,243 @@
+"""Download a model from the hub and put it where the stages find it."""
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from nanochat import hub
+from nanochat.checkpoint import foreign, hf, manager, repository
+from nanochat.checkpoint.repository import LENGTHS, Place
+from nanochat.config import UserError, named, parse, positional, run
+from nanochat.paths import base_dir, sha256, write_atomically
+from nanochat.tokenizer import Tokenizer
+
+READY = "checkpoint"  # the folder of a draft with what is whole and only waits for its check
+
+
+@dataclass
+class Flags:
+    """Download a model from the hub, check it, and put it where the stages find it. Goes on after an interruption."""
+
+    repo: Annotated[str, positional]
+    """the repository, as in karpathy/nanochat-d34"""
+    stage: Annotated[Literal["base", "mid", "sft", "rl"] | None, named("as")] = None
+    """the stage whose checkpoint it is; default: what its files say, else its name"""
+    tag: str | None = None
+    """the name it gets here; default: d<depth> of the repository's name, else that name"""
+    step: int | None = None
+    """which of its checkpoints; default: the last"""
+    revision: str | None = None
+    """branch, tag or commit of the repository; default: the newest commit"""
+    dry_run: bool = False
+    """only say what would be downloaded"""
+
+
+@dataclass(frozen=True)
+class Files:
+    """A repository's files: those on the hub, which come into the draft, or its cache where the hub cannot be asked."""
+
+    repo: str
+    commit: str
+    paths: list[str]
+    folder: Path
+    listing: hub.Listing | None
+
+    def bring(self, paths: Sequence[str]) -> None:
+        """Afterwards these files are in `folder`, whole."""
+        if self.listing is not None and paths:
+            hub.fetch(self.repo, paths, self.commit, self.folder)
+
+    def has(self, path: str, place: Path) -> bool:
+        """Whether `place` holds exactly what the repository has at `path`."""
+        if self.listing is None:
+            return sha256(self.folder / path) == sha256(place)
+        return hub.is_here(next(file for file in self.listing.files if file.path == path), place)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    flags = parse(Flags, argv)
+    if flags.tag is not None and not re.fullmatch(r"\w[\w.-]*", flags.tag):
+        raise UserError(f"--tag {flags.tag!r} cannot be a folder's name; use letters, digits, dots and dashes")
+    draft = base_dir() / ".pull" / flags.repo.replace("/", "--")
+    files = look(flags.repo, flags.revision, draft)
+    chosen = choose(files.paths, flags)
+    if flags.dry_run:
+        announce(files, chosen)
+        return
+    shutil.rmtree(draft / READY, ignore_errors=True)
+    place = take_over(files, draft, chosen, flags) if chosen else convert(files, draft, flags)
+    if (draft / READY).exists():
+        with discarding(draft):
+            loaded = manager.load_step(draft / READY, place.tag, place.step)
+        settle(draft / READY, place)
+        print(f"{place}: {repository.describe(loaded)}" + (f"; {loaded.note}" if loaded.note else ""))
+        print(f"in {place.folder}; go on with")
+        for command in repository.commands(place, loaded.tokenizer):
+            print(f"  {command}")
+    else:
+        print(f"{place} is already there, the same as in {flags.repo}: {place.folder}")
+    shutil.rmtree(draft, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another pull may be under way
+        draft.parent.rmdir()
+
+
+def look(repo: str, revision: str | None, draft: Path) -> Files:
+    """The files of a repository of which a model is made. Raises what `hub.look` raises."""
+    try:
+        listing = hub.look(repo, revision=revision)
+    except hub.Unreachable:
+        folder = hub.cached(repo, revision=revision)
+        if folder is None:
+            raise
+        print(f"{repo} comes from the cache, as the hub cannot be asked")
+        paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        return Files(repo, folder.name, paths, folder, None)
+    return Files(repo, listing.commit, [file.path for file in listing.files], draft, listing)
+
+
+def choose(paths: Sequence[str], flags: Flags) -> tuple[PurePosixPath, int] | None:
+    """The folder and step of the nanochat checkpoint that is meant; None where the repository holds another model.
+
+    Raises UserError where there are several to choose from, or not the step that is asked for.
+    """
+    found = repository.checkpoints(paths)
+    if not found:
+        return None
+    meant = [each for each in found if repository.layout(each[0])[0] == flags.stage] or found
+    meant = [each for each in meant if repository.layout(each[0])[1] == flags.tag] or meant
+    folders = {folder for folder, _ in meant}
+    if len(folders) != 1:
+        there = ", ".join(sorted({str(folder) for folder, _ in found}))
+        raise UserError(f"{flags.repo} holds several checkpoints ({there}); choose one with --as and --tag")
+    if flags.step is not None and flags.step not in [step for _, step in meant]:
+        there = ", ".join(str(step) for _, step in sorted(meant))
+        raise UserError(f"{flags.repo} has no checkpoint of step {flags.step}; there are: {there}")
+    return max(meant) if flags.step is None else (meant[0][0], flags.step)
+
+
+def take_over(files: Files, draft: Path, chosen: tuple[PurePosixPath, int], flags: Flags) -> Place:
+    """Make a nanochat checkpoint READY as it is, with its tokenizer in our format, unless it is in its place already.
+
+    What is small comes first, so that most of what can be wrong is known before gigabytes are on their way.
+    """
+    inside, step = chosen
+    model, meta = (inside / f"{kind}_{step:06d}.{end}" for kind, end in (("model", "pt"), ("meta", "json")))
+    tokenizer_at, tokenizer_files = tokenizer_of(files, inside)
+    files.bring([str(meta), *tokenizer_files])
+    with discarding(draft):
+        about = manager.read_meta(files.folder / inside, step)
+        stage, tag = repository.layout(inside)
+        stage = flags.stage or stage or repository.stage_of(about, files.repo)
+        if stage is None:
+            raise UserError(f"{files.repo} does not say which stage its checkpoint is of; add --as base, mid or sft")
+        place = Place(stage, flags.tag or tag or repository.tag_of(files.repo), step)
+        if step in manager.steps(place.folder):
+            if files.has(str(model), place.folder / model.name):
+                return place
+            raise taken(place)
+        tokenizer = Tokenizer.load(files.folder / tokenizer_at)
+        repository.check_neighbours(place.folder, tokenizer)
+    files.bring([str(model)])
+    ready = draft / READY
+    put(files.folder / model, ready / model.name)
+    put(files.folder / meta, ready / meta.name)
+    tokenizer.save(ready / "tokenizer")
+    if str(tokenizer_at / LENGTHS) in tokenizer_files:
+        put(files.folder / tokenizer_at / LENGTHS, ready / "tokenizer" / LENGTHS)
+    return place
+
+
+def convert(files: Files, draft: Path, flags: Flags) -> Place:
+    """Make another program's model READY as a checkpoint of ours, unless it is in its place already."""
+    files.bring([path for path in files.paths if path == "config.json"])
+    with discarding(draft):
+        if foreign.CKPT not in files.paths and foreign.recognise(files.folder) is None:
+            raise UserError(
+                f"{files.repo} holds no model that is known; expected one of nanochat (model_*.pt with meta_*.json), "
+                f"nanoGPT ({foreign.CKPT}), or transformers' gpt2 or nanochat (config.json)"
+            )
+        config = hf.read_config(files.folder) if "config.json" in files.paths else {}
+    origin = {"repo": files.repo, "commit": files.commit}
+    stage = flags.stage or repository.stage_of(config.get(hf.RECORD) or {}, files.repo) or "base"
+    place = Place(stage, flags.tag or repository.tag_of(files.repo), 0)
+    for step in manager.steps(place.folder):
+        if manager.read_meta(place.folder, step).get("origin") == origin:
+            return replace(place, step=step)
+    files.bring(files.paths)
+    with discarding(draft):
+        loaded = foreign.load_path(files.folder)
+        place = replace(place, step=loaded.step)
+        if loaded.step in manager.steps(place.folder):
+            raise taken(place)
+        repository.check_neighbours(place.folder, loaded.tokenizer)
+    ready = draft / READY
+    loaded.tokenizer.save(ready / "tokenizer")
+    manager.save(ready, loaded.step, loaded.model, None, {**loaded.meta, "source": place.source, "origin": origin})
+    return place
+
+
+def settle(ready: Path, place: Place) -> None:
+    """Give a checkpoint its place. The meta file comes last: with it the checkpoint exists."""
+    for path in sorted(ready.rglob("*"), key=lambda path: path.name.startswith("meta_")):
+        if path.is_file():
+            put(path, place.folder / path.relative_to(ready))
+
+
+def taken(place: Place) -> UserError:
+    return UserError(f"{place.folder} holds another checkpoint of step {place.step}; choose another --tag")
+
+
+def tokenizer_of(files: Files, inside: PurePosixPath) -> tuple[PurePosixPath, list[str]]:
+    found = repository.tokenizer_of(files.paths, inside)
+    if found is None:
+        raise UserError(f"{files.repo} has no tokenizer (tokenizer.json or tokenizer.pkl) beside its model")
+    return found
+
+
+@contextlib.contextmanager
+def discarding(draft: Path) -> Iterator[None]:
+    """What turns out to be unfit is not kept for another try."""
+    try:
+        yield
+    except UserError:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def put(source: Path, target: Path) -> None:
+    """Give a file a second name, whole or not at all; between file systems, a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        os.link(source.resolve(), temporary)
+        os.replace(temporary, target)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        with open(source, "rb") as content:
+            write_atomically(target, lambda out: shutil.copyfileobj(content, out, 1 << 20))
+
+
+def announce(files: Files, chosen: tuple[PurePosixPath, int] | None) -> None:
+    """Print what would be downloaded."""
+    if files.listing is None:
+        return
+    wanted = files.listing.files
+    if chosen:
+        inside, step = chosen
+        names = [str(inside / f"model_{step:06d}.pt"), str(inside / f"meta_{step:06d}.json")]
+        names += tokenizer_of(files, inside)[1]
+        wanted = tuple(file for file in wanted if file.path in names)
+    listing = hub.Listing(files.repo, files.commit, wanted)
+    for file in wanted:
+        print(f"{hub.in_bytes(file.size):>8}  {file.path}")
+    lacking = hub.missing(listing, files.folder)
+    print(f"{hub.in_bytes(listing.size):>8}  in all, {hub.in_bytes(lacking)} of it still to be downloaded")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,108 @@
+"""Check that models load and work: their logits are numbers, they know some English, they write."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from nanochat import chat, hub, runtime
+from nanochat.config import UserError, alias, parse, positional, run
+from nanochat.engine import serving
+from nanochat.engine.request import Request
+from nanochat.log import short
+from nanochat.report import printable
+from nanochat.tokenizer import Tokenizer
+
+# Plain prose that no model has been trained on, because it was written for this file.
+TEXT = """The ferry leaves the harbour at seven in the morning, and by eight the old town is only a thin grey line
+behind us. Most of the passengers go below to drink coffee, but a few stay on deck and look for seals. An hour later
+the wind turns, the sea becomes rough, and the captain tells everybody to sit down. My grandmother is not afraid. She
+has made this journey every summer since she was a child, and she says that the weather was much worse when the boats
+were smaller. When we finally arrive, her brother is waiting on the pier with his dog, as he does every year, and the
+first thing he asks is whether we are hungry."""
+GPT2_BOUND = 80.0  # perplexity on TEXT; the smallest of the four has about half of it
+
+
+@dataclass
+class Flags:
+    """Load models, measure them on a short English text, and let each write a few words."""
+
+    names: Annotated[list[str], positional] = field(default_factory=list)
+    """folders and files, or such as sft:d4 or user/repository"""
+    model: list[str] = field(default_factory=list)
+    """gpt2, gpt2-medium, gpt2-large or gpt2-xl; repeat it for several"""
+    all: bool = False
+    """all four of them"""
+    device: Annotated[str, alias("--device_type")] = ""
+    """cuda, mps or cpu; default: the best there is"""
+    dtype: Annotated[str, alias("-d")] = "float32"
+    """what to compute in: auto, float32, bfloat16, float16 or int8"""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found of a model. wrong is empty where all is well, else one clause that says what is not."""
+
+    name: str
+    parameters: int
+    perplexity: float
+    written: str
+    wrong: str
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    flags = parse(Flags, argv)
+    names = [*flags.names, *(hub.GPT2 if flags.all else flags.model)] or ["gpt2"]
+    with runtime.start(flags.device) as rt:
+        verdicts = [verify(name, rt.device, flags.dtype) for name in names]
+    Console().print(table(verdicts))
+    wrong = [verdict for verdict in verdicts if verdict.wrong]
+    if wrong:
+        told = "; ".join(f"{verdict.name} {verdict.wrong}" for verdict in wrong)
+        raise UserError(f"{told}: these are not the weights they should be; fetch or train them again")
+
+
+def verify(name: str, device: torch.device, dtype: str) -> Verdict:
+    """Load a model by any of the names that `serving.open` knows, and try it. Raises what that raises."""
+    loaded = serving.open(name, device, dtype, slots=1)
+    ids = text_ids(loaded.tokenizer)[: loaded.engine.model.config.sequence_len]
+    if not torch.isfinite(loaded.engine.next_logits([ids])).all():
+        return Verdict(name, loaded.parameters, math.nan, "", "gives logits that are no numbers")
+    perplexity = math.exp(min(loaded.engine.score([ids])[0].mean().item(), 700))  # e^700 is all that a float holds
+    bound, what = (
+        (GPT2_BOUND, "it should be below") if name in hub.GPT2 else (loaded.tokenizer.vocab_size, "guessing has")
+    )
+    wrong = f"has a perplexity of {perplexity:.4g} on plain English, where {what} {bound:g}"
+    (reply,) = loaded.engine.generate([Request(ids[: len(ids) // 2], max_tokens=12, temperature=0)])
+    written = printable(loaded.tokenizer.decode(reply.tokens)).replace("\n", " ").strip()
+    return Verdict(name, loaded.parameters, perplexity, written, "" if perplexity < bound else wrong)
+
+
+def text_ids(tokenizer: Tokenizer) -> list[int]:
+    """TEXT as a document, on one line; a tokenizer of characters gets those that it knows."""
+    text = " ".join(TEXT.split())
+    if tokenizer.pattern is None:
+        known = {token.decode("utf-8") for token in tokenizer.tokens}
+        text = "".join(character for character in text if character in known)
+        if len(text) < 2:
+            raise UserError("the model knows none of the characters of an English text, so it cannot be tried on one")
+        return tokenizer.encode(text)
+    return [*([] if chat.opening(tokenizer) else [tokenizer.bos]), *chat.text_prompt(tokenizer, text)]
+
+
+def table(verdicts: Sequence[Verdict]) -> Table:
+    result = Table("model", "parameters", "perplexity", "goes on with", "")
+    for verdict in verdicts:
+        name = Path(verdict.name).name if Path(verdict.name).exists() else verdict.name
+        figures = short(verdict.parameters), f"{verdict.perplexity:.4g}"
+        result.add_row(name, *figures, repr(verdict.written), "wrong" if verdict.wrong else "good")
+    return result
+
+
+if __name__ == "__main__":
+    run(main)

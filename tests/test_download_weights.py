@@ -1,0 +1,136 @@
+"""GPT-2's weights: fetched once, found without a network, and tried out on a text."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import fakehub
+import gpt2s
+import pytest
+import served
+import torch
+import transformers
+from fakehub import FakeHub
+
+from nanochat import hub
+from nanochat.checkpoint import foreign, manager
+from nanochat.config import UserError
+from nanochat.paths import checkpoints_dir, tokenizer_dir
+from nanochat.tokenizer import Tokenizer
+from scripts import download_weights, verify_weights
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    with fakehub.running(tmp_path / "huggingface", monkeypatch) as fake:
+        yield fake
+
+
+@pytest.fixture
+def gpt2(tmp_path: Path) -> Path:
+    """A folder with a GPT-2 of toy size that knows how often each token occurs in English, and nothing else."""
+    folder = tmp_path / "gpt2"
+    model = gpt2s.write_gpt2(folder, context=256)
+    ids = verify_weights.text_ids(Tokenizer.load(folder))
+    counts = torch.bincount(torch.tensor(ids), minlength=model.config.vocab_size) + 0.1
+    with torch.no_grad():
+        model.transformer.wte.weight[:, 0] = (counts / counts.sum()).log()
+        model.transformer.ln_f.weight.zero_()
+        model.transformer.ln_f.bias.zero_()
+        model.transformer.ln_f.bias[0] = 1.0
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_all_sizes_are_fetched_and_found_without_a_network(
+    fake: FakeHub, gpt2: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from huggingface_hub import constants
+
+    for repo in hub.GPT2.values():
+        fake.add(repo, gpt2)
+        fake.repos[repo].files["tf_model.h5"] = b"another program's"
+    download_weights.main(["--model", "gpt2-large"])
+    assert {each.path.split("/")[2] for each in fake.sent("/resolve/")} == {"gpt2-large"}
+    capsys.readouterr()
+    download_weights.main(["--all"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[:4]] == list(hub.GPT2)
+    assert [line.split()[2] == "nothing" for line in lines[:4]] == [True, True, False, True]
+    assert "  python -m scripts.verify_weights --model gpt2 gpt2-medium gpt2-large gpt2-xl" in lines
+    assert fake.sent("tf_model") == []
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for name in hub.GPT2:
+        assert foreign.load(name).tag == name
+    verify_weights.main(["--all"])
+    out = capsys.readouterr().out
+    assert out.count("good") == 4
+
+
+def test_the_disk_must_hold_all_of_them_together(
+    fake: FakeHub, gpt2: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(small_disk / "hub"))
+    for repo in hub.GPT2.values():
+        fake.add(repo, gpt2)
+        fake.repos[repo].files["model.safetensors"] += bytes(1_500_000)
+    with pytest.raises(UserError, match="fetching gpt2, gpt2-medium, gpt2-large, gpt2-xl needs .* but only"):
+        download_weights.main(["--all"])
+    assert fake.sent("/resolve/|/large/") == []
+
+
+def test_names_that_are_unknown(fake: FakeHub) -> None:
+    with pytest.raises(UserError, match="--model 'gpt3' is unknown; expected one of gpt2, gpt2-medium"):
+        download_weights.main(["--model", "gpt3"])
+    with pytest.raises(UserError, match="has no openai-community/gpt2, or it is private"):
+        download_weights.main([])
+    with pytest.raises(UserError, match="there is no model 'gpt3'"):
+        verify_weights.main(["--model", "gpt3"])
+
+
+def test_models_of_every_kind_are_verified(
+    gpt2: Path, tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer.save(tokenizer_dir())
+    ours = served.random_model(tokenizer)
+    with torch.no_grad():
+        ours.state_dict()["lm_head.weight"].zero_()
+    manager.save(checkpoints_dir("base") / "d2", 5, ours, None, {})
+    verify_weights.main([str(gpt2)])
+    out = capsys.readouterr().out
+    assert "good" in out and "wrong" not in out
+    guessing = verify_weights.verify("base:d2:5", torch.device("cpu"), "float32")
+    assert guessing.perplexity == pytest.approx(tokenizer.vocab_size, rel=1e-4)
+
+
+def test_weights_that_are_wrong_are_told(gpt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random = tmp_path / "random"
+    gpt2s.write_gpt2(random, context=256)
+    with pytest.raises(
+        UserError, match=r"random has a perplexity of \S+ on plain English, where guessing has 265: these are"
+    ):
+        verify_weights.main([str(random)])
+    assert "wrong" in capsys.readouterr().out
+    broken = transformers.GPT2LMHeadModel.from_pretrained(gpt2)
+    with torch.no_grad():
+        broken.state_dict()["transformer.h.0.mlp.c_fc.weight"][0, 0] = float("nan")
+    broken.save_pretrained(gpt2)
+    with pytest.raises(UserError, match="gpt2 gives logits that are no numbers: these are not the weights"):
+        verify_weights.main([str(gpt2)])
+
+
+def test_letters_are_enough_for_a_model_of_characters(tmp_path: Path) -> None:
+    folder = tmp_path / "letters"
+    folder.mkdir()
+    gpt2s.write_nanogpt(folder, "abcdefgh ijklmnop")
+    ids = verify_weights.text_ids(Tokenizer.load(folder))
+    assert Tokenizer.load(folder).decode(ids).startswith("he fe lea")
+    gpt2s.write_nanogpt(folder, "абв")
+    with pytest.raises(UserError, match="knows none of the characters of an English text"):
+        verify_weights.main([str(folder / "ckpt.pt")])
+
+
+def test_the_real_names_stand_for_the_real_repositories() -> None:
+    assert list(hub.GPT2) == ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
+    assert all(repo == f"openai-community/{name}" for name, repo in hub.GPT2.items())

@@ -1,0 +1,345 @@
+"""The hub: what is fetched is whole and checked, also where transfers break; else there is one sentence."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import fakehub
+import pytest
+from fakehub import FakeHub
+
+from nanochat import hub
+from nanochat.config import UserError
+
+REPO = "tester/tiny-d2"
+WEIGHTS = bytes(range(256)) * 8192  # 2 MB
+FILES = {"config.json": b'{"n_layer": 2}', "model.safetensors": WEIGHTS, "README.md": "crêpes\n".encode()}
+PARTIAL = f"here/model.safetensors.{fakehub.sha256(WEIGHTS)[:12]}.incomplete"
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    monkeypatch.setattr(hub, "PAUSE", 0.01)
+    with fakehub.running(tmp_path / "huggingface", monkeypatch) as fake:
+        fake.add(REPO, FILES)
+        yield fake
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_holds_exactly_what_the_hub_has(fake: FakeHub, tmp_path: Path) -> None:
+    assert contents(hub.fetch(REPO, into=tmp_path / "here")) == FILES
+
+
+def test_what_is_here_is_not_fetched_again(fake: FakeHub, tmp_path: Path) -> None:
+    hub.fetch(REPO, into=tmp_path / "here")
+    fake.asked.clear()
+    hub.fetch(REPO, into=tmp_path / "here")
+    assert fake.sent("resolve|large") == []
+
+
+def test_another_commit_brings_what_changed(fake: FakeHub, tmp_path: Path) -> None:
+    hub.fetch(REPO, into=tmp_path / "here")
+    changed = {**FILES, "config.json": b'{"n_layer": 3}'}
+    fake.add(REPO, changed)
+    fake.asked.clear()
+    assert contents(hub.fetch(REPO, into=tmp_path / "here")) == changed
+    assert len(fake.sent("/main|/resolve/")) == 1
+
+
+def test_the_cache_is_the_one_of_other_programs(fake: FakeHub, tmp_path: Path) -> None:
+    folder = hub.fetch(REPO)
+    assert contents(folder) == FILES
+    from huggingface_hub import hf_hub_download
+
+    assert Path(hf_hub_download(REPO, "config.json", local_files_only=True)) == folder / "config.json"
+    fake.asked.clear()
+    assert hub.fetch(REPO) == folder
+    assert fake.sent("large") == []
+
+
+def test_only_what_a_model_needs_is_fetched(fake: FakeHub, tmp_path: Path) -> None:
+    others = ["pytorch_model.bin", "tf_model.h5", "onnx/model.json", "optim_000001_rank0.pt", "rust_model.ot"]
+    fake.add(REPO, {**FILES, **dict.fromkeys(others, b"other weights")})
+    assert contents(hub.fetch(REPO, into=tmp_path / "here")) == FILES
+    assert contents(hub.fetch(REPO)) == FILES
+    fake.add(REPO, {"pytorch_model.bin": b"the only weights"})
+    assert list(contents(hub.fetch(REPO, into=tmp_path / "old"))) == ["pytorch_model.bin"]
+
+
+def test_files_can_be_chosen(fake: FakeHub, tmp_path: Path) -> None:
+    assert list(contents(hub.fetch(REPO, ["*.json"], into=tmp_path / "here"))) == ["config.json"]
+    with pytest.raises(UserError, match=r"does not hold a file named \*\.gguf; it holds README.md"):
+        hub.fetch(REPO, ["*.gguf"])
+
+
+def test_a_transfer_that_breaks_goes_on_where_it_was(fake: FakeHub, tmp_path: Path) -> None:
+    fake.fail("/large/", cut=1_000_000)
+    assert contents(hub.fetch(REPO, into=tmp_path / "here")) == FILES
+    first, second = fake.sent("/large/")
+    assert first.range is None
+    assert second.range is not None and 0 < int(second.range[6:-1]) <= 1_000_000
+
+
+def test_another_run_goes_on_where_the_first_was(fake: FakeHub, tmp_path: Path) -> None:
+    fake.fail("/large/", cut=1_500_000)
+    fake.fail("resolve.*safetensors", skip=1, times=6, status=503)
+    with pytest.raises(UserError, match="answers 503 for tester/tiny-d2 .* try again later"):
+        hub.fetch(REPO, into=tmp_path / "here")
+    assert not (tmp_path / "here/model.safetensors").exists()
+    fake.faults.clear()
+    fake.asked.clear()
+    listing = hub.look(REPO)
+    assert 0 < hub.missing(listing, tmp_path / "here") < listing.size - 1_000_000
+    assert contents(hub.fetch(REPO, into=tmp_path / "here")) == FILES
+    assert [each.range is not None for each in fake.sent("/large/")] == [True]
+    assert fake.sent("config.json") == []
+
+
+def test_the_cache_too_goes_on_where_it_was(fake: FakeHub) -> None:
+    fake.fail("/large/", cut=1_000_000)
+    fake.fail("resolve.*safetensors", skip=1, times=6, status=500)
+    with pytest.raises(UserError):
+        hub.fetch(REPO)
+    fake.faults.clear()
+    assert contents(hub.fetch(REPO)) == FILES
+    assert fake.sent("/large/")[-1].range is not None
+
+
+def test_a_server_without_ranges_sends_all_of_it_again(fake: FakeHub, tmp_path: Path) -> None:
+    fake.ranges = False
+    fake.fail("/large/", cut=1_000_000)
+    assert contents(hub.fetch(REPO, into=tmp_path / "here")) == FILES
+
+
+def test_a_wrong_checksum_is_noticed_and_put_right(fake: FakeHub, tmp_path: Path) -> None:
+    fake.fail("/large/", corrupt=True)
+    fake.fail("resolve-cache.*config", corrupt=True)
+    assert contents(hub.fetch(REPO, into=tmp_path / "here")) == FILES
+
+
+@pytest.mark.parametrize("pattern", ["/large/", "resolve-cache.*config"])
+def test_a_checksum_that_stays_wrong_leaves_nothing(pattern: str, fake: FakeHub, tmp_path: Path) -> None:
+    fake.fail(pattern, corrupt=True, times=9)
+    with pytest.raises(UserError, match="arrived twice with another checksum than the hub says"):
+        hub.fetch(REPO, into=tmp_path / "here")
+    assert fake.faults[0].times == 7
+    assert FILES.items() > contents(tmp_path / "here").items()
+
+
+def test_a_busy_hub_is_waited_for(
+    fake: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(hub.time, "sleep", waited.append)
+    fake.fail("/api/models", status=429, headers={"Retry-After": "7"})
+    fake.fail("/large/", status=429, headers={"RateLimit": '"resolvers";r=0;t=55'})
+    fake.fail("/large/", status=503)
+    assert contents(hub.fetch(REPO, into=tmp_path / "here")) == FILES
+    assert waited[:2] == [7, 55]
+    assert "waiting 7s for the hub (it answers 429)" in capsys.readouterr().out
+
+
+def test_a_hub_that_asks_for_too_long_is_not_waited_for(fake: FakeHub) -> None:
+    fake.fail("/api/models", status=429, headers={"Retry-After": "7200"})
+    with pytest.raises(UserError, match="answers 429 for tester/tiny-d2 .*; try again later"):
+        hub.fetch(REPO)
+
+
+def test_a_hub_that_vanishes_ends_in_a_sentence(fake: FakeHub, tmp_path: Path) -> None:
+    said = f"{fake.url} cannot be reached for tester/tiny-d2 .* check the network and HF_ENDPOINT, and start again"
+    fake.fail("/large/", cut=1_000_000, vanish=True)
+    with pytest.raises(UserError, match=said):  # while it sends
+        hub.fetch(REPO, into=tmp_path / "here")
+    assert 0 < (tmp_path / PARTIAL).stat().st_size <= 1_000_000
+    with pytest.raises(UserError, match=said):  # at once
+        hub.fetch(REPO, into=tmp_path / "here")
+
+
+def test_without_a_hub_the_cache_must_do(
+    fake: FakeHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from huggingface_hub import constants
+
+    folder = hub.fetch(REPO)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    fake.asked.clear()
+    assert hub.fetch(REPO) == folder
+    assert "comes from the cache" in capsys.readouterr().out
+    assert fake.asked == []
+    with pytest.raises(UserError, match="other/model is not in the cache, and HF_HUB_OFFLINE forbids"):
+        hub.fetch("other/model")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="not in the cache"):
+        hub.fetch(REPO)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    fake.vanish()
+    assert hub.fetch(REPO, ["config.json"]) == folder
+
+
+@pytest.mark.parametrize(
+    "repo, revision, said",
+    [
+        ("tester/nothing", None, "has no tester/nothing, or it is private; check the name"),
+        ("tester/private", None, "has no tester/private, or it is private"),
+        ("tester/gated", None, "tester/gated is gated; ask for access at"),
+        (REPO, "v9", "tester/tiny-d2 has no revision 'v9'"),
+        ("no such name", None, "'no such name' is no repository's name; expected one such as"),
+        ("a/b/c", None, "'a/b/c' is no repository's name"),
+        ("tester/evil", None, "names a file outside of itself"),
+        ("tester/empty", None, "tester/empty does not hold a model; it holds picture.png"),
+    ],
+)
+def test_what_cannot_be_had_is_said_in_a_sentence(
+    repo: str, revision: str | None, said: str, fake: FakeHub, tmp_path: Path
+) -> None:
+    fake.add("tester/private", FILES, private=True)
+    fake.add("tester/gated", FILES, gated=True)
+    fake.add("tester/evil", {"../../evil.json": b"{}"})
+    fake.add("tester/empty", {"picture.png": b"png"})
+    with pytest.raises(UserError, match=said):
+        hub.fetch(repo, revision=revision, into=tmp_path / "here")
+    assert contents(tmp_path) == {}
+
+
+def test_a_token_opens_private_repositories_and_stays_with_the_hub(
+    fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.add("tester/private", FILES, private=True)
+    monkeypatch.setenv("HF_TOKEN", fakehub.TOKEN)
+    assert contents(hub.fetch("tester/private", into=tmp_path / "here")) == FILES
+    assert [each.authorization for each in fake.sent("/large/")] == [None]
+    assert all(each.authorization for each in fake.sent("/resolve/"))
+
+
+def test_a_server_that_is_no_hub(fake: FakeHub) -> None:
+    fake.fail("/api/models", status=200)
+    with pytest.raises(UserError, match="does not speak the hub's protocol; check HF_ENDPOINT"):
+        hub.fetch(REPO)
+
+
+def test_a_disk_that_is_too_small_is_noticed_before(fake: FakeHub, small_disk: Path) -> None:
+    fake.add(REPO, {"model.safetensors": WEIGHTS * 3})
+    with pytest.raises(UserError, match=r"tester/tiny-d2 needs 6\.3MB in .* but only [\d.]+MB are free there"):
+        hub.fetch(REPO, into=small_disk / "here")
+    assert fake.sent("/large/") == []
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_meanwhile_ends_in_a_sentence(
+    fake: FakeHub, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.add(REPO, {"model.safetensors": WEIGHTS * 3})
+    monkeypatch.setattr(hub, "check_space", lambda *_: (small_disk / "other").write_bytes(WEIGHTS))
+    with pytest.raises(UserError, match="cannot write .*model.safetensors: the disk is full"):
+        hub.fetch(REPO, into=small_disk / "here")
+    assert not (small_disk / "here/model.safetensors").exists()
+
+
+def test_two_processes_fetch_a_file_once(fake: FakeHub, tmp_path: Path) -> None:
+    threads = [threading.Thread(target=hub.fetch, args=(REPO, None, None, tmp_path / "here")) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert contents(tmp_path / "here") == FILES
+    assert len(fake.sent("/large/")) == 1
+
+
+def test_progress_is_plain_lines_in_a_log(fake: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hub.fetch(REPO, into=tmp_path / "here")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("fetching tester/tiny-d2  2098/2098 kB  100%")
+    assert "MB/s" in last
+
+
+# ---------------------------------------------------------------- uploading
+
+
+def folder_of(files: dict[str, bytes], place: Path) -> Path:
+    for path, content in files.items():
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        (place / path).write_bytes(content)
+    return place
+
+
+def test_what_is_uploaded_can_be_fetched(fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", fakehub.TOKEN)
+    files = {"model_000007.pt": WEIGHTS, "meta_000007.json": b"{}", "tokenizer/tokenizer.json": b"[]"}
+    address = hub.upload("tester/new", folder_of(files, tmp_path / "ours"), private=True)
+    assert address == f"{fake.url}/tester/new"
+    assert fake.repos["tester/new"].private
+    assert contents(hub.fetch("tester/new", into=tmp_path / "back")) == files
+    fake.asked.clear()
+    (tmp_path / "ours/meta_000007.json").write_bytes(b"[]")
+    hub.upload("tester/new", tmp_path / "ours")
+    assert [each.path for each in fake.asked if each.method == "PUT"] == []
+    assert fake.repos["tester/new"].files["meta_000007.json"] == b"[]"
+
+
+def test_an_upload_goes_on_after_a_busy_hub(fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", fakehub.TOKEN)
+    fake.fail("/commit/", status=503)
+    fake.fail("/repos/create", status=429, headers={"Retry-After": "0"})
+    hub.upload("tester/new", folder_of({"model.pt": WEIGHTS}, tmp_path / "ours"))
+    assert fake.repos["tester/new"].files["model.pt"] == WEIGHTS
+    assert len([each for each in fake.asked if each.method == "PUT"]) == 1
+
+
+def test_an_upload_that_may_not_be_says_why(fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = folder_of({"model.pt": b"weights"}, tmp_path / "ours")
+    with pytest.raises(UserError, match="uploading needs a token with write permission, and there is none"):
+        hub.upload("tester/new", ours)
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(UserError, match="answers 401 for tester/new .* the token does not suffice"):
+        hub.upload("tester/new", ours)
+    monkeypatch.setenv("HF_TOKEN", fakehub.TOKEN)
+    with pytest.raises(UserError, match="answers 403 for other/new .* the token does not suffice"):
+        hub.upload("other/new", ours)
+    fake.fail("/upload/", status=400, times=9)
+    with pytest.raises(UserError, match="the upload to tester/new broke off .* start again"):
+        hub.upload("tester/new", ours)
+    with pytest.raises(UserError, match="tester/tiny-d2 is there already and public"):
+        hub.upload(REPO, ours, private=True)
+    assert set(fake.repos) == {REPO, "tester/new"}
+    assert "model.pt" not in fake.repos["tester/new"].files | fake.repos[REPO].files
+
+
+# ---------------------------------------------------------------- other processes
+
+
+def program(code: str, fake: FakeHub, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **fakehub.environment(fake, home), **variables}
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+def test_the_environment_is_honoured(fake: FakeHub, tmp_path: Path) -> None:
+    code = f"from nanochat import hub; print(hub.fetch({REPO!r}))"
+    done = program(code, fake, tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.splitlines()[-1]).is_relative_to(tmp_path / "home")
+    fake.vanish()
+    assert program(code, fake, tmp_path / "home", HF_HUB_OFFLINE="1").returncode == 0
+    assert "HF_HUB_OFFLINE forbids" in program(code, fake, tmp_path / "elsewhere", HF_HUB_OFFLINE="1").stderr
+
+
+def test_a_killed_run_is_continued(fake: FakeHub, tmp_path: Path) -> None:
+    fake.fail("/large/", cut=1_500_000)
+    fake.fail("resolve.*safetensors", skip=1, status=429, headers={"Retry-After": "200"})
+    process = multiprocessing.get_context("fork").Process(target=hub.fetch, args=(REPO, None, None, tmp_path / "here"))
+    process.start()
+    partial = tmp_path / PARTIAL
+    while not (partial.exists() and partial.stat().st_size > 1_000_000):
+        process.join(0.05)
+    process.kill()
+    process.join()
+    fake.faults.clear()
+    assert contents(hub.fetch(REPO, into=tmp_path / "here")) == FILES
+    assert fake.sent("/large/")[-1].range is not None

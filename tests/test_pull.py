@@ -1,0 +1,383 @@
+"""Pulling: what a repository holds lands where the stages find it, whole, checked, with its tokenizer, or nowhere."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import fakehub
+import gpt2s
+import pytest
+import tiktoken
+import torch
+from fakehub import FakeHub
+from torch import Tensor
+
+from nanochat import hub
+from nanochat.checkpoint import manager
+from nanochat.config import UserError
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.log import short
+from nanochat.paths import base_dir, checkpoints_dir
+from nanochat.tokenizer import Tokenizer
+from scripts import pull
+
+REPO = "karpathy/nanochat-d34"
+ROOT = Path(__file__).resolve().parent.parent
+BASE_META = {"step": 169150, "val_bpb": 0.7, "user_config": {"depth": 2}, "device_batch_size": 4, "max_seq_len": 64,
+             "dataloader_state_dict": {"pq_idx": 0, "rg_idx": 3}, "loop_state": {"min_val_bpb": 0.7}}  # fmt: skip
+SFT_META = {"step": 700, "val_loss": 1.0, "mmlu_acc": 0.4, "arc_easy_acc": 0.6}
+EITHER_META = {"step": 700, "val_bpb": 0.7, "user_config": {}}
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    monkeypatch.setattr(hub, "PAUSE", 0.01)
+    with fakehub.running(tmp_path / "huggingface", monkeypatch) as fake:
+        yield fake
+
+
+def classic(
+    tokenizer: Tokenizer, meta: Mapping = BASE_META, model_in: str = "", tokenizer_in: str = ""
+) -> dict[str, bytes]:
+    """A repository as users of the original upload it: a classic model, its meta file, its pickled tokenizer."""
+    torch.manual_seed(0)
+    config = GPTConfig(
+        sequence_len=64, vocab_size=tokenizer.vocab_size, n_layer=2, n_head=2, n_kv_head=2, n_embd=32,
+        window_pattern="L", rope_base=10000.0, rope_in_bfloat16=True, qk_scale=1.0, lambdas=False, value_embeds=False,
+        smear=False, backout=False,
+    )  # fmt: skip
+    model = GPT(config)
+    model.init_weights()
+    state = {f"_orig_mod.{name}": tensor for name, tensor in model.state_dict().items()}
+    state["_orig_mod.transformer.wte.weight"] = state["_orig_mod.transformer.wte.weight"].bfloat16()
+    shape = {name: asdict(config)[name] for name in
+             ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd")}  # fmt: skip
+    ranks = {token: rank for rank, token in enumerate(tokenizer.tokens)}
+    encoding = tiktoken.Encoding(
+        "rustbpe", pat_str=str(tokenizer.pattern), mergeable_ranks=ranks, special_tokens=tokenizer.specials
+    )
+    step = meta.get("step", 5)
+    return {
+        "README.md": b"# nanochat",
+        f"{model_in}model_{step:06d}.pt": saved(state),
+        f"{model_in}meta_{step:06d}.json": json.dumps({**meta, "model_config": shape}).encode(),
+        f"{tokenizer_in}tokenizer.pkl": pickle.dumps(encoding),
+        f"{tokenizer_in}token_bytes.pt": saved(torch.tensor(tokenizer.token_bytes, dtype=torch.int32)),
+    }
+
+
+def saved(content: object) -> bytes:
+    import io
+
+    out = io.BytesIO()
+    torch.save(content, out)
+    return out.getvalue()
+
+
+def files_below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def logits(model: torch.nn.Module, length: int = 20) -> Tensor:
+    with torch.no_grad():
+        return model(torch.arange(length)[None] % 50)
+
+
+# ---------------------------------------------------------------- nanochat's own
+
+
+def test_a_classic_base_model_lands_where_mid_training_finds_it(
+    fake: FakeHub, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.add(REPO, {**classic(tokenizer), "optim_169150_rank0.pt": b"large", "picture.png": b"png"})
+    pull.main([REPO])
+    assert files_below(base_dir()) == {
+        f"base_checkpoints/d34/{name}" for name in
+        ("model_169150.pt", "meta_169150.json", "tokenizer/tokenizer.json", "tokenizer/token_bytes.json",
+         "tokenizer/token_bytes.pt")
+    }  # fmt: skip
+    loaded = manager.load("base", "d34", 169150)
+    assert loaded.tokenizer.hash == tokenizer.hash
+    assert loaded.meta["loop_state"] == BASE_META["loop_state"]
+    state = torch.load(checkpoints_dir("base") / "d34/model_169150.pt", weights_only=True)
+    assert saved(state) == fake.repos[REPO].files["model_169150.pt"]
+    parameters = sum(tensor.numel() for tensor in loaded.model.state_dict().values())
+    out = capsys.readouterr().out
+    assert f"base d34, step 169150: classic nanochat, {short(parameters)} parameters, context 64, vocabulary" in out
+    assert "  python -m scripts.mid_train --model_tag=d34 --model_step=169150 --device_batch_size=4" in out
+    assert not (base_dir() / ".pull").exists()
+
+
+@pytest.mark.parametrize(
+    "meta, name, stage",
+    [
+        (BASE_META, "tester/nanochat-d20-sft", "base"),
+        (SFT_META, "tester/nanochat-d20", "sft"),
+        (EITHER_META, "tester/nanochat-d20-mid", "mid"),
+        (EITHER_META, "tester/nanochat-d20-sft", "sft"),
+        (EITHER_META, "tester/nanochat-d20", "mid"),
+        ({}, "tester/nanochat-d20", "rl"),
+    ],
+)
+def test_the_stage_is_what_the_files_and_the_name_say(
+    meta: Mapping, name: str, stage: str, fake: FakeHub, tokenizer: Tokenizer
+) -> None:
+    fake.add(name, classic(tokenizer, meta))
+    pull.main([name])
+    assert manager.steps(checkpoints_dir(stage) / "d20")
+
+
+def test_the_flags_say_otherwise(fake: FakeHub, tokenizer: Tokenizer) -> None:
+    fake.add(REPO, classic(tokenizer))
+    pull.main([REPO, "--as", "sft", "--tag", "mine"])
+    assert manager.find("sft") == (checkpoints_dir("sft") / "mine", "mine", 169150)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"tokenizer_in": "tokenizer/"},
+        {"model_in": "mid_checkpoints/d7/", "tokenizer_in": "tokenizer/"},
+        {"model_in": "cache/mid_checkpoints/d7/", "tokenizer_in": "cache/mid_checkpoints/d7/"},
+    ],
+)
+def test_every_layout_is_understood(place: dict[str, str], fake: FakeHub, tokenizer: Tokenizer) -> None:
+    fake.add("tester/a-model", classic(tokenizer, EITHER_META, **place))
+    pull.main(["tester/a-model"])
+    tag = "d7" if "model_in" in place else "a-model"
+    assert manager.load("mid", tag, 700).tokenizer.hash == tokenizer.hash
+
+
+def test_of_several_checkpoints_the_last_or_the_one_that_is_named(fake: FakeHub, tokenizer: Tokenizer) -> None:
+    files = {**classic(tokenizer), **classic(tokenizer, {**BASE_META, "step": 5})}
+    fake.add(REPO, files)
+    with pytest.raises(UserError, match="has no checkpoint of step 6; there are: 5, 169150"):
+        pull.main([REPO, "--step", "6"])
+    pull.main([REPO, "--step", "5"])
+    pull.main([REPO])
+    assert manager.steps(checkpoints_dir("base") / "d34") == [5, 169150]
+    assert len(fake.sent("/large/")) == 2 + 2 * 2  # a model and, twice, the tokenizer with its lengths
+
+
+def test_of_several_stages_one_is_chosen(fake: FakeHub, tokenizer: Tokenizer) -> None:
+    base = classic(tokenizer, BASE_META, model_in="base_checkpoints/d4/", tokenizer_in="tokenizer/")
+    fake.add("tester/all", {**base, **classic(tokenizer, SFT_META, model_in="chatsft_checkpoints/d4/")})
+    with pytest.raises(UserError, match="holds several checkpoints .* choose one with --as and --tag"):
+        pull.main(["tester/all"])
+    pull.main(["tester/all", "--as=sft"])
+    assert manager.find("sft") == (checkpoints_dir("sft") / "d4", "d4", 700)
+
+
+def test_what_is_there_is_not_replaced(fake: FakeHub, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.add(REPO, classic(tokenizer))
+    pull.main([REPO])
+    fake.asked.clear()
+    capsys.readouterr()
+    pull.main([REPO])
+    assert "base d34, step 169150 is already there" in capsys.readouterr().out
+    assert not any(fakehub.sha256(fake.repos[REPO].files["model_169150.pt"]) in each.path for each in fake.asked)
+    fake.repos[REPO].files["model_169150.pt"] += b"other"
+    with pytest.raises(UserError, match="holds another checkpoint of step 169150; choose another --tag"):
+        pull.main([REPO])
+
+
+def test_checkpoints_of_a_folder_share_a_tokenizer(fake: FakeHub, tokenizer: Tokenizer) -> None:
+    fake.add(REPO, classic(tokenizer))
+    pull.main([REPO])
+    other = Tokenizer({bytes([byte]): byte for byte in range(256)}, list(tokenizer.specials))
+    fake.add("tester/other-d34", classic(other, {**BASE_META, "step": 7}))
+    with pytest.raises(UserError, match="holds checkpoints with another tokenizer; choose another --tag"):
+        pull.main(["tester/other-d34"])
+    assert manager.steps(checkpoints_dir("base") / "d34") == [169150]
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+def nothing_is_placed() -> bool:
+    return files_below(base_dir()) == set() if base_dir().exists() else True
+
+
+class Evil:
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (os.environ["EVIL"],)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.pkl", "model_169150.pt"])
+def test_a_file_that_would_run_code_does_not(
+    name: str, fake: FakeHub, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVIL", str(tmp_path / "done"))
+    evil = saved({"lm_head.weight": Evil()}) if name.endswith(".pt") else pickle.dumps(Evil())
+    fake.add(REPO, {**classic(tokenizer), name: evil})
+    with pytest.raises(UserError, match=f"{name} was not read: it .*posix.mkdir"):
+        pull.main([REPO])
+    assert not (tmp_path / "done").exists()
+    assert nothing_is_placed()
+    assert name != "tokenizer.pkl" or not any(each.path.endswith("model_169150.pt") for each in fake.asked)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"tokenizer.pkl": None}, "has no tokenizer"),
+        ({"meta_169150.json": b"{"}, "meta_169150.json cannot be read"),
+        ({"model_169150.pt": b"no tensors"}, "cannot be read as a torch file"),
+        ({"model_169150.pt": None}, "holds no model that is known"),
+    ],
+)
+def test_what_is_unfit_ends_in_a_sentence(
+    change: dict[str, bytes | None], said: str, fake: FakeHub, tokenizer: Tokenizer
+) -> None:
+    files = {**classic(tokenizer), **change}
+    fake.add(REPO, {path: content for path, content in files.items() if content is not None})
+    with pytest.raises(UserError, match=said):
+        pull.main([REPO])
+    assert nothing_is_placed()
+
+
+def test_another_vocabulary_than_the_tokenizers_is_refused(fake: FakeHub, tokenizer: Tokenizer) -> None:
+    other = Tokenizer({bytes([byte]): byte for byte in range(256)}, list(tokenizer.specials))
+    fake.add(REPO, {**classic(tokenizer), "tokenizer.pkl": classic(other)["tokenizer.pkl"]})
+    with pytest.raises(UserError, match="has a vocabulary of 320 tokens, but the tokenizer in .* has 267"):
+        pull.main([REPO])
+    assert nothing_is_placed()
+
+
+def test_a_wrong_checksum_places_nothing(fake: FakeHub, tokenizer: Tokenizer) -> None:
+    fake.add(REPO, classic(tokenizer))
+    digest = fakehub.sha256(fake.repos[REPO].files["model_169150.pt"])
+    fake.fail(digest, corrupt=True, times=2)
+    with pytest.raises(UserError, match="model_169150.pt .* arrived twice with another checksum"):
+        pull.main([REPO])
+    assert not (base_dir() / "base_checkpoints").exists()
+    pull.main([REPO])
+    assert manager.steps(checkpoints_dir("base") / "d34") == [169150]
+
+
+def test_an_interrupted_pull_goes_on(fake: FakeHub, tokenizer: Tokenizer) -> None:
+    fake.add(REPO, classic(tokenizer))
+    digest = fakehub.sha256(fake.repos[REPO].files["model_169150.pt"])
+    fake.fail(digest, cut=100_000)
+    fake.fail("model_169150.pt", skip=1, times=6, status=502)
+    with pytest.raises(UserError, match="answers 502"):
+        pull.main([REPO])
+    assert not (base_dir() / "base_checkpoints").exists()
+    fake.asked.clear()
+    pull.main([REPO])
+    assert [each.range is not None for each in fake.sent(digest)] == [True]
+    assert fake.sent("tokenizer.pkl") == []
+    assert manager.load("base", "d34").step == 169150
+
+
+def test_names_that_cannot_be(fake: FakeHub) -> None:
+    with pytest.raises(UserError, match="--tag '../x' cannot be a folder's name"):
+        pull.main([REPO, "--tag", "../x"])
+    with pytest.raises(UserError, match="has no karpathy/nanochat-d34"):
+        pull.main([REPO])
+    fake.add("tester/llama", {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"weights"})
+    with pytest.raises(UserError, match="tester/llama holds no model that is known; expected one of nanochat"):
+        pull.main(["tester/llama"])
+    assert fake.sent("/large/") == []
+    assert nothing_is_placed()
+
+
+def test_a_dry_run_says_what_would_be_downloaded(
+    fake: FakeHub, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.add(REPO, classic(tokenizer))
+    pull.main([REPO, "--dry_run"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[:-1]] == [
+        "model_169150.pt", "meta_169150.json", "tokenizer.pkl", "token_bytes.pt"]  # fmt: skip
+    assert "in all" in lines[-1]
+    assert fake.sent("resolve|large") == []
+    assert not base_dir().exists()
+
+
+def test_the_cache_will_do_where_there_is_no_hub(
+    fake: FakeHub, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    fake.add(REPO, classic(tokenizer))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="is not in the cache, and HF_HUB_OFFLINE forbids"):
+        pull.main([REPO])
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    folder = hub.fetch(REPO)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    pull.main([REPO])
+    assert manager.load("base", "d34").step == 169150
+    assert files_below(folder) == set(fake.repos[REPO].files)
+    pull.main([REPO])
+
+
+# ---------------------------------------------------------------- others' models
+
+
+def test_gpt2_becomes_a_checkpoint_of_ours(fake: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    theirs = gpt2s.write_gpt2(tmp_path / "gpt2")
+    fake.add("openai-community/gpt2", tmp_path / "gpt2")
+    pull.main(["openai-community/gpt2"])
+    loaded = manager.load("base", "gpt2", 0)
+    with torch.no_grad():
+        expected = theirs(torch.arange(20)[None] % 50).logits
+    assert (logits(loaded.model)[..., : expected.size(-1)] - expected).abs().max() < 2e-5
+    assert "base gpt2, step 0: GPT-2, " in capsys.readouterr().out
+    pull.main(["openai-community/gpt2"])
+    assert "already there" in capsys.readouterr().out
+    fake.repos["openai-community/gpt2"].files["README.md"] = b"new"
+    with pytest.raises(UserError, match="holds another checkpoint of step 0; choose another --tag"):
+        pull.main(["openai-community/gpt2"])
+
+
+def test_nanogpts_checkpoint_becomes_one_of_ours(fake: FakeHub, tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    theirs = gpt2s.write_nanogpt(tmp_path / "letters", "".join(map(chr, range(60, 123))))
+    fake.add("tester/letters", tmp_path / "letters")
+    pull.main(["tester/letters"])
+    loaded = manager.load("base", "letters", 5)
+    with torch.no_grad():
+        expected = theirs(torch.arange(20)[None] % 50).logits
+    assert (logits(loaded.model)[..., : expected.size(-1)] - expected).abs().max() < 2e-5
+
+
+# ---------------------------------------------------------------- as it is typed
+
+
+def test_the_command_as_it_is_typed(fake: FakeHub, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    fake.add(REPO, classic(tokenizer))
+    env = {**os.environ, **fakehub.environment(fake, tmp_path / "home"), "NANOCHAT_BASE_DIR": str(tmp_path / "ours")}
+    done = subprocess.run([sys.executable, "-m", "scripts.pull", REPO, "--as", "base"], cwd=ROOT, env=env,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "ours/base_checkpoints/d34/meta_169150.json").exists()
+
+
+def test_the_hubs_own_command_brings_folders_that_load(
+    fake: FakeHub, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = Path(sys.executable).with_name("hf")
+    if not command.exists():
+        pytest.skip("the hf command is not installed")
+    fake.add(REPO, classic(tokenizer))
+    env = {**os.environ, **fakehub.environment(fake, tmp_path / "home"), "HF_TOKEN": fakehub.TOKEN}
+
+    def hf(*words: str) -> None:
+        done = subprocess.run([command, *words], env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    folder = checkpoints_dir("base") / "d34"
+    hf("download", REPO, "--local-dir", str(folder))
+    loaded = manager.load("base", "d34", 169150)
+    assert loaded.tokenizer.hash == tokenizer.hash
+    hf("upload", "tester/again-d34", str(folder), ".")
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / "elsewhere"))
+    pull.main(["tester/again-d34"])
+    assert torch.equal(logits(manager.load("base", "d34", 169150).model), logits(loaded.model))

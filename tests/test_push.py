@@ -1,0 +1,156 @@
+"""Pushing: what others get is the same model, with a page that says what it is and nothing of somebody's disk."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import fakehub
+import pytest
+import served
+import torch
+import yaml
+from fakehub import FakeHub
+
+from nanochat import report
+from nanochat.checkpoint import manager
+from nanochat.config import UserError
+from nanochat.paths import checkpoints_dir, tokenizer_dir
+from nanochat.tokenizer import Tokenizer
+from scripts import pull, push
+
+REPO = "tester/nanochat-d4"
+META = {
+    "val_bpb": 0.5, "accuracy/facts": 0.75, "dataset": "tinyworld", "conversations": "littleworld",
+    "data_path": ["/home/somebody/mine.jsonl"], "user_config": {"data_path": ["/home/somebody/mine.jsonl"]},
+    "loop_state": {"best": float("inf"), "seconds": 75.0}, "total_batch_size": 1024,
+    "parent": {"source": "base", "tag": "d4", "step": 1200, "sha256": None},
+}  # fmt: skip
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    with fakehub.running(tmp_path / "huggingface", monkeypatch) as fake:
+        monkeypatch.setenv("HF_TOKEN", fakehub.TOKEN)
+        yield fake
+
+
+@pytest.fixture
+def checkpoint(tokenizer: Tokenizer) -> manager.Loaded:
+    """A checkpoint of the SFT stage, d4, step 700, with its tokenizer in the base folder."""
+    tokenizer.save(tokenizer_dir())
+    model = served.random_model(tokenizer)
+    meta = {**META, "tokenizer_hash": tokenizer.hash}
+    manager.save(checkpoints_dir("sft") / "d4", 700, model, {"optimizer": {}, "rng": torch.get_rng_state()}, meta)
+    return manager.load("sft", "d4", 700)
+
+
+def logits(loaded: manager.Loaded) -> torch.Tensor:
+    with torch.no_grad():
+        return loaded.model(torch.arange(30)[None])
+
+
+def test_what_is_pulled_is_what_was_pushed(
+    fake: FakeHub, checkpoint: manager.Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    push.main(["sft", "--tag", "d4", "--step", "700", REPO])
+    out = capsys.readouterr().out
+    assert f"sft d4, step 700 is at {fake.url}/{REPO}" in out
+    assert f"python -m scripts.pull {REPO}" in out
+    assert set(fake.repos[REPO].files) - {".gitattributes"} == {
+        "model_000700.pt", "meta_000700.json", "tokenizer/tokenizer.json", "tokenizer/token_bytes.json", "README.md",
+    }  # fmt: skip
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / "theirs"))
+    pull.main([REPO])
+    theirs = manager.load("sft", "d4", 700)
+    assert theirs.folder.is_relative_to(tmp_path / "theirs")
+    assert torch.equal(logits(theirs), logits(checkpoint))
+    assert theirs.tokenizer.hash == checkpoint.tokenizer.hash
+    assert theirs.meta["loop_state"] == META["loop_state"]
+    push.main(["sft", REPO])  # and on from there
+    assert len([each for each in fake.asked if each.method == "PUT"]) == 1
+
+
+def test_nothing_tells_where_files_lay(fake: FakeHub, checkpoint: manager.Loaded) -> None:
+    push.main(["sft", REPO])
+    files = fake.repos[REPO].files
+    meta = json.loads(files["meta_000700.json"])
+    assert meta["data_path"] == meta["user_config"]["data_path"] == ["mine.jsonl"]
+    assert meta["source"] == "sft"
+    assert not any(b"/home" in content or b"tmp" in content for path, content in files.items() if path[-3:] != ".pt")
+
+
+def test_the_page_says_what_the_model_is(fake: FakeHub, checkpoint: manager.Loaded) -> None:
+    base = {"dataset": "fineweb-edu", "total_batch_size": 2500, "loop_state": {"total_training_time": 231.0}}
+    manager.save(checkpoints_dir("base") / "d4", 1200, checkpoint.model, None, base)
+    score = {"facts": {"n": 200, "correct": 190, "interval": [0.91, 0.975]}, "one|two": {"n": 0, "correct": 0,
+             "interval": [0.0, 1.0]}}  # fmt: skip
+    report.write_section("chat_eval_sft", {"source": "sft", "tag": "d4", "step": 700, "tasks": score})
+    push.main(["sft", REPO, "--license", "mit", "--private"])
+    assert fake.repos[REPO].private
+    page = fake.repos[REPO].files["README.md"].decode()
+    front = yaml.safe_load(page.split("---")[1])
+    assert front == {"library_name": "nanochat", "pipeline_tag": "text-generation", "tags": ["nanochat", "sft"],
+                     "license": "mit"}  # fmt: skip
+    assert "# nanochat-d4\n" in page
+    assert "The sft stage of a modern nanochat, " in page
+    assert f"python -m scripts.pull {REPO}\npython -m scripts.chat_eval --source=sft --model_tag=d4 --step=700" in page
+    assert (
+        "| base | fineweb-edu | 1.2k | 3.0M | 3m51s |\n| sft | littleworld, mine.jsonl | 700 | 717k | 1m15s |" in page
+    )
+    assert "| accuracy/facts (validation) | 0.75 |" in page
+    assert "| facts | 95.0 % of 200 (95 % interval 91–98) |" in page
+    assert "| one\\|two | – of 0" in page
+
+
+def test_scores_of_other_checkpoints_stay_out(fake: FakeHub, checkpoint: manager.Loaded) -> None:
+    report.write_section("base_eval", {"source": "base", "tag": "d4", "step": 5, "val_bpb": 0.123})
+    score = {"facts": {"n": 200, "correct": 190, "interval": [0.91, 0.975]}}
+    report.write_section("chat_eval_sft", {"source": "sft", "tag": "d4", "step": 600, "tasks": score})
+    push.main(["sft", REPO])
+    page = fake.repos[REPO].files["README.md"].decode()
+    assert "0.123" not in page and "95.0 %" not in page
+
+
+def test_the_optimizer_goes_only_where_it_is_wanted(fake: FakeHub, checkpoint: manager.Loaded) -> None:
+    push.main(["sft", REPO, "--with_optimizer"])
+    sent = fake.repos[REPO].files["optim_000700_rank0.pt"]
+    assert sent == (checkpoint.folder / "optim_000700_rank0.pt").read_bytes()
+    (checkpoint.folder / "optim_000700_rank0.pt").unlink()
+    with pytest.raises(UserError, match="has no optimizer of step 700; leave out --with_optimizer"):
+        push.main(["sft", REPO, "--with_optimizer"])
+
+
+def test_a_dry_run_shows_the_page_and_sends_nothing(
+    fake: FakeHub, checkpoint: manager.Loaded, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    push.main(["sft", REPO, "--dry_run"])
+    out = capsys.readouterr().out
+    assert out.startswith("---\nlibrary_name: nanochat\n")
+    assert {line.split()[1] for line in out.splitlines()[-5:]} == {
+        "README.md", "meta_000700.json", "model_000700.pt", "tokenizer/token_bytes.json", "tokenizer/tokenizer.json",
+    }  # fmt: skip
+    assert fake.asked == []
+
+
+def test_what_cannot_be_pushed_says_why(
+    fake: FakeHub, checkpoint: manager.Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="'nanochat' is no repository's name; expected user/name"):
+        push.main(["sft", "nanochat"])
+    with pytest.raises(UserError, match="--license 'do what you like' is no license's name"):
+        push.main(["sft", REPO, "--license", "do what you like"])
+    with pytest.raises(UserError, match="no sft checkpoint is tagged 'd5'"):
+        push.main(["sft", REPO, "--tag", "d5"])
+    with pytest.raises(UserError, match="no base checkpoint in"):
+        push.main(["base", REPO])
+    with pytest.raises(UserError, match="answers 403 for other/nanochat-d4"):
+        push.main(["sft", "other/nanochat-d4"])
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(UserError, match="uploading needs a token with write permission"):
+        push.main(["sft", REPO])
+    assert fake.repos == {}
+    (checkpoint.folder / "model_000700.pt").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="model_000700.pt is damaged"):
+        push.main(["sft", REPO])
