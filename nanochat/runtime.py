@@ -37,6 +37,11 @@ class Runtime:
         if self.is_main:
             print(*words, flush=True)
 
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        if self.world > 1:
+            dist.barrier()
+
 
 @contextmanager
 def start(device_type: str = "", dtype: str = "auto", seed: int | None = None) -> Iterator[Runtime]:
@@ -47,7 +52,7 @@ def start(device_type: str = "", dtype: str = "auto", seed: int | None = None) -
     """
     rank, local = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
     world = int(os.environ.get("WORLD_SIZE", 1))
-    device = _device(device_type, local)
+    device = pick_device(device_type, local)
     compute = compute_dtype(dtype, device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -81,14 +86,18 @@ def can_compile(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def _device(device_type: str, local_rank: int) -> torch.device:
+def pick_device(name: str = "", local_rank: int = 0) -> torch.device:
+    """The device of that name: cuda (this rank's), cuda:1, mps or cpu; "" takes the first of these that is there.
+
+    Raises UserError for one that is not.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if not device_type:
-        device_type = next(name for name, there in available.items() if there)
-    if not available.get(device_type, False):
-        there = ", ".join(name for name, is_there in available.items() if is_there)
-        raise UserError(f"--device_type {device_type} is not to be had on this machine; available: {there}")
-    return torch.device(device_type, local_rank) if device_type == "cuda" else torch.device(device_type)
+    kind, _, number = (name or next(each for each, there in available.items() if there)).partition(":")
+    numbers = [str(n) for n in range(torch.cuda.device_count())] if kind == "cuda" else []
+    if not available.get(kind, False) or (number and number not in numbers):
+        there = ", ".join(each for each, is_there in available.items() if is_there)
+        raise UserError(f"--device_type {name} is not to be had on this machine; available: {there}")
+    return torch.device(kind, int(number or local_rank)) if kind == "cuda" else torch.device(kind)
 
 
 def compute_dtype(name: str, device: torch.device) -> torch.dtype:

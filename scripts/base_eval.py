@@ -33,6 +33,8 @@ class Flags:
     """the model; default: the deepest one"""
     step: Annotated[int | None, alias("-s")] = None
     """the step; default: the last one"""
+    softcap: float | None = None
+    """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
     device_type: str = ""
     """cuda, mps or cpu; default: the best there is"""
     dtype: Annotated[str, alias("-d")] = "auto"
@@ -65,8 +67,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--device_batch_size and --eval_tokens must be 1 or more")
     with start(flags.device_type, flags.dtype, flags.seed) as runtime:
         began = time.monotonic()
-        loaded = manager.load(flags.source, flags.model_tag, flags.step, runtime.device, runtime.dtype)
-        runtime.print(f"{flags.source} {loaded.tag}, step {loaded.step}, from {loaded.folder}, in {runtime.dtype}")
+        loaded = manager.load(
+            flags.source, flags.model_tag, flags.step, runtime.device, runtime.dtype, softcap=flags.softcap
+        )
+        runtime.print(f"{flags.source} {loaded.tag}, {loaded}, in {runtime.dtype}")
         results: dict[str, float] = {}
         folder = paths.dataset_dir(dataset(flags, loaded.meta, runtime))
         for split in ("train", "val") if flags.split == "both" else (flags.split,):

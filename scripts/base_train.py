@@ -108,7 +108,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         def new() -> GPT:
             return GPT(config, rt.dtype).to(rt.device)
 
-        about = {"dataset": flags.dataset, "data_fingerprint": fingerprint(folder, "val"), "seed": flags.seed}
+        about = {
+            "dataset": flags.dataset, "data_fingerprint": fingerprint(folder, "val"), "seed": flags.seed,
+            "tokenizer_hash": tokenizer.hash,
+        }  # fmt: skip
         tag = flags.model_tag or f"d{flags.depth}"
         begun = begin("base", tag, flags.resume, rt, config, new, about)
         rt.print(

@@ -38,6 +38,8 @@ class Flags:
     """which of its checkpoints; default: the last"""
     max_problems: Annotated[int | None, alias("-x")] = None
     """questions of each task at most; default: all"""
+    softcap: float | None = None
+    """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
     device_type: str = ""
     """cuda, mps or cpu; default: the best there is"""
     seed: int = 42
@@ -56,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     with runtime.start(flags.device_type, flags.dtype, flags.seed) as rt:
         dtype = str(rt.dtype).removeprefix("torch.")  # "auto" must not mean int8 here: it is the model that is measured
-        serving = load(flags.source, flags.model_tag, flags.step, rt.device, dtype, slots=flags.batch_size)
+        serving = load(
+            flags.source, flags.model_tag, flags.step, rt.device, dtype, flags.batch_size, flags.softcap
+        )
         rt.print(serving)
         results = [
             evaluate(

@@ -45,8 +45,10 @@ class Flags(LaterFlags):
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     with runtime.start(flags.device_type, flags.dtype, flags.seed) as rt:
-        loaded = manager.load(flags.source, flags.model_tag, flags.model_step, rt.device, rt.dtype)
-        rt.print(f"starting from step {loaded.step} of {loaded.folder}")
+        loaded = manager.load(
+            flags.source, flags.model_tag, flags.model_step, rt.device, rt.dtype, softcap=flags.softcap
+        )
+        rt.print(f"starting from {loaded}")
         if flags.target_examples_per_step is not None:
             T = flags.max_seq_len or loaded.model.config.sequence_len
             flags.total_batch_size = flags.target_examples_per_step * T

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from nanochat import runtime
 from nanochat.checkpoint import manager
 from nanochat.config import UserError, parse, run
+from nanochat.data import tinyworld
 from nanochat.data.shards import DEFAULT_DATASET, Split, TextReader
 from nanochat.data.streams import ConversationSource, MixedSource, Source, TextSource
 from nanochat.paths import dataset_dir
+from nanochat.runtime import Runtime
 from nanochat.train.stage import LaterFlags, begin, describe_parent, run_stage, settle
 from tasks.catalog import training_conversations
 
@@ -32,12 +34,14 @@ class Flags(LaterFlags):
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     with runtime.start(flags.device_type, flags.dtype, flags.seed) as rt:
-        loaded = manager.load("base", flags.model_tag, flags.model_step, rt.device, rt.dtype)
-        rt.print(f"starting from step {loaded.step} of {loaded.folder}")
+        loaded = manager.load("base", flags.model_tag, flags.model_step, rt.device, rt.dtype, softcap=flags.softcap)
+        rt.print(f"starting from {loaded}")
         h = settle(flags, loaded, rt)
         if not 0 <= flags.text_share <= 1:
             raise UserError(f"--text_share is {flags.text_share}; expected a share between 0 and 1")
         dataset = flags.dataset or loaded.meta.get("dataset") or DEFAULT_DATASET
+        if dataset == DEFAULT_DATASET and flags.text_share > 0:
+            write_where_missing(rt)
         about = {
             "parent": describe_parent(loaded, "base"), "dataset": dataset, "conversations": flags.conversations,
             "data_path": flags.data_path, "text_share": flags.text_share, "seed": flags.seed,
@@ -56,6 +60,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             "mid_train", "mid", loaded.tag, flags, h, rt, loaded.tokenizer, begun, source("train"), source("val"),
             num_iterations=flags.num_iterations, about=about,
         )  # fmt: skip
+
+
+def write_where_missing(rt: Runtime) -> None:
+    """Write the text of the little world, which somebody who comes with weights does not have yet."""
+    folder = dataset_dir(DEFAULT_DATASET)
+    if rt.is_main and not folder.exists():
+        rt.print(f"writing the text of the little world to {folder}, as no --dataset is given")
+        tinyworld.write(folder)
+    rt.wait()
 
 
 if __name__ == "__main__":

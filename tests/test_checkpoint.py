@@ -221,7 +221,7 @@ def test_a_pickle_is_never_executed(folder, tokenizer, tmp_path):
     (folder / "meta_000002.json").write_text(json.dumps(meta), encoding="utf-8")
     code = f"cos\nsystem\n(S'touch {tmp_path}/owned'\ntR."
     (folder / "model_000002.pt").write_bytes(code.encode())
-    with pytest.raises(UserError, match="cannot be read as a torch file"):
+    with pytest.raises(UserError, match="was not read: it uses os.system, which could run any code"):
         manager.load("base")
     assert not (tmp_path / "owned").exists()
 

@@ -3,9 +3,11 @@
     <base>/<stage>_checkpoints/<tag>/model_SSSSSS.pt        state dict
                                      optim_SSSSSS_rank0.pt  optimizer state by parameter name, random state
                                      meta_SSSSSS.json       everything else; written last
+                                     tokenizer/             only where it is not the one of the base folder
 
 A checkpoint exists from the moment its meta file does. The meta file holds the size and sha256 of the others, so a
-file that was cut short or belongs to another step is noticed before a tensor of it is used.
+file that was cut short or belongs to another step is noticed before a tensor of it is used. Checkpoints of the original
+nanochat have the same names and load as they are (`legacy`).
 """
 
 import json
@@ -14,13 +16,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
+from torch import Tensor
 
-from nanochat.checkpoint import legacy
+from nanochat import vocabularies
+from nanochat.checkpoint import legacy, torch_file
 from nanochat.config import UserError
-from nanochat.gpt import GPT
+from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import SOURCES, checkpoints_dir, sha256, tokenizer_dir, write_atomically, write_text
 from nanochat.tokenizer import Tokenizer
 
@@ -29,7 +32,10 @@ STAGE_COMMAND = {"base": "scripts.base_train", "mid": "scripts.mid_train", "sft"
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint in memory. `optimizer` is what `save` was given, or None where it was not asked for."""
+    """A checkpoint in memory. `optimizer` is what `save` was given, or None where it was not asked for.
+
+    note says what had to be assumed of a file that does not tell all; empty where nothing had.
+    """
 
     model: GPT
     tokenizer: Tokenizer
@@ -38,17 +44,21 @@ class Loaded:
     tag: str
     step: int
     optimizer: dict | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"step {self.step} of {self.folder}" + (f" ({self.note})" if self.note else "")
 
 
-def save(folder: Path, step: int, model: GPT, optimizer: dict, meta: dict) -> None:
+def save(folder: Path, step: int, model: GPT, optimizer: dict | None, meta: dict) -> None:
     """Write a checkpoint whole or not at all. meta is completed with the step, the architecture and the checksums.
 
+    Without an optimizer it can be started from, not resumed.
     Raises UserError when the disk is full; files of an earlier save of the same step are replaced one by one.
     """
-    files = {
-        _model_file(step): lambda file: torch.save(model.state_dict(), file),
-        _optimizer_file(step): lambda file: torch.save(optimizer, file),
-    }
+    files = {_model_file(step): lambda file: torch.save(model.state_dict(), file)}
+    if optimizer is not None:
+        files[_optimizer_file(step)] = lambda file: torch.save(optimizer, file)
     meta_path = folder / _meta_file(step)
     meta_path.unlink(missing_ok=True)  # what it vouches for is about to change
     for leftover in folder.glob(".*.tmp"):  # of a save that was killed
@@ -151,24 +161,67 @@ def load(
     dtype: torch.dtype = torch.float32,
     with_optimizer: bool = False,
     keep_float32: bool = True,
+    softcap: float | None = None,
 ) -> Loaded:
     """Find, check and load a checkpoint; the model computes in `dtype`.
 
     keep_float32 keeps weights as stored (bfloat16 becomes float32 on a CPU), for training; without it they are
-    converted to dtype, for generating. Raises UserError for a missing or damaged file, an architecture that is not
-    known, or another tokenizer than the model was trained with.
+    converted to dtype, for generating. softcap is for the files of the original that do not tell theirs.
+    Raises UserError for a missing or damaged file, an architecture that is not known, or another tokenizer than the
+    model was trained with.
     """
     folder, tag, step = find(source, tag, step)
+    return load_step(folder, tag, step, device, dtype, with_optimizer, keep_float32, softcap)
+
+
+def load_step(
+    folder: Path,
+    tag: str,
+    step: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    with_optimizer: bool = False,
+    keep_float32: bool = True,
+    softcap: float | None = None,
+) -> Loaded:
+    """`load` for a folder that is known, wherever it lies."""
     meta = read_meta(folder, step)
+    if not isinstance(meta.get("model_config"), dict):
+        raise UserError(f"{folder / _meta_file(step)} has no model_config; expected the meta file of a checkpoint")
     model_path = folder / _model_file(step)
+    is_ours = legacy.is_ours(meta["model_config"])
+    if with_optimizer and not is_ours:
+        raise UserError(
+            f"{folder} was trained by the original nanochat, whose run cannot be resumed here; "
+            "start the next stage from it, or train under another --model_tag"
+        )
     _check_files(folder, step, meta, [model_path.name] + ([_optimizer_file(step)] if with_optimizer else []))
-    state = _torch_load(model_path, folder, step)
-    config, state = legacy.translate(meta["model_config"], state, model_path)
+    state = torch_file.read(model_path, _offer_previous(folder, step))
+    note = ""
+    if softcap is None and legacy.doubtful_softcap(meta["model_config"], state):
+        note = "its softcap is not recorded, 15 is taken; if it was trained after 3 March 2026, give --softcap 20"
+    config, state = legacy.translate(meta["model_config"], state, model_path, softcap)
     tokenizer = load_tokenizer(meta, model_path)
+    model = build(config, state, model_path, device, dtype, keep_float32)
+    optimizer = None
+    if with_optimizer:
+        optimizer = torch_file.read(folder / _optimizer_file(step), _offer_previous(folder, step))
+    return Loaded(model, tokenizer, meta, folder, tag, step, optimizer, note)
+
+
+def build(
+    config: GPTConfig,
+    state: dict[str, Tensor],
+    path: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    keep_float32: bool = True,
+) -> GPT:
+    """A model of these tensors, as `load` makes it; `state` is used up. Raises UserError, naming path, for a misfit."""
     with torch.device("meta"):
         model = GPT(config, dtype)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    _check_tensors(expected, {name: tensor.shape for name, tensor in state.items()}, model_path)
+    _check_tensors(expected, {name: tensor.shape for name, tensor in state.items()}, path)
     on_cpu = torch.device(device).type != "cuda"
     for name, tensor in state.items():
         target = torch.float32 if on_cpu and tensor.dtype != torch.float32 else tensor.dtype
@@ -176,25 +229,46 @@ def load(
     model.load_state_dict(state, strict=True, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
-    optimizer = _torch_load(folder / _optimizer_file(step), folder, step) if with_optimizer else None
-    return Loaded(model, tokenizer, meta, folder, tag, step, optimizer)
+    return model
 
 
 def load_tokenizer(meta: dict, model_path: Path) -> Tokenizer:
-    """The tokenizer of the base folder, which must be the one the checkpoint was trained with."""
-    tokenizer = Tokenizer.load(tokenizer_dir())
+    """The tokenizer that lies with a checkpoint, else that of the base folder; it must be the one it was trained with.
+
+    With it may lie the original's list of how many bytes a token counts for; then that is what it counts here too.
+    """
+    folder = tokenizer_folder(model_path.parent)
+    tokenizer = Tokenizer.load(folder)
     trained_with = meta.get("tokenizer_hash")
     if trained_with and trained_with != tokenizer.hash:
         raise UserError(
-            f"{model_path} was trained with the tokenizer {trained_with[:12]}, but {tokenizer_dir()} holds "
+            f"{model_path} was trained with the tokenizer {trained_with[:12]}, but {folder} holds "
             f"{tokenizer.hash[:12]}; put the right one there, or set NANOCHAT_BASE_DIR to where it is"
         )
-    if tokenizer.vocab_size != meta["model_config"]["vocab_size"]:
+    if tokenizer.vocab_size != meta["model_config"].get("vocab_size"):
         raise UserError(
-            f"{model_path} has a vocabulary of {meta['model_config']['vocab_size']} tokens, but the tokenizer in "
-            f"{tokenizer_dir()} has {tokenizer.vocab_size}; put the right one there"
+            f"{model_path} has a vocabulary of {meta['model_config'].get('vocab_size')} tokens, but the tokenizer in "
+            f"{folder} has {tokenizer.vocab_size}; put the right one there"
         )
+    lengths = folder / "token_bytes.pt"
+    if lengths.exists():
+        counted = torch_file.read(lengths)
+        if not isinstance(counted, Tensor) or counted.shape != (tokenizer.vocab_size,):
+            raise UserError(f"{lengths} is not a list of {tokenizer.vocab_size} lengths; delete it to count raw bytes")
+        tokenizer.token_bytes = counted.tolist()
     return tokenizer
+
+
+def tokenizer_folder(folder: Path) -> Path:
+    """Where the tokenizer of a checkpoint folder is: in it, in tokenizer/ below it, else in the base folder."""
+    return next((place for place in (folder, folder / "tokenizer") if vocabularies.holds(place)), tokenizer_dir())
+
+
+def keep_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    """Put a tokenizer beside the checkpoints of a folder, unless it is the one they would be read with anyway."""
+    place = tokenizer_folder(folder)
+    if not vocabularies.holds(place) or Tokenizer.load(place).hash != tokenizer.hash:
+        tokenizer.save(folder / "tokenizer")
 
 
 def _check_files(folder: Path, step: int, meta: dict, names: Sequence[str]) -> None:
@@ -217,13 +291,6 @@ def _check_files(folder: Path, step: int, meta: dict, names: Sequence[str]) -> N
 def _offer_previous(folder: Path, step: int) -> str:
     earlier = [other for other in steps(folder) if other < step]
     return f"; the previous checkpoint is step {earlier[-1]}" if earlier else "; there is no earlier checkpoint"
-
-
-def _torch_load(path: Path, folder: Path, step: int) -> dict:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, UnpicklingError) as error:
-        raise UserError(f"{path} cannot be read as a torch file{_offer_previous(folder, step)}") from error
 
 
 def _check_tensors(expected: dict, found: dict, path: Path) -> None:

@@ -14,7 +14,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent import futures
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import torch
@@ -106,7 +106,7 @@ class Engine:
 
     def check(self, request: Request) -> None:
         """Raises ContextLengthError (a UserError) where the prompt exceeds the context, UserError for an id >= V."""
-        if len(request.prompt) > self.max_len:
+        if len(request.prompt) > self.max_len and not request.rolls:
             raise ContextLengthError(len(request.prompt), self.max_len)
         self._check_ids(request.prompt)
         self._check_ids(request.logit_bias)
@@ -114,6 +114,8 @@ class Engine:
     def submit(self, request: Request) -> int:
         """Queue a request; returns the id that its events carry. Raises what `check` raises, before any work."""
         self.check(request)
+        if request.rolls:
+            request = replace(request, prompt=request.prompt[-self.max_len :])
         self._next_id += 1
         self._waiting.append((self._next_id, request))
         return self._next_id
@@ -245,7 +247,7 @@ class Engine:
             # The last token of all need not fit into the cache: nothing is sampled after it.
             left = self.max_len - len(request.prompt) + 1
             if request.max_tokens is not None:
-                left = min(left, request.max_tokens)
+                left = request.max_tokens if request.rolls else min(left, request.max_tokens)
             if left == 0:
                 events.append(Event(request_id, None, finish="length"))
                 continue
@@ -343,11 +345,21 @@ class Engine:
         if token in running.request.stop_ids:
             return [self._finish(running, None, "stop", token, scored)]
         running.left -= 1
-        if running.left == 0 or self.cache.lengths[running.slot] == self.max_len:
+        full = self.cache.lengths[running.slot] == self.max_len
+        if running.left == 0 or full and not running.request.rolls:
             return [self._finish(running, token, "length", scored=scored)]
+        if full:
+            self._roll(running)
         running.unread.append(token)
         running.said[token] += 1
         return [self._event(running, token, scored=scored), *self._call_tool(running, token)]
+
+    def _roll(self, running: _Running) -> None:
+        """Make room for one more by reading all but the first of a full slot's ids again."""
+        running.unread.extend(self._held[running.slot][1:])
+        running.reading = True
+        self._held[running.slot] = []
+        self.cache.cut(running.slot, 0)
 
     def _call_tool(self, running: _Running, token: int) -> list[Event]:
         """Run the tool if this sampled token closes a call; returns what it forces, if it is a quick one."""

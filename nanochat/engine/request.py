@@ -74,12 +74,17 @@ class Request:
     """report each sampled token's log probability and those of this many likeliest ones; None reports none"""
     constraint: Constraint | None = None
     """its state before the reply; the Engine works on copies"""
+    rolls: bool = False
+    """at the end of the context go on with its last ids, whose positions begin at 0 again, as nanoGPT does: every
+    further token then costs reading a whole context. A prompt that is too long loses its beginning"""
 
     def __post_init__(self) -> None:
         if not self.prompt:
             raise UserError("the prompt is empty; it needs at least one token")
         if self.max_tokens is not None and self.max_tokens < 0:
             raise UserError(f"max_tokens is {self.max_tokens}; expected 0 or more")
+        if self.rolls and self.max_tokens is None:
+            raise UserError("a reply that goes on beyond the context needs an end; set max_tokens")
         if not 0 <= self.temperature <= LARGEST:
             raise UserError(f"temperature is {self.temperature}; expected 0 or more (0 takes the likeliest token)")
         if self.top_k is not None and self.top_k < 0:

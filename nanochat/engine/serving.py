@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 import torch
 
-from nanochat.checkpoint import manager
+from nanochat import chat
+from nanochat.checkpoint import foreign, manager
 from nanochat.config import UserError
 from nanochat.cost import count_parameters
 from nanochat.engine.engine import Engine
 from nanochat.gpt import GPTConfig
 from nanochat.packed import pack
+from nanochat.paths import SOURCES
 from nanochat.runtime import DTYPES, compute_dtype, multiplies_bfloat16
 from nanochat.tokenizer import Tokenizer
 
@@ -33,32 +35,56 @@ class Serving:
     dtype_name: str
     device: torch.device
     parameters: int
+    note: str = ""
 
     def __str__(self) -> str:
-        place = f"from {self.folder}, in {self.dtype_name} on {self.device}"
+        place = f"from {self.folder}, in {self.dtype_name} on {self.device}" + (f" ({self.note})" if self.note else "")
         return f"{self.source} {self.tag}, step {self.step}, {place}"
 
 
 def load(
-    source: str, tag: str | None, step: int | None, device: torch.device | str, dtype: str = "auto", slots: int = 0
-) -> Serving:
+    source: str, tag: str | None, step: int | None, device: torch.device | str, dtype: str = "auto", slots: int = 0,
+    softcap: float | None = None,
+) -> Serving:  # fmt: skip
     """Load a checkpoint for generating.
 
     dtype "auto" is the device's compute dtype, or int8 on a CPU that does not multiply bfloat16 in hardware: there
     reading four bytes a weight costs more than anything else. slots 0 takes as many as a quarter of the free memory
     holds, MOST_SLOTS at most. Raises what manager.load raises, and UserError for int8 on another device than a CPU.
     """
+    chosen, device = _settled(dtype, device, slots)
+    loaded = manager.load(source, tag, step, device, chosen.compute, keep_float32=False, softcap=softcap)
+    return _serving(loaded, source, chosen, device, slots)
+
+
+def open(
+    name: str, device: torch.device | str, dtype: str = "auto", slots: int = 0, out_dir: Path | str = "out"
+) -> Serving:
+    """`load` for any name that `foreign.load` knows; a model whose tokenizer knows no conversations counts as base."""
+    chosen, device = _settled(dtype, device, slots)
+    loaded = foreign.load(name, device, chosen.compute, keep_float32=False, out_dir=out_dir)
+    stage = name.partition(":")[0]
+    if stage not in SOURCES:
+        stage = "sft" if chat.can_chat(loaded.tokenizer) else "base"
+    return _serving(loaded, stage, chosen, device, slots)
+
+
+def _settled(dtype: str, device: torch.device | str, slots: int) -> "tuple[ServedDtype, torch.device]":
     if slots < 0:
         raise UserError(f"--slots is {slots}; expected 1 or more, or 0 for as many as fit")
     device = torch.device(device)
-    chosen = dtype_for(dtype, device)
-    loaded = manager.load(source, tag, step, device, chosen.compute, keep_float32=False)
+    return dtype_for(dtype, device), device
+
+
+def _serving(
+    loaded: manager.Loaded, source: str, chosen: "ServedDtype", device: torch.device, slots: int
+) -> Serving:
     parameters = count_parameters(loaded.model)  # a packed model no longer knows
     pack(loaded.model, chosen.int8)
     engine = Engine(loaded.model, slots or _slots_that_fit(loaded.model.config, chosen.compute, device))
     return Serving(
         engine, loaded.tokenizer, loaded.meta, source, loaded.tag, loaded.step, loaded.folder, chosen.name, device,
-        parameters,
+        parameters, loaded.note,
     )  # fmt: skip
 
 

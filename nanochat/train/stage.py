@@ -71,6 +71,8 @@ class LaterFlags(TrainFlags):
 
     model_step: int | None = None
     """step of the checkpoint to start from; the last one by default"""
+    softcap: float | None = None
+    """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
     conversations: str = "littleworld"
     """which conversations to train on: littleworld or none"""
     data_path: list[Path] = field(default_factory=list)
@@ -239,6 +241,7 @@ def run_stage(
                 "loop_state": state.state_dict(),
             }
             try:
+                manager.keep_tokenizer(folder, tokenizer)
                 manager.save(folder, state.step, model, {"optimizer": whole, "rng": torch.get_rng_state()}, meta)
             except UserError:  # the disk is full, and these lines are of steps that are lost
                 log.take_back(saved_at)
@@ -262,11 +265,11 @@ def run_stage(
 
     is_logging = rt.is_main and not flags.dry_run
     log = MetricsLog(folder, flags.run, {**described, "model_config": dataclasses.asdict(model.config)}, is_logging)
-    log.resume(state.step if begun.optimizer is not None else -1)
+    log.resume(state.step if begun.optimizer is not None else -1, state.probed)
     stage = Stage(
         name=name,
         model=model,
-        forward=_compiled(model, flags.compile, rt),
+        forward=compiled(model, flags.compile, rt),
         optimizer=optimizer,
         stream=batches(train_source, h.device_batch_size, h.max_seq_len, rt.rank, rt.world, state.cursor, flags.seed),
         accumulation=accumulation(h, rt),
@@ -326,6 +329,11 @@ def settle(flags: LaterFlags, loaded: manager.Loaded, rt: Runtime) -> Hyperparam
     values = _inherit(flags, loaded.meta, fallback, rt)
     if values["max_seq_len"] > T:
         raise UserError(f"--max_seq_len {values['max_seq_len']} is longer than the model's context of {T} tokens")
+    round_tokens = values["device_batch_size"] * values["max_seq_len"] * rt.world
+    if flags.total_batch_size is None and round_tokens > 0 and values["total_batch_size"] % round_tokens:
+        # What nobody typed must not stand in the way of what somebody did.
+        values["total_batch_size"] = -(-values["total_batch_size"] // round_tokens) * round_tokens
+        rt.print(f"total_batch_size={values['total_batch_size']}, whole rounds of {round_tokens} tokens")
     scale = flags.init_lr_frac * (values["total_batch_size"] / REFERENCE_BATCH) ** 0.5
     h = Hyperparameters(**values, weight_decay=flags.weight_decay, lr_scale=scale)
     accumulation(h, rt)
@@ -347,7 +355,8 @@ def _inherit(flags: object, meta: dict, fallback: dict, rt: Runtime) -> dict:
     return values
 
 
-def _compiled(model: GPT, wanted: bool, rt: Runtime) -> Callable:
+def compiled(model: GPT, wanted: bool, rt: Runtime) -> Callable:
+    """The model's forward, compiled where that is wanted and there is a compiler; says so where there is none."""
     if wanted and not can_compile(rt.device):
         rt.print("no C++ compiler was found, so torch.compile is not used; training is slower")
         wanted = False

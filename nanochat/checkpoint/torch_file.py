@@ -1,0 +1,29 @@
+"""Files of torch.save, read without running what they might run."""
+
+import re
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from nanochat.config import UserError
+
+
+def read(path: Path, advice: str = "") -> Any:
+    """Tensors and plain values of a file, on the CPU.
+
+    Raises UserError, with `advice` at its end, for a file that is missing, damaged, or would run code if it could.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if refused is None:
+            raise UserError(f"{path} cannot be read as a torch file{advice}") from error
+        raise UserError(
+            f"{path} was not read: it uses {refused[1]}, which could run any code, where weights are expected; "
+            f"get the file from a source you trust{advice}"
+        ) from None
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read as a torch file{advice}") from error

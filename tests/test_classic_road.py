@@ -1,0 +1,95 @@
+"""Somebody comes with a checkpoint of the original nanochat: it is trained on, fine-tuned and served under its tag."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import served
+import tiktoken
+import torch
+
+from nanochat import chat
+from nanochat.checkpoint import legacy, manager
+from nanochat.config import UserError
+from nanochat.data import tinyworld
+from nanochat.engine import serving
+from nanochat.gpt import GPT
+from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
+from nanochat.tokenizer import Tokenizer
+from scripts import base_eval, base_train, chat_sft, mid_train
+
+SHAPE = {"sequence_len": 64, "n_layer": 2, "n_head": 2, "n_kv_head": 1, "n_embd": 32}
+QUICK = ["--num_iterations=2", "--device_type=cpu", "--no-compile", "--eval_every=-1"]
+
+
+@pytest.fixture
+def d34(base: Path, tokenizer: Tokenizer) -> dict[str, torch.Tensor]:
+    """A stand-in for the published d34, as it lies on disk after the original's own instructions."""
+    folder = checkpoints_dir("base") / "d34"
+    folder.mkdir(parents=True)
+    classic = Tokenizer({token: i for i, token in enumerate(tokenizer.tokens)}, chat.SPECIALS[:9])
+    config, _ = legacy.translate({**SHAPE, "vocab_size": classic.vocab_size}, {}, folder)
+    torch.manual_seed(3)
+    state = {f"_orig_mod.{name}": tensor for name, tensor in GPT(config).state_dict().items()}
+    for name in state:  # as training on CUDA leaves them
+        state[name] = state[name].bfloat16() if "wte" in name else torch.randn_like(state[name]) * 0.1
+    torch.save(state, folder / "model_169150.pt")
+    meta = {"step": 169150, "val_bpb": None, "model_config": {**SHAPE, "vocab_size": classic.vocab_size},
+            "user_config": {"total_batch_size": 500, "device_batch_size": 32, "matrix_lr": 0.02},
+            "loop_state": {"min_val_bpb": float("inf")}}  # fmt: skip
+    (folder / "meta_169150.json").write_text(json.dumps(meta, indent=2), encoding="utf-8")
+    tokenizer_dir().mkdir()
+    ranks = {token: rank for rank, token in enumerate(classic.tokens)}
+    encoding = tiktoken.Encoding("rustbpe", pat_str=classic.pattern or "", mergeable_ranks=ranks,
+                                 special_tokens=classic.specials)  # fmt: skip
+    (tokenizer_dir() / "tokenizer.pkl").write_bytes(pickle.dumps(encoding, protocol=4))
+    lengths = torch.tensor([len(token.decode("utf-8", "replace").encode()) for token in classic.tokens] + [0] * 9)
+    torch.save(lengths.int(), tokenizer_dir() / "token_bytes.pt")
+    return {name.removeprefix("_orig_mod."): tensor for name, tensor in state.items()}
+
+
+def test_from_a_loaded_checkpoint_to_a_served_one(d34: dict[str, torch.Tensor], capsys) -> None:
+    tinyworld.write(dataset_dir("tinyworld"), num_documents=200)
+    mid_train.main(["--model_tag=d34", "--model_step=169150", "--device_batch_size=4", *QUICK])
+    said = capsys.readouterr().out
+    assert "starting from step 169150 of" in said
+    assert "total_batch_size=512, whole rounds of 256 tokens" in said  # 500 was recorded, and nobody typed it
+    mid = manager.load("mid", "d34")
+    assert (mid.step, mid.meta["parent"]["step"]) == (2, 169150)
+    assert mid.model.config.rope_base == 10000.0 and not mid.model.config.smear
+    moved = (mid.model.state_dict()["transformer.wte.weight"].float() - d34["transformer.wte.weight"].float()).abs()
+    assert 0 < moved.max() < 1
+    chat_sft.main(["--model_tag=d34", "--device_batch_size=4", "--eval_metrics_every=-1", *QUICK])
+    answers = serving.load("sft", "d34", 2, "cpu")
+    with served.served([answers]) as live:
+        question = {"model": "sft:d34", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}
+        reply = live.post("/v1/chat/completions", question)
+        assert reply.status_code == 200 and reply.json()["usage"]["completion_tokens"] > 0
+
+
+def test_the_little_world_is_written_for_who_has_no_text(
+    d34: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    small = tinyworld.write
+    monkeypatch.setattr(tinyworld, "write", lambda folder: small(folder, num_documents=100))  # 60000 take a minute
+    mid_train.main(["--model_tag=d34", "--device_batch_size=4", *QUICK])
+    assert "writing the text of the little world" in capsys.readouterr().out
+    assert manager.load("mid").step == 2
+
+
+def test_it_is_evaluated_with_its_own_lengths(d34: dict[str, torch.Tensor], capsys) -> None:
+    tinyworld.write(dataset_dir("tinyworld"), num_documents=100)
+    base_eval.main(["--eval_tokens=2000", "--device_type=cpu", "--num_samples=1", "--max_new_tokens=4", "--split=val"])
+    assert "bits per byte" in capsys.readouterr().out
+    loaded = manager.load("base")
+    halves = [i for i, token in enumerate(loaded.tokenizer.tokens) if len(token) == 1 and token[0] >= 0x80]
+    assert {loaded.tokenizer.token_bytes[i] for i in halves} == {3}  # the original counted U+FFFD
+
+
+def test_its_own_run_is_not_resumed_by_chance(d34: dict[str, torch.Tensor]) -> None:
+    tinyworld.write(dataset_dir("tinyworld"), num_documents=100)
+    before = sorted(path.name for path in (checkpoints_dir("base") / "d34").iterdir())
+    with pytest.raises(UserError, match="was trained by the original nanochat, whose run cannot be resumed here"):
+        base_train.main(["--model_tag=d34", "--depth=1", "--max_seq_len=64", "--device_batch_size=2", *QUICK])
+    assert sorted(path.name for path in (checkpoints_dir("base") / "d34").iterdir()) == before

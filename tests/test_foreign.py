@@ -1,0 +1,424 @@
+"""Models of other programs, loaded by their files: the same ids, logits, continuations and bits per byte as there."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanochat import chat, pickles
+from nanochat.checkpoint import foreign, gpt2, manager, nanogpt
+from nanochat.config import UserError
+from nanochat.engine import serving
+from nanochat.engine.engine import Engine
+from nanochat.engine.request import Request
+from nanochat.eval.bpb import bits_per_byte
+from nanochat.gpt import GPT
+from nanochat.optim import Optimizer, Rates, adamw_groups
+from nanochat.paths import checkpoints_dir
+from nanochat.tokenizer import Tokenizer
+
+FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
+NAMES = ["classic", "modern", "gpt2", "nanogpt", "hf_nanochat"]
+HAVE_TOKENIZER = ["classic", "modern", "gpt2"]
+fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the originals' models are not at {FIXTURES}")
+transformers = pytest.importorskip("transformers")
+
+
+def numbered(vocab_size: int) -> Tokenizer:
+    """For fixtures that have no tokenizer: as many tokens, of whatever text."""
+    return Tokenizer.characters("".join(map(chr, range(0x4E00, 0x4E00 + vocab_size))))
+
+
+def opened(name: str, tmp_path: Path) -> manager.Loaded:
+    """A fixture, loaded as a user would who copied it."""
+    folder = tmp_path / name
+    shutil.copytree(FIXTURES / name, folder)
+    if name in ("classic", "modern"):
+        (checkpoint,) = (folder / "base_checkpoints").iterdir()
+        shutil.copytree(folder / "tokenizer", checkpoint / "tokenizer")
+        return foreign.load(str(checkpoint))
+    if name not in HAVE_TOKENIZER:
+        numbered(512).save(folder / "tokenizer" if name == "hf_nanochat" else folder)
+    return foreign.load(str(folder))
+
+
+@fixtures
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_and_continuations_are_the_originals(name: str, tmp_path: Path) -> None:
+    loaded = opened(name, tmp_path)
+    expected = json.loads((FIXTURES / name / "expected.json").read_text(encoding="utf-8"))["models"][0]
+    arrays = np.load(FIXTURES / name / "expected.npz")
+    assert expected["logits"] and expected["greedy"]
+    with torch.no_grad():
+        for case in expected["logits"]:
+            logits = loaded.model(torch.tensor(case["ids"]))
+            shown = logits if case["positions"] is None else logits[:, case["positions"]]
+            assert (shown - torch.from_numpy(arrays[case["npz"]])).abs().max() < 2e-5, case["label"]
+    # nanoGPT goes on beyond its context with the last ids; the others do not get there.
+    longest = max(len(case["prompt"]) + case["max_tokens"] for case in expected["greedy"])
+    max_len = loaded.model.config.sequence_len if name == "nanogpt" else longest
+    engine = Engine(loaded.model, slots=2, max_len=max_len)
+    for case in expected["greedy"]:
+        (reply,) = engine.generate([Request(case["prompt"], case["max_tokens"], temperature=0, rolls=True)])
+        assert reply.tokens == case["tokens"]
+
+
+@fixtures
+@pytest.mark.parametrize("name", HAVE_TOKENIZER)
+def test_ids_are_the_originals(name: str, tmp_path: Path) -> None:
+    tokenizer = opened(name, tmp_path).tokenizer
+    expected = json.loads((FIXTURES / name / "expected.json").read_text(encoding="utf-8"))["tokenizer"]
+    for case in expected["encode_plain" if name == "gpt2" else "encode"]:
+        assert tokenizer.encode(case["text"]) == case["ids"]
+    for case in expected["decode"]:
+        assert tokenizer.decode(case["ids"]) == case["text"]
+    if name == "gpt2":
+        assert tokenizer.bos == expected["eot_token_id"]
+        assert tokenizer.bos not in tokenizer.encode("<|endoftext|>")
+        return
+    assert {key: tokenizer.specials[key] for key in expected["special_tokens"]} == expected["special_tokens"]
+    assert [token.hex() for token in tokenizer.tokens] == expected["token_bytes_raw"][: tokenizer.first_special]
+    for case in expected["render"]:
+        ids, mask = chat.render(tokenizer, case["conversation"])
+        cut = case["max_tokens"]  # the original cuts inside a turn; here a turn is never cut (chat.render)
+        assert (ids[:cut], mask[:cut]) == (case["ids"], case["mask"]), case["name"]
+    for case in expected["render_for_completion"]:
+        assert chat.prompt(tokenizer, case["conversation"]["messages"][:-1]) == case["ids"], case["name"]
+
+
+@fixtures
+@pytest.mark.parametrize("name", ["classic", "modern"])
+def test_bits_per_byte_are_the_originals(name: str, tmp_path: Path) -> None:
+    """With the lengths that lie beside its tokenizer, which in classic files are not those of the raw bytes."""
+    loaded = opened(name, tmp_path)
+    case = json.loads((FIXTURES / name / "expected.json").read_text(encoding="utf-8"))["models"][0].get("bpb")
+    assert case
+
+    class Example:
+        def __init__(self, x: list, y: list) -> None:
+            self.inputs, self.targets = torch.tensor(x), torch.tensor(y)
+            self.weights = torch.ones(self.targets.shape)
+
+    batches = [Example(x, y) for x, y in zip(case["x"], case["y"], strict=True)]
+    bpb = bits_per_byte(loaded.model, batches, loaded.tokenizer.token_bytes)
+    assert bpb == pytest.approx(case["bpb"], rel=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["top", "below", "base"])
+@fixtures
+def test_a_tokenizer_is_found_wherever_a_download_puts_it(layout: str, base: Path) -> None:
+    folder = checkpoints_dir("base") / "d2"
+    shutil.copytree(FIXTURES / "classic/base_checkpoints/d2", folder)
+    place = {"top": folder, "below": folder / "tokenizer", "base": base / "tokenizer"}[layout]
+    place.mkdir(parents=True, exist_ok=True)
+    for path in (FIXTURES / "classic/tokenizer").iterdir():
+        shutil.copy(path, place)
+    loaded = manager.load("base")
+    assert (loaded.tag, loaded.step, loaded.tokenizer.vocab_size) == ("d2", 20, 500)
+    with pytest.raises(UserError, match="trained by the original nanochat, whose run cannot be resumed"):
+        manager.load("base", with_optimizer=True)
+
+
+@fixtures
+def test_the_tokenizer_beside_a_checkpoint_wins_over_the_base_folders(base: Path, tokenizer: Tokenizer) -> None:
+    tokenizer.save(base / "tokenizer")
+    folder = checkpoints_dir("base") / "d2"
+    shutil.copytree(FIXTURES / "classic/base_checkpoints/d2", folder)
+    with pytest.raises(UserError, match="has a vocabulary of 500 tokens, but the tokenizer in .* has 320"):
+        manager.load("base")
+    own = Tokenizer.load(FIXTURES / "classic/tokenizer")
+    manager.keep_tokenizer(folder, own)
+    assert manager.load("base").tokenizer.hash == own.hash
+
+
+# ---------------------------------------------------------------- what is not to be believed
+
+
+class Evil:
+    """Unpickled, it would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.pkl", "meta.pkl"])
+def test_a_pickle_that_would_run_code_does_not(name: str, tmp_path: Path) -> None:
+    mark = tmp_path / "owned"
+    for value in (Evil(mark), {"itos": Evil(mark)}, [Evil(mark)]):
+        (tmp_path / name).write_bytes(pickle.dumps(value))
+        with pytest.raises(UserError, match=rf"{name} was not read: it is a pickle that uses pathlib"):
+            Tokenizer.load(tmp_path)
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(Evil(mark)))
+    assert mark.exists()  # so the pickle was as bad as it looks
+
+
+def test_a_ckpt_that_would_run_code_does_not(tmp_path: Path) -> None:
+    mark = tmp_path / "owned"
+    torch.save({"model": Evil(mark), "model_args": {}}, tmp_path / "ckpt.pt")
+    with pytest.raises(UserError, match=r"ckpt.pt was not read: it uses getattr, which could run any code"):
+        foreign.load(str(tmp_path))
+    assert not mark.exists()
+
+
+@given(st.binary(max_size=200))
+def test_no_pickle_ends_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.mktemp("pickle") / "meta.pkl"
+    path.write_bytes(content)
+    try:
+        pickles.load(path)
+    except UserError as error:
+        assert str(path) in str(error)
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.text()))
+def test_plain_pickles_come_back(tmp_path_factory: pytest.TempPathFactory, value: dict) -> None:
+    path = tmp_path_factory.mktemp("pickle") / "plain.pkl"
+    path.write_bytes(pickles.dump(value))
+    assert pickles.load(path) == value == pickle.loads(path.read_bytes())
+
+
+@pytest.mark.parametrize("change, said", [
+    ({"model": {"type": "Unigram"}}, "type 'Unigram'; expected byte-level BPE"),
+    ({"normalizer": {"type": "Lowercase"}}, "Lowercase.*without a normalizer"),
+    ({"pre_tokenizer": {"type": "Whitespace"}}, "splits texts by Whitespace"),
+])  # fmt: skip
+def test_a_tokenizer_of_another_kind_is_refused(change: dict, said: str, tmp_path: Path) -> None:
+    plain = {"model": {"type": "BPE", "vocab": {}, "merges": []}, "pre_tokenizer": {"type": "ByteLevel"}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**plain, **change}), encoding="utf-8")
+    with pytest.raises(UserError, match=said):
+        Tokenizer.load(tmp_path)
+
+
+# ---------------------------------------------------------------- GPT-2
+
+
+def tiny_gpt2(folder: Path, tokenizer: Tokenizer, **changes: object) -> "transformers.GPT2LMHeadModel":
+    """A GPT-2 folder as transformers writes it, with a tokenizer of ours beside it."""
+    settings = {"vocab_size": tokenizer.vocab_size, "n_positions": 32, "n_embd": 48, "n_layer": 3, "n_head": 4}
+    torch.manual_seed(0)
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**{**settings, **changes}))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(folder)
+    tokenizer.save(folder / "tokenizer")
+    return model.eval()
+
+
+@pytest.mark.parametrize("changes", [{}, {"activation_function": "gelu"}, {"layer_norm_epsilon": 1e-3}], ids=str)
+def test_gpt2_agrees_with_transformers(changes: dict, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    theirs = tiny_gpt2(tmp_path, tokenizer, **changes)
+    ours = foreign.load(str(tmp_path)).model.eval()
+    ids = torch.randint(tokenizer.vocab_size, (3, 32))
+    with torch.no_grad():
+        assert (ours(ids) - theirs(ids).logits).abs().max() < 2e-5
+        if changes:
+            (tmp_path / "config.json").write_text(
+                json.dumps({**json.loads((tmp_path / "config.json").read_text(encoding="utf-8")),
+                            "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}), encoding="utf-8"
+            )  # fmt: skip
+            assert (foreign.load(str(tmp_path)).model(ids) - theirs(ids).logits).abs().max() > 1e-4
+    loss = theirs(ids, labels=ids).loss
+    nll = ours(ids[:, :-1], ids[:, 1:])
+    assert nll.mean().item() == pytest.approx(loss.item(), abs=1e-5)
+    loss.backward()
+    nll.mean().backward()
+    for name, ours_too in {"transformer.wte.weight": "wte", "transformer.wpe.weight": "wpe"}.items():
+        gradient = dict(theirs.transformer.named_parameters())[f"{ours_too}.weight"].grad
+        assert (dict(ours.named_parameters())[name].grad - gradient).abs().max() < 1e-5
+
+
+def test_gpt2_goes_to_transformers_names_and_back(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    theirs = tiny_gpt2(tmp_path, tokenizer, activation_function="gelu")
+    loaded = foreign.load(str(tmp_path))
+    assert gpt2.is_gpt2(loaded.model.config)
+    config, state = gpt2.to_hf(loaded.model.config, loaded.model.state_dict())
+    expected = {name: tensor for name, tensor in theirs.state_dict().items() if name != "lm_head.weight"}
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
+    assert {name: getattr(theirs.config, name) for name in config if name != "architectures"} == {
+        name: value for name, value in config.items() if name != "architectures"
+    }
+
+
+@pytest.mark.parametrize("changes, said", [
+    ({"activation_function": "swish"}, "activation_function is 'swish'"),
+    ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
+    ({"n_inner": 7}, "n_inner is 7; expected 192"),
+    ({"n_head": None}, None),
+])  # fmt: skip
+def test_a_gpt2_that_is_not_known_is_refused(
+    changes: dict, said: str | None, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    tiny_gpt2(tmp_path, tokenizer)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    kept = {name: value for name, value in {**config, **changes}.items() if changes.get(name, 0) is not None}
+    (tmp_path / "config.json").write_text(json.dumps(kept), encoding="utf-8")
+    with pytest.raises(UserError, match=said or "lacks n_head"):
+        foreign.load(str(tmp_path))
+
+
+def test_dropout_is_for_training_alone(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    tiny_gpt2(tmp_path, tokenizer, resid_pdrop=0.5)
+    model = foreign.load(str(tmp_path)).model
+    ids = torch.randint(tokenizer.vocab_size, (1, 16))
+    assert model.config.dropout == 0.5
+    assert not torch.equal(model(ids), model(ids))
+    with torch.no_grad():
+        assert torch.equal(model(ids), model(ids))
+        quiet = model(ids)
+    model.eval()
+    assert torch.equal(model(ids), quiet)
+
+
+def test_more_positions_than_were_learned_are_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    tiny_gpt2(tmp_path, tokenizer)
+    model = foreign.load(str(tmp_path)).model
+    with pytest.raises(ValueError, match="33 tokens exceed the 32 positions"):
+        model(torch.zeros(1, 33, dtype=torch.long))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_gpt2_is_served_in_every_dtype(dtype: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    theirs = tiny_gpt2(tmp_path, tokenizer)
+    served = serving.open(str(tmp_path), "cpu", dtype, slots=3)
+    assert served.source == "sft"  # this tokenizer has the tokens of conversations
+    prompts = [[5, 9, 3], [7] * 20, [250, 4]]
+    together = served.engine.generate([Request(prompt, 8, temperature=0) for prompt in prompts])
+    for prompt, reply in zip(prompts, together, strict=True):
+        assert served.engine.generate([Request(prompt, 8, temperature=0)])[0].tokens == reply.tokens
+        if dtype == "float32":
+            expected = theirs.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False, pad_token_id=0)
+            assert reply.tokens == expected[0, len(prompt) :].tolist()
+
+
+def test_rolling_equals_cropping_by_hand(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    tiny_gpt2(tmp_path, tokenizer)
+    loaded = foreign.load(str(tmp_path))
+    engine = Engine(loaded.model, slots=3, prefill_chunk=10)
+    prompts = [[3, 1, 4], list(range(40)), [9] * 32]
+    replies = engine.generate([Request(prompt, 45, temperature=0, rolls=True) for prompt in prompts])
+    for prompt, reply in zip(prompts, replies, strict=True):
+        ids = list(prompt)
+        with torch.no_grad():
+            for _ in range(45):
+                ids.append(int(loaded.model(torch.tensor([ids[-32:]]))[0, -1].argmax()))
+        assert reply.tokens == ids[len(prompt) :]
+        assert reply.finish == "length"
+    with pytest.raises(UserError, match="needs an end; set max_tokens"):
+        Request([1], rolls=True)
+
+
+# ---------------------------------------------------------------- nanoGPT
+
+
+@fixtures
+def test_a_ckpt_is_written_as_nanogpt_writes_it(tmp_path: Path) -> None:
+    """Read, and written again: every key and tensor is there, the optimizer's included."""
+    original = torch.load(FIXTURES / "nanogpt/ckpt.pt", weights_only=True)
+    read = nanogpt.read(FIXTURES / "nanogpt/ckpt.pt")
+    assert (read.iter_num, read.best_val_loss) == (10, 3.25)
+    model = GPT(read.config)
+    model.load_state_dict(read.state)
+    assert read.optimizer is not None
+    nanogpt.write(tmp_path / "ckpt.pt", model, read.optimizer, read.settings, 10, 3.25, {"cursor": 7})
+    written = torch.load(tmp_path / "ckpt.pt", weights_only=True)
+    assert written["nanochat"] == {"cursor": 7}
+    assert list(written["model"]) == list(original["model"])
+    assert all(torch.equal(written["model"][name], tensor) for name, tensor in original["model"].items())
+    for key in ("model_args", "config", "iter_num", "best_val_loss"):
+        assert written[key] == original[key]
+    assert written["optimizer"]["param_groups"] == original["optimizer"]["param_groups"]
+    for i, state in original["optimizer"]["state"].items():
+        assert all(torch.equal(written["optimizer"]["state"][i][name], value) for name, value in state.items())
+
+
+@fixtures
+def test_its_adamw_goes_on_as_torchs_does(tmp_path: Path) -> None:
+    original = torch.load(FIXTURES / "nanogpt/ckpt.pt", weights_only=True)
+    read = nanogpt.read(FIXTURES / "nanogpt/ckpt.pt")
+    model = GPT(read.config)
+    model.load_state_dict(read.state)
+    optimizer = Optimizer(adamw_groups(model, 6e-4, (0.9, 0.95), 0.1), [])
+    assert read.optimizer is not None
+    optimizer.load_state_dict(read.optimizer)
+    ids = torch.randint(512, (2, 17), generator=torch.Generator().manual_seed(0))
+    model(ids[:, :-1], ids[:, 1:]).mean().backward()
+    # The same step by torch's own AdamW, on nanoGPT's parameters as its file numbers them.
+    names = [name for name in original["model"] if name != "lm_head.weight"]
+    names = sorted(names, key=lambda name: original["model"][name].ndim < 2)
+    gradients = gpt2.join({name: parameter.grad for name, parameter in model.named_parameters()})
+    parameters = [torch.nn.Parameter(original["model"][name].clone()) for name in names]
+    for name, parameter in zip(names, parameters, strict=True):
+        parameter.grad = gradients[name].clone()
+    matrices = sum(parameter.ndim >= 2 for parameter in parameters)
+    theirs = torch.optim.AdamW([{"params": parameters[:matrices]}, {"params": parameters[matrices:]}])
+    theirs.load_state_dict(original["optimizer"])
+    theirs.step()
+    optimizer.step(Rates())
+    _, after = gpt2.to_nanogpt(model.config, model.state_dict())
+    for name, parameter in zip(names, parameters, strict=True):
+        assert (after[name] - parameter.detach()).abs().max() < 1e-7
+        assert not torch.equal(after[name], original["model"][name])
+
+
+@fixtures
+def test_padded_rows_of_a_ckpt_are_never_sampled(tmp_path: Path) -> None:
+    """nanoGPT rounds its vocabulary up and does not say how many tokens there are; the tokenizer does."""
+    shutil.copy(FIXTURES / "nanogpt/ckpt.pt", tmp_path)
+    numbered(500).save(tmp_path)
+    loaded = foreign.load("resume", out_dir=tmp_path)
+    assert (loaded.model.config.vocab_size, loaded.model.config.padded_vocab) == (500, 512)
+    assert loaded.model(torch.tensor([[1, 2]])).shape == (1, 2, 500)
+    assert loaded.step == 10
+    numbered(513).save(tmp_path)
+    with pytest.raises(UserError, match="has 512 tokens, but the tokenizer in .* has 513"):
+        foreign.load("resume", out_dir=tmp_path)
+
+
+def test_a_ckpt_reads_its_meta_pickle(tmp_path: Path) -> None:
+    text = "Hello, café!\n"
+    tokenizer = Tokenizer.characters(text)
+    config = gpt2.from_nanogpt(
+        {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 4, "vocab_size": tokenizer.vocab_size, "bias": True},
+        {"transformer.wte.weight": torch.zeros(1)}, tmp_path,
+    )[0]  # fmt: skip
+    nanogpt.write(tmp_path / "ckpt.pt", GPT(config), {"steps": 0, "state": {}}, {"dataset": "x"}, 3, 1.5)
+    with pytest.raises(UserError, match="there is no tokenizer for it; expected tokenizer.json or meta.pkl"):
+        foreign.load(str(tmp_path / "ckpt.pt"))
+    characters = sorted(set(text))
+    meta = {"vocab_size": len(characters), "itos": dict(enumerate(characters)),
+            "stoi": {character: i for i, character in enumerate(characters)}}  # fmt: skip
+    (tmp_path / "meta.pkl").write_bytes(pickle.dumps(meta))
+    loaded = foreign.load(str(tmp_path / "ckpt.pt"))
+    assert loaded.tokenizer.encode("café") == [meta["stoi"][character] for character in "café"]
+    assert loaded.tokenizer.decode(loaded.tokenizer.encode(text)) == text
+    with pytest.raises(UserError, match="the character 'z' is none of the 12"):
+        loaded.tokenizer.encode("z")
+    with pytest.raises(UserError, match="no token that begins a document"):
+        _ = loaded.tokenizer.bos
+    assert chat.text_prompt(loaded.tokenizer, "") == loaded.tokenizer.encode("\n")
+    assert Tokenizer.load(tmp_path).hash == tokenizer.hash
+    tokenizer.save(tmp_path / "saved")
+    assert Tokenizer.load(tmp_path / "saved").tokens == tokenizer.tokens
+
+
+@pytest.mark.parametrize("name, said", [
+    ("nowhere", "there is no model 'nowhere'; expected a stage"),
+    ("sft:d4:last", "sft:d4:last names no checkpoint"),
+    ("sft:d4", "no sft checkpoint"),
+    ("{tmp}", "holds nothing; expected a folder with"),
+    ("./gone", "there is no model './gone'"),
+])  # fmt: skip
+def test_a_name_that_means_nothing_is_told(name: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        foreign.load(name.format(tmp=tmp_path))

@@ -1,0 +1,256 @@
+"""Folders of transformers: their weights in every layout, and the NanoChat port against transformers' own.
+
+The fixture that transformers made is tested with the other originals (test_foreign.py).
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from nanochat.checkpoint import hf, manager
+from nanochat.config import UserError
+from nanochat.gpt import GPT
+
+transformers = pytest.importorskip("transformers")
+
+
+def port(folder: Path, **changes: object):
+    """A folder that transformers wrote, and its model, every weight of which matters."""
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": 50, "hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 3, "initializer_range": 0.3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 24, "pad_token_id": None,
+    }  # fmt: skip
+    model = transformers.NanoChatForCausalLM(transformers.NanoChatConfig(**{**shape, **changes})).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+def load(folder: Path) -> GPT:
+    config, state = hf.read(folder)
+    return manager.build(config, state, folder)
+
+
+def change_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
+
+
+# ---------------------------------------------------------------- the port
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"num_key_value_heads": 4},
+        {"num_key_value_heads": 1},
+        {"final_logit_softcapping": 3.0},
+        {"final_logit_softcapping": None},
+        {"rms_norm_eps": 0.01},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+    ],
+    ids=str,
+)
+def test_logits_are_those_of_transformers(changes: dict, tmp_path: Path) -> None:
+    theirs = port(tmp_path, **changes)
+    config, state = hf.read(tmp_path)
+    ids = torch.randint(50, (2, 24))
+    with torch.inference_mode():
+        logits = manager.build(config, dict(state), tmp_path)(ids)
+        assert (logits - theirs(ids).logits).abs().max() < 2e-5
+        plain = dataclasses.replace(config, softcap=15.0, norm_eps=1e-6, rope_base=10000.0)
+        if plain != config:  # what was changed matters
+            assert (logits - manager.build(plain, state, tmp_path)(ids)).abs().max() > 1e-3
+
+
+def test_its_names_and_settings_come_back(tmp_path: Path) -> None:
+    port(tmp_path, final_logit_softcapping=None, rms_norm_eps=1e-5)
+    config, state = hf.read(tmp_path)
+    settings, tensors = hf.to_port(config, state)
+    stored = load_file(tmp_path / "model.safetensors")
+    said = hf.read_config(tmp_path)
+    assert tensors.keys() == stored.keys()
+    assert all(torch.equal(tensors[name], stored[name]) for name in stored)
+    assert {name: said[name] for name in settings} == settings
+
+
+def test_a_transformers_of_before_rope_parameters_is_read_by_its_rope_theta(tmp_path: Path) -> None:
+    port(tmp_path)
+    change_config(tmp_path, rope_parameters=None, rope_theta=777.0)
+    assert hf.read(tmp_path)[0].rope_base == 777.0
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"model_type": "llama"}, "model_type 'llama'; expected 'nanochat'"),
+        ({"model_type": "nanochat_gpt"}, "lost its key 'nanochat'"),
+        ({"attention_bias": True}, "attention_bias is True"),
+        ({"hidden_act": "silu"}, "hidden_act is 'silu'"),
+        ({"tie_word_embeddings": True}, "tie_word_embeddings is True"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "rope_type is 'yarn'"),
+        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5"),
+        ({"intermediate_size": 100}, "intermediate_size is 100; with a hidden_size of 32 only 128"),
+        ({"head_dim": 16}, "head_dim is 16; with a hidden_size of 32 only 8"),
+        ({"num_attention_heads": 5}, "5 heads and 2 of keys and values do not divide"),
+        ({"num_key_value_heads": 3}, "4 heads and 3 of keys and values do not divide"),
+        ({"vocab_size": "50"}, "vocab_size is '50'; expected a number of 1 or more"),
+        ({"hidden_size": None}, "hidden_size is None"),
+        ({"nanochat": {"model_config": {"wings": 2}}}, "is of another version"),
+        ({"nanochat": 3}, "is of another version"),
+    ],
+    ids=str,
+)
+def test_what_the_forward_does_not_know_is_refused_by_name(changes: dict, said: str, tmp_path: Path) -> None:
+    port(tmp_path)
+    change_config(tmp_path, **changes)
+    with pytest.raises(UserError, match=said) as refused:
+        hf.read(tmp_path)
+    assert str(tmp_path / "config.json") in str(refused.value)
+
+
+def test_a_config_that_is_missing_or_no_object_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="config.json cannot be read"):
+        hf.read(tmp_path)
+    (tmp_path / "config.json").write_text("[1]", encoding="utf-8")
+    with pytest.raises(UserError, match="config.json is no JSON object"):
+        hf.read(tmp_path)
+
+
+def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    port(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    save_file({**state, "model.extra": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="unexpected model.extra"):
+        load(tmp_path)
+
+
+# ---------------------------------------------------------------- weights in every layout
+
+
+STATE = {f"layer.{i}.weight": torch.arange(i, i + 6.0).view(2, 3) for i in range(4)}
+
+
+def write_index(path: Path, places: dict[str, str]) -> None:
+    path.write_text(json.dumps({"metadata": {"total_size": 96}, "weight_map": places}), encoding="utf-8")
+
+
+def in_one(folder: Path) -> None:
+    save_file(STATE, folder / "model.safetensors")
+
+
+def in_two(folder: Path) -> None:
+    halves = {"model-1.safetensors": list(STATE)[:2], "model-2.safetensors": list(STATE)[2:]}
+    for name, names in halves.items():
+        save_file({tensor: STATE[tensor] for tensor in names}, folder / name)
+    write_index(folder / "model.safetensors.index.json", {t: name for name, ts in halves.items() for t in ts})
+
+
+def bin_in_one(folder: Path) -> None:
+    torch.save(STATE, folder / "pytorch_model.bin")
+
+
+def old_bin(folder: Path) -> None:
+    torch.save(STATE, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+
+
+def bin_in_two(folder: Path) -> None:
+    halves = {"pytorch_model-1.bin": list(STATE)[:2], "pytorch_model-2.bin": list(STATE)[2:]}
+    for name, names in halves.items():
+        torch.save({tensor: STATE[tensor] for tensor in names}, folder / name)
+    write_index(folder / "pytorch_model.bin.index.json", {t: name for name, ts in halves.items() for t in ts})
+
+
+@pytest.mark.parametrize("write", [in_one, in_two, bin_in_one, old_bin, bin_in_two])
+def test_every_layout_holds_the_same_tensors(write: Callable[[Path], None], tmp_path: Path) -> None:
+    write(tmp_path)
+    found = hf.tensors(tmp_path)
+    assert found.keys() == STATE.keys()
+    assert all(torch.equal(found[name], STATE[name]) for name in STATE)
+
+
+def test_safetensors_are_preferred_to_a_bin(tmp_path: Path) -> None:
+    in_one(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"not looked at")
+    assert hf.tensors(tmp_path).keys() == STATE.keys()
+
+
+class Evil:
+    """Loaded as a pickle, it would make a folder."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.mark),)
+
+
+def evil(folder: Path) -> None:
+    torch.save({"weight": Evil(folder / "ran")}, folder / "pytorch_model.bin")
+
+
+def cut_short(folder: Path) -> None:
+    in_one(folder)
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def garbled_bin(folder: Path) -> None:
+    (folder / "pytorch_model.bin").write_bytes(b"garbage")
+
+
+def another_object(folder: Path) -> None:
+    torch.save({"weight": 3}, folder / "pytorch_model.bin")
+
+
+def lost_half(folder: Path) -> None:
+    in_two(folder)
+    (folder / "model-2.safetensors").unlink()
+
+
+def lost_tensor(folder: Path) -> None:
+    in_two(folder)
+    save_file({"layer.2.weight": torch.zeros(1)}, folder / "model-2.safetensors")
+
+
+def outside(folder: Path) -> None:
+    write_index(folder / "model.safetensors.index.json", {"weight": "../elsewhere.safetensors"})
+
+
+def no_map(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text("{}", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (lambda folder: None, "has no weights; expected one of model.safetensors"),
+        (evil, r"pytorch_model.bin was not read: it uses \w+.mkdir, which could run any code"),
+        (cut_short, "model.safetensors is damaged"),
+        (garbled_bin, "pytorch_model.bin cannot be read as a torch file"),
+        (another_object, "pytorch_model.bin is not a list of named tensors"),
+        (lost_half, "model-2.safetensors is missing"),
+        (lost_tensor, "lists layer.3.weight, which model-2.safetensors does not hold"),
+        (outside, "names '../elsewhere.safetensors', which is no file beside it"),
+        (no_map, "model.safetensors.index.json has no weight_map"),
+    ],
+)
+def test_weights_that_cannot_be_read_are_named(spoil: Callable[[Path], None], said: str, tmp_path: Path) -> None:
+    spoil(tmp_path)
+    with pytest.raises(UserError, match=said):
+        hf.tensors(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_evil_file_is_as_evil_as_it_looks(tmp_path: Path) -> None:
+    evil(tmp_path)
+    torch.serialization.load(tmp_path / "pytorch_model.bin", weights_only=False)
+    assert (tmp_path / "ran").exists()
