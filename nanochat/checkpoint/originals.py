@@ -1,0 +1,110 @@
+"""A model in the files of the programs this one grew from: nanoGPT's ckpt.pt, and a checkpoint of classic nanochat.
+
+Both are read back before they are declared done, as files of those programs are read.
+"""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nanochat.checkpoint import foreign, gpt2, hf, manager, nanogpt
+from nanochat.config import UserError
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.paths import write_atomically, write_text
+
+NANOGPT_EPS = 1e-5
+PAD = 64  # rows of classic nanochat's vocabulary matrices are a multiple of it
+# What classic nanochat takes for granted, besides what `hf.CLASSIC` says.
+CLASSIC = {"rope_base": 10000.0, "softcap": 15.0}
+# Where the model was made by other conventions than the program that is to read it, and how much that may be.
+FREE = ("rope_in_bfloat16", "norm_eps", "activation", "pad_vocab_to", "dropout", "window_pattern", "short_window",
+        "long_window")  # fmt: skip
+EXACT = 1e-5
+
+
+def write_nanogpt(folder: Path, loaded: manager.Loaded) -> list[str]:
+    """Write ckpt.pt, and meta.pkl for a model of characters; what was found when it was read back, in lines.
+
+    Raises UserError for another architecture than GPT-2's.
+    """
+    config, tokenizer = loaded.model.config, loaded.tokenizer
+    if not gpt2.is_gpt2(config) or config.norm_eps != NANOGPT_EPS:
+        raise UserError("nanoGPT knows GPT-2's architecture only; export this model with --format hf")
+    settings, best = loaded.meta.get("user_config") or {}, loaded.meta.get("best_val_loss")
+    nanogpt.write(
+        folder / foreign.CKPT, loaded.model, {"steps": 0, "state": {}}, settings, loaded.step,
+        math.inf if best is None else best,
+    )  # fmt: skip
+    if tokenizer.pattern is None:
+        write_atomically(folder / "meta.pkl", lambda file: file.write(tokenizer.pickled()))
+    else:
+        tokenizer.save(folder)
+    return _read_back(folder, loaded)
+
+
+def write_classic(folder: Path, loaded: manager.Loaded) -> list[str]:
+    """Write model_*.pt, meta_*.json, tokenizer.pkl and token_bytes.pt as published models have them; lines as above.
+
+    Raises UserError for an architecture that classic nanochat does not know.
+    """
+    config, tokenizer = loaded.model.config, loaded.tokenizer
+    there = {name: getattr(config, name) for name in CLASSIC}
+    why = [f"its {name} is {value}" for name, value in there.items() if value != CLASSIC[name]]
+    if not hf.in_port(config) or tokenizer.pattern is None:
+        why = ["it is not of plain blocks"]
+    if why:
+        raise UserError(
+            f"the original nanochat of January 2026 does not know this architecture ({why[0]}); "
+            "export the model with --format hf"
+        )
+    rows = -(-config.vocab_size // PAD) * PAD
+    state = {name: _with_rows(tensor, rows) if "wte" in name or "lm_head" in name else tensor
+             for name, tensor in hf.cut(config, loaded.model.state_dict()).items()}  # fmt: skip
+    shape = ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd")
+    meta = {"step": loaded.step, "model_config": {name: getattr(config, name) for name in shape}}
+    lengths = torch.tensor(tokenizer.token_bytes, dtype=torch.int32)
+    write_atomically(folder / "tokenizer.pkl", lambda file: file.write(tokenizer.pickled()))
+    write_atomically(folder / "token_bytes.pt", lambda file: torch.save(lengths, file))
+    write_atomically(folder / f"model_{loaded.step:06d}.pt", lambda file: torch.save(state, file))
+    write_text(folder / f"meta_{loaded.step:06d}.json", json.dumps(meta, indent=2))
+    return _read_back(folder, loaded)
+
+
+def _read_back(folder: Path, loaded: manager.Loaded) -> list[str]:
+    """Compare what was written with the model, first by the model's conventions, then by those of its new home."""
+    again = foreign.load_path(folder)
+    if again.tokenizer.hash != loaded.tokenizer.hash:
+        raise UserError("the export is not right: its tokenizer is another one when read back")
+    ours = loaded.model.config
+    length = min(ours.sequence_len, 256)
+    ids = torch.arange(length)[None] * 31 % ours.vocab_size
+    state = {name: tensor.detach().to("cpu").float() for name, tensor in loaded.model.state_dict().items()}
+    expected = _logits(manager.build(ours, state, folder), ids)
+    conventions = {name: getattr(ours, name) for name in FREE if name != "pad_vocab_to"}
+    translated = dataclasses.replace(again.model.config, **conventions)
+    same = _logits(_rebuilt(again.model, translated, folder), ids)
+    distance = float((same - expected).abs().max())
+    if not distance <= EXACT:
+        raise UserError(f"the export is not right: read back, its logits are up to {distance:.2g} from the model's")
+    there = float((_logits(again.model, ids) - expected).abs().max())
+    found = [f"read back: the same tokenizer and the same logits at {length} positions"]
+    if there > EXACT:
+        found.append(f"the program it is for rounds and approximates otherwise: its logits are up to {there:.2g} away")
+    return found
+
+
+def _rebuilt(model: GPT, config: GPTConfig, folder: Path) -> GPT:
+    return manager.build(config, dict(model.state_dict()), folder)
+
+
+def _with_rows(tensor: Tensor, rows: int) -> Tensor:
+    return torch.cat([tensor, tensor.new_zeros(rows - tensor.size(0), tensor.size(1))])
+
+
+def _logits(model: GPT, ids: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return model(ids)
