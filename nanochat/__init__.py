@@ -1,0 +1,23 @@
+"""nanochat as a library: `nanochat.load`, `nanochat.prepare_data`, `nanochat.serve`. See nanochat/api.py.
+
+What stands here is imported when it is first asked for, so that importing any part of nanochat costs that part only.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nanochat.api import Model, load, prepare_data, serve
+
+__all__ = ["Model", "load", "prepare_data", "serve"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from nanochat import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,12 +1,8 @@
 """Talk to a trained model in the terminal."""
 
 import contextlib
-import io
-import re
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -16,10 +12,10 @@ from nanochat.engine.engine import Engine
 from nanochat.engine.request import Reply, Request
 from nanochat.engine.serving import load
 from nanochat.engine.tools import calculator_tools
+from nanochat.terminal import interrupts, lines_typed, show, tolerate_odd_text
 from nanochat.tokenizer import Tokenizer
 
 DIM, PLAIN = "\033[2m", "\033[0m"
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what could move the cursor or recolour the terminal
 
 
 @dataclass
@@ -44,6 +40,8 @@ class Flags:
     """longest answer"""
     seed: int | None = None
     """same seed and questions, same answers; default: a random one"""
+    softcap: float | None = None
+    """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
     device_type: str = ""
     """cuda, mps or cpu; default: the best there is"""
     dtype: Annotated[str, alias("-d")] = "auto"
@@ -54,13 +52,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     if flags.max_tokens < 1:
         raise UserError(f"--max_tokens is {flags.max_tokens}; expected 1 or more")
-    for stream in (sys.stdin, sys.stdout):
-        if isinstance(stream, io.TextIOWrapper):  # a stray byte or a narrow terminal must not end a conversation
-            stream.reconfigure(errors="replace")
+    tolerate_odd_text()
     about = sys.stdout if flags.prompt is None else sys.stderr
     with runtime.start(flags.device_type, seed=flags.seed) as rt:
         with contextlib.redirect_stdout(about):
-            serving = load(flags.source, flags.model_tag, flags.step, rt.device, flags.dtype, slots=1)
+            serving = load(flags.source, flags.model_tag, flags.step, rt.device, flags.dtype, 1, flags.softcap)
         print(f"{serving}; seed {rt.seed}", file=about, flush=True)
         talk = Talk(serving.engine, serving.tokenizer, flags, rt.seed)
         if flags.prompt is None:
@@ -130,7 +126,7 @@ class Talk:
                 reply.add(event)
                 if event.token is None:
                     continue
-                if show_mark is not None and event.token >= self.tokenizer.bos:
+                if show_mark is not None and event.token >= self.tokenizer.first_special:
                     show(decoder.finish())
                     show_mark(event.token)
                 else:
@@ -152,9 +148,6 @@ def answer_once(talk: Talk, question: str) -> None:
 def converse(talk: Talk) -> None:
     """Questions from stdin, answers to stdout, until quit, exit, Ctrl-C or the end of the input."""
     print("Type your message; clear starts over, quit leaves, Ctrl-C stops an answer.")
-    if sys.stdin.isatty():
-        with contextlib.suppress(ImportError):  # Windows has none
-            import readline  # noqa: F401 -- gives input() a history and a cursor
     dim, plain = (DIM, PLAIN) if sys.stdout.isatty() else ("", "")
     ids = talk.tools.ids
     marks = {
@@ -165,17 +158,8 @@ def converse(talk: Talk) -> None:
     def show_mark(id: int) -> None:
         print(marks.get(id, ""), end="", flush=True)
 
-    while True:
-        try:
-            text = input("\nyou: ")
-        except (EOFError, KeyboardInterrupt):
-            print()
-            return
-        if not sys.stdin.isatty():
-            print(text)  # a terminal has shown it already
+    for text in lines_typed("you: "):
         command = text.strip().lower()
-        if command in ("quit", "exit"):
-            return
         if command == "clear":
             talk.clear()
             print("The conversation starts over.")
@@ -194,25 +178,6 @@ def converse(talk: Talk) -> None:
             print(plain)
             if reply.finish == "length":
                 print(f"[cut off after {reply.forced.count(False)} tokens]")
-
-
-def show(text: str) -> None:
-    """Print a piece of an answer at once; a terminal gets no control characters from a model."""
-    print(CONTROL.sub("\N{REPLACEMENT CHARACTER}", text) if sys.stdout.isatty() else text, end="", flush=True)
-
-
-@contextlib.contextmanager
-def interrupts() -> Iterator[Callable[[], bool]]:
-    """Meanwhile Ctrl-C raises nothing; the function given tells whether it was pressed.
-
-    An exception could leave the Engine in the middle of a step.
-    """
-    pressed = threading.Event()
-    before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
-    try:
-        yield pressed.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 if __name__ == "__main__":

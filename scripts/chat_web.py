@@ -1,10 +1,5 @@
 """Serve trained models: a page to chat with and an API that OpenAI's clients speak."""
 
-import ipaddress
-import logging
-import os
-import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -17,11 +12,9 @@ from nanochat.config import UserError, alias, parse, run
 from nanochat.engine import serving
 from nanochat.engine.tools import python_tools
 from nanochat.paths import SOURCES
-from nanochat.web.app import build_app
-from nanochat.web.server import Server, listen
+from nanochat.web.operation import api_key, known_hosts, log_to_stderr, serve
+from nanochat.web.server import listen
 from nanochat.web.service import Model, Service, Settings, model
-
-KEYS = ("NANOCHAT_API_KEY", "NANOGPT_API_KEY")  # environment variables
 
 
 @dataclass
@@ -71,19 +64,15 @@ class Flags:
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     _check(flags)
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
-    logging.getLogger("nanochat.web").setLevel(logging.INFO)
-    key = flags.api_key or next((value for name in KEYS if (value := os.environ.get(name))), None)
-    local = _is_local(flags.host)
+    log_to_stderr()
     settings = Settings(
-        temperature=flags.temperature, top_k=flags.top_k, max_tokens=flags.max_tokens, api_key=key,
+        temperature=flags.temperature, top_k=flags.top_k, max_tokens=flags.max_tokens, api_key=api_key(flags.api_key),
         cors_origins=tuple(flags.cors_origin), max_queue=flags.max_queue, log_prompts=flags.log_prompts,
-        hosts=_hosts(flags) if local else None,
+        hosts=known_hosts(flags.host, flags.cors_origin),
     )  # fmt: skip
     with listen(flags.host, flags.port) as bound, runtime.start(flags.device_type) as rt:
         service = Service(load(flags, rt.device), settings)
-        _say(flags, service, bound.getsockname()[1], local)
-        Server(build_app(service), service, flags.drain_seconds).run([bound])
+        serve(service, bound, flags.host, flags.drain_seconds, _fences() if flags.allow_code else "")
 
 
 def load(flags: Flags, device: torch.device) -> list[Model]:
@@ -110,10 +99,6 @@ def _check(flags: Flags) -> None:
         raise UserError(f"--temperature is {flags.temperature}; expected a number from 0 to 2")
     if not 0 <= flags.drain_seconds < 86400:
         raise UserError(f"--drain_seconds is {flags.drain_seconds}; expected 0 or more, and less than a day (86400)")
-    if flags.api_key is not None and not re.fullmatch(r"[!-~]+", flags.api_key):
-        raise UserError("--api_key is empty or not of ASCII letters, digits and signs; expected such as s3cret")
-    if not 0 <= flags.port < 65536:
-        raise UserError(f"--port is {flags.port}; expected a number from 0 to 65535")
     for origin in flags.cors_origin:
         if origin != "*" and (not urlsplit(origin).netloc or urlsplit(origin).path):
             raise UserError(f"--cors_origin {origin} is no origin; expected one such as https://example.com, or *")
@@ -132,36 +117,9 @@ def _named(name: str) -> tuple[str, str, str, int | None]:
     return name, source, tag, int(step) if step else None
 
 
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _hosts(flags: Flags) -> frozenset[str] | None:
-    """The names that a browser may know this machine by, when only this machine is meant to come in."""
-    if "*" in flags.cors_origin:
-        return None
-    return frozenset({"localhost", flags.host, *(urlsplit(origin).hostname or "" for origin in flags.cors_origin)})
-
-
-def _say(flags: Flags, service: Service, port: int, local: bool) -> None:
-    for each in service.models.values():
-        chats = "" if each.chats else "; continues texts, does not chat"
-        print(f"{each.id}: step {each.step}, {each.parameters / 1e6:.1f}M parameters, {each.dtype} on {each.device}, "
-              f"context {each.context}, {each.pool.slots} at once{chats}")  # fmt: skip
-    name = f"[{flags.host}]" if ":" in flags.host else flags.host
-    address = f"http://{name if local else 'localhost'}:{port}"
-    print(f"\n{address}        the page; the API is at {address}/v1, described at {address}/docs")
-    if local:
-        print(f"From another machine: ssh -L {port}:127.0.0.1:{port} <this machine>, then open http://localhost:{port}")
-    elif not service.settings.api_key:
-        print("Anybody who can reach this machine can use the models; --api_key asks for a key.")
-    if flags.allow_code:
-        missing = {"network", "processes", "memory", "files"} - sandbox.fences()
-        print(f"Models may run Python; not fenced off on this machine: {', '.join(sorted(missing)) or 'nothing'}.")
-    print("Ctrl-C finishes what runs and ends.", flush=True)
+def _fences() -> str:
+    missing = {"network", "processes", "memory", "files"} - sandbox.fences()
+    return f"Models may run Python; not fenced off on this machine: {', '.join(sorted(missing)) or 'nothing'}."
 
 
 if __name__ == "__main__":

@@ -1,19 +1,21 @@
 """The older ways to ask: the chat of earlier versions, and /generate as wrappers of nanoGPT have it."""
 
 import secrets
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from nanochat import chat
 from nanochat.engine.text import ReplyText
 from nanochat.web import messages
 from nanochat.web.documentation import takes
 from nanochat.web.errors import bad_request
 from nanochat.web.generation import Generation
 from nanochat.web.limits import read_json
-from nanochat.web.openai import answer, begun, chat_turns, encoded, engine_request, stream_of
+from nanochat.web.openai import answer, chat_turns, encoded, engine_request, stream_of
 from nanochat.web.schemas import ClassicRequest, GenerateRequest, Sampling, validated
 from nanochat.web.service import Service
 from nanochat.web.streams import Stream
@@ -32,7 +34,7 @@ def routes(service: Service) -> APIRouter:
         model = service.pick(body.model)
         turns = chat_turns(model, [message.model_dump() for message in body.messages])
         service.note("chat", model, turns)
-        ids = await encoded(messages.characters(turns), messages.prompt, model.tokenizer, turns)
+        ids = await encoded("messages", messages.characters(turns), messages.prompt, model.tokenizer, turns)
         sampling = Sampling.model_construct(temperature=body.temperature, top_k=body.top_k)
         request = engine_request(service, model, sampling, ids, body.max_tokens, "messages", tools=model.tools)
         generation = Generation(model.pool, [request], [ReplyText(model.tokenizer)])
@@ -52,9 +54,10 @@ def routes(service: Service) -> APIRouter:
         body: GenerateRequest = validated(GenerateRequest, {**GENERATE, **given})
         model = service.pick(body.model)
         service.note("generate", model, body.prompt)
-        ids = await encoded(len(body.prompt), begun, model, body.prompt)
+        ids = await encoded("prompt", len(body.prompt), chat.text_prompt, model.tokenizer, body.prompt)
         sampling = Sampling.model_construct(temperature=body.temperature, top_k=body.top_k)
-        request = engine_request(service, model, sampling, ids, body.max_tokens, "prompt")
+        # A reply may outgrow the context, as nanoGPT's do; a prompt that does is refused, not cut behind one's back.
+        request = replace(engine_request(service, model, sampling, ids, body.max_tokens, "prompt"), rolls=True)
         generation = Generation(model.pool, [request], [ReplyText(model.tokenizer, parts=False)])
 
         def build() -> Any:

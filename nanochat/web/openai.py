@@ -58,7 +58,7 @@ def routes(service: Service) -> APIRouter:
         model = service.pick(body.model)
         turns = chat_turns(model, body.messages)
         service.note("chat", model, turns)
-        ids = await encoded(messages.characters(turns), messages.prompt, model.tokenizer, turns)
+        ids = await encoded("messages", messages.characters(turns), messages.prompt, model.tokenizer, turns)
         limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
         if body.top_logprobs and not body.logprobs:
             raise bad_request("top_logprobs needs logprobs to be true", "top_logprobs")
@@ -128,7 +128,7 @@ def routes(service: Service) -> APIRouter:
             ids = tokenizer.encode(body.text) if body.text is not None else messages.prompt(tokenizer, turns)
             return {"tokens": ids, "count": len(ids), "texts": [tokenizer.decode([id]) for id in ids]}
 
-        return json_response(await encoded(len(body.text or "") + messages.characters(turns), spelled))
+        return json_response(await encoded("text", len(body.text or "") + messages.characters(turns), spelled))
 
     @router.post("/detokenize", tags=["Tokenizer"], summary="Ids to text", **takes(DetokenizeRequest))
     async def detokenize(http: HttpRequest) -> Response:
@@ -193,11 +193,17 @@ async def constraint(model: Model, response_format: dict[str, Any] | None) -> Co
     return await asyncio.to_thread(model.grammars.constraint, response_format)
 
 
-async def encoded(characters: int, encode: Any, *args: Any) -> Any:
-    """encode(*args), in a thread when there is much to encode."""
-    if characters < IN_A_THREAD:
-        return encode(*args)
-    return await asyncio.to_thread(encode, *args)
+async def encoded(param: str, characters: int, encode: Any, *args: Any) -> Any:
+    """encode(*args), in a thread when there is much to encode.
+
+    Raises ApiError for a character that the tokenizer does not have, as those with one id a character may not.
+    """
+    try:
+        if characters < IN_A_THREAD:
+            return encode(*args)
+        return await asyncio.to_thread(encode, *args)
+    except UserError as error:
+        raise bad_request(str(error), param) from None
 
 
 def answer(service: Service, model: Model, generation: Generation, build: Any) -> Response:
@@ -261,7 +267,7 @@ def chat_turns(model: Model, content: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 class Prompt(NamedTuple):
-    """A text to continue. Text begins a document, so its ids have one more in front; ids are taken as they are."""
+    """A text to continue. Text begins a document, which may need ids in front; ids are taken as they are."""
 
     text: str
     ids: list[int]
@@ -281,18 +287,14 @@ async def _prompts(model: Model, prompt: Any) -> list[Prompt]:
     result = []
     for each in prompt:
         if isinstance(each, str):
-            result.append(Prompt(each, await encoded(len(each), begun, model, each), 1))
+            ids = await encoded("prompt", len(each), chat.text_prompt, model.tokenizer, each)
+            result.append(Prompt(each, ids, len(chat.opening(model.tokenizer)) if each else len(ids)))
         elif isinstance(each, list) and each and all(type(id) is int for id in each):
             _check_ids(model, each, "prompt")
             result.append(Prompt(model.tokenizer.decode(each), each, 0))
         else:
             raise bad_request("prompt must be a string, a list of strings, or token ids that are not empty", "prompt")
     return result
-
-
-def begun(model: Model, text: str) -> list[int]:
-    """The ids of a document's beginning."""
-    return model.tokenizer.encode(text, prepend=model.tokenizer.bos)
 
 
 def _check_ids(model: Model, ids: Sequence[int], param: str) -> None:

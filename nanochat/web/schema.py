@@ -58,6 +58,9 @@ class Grammars:
         schema = _schema(response_format)
         if schema is None:
             return None
+        if not self._stop_ids:
+            said = "this model has no token that ends a text, so its replies cannot be held to a format"
+            raise bad_request(said, PARAM, "unsupported_parameter")
         try:
             text = json.dumps(schema)
             if len(text) > MAX_SCHEMA:

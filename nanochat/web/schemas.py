@@ -13,6 +13,7 @@ MISSING = "missing_required_parameter"
 MAX_CHOICES = 128
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 500
+MAX_GENERATED = 4096  # where the context does not end a reply, each token beyond it reads the context anew
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
@@ -135,7 +136,7 @@ class GenerateRequest(Body):
 
     model: str | None = None
     prompt: str = Field(json_schema_extra={"examples": ["Once upon a time"]})
-    max_tokens: int | None = _optional("256 when not given", ge=1)
+    max_tokens: int | None = _optional("256 when not given; may exceed the context", ge=1, le=MAX_GENERATED)
     temperature: Annotated[float, Field(ge=0)] | None = _optional("0.8 when not given")
     top_k: int | None = _optional("200 when not given; 0: from all tokens", ge=0)
 

@@ -2,8 +2,10 @@
 
 import errno
 import os
+import signal
 import socket
 import time
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -32,7 +34,10 @@ class Protocol(H11Protocol):
 class Server(uvicorn.Server):
     """Serves an app until a signal; then GETs only, until all replies are done or drain_seconds have passed."""
 
-    def __init__(self, app: FastAPI, service: Service, drain_seconds: float) -> None:
+    def __init__(
+        self, app: FastAPI, service: Service, drain_seconds: float, ready: Callable[["Server"], object] | None = None
+    ) -> None:
+        """ready: called, in the server's thread, as soon as it answers."""
         # h11 and asyncio: the same everywhere. No access log: it would tell who asks, and costs time.
         config = uvicorn.Config(
             app, loop="asyncio", http=Protocol, ws="none", lifespan="on", log_config=None, log_level="error",
@@ -42,6 +47,16 @@ class Server(uvicorn.Server):
         self.service = service
         self.drain_seconds = drain_seconds
         self._deadline = 0.0
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self._ready is not None:
+            self._ready(self)
+
+    def stop(self) -> None:
+        """End as a signal would end it, from any thread."""
+        self.handle_exit(signal.SIGTERM, None)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins the end, the second one does not wait for replies."""
@@ -59,7 +74,9 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that is bound to an address. Raises UserError where that cannot be had."""
+    """A socket that is bound to an address; port 0 is any free one. Raises UserError where that cannot be had."""
+    if not 0 <= port < 65536:
+        raise UserError(f"--port is {port}; expected a number from 0 to 65535")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror:

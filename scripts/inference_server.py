@@ -1,0 +1,58 @@
+"""Serve one model of any source, started as servers of nanoGPT models are; also installed as gpt-server."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from nanochat import runtime
+from nanochat.config import alias, parse, run
+from nanochat.engine import serving
+from nanochat.web.operation import api_key, known_hosts, log_to_stderr, serve
+from nanochat.web.server import listen
+from nanochat.web.service import Service, Settings, model
+
+
+@dataclass
+class Flags:
+    """Serve one model: POST /generate continues a text, GET / says what runs; also the page and the API of chat_web."""
+
+    init_from: str = "resume"
+    """resume (out_dir's ckpt.pt), gpt2, gpt2-medium, gpt2-large, gpt2-xl, a path, user/repository, or such as sft:d4"""
+    out_dir: str = "out"
+    """where resume looks for ckpt.pt"""
+    host: str | None = None
+    """address to listen on; default: 0.0.0.0, all of them, with an API key, else 127.0.0.1, this machine only"""
+    port: Annotated[int, alias("-p")] = 8000
+    """0: any free one"""
+    api_key: str | None = None
+    """what clients must send as a bearer token; default: NANOCHAT_API_KEY or NANOGPT_API_KEY, else none is needed"""
+    slots: int = 0
+    """texts that are continued at once, more wait; 0: as many as are good for this machine"""
+    device: Annotated[str, alias("--device_type")] = ""
+    """cuda, cuda:1, mps or cpu; default: the best there is"""
+    dtype: Annotated[str, alias("-d")] = "auto"
+    """what the model computes in: auto, float32, bfloat16, float16, or int8 for the weights (on a CPU)"""
+    compile: bool = False
+    """has no effect; for commands that were written for nanoGPT"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    flags = parse(Flags, argv)
+    log_to_stderr()
+    key = api_key(flags.api_key)
+    host = flags.host or ("0.0.0.0" if key else "127.0.0.1")
+    settings = Settings(temperature=0.8, top_k=200, max_tokens=256, api_key=key, hosts=known_hosts(host))
+    with listen(host, flags.port) as bound, runtime.start(flags.device) as rt:
+        loaded = serving.open(flags.init_from, rt.device, flags.dtype, flags.slots, flags.out_dir)
+        if flags.compile:
+            print("--compile has no effect on generating")
+        remark = "" if flags.host or key else "Without --api_key only this machine is let in; --host says otherwise."
+        serve(Service([model(flags.init_from, [loaded])], settings), bound, host, remark=remark)
+
+
+def cli() -> None:
+    run(main)
+
+
+if __name__ == "__main__":
+    cli()

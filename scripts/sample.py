@@ -1,0 +1,213 @@
+"""Continue texts with any model, under the names of nanoGPT's sample.py; also installed as gpt-generate."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, BinaryIO, NamedTuple
+
+from nanochat import chat, runtime
+from nanochat.api import Model
+from nanochat.config import UserError, alias, changes, parse, run
+from nanochat.engine import serving
+from nanochat.engine.request import Finish, Request
+from nanochat.paths import write_atomically
+from nanochat.terminal import interrupts, lines_typed, show, tolerate_odd_text
+
+RULE = "---------------"
+FILE = "FILE:"
+
+
+@dataclass
+class Flags:
+    """Continue texts with any model. Samples go to stdout, with a line of dashes after each; all else to stderr."""
+
+    init_from: str = "resume"
+    """resume (out_dir's ckpt.pt), gpt2, gpt2-medium, gpt2-large, gpt2-xl, a path, user/repository, or such as sft:d4"""
+    out_dir: str = "out"
+    """where resume looks for ckpt.pt"""
+    start: str = "\n"
+    """the text to continue; FILE:path takes it from a file"""
+    prompt: list[str] = field(default_factory=list)
+    """texts to continue, instead of --start"""
+    prompt_file: Path | None = None
+    """a file with a text to continue on each line"""
+    interactive: bool = False
+    """ask for texts until the end of the input"""
+    num_samples: int | None = None
+    """how many continuations of each text; default: 10 of --start, else 1"""
+    max_new_tokens: int = 500
+    """longest continuation; beyond its context the model sees the last tokens that fit"""
+    temperature: Annotated[float, alias("-t")] = 0.8
+    """0 takes the likeliest token; higher is more varied"""
+    top_k: Annotated[int, alias("-k")] = 200
+    """sample from the k likeliest tokens; 0: from all"""
+    top_p: float = 1.0
+    """sample from the fewest tokens whose probabilities sum to p"""
+    stop: list[str] = field(default_factory=list)
+    """texts that end a continuation; they are not shown"""
+    seed: int = 1337
+    """same seed, same samples"""
+    stream: bool = False
+    """show text as it comes instead of whole samples"""
+    output: Path | None = None
+    """write JSON lines with prompt, sample, text and finish here instead of showing the samples"""
+    device: Annotated[str, alias("--device_type")] = ""
+    """cuda, cuda:1, mps or cpu; default: the best there is"""
+    dtype: Annotated[str, alias("-d")] = "auto"
+    """what the model computes in: auto, float32, bfloat16, float16, or int8 for the weights (on a CPU)"""
+    compile: bool = False
+    """has no effect; for commands that were written for nanoGPT"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    flags = parse(Flags, argv)
+    _check(flags)
+    prompts = [] if flags.interactive else _prompts(flags)
+    tolerate_odd_text()
+    with runtime.start(flags.device) as rt:
+        with contextlib.redirect_stdout(sys.stderr):
+            one_at_once = len(prompts) * _samples(flags) == 1
+            loaded = serving.open(flags.init_from, rt.device, flags.dtype, int(one_at_once), flags.out_dir)
+            print(f"{loaded}; seed {flags.seed}", flush=True)
+            if flags.compile:
+                print("--compile has no effect on generating", flush=True)
+        model = Model(flags.init_from, loaded)
+        if flags.interactive:
+            _converse(model, flags)
+            return
+        _say_what_is_cut(model, prompts)
+        if flags.output is not None:
+            _write(model, flags, prompts, flags.output)
+        else:
+            _show(model, flags, prompts)
+
+
+def cli() -> None:
+    run(main)
+
+
+class Sample(NamedTuple):
+    """A sample, or a piece of one; finish is set with its end."""
+
+    prompt: str
+    number: int
+    """which sample of its prompt"""
+    text: str
+    finish: Finish | None
+
+
+def _run(model: Model, flags: Flags, prompts: Sequence[str], whole: bool) -> Generator[Sample, None, None]:
+    """All samples of all prompts, one after the other though they run together: in pieces as they come, or whole."""
+    many = _samples(flags)
+    texts = [prompt for prompt in prompts for _ in range(many)]
+    unsaid = [""] * len(texts)
+    finishes: list[Finish | None] = [None] * len(texts)
+    current = 0
+    parts = model.parts(
+        texts, flags.max_new_tokens, flags.temperature, flags.top_k, flags.top_p, flags.seed, flags.stop
+    )
+    with contextlib.closing(parts):
+        for part in parts:
+            unsaid[part.index] += part.text
+            finishes[part.index] = part.finish
+            while current < len(texts) and (finishes[current] or (not whole and unsaid[current])):
+                yield Sample(texts[current], current % many, unsaid[current], finishes[current])
+                unsaid[current] = ""
+                if finishes[current] is None:
+                    break
+                current += 1
+
+
+def _show(model: Model, flags: Flags, prompts: Sequence[str]) -> None:
+    begins = True
+    for sample in _run(model, flags, prompts, whole=not flags.stream):
+        show(sample.prompt * begins + sample.text)
+        begins = sample.finish is not None
+        if begins:
+            print(f"\n{RULE}", flush=True)
+
+
+def _write(model: Model, flags: Flags, prompts: Sequence[str], path: Path) -> None:
+    def lines(file: BinaryIO) -> None:
+        for sample in _run(model, flags, prompts, whole=True):
+            line = {"prompt": sample.prompt, "sample": sample.number, "text": sample.text, "finish": sample.finish}
+            file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+
+    write_atomically(path, lines)
+    print(f"wrote {path}: {len(prompts) * _samples(flags)} samples", file=sys.stderr)
+
+
+def _converse(model: Model, flags: Flags) -> None:
+    """Continue what is typed, each line by itself. Every one has random numbers of its own."""
+    print("Type the beginning of a text; quit leaves, Ctrl-C stops a continuation.")
+    for number, text in enumerate(lines_typed("text: ")):
+        varied = replace(flags, seed=flags.seed + number)
+        try:
+            _say_what_is_cut(model, [text])
+            with interrupts() as stopped, contextlib.closing(_run(model, varied, [text], whole=False)) as pieces:
+                for piece in pieces:
+                    show(piece.text)
+                    if piece.finish is not None and _samples(flags) > 1:
+                        print(f"\n{RULE}")
+                    if stopped():
+                        break
+            print()
+        except UserError as error:
+            print(f"[{error}]")
+
+
+def _samples(flags: Flags) -> int:
+    if flags.num_samples is not None:
+        return flags.num_samples
+    return 1 if flags.prompt or flags.prompt_file or flags.interactive else 10
+
+
+def _check(flags: Flags) -> None:
+    """Complain about what can be known before anything is loaded."""
+    Request([0], flags.max_new_tokens, flags.temperature, flags.top_k, flags.top_p)
+    for name in ("num_samples", "max_new_tokens"):
+        if (value := getattr(flags, name)) is not None and value < 1:
+            raise UserError(f"--{name} is {value}; expected 1 or more")
+    texts = [f"--{name}" for name in ("start", "prompt", "prompt_file", "interactive") if name in changes(flags)]
+    if len(texts) > 1:
+        raise UserError(f"{' and '.join(texts)} each say what to continue; give one of them")
+    if flags.output and (flags.stream or flags.interactive):
+        other = "--stream" if flags.stream else "--interactive"
+        raise UserError(f"{other} shows text as it comes, but --output has it written to {flags.output}; give one")
+    if flags.output and flags.output.is_dir():
+        raise UserError(f"--output {flags.output} is a folder; name a file in it")
+
+
+def _prompts(flags: Flags) -> list[str]:
+    """The texts to continue. Raises UserError for a file that cannot be read, or that has none."""
+    if flags.prompt_file is not None:
+        lines = [line for line in _read(flags.prompt_file).splitlines() if line.strip()]
+        if not lines:
+            raise UserError(f"{flags.prompt_file} has no line with a text to continue")
+        return lines
+    if flags.prompt:
+        return flags.prompt
+    return [_read(Path(flags.start.removeprefix(FILE))) if flags.start.startswith(FILE) else flags.start]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}") from None
+
+
+def _say_what_is_cut(model: Model, prompts: Iterable[str]) -> None:
+    context = model.engine.max_len
+    longest = max(len(chat.text_prompt(model.tokenizer, prompt)) for prompt in prompts)
+    if longest > context:
+        print(f"a text has {longest} tokens; of it the model sees the last {context}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,215 @@
+"""scripts/inference_server.py as a user starts it: the contract of servers of nanoGPT models, line by line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from nanochat.api import Model
+from nanochat.config import UserError
+from nanochat.engine import serving
+from scripts import inference_server
+from tests.gpt2s import write_gpt2, write_nanogpt
+from tests.served import Live, served
+
+ROOT = Path(__file__).resolve().parent.parent
+CONTEXT = 32
+LETTERS = "\n !abcdefgh"
+OPEN = dict.fromkeys(("NANOCHAT_API_KEY", "NANOGPT_API_KEY"), "")
+
+
+@contextmanager
+def running(*flags: str, **environment: str) -> Iterator[tuple[httpx.Client, str, subprocess.Popen]]:
+    """A client of the process, what it said until it was ready, and the process."""
+    command = [sys.executable, "-m", "scripts.inference_server", "--port=0", "--device=cpu", "--dtype=float32", *flags]
+    pipes: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"}
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **OPEN, **environment}, **pipes)
+    assert process.stdout and process.stderr
+    try:
+        said = ""
+        while "Ctrl-C" not in said:
+            line = process.stdout.readline()
+            assert line, process.stderr.read()
+            said += line
+        address = next(word for word in said.split() if word.startswith("http://"))
+        with httpx.Client(base_url=address, timeout=60) as client:
+            yield client, said, process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT-2 in transformers' format."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    write_gpt2(folder, CONTEXT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gpt2(folder: Path) -> Iterator[Live]:
+    """The GPT-2 behind the app in this process."""
+    with served([serving.open(str(folder), "cpu", "float32", slots=4)]) as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, torch.nn.Module]]:
+    """nanoGPT's character model behind the app, and transformers' model of the same weights."""
+    folder = tmp_path_factory.mktemp("letters")
+    theirs = write_nanogpt(folder, LETTERS, CONTEXT)
+    with served([serving.open(str(folder), "cpu", "float32", slots=4)]) as live:
+        yield live, theirs
+
+
+def refusal(response: httpx.Response, status: int = 400) -> str:
+    assert response.status_code == status, response.text
+    assert set(response.json()) == {"error"}
+    return response.json()["error"]["message"]
+
+
+def test_the_contract_with_a_key(folder: Path) -> None:
+    with running(f"--init_from={folder}", "--compile", NANOGPT_API_KEY="s3cret") as (client, said, process):
+        assert "Anybody" not in said and "ssh -L" not in said and said.count("--compile") == 1
+        state = client.get("/").json()  # needs no key
+        assert state == {"status": "ok", "model": str(folder), "device": "cpu", "dtype": "float32"}
+        page = client.get("/", headers={"Accept": "text/html,*/*"})
+        assert page.headers["content-type"].startswith("text/html") and "<html" in page.text
+        body = {"prompt": "hello", "max_tokens": 5}
+        assert "API key" in refusal(client.post("/generate", json=body), 401)
+        assert "wrong" in refusal(client.post("/generate", json=body, headers={"Authorization": "Bearer no"}), 401)
+        client.headers["Authorization"] = "Bearer s3cret"
+        answer = client.post("/generate", json=body)
+        assert answer.status_code == 200 and set(answer.json()) == {"text"}
+        assert client.get("/v1/models").json()["data"][0]["id"] == str(folder)
+        with ThreadPoolExecutor(12) as pool:
+            greedy = {**body, "temperature": 0}
+            answers = list(pool.map(lambda _: client.post("/generate", json=greedy), range(12)))
+        assert len({answer.text for answer in answers}) == 1 and answers[0].status_code == 200
+        listening = Path(f"/proc/{process.pid}/net/tcp")
+        port = int(str(client.base_url.port))
+        if listening.exists():  # with a key it listens on all addresses
+            assert f"00000000:{port:04X}" in listening.read_text(encoding="utf-8")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0 and "Traceback" not in err
+
+
+def test_without_a_key_only_this_machine_is_let_in(tmp_path: Path) -> None:
+    write_nanogpt(tmp_path / "out", LETTERS, CONTEXT)
+    with running(f"--out_dir={tmp_path / 'out'}") as (client, said, process):
+        assert "only this machine" in said and "--host" in said and client.base_url.host == "127.0.0.1"
+        assert client.get("/").json()["model"] == "resume"
+        assert set(client.post("/generate", json={"prompt": "abc"}).json()["text"]) <= set(LETTERS)
+        assert "rebinding" in refusal(client.get("/", headers={"Host": "rebinding.example"}), 403)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+
+
+def test_generate_gives_the_continuation_without_prompt_and_space(gpt2: Live, folder: Path) -> None:
+    model = Model("tiny", serving.open(str(folder), "cpu", "float32", slots=1))
+    for prompt in ("hello the cat", "é", " ", ""):
+        body = {"prompt": prompt, "max_tokens": 12, "temperature": 0}
+        text = model.generate(prompt, max_tokens=12, temperature=0)
+        assert gpt2.post("/generate", body).json() == {"text": text.strip()}
+
+
+def test_generate_has_the_contracts_defaults(gpt2: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, requests = gpt2.service.default.pool, []
+    submit = pool.submit
+    monkeypatch.setattr(pool, "submit", lambda job: (requests.extend(job.requests), submit(job)))
+    gpt2.post("/generate", {"prompt": "a", "top_k": None})
+    (asked,) = requests
+    assert (asked.max_tokens, asked.temperature, asked.top_k, asked.seed) == (256, 0.8, 200, None)
+    assert asked.prompt == gpt2.service.default.tokenizer.encode("a")  # nothing stands before it
+
+
+def test_a_reply_outgrows_the_context_as_nanogpts_do(letters: tuple[Live, torch.nn.Module]) -> None:
+    live, theirs = letters
+    ids = [LETTERS.index(character) for character in "abc"]
+    with torch.no_grad():
+        for _ in range(2 * CONTEXT):
+            ids.append(int(theirs(torch.tensor([ids[-CONTEXT:]])).logits[0, -1].argmax()))
+    body = {"prompt": "abc", "max_tokens": 2 * CONTEXT, "temperature": 0}
+    expected = "".join(LETTERS[id] for id in ids[3:])
+    assert live.post("/generate", body).json() == {"text": expected.strip()}
+
+
+@pytest.mark.parametrize(
+    "body, said",
+    [
+        ({}, "prompt is missing"), ({"prompt": None}, "prompt is missing"), ({"prompt": 5}, "prompt"),
+        ({"prompt": "a", "max_tokens": 0}, "max_tokens"), ({"prompt": "a", "max_tokens": 4097}, "max_tokens"),
+        ({"prompt": "a", "max_tokens": 1.5}, "max_tokens"), ({"prompt": "a", "temperature": -1}, "temperature"),
+        ({"prompt": "a", "temperature": "hot"}, "temperature"), ({"prompt": "a", "top_k": -1}, "top_k"),
+        ({"prompt": "x" * (CONTEXT + 1)}, "33"), ([], "JSON object"), (b"{", "not JSON"), (b"\xff", "UTF-8"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused(gpt2: Live, body: object, said: str) -> None:
+    assert said in refusal(gpt2.post("/generate", body))
+
+
+def test_a_character_that_the_model_does_not_know_is_named(letters: tuple[Live, torch.nn.Module]) -> None:
+    live, _ = letters
+    for path in ("/generate", "/v1/completions"):
+        assert "'é'" in refusal(live.post(path, {"prompt": "abé", "max_tokens": 2}))
+    assert "'é'" in refusal(live.post("/v1/completions", {"prompt": ["a", "é"], "max_tokens": 2}))
+    assert "'é'" in refusal(live.post("/tokenize", {"text": "é"}))
+    assert "does not chat" not in live.get("/health").text and live.get("/health").json()["ready"]
+
+
+def test_a_character_model_has_the_whole_api_but_for_chats_and_formats(letters: tuple[Live, torch.nn.Module]) -> None:
+    live, _ = letters
+    assert live.post("/tokenize", {"text": "abc"}).json() == {"tokens": [3, 4, 5], "count": 3, "texts": [*"abc"]}
+    assert live.post("/detokenize", {"tokens": [3, 4, 5]}).json() == {"text": "abc"}
+    body = {"prompt": "abc", "max_tokens": 4, "echo": True, "logprobs": 2, "seed": 1}
+    choice = live.post("/v1/completions", body).json()["choices"][0]
+    assert choice["text"].startswith("abc") and choice["finish_reason"] == "length"
+    told = choice["logprobs"]
+    assert "".join(told["tokens"]) == choice["text"] and told["token_logprobs"][0] is None
+    assert told["token_logprobs"][1] < 0 and told["text_offset"] == list(range(7))
+    empty = live.post("/v1/completions", {"prompt": "", "max_tokens": 3, "echo": True, "logprobs": 0}).json()
+    assert len(empty["choices"][0]["logprobs"]["tokens"]) == 3 and empty["usage"]["prompt_tokens"] == 1
+    form = {"prompt": "abc", "response_format": {"type": "json_object"}}
+    assert "no token that ends a text" in refusal(live.post("/v1/completions", form))
+    chat = {"messages": [{"role": "user", "content": "abc"}]}
+    assert "has not learned to chat" in refusal(live.post("/v1/chat/completions", chat))
+
+
+def test_a_gpt2_begins_texts_with_nothing_and_holds_to_formats(gpt2: Live) -> None:
+    body = {"prompt": "hello", "max_tokens": 3, "echo": True, "logprobs": 1}
+    choice = gpt2.post("/v1/completions", body).json()["choices"][0]
+    assert choice["logprobs"]["tokens"][0] == "he" and choice["logprobs"]["token_logprobs"][0] is None
+    schema = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 9, "minimum": 0}},
+              "required": ["n"], "additionalProperties": False}  # fmt: skip
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    said = gpt2.post("/v1/completions", {"prompt": "hello", "max_tokens": 25, "response_format": form}).json()
+    assert json.loads(said["choices"][0]["text"])["n"] in range(10)
+    assert "has not learned to chat" in refusal(
+        gpt2.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "abc"}]})
+    )
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (["--init_from=no/such/place"], "there is no model"), (["--port=70000"], "--port is 70000"),
+        (["--api_key="], "--api_key"), (["--host=no.such.host.invalid"], "--host"), (["--slots=-1"], "slots"),
+        (["--dtype=int4"], "int4"), (["--device=tpu"], "tpu"), (["--out_dir=nowhere"], "nowhere"),
+        (["--init_form=gpt2"], "did you mean --init_from"),
+    ],
+)  # fmt: skip
+def test_flags_that_make_no_sense_are_refused(flags: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        inference_server.main(["--port=0", "--device=cpu", *flags])
