@@ -3,21 +3,34 @@
 A field's docstring is its help text, so a flag is described once, beside its default.
 `--model_tag` and `--model-tag` are the same flag; a boolean takes `--x`, `--no-x` and `--x=False`; a list takes
 `--x a b` and `--x a --x b`.
+
+Values may also stand in files, named anywhere among the arguments: `config/x.py` as nanoGPT has it (assignments, which
+are read and never run), YAML or JSON. Of several files the later ones win, and flags win over files.
 """
 
+import ast
 import contextlib
 import dataclasses
 import difflib
 import io
+import json
+import math
+import operator
 import re
 import sys
+import time
+import types
 import typing
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import tyro
+import yaml
 
 Flags = TypeVar("Flags")
+
+CONFIG_FILES = (".py", ".yaml", ".yml", ".json")
 
 positional = tyro.conf.Positional  # Annotated[list[Path], positional]: an argument without a flag's name
 
@@ -27,6 +40,11 @@ def alias(short: str) -> object:
     return tyro.conf.arg(aliases=[short])
 
 
+def named(name: str) -> object:
+    """A flag's name where the field cannot have it, as in `Annotated[str, named("as")]`."""
+    return tyro.conf.arg(name=name)
+
+
 class UserError(Exception):
     """Something the user can put right. Its one sentence is all that is printed; the exit code is 2."""
 
@@ -34,13 +52,16 @@ class UserError(Exception):
 def parse(flags: type[Flags], argv: Sequence[str] | None = None) -> Flags:
     """Build the dataclass `flags` from command-line arguments (`sys.argv[1:]` when `argv` is None).
 
-    Raises UserError for an unknown flag, a value of the wrong type, or one outside the choices.
+    Raises UserError for an unknown flag, a value of the wrong type, or one outside the choices, and naming the file
+    for one that stands in a config file.
     """
-    args = _gathered(flags, _boolean_values(flags, list(sys.argv[1:] if argv is None else argv)))
+    files, rest = _files_among(flags, list(sys.argv[1:] if argv is None else argv))
+    args = _gathered(flags, _boolean_values(flags, rest))
+    defaults = _filled(flags, files)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            parsed, unknown = tyro.cli(flags, args=args, return_unknown_args=True)
+            parsed, unknown = tyro.cli(flags, args=args, default=defaults, return_unknown_args=True)
     except SystemExit as stop:
         if stop.code in (0, None):  # --help
             raise
@@ -76,6 +97,192 @@ def run(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
+
+
+# ---------------------------------------------------------------- config files
+
+
+def _files_among(flags: type, args: list[str]) -> tuple[list[Path], list[str]]:
+    """The config files among the arguments, and the other arguments. A script that takes words by place has none."""
+    if any(positional in typing.get_args(hint) for hint in typing.get_type_hints(flags, include_extras=True).values()):
+        return [], args
+    hints = typing.get_type_hints(flags)
+    files: list[Path] = []
+    rest: list[str] = []
+    values = 0.0  # how many of the next words belong to a flag
+    for arg in args:
+        if arg.startswith("-"):
+            name = arg.lstrip("-").replace("-", "_")
+            is_switch = hints.get(name) is bool or hints.get(name.removeprefix("no_")) is bool
+            is_list = typing.get_origin(hints.get(name)) is list
+            values = 0 if is_switch or "=" in arg else math.inf if is_list else 1
+        elif values == 0 and arg.endswith(CONFIG_FILES):
+            files.append(Path(arg))
+            continue
+        else:
+            values = max(0, values - 1)
+        rest.append(arg)
+    return files, rest
+
+
+def _filled(flags: type[Flags], files: Sequence[Path]) -> Flags:
+    """The flags with what stands in config files as their defaults."""
+    hints = typing.get_type_hints(flags)
+    values: dict[str, Any] = {
+        field.name: tyro.MISSING
+        for field in dataclasses.fields(flags)  # type: ignore[arg-type]
+        if field.default is field.default_factory is dataclasses.MISSING
+    }
+    for path in files:
+        for name, (value, place) in _read(path).items():
+            if name not in hints:
+                near = difflib.get_close_matches(name, hints, 1)
+                hint = f"did you mean {near[0]}?" if near else "--help lists them"
+                raise UserError(f"{place}: unknown key {name}; {hint}")
+            try:
+                values[name] = _fitted(value, hints[name])
+            except TypeError:
+                raise UserError(f"{place}: {name} is {value!r}; expected {_spelled(hints[name])}") from None
+    return flags(**values)
+
+
+def _read(path: Path) -> dict[str, tuple[Any, str]]:
+    """The keys of a config file, each with its value and its place (file and, where it is known, line)."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".py":
+            return _assigned(text, path)
+        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, _Yaml)
+    except OSError as error:
+        raise UserError(f"cannot read the config file {path}: {error.strerror}") from None
+    except SyntaxError as error:
+        raise UserError(f"{path}:{error.lineno} is not Python: {error.msg}") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{path}:{line} is not YAML: {error.problem}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno} is not JSON: {error.msg}") from None
+    except (ValueError, yaml.YAMLError, RecursionError, MemoryError) as error:  # not UTF-8, a null byte, deep nesting
+        raise UserError(f"the config file {path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds {type(content).__name__}; expected keys with their values")
+    return {str(name).replace("-", "_"): (value, str(path)) for name, value in content.items()}
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML 1.1 takes 1e-3 for a string, for want of a dot; here it is the number that everybody means."""
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _assigned(text: str, path: Path) -> dict[str, tuple[Any, str]]:
+    """The names that a file in nanoGPT's style assigns, but those that begin with an underscore."""
+    names: dict[str, tuple[Any, str]] = {}
+    for statement in ast.parse(text).body:
+        place = f"{path}:{statement.lineno}"
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                names[name] = _value(value, names, place), place
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                names[name] = _value(value, names, place), place
+            case ast.Expr(value=ast.Constant(value=str())) | ast.Import(names=[ast.alias(name="time", asname=None)]):
+                pass  # nanoGPT's finetune_shakespeare.py imports time, for the name of its run
+            case _:
+                raise _not_plain(statement, place)
+    return {name: found for name, found in names.items() if not name.startswith("_")}
+
+
+def _value(node: ast.expr, names: dict[str, tuple[Any, str]], place: str) -> Any:
+    """What an expression is worth: literals, names assigned before, lists, arithmetic, and str(time.time())."""
+    match node:
+        case ast.Constant(value=bool() | int() | float() | str() | None):
+            return node.value
+        case ast.Name(id=name) if name in names:
+            return names[name][0]
+        case ast.List(elts=elements) | ast.Tuple(elts=elements):
+            return [_value(element, names, place) for element in elements]
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
+            number = _value(operand, names, place)
+            if isinstance(number, (int, float)):
+                return -number if isinstance(sign, ast.USub) else number
+        case ast.BinOp(left=left, op=operation, right=right):
+            a, b = _value(left, names, place), _value(right, names, place)
+            if isinstance(a, str) and isinstance(b, str) and isinstance(operation, ast.Add):
+                return a + b
+            if isinstance(a, (int, float)) and isinstance(b, (int, float)) and type(operation) in _OPERATIONS:
+                with contextlib.suppress(ArithmeticError):
+                    return _computed(_OPERATIONS[type(operation)], a, b)
+        case ast.Call(func=ast.Name(id="str"), args=[argument], keywords=[]):
+            return str(_value(argument, names, place))
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="time"), attr="time"), args=[], keywords=[]):
+            return time.time()
+    raise _not_plain(node, place)
+
+
+_OPERATIONS: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv, ast.Pow: operator.pow,
+}  # fmt: skip
+
+
+def _computed(operation: Callable[[Any, Any], Any], a: float, b: float) -> float:
+    """In floats first, which overflow, where whole numbers as in 9**9**9 would be computed for ever."""
+    rough = operation(float(a), float(b))
+    if isinstance(rough, complex) or (isinstance(a, int) and isinstance(b, int) and abs(rough) > 2**63):
+        raise ArithmeticError
+    return operation(a, b)
+
+
+def _not_plain(node: ast.AST, place: str) -> UserError:
+    source = ast.unparse(node).splitlines()[0]
+    return UserError(
+        f"{place}: {source[:60]!r} is not a plain value or arithmetic; a config file is read, it never runs"
+    )
+
+
+def _fitted(value: Any, hint: Any) -> Any:
+    """A value of a config file as the type of its field. Raises TypeError where it is of another."""
+    kinds = typing.get_args(hint)
+    match typing.get_origin(hint):
+        case typing.Union | types.UnionType:
+            for kind in kinds:
+                with contextlib.suppress(TypeError):
+                    return _fitted(value, kind)
+        case typing.Literal:
+            if value in kinds:
+                return value
+        case origin if origin is list and isinstance(value, (list, tuple)):
+            return [_fitted(item, kinds[0]) for item in value]
+        case None:
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if hint is float and is_number:
+                return float(value)
+            if hint is int and is_number and value == value // 1:
+                return int(value)
+            if hint is Path and isinstance(value, str):
+                return Path(value)
+            if hint in (bool, str, types.NoneType) and isinstance(value, hint):
+                return value
+    raise TypeError
+
+
+def _spelled(hint: Any) -> str:
+    kinds = typing.get_args(hint)
+    match typing.get_origin(hint):
+        case typing.Union | types.UnionType:
+            return " or ".join(_spelled(kind) for kind in kinds)
+        case typing.Literal:
+            return " or ".join(map(repr, kinds))
+        case None:
+            return "None" if hint is types.NoneType else "a path" if hint is Path else hint.__name__
+        case _:
+            return f"a list of {_spelled(kinds[0])}"
+
+
+# ---------------------------------------------------------------- the command line
 
 
 def _boolean_values(flags: type, args: list[str]) -> list[str]:

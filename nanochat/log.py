@@ -6,7 +6,6 @@ import math
 import os
 import sys
 import time
-from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 
@@ -26,13 +25,15 @@ class MetricsLog:
     The first line also writes `config` to <folder>/config.json. With is_main=False every call does nothing.
     """
 
-    def __init__(self, folder: Path, run: str, config: dict, is_main: bool = True) -> None:
+    def __init__(
+        self, folder: Path, run: str, config: dict, is_main: bool = True, project: str = "nanochat"
+    ) -> None:
         self.path = folder / "metrics.jsonl"
         self.config = config
         self.is_main = is_main
         self._started = False
         self._is_new = False  # whether there was no file before this run's first line
-        self._wandb = _start_wandb(folder, run, config) if is_main and run != "dummy" else None
+        self._wandb = _start_wandb(folder, project, run, config) if is_main and run != "dummy" else None
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Write one line; it is with the operating system when this returns, so a kill does not lose it."""
@@ -54,10 +55,13 @@ class MetricsLog:
         if self._wandb is not None:
             self._wandb.log(metrics, step=step)
 
-    def resume(self, step: int) -> None:
-        """Forget what was logged after `step`, for a run that goes on from there; -1 forgets everything."""
+    def resume(self, step: int, measured: bool = True) -> None:
+        """Forget what was logged after `step`, for a run that goes on from there; -1 forgets everything.
+
+        measured=False: the measurements at `step` will be made again, so that all but its first line go, too.
+        """
         if self.is_main:
-            self._keep(step)
+            self._keep(step, measured)
 
     def take_back(self, step: int) -> None:
         """Forget what was logged after `step`, and leave nothing behind where that is all that this run has written."""
@@ -77,7 +81,7 @@ class MetricsLog:
             self._wandb.finish()
             self._wandb = None
 
-    def _keep(self, last: float) -> None:
+    def _keep(self, last: float, measured: bool = True) -> None:
         """Cut the file after its last line of a step up to `last`; a line that a kill cut short goes too.
 
         Cutting in place needs no room, which a full disk does not have, and a kill finds it done or not done.
@@ -85,9 +89,13 @@ class MetricsLog:
         if not self.path.exists():
             return
         with open(self.path, "r+b") as file:
-            lines = file.read().splitlines(keepends=True)
-            kept = takewhile(lambda line: (step := _step_of(line)) is not None and step <= last, lines)
-            file.truncate(sum(map(len, kept)))
+            size, before = 0, None
+            for line in file.read().splitlines(keepends=True):
+                step = _step_of(line)
+                if step is None or step > last or (not measured and step == before == last):
+                    break
+                size, before = size + len(line), step
+            file.truncate(size)
 
 
 class Progress:
@@ -98,24 +106,27 @@ class Progress:
 
     prints `base_train  120/900 steps  13%  loss 2.345  6.1k tok/s  3m12s left`. A figure called x_per_second is shown
     as x/s; text is shown as it is. The time left follows from the speed since the first update, which in training ends
-    with the compilation; so a resumed run's first update need not be near 0.
+    with the compilation; so a resumed run's first update need not be near 0. With lines_every there is no bar, and a
+    line for each update whose count it divides.
     """
 
     def __init__(
-        self, total: int, title: str, unit: str = "steps", is_main: bool = True, seconds_between_lines: float = 10.0
-    ) -> None:
+        self, total: int, title: str, unit: str = "steps", is_main: bool = True, seconds_between_lines: float = 10.0,
+        lines_every: int = 0,
+    ) -> None:  # fmt: skip
         self.total = total
         self.title = title
         self.unit = unit
         self.is_main = is_main
         self.seconds_between_lines = seconds_between_lines
+        self.lines_every = lines_every
         self._first: tuple[float, int] | None = None  # time and count of the first update
         self._printed_at = -math.inf
         self._unprinted = ""
         self._bar: Bar | None = None
 
     def __enter__(self) -> "Progress":
-        if self.is_main and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        if self.is_main and not self.lines_every and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
             self._bar = Bar(
                 TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
                 TextColumn("{task.completed:.0f}/{task.total:.0f} " + self.unit), TextColumn("{task.fields[figures]}"),
@@ -137,7 +148,8 @@ class Progress:
         percent = done * 100 // max(self.total, 1)
         counts = [self.title, f"{done}/{self.total} {self.unit}", f"{percent}%"]
         line = "  ".join([*counts, *shown, *self._time_left(now, done)])
-        if now - self._printed_at >= self.seconds_between_lines or done >= self.total:
+        waited = now - self._printed_at >= self.seconds_between_lines
+        if (done % self.lines_every == 0 if self.lines_every else waited) or done >= self.total:
             print(line, flush=True)
             self._printed_at, self._unprinted = now, ""
         else:
@@ -216,10 +228,11 @@ def _step_of(line: bytes) -> int | None:
         return None
 
 
-def _start_wandb(folder: Path, run: str, config: dict):  # -> wandb's run, whose type is known only once it is imported
+def _start_wandb(folder: Path, project: str, run: str, config: dict):
+    # Returns wandb's run, whose type is known only once it is imported.
     try:
         import wandb
     except ImportError:
         raise UserError(f"--run {run} needs wandb, which is not installed; install it or use --run dummy") from None
     folder.mkdir(parents=True, exist_ok=True)
-    return wandb.init(project="nanochat", name=run, config=config, dir=str(folder))
+    return wandb.init(project=project, name=run, config=config, dir=str(folder))

@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -69,6 +71,42 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> str:
 def write_text(path: Path, text: str) -> str:
     """`write_atomically` for a string, as UTF-8."""
     return write_atomically(path, lambda file: file.write(text.encode("utf-8")))
+
+
+@contextlib.contextmanager
+def draft_of(folder: Path, check: Callable[[], None]) -> Iterator[Path]:
+    """An empty folder beside `folder` that takes its name when the body has succeeded and vanishes when it failed.
+
+    `check` raises UserError where `folder` must not be replaced; it is asked once nobody else can be writing it.
+    Raises UserError, too, when another process is, and when the disk is full.
+    """
+    draft = folder.with_name(f".{folder.name}.tmp")
+    with contextlib.ExitStack() as cleanup:
+        try:
+            draft.mkdir(parents=True, exist_ok=True)  # a killed process may have left one
+            lock = os.open(draft, os.O_RDONLY)
+            cleanup.callback(os.close, lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"another process is writing {folder}; wait until it has finished") from None
+            cleanup.push(lambda failure, *_: failure and shutil.rmtree(draft, ignore_errors=True))
+            check()
+            for entry in draft.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            yield draft
+            fsync_folder(draft)
+            old = folder.with_name(f".{folder.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            if folder.exists():
+                os.rename(folder, old)
+            os.rename(draft, folder)
+            fsync_folder(folder.parent)
+            shutil.rmtree(old, ignore_errors=True)
+        except OSError as error:
+            if said := refusal(error, folder):
+                raise said from error
+            raise
 
 
 def sha256(path: Path) -> str:

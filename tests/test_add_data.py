@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dev import docstrings
 from nanochat.config import UserError
+from nanochat.data.documents import DOCUMENT_CHARS, documents
 from nanochat.data.shards import iterate, write_shards
 from nanochat.paths import dataset_dir
 from scripts import add_data
@@ -26,8 +27,8 @@ def put(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def read(*paths: Path, column: str = "text") -> list[str]:
-    return list(add_data.documents(paths, column, []))
+def read(*paths: Path, column: str = "text", longest: int = DOCUMENT_CHARS) -> list[str]:
+    return list(documents(paths, column, [], longest))
 
 
 def test_everything_together_becomes_a_dataset(tmp_path, capsys):
@@ -68,7 +69,7 @@ def test_a_book_becomes_documents_that_end_with_paragraphs(tmp_path):
     paragraphs = [f"Paragraph {n}. " + "Words follow. " * 30 for n in range(100)]
     texts = read(put(tmp_path / "book.txt", "\r\n\r\n".join(paragraphs)))
     assert "\n\n".join(texts) == "\n\n".join(paragraphs)
-    assert all(text.startswith("Paragraph") and len(text) <= add_data.DOCUMENT_CHARS for text in texts)
+    assert all(text.startswith("Paragraph") and len(text) <= DOCUMENT_CHARS for text in texts)
     assert 10 < len(texts) < 30
 
 
@@ -80,9 +81,7 @@ def test_a_short_file_is_one_document(tmp_path):
 @settings(max_examples=100)
 def test_no_character_is_lost(tmp_path_factory, text, limit):
     path = put(tmp_path_factory.mktemp("text") / "file.txt", text)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(add_data, "DOCUMENT_CHARS", limit)
-        texts = read(path)
+    texts = read(path, longest=limit)
     assert all(len(part) <= limit for part in texts)
     assert "".join(texts).replace("\n", "") == text.replace("\n", "")
 

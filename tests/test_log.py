@@ -177,3 +177,15 @@ def test_short_numbers_keep_two_digits(number):
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_what_will_be_measured_again_is_forgotten(tmp_path):
+    """A kill between the line of a validation and the checkpoint that knows of it."""
+    log = MetricsLog(tmp_path, "dummy", {})
+    for step in (1, 2):
+        log.log(step, {"loss": 1.0})
+        log.log(step, {"val_loss": 2.0})
+    for measured, kept in ((True, [1, 1, 2, 2]), (False, [1, 1, 2])):
+        log.resume(2, measured)
+        text = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
+        assert [json.loads(line)["step"] for line in text.splitlines()] == kept

@@ -6,11 +6,9 @@ order of their names the last file is the validation split and all others are th
 
 import bisect
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -19,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanochat.config import UserError
-from nanochat.paths import fsync_folder, refusal, sha256
+from nanochat.paths import draft_of, sha256
 
 DEFAULT_DATASET = "tinyworld"
 Split = Literal["train", "val"]
@@ -158,9 +156,9 @@ def write_shards(
     """
     if not 0 < val_fraction < 1:
         raise UserError(f"val_fraction must lie between 0 and 1, not {val_fraction}; 0.1 holds out a tenth")
-    documents = _split(texts, val_fraction) if val_texts is None else _presplit(texts, val_texts)
+    documents = deal(texts, val_fraction) if val_texts is None else _presplit(texts, val_texts)
     first = next(documents)  # hopeless input is refused here, before anything is made on disk
-    with _draft(folder, overwrite) as draft:
+    with draft_of(folder, lambda: _check_replaceable(folder, overwrite)) as draft:
         train = _ShardWriter(draft, docs_per_group, group_bytes, shard_bytes)
         val = _ShardWriter(draft / "val", docs_per_group, group_bytes, shard_bytes=None)
         with train, val:
@@ -172,16 +170,20 @@ def write_shards(
     return Written(train.documents, train.chars, val.documents, val.chars, files)
 
 
-def _split(texts: Iterable[str], val_fraction: float) -> Iterator[tuple[Split, str]]:
+def deal(texts: Iterable[str], val_fraction: float) -> Iterator[tuple[Split, str]]:
+    """Deal documents to the two splits by their own hash, neither left empty; blank ones are dropped.
+
+    Raises UserError when there is too little text for two splits.
+    """
     documents = (text for text in texts if text.strip())
     last = next(documents, None)
     if last is None:
         raise UserError("there is no text to write: every document is empty; give files that hold some")
     empty: set[Split] = {"train", "val"}
     for text in documents:
-        split = _side(last, val_fraction)
-        empty.discard(split)
-        yield split, last
+        side = _side(last, val_fraction)
+        empty.discard(side)
+        yield side, last
         last = text
     # The last document has waited until here, to fill whichever split is still empty.
     if len(empty) == 2:
@@ -305,37 +307,6 @@ def _shard_name(number: int) -> str:
     return f"shard_{number:05d}.parquet"
 
 
-@contextlib.contextmanager
-def _draft(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """An empty folder beside `folder` that takes its name when the body has succeeded and vanishes when it failed."""
-    draft = folder.with_name(f".{folder.name}.tmp")
-    with contextlib.ExitStack() as cleanup:
-        try:
-            draft.mkdir(parents=True, exist_ok=True)  # a killed process may have left one
-            lock = os.open(draft, os.O_RDONLY)
-            cleanup.callback(os.close, lock)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"another process is writing {folder}; wait until it has finished") from None
-            cleanup.push(lambda failure, *_: failure and shutil.rmtree(draft, ignore_errors=True))
-            _check_replaceable(folder, overwrite)
-            _empty(draft)
-            yield draft
-            fsync_folder(draft)
-            old = folder.with_name(f".{folder.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            if folder.exists():
-                os.rename(folder, old)
-            os.rename(draft, folder)
-            fsync_folder(folder.parent)
-            shutil.rmtree(old, ignore_errors=True)
-        except OSError as error:
-            if said := refusal(error, folder):
-                raise said from error
-            raise
-
-
 def _check_replaceable(folder: Path, overwrite: bool) -> None:
     if not folder.exists():
         return
@@ -347,11 +318,6 @@ def _check_replaceable(folder: Path, overwrite: bool) -> None:
     foreign = [name for name in entries if not name.endswith(".parquet")]
     if foreign:
         raise UserError(f"will not replace {folder}: it holds {foreign[0]}, which is no shard; move it away first")
-
-
-def _empty(folder: Path) -> None:
-    for entry in folder.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _open(path: Path, column: str = "text") -> pq.ParquetFile:

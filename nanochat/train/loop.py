@@ -81,6 +81,9 @@ class Stage:
     grad_clip: float = 0.0  # largest norm of the whole gradient; 0 = off
     flops_per_token: int = 0
     probes: list[Probe] = field(default_factory=list)
+    log_every: int = 0  # steps between lines of progress; 0 = as time passes, or a bar on a terminal
+    rate_flags: str = "--matrix_lr, --embedding_lr"  # what to lower when the loss is not finite
+    go_on: str = "start again to go on"  # what to do after a SIGTERM
 
 
 def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> TrainState:
@@ -103,7 +106,7 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                 stage.save(state)
                 saved_at = state.step
             if stopping:
-                said = f"step {saved_at} is saved, start again to go on" if saved_at else "nothing was learned yet"
+                said = f"step {saved_at} is saved, {stage.go_on}" if saved_at else "nothing was learned yet"
                 rt.print(f"{stage.name}: terminated; {said}")
                 raise SystemExit(EXIT_TERMINATED)
             probes = [probe for probe in stage.probes if probe.every >= 0 and done or _due(probe.every, state.step)]
@@ -134,13 +137,13 @@ def _refuse_broken_weights(stage: Stage, state: TrainState) -> None:
     if state.bad_steps and not all(bool(torch.isfinite(p).all()) for p in stage.model.parameters()):
         raise UserError(
             f"{stage.name} stopped at step {state.step} without saving: the weights are not finite; the last "
-            "checkpoint is untouched. Lower the learning rates (--matrix_lr, --embedding_lr) and start again"
+            f"checkpoint is untouched. Lower the learning rates ({stage.rate_flags}) and start again"
         )
 
 
 def _progress_bar(stage: Stage, rt: Runtime) -> Progress:
     if stage.num_iterations > 0:
-        return Progress(stage.num_iterations, stage.name, "steps", rt.is_main)
+        return Progress(stage.num_iterations, stage.name, "steps", rt.is_main, lines_every=stage.log_every)
     return Progress(100, stage.name, "percent", rt.is_main)
 
 
@@ -178,7 +181,7 @@ def _step(stage: Stage, state: TrainState, rt: Runtime, scale: "LossScale") -> d
         raise UserError(
             f"{stage.name} stopped at step {state.step}: the loss or its gradient was not finite "
             f"{state.bad_steps} times in a row; the last checkpoint is untouched. "
-            "Lower the learning rates (--matrix_lr, --embedding_lr), set --grad_clip 1, or use --dtype float32"
+            f"Lower the learning rates ({stage.rate_flags}), set --grad_clip 1, or use --dtype float32"
         )
     tokens = last.inputs.numel() * stage.accumulation * rt.world
     return {"loss": loss, "grad_norm": norm, "lr": rates.lr, "progress": state.progress, "tokens": tokens}

@@ -1,0 +1,7 @@
+# The loss of OpenAI's gpt2-large (774M parameters) on openwebtext. First: python -m scripts.prepare openwebtext
+
+init_from = "gpt2-large"
+dataset = "openwebtext"
+eval_only = True
+eval_iters = 500
+batch_size = 8

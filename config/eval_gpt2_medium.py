@@ -1,0 +1,7 @@
+# The loss of OpenAI's gpt2-medium (350M parameters) on openwebtext. First: python -m scripts.prepare openwebtext
+
+init_from = "gpt2-medium"
+dataset = "openwebtext"
+eval_only = True
+eval_iters = 500
+batch_size = 8

@@ -1,0 +1,177 @@
+"""Token files as nanoGPT has them, and batches of random windows of them.
+
+A folder holds train.bin and val.bin, the ids of each split one after the other, two bytes each (little endian).
+meta.json, which nanoGPT's own folders lack, says {"dtype": "uint32"} where the ids need four, and {"vocab_size": V}.
+The tokenizer they were made with lies beside them.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nanochat.config import UserError
+from nanochat.data.batch import Batch
+from nanochat.data.shards import Split
+from nanochat.paths import base_dir, draft_of, write_text
+
+META = "meta.json"
+REPLACED = ("train.bin", "val.bin", META, "meta.pkl", "tokenizer.json", "token_bytes.json")
+DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One split in memory as far as it is looked at: ids (n,) of a vocabulary of vocab_size tokens."""
+
+    path: Path
+    ids: np.ndarray
+    vocab_size: int
+
+
+def find(name: str) -> Path:
+    """The folder of a dataset's token files: data/<name> below the current folder, as in nanoGPT, else <base>/tokens.
+
+    A path to such a folder does as well. Raises UserError, naming where it looked, when there are none.
+    """
+    places = [Path("data", name), base_dir() / "tokens" / name, Path(name)]
+    for place in places:
+        if (place / "train.bin").exists():
+            return place
+    raise UserError(
+        f"no token files of a dataset {name!r}: there is neither {places[0] / 'train.bin'} nor "
+        f"{places[1] / 'train.bin'}; make them with python -m scripts.prepare {name}"
+    )
+
+
+def home(name: str) -> Path:
+    """Where the token files of a new dataset go: where `find` will look first that a folder is there for it."""
+    return Path("data", name) if Path("data").is_dir() else base_dir() / "tokens" / name
+
+
+def vocabulary_size(folder: Path) -> int | None:
+    """What meta.json says; None where there is none."""
+    return _meta(folder).get("vocab_size")
+
+
+def read(folder: Path, split: Split, vocab_size: int, T: int) -> Tokens:
+    """Map a split into memory, for windows of T tokens of a model that knows `vocab_size`.
+
+    Raises UserError when the file is missing, cut short, or shorter than one window and the token after it.
+    """
+    path = folder / f"{split}.bin"
+    if not path.exists():
+        raise UserError(f"{path} is missing; make it with python -m scripts.prepare")
+    dtype = DTYPES.get(name := _meta(folder).get("dtype", "uint16"))
+    if dtype is None:
+        raise UserError(f"{folder / META}: its dtype is {name!r}; expected {' or '.join(DTYPES)}")
+    size = path.stat().st_size
+    if size % dtype.itemsize:
+        raise UserError(f"{path} is damaged: {size} bytes are not a multiple of {dtype.itemsize}; prepare it again")
+    if size // dtype.itemsize <= T:
+        raise UserError(
+            f"{path} holds {size // dtype.itemsize} tokens, but a window of --block_size {T} needs {T + 1}; "
+            "give more text or a smaller --block_size"
+        )
+    return Tokens(path, np.memmap(path, dtype, mode="r"), vocab_size)
+
+
+def windows(
+    tokens: Tokens, rows: int, T: int, rank: int = 0, world: int = 1, cursor: dict | None = None, seed: int | str = 0
+) -> Iterator[Batch]:
+    """Batches of `rows` random windows of T tokens for this rank, without end, from `cursor` on.
+
+    Window n begins at a place that follows from the seed and n alone, so W ranks see in one round what one rank sees in
+    W, and a run goes on with the same windows on any number of ranks. Raises UserError for an id that is no token.
+    """
+    n = cursor["window"] if cursor else 0
+    while True:
+        starts = [_place(seed, n + rank * rows + row, len(tokens.ids) - T) for row in range(rows)]
+        table = np.stack([tokens.ids[start : start + T + 1] for start in starts]).astype(np.int64)
+        if (largest := int(table.max())) >= tokens.vocab_size:
+            raise UserError(
+                f"{tokens.path} holds the token {largest}, but the model knows 0 to {tokens.vocab_size - 1}; prepare "
+                "the text with the model's own tokenizer"
+            )
+        n += rows * world
+        ids = torch.from_numpy(table)
+        weights = torch.ones(rows, T)
+        yield Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), weights, n * T / len(tokens.ids), {"window": n})
+
+
+def write(
+    folder: Path,
+    pieces: Iterable[tuple[Split, Sequence[int]]],
+    vocab_size: int,
+    overwrite: bool = False,
+    beside: Callable[[Path], object] = lambda draft: None,
+) -> dict[Split, int]:
+    """Write a stream of ids as the token files of `folder`; `beside` puts more files into the folder it is given.
+
+    The files appear together, when all of them are flushed to disk; what else `folder` held stays. Returns the number
+    of tokens of each split. Raises UserError where there are token files and not `overwrite`, where a split remains
+    without tokens, when another process is writing there, and when the disk is full.
+    """
+    folder = folder.resolve()  # a link to another disk stays one
+    counts: dict[Split, int] = {"train": 0, "val": 0}
+    dtype = "uint16" if vocab_size <= 1 << 16 else "uint32"
+    with draft_of(folder, lambda: check_free(folder, overwrite)) as draft:
+        if folder.exists():  # such as nanoGPT's data/shakespeare, which has prepare.py
+            shutil.copytree(folder, draft, copy_function=_link, symlinks=True, dirs_exist_ok=True)
+        for name in REPLACED:
+            (draft / name).unlink(missing_ok=True)
+        with contextlib.ExitStack() as stack:
+            files = {split: stack.enter_context(open(draft / f"{split}.bin", "wb")) for split in counts}
+            for split, ids in pieces:
+                files[split].write(np.array(ids, DTYPES[dtype]).tobytes())
+                counts[split] += len(ids)
+            for file in files.values():
+                file.flush()
+                os.fsync(file.fileno())
+        for split, count in counts.items():
+            if count < 2:
+                raise UserError(f"too little text: the {split} split would have {count} tokens; give more")
+        write_text(draft / META, json.dumps({"dtype": dtype, "vocab_size": vocab_size}) + "\n")
+        beside(draft)
+    return counts
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Raise UserError where token files must not be written."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"cannot write token files into {folder}: it is a file")
+    if (folder / "train.bin").exists() and not overwrite:
+        raise UserError(f"{folder} already holds token files; replace them with --overwrite, or give --out_dir")
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _place(seed: int | str, n: int, places: int) -> int:
+    """A number in [0, places) for window n, evenly distributed."""
+    digest = hashlib.blake2b(f"{seed}/{n}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % places
+
+
+def _meta(folder: Path) -> dict:
+    path = folder / META
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); prepare the data again") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it holds no object; prepare the data again")
+    return content

@@ -1,0 +1,63 @@
+"""Make token files of a text, for python -m scripts.train and for nanoGPT."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from nanochat.config import parse, positional, run
+from nanochat.data import web
+from nanochat.prepare import Prepared, prepare
+
+RECIPES = {"shakespeare_char": "train_shakespeare_char", "shakespeare": "finetune_shakespeare",
+           "openwebtext": "train_gpt2"}  # fmt: skip
+
+
+@dataclass
+class Flags:
+    """Make train.bin and val.bin of shakespeare_char, shakespeare, openwebtext, or a text at a path or URL."""
+
+    source: Annotated[str, positional]
+    """one of these names; a text file, .jsonl, .parquet or a folder of them; or the URL of such a file"""
+    out_dir: Path | None = None
+    """where they go; default: data/<name> where there is a folder data, else tokens/<name> in the base directory"""
+    val_fraction: float | None = None
+    """part held out for validation; default: 0.1, of openwebtext 0.0005"""
+    tokenizer: str | None = None
+    """gpt2, char (one token a character), base (that of the base directory), or a folder; default: gpt2"""
+    column: str = "text"
+    """where .jsonl and .parquet files hold the text"""
+    max_bytes: int = web.MAX_BYTES
+    """largest download from a URL"""
+    allow_private_urls: bool = False
+    """fetch from addresses that are not public, too"""
+    overwrite: bool = False
+    """replace token files that are there"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    flags = parse(Flags, argv)
+    made = prepare(
+        flags.source, flags.out_dir, flags.val_fraction, flags.tokenizer, flags.column, flags.max_bytes,
+        flags.allow_private_urls, flags.overwrite,
+    )  # fmt: skip
+    if made.skipped:
+        print(f"left out {len(made.skipped)} binary files, the first is {made.skipped[0]}")
+    kind = "characters" if made.tokenizer.pattern is None else "tokens"
+    print(f"{made.name}: a vocabulary of {made.tokenizer.vocab_size:,} {kind}")
+    print(f"  train  {made.train_tokens:,} tokens")
+    print(f"  val    {made.val_tokens:,} tokens")
+    print(f"written to {made.folder}; train on it with")
+    print(f"  python -m scripts.train {_arguments(made, flags.out_dir)}")
+
+
+def _arguments(made: Prepared, out_dir: Path | None) -> str:
+    """The recipe for a dataset that has one, and a near one for others."""
+    dataset = made.name if out_dir is None else str(out_dir)
+    near = "shakespeare_char" if made.tokenizer.pattern is None else "shakespeare"
+    recipe = f"config/{RECIPES.get(made.name, RECIPES[near])}.py"
+    return recipe if dataset in RECIPES else f"{recipe} --dataset={dataset} --out_dir=out-{made.name}"
+
+
+if __name__ == "__main__":
+    run(main)

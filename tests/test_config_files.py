@@ -1,0 +1,231 @@
+"""Config files: nanoGPT's, YAML and JSON; read and never run, checked against the flags, one sentence a mistake."""
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanochat.config import UserError, alias, changes, parse, positional
+
+
+@dataclass
+class Flags:
+    """A script for this test."""
+
+    out_dir: str = "out"
+    """where it goes"""
+    max_iters: int = 10
+    """steps"""
+    learning_rate: float = 1e-3
+    """how fast"""
+    compile: bool = True
+    """use a compiler"""
+    model_tag: Annotated[str | None, alias("-g")] = None
+    """a name"""
+    source: Literal["base", "mid"] = "mid"
+    """where from"""
+    data_path: list[Path] = field(default_factory=list)
+    """files"""
+    keep: int | None = None
+    """how many"""
+
+
+def put(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def refused(folder: Path, text: str, name: str = "x.py") -> str:
+    path = put(folder / name, text)
+    with pytest.raises(UserError) as error:
+        parse(Flags, [path])
+    said = str(error.value)
+    assert path in said and "\n" not in said
+    return said.replace(path, "x")
+
+
+# ---------------------------------------------------------------- what is read
+
+NANOGPT = '''"""A docstring."""
+import time
+# a comment
+
+out_dir = "out-shakespeare"
+_rounds = 8
+max_iters = 5 * _rounds + 2  # another
+learning_rate: float = -(6e-4 / 2)
+compile = False
+model_tag = 'ft-' + str(time.time())
+data_path = ['a', 'b']
+keep = 2**5//3
+'''
+
+
+def test_a_file_in_nanogpts_style(tmp_path):
+    flags = parse(Flags, [put(tmp_path / "x.py", NANOGPT)])
+    assert (flags.out_dir, flags.max_iters, flags.learning_rate) == ("out-shakespeare", 42, -3e-4)
+    assert (flags.compile, flags.data_path, flags.keep) == (False, [Path("a"), Path("b")], 10)
+    assert flags.model_tag is not None and re.fullmatch(r"ft-\d+\.\d+", flags.model_tag)
+
+
+@pytest.mark.parametrize("name", ["x.yaml", "x.yml", "x.json"])
+def test_yaml_and_json(tmp_path, name):
+    values = {"out-dir": "there", "max_iters": 1e3, "learning_rate": 2, "compile": False, "model_tag": None,
+              "source": "base", "data_path": ["a"], "keep": 3}  # fmt: skip
+    as_yaml = "".join(f"{key}: {json.dumps(value)}\n" for key, value in values.items())
+    flags = parse(Flags, [put(tmp_path / name, json.dumps(values) if name == "x.json" else as_yaml)])
+    assert flags == Flags("there", 1000, 2.0, False, None, "base", [Path("a")], 3)
+
+
+def test_numbers_in_yaml_need_no_dot(tmp_path):
+    flags = parse(Flags, [put(tmp_path / "x.yaml", "# comment\nlearning_rate: 3e-4\nmax_iters: 6E5\n")])
+    assert (flags.learning_rate, flags.max_iters) == (3e-4, 600000)
+
+
+def test_later_files_win_and_flags_win_over_files(tmp_path):
+    one = put(tmp_path / "one.py", "max_iters = 1\nout_dir = 'one'\ncompile = False")
+    two = put(tmp_path / "two.yaml", "max_iters: 2")
+    assert parse(Flags, [one, two]) == Flags("one", 2, compile=False)
+    assert parse(Flags, [two, one]).max_iters == 1
+    for argv in ([one, "--max_iters=3", two], ["--max-iters", "3", one, two]):
+        flags = parse(Flags, argv)
+        assert (flags.max_iters, flags.out_dir) == (3, "one")
+    assert parse(Flags, [one, "--compile"]).compile is True
+    assert changes(parse(Flags, [two])) == {"max_iters": 2}
+
+
+def test_a_word_that_belongs_to_a_flag_is_no_config_file(tmp_path):
+    x = put(tmp_path / "x.json", '{"max_iters": 7}')
+    assert parse(Flags, ["--out_dir", x]) == Flags(out_dir=x)
+    assert parse(Flags, ["-g", x]).model_tag == x
+    assert parse(Flags, ["--data_path", "a", x]).data_path == [Path("a"), Path(x)]
+    for argv in (["--compile", x], ["--no-compile", x], ["--data_path=a", x], ["--out_dir", "y", x]):
+        assert parse(Flags, argv).max_iters == 7
+
+
+def test_a_script_that_takes_words_by_place_keeps_them(tmp_path):
+    @dataclass
+    class Reads:
+        paths: Annotated[list[Path], positional] = field(default_factory=list)
+
+    x = put(tmp_path / "x.py", "paths = 3")
+    assert parse(Reads, [x]).paths == [Path(x)]
+
+
+def test_what_a_file_says_is_enough_for_a_flag_without_default(tmp_path):
+    @dataclass
+    class Needs:
+        source: str
+        depth: int = 2
+
+    x = put(tmp_path / "x.json", '{"source": "sft", "depth": 3}')
+    assert parse(Needs, [x]) == Needs("sft", 3)
+    with pytest.raises(UserError, match="source"):
+        parse(Needs, [put(tmp_path / "y.json", '{"depth": 3}')])
+
+
+# ---------------------------------------------------------------- what is not
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "__import__('os').mkdir('made')",
+        "out_dir = __import__('os').mkdir('made')",
+        "out_dir = open('made', 'w')",
+        "import os",
+        "import time as os",
+        "from os import mkdir",
+        "out_dir = str(open('made', 'w'))",
+        "out_dir = time.sleep(9)",
+        "out_dir = f'{open(1)}'",
+        "max_iters = [open('made', 'w') for _ in range(1)][0]",
+        "max_iters = (lambda: 1)()",
+        "if True: max_iters = 1",
+        "def f(): pass",
+        "for max_iters in range(3): pass",
+        "max_iters += 1",
+        "max_iters, keep = 1, 2",
+        "max_iters = keep = 1",
+        "max_iters = unknown",
+        "max_iters = 'a' * 9",
+        "max_iters = 9**9**9",
+        "max_iters = 10**19",
+        "max_iters = 1 / 0",
+        "learning_rate = (-1)**0.5",
+        "max_iters = 7 % 3",
+        "max_iters = True + True if 0 else 1",
+        "out_dir = 'a'.join('b')",
+        "out_dir = b'a'",
+        "keep = 3j",
+        "keep = ...",
+        "out_dir = {'a': 1}",
+        "print('hello')",
+        "exec('max_iters = 1')",
+    ],
+)
+def test_code_is_refused_with_its_line_and_does_not_run(tmp_path, monkeypatch, line):
+    monkeypatch.chdir(tmp_path)
+    said = refused(tmp_path / "config", f"max_iters = 2\n\n{line}\n")
+    assert said.startswith("x:3: ")
+    assert said.endswith("is not a plain value or arithmetic; a config file is read, it never runs")
+    assert os.listdir(tmp_path) == ["config"]
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_read_or_refused_in_a_sentence(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("any") / "x.py"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        parse(Flags, [str(path)])
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "name, text, said",
+    [
+        ("x.py", "\nmax_iter = 3", "x:2: unknown key max_iter; did you mean max_iters?"),
+        ("x.yaml", "max_iter: 3", "x: unknown key max_iter; did you mean max_iters?"),
+        ("x.json", '{"zebra": 3}', "x: unknown key zebra; --help lists them"),
+        ("x.py", "max_iters = 'ten'", "x:1: max_iters is 'ten'; expected int"),
+        ("x.py", "max_iters = 1.5", "x:1: max_iters is 1.5; expected int"),
+        ("x.py", "max_iters = True", "x:1: max_iters is True; expected int"),
+        ("x.py", "max_iters = 9e999", "x:1: max_iters is inf; expected int"),
+        ("x.py", "max_iters = None", "x:1: max_iters is None; expected int"),
+        ("x.py", "learning_rate = '1e-3'", "x:1: learning_rate is '1e-3'; expected float"),
+        ("x.py", "compile = 1", "x:1: compile is 1; expected bool"),
+        ("x.py", "out_dir = 3", "x:1: out_dir is 3; expected str"),
+        ("x.py", "source = 'sft'", "x:1: source is 'sft'; expected 'base' or 'mid'"),
+        ("x.py", "keep = 'all'", "x:1: keep is 'all'; expected int or None"),
+        ("x.py", "data_path = 'a'", "x:1: data_path is 'a'; expected a list of a path"),
+        ("x.json", '{"data_path": [1]}', "x: data_path is [1]; expected a list of a path"),
+        ("x.yaml", "model: {max_iters: 3}", "x: unknown key model; did you mean model_tag?"),
+        ("x.py", "max_iters = \n", "x:1 is not Python: invalid syntax"),
+        ("x.py", "max_iters = " + "-" * 5000 + "1", "the config file x cannot be read"),
+        ("x.py", "\0", "null bytes"),
+        ("x.yaml", "a: 1\nb: [", "x:2 is not YAML"),
+        ("x.yaml", "out_dir: !!python/object/apply:os.mkdir [x]", "x:1 is not YAML: could not determine a"),
+        ("x.yaml", "- 1", "x holds list; expected keys with their values"),
+        ("x.yaml", "", "x holds NoneType; expected keys"),
+        ("x.json", "{\n'a': 1}", "x:2 is not JSON"),
+        ("x.json", "[" * 100_000, "the config file x cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_sentence(tmp_path, name, text, said):
+    assert said in refused(tmp_path, text, name)
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read the config file .*no\.py: No such file"):
+        parse(Flags, [str(tmp_path / "no.py")])
+    (tmp_path / "latin.yaml").write_bytes(b"out_dir: \xe9")
+    with pytest.raises(UserError, match=r"latin\.yaml cannot be read: .*utf-8"):
+        parse(Flags, [str(tmp_path / "latin.yaml")])
