@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a file
 from nanochat import report
 from nanochat.config import UserError, parse, run
 from nanochat.data import shards
+from nanochat.data.documents import documents
 from nanochat.paths import base_dir, dataset_dir, write_atomically
 from scripts import add_data, base_eval, base_train, tok_train
 
@@ -96,7 +97,7 @@ def gather(flags: Flags) -> None:
         lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in modules)
         write_atomically(out, lambda file: file.write(lines.encode("utf-8")))
         print(f"{len(modules)} modules, {len(lines.encode('utf-8')) / 1e6:.1f} MB in {out}")
-        add_data.add(add_data.documents([out], "text", skipped=[]), NAME, overwrite=flags.overwrite)
+        add_data.add(documents([out], "text", skipped=[]), NAME, overwrite=flags.overwrite)
     else:
         print(f"{folder} is there already; --overwrite makes it anew")
 

@@ -17,7 +17,8 @@ from nanochat import config
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- flags: written by dev/flags.py -->", "<!-- end of flags -->"
 ORDER = ["plan", "tok_train", "tok_eval", "base_train", "base_eval", "mid_train", "chat_sft", "chat_eval", "report",
-         "chat_cli", "chat_web", "infer_bench", "add_data", "show_data"]  # the stages in turn; others follow by name
+         "chat_cli", "chat_web", "infer_bench", "add_data", "show_data", "pull", "push", "export", "prepare", "train",
+         "sample", "inference_server", "download_weights", "verify_weights"]  # the stages in turn, then the others
 
 
 def tables() -> str:
@@ -37,7 +38,8 @@ def section(script: str) -> str:
     for field in fields:
         marks = getattr(hints[field.name], "__metadata__", ())
         short = [alias for mark in marks for alias in getattr(mark, "aliases", None) or ()]
-        name = field.name.upper() if config.positional in marks else ", ".join([*short, f"--{field.name}"])
+        spelled = next((given for mark in marks if (given := getattr(mark, "name", None))), field.name)
+        name = field.name.upper() if config.positional in marks else ", ".join([*short, f"--{spelled}"])
         cells = [f"`{name}`", _default(field), " ".join(helps.get(field.name, "").split())]
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |")
     return "\n".join([*lines, ""])
@@ -71,7 +73,7 @@ def _default(field: dataclasses.Field) -> str:
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
         return ", ".join(f"`{item}`" for item in value)
-    return "" if value in (None, "") else f"`{value}`"
+    return "" if value in (None, "") else f"`{value}`".replace("\n", "\\n")
 
 
 def _place(name: str) -> tuple[int, str]:
