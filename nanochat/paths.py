@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -107,6 +108,17 @@ def draft_of(folder: Path, check: Callable[[], None]) -> Iterator[Path]:
             if said := refusal(error, folder):
                 raise said from error
             raise
+
+
+def read_json(path: Path, remedy: str = "get it again") -> dict:
+    """The object that a JSON file holds. Raises UserError, ending in `remedy`, where there is none to be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({error}); {remedy}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object; {remedy}")
+    return content
 
 
 def sha256(path: Path) -> str:

@@ -4,13 +4,13 @@ Only what gives the same ids here is accepted: byte-level BPE without normalisat
 their ids, with the special tokens behind them.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nanochat import pickles
 from nanochat.config import UserError
+from nanochat.paths import read_json
 
 # GPT-2's split (Radford et al. 2019); in Hugging Face's files it goes by the name ByteLevel.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -78,7 +78,7 @@ def _characters(path: Path) -> Vocabulary:
 
 
 def _hugging_face(path: Path) -> Vocabulary:
-    content = _json(path)
+    content = read_json(path)
     model = content.get("model") or {}
     if model.get("type") == "WordLevel" and not content.get("normalizer"):
         return _one_a_character(model, path)
@@ -107,7 +107,7 @@ def _vocab_and_merges(vocab_path: Path, merges_path: Path) -> Vocabulary:
     except (OSError, ValueError) as error:
         raise UserError(f"{merges_path} cannot be read: {error}") from None
     merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
-    return _byte_level(_json(vocab_path), merges, {}, GPT2_PATTERN, vocab_path)
+    return _byte_level(read_json(vocab_path), merges, {}, GPT2_PATTERN, vocab_path)
 
 
 def _split_pattern(step: dict, path: Path) -> str:
@@ -163,16 +163,6 @@ def _ordered(ranks: Mapping[bytes, int], special: Mapping[str, int], pattern: st
         raise UserError(f"{path}: the ids of its tokens, then of its special tokens, must be 0, 1, 2, ...; "
                         f"instead of {wrong} comes {ids[wrong]}")  # fmt: skip
     return Vocabulary(tokens, specials, pattern)
-
-
-def _json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is no tokenizer: expected a JSON object")
-    return content
 
 
 def _maps(value: object, kind: type) -> bool:

@@ -8,7 +8,6 @@
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -175,10 +174,4 @@ def _loaded(
 
 def _config_json(folder: Path) -> dict:
     path = folder / "config.json"
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    return content if isinstance(content, dict) else {}
+    return paths.read_json(path) if path.exists() else {}

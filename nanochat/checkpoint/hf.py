@@ -7,7 +7,6 @@ One thing differs in the numbers: the port keeps cos and sin of the rotary posit
 where classic nanochat rounds them to bfloat16.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor
 from nanochat.checkpoint import torch_file
 from nanochat.config import UserError
 from nanochat.gpt import GPTConfig
+from nanochat.paths import read_json
 
 PORT, OWN = "nanochat", "nanochat_gpt"  # model_type of the port, and of the modelling file that exports carry
 RECORD = "nanochat"  # the key of config.json
@@ -63,7 +63,7 @@ def tensors(folder: Path) -> dict[str, Tensor]:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The content of config.json. Raises UserError when it is missing or not a JSON object."""
-    return _json(folder / "config.json")
+    return read_json(folder / "config.json")
 
 
 def read(folder: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
@@ -177,7 +177,7 @@ def _recorded(record: object, path: Path) -> GPTConfig:
 
 
 def _read_several(index: Path) -> dict[str, Tensor]:
-    places = _json(index).get("weight_map")
+    places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise UserError(f"{index} has no weight_map; expected the list of a model's files")
     found: dict[str, Tensor] = {}
@@ -201,16 +201,6 @@ def _read(path: Path) -> dict[str, Tensor]:
     content = torch_file.read(path)
     if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise UserError(f"{path} is not a list of named tensors; expected the weights of a model")
-    return content
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is no JSON object; expected a file of transformers")
     return content
 
 

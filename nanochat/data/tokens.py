@@ -20,7 +20,7 @@ import torch
 from nanochat.config import UserError
 from nanochat.data.batch import Batch
 from nanochat.data.shards import Split
-from nanochat.paths import base_dir, draft_of, write_text
+from nanochat.paths import base_dir, draft_of, read_json, write_text
 
 META = "meta.json"
 REPLACED = ("train.bin", "val.bin", META, "meta.pkl", "tokenizer.json", "token_bytes.json")
@@ -168,10 +168,4 @@ def _meta(folder: Path) -> dict:
     path = folder / META
     if not path.exists():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); prepare the data again") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it holds no object; prepare the data again")
-    return content
+    return read_json(path, "prepare the data again")
