@@ -245,25 +245,27 @@ def test_going_on_equals_never_having_stopped(here):
 
 
 def test_killed_again_and_again_it_ends_the_same(here):
-    main([*SMALL, "--out_dir=whole", "--max_iters=24"])
+    steps = 60
+    argv = [*SMALL, f"--max_iters={steps}"]
+    main([*argv, "--out_dir=whole"])
     chance = random.Random(1)
     seen = 0
     for _ in range(4):
-        seen += chance.randint(2, 5)
-        child = start(here, [*SMALL, "--max_iters=24", *go_on("out")])
+        seen += chance.randint(2, 8)
+        child = start(here, [*argv, *go_on("out")])
         while child.is_alive() and (not Path("out/metrics.jsonl").exists() or len(losses("out")) < seen):
             child.join(0.001)
         child.join(chance.random() * 0.03)  # anywhere in a step, a save or a validation
         assert child.is_alive(), "it must be killed before it is done"
         child.kill()
         child.join()
-    main([*SMALL, "--max_iters=24", *go_on("out")])
-    assert_same_run("out", "whole", 24)
+    main([*argv, *go_on("out")])
+    assert_same_run("out", "whole", steps)
     assert ckpt("out/ckpt_best.pt")["iter_num"] == ckpt("whole/ckpt_best.pt")["iter_num"]
 
 
 def test_a_sigterm_saves_and_ends_with_143(here):
-    argv = [*SMALL, "--max_iters=400", "--eval_interval=200", "--always_save_checkpoint=False"]
+    argv = [*SMALL, "--max_iters=4000", "--eval_interval=4000", "--always_save_checkpoint=False"]
     child = start(here, argv)
     while child.is_alive() and (not Path("out/metrics.jsonl").exists() or len(losses("out")) < 3):
         child.join(0.001)
@@ -271,8 +273,8 @@ def test_a_sigterm_saves_and_ends_with_143(here):
     child.join(300)
     assert child.exitcode == 143
     step = losses("out")[-1][0]
-    assert ckpt("out/ckpt_last.pt")["iter_num"] == step < 400 and not Path("out/ckpt.pt").exists()
-    short = [*SMALL, f"--max_iters={step + 4}", "--eval_interval=200"]
+    assert ckpt("out/ckpt_last.pt")["iter_num"] == step < 4000 and not Path("out/ckpt.pt").exists()
+    short = [*SMALL, f"--max_iters={step + 4}", "--eval_interval=4000"]
     main([*short, "--init_from=resume", "--always_save_checkpoint=False"])
     main([*short, "--out_dir=whole"])
     a, b = ckpt("out/ckpt.pt"), ckpt("whole/ckpt.pt")
