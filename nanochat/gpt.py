@@ -187,8 +187,8 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, value: Tensor | None, turns: Rotary | None, cache: CacheRows | None) -> Tensor:
-        x = x + F.dropout(self.attn(self.ln_1(x), value, turns, cache), dropout_share(self))
-        return x + F.dropout(self.mlp(self.ln_2(x)), dropout_share(self))
+        x = x + dropped(self.attn(self.ln_1(x), value, turns, cache), self)
+        return x + dropped(self.mlp(self.ln_2(x)), self)
 
 
 class Trunk(nn.Module):
@@ -256,7 +256,7 @@ class GPT(nn.Module):
             if cache is None and ids.size(1) > c.sequence_len:
                 raise ValueError(f"{ids.size(1)} tokens exceed the {c.sequence_len} positions that this model has")
             x = x + self.transformer.wpe(positions).to(x.dtype)
-        x = F.dropout(x, dropout_share(self))
+        x = dropped(x, self)
         first, middle = x, x
         if c.lambdas:
             keep, again = self.resid_lambdas.to(x.dtype).unbind(), self.x0_lambdas.to(x.dtype).unbind()
@@ -352,7 +352,13 @@ class GPT(nn.Module):
 
 def dropout_share(module: Attention | Block | GPT) -> float:
     """The share to drop now: none unless the module trains."""
-    return module.config.dropout if module.training and torch.is_grad_enabled() else 0.0
+    share = module.config.dropout
+    return share if share and module.training and torch.is_grad_enabled() else 0.0
+
+
+def dropped(x: Tensor, module: Block | GPT) -> Tensor:
+    share = dropout_share(module)
+    return F.dropout(x, share) if share else x
 
 
 def norm(x: Tensor, eps: float, scale: float = 1.0) -> Tensor:
