@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         begun = begin("mid", loaded.tag, flags.resume, rt, loaded.model.config, lambda: loaded.model, about)
 
         def source(split: Split) -> Source:
-            conversations = training_conversations(flags.conversations, flags.data_path, split)
+            conversations = training_conversations(flags.conversations, flags.data_path, split, "mid")
             talk = ConversationSource(conversations, loaded.tokenizer, h.max_seq_len + 1, masked=False, order="mid")
             if flags.text_share <= 0:
                 return talk

@@ -1,31 +1,85 @@
-"""Which conversations the training stages use, by name."""
+"""Which conversations the training stages use, and which questions are scored, by name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from nanochat.config import UserError
-from nanochat.data.shards import Split
+from nanochat.data import shards
+from nanochat.data.tinyworld.world import Split
+from nanochat.eval.accuracy import Task
+from tasks.arc import ARC
 from tasks.customjson import CustomJSON
+from tasks.gsm8k import GSM8K
+from tasks.humaneval import HumanEval
+from tasks.identity import identity
 from tasks.littleworld import KINDS, LittleWorld
-from tasks.mixture import Mixture
+from tasks.mixture import Mixture, Rows
+from tasks.mmlu import MMLU
+from tasks.smoltalk import SmolTalk
+from tasks.spellingbee import SimpleSpelling, SpellingBee
 
-RECIPES = ("littleworld", "none")
+RECIPES = ("littleworld", "real", "none")
+Stage = Literal["mid", "sft"]
+
+# What is graded; making one fetches it. HumanEval has test problems only.
+_REAL: dict[str, Callable[[Split], Task]] = {
+    "ARC-Easy": lambda split: ARC("ARC-Easy", split),
+    "ARC-Challenge": lambda split: ARC("ARC-Challenge", split),
+    "MMLU": MMLU,
+    "GSM8K": GSM8K,
+    "HumanEval": lambda split: HumanEval(),
+    "SpellingBee": SpellingBee,
+}
+GRADED = {"littleworld": KINDS, "real": tuple(_REAL), "none": ()}
 
 
-def graded_tasks(recipe: str, split: Split) -> list[LittleWorld]:
+def task(name: str, split: Split) -> Task:
+    """A graded task by its name in GRADED. Raises what fetching it raises."""
+    return LittleWorld(name, split) if name in KINDS else _REAL[name](split)
+
+
+def graded_tasks(recipe: str, split: Split) -> list[Task]:
     """The tasks of a recipe whose answers can be graded; none where the user's own conversations are all there is."""
-    return [LittleWorld(kind, split) for kind in KINDS] if recipe == "littleworld" else []
+    names = [name for name in GRADED[recipe] if split == "test" or name != "HumanEval"]
+    return [task(name, split) for name in names]
 
 
-def training_conversations(recipe: str, data_path: Sequence[Path], split: Split) -> Mixture:
+def recipe_of(meta: dict) -> str:
+    """The recipe whose questions suit a checkpoint: that of the text and conversations it was trained on."""
+    trained_on = meta.get("conversations")
+    if trained_on in ("littleworld", "real"):
+        return trained_on
+    return "littleworld" if meta.get("dataset") == shards.DEFAULT_DATASET else "real"
+
+
+def training_conversations(
+    recipe: str, data_path: Sequence[Path], split: shards.Split, stage: Stage = "sft"
+) -> Mixture:
     """The conversations of a recipe and of the user's own files, shuffled together.
 
     split is train or val; a user's file is used for training only, unless it is all there is.
     """
     if recipe not in RECIPES:
         raise UserError(f"--conversations is {recipe!r}; expected one of {', '.join(RECIPES)}")
-    known = graded_tasks(recipe, split)
+    if recipe == "littleworld":
+        known: list[Rows] = [LittleWorld(kind, split) for kind in KINDS]
+    else:
+        known = _real(stage, split) if recipe == "real" else []
     own = [CustomJSON(path) for path in data_path] if split == "train" or not known else []
     if not known and not own:
         raise UserError("there are no conversations to train on; name a file with --data_path or use --conversations")
     return Mixture([*known, *own])
+
+
+def _real(stage: Stage, split: shards.Split) -> list[Rows]:
+    """The mixtures of the classic recipe. Validation has what training has in about the same shares."""
+    if split == "train" and stage == "mid":
+        return [SmolTalk("train"), MMLU("train"), GSM8K("train"), identity(), identity(),
+                SimpleSpelling("train", 200_000), SpellingBee("train")]  # fmt: skip
+    if split == "train":
+        return [ARC("ARC-Easy", "train"), ARC("ARC-Challenge", "train"), GSM8K("train"), SmolTalk("train", 10_000),
+                identity(), SimpleSpelling("train", 300), SpellingBee("train", 300)]  # fmt: skip
+    if stage == "mid":
+        return [SmolTalk("val", 7000), MMLU("val"), GSM8K("val"), SimpleSpelling("val", 3000), SpellingBee("val", 1200)]
+    return [ARC("ARC-Easy", "val"), ARC("ARC-Challenge", "val"), GSM8K("val"), SmolTalk("val", 1000)]

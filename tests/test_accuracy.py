@@ -1,5 +1,6 @@
-"""Accuracy: the interval, the counting with a real model, also over ranks, and the script that prints it."""
+"""Accuracy: the interval, the counting with a real model, letters, one of k answers, also over ranks."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -11,13 +12,13 @@ import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.checkpoint import manager
 from nanochat.config import UserError
 from nanochat.engine.engine import Engine
-from nanochat.eval.accuracy import Example, Result, evaluate, interval
-from nanochat.paths import checkpoints_dir, tokenizer_dir
+from nanochat.eval.accuracy import Example, Result, chatcore, evaluate, interval, pass_at
+from nanochat.gpt import GPT, GPTConfig
 from nanochat.tokenizer import Tokenizer
 from scripts import chat_eval
+from tasks.choices import choice
 from tests.scripted import calculating
 
 
@@ -67,15 +68,13 @@ class Sums:
 
 @pytest.mark.parametrize("slots", [1, 5])
 def test_right_answers_are_counted(tokenizer, slots: int) -> None:
-    result = evaluate(Sums(20), Engine(calculating(tokenizer, "!"), slots), tokenizer, max_tokens=30, keep_examples=2)
+    result = evaluate(Sums(20), Engine(calculating(tokenizer, "!"), slots), tokenizer, max_tokens=30)
     assert (result.name, result.n, result.correct, result.accuracy) == ("sums", 20, 7, 7 / 20)
     assert result.interval == interval(7, 20)
-    assert [(example.index, example.correct) for example in result.examples] == [
-        (0, True), (3, True), (1, False), (2, False),
-    ]  # fmt: skip
-    assert result.examples[2] == Example(1, Sums(20)[1]["messages"], [
+    assert [(example.index, example.correct) for example in result.examples] == [(n, n % 3 == 0) for n in range(20)]
+    assert result.examples[1] == Example(1, Sums(20)[1]["messages"], [
         {"type": "python", "text": "6*7"}, {"type": "python_output", "text": "42"}, {"type": "text", "text": "!"},
-    ], False)  # fmt: skip
+    ], right=0)  # fmt: skip
 
 
 def test_max_tokens_and_max_problems_bind(tokenizer) -> None:
@@ -86,9 +85,9 @@ def test_max_tokens_and_max_problems_bind(tokenizer) -> None:
 
 
 def test_a_question_longer_than_the_context_counts_as_wrong(tokenizer) -> None:
-    result = evaluate(Sums(9, too_long=3), Engine(calculating(tokenizer, "!")), tokenizer, keep_examples=9)
+    result = evaluate(Sums(9, too_long=3), Engine(calculating(tokenizer, "!")), tokenizer)
     assert (result.n, result.correct) == (9, 2)
-    assert 3 not in {example.index for example in result.examples}
+    assert (result.examples[3].reply, result.examples[3].correct) == ([], False)
 
 
 def test_one_right_answer_of_several_is_enough(tokenizer) -> None:
@@ -101,12 +100,120 @@ def test_one_right_answer_of_several_is_enough(tokenizer) -> None:
     assert again == many
 
 
+# ---------------------------------------------------------------- letters, and one of k
+
+
+def thinking(tokenizer: Tokenizer, seed: int = 3) -> GPT:
+    """A model with random weights in all places, whose every answer is another."""
+    torch.manual_seed(seed)
+    config = GPTConfig(sequence_len=512, vocab_size=tokenizer.vocab_size, n_layer=2, n_head=2, n_kv_head=1, n_embd=32)
+    model = GPT(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.3)
+    return model
+
+
+class Letters:
+    """Questions with three or four answers, one of them longer than the context."""
+
+    name = "letters"
+    baseline = 0.25
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> dict:
+        letters = list("ABCD" if index % 3 else "123")
+        texts = [f"{index} {letter} " + "a" * (2 * index) for letter in letters]
+        return choice(f"Which? {index}", texts if index != 4 else texts * 40, letters * (40 if index == 4 else 1), "B")
+
+    def grade(self, conversation: dict, answer: str) -> bool:
+        return answer == conversation["messages"][-1]["content"]
+
+
+def outcome(result: Result) -> list:
+    return [result.n, result.correct, [example.reply for example in result.examples]]
+
+
+def by_hand(model: GPT, tokenizer: Tokenizer, question: str, letters: list[str]) -> str:
+    """The prompt spelled out, one forward pass over all of it, the likeliest of the letters' tokens."""
+    encode, special = tokenizer.encode, tokenizer.specials
+    ids = [special["<|bos|>"], special["<|user_start|>"], *encode(question), special["<|user_end|>"],
+           special["<|assistant_start|>"]]  # fmt: skip
+    with torch.no_grad():
+        logits = model(torch.tensor([ids]))[0, -1]
+    return max(letters, key=lambda letter: float(logits[encode(letter)[0]]))
+
+
+def test_the_likeliest_letter_is_the_answer(tokenizer) -> None:
+    """Item by item what a full forward pass without a cache says."""
+    model = thinking(tokenizer)
+    task = Letters(24)
+    result = evaluate(task, Engine(model, slots=3), tokenizer, samples=4, temperature=1.0)
+    answers = []
+    for index, example in enumerate(result.examples):
+        asked = task[index]
+        if index == 4:
+            assert example.reply == []
+            continue
+        answers.append(by_hand(model, tokenizer, asked["messages"][0]["content"], asked["letters"]))
+        assert example.reply == [{"type": "text", "text": answers[-1]}]
+        assert (example.right, example.samples) == (answers[-1] == "B", 1)
+    assert len(set(answers)) > 3  # it does not always say the same
+    assert result.correct == answers.count("B") and result.baseline == 0.25
+    assert result.centred == pytest.approx((answers.count("B") / 24 - 0.25) / 0.75)
+
+
+def test_a_letter_of_several_tokens_cannot_be_scored(tokenizer) -> None:
+    class Words(Letters):
+        def __getitem__(self, index: int) -> dict:
+            return choice("Which?", ["a", "b"], ["first", "second"], "first")
+
+    with pytest.raises(UserError, match="the answer 'first' is not one token of this tokenizer"):
+        evaluate(Words(2), Engine(thinking(tokenizer)), tokenizer)
+
+
+@pytest.mark.parametrize("samples", [1, 4, 7])
+def test_pass_at_k_is_the_share_of_all_draws(samples: int) -> None:
+    for right in range(samples + 1):
+        answers = [True] * right + [False] * (samples - right)
+        for k in range(1, samples + 1):
+            draws = list(itertools.combinations(answers, k))
+            assert pass_at(k, samples, right) == pytest.approx(sum(map(any, draws)) / len(draws))
+
+
+def test_one_of_k_is_estimated_from_all_answers(tokenizer) -> None:
+    engine = Engine(calculating(tokenizer, "!"))
+    some = [evaluate(Sums(12), engine, tokenizer, temperature=1.8, samples=6, seed=1, k=k) for k in (1, 3, 6)]
+    rights = [example.right for example in some[0].examples]
+    assert 0 < sum(rights) < 24 and len(set(rights)) > 2
+    assert all([example.right for example in result.examples] == rights for result in some)
+    assert some[0].correct == pytest.approx(sum(rights) / 6)
+    assert some[1].correct == pytest.approx(sum(pass_at(3, 6, right) for right in rights))
+    assert some[2].correct == sum(right > 0 for right in rights) and isinstance(some[2].correct, int)
+    assert some[0].interval[0] < some[0].accuracy < some[1].accuracy < some[2].accuracy < some[2].interval[1]
+    for example in some[0].examples:  # what is kept to look at is a right answer, if there is one
+        reply = "".join(part["text"] for part in example.reply if part["type"] == "text")
+        assert example.correct == Sums(12).grade({"messages": example.messages}, reply)
+
+
+def test_chatcore_is_the_mean_above_guessing() -> None:
+    results = [Result("choices", 10, 5, baseline=0.25), Result("written", 4, 1)]
+    assert chatcore(results) == pytest.approx((1 / 3 + 1 / 4) / 2)
+    assert chatcore([Result("guessed", 8, 2, baseline=0.25)]) == 0
+
+
 def on_a_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     tokenizer = Tokenizer.load(Path(folder))
-    result = evaluate(Sums(11), Engine(calculating(tokenizer, "!")), tokenizer, keep_examples=1)
-    said = [result.n, result.correct, [example.index for example in result.examples]]
+    result = evaluate(Sums(11), Engine(calculating(tokenizer, "!")), tokenizer)
+    letters = evaluate(Letters(7), Engine(thinking(tokenizer)), tokenizer)
+    said = [result.n, result.correct, [example.right for example in result.examples], outcome(letters)]
     Path(folder, f"{rank}.json").write_text(json.dumps(said), encoding="utf-8")
     dist.destroy_process_group()
 
@@ -115,46 +222,8 @@ def test_ranks_share_the_questions_and_sum_the_counts(tokenizer, tmp_path: Path)
     tokenizer.save(tmp_path)
     mp.start_processes(on_a_rank, (str(tmp_path),), nprocs=2, start_method="fork")  # type: ignore[attr-defined]
     results = [json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
-    assert results == [[11, 4, [0, 2]], [11, 4, [3, 1]]]
-
-
-# ---------------------------------------------------------------- scripts/chat_eval.py
-
-
-def save(tokenizer, source: str = "sft") -> None:
-    tokenizer.save(tokenizer_dir())
-    meta = {"tokenizer_hash": tokenizer.hash}
-    manager.save(checkpoints_dir(source) / "d1", 7, calculating(tokenizer, "!"), {}, meta)
-
-
-def test_the_script_prints_a_table_and_leaves_a_section(tokenizer, base, capsys, monkeypatch) -> None:
-    save(tokenizer)
-    monkeypatch.setattr(chat_eval, "select", lambda names: [Sums(20)])
-    chat_eval.main(["-i", "sft", "-x", "12", "--dtype", "float32", "--device_type", "cpu", "--show_errors", "2"])
-    said = capsys.readouterr().out
-    assert "step 7" in said.splitlines()[0]
-    assert any(line.split()[:5] == ["sums", "4", "12", "33.3", "%"] for line in said.splitlines())
-    assert said.count("a wrong answer") == 2
-    assert "replied   [6*7][= 42]!" in said and "expected  another" in said
-    section = json.loads((base / "report" / "chat_eval_sft.json").read_text(encoding="utf-8"))
-    assert section["tasks"]["sums"] == {"n": 12, "correct": 4, "interval": list(interval(4, 12))}
-    assert section["samples"][0]["messages"][0] == {"role": "user", "content": "0?"}
-    assert section["samples"][0]["messages"][1]["content"][-1] == {"type": "text", "text": "!"}
-    assert (section["source"], section["tag"], section["step"]) == ("sft", "d1", 7)
-
-
-def test_the_script_names_unknown_tasks_and_bad_numbers(base) -> None:
-    with pytest.raises(UserError, match="'nonsense' is unknown; there are: .*arithmetic"):
-        chat_eval.main(["-i", "sft", "-a", "facts|nonsense"])
-    with pytest.raises(UserError, match="--batch_size is 0"):
-        chat_eval.main(["-i", "sft", "-b", "0"])
-    with pytest.raises(UserError, match="no sft checkpoint"):
-        chat_eval.main(["-i", "sft", "-a", "Facts", "--device_type", "cpu"])
-    assert not base.exists()
-
-
-def test_tasks_are_joined_by_a_bar() -> None:
-    assert [task.name for task in chat_eval.select("facts|Spelling")] == ["facts", "spelling"]
+    alone = outcome(evaluate(Letters(7), Engine(thinking(tokenizer)), tokenizer))
+    assert results == [[11, 4, [n % 3 == 0 for n in range(11)], alone]] * 2
 
 
 def test_an_empty_task_has_no_accuracy() -> None:

@@ -1,0 +1,39 @@
+"""MMLU: exam questions of 57 subjects, from school to profession, with four answers each."""
+
+from nanochat.data import tables
+from nanochat.data.tinyworld.world import Split
+from tasks.choices import BASELINE, choice, is_chosen
+
+REPO = "cais/mmlu"
+LETTERS = ("A", "B", "C", "D")
+# Training questions come from other exams. The hub has had them as a split of "all" and as a configuration of its own,
+# and validation under two names.
+FILES = {
+    "train": ("all/auxiliary_train-*.parquet", "auxiliary_train/train-*.parquet"),
+    "val": ("all/validation-*.parquet", "all/val-*.parquet"),
+    "test": ("all/test-*.parquet",),
+}
+
+
+class MMLU:
+    """Multiple choice: 99,842 questions for training, 1,531 for validation, 14,042 that are scored.
+
+    Source: cais/mmlu on the hub (Hendrycks et al. 2021, arXiv 2009.03300). Licence: MIT.
+    Raises what `tables.dataset` raises.
+    """
+
+    name = "MMLU"
+    baseline = BASELINE
+
+    def __init__(self, split: Split):
+        self.rows = tables.dataset(REPO, FILES[split], ["question", "choices", "answer"]).shuffled()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict:
+        row = self.rows[index]
+        return choice(row["question"], row["choices"], LETTERS, LETTERS[row["answer"]])
+
+    def grade(self, conversation: dict, answer: str) -> bool:
+        return is_chosen(conversation, answer)

@@ -1,0 +1,30 @@
+"""SmolTalk: everyday conversations, written by larger models for models of less than a billion parameters."""
+
+from typing import Literal
+
+from nanochat.data import tables
+
+
+class SmolTalk:
+    """Conversations about anything, the only task that is not graded: 460,341 for training, 24,229 for validation.
+
+    Source: HuggingFaceTB/smol-smoltalk on the hub (Allal et al. 2025, arXiv 2502.02737). Licence: Apache 2.0.
+    Raises what `tables.dataset` raises.
+    """
+
+    name = "SmolTalk"
+
+    def __init__(self, split: Literal["train", "val"], size: int | None = None):
+        """size: so many at most, those that come first in the shuffled order."""
+        split_there = {"train": "train", "val": "test"}[split]  # nobody scores its test split
+        self.rows = tables.dataset("HuggingFaceTB/smol-smoltalk", [f"data/{split_there}-*.parquet"], ["messages"])
+        self.rows = self.rows.shuffled()
+        self.size = len(self.rows) if size is None else min(size, len(self.rows))
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> dict:
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        return {"messages": self.rows[index]["messages"]}
