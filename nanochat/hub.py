@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ NEEDED = ("*.json", "*.txt", "*.md", "*.safetensors", "*.bin", "*.pt", "*.pkl")
 NOT_NEEDED = ("optim*", "*/optim*", "onnx/*", "training_args.bin", "scheduler.pt", "rng_state*")
 
 Kind = Literal["model", "dataset"]  # of a repository
+DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's sha1 or a sha256
 Result = TypeVar("Result")
 
 
@@ -87,10 +89,11 @@ def look(
     files = []
     for path in _needed(siblings) if allow is None else [name for name in siblings if _matches(name, allow)]:
         sibling = siblings[path]
-        digest = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
+        digest = (sibling.lfs.sha256 if sibling.lfs else sibling.blob_id) or ""
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path:
             raise UserError(f"{repo} names a file outside of itself, {path!r}; do not use this repository")
-        if not info.sha or not digest or sibling.size is None:
+        # A digest becomes a file's name in the cache, so it must be one.
+        if not info.sha or not DIGEST.fullmatch(digest) or sibling.size is None:
             raise UserError(f"the hub says neither size nor checksum of {path} in {repo}; check HF_ENDPOINT")
         files.append(RemoteFile(path, sibling.size, digest))
     if not files:
