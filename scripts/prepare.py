@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from nanochat.checkpoint import foreign
 from nanochat.config import parse, positional, run
 from nanochat.data import web
 from nanochat.prepare import Prepared, prepare
@@ -48,15 +49,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"  train  {made.train_tokens:,} tokens")
     print(f"  val    {made.val_tokens:,} tokens")
     print(f"written to {made.folder}; train on it with")
-    print(f"  python -m scripts.train {_arguments(made, flags.out_dir)}")
+    print(f"  python -m scripts.train {_arguments(made, flags)}")
 
 
-def _arguments(made: Prepared, out_dir: Path | None) -> str:
-    """The recipe for a dataset that has one, and a near one for others."""
-    dataset = made.name if out_dir is None else str(out_dir)
+def _arguments(made: Prepared, flags: Flags) -> str:
+    """The recipe for a dataset that has one, and a near one for others; from the model whose tokenizer was taken."""
+    dataset = made.name if flags.out_dir is None else str(flags.out_dir)
     near = "shakespeare_char" if made.tokenizer.pattern is None else "shakespeare"
     recipe = f"config/{RECIPES.get(made.name, RECIPES[near])}.py"
-    return recipe if dataset in RECIPES else f"{recipe} --dataset={dataset} --out_dir=out-{made.name}"
+    model = f" --init_from={flags.tokenizer}" if flags.tokenizer and foreign.recognise(Path(flags.tokenizer)) else ""
+    return recipe if dataset in RECIPES else f"{recipe} --dataset={dataset} --out_dir=out-{made.name}{model}"
 
 
 if __name__ == "__main__":
