@@ -81,9 +81,11 @@ def draft_of(folder: Path, check: Callable[[], None]) -> Iterator[Path]:
     `check` raises UserError where `folder` must not be replaced; it is asked once nobody else can be writing it.
     Raises UserError, too, when another process is, and when the disk is full.
     """
-    draft = folder.with_name(f".{folder.name}.tmp")
+    draft, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old")
     with contextlib.ExitStack() as cleanup:
         try:
+            if old.exists() and not folder.exists():  # killed between the two renames
+                os.rename(old, folder)
             draft.mkdir(parents=True, exist_ok=True)  # a killed process may have left one
             lock = os.open(draft, os.O_RDONLY)
             cleanup.callback(os.close, lock)
@@ -97,7 +99,6 @@ def draft_of(folder: Path, check: Callable[[], None]) -> Iterator[Path]:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             yield draft
             fsync_folder(draft)
-            old = folder.with_name(f".{folder.name}.old")
             shutil.rmtree(old, ignore_errors=True)
             if folder.exists():
                 os.rename(folder, old)

@@ -4,7 +4,9 @@ A pickle is a program: it may name any function of any module and call it. Here 
 allows; plain strings, numbers, lists and dicts need no names at all.
 """
 
+import io
 import pickle
+import pickletools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ from nanochat.config import UserError
 _DAMAGED = (
     pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError,
 )  # fmt: skip
+
+
+MOST_TUPLES = 100
 
 
 class _Refused(Exception):
@@ -41,8 +46,9 @@ def load(path: Path, allowed: Mapping[str, type] | None = None) -> Any:
     Raises UserError for any other name, which is not even imported, and for a file that cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            return _Unpickler(file, allowed or {}).load()
+        content = path.read_bytes()
+        _check_plain(content)
+        return _Unpickler(io.BytesIO(content), allowed or {}).load()
     except _Refused as refused:
         raise UserError(
             f"{path} was not read: it is a pickle that uses {refused}, which could run any code; "
@@ -52,6 +58,16 @@ def load(path: Path, allowed: Mapping[str, type] | None = None) -> Any:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except _DAMAGED as error:
         raise UserError(f"{path} is damaged or no pickle: {error}") from None
+
+
+def _check_plain(content: bytes) -> None:
+    """Raise UnpicklingError for what no plain pickle has: tuples in tuples without end, whose hash overflows the
+    stack, and a memo with room for billions."""
+    tuples = 0
+    for code, argument, _ in pickletools.genops(content):
+        tuples += code.name.startswith("TUPLE")
+        if tuples > MOST_TUPLES or ("PUT" in code.name and int(argument or 0) > len(content)):
+            raise pickle.UnpicklingError("it is built to exhaust the reader")
 
 
 def dump(value: object) -> bytes:

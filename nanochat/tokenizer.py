@@ -119,7 +119,7 @@ class Tokenizer:
             foreign = True
         except OSError as error:
             raise UserError(f"cannot read the tokenizer {path}: {error.strerror}") from None
-        except ValueError as error:  # not UTF-8, or not JSON
+        except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
             raise UserError(f"the tokenizer {path} is damaged: {error}; {remedy}") from None
         if foreign:
             vocabulary = vocabularies.read(Path(folder))

@@ -16,6 +16,9 @@ from nanochat.paths import read_json
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
+FILES = ("tokenizer.json", "vocab.json", "tokenizer.pkl", "meta.pkl")  # vocab.json goes with merges.txt
+
+
 class Vocabulary(NamedTuple):
     """tokens[i] are the bytes of id i; specials take the ids behind; pattern None: one token a character."""
 
@@ -29,21 +32,20 @@ def read(folder: Path) -> Vocabulary | None:
 
     None where there is none. Raises UserError, naming the file, for one that is damaged, unsafe or of another kind.
     """
-    if (path := folder / "tokenizer.json").exists():
-        return _hugging_face(path)
-    if (path := folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        return _vocab_and_merges(path, folder / "merges.txt")
-    if (path := folder / "tokenizer.pkl").exists():
-        return _nanochat(path)
-    if (path := folder / "meta.pkl").exists():
-        return _characters(path)
-    return None
+    path = next((folder / name for name in FILES if (folder / name).exists()), None)
+    if path is None:
+        return None
+    try:
+        if path.name == "vocab.json":
+            return _vocab_and_merges(path, folder / "merges.txt")
+        return {"tokenizer.json": _hugging_face, "tokenizer.pkl": _nanochat, "meta.pkl": _characters}[path.name](path)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # a shape that no such file has
+        raise UserError(f"{path} is damaged or of another kind ({' '.join(str(error).split())[:200]})") from None
 
 
 def holds(folder: Path) -> bool:
     """Whether a folder has a file that `read` or `Tokenizer.load` would look at."""
-    files = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.pkl",), ("meta.pkl",))
-    return any(all((folder / name).exists() for name in needed) for needed in files)
+    return any((folder / name).exists() for name in FILES)
 
 
 class _Encoding:
@@ -82,6 +84,8 @@ def _hugging_face(path: Path) -> Vocabulary:
     model = content.get("model") or {}
     if model.get("type") == "WordLevel" and not content.get("normalizer"):
         return _one_a_character(model, path)
+    if odd := [name for name in ("continuing_subword_prefix", "end_of_word_suffix") if model.get(name)]:
+        raise UserError(f"{path} has a {odd[0]}, which is not known; expected byte-level BPE as GPT-2 has it")
     if model.get("type") != "BPE" or not isinstance(model.get("vocab"), dict):
         raise UserError(f"{path} is a tokenizer of type {model.get('type')!r}; expected byte-level BPE")
     if content.get("normalizer"):

@@ -318,6 +318,68 @@ def test_rolling_equals_cropping_by_hand(tmp_path: Path, tokenizer: Tokenizer) -
         Request([1], rolls=True)
 
 
+def test_who_rolls_lets_others_begin(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """It reads a whole context for each of its tokens, and a step reads only so much."""
+    tiny_gpt2(tmp_path, tokenizer)
+    engine = Engine(foreign.load(str(tmp_path)).model, slots=2, prefill_chunk=16)
+    rolling = engine.submit(Request([1, 2, 3], 300, temperature=0, rolls=True))
+    said = 0
+    while said < 60:
+        said += sum(event.token is not None for event in engine.step())
+    other = engine.submit(Request([5, 6, 7], 3, temperature=0))
+    tokens = {rolling: 0, other: 0}
+    while tokens[other] < 3:
+        for event in engine.step():
+            tokens[event.request_id] += event.token is not None
+    assert tokens[rolling] < 10
+
+
+BROKEN: list[tuple[str, object]] = [
+    ("n_layer", "2"), ("n_layer", 2.0), ("n_layer", None), ("n_layer", -1), ("n_head", 0), ("n_head", "x"),
+    ("n_embd", "x"), ("n_embd", 0), ("n_positions", -1), ("n_positions", "x"), ("vocab_size", None),
+    ("layer_norm_epsilon", "x"), ("layer_norm_epsilon", -1), ("resid_pdrop", "x"), ("activation_function", ["a"]),
+    ("model_type", ["gpt2"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key, value", BROKEN, ids=str)
+def test_a_config_of_odd_values_is_one_sentence(
+    key: str, value: object, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    tiny_gpt2(tmp_path, tokenizer)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**config, key: value}), encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        foreign.load(str(tmp_path))
+    assert str(tmp_path) in str(error.value)
+
+
+ODD_TOKENIZERS: list[dict] = [
+    {"model": []}, {"model": "x"}, {"normalizer": "x"}, {"added_tokens": None}, {"added_tokens": [1]},
+    {"added_tokens": [{"content": "x"}]}, {"pre_tokenizer": "x"}, {"pre_tokenizer": {"type": "Sequence"}},
+    {"pre_tokenizer": {"type": "Sequence", "pretokenizers": []}},
+    {"model": {"type": "BPE", "vocab": {"a": "x"}, "merges": [1]}},
+    {"model": {"type": "WordLevel", "vocab": {"\ud800": 0}}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ODD_TOKENIZERS, ids=str)
+def test_a_tokenizer_of_odd_shape_is_one_sentence(change: dict, tmp_path: Path) -> None:
+    plain = {"model": {"type": "BPE", "vocab": {}, "merges": []}, "pre_tokenizer": {"type": "ByteLevel"}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**plain, **change}), encoding="utf-8")
+    with pytest.raises(UserError, match="tokenizer.json"):
+        Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [
+    b"\x80\x04})" + b"\x85" * 200_000 + b"K\x01s.", b"\x80\x04K\x01r\xff\xff\xff\x0f.",
+], ids=["a hash that overflows the stack", "a memo of 4 GB"])  # fmt: skip
+def test_a_pickle_that_would_exhaust_its_reader_does_not(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "meta.pkl").write_bytes(content)
+    with pytest.raises(UserError, match="it is built to exhaust the reader"):
+        Tokenizer.load(tmp_path)
+
+
 # ---------------------------------------------------------------- nanoGPT
 
 

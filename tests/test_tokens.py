@@ -209,3 +209,31 @@ def test_an_id_that_the_model_does_not_know(tmp_path_factory, position, largest)
     with pytest.raises(UserError, match=rf"train\.bin holds the token {largest}, but the model knows 0 to 64"):
         for _ in range(200):
             next(stream)
+
+
+@pytest.mark.parametrize("at", range(1, 5))
+def test_a_kill_leaves_what_else_lies_there(at: int, tmp_path: Path) -> None:
+    """Killed while files are moved, at each of the moves; then the same again, to the end."""
+    folder = tmp_path / "shakespeare"
+    folder.mkdir()
+    (folder / "prepare.py").write_text("# mine", encoding="utf-8")
+    tokens.write(folder, [("train", [1, 2, 3]), ("val", [4, 5])], 10)
+    child = os.fork()
+    if child == 0:
+        moves, move = 0, os.replace
+
+        def killed(source: Path, target: Path) -> None:
+            nonlocal moves
+            moves += 1
+            if moves == at:
+                os._exit(9)
+            move(source, target)
+
+        os.replace = killed  # type: ignore[assignment]
+        tokens.write(folder, [("train", [7, 8, 9]), ("val", [1, 1])], 10, overwrite=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert (folder / "prepare.py").read_text(encoding="utf-8") == "# mine"
+    tokens.write(folder, [("train", [7, 8, 9]), ("val", [1, 1])], 10, overwrite=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["meta.json", "prepare.py", "train.bin", "val.bin"]
+    assert tokens.read(folder, "train", 10, 2).ids.tolist() == [7, 8, 9]

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from nanochat import hub, paths, vocabularies
-from nanochat.checkpoint import gpt2, hf, manager, nanogpt
+from nanochat.checkpoint import gpt2, hf, manager, nanogpt, torch_file
 from nanochat.config import UserError
 from nanochat.gpt import GPTConfig
 from nanochat.tokenizer import Tokenizer
@@ -35,7 +35,7 @@ def recognise(folder: Path) -> Kind | None:
     if (folder / CKPT).exists():
         return "nanogpt"
     kinds: dict[str, Kind] = {"gpt2": "gpt2", "nanochat": "hf_nanochat", "nanochat_gpt": "hf_nanochat"}
-    return kinds.get(_config_json(folder).get("model_type", ""))
+    return kinds.get(str(_config_json(folder).get("model_type")))
 
 
 def load(
@@ -102,10 +102,12 @@ def load_path(
             "config.json of transformers' gpt2 or nanochat"
         )
     tokenizer = Tokenizer.load(_tokenizer_place(path))
-    if kind == "gpt2":
-        config, state = gpt2.from_hf(_config_json(path), hf.tensors(path), path)
-    else:
-        config, state = hf.read(path)
+    with torch_file.sensible(path / "config.json"):
+        if kind == "gpt2":
+            config, state = gpt2.from_hf(_config_json(path), hf.tensors(path), path)
+        else:
+            config, state = hf.read(path)
+        manager.check_shape(config)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"the tokenizer in {path} has {tokenizer.vocab_size} tokens, its model {config.vocab_size}; "

@@ -27,7 +27,8 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import SOURCES, checkpoints_dir, sha256, tokenizer_dir, write_atomically, write_text
 from nanochat.tokenizer import Tokenizer
 
-STAGE_COMMAND = {"base": "scripts.base_train", "mid": "scripts.mid_train", "sft": "scripts.chat_sft"}
+STAGE_COMMAND = {"base": "scripts.base_train", "mid": "scripts.mid_train", "sft": "scripts.chat_sft",
+                 "rl": "scripts.chat_rl"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -148,9 +149,12 @@ def trained_with(tokenizer_hash: str) -> list[str]:
 def read_meta(folder: Path, step: int) -> dict:
     path = folder / _meta_file(step)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}){_offer_previous(folder, step)}") from error
+    if not isinstance(meta, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object{_offer_previous(folder, step)}")
+    return meta
 
 
 def load(
@@ -200,7 +204,8 @@ def load_step(
     note = ""
     if softcap is None and legacy.doubtful_softcap(meta["model_config"], state):
         note = "its softcap is not recorded, 15 is taken; if it was trained after 3 March 2026, give --softcap 20"
-    config, state = legacy.translate(meta["model_config"], state, model_path, softcap)
+    with torch_file.sensible(model_path):
+        config, state = legacy.translate(meta["model_config"], state, model_path, softcap)
     tokenizer = load_tokenizer(meta, model_path)
     model = build(config, state, model_path, device, dtype, keep_float32)
     optimizer = None
@@ -218,7 +223,8 @@ def build(
     keep_float32: bool = True,
 ) -> GPT:
     """A model of these tensors, as `load` makes it; `state` is used up. Raises UserError, naming path, for a misfit."""
-    with torch.device("meta"):
+    with torch_file.sensible(path), torch.device("meta"):
+        check_shape(config)
         model = GPT(config, dtype)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     _check_tensors(expected, {name: tensor.shape for name, tensor in state.items()}, path)
@@ -230,6 +236,23 @@ def build(
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model
+
+
+def check_shape(config: GPTConfig) -> None:
+    """Raise ValueError for numbers that no model has."""
+    c = config
+    for name in ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd", "pad_vocab_to"):
+        value = getattr(c, name)
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name} is {value!r}, expected a whole number from 1 on")
+    if c.n_embd % c.n_head or c.n_head % c.n_kv_head:
+        raise ValueError(f"a width of {c.n_embd} has no {c.n_head} heads that share {c.n_kv_head} keys")
+    if not isinstance(c.window_pattern, str) or not c.window_pattern or set(c.window_pattern.upper()) - set("SL"):
+        raise ValueError(f"window_pattern is {c.window_pattern!r}, expected letters S and L")
+    for name, least in (("norm_eps", 0.0), ("softcap", 0.0), ("rope_base", 0.0), ("dropout", 0.0)):
+        value = getattr(c, name)
+        if not isinstance(value, (int, float)) or not least <= value < math.inf:
+            raise ValueError(f"{name} is {value!r}, expected a number from {least:g} on")
 
 
 def load_tokenizer(meta: dict, model_path: Path) -> Tokenizer:

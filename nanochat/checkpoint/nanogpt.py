@@ -36,17 +36,25 @@ def read(path: Path) -> Checkpoint:
     content = torch_file.read(path)
     if not isinstance(content, dict) or not {"model", "model_args"} <= content.keys():
         raise UserError(f"{path} is no checkpoint of nanoGPT: it lacks model and model_args")
-    config, state = gpt2.from_nanogpt(content["model_args"], content["model"], path)
-    saved = content.get("optimizer")
-    return Checkpoint(
-        config=config,
-        state=state,
-        optimizer=_from_torch(saved, _numbered(gpt2.to_nanogpt(config, state)[1]), path) if saved else None,
-        iter_num=int(content.get("iter_num", 0)),
-        best_val_loss=float(content.get("best_val_loss", float("inf"))),
-        settings=content.get("config") or {},
-        ours=content.get("nanochat"),
-    )
+    with torch_file.sensible(path):
+        config, state = gpt2.from_nanogpt(content["model_args"], content["model"], path)
+        saved = content.get("optimizer")
+        return Checkpoint(
+            config=config,
+            state=state,
+            optimizer=_from_torch(saved, _numbered(gpt2.to_nanogpt(config, state)[1]), path) if saved else None,
+            iter_num=int(content.get("iter_num", 0)),
+            best_val_loss=float(content.get("best_val_loss", float("inf"))),
+            settings=dict(content.get("config") or {}),
+            ours=content.get("nanochat"),
+        )
+
+
+def iter_num(path: Path) -> int:
+    """How many steps a ckpt.pt has behind it. Raises UserError for what is none."""
+    content = torch_file.read(path, lazily=True)
+    with torch_file.sensible(path):
+        return int(content["iter_num"])
 
 
 def write(

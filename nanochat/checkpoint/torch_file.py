@@ -1,6 +1,8 @@
 """Files of torch.save, read without running what they might run."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -10,13 +12,23 @@ import torch
 from nanochat.config import UserError
 
 
-def read(path: Path, advice: str = "") -> Any:
-    """Tensors and plain values of a file, on the CPU.
+@contextmanager
+def sensible(path: Path) -> Iterator[None]:
+    """A file may say anything; where that makes no model, this is one UserError that names it."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} does not describe a model that can be built ({said}); get it again") from error
+
+
+def read(path: Path, advice: str = "", lazily: bool = False) -> Any:
+    """Tensors and plain values of a file, on the CPU; lazily: tensors are read from the disk where they are used.
 
     Raises UserError, with `advice` at its end, for a file that is missing, damaged, or would run code if it could.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
     except UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused is None:

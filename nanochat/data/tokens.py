@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from nanochat.config import UserError
 from nanochat.data.batch import Batch
 from nanochat.data.shards import Split
-from nanochat.paths import base_dir, draft_of, read_json, write_text
+from nanochat.paths import base_dir, draft_of, fsync_folder, read_json, write_text
 
 META = "meta.json"
 REPLACED = ("train.bin", "val.bin", META, "meta.pkl", "tokenizer.json", "token_bytes.json")
@@ -122,24 +121,35 @@ def write(
     folder = folder.resolve()  # a link to another disk stays one
     counts: dict[Split, int] = {"train": 0, "val": 0}
     dtype = "uint16" if vocab_size <= 1 << 16 else "uint32"
-    with draft_of(folder, lambda: check_free(folder, overwrite)) as draft:
-        if folder.exists():  # such as nanoGPT's data/shakespeare, which has prepare.py
-            shutil.copytree(folder, draft, copy_function=_link, symlinks=True, dirs_exist_ok=True)
-        for name in REPLACED:
-            (draft / name).unlink(missing_ok=True)
-        with contextlib.ExitStack() as stack:
-            files = {split: stack.enter_context(open(draft / f"{split}.bin", "wb")) for split in counts}
-            for split, ids in pieces:
-                files[split].write(np.array(ids, DTYPES[dtype]).tobytes())
-                counts[split] += len(ids)
-            for file in files.values():
-                file.flush()
-                os.fsync(file.fileno())
-        for split, count in counts.items():
-            if count < 2:
-                raise UserError(f"too little text: the {split} split would have {count} tokens; give more")
-        write_text(draft / META, json.dumps({"dtype": dtype, "vocab_size": vocab_size}) + "\n")
-        beside(draft)
+    check_free(folder, overwrite)
+    # Made inside of the folder and moved up file by file: what else lies there, such as a prepare.py, is never touched.
+    made, is_new = folder / "tokens.new", not folder.exists()
+    try:
+        with draft_of(made, lambda: check_free(folder, overwrite)) as draft:
+            with contextlib.ExitStack() as stack:
+                files = {split: stack.enter_context(open(draft / f"{split}.bin", "wb")) for split in counts}
+                for split, ids in pieces:
+                    files[split].write(np.array(ids, DTYPES[dtype]).tobytes())
+                    counts[split] += len(ids)
+                for file in files.values():
+                    file.flush()
+                    os.fsync(file.fileno())
+            for split, count in counts.items():
+                if count < 2:
+                    raise UserError(f"too little text: the {split} split would have {count} tokens; give more")
+            write_text(draft / META, json.dumps({"dtype": dtype, "vocab_size": vocab_size}) + "\n")
+            beside(draft)
+    except BaseException:
+        with contextlib.suppress(OSError):  # there is nothing to remove, or somebody put something there
+            if is_new:
+                folder.rmdir()
+        raise
+    for name in ("train.bin", *REPLACED):  # without train.bin there are no token files
+        (folder / name).unlink(missing_ok=True)
+    for path in sorted(made.iterdir(), key=lambda path: path.name == "train.bin"):
+        os.replace(path, folder / path.name)
+    made.rmdir()
+    fsync_folder(folder)
     return counts
 
 
@@ -149,13 +159,6 @@ def check_free(folder: Path, overwrite: bool) -> None:
         raise UserError(f"cannot write token files into {folder}: it is a file")
     if (folder / "train.bin").exists() and not overwrite:
         raise UserError(f"{folder} already holds token files; replace them with --overwrite, or give --out_dir")
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:  # a file system without hard links
-        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _place(seed: int | str, n: int, places: int) -> int:

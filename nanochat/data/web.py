@@ -7,6 +7,7 @@ that resolves to another one a moment later changes nothing.
 
 import http.client
 import ipaddress
+import re
 import socket
 import ssl
 import threading
@@ -32,7 +33,7 @@ def is_url(text: str) -> bool:
 
 def name_of(url: str) -> str:
     """The file name that a URL ends with, with one of SUFFIXES, by which it is read: .txt where it has none."""
-    name = PurePosixPath(unquote(urlsplit(url).path)).name.replace("\0", "")[-100:] or "text"
+    name = PurePosixPath(unquote(_parsed(url)[0].path)).name.replace("\0", "")[-100:] or "text"
     return name if name.endswith(SUFFIXES) else f"{name}.txt"
 
 
@@ -60,6 +61,16 @@ def fetch(
                 continue
             return _save(at, response, folder / name_of(url), max_bytes, deadline)
     raise UserError(f"{url} redirects more than {MAX_REDIRECTS} times; give the address where it ends")
+
+
+class _Response(http.client.HTTPResponse):
+    """The library takes a chunk of -1 bytes for one without end, and reads it into memory."""
+
+    def _read_next_chunk_size(self) -> int:
+        size = super()._read_next_chunk_size()  # type: ignore[misc]
+        if size < 0:
+            raise http.client.HTTPException("a chunk of less than no bytes")
+        return size
 
 
 class _Deadline:
@@ -115,6 +126,7 @@ def _answer(
             stack.enter_context(deadline.over(plain))
             connection = http.client.HTTPConnection(host, port)
             connection.sock = plain
+        connection.response_class = _Response
         target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
         query = f"?{quote(parts.query, safe='/%:@!$&()*+,;=~?[]')}" if parts.query else ""
         connection.request("GET", target + query, headers={"User-Agent": "nanochat", "Accept-Encoding": "identity"})
@@ -157,6 +169,8 @@ def is_public(address: str) -> bool:
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
         if inner:
             return is_public(str(inner))
+    if isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local:
+        return False
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
 
 
@@ -185,6 +199,8 @@ def _save(url: str, response: http.client.HTTPResponse, path: Path, max_bytes: i
     if coding != "identity":
         raise UserError(f"{url} comes compressed ({coding}), unasked; download and unpack it by other means")
     announced = response.getheader("Content-Length", "")
+    if not re.fullmatch(r"[0-9]{1,18}", announced):
+        announced = ""
 
     def too_large(size: object) -> UserError:
         return UserError(f"{url} is too large: {size} bytes, --max_bytes allows {max_bytes}")
@@ -197,10 +213,10 @@ def _save(url: str, response: http.client.HTTPResponse, path: Path, max_bytes: i
                 raise too_large(f"more than {max_bytes}")
             file.write(block)
         deadline.check()
-        if announced.isdigit() and size < int(announced):
+        if announced and size < int(announced):
             raise UserError(f"{url} broke off after {size} of {announced} bytes; try again")
 
-    if announced.isdigit() and int(announced) > max_bytes:
+    if announced and int(announced) > max_bytes:
         raise too_large(announced)
     write_atomically(path, write)
     return path
@@ -210,7 +226,7 @@ def _save(url: str, response: http.client.HTTPResponse, path: Path, max_bytes: i
 def _one_sentence(url: str, deadline: _Deadline) -> Iterator[None]:
     try:
         yield
-    except (OSError, http.client.HTTPException, UnicodeError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         deadline.check()
         raise UserError(f"cannot fetch {url}: {_reason(error)}") from error
 

@@ -45,6 +45,7 @@ class _Running:
     constraint: Constraint | None
     cached: int  # tokens of the prompt that were not read; told with the first event
     reading: bool = True  # until the next sample there is a prompt, or a tool's output, to read
+    rolled: bool = False  # it has outgrown the context
     said: Counter[int] = field(default_factory=Counter)  # the reply so far
     is_finite: bool = True  # so far; else its keys and values must not stay in the slot
     call: list[int] | None = None  # the ids since python_start, while a tool call is open
@@ -119,6 +120,12 @@ class Engine:
         self._next_id += 1
         self._waiting.append((self._next_id, request))
         return self._next_id
+
+    def forget(self) -> None:
+        """Keep nothing of earlier prompts, because the model's weights have changed. Raises RuntimeError if busy."""
+        if self.busy:
+            raise RuntimeError("the engine is busy: what its requests have read would be mixed with other weights")
+        self._held = [[] for _ in range(self.slots)]
 
     def cancel(self, request_id: int) -> bool:
         """End a request now; its last event comes with the next step. False if it is unknown or over."""
@@ -290,7 +297,8 @@ class Engine:
         groups: dict[int, list[_Running]] = {}
         readers: list[_Running] = []
         budget = self.prefill_chunk
-        for running in self._running.values():
+        # Who reads a whole context for each token comes last, or nobody else would get to begin.
+        for running in sorted(self._running.values(), key=lambda running: running.rolled):
             if not running.reading or any(_twins(reader, running) for reader in readers):
                 continue
             size = min(len(running.unread), self.prefill_chunk)
@@ -357,7 +365,7 @@ class Engine:
     def _roll(self, running: _Running) -> None:
         """Make room for one more by reading all but the first of a full slot's ids again."""
         running.unread.extend(self._held[running.slot][1:])
-        running.reading = True
+        running.reading = running.rolled = True
         self._held[running.slot] = []
         self.cache.cut(running.slot, 0)
 

@@ -152,9 +152,11 @@ def resume(folder: Path, vocab_size: int | None, rt: Runtime) -> Run:
 
 
 def latest_ckpt(folder: Path) -> Path | None:
-    """The newer of ckpt.pt and ckpt_last.pt."""
+    """The one of ckpt.pt and ckpt_last.pt that is further; copied files have the time of the copy."""
     there = [path for name in (CKPT, LAST_CKPT) if (path := folder / name).exists()]
-    return max(there, key=lambda path: (path.stat().st_mtime_ns, path.name == LAST_CKPT), default=None)
+    if len(there) < 2:
+        return there[0] if there else None
+    return max(there, key=lambda path: (nanogpt.iter_num(path), path.name == LAST_CKPT))
 
 
 def _clear(folder: Path, latest: Path | int) -> None:
