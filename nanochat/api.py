@@ -188,15 +188,19 @@ class Model:
                     yield Part(index, text, reply.finish)
 
 
-def load(name: str, device: str = "", dtype: str = "auto", slots: int = 0, out_dir: str = "out") -> Model:
+def load(
+    name: str, device: str = "", dtype: str = "auto", slots: int = 0, out_dir: str = "out",
+    softcap: float | None = None,
+) -> Model:  # fmt: skip
     """Load a model of any source.
 
     name: gpt2, gpt2-medium, gpt2-large, gpt2-xl or user/repository (downloaded once), the path of a folder or a
     ckpt.pt, "resume" (out_dir's ckpt.pt), or a checkpoint of ours: sft, sft:d4, sft:d4:700. device "" takes the best
     there is; dtype is auto, float32, bfloat16, float16 or int8; slots: how many texts run at once, 0 for as many as
-    fit. Raises UserError where there is no such model, or no such device.
+    fit; softcap is for the original's checkpoints that do not tell theirs. Raises UserError where there is no such
+    model, or no such device.
     """
-    return Model(name, serving.open(name, runtime.pick_device(device), dtype, slots, out_dir))
+    return Model(name, serving.open(name, runtime.pick_device(device), dtype, slots, out_dir, softcap))
 
 
 def prepare_data(

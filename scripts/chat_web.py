@@ -55,6 +55,8 @@ class Flags:
     """let models run Python in a sandbox"""
     log_prompts: bool = False
     """write what people say and models answer to stderr"""
+    softcap: float | None = None
+    """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
     device_type: Annotated[str, alias("--device")] = ""
     """cuda, mps or cpu; default: the best there is"""
     dtype: Annotated[str, alias("-d")] = "auto"
@@ -84,7 +86,11 @@ def load(flags: Flags, device: torch.device) -> list[Model]:
     models = []
     for name, source, tag, step in wanted:
         devices = [torch.device("cuda", n) if device.type == "cuda" else device for n in range(flags.num_gpus)]
-        servings = [serving.load(source, tag, step, each, flags.dtype, flags.slots) for each in devices]
+        servings = [
+            serving.load(source, tag, step, each, flags.dtype, flags.slots, flags.softcap) for each in devices
+        ]
+        if servings[0].note:
+            print(f"{source}:{servings[0].tag}: {servings[0].note}")
         tools = python_tools(servings[0].tokenizer) if flags.allow_code else None
         models.append(model(name or f"{source}:{servings[0].tag}", servings, flags.max_queue, tools))
     return models

@@ -28,7 +28,9 @@ class Flags:
     """what clients must send as a bearer token; default: NANOCHAT_API_KEY or NANOGPT_API_KEY, else none is needed"""
     slots: int = 0
     """texts that are continued at once, more wait; 0: as many as are good for this machine"""
-    device: Annotated[str, alias("--device_type")] = ""
+    softcap: float | None = None
+    """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
+    device: Annotated[str, alias("--device-type")] = ""
     """cuda, cuda:1, mps or cpu; default: the best there is"""
     dtype: Annotated[str, alias("-d")] = "auto"
     """what the model computes in: auto, float32, bfloat16, float16, or int8 for the weights (on a CPU)"""
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     host = flags.host or ("0.0.0.0" if key else "127.0.0.1")
     settings = Settings(temperature=0.8, top_k=200, max_tokens=256, api_key=key, hosts=known_hosts(host))
     with listen(host, flags.port) as bound, runtime.start(flags.device) as rt:
-        loaded = serving.open(flags.init_from, rt.device, flags.dtype, flags.slots, flags.out_dir)
+        loaded = serving.open(flags.init_from, rt.device, flags.dtype, flags.slots, flags.out_dir, flags.softcap)
         if flags.compile:
             print("--compile has no effect on generating")
         remark = "" if flags.host or key else "Without --api_key only this machine is let in; --host says otherwise."

@@ -54,7 +54,9 @@ class Flags:
     """show text as it comes instead of whole samples"""
     output: Path | None = None
     """write JSON lines with prompt, sample, text and finish here instead of showing the samples"""
-    device: Annotated[str, alias("--device_type")] = ""
+    softcap: float | None = None
+    """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
+    device: Annotated[str, alias("--device-type")] = ""
     """cuda, cuda:1, mps or cpu; default: the best there is"""
     dtype: Annotated[str, alias("-d")] = "auto"
     """what the model computes in: auto, float32, bfloat16, float16, or int8 for the weights (on a CPU)"""
@@ -70,7 +72,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with runtime.start(flags.device) as rt:
         with contextlib.redirect_stdout(sys.stderr):
             one_at_once = len(prompts) * _samples(flags) == 1
-            loaded = serving.open(flags.init_from, rt.device, flags.dtype, int(one_at_once), flags.out_dir)
+            loaded = serving.open(
+                flags.init_from, rt.device, flags.dtype, int(one_at_once), flags.out_dir, flags.softcap
+            )
             print(f"{loaded}; seed {flags.seed}", flush=True)
             if flags.compile:
                 print("--compile has no effect on generating", flush=True)

@@ -38,7 +38,7 @@ class Flags:
     """gpt2, gpt2-medium, gpt2-large or gpt2-xl; repeat it for several"""
     all: bool = False
     """all four of them"""
-    device: Annotated[str, alias("--device_type")] = ""
+    device: Annotated[str, alias("--device-type")] = ""
     """cuda, mps or cpu; default: the best there is"""
     dtype: Annotated[str, alias("-d")] = "float32"
     """what to compute in: auto, float32, bfloat16, float16 or int8"""

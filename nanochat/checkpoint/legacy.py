@@ -48,6 +48,8 @@ def translate(
     known = {field.name for field in fields(GPTConfig)}
     if unknown := sorted(model_config.keys() - known):
         raise UserError(f"{path}: its configuration has {', '.join(unknown)}, which this version does not know")
+    if softcap not in (None, 15, 20):
+        raise UserError(f"--softcap is {softcap:g}; the checkpoints that do not tell theirs have 15 or 20")
     if softcap is not None and not doubtful_softcap(model_config, plain):
         raise UserError(f"--softcap is for checkpoints that do not tell their softcap; {path} does, leave it out")
     if is_ours(model_config):

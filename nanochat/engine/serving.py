@@ -58,11 +58,12 @@ def load(
 
 
 def open(
-    name: str, device: torch.device | str, dtype: str = "auto", slots: int = 0, out_dir: Path | str = "out"
-) -> Serving:
+    name: str, device: torch.device | str, dtype: str = "auto", slots: int = 0, out_dir: Path | str = "out",
+    softcap: float | None = None,
+) -> Serving:  # fmt: skip
     """`load` for any name that `foreign.load` knows; a model whose tokenizer knows no conversations counts as base."""
     chosen, device = _settled(dtype, device, slots)
-    loaded = foreign.load(name, device, chosen.compute, keep_float32=False, out_dir=out_dir)
+    loaded = foreign.load(name, device, chosen.compute, keep_float32=False, out_dir=out_dir, softcap=softcap)
     stage = name.partition(":")[0]
     if stage not in SOURCES:
         stage = "sft" if chat.can_chat(loaded.tokenizer) else "base"
@@ -81,7 +82,7 @@ def _serving(
 ) -> Serving:
     parameters = count_parameters(loaded.model)  # a packed model no longer knows
     pack(loaded.model, chosen.int8)
-    engine = Engine(loaded.model, slots or _slots_that_fit(loaded.model.config, chosen.compute, device))
+    engine = Engine(loaded.model, slots or slots_that_fit(loaded.model.config, chosen.compute, device))
     return Serving(
         engine, loaded.tokenizer, loaded.meta, source, loaded.tag, loaded.step, loaded.folder, chosen.name, device,
         parameters, loaded.note,
@@ -110,7 +111,7 @@ def dtype_for(name: str, device: torch.device) -> ServedDtype:
     return ServedDtype(next(known for known, dtype in DTYPES.items() if dtype == compute), compute, False)
 
 
-def _slots_that_fit(config: GPTConfig, dtype: torch.dtype, device: torch.device) -> int:
+def slots_that_fit(config: GPTConfig, dtype: torch.dtype, device: torch.device) -> int:
     """How many sequences of full length a quarter of the free memory holds, from 1 to MOST_SLOTS."""
     size = 2 * config.n_layer * config.sequence_len * config.n_kv_head * config.head_size * dtype.itemsize
     if device.type == "cuda":

@@ -97,7 +97,7 @@ class Settings:
     """the lowest"""
     backend: str = "nccl"
     """has no effect: ranks speak NCCL on GPUs and Gloo elsewhere"""
-    device: Annotated[str, alias("--device_type")] = ""
+    device: Annotated[str, alias("--device-type")] = ""
     """cuda, cuda:1, mps or cpu; empty takes the best one there is"""
     dtype: str = "auto"
     """compute type: auto, float32, bfloat16 or float16"""
