@@ -4,8 +4,9 @@ A field's docstring is its help text, so a flag is described once, beside its de
 `--model_tag` and `--model-tag` are the same flag; a boolean takes `--x`, `--no-x` and `--x=False`; a list takes
 `--x a b` and `--x a --x b`.
 
-Values may also stand in files, named anywhere among the arguments: `config/x.py` as nanoGPT has it (assignments, which
-are read and never run), YAML or JSON. Of several files the later ones win, and flags win over files.
+Values may also stand in files, named anywhere among the arguments, with or without `--config`: `config/x.py` as nanoGPT
+has it (assignments, which are read and never run), YAML or JSON, whose keys may stand in sections. Of several files the
+later ones win, and flags win over files.
 """
 
 import ast
@@ -17,6 +18,7 @@ import json
 import math
 import operator
 import re
+import reprlib
 import sys
 import time
 import types
@@ -31,13 +33,16 @@ import yaml
 Flags = TypeVar("Flags")
 
 CONFIG_FILES = (".py", ".yaml", ".yml", ".json")
+LONGEST = 1 << 16  # characters that texts of a config file may be put together to
+BITS = 63  # of a whole number; torch and numpy know no larger ones
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a process that ended on Ctrl-C
 
 positional = tyro.conf.Positional  # Annotated[list[Path], positional]: an argument without a flag's name
 
 
-def alias(short: str) -> object:
-    """A short name for a flag, as in `Annotated[int | None, alias("-s")]`."""
-    return tyro.conf.arg(aliases=[short])
+def alias(*names: str) -> object:
+    """Other names for a flag, as in `Annotated[int | None, alias("-s")]`; in config files the long ones do as well."""
+    return tyro.conf.arg(aliases=names)
 
 
 def named(name: str) -> object:
@@ -95,11 +100,15 @@ def run(main: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        code = 130
+        print("interrupted", file=sys.stderr)
+        code = EXIT_INTERRUPTED
     sys.exit(code)
 
 
 # ---------------------------------------------------------------- config files
+
+
+_NEGATIVE = re.compile(r"-\.?\d")  # a number, which belongs to the flag before it
 
 
 def _files_among(flags: type, args: list[str]) -> tuple[list[Path], list[str]]:
@@ -110,8 +119,17 @@ def _files_among(flags: type, args: list[str]) -> tuple[list[Path], list[str]]:
     files: list[Path] = []
     rest: list[str] = []
     values = 0.0  # how many of the next words belong to a flag
-    for arg in args:
-        if arg.startswith("-"):
+    words = iter(args)
+    for arg in words:
+        name, equals, file = arg.partition("=")
+        if name == "--config" and "config" not in hints:
+            file = file if equals else next(words, "")
+            if not file:
+                raise UserError(f"--config names no file; expected one that ends in {', '.join(CONFIG_FILES)}")
+            files.append(Path(file))
+            values = 0
+            continue
+        if arg.startswith("-") and not _NEGATIVE.match(arg):
             name = arg.lstrip("-").replace("-", "_")
             is_switch = hints.get(name) is bool or hints.get(name.removeprefix("no_")) is bool
             is_list = typing.get_origin(hints.get(name)) is list
@@ -128,26 +146,60 @@ def _files_among(flags: type, args: list[str]) -> tuple[list[Path], list[str]]:
 def _filled(flags: type[Flags], files: Sequence[Path]) -> Flags:
     """The flags with what stands in config files as their defaults."""
     hints = typing.get_type_hints(flags)
+    fields = _names(flags)
     values: dict[str, Any] = {
         field.name: tyro.MISSING
         for field in dataclasses.fields(flags)  # type: ignore[arg-type]
         if field.default is field.default_factory is dataclasses.MISSING
     }
     for path in files:
-        for name, (value, place) in _read(path).items():
-            if name not in hints:
-                near = difflib.get_close_matches(name, hints, 1)
-                hint = f"did you mean {near[0]}?" if near else "--help lists them"
-                raise UserError(f"{place}: unknown key {name}; {hint}")
+        read = _unfolded(_read(path), fields)
+        unknown = [name for name in read if name.rpartition(".")[2] not in fields]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0].rpartition(".")[2], fields, 1)
+            hint = f"did you mean {near[0]}?" if near else "--help lists them"
+            keys = f"keys {', '.join(unknown)}" if len(unknown) > 1 else f"key {unknown[0]}"
+            raise UserError(f"{read[unknown[0]][1]}: unknown {keys}; {hint}")
+        given: dict[str, str] = {}
+        for name, (value, place) in read.items():
+            field = fields[key := name.rpartition(".")[2]]
+            if value is None and key != field:  # another program's name, for something that is not there
+                continue
+            if field in given:
+                raise UserError(f"{place}: {given[field]} and {name} say the same; give one of them")
+            given[field] = name
             try:
-                values[name] = _fitted(value, hints[name])
+                values[field] = _fitted(value, hints[field])
             except TypeError:
-                raise UserError(f"{place}: {name} is {value!r}; expected {_spelled(hints[name])}") from None
+                raise UserError(f"{place}: {name} is {_shown(value)}; expected {_spelled(hints[field])}") from None
     return flags(**values)
+
+
+def _names(flags: type) -> dict[str, str]:
+    """The names that a config file may use, each with its field: the fields' own and their long aliases."""
+    names = {name: name for name in typing.get_type_hints(flags)}
+    for name, hint in typing.get_type_hints(flags, include_extras=True).items():
+        for extra in getattr(hint, "__metadata__", ()):
+            aliases = getattr(extra, "aliases", None) or ()
+            names |= {other[2:].replace("-", "_"): name for other in aliases if other.startswith("--")}
+    return names
+
+
+def _unfolded(read: dict[str, tuple[Any, str]], fields: dict[str, str]) -> dict[str, tuple[Any, str]]:
+    """Keys of a section, as in `model: {n_layer: 4}`, as if they stood outside; named section.key."""
+    flat: dict[str, tuple[Any, str]] = {}
+    for name, (value, place) in read.items():
+        if isinstance(value, dict) and name not in fields:
+            flat |= {f"{name}.{str(key).replace('-', '_')}": (inner, place) for key, inner in value.items()}
+        else:
+            flat[name] = value, place
+    return flat
 
 
 def _read(path: Path) -> dict[str, tuple[Any, str]]:
     """The keys of a config file, each with its value and its place (file and, where it is known, line)."""
+    if path.suffix not in CONFIG_FILES:
+        raise UserError(f"{path} is no config file; expected a name that ends in {', '.join(CONFIG_FILES)}")
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".py":
@@ -156,13 +208,15 @@ def _read(path: Path) -> dict[str, tuple[Any, str]]:
     except OSError as error:
         raise UserError(f"cannot read the config file {path}: {error.strerror}") from None
     except SyntaxError as error:
-        raise UserError(f"{path}:{error.lineno} is not Python: {error.msg}") from None
+        place = f"{path}:{error.lineno}" if error.lineno else path
+        raise UserError(f"{place} is not Python: {error.msg}") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}:{line} is not YAML: {error.problem}") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno} is not JSON: {error.msg}") from None
-    except (ValueError, yaml.YAMLError, RecursionError, MemoryError) as error:  # not UTF-8, a null byte, deep nesting
+    except (ValueError, LookupError, AttributeError, yaml.YAMLError, RecursionError, MemoryError) as error:
+        # not UTF-8, a null byte, a tag that its text does not fit (!!int x), deep nesting
         raise UserError(f"the config file {path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds {type(content).__name__}; expected keys with their values")
@@ -211,12 +265,16 @@ def _value(node: ast.expr, names: dict[str, tuple[Any, str]], place: str) -> Any
         case ast.BinOp(left=left, op=operation, right=right):
             a, b = _value(left, names, place), _value(right, names, place)
             if isinstance(a, str) and isinstance(b, str) and isinstance(operation, ast.Add):
+                if len(a) + len(b) > LONGEST:
+                    raise UserError(f"{place}: a text of more than {LONGEST} characters; expected a shorter one")
                 return a + b
             if isinstance(a, (int, float)) and isinstance(b, (int, float)) and type(operation) in _OPERATIONS:
                 with contextlib.suppress(ArithmeticError):
                     return _computed(_OPERATIONS[type(operation)], a, b)
         case ast.Call(func=ast.Name(id="str"), args=[argument], keywords=[]):
-            return str(_value(argument, names, place))
+            printed = _value(argument, names, place)
+            if isinstance(printed, (str, int, float)):
+                return str(printed)
         case ast.Call(func=ast.Attribute(value=ast.Name(id="time"), attr="time"), args=[], keywords=[]):
             return time.time()
     raise _not_plain(node, place)
@@ -258,15 +316,21 @@ def _fitted(value: Any, hint: Any) -> Any:
             return [_fitted(item, kinds[0]) for item in value]
         case None:
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if hint is float and is_number:
+            if hint is float and is_number and (isinstance(value, float) or value.bit_length() < 1024):
                 return float(value)
-            if hint is int and is_number and value == value // 1:
+            if hint is int and is_number and value == value // 1 and int(value).bit_length() <= BITS:
                 return int(value)
             if hint is Path and isinstance(value, str):
                 return Path(value)
             if hint in (bool, str, types.NoneType) and isinstance(value, hint):
                 return value
     raise TypeError
+
+
+def _shown(value: Any) -> str:
+    """A value as a sentence can hold it."""
+    is_long = isinstance(value, int) and value.bit_length() > BITS
+    return f"a number of {value.bit_length()} bits" if is_long else reprlib.repr(value)
 
 
 def _spelled(hint: Any) -> str:

@@ -16,6 +16,8 @@ from rich.progress import Progress as Bar
 from nanochat import paths
 from nanochat.config import UserError
 
+WITHOUT_WANDB = "train without it (--run dummy, in scripts.train --wandb_log=False)"
+
 
 class MetricsLog:
     """A run's metrics: one line of strict JSON a call in <folder>/metrics.jsonl, and wandb when `run` is not "dummy".
@@ -233,6 +235,16 @@ def _start_wandb(folder: Path, project: str, run: str, config: dict):
     try:
         import wandb
     except ImportError:
-        raise UserError(f"--run {run} needs wandb, which is not installed; install it or use --run dummy") from None
-    folder.mkdir(parents=True, exist_ok=True)
-    return wandb.init(project=project, name=run, config=config, dir=str(folder))
+        raise UserError(f"the run {run} needs wandb, which is not installed; {WITHOUT_WANDB}") from None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if said := paths.refusal(error, folder / "wandb"):
+            raise said from error
+        raise
+    try:
+        return wandb.init(project=project, name=run, config=config, dir=str(folder))
+    except wandb.Error as error:  # no login, no network, a project that is somebody else's
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"wandb does not take the run {run} ({said}); log in with wandb login, set WANDB_MODE=offline, "
+                        f"or {WITHOUT_WANDB}") from None  # fmt: skip

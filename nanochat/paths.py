@@ -20,6 +20,8 @@ SOURCES = {  # the stages that checkpoints come from, and their folders
     "rl": "chatrl_checkpoints",
 }
 
+LONGEST_NAME = 255  # bytes; on all file systems that are in use
+
 
 def base_dir() -> Path:
     """The root of everything nanochat writes: $NANOCHAT_BASE_DIR, else ~/.cache/nanochat.
@@ -111,6 +113,12 @@ def draft_of(folder: Path, check: Callable[[], None]) -> Iterator[Path]:
             raise
 
 
+def check_name(flag: str, name: str) -> None:
+    """Raise UserError, naming the flag, for what no file system takes for a path."""
+    if "\0" in name or any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(name).parts):
+        raise UserError(f"--{flag} {name[:20]}... is no path: a name in it is longer than {LONGEST_NAME} bytes")
+
+
 def read_json(path: Path, remedy: str = "get it again") -> dict:
     """The object that a JSON file holds. Raises UserError, ending in `remedy`, where there is none to be read."""
     try:
@@ -147,8 +155,14 @@ def refusal(error: BaseException, path: Path) -> UserError | None:
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             return UserError(f"cannot write {path}: the disk is full; free some space and start again")
         cause = cause.__cause__ or cause.__context__
+    is_ours = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(base_dir()))
+    advice = "set NANOCHAT_BASE_DIR elsewhere" if is_ours else "give another place to write to"
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
-        return UserError(f"cannot write {path}: permission denied; set NANOCHAT_BASE_DIR elsewhere")
+        return UserError(f"cannot write {path}: permission denied; {advice}")
     if isinstance(error, (FileExistsError, NotADirectoryError)):
-        return UserError(f"cannot write {path}: {error.filename} is no folder; set NANOCHAT_BASE_DIR elsewhere")
+        return UserError(f"cannot write {path}: {error.filename} is no folder; {advice}")
+    if isinstance(error, OSError) and error.filename is not None:
+        refused = Path(os.fsdecode(error.filename))
+        if refused.parent == path.parent or refused in path.parents:  # and not some other file that was to be read
+            return UserError(f"cannot write {path}: {os.strerror(error.errno or errno.EIO).lower()}; {advice}")
     return None

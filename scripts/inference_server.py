@@ -5,18 +5,21 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from nanochat import runtime
-from nanochat.config import alias, parse, run
+from nanochat.config import UserError, alias, parse, run
 from nanochat.engine import serving
+from nanochat.paths import check_name
 from nanochat.web.operation import api_key, known_hosts, log_to_stderr, serve
 from nanochat.web.server import listen
 from nanochat.web.service import Service, Settings, model
+
+MOST_SLOTS = 4096  # whose caches no machine holds beyond toy models
 
 
 @dataclass
 class Flags:
     """Serve one model: POST /generate continues a text, GET / says what runs; also the page and the API of chat_web."""
 
-    init_from: str = "resume"
+    init_from: Annotated[str, alias("--model-type", "--checkpoint", "--checkpoint-path")] = "resume"
     """resume (out_dir's ckpt.pt), gpt2, gpt2-medium, gpt2-large, gpt2-xl, a path, user/repository, or such as sft:d4"""
     out_dir: str = "out"
     """where resume looks for ckpt.pt"""
@@ -40,6 +43,10 @@ class Flags:
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
+    for name in ("init_from", "out_dir"):
+        check_name(name, getattr(flags, name))
+    if flags.slots > MOST_SLOTS:
+        raise UserError(f"--slots is {flags.slots}; expected {MOST_SLOTS} at most, or 0 for as many as are good")
     log_to_stderr()
     key = api_key(flags.api_key)
     host = flags.host or ("0.0.0.0" if key else "127.0.0.1")

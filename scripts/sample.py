@@ -13,7 +13,7 @@ from nanochat.api import Model
 from nanochat.config import UserError, alias, changes, parse, run
 from nanochat.engine import serving
 from nanochat.engine.request import Finish, Request
-from nanochat.paths import write_atomically
+from nanochat.paths import check_name, write_atomically
 from nanochat.terminal import interrupts, lines_typed, show, tolerate_odd_text
 
 RULE = "---------------"
@@ -24,7 +24,7 @@ FILE = "FILE:"
 class Flags:
     """Continue texts with any model. Samples go to stdout, with a line of dashes after each; all else to stderr."""
 
-    init_from: str = "resume"
+    init_from: Annotated[str, alias("--model", "--checkpoint")] = "resume"
     """resume (out_dir's ckpt.pt), gpt2, gpt2-medium, gpt2-large, gpt2-xl, a path, user/repository, or such as sft:d4"""
     out_dir: str = "out"
     """where resume looks for ckpt.pt"""
@@ -38,7 +38,7 @@ class Flags:
     """ask for texts until the end of the input"""
     num_samples: int | None = None
     """how many continuations of each text; default: 10 of --start, else 1"""
-    max_new_tokens: int = 500
+    max_new_tokens: Annotated[int, alias("--max-tokens")] = 500
     """longest continuation; beyond its context the model sees the last tokens that fit"""
     temperature: Annotated[float, alias("-t")] = 0.8
     """0 takes the likeliest token; higher is more varied"""
@@ -171,6 +171,8 @@ def _samples(flags: Flags) -> int:
 
 def _check(flags: Flags) -> None:
     """Complain about what can be known before anything is loaded."""
+    for name in ("init_from", "out_dir"):
+        check_name(name, getattr(flags, name))
     Request([0], flags.max_new_tokens, flags.temperature, flags.top_k, flags.top_p)
     for name in ("num_samples", "max_new_tokens"):
         if (value := getattr(flags, name)) is not None and value < 1:
@@ -188,7 +190,7 @@ def _check(flags: Flags) -> None:
 def _prompts(flags: Flags) -> list[str]:
     """The texts to continue. Raises UserError for a file that cannot be read, or that has none."""
     if flags.prompt_file is not None:
-        lines = [line for line in _read(flags.prompt_file).splitlines() if line.strip()]
+        lines = [line for line in _read(flags.prompt_file).split("\n") if line.strip()]
         if not lines:
             raise UserError(f"{flags.prompt_file} has no line with a text to continue")
         return lines

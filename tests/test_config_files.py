@@ -110,6 +110,36 @@ def test_a_word_that_belongs_to_a_flag_is_no_config_file(tmp_path):
         assert parse(Flags, argv).max_iters == 7
 
 
+def test_keys_may_stand_in_sections(tmp_path):
+    """As nanoLLM_gpt's files have them."""
+    x = put(tmp_path / "x.yaml", "model:\n  max-iters: 4\n  keep: null\ntraining: {learning_rate: 2}\nout_dir: a\n")
+    assert parse(Flags, [x]) == Flags("a", 4, 2.0)
+    assert parse(Flags, [put(tmp_path / "x.json", '{"model": {"max_iters": 5}}')]).max_iters == 5
+
+
+def test_a_file_may_be_named_by_a_flag_and_a_key_by_an_alias(tmp_path):
+    @dataclass
+    class Named:
+        dataset: Annotated[str, alias("--data-path", "-d")] = "web"
+        config_name: str = ""
+
+    x = put(tmp_path / "x.yaml", "data_path: sea\n")
+    for argv in (["--config", x], [f"--config={x}"], [x]):
+        assert parse(Named, argv).dataset == "sea"
+    assert parse(Named, ["--config", x, "--data-path", "land"]).dataset == "land"
+    assert parse(Named, [put(tmp_path / "y.yaml", "data_path: null")]) == Named()
+    with pytest.raises(UserError, match="dataset and data_path say the same"):
+        parse(Named, [put(tmp_path / "z.yaml", "dataset: a\ndata_path: b")])
+    with pytest.raises(UserError, match="--config names no file"):
+        parse(Named, ["--config"])
+
+
+def test_a_negative_number_is_the_value_of_its_flag(tmp_path):
+    x = put(tmp_path / "x.py", "out_dir = 'there'")
+    for number in ("-1", "-.5", "-2e3"):
+        assert parse(Flags, ["--learning_rate", number, x]) == Flags("there", learning_rate=float(number))
+
+
 def test_a_script_that_takes_words_by_place_keeps_them(tmp_path):
     @dataclass
     class Reads:
@@ -207,10 +237,24 @@ def test_any_text_is_read_or_refused_in_a_sentence(tmp_path_factory, text):
         ("x.py", "keep = 'all'", "x:1: keep is 'all'; expected int or None"),
         ("x.py", "data_path = 'a'", "x:1: data_path is 'a'; expected a list of a path"),
         ("x.json", '{"data_path": [1]}', "x: data_path is [1]; expected a list of a path"),
-        ("x.yaml", "model: {max_iters: 3}", "x: unknown key model; did you mean model_tag?"),
+        ("x.yaml", "model: {max_iter: 3}", "x: unknown key model.max_iter; did you mean max_iters?"),
+        ("x.yaml", "model: {}\nzebra: {a: 1}\nb: 2", "x: unknown keys zebra.a, b; --help lists them"),
+        ("x.yaml", "a: {b: {max_iters: 3}}", "x: unknown key a.b; --help lists them"),
+        ("x.yaml", "keep: 1\na: {keep: 2}", "x: keep and a.keep say the same; give one of them"),
+        ("x.yaml", "out_dir: {a: 1}", "x: out_dir is {'a': 1}; expected str"),
+        ("x.py", "learning_rate = 1" + "0" * 400, "x:1: learning_rate is a number of 1329 bits; expected float"),
+        ("x.py", "max_iters = 1" + "0" * 400, "x:1: max_iters is a number of 1329 bits; expected int"),
+        ("x.py", "max_iters = 9" * 3000, "x:1 is not Python"),
+        ("x.yaml", "max_iters: 0x" + "f" * 9000, "x: max_iters is a number of 36000 bits; expected int"),
+        ("x.json", '{"learning_rate": 1' + "0" * 400 + "}", "x: learning_rate is a number of 1329 bits"),
+        ("x.py", "a = 'aaaa'\n" + "a = a + a\n" * 40, "x:16: a text of more than 65536 characters"),
+        ("x.py", "a = [1]\n" + "a = [a, a]\n" * 40 + "out_dir = str(a)", "x:42: 'str(a)' is not a plain value"),
+        ("x.py", "_a = [1]\n" + "_a = [_a, _a]\n" * 40 + "out_dir = _a", "x:42: out_dir is [["),
+        ("x.yaml", "max_iters: !!int x", "the config file x cannot be read"),
+        ("x.yaml", "out_dir: !!timestamp x", "the config file x cannot be read"),
         ("x.py", "max_iters = \n", "x:1 is not Python: invalid syntax"),
         ("x.py", "max_iters = " + "-" * 5000 + "1", "the config file x cannot be read"),
-        ("x.py", "\0", "null bytes"),
+        ("x.py", "\0", "x is not Python: source code string cannot contain null bytes"),
         ("x.yaml", "a: 1\nb: [", "x:2 is not YAML"),
         ("x.yaml", "out_dir: !!python/object/apply:os.mkdir [x]", "x:1 is not YAML: could not determine a"),
         ("x.yaml", "- 1", "x holds list; expected keys with their values"),

@@ -6,11 +6,14 @@ import math
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 from dataclasses import asdict
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -29,8 +32,10 @@ from nanochat.optim import Optimizer, Rates, adamw_groups
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.prepare import prepare
 from nanochat.tokenizer import Tokenizer
+from nanochat.train import out_dir
 from nanochat.train.nanogpt import Settings, learning_rate
-from scripts import base_train, chat_sft, mid_train
+from scripts import base_train, chat_sft, inference_server, mid_train, sample
+from scripts import train as train_script
 from scripts.train import Flags, main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,7 +92,7 @@ def scores(out_dir: Path | str) -> list[tuple[int, float, float]]:
 
 
 def assert_same_run(one: Path | str, other: Path | str, steps: int = STEPS) -> None:
-    """To the bit: weights, optimizer, random state, place in the data, every loss and every validation."""
+    """To the bit: weights, optimizer, place in the data, every loss and every validation."""
     a, b = ckpt(Path(one, "ckpt.pt")), ckpt(Path(other, "ckpt.pt"))
     assert a["iter_num"] == b["iter_num"] == steps
     assert all(torch.equal(a["model"][name], b["model"][name]) for name in {**a["model"], **b["model"]})
@@ -96,7 +101,7 @@ def assert_same_run(one: Path | str, other: Path | str, steps: int = STEPS) -> N
     assert len(a["optimizer"]["state"]) == len(b["optimizer"]["state"]) > 5
     assert a["best_val_loss"] == b["best_val_loss"]
     first, second = a["nanochat"], b["nanochat"]
-    assert torch.equal(first["rng"][0], second["rng"][0])
+    assert first["best_step"] == second["best_step"] and first["tokenizer_hash"] == second["tokenizer_hash"]
     assert {**first["loop_state"], "seconds": 0} == {**second["loop_state"], "seconds": 0}
     assert losses(one) == losses(other) and [n for n, _ in losses(one)] == list(range(1, steps + 1))
     assert scores(one) == scores(other) and [n for n, *_ in scores(one)] == list(range(0, steps + 1, 4))
@@ -159,6 +164,55 @@ def test_the_chat_recipes_are_speedruns():
         assert asdict(parse(script.Flags, [recipe])) == asdict(parse(script.Flags, commands[name]))
 
 
+# ---------------------------------------------------------------- as nanoLLM_gpt's users type it
+
+
+def test_a_config_file_with_sections_and_a_text(here, monkeypatch):
+    """gpt-train --config x.yaml --data-path input.txt"""
+    settings = dict(flag.removeprefix("--").split("=") for flag in SMALL)
+    model = [f"  {name}: {settings.pop(name)}\n" for name in ("n_layer", "n_head", "n_embd", "block_size", "dropout")]
+    rest = [f"{name}: {value}\n" for name, value in settings.items() if name not in ("dataset", "out_dir")]
+    Path("x.yaml").write_text("".join(["model:\n", *model, *rest, "data_path: null\n"]), encoding="utf-8")
+    by_characters = partial(prepare, tokenizer="char")  # GPT-2's own would be fetched from the hub
+    monkeypatch.setattr(train_script, "prepare", by_characters)
+    main(["--config", "x.yaml", "--data-path", "cats.txt", "--max-iters", "4"])
+    (folder,) = Path("data").glob("cats-*")
+    assert Path(folder, "train.bin").read_bytes() == Path("data/cats/train.bin").read_bytes()
+    saved = ckpt("out/ckpt.pt")
+    assert saved["model_args"]["n_embd"] == 32 and saved["config"]["dataset"] == folder.name
+    before = folder.stat().st_mtime_ns
+    main(["--config=x.yaml", "--data-path", "cats.txt", "--init-from", "resume"])  # found, not made again
+    assert ckpt("out/ckpt.pt")["iter_num"] == STEPS and folder.stat().st_mtime_ns == before
+    shutil.copyfile("cats.txt", "cats")
+    main(["--config=x.yaml", "--dataset=cats", "--eval_only"])  # a name of token files before that of a file
+    assert len(list(Path("data").iterdir())) == 2
+    Path("cats.txt").write_text(CATS * 2, encoding="utf-8")  # another text has other token files
+    main(["--config=x.yaml", "--data-path", "cats.txt", "--eval_only"])
+    assert len(list(Path("data").glob("cats-*"))) == 2
+
+
+def test_generating_and_serving_by_their_flags(here, capsys):
+    Path("sea.txt").write_text(f"{CATS}\u2028", encoding="utf-8")
+    prepare("sea.txt", tokenizer="char")
+    main([*SMALL, "--max_iters=4", "--dataset=sea"])
+    Path("prompts.txt").write_text("1 cats.\u2028cats\r\n\n2 cats.\n", encoding="utf-8")
+    sample.main(["--checkpoint", "out/ckpt.pt", "--prompt-file", "prompts.txt", "--max-tokens", "3", "--device=cpu",
+                 "--output=said.jsonl", "--num-samples=1"])  # fmt: skip
+    said = [json.loads(line) for line in Path("said.jsonl").read_text(encoding="utf-8").split("\n") if line]
+    assert [line["prompt"] for line in said] == ["1 cats.\u2028cats", "2 cats."]
+    assert parse(sample.Flags, ["--model", "gpt2"]).init_from == "gpt2"
+    Path("server.yaml").write_text("port: 8080\nmodel_type: gpt2\ncheckpoint_path: null\n", encoding="utf-8")
+    served = parse(inference_server.Flags, ["--config", "server.yaml"])
+    assert (served.init_from, served.port) == ("gpt2", 8080)
+    for name in ("--model-type", "--checkpoint", "--model_type"):
+        assert parse(inference_server.Flags, [f"{name}=x"]).init_from == "x"
+    for argv, words in (["--slots=1000000000"], "--slots is 1000000000; expected 4096 at most"), (
+        ["--checkpoint", "a" * 300], "--init_from aaaaaaaaaaaaaaaaaaaa... is no path"
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            inference_server.main(argv)
+
+
 # ---------------------------------------------------------------- from a GPT-2
 
 
@@ -219,8 +273,14 @@ def in_child(folder: str, base: str, argv: list[str], environment: dict[str, str
     os.chdir(folder)
     os.environ.update(environment, NANOCHAT_BASE_DIR=base)
     torch.set_num_threads(1)
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+    with open("said.txt", "w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
         config.run(lambda: main(argv))
+
+
+def in_child_until(place: str, folder: str, base: str, argv: list[str]) -> None:
+    """A run that is killed where it calls a function of out_dir."""
+    setattr(out_dir, place, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    in_child(folder, base, argv, {})
 
 
 def start(here: Path, argv: list[str], **environment: str) -> BaseProcess:
@@ -298,6 +358,117 @@ def test_latest_and_best_keep_their_names_whichever_way_a_run_goes_on(here):
     assert not Path("out/ckpt_best.pt").exists() and [n for n, _ in losses("out")] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("always", [True, False])
+@pytest.mark.parametrize("then", [True, False])
+def test_the_best_is_not_lost_when_a_kill_comes_before_it_is_kept(here, always, then):
+    """The latest checkpoint is written, and it is the best, but the best one's name is still to be given."""
+    first = ["--max_iters=4", f"--always_save_checkpoint={always}"]
+    more = ["--init_from=resume", f"--always_save_checkpoint={then}"]
+    child = processes.Process(target=in_child_until, args=("_link", str(here), str(here / "base"), [*SMALL, *first]))
+    child.start()
+    child.join(300)
+    assert child.exitcode == -signal.SIGKILL
+    assert [path.name for path in Path("out").glob("ckpt*")] == ["ckpt.pt" if always else "ckpt_last.pt"]
+    Path("out/.ckpt.pt.123.tmp").write_bytes(b"half of a checkpoint that another kill left")
+    main([*SMALL, *first, *more])  # nothing is left to be learned or saved
+    assert not list(Path("out").glob(".*"))
+    best, latest = ("ckpt_best.pt", "ckpt.pt") if then else ("ckpt.pt", "ckpt_last.pt")
+    if not (always and not then):  # there ckpt.pt, which is both, has its name already
+        assert ckpt(f"out/{latest}")["nanochat"]["best_step"] == 4
+    worse = ["--learning_rate=3", "--min_lr=3", "--max_iters=8"]
+    main([*SMALL, *worse, *more])
+    assert (ckpt(f"out/{best}")["iter_num"], ckpt(f"out/{latest}")["iter_num"]) == (4, 8)
+
+
+def test_a_run_without_the_state_of_its_optimizer_goes_on(here):
+    """As somebody leaves it who makes a ckpt.pt smaller; its validation is due at once."""
+    main([*SMALL, "--max_iters=8"])
+    bare = {name: value for name, value in ckpt("out/ckpt.pt").items() if name not in ("optimizer", "nanochat")}
+    torch.save(bare, "out/ckpt.pt")
+    main([*SMALL, "--init_from=resume"])
+    assert ckpt("out/ckpt.pt")["iter_num"] == STEPS and len(ckpt("out/ckpt.pt")["optimizer"]["state"]) > 5
+    assert [n for n, *_ in scores("out")][-2:] == [8, STEPS]
+
+
+def test_a_run_goes_on_with_its_own_tokenizer_only(here):
+    main([*SMALL, "--max_iters=4"])
+    assert ckpt("out/ckpt.pt")["nanochat"]["tokenizer_hash"] == Tokenizer.load(Path("data/cats")).hash
+    Path("dogs.txt").write_text(CATS.replace("e", "é"), encoding="utf-8")  # as many characters, other ones
+    prepare("dogs.txt", tokenizer="char")
+    for name in ("meta.pkl", "tokenizer.json", "token_bytes.json"):
+        shutil.copyfile(f"data/dogs/{name}", f"out/{name}")
+    with pytest.raises(UserError, match=r"out/ckpt.pt was trained with the tokenizer \w{12}, not with \w{12}") as error:
+        main([*SMALL, "--dataset=dogs", "--init_from=resume"])
+    assert "\n" not in str(error.value)
+
+
+def deleting(folder: Path) -> None:
+    """Delete step 4, and be killed when a part of it is gone."""
+    unlink = Path.unlink
+
+    def unlink_and_die(self: Path, missing_ok: bool = False) -> None:
+        unlink(self, missing_ok)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Path.unlink = unlink_and_die
+    manager.delete(folder, [4])
+
+
+def test_what_a_kill_left_half_deleted_goes_with_the_next_save(tmp_path):
+    small = GPT(GPTConfig(sequence_len=8, vocab_size=20, n_layer=1, n_head=1, n_kv_head=1, n_embd=8))
+    folder = tmp_path / "d1"
+    for step in (4, 8):
+        manager.save(folder, step, small, {}, {})
+    child = processes.Process(target=deleting, args=(folder,))
+    child.start()
+    child.join(300)
+    assert child.exitcode == -signal.SIGKILL
+    assert manager.steps(folder) == [8] and (folder / "optim_000004_rank0.pt").exists()
+    manager.save(folder, 12, small, {}, {})
+    assert manager.steps(folder) == [8, 12]
+    assert sorted(path.name[:7] for path in folder.iterdir()) == ["meta_00"] * 2 + ["model_0"] * 2 + ["optim_0"] * 2
+
+
+def test_wandb_without_a_login_is_one_sentence(here, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(here))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(here))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody is asked
+    with pytest.raises(UserError, match=r"wandb does not take the run gpt2 \(.*\); log in with wandb login") as error:
+        main([*SMALL, "--wandb_log=True"])
+    assert "\n" not in str(error.value)
+
+
+def test_what_a_new_run_replaces_is_said(here, capsys):
+    main([*SMALL, "--max_iters=4"])
+    assert "earlier run" not in capsys.readouterr().out
+    main([*SMALL, "--max_iters=8"])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "earlier run" in line)
+    assert line.startswith("train: out holds ckpt.pt, ckpt_best.pt of an earlier run, which this one replaces")
+    assert "--init_from=resume goes on with it instead" in line
+    main([*SMALL, "--init_from=resume"])
+    assert "earlier run" not in capsys.readouterr().out
+
+
+def test_a_line_of_progress_shows_the_loss_of_its_step(here, capsys):
+    main([*SMALL, "--log_interval=1"])
+    shown = re.findall(r"^train +(\d+)/12 steps .* loss (\S+)", capsys.readouterr().out, re.MULTILINE)
+    assert shown == [(str(step), f"{loss:.4g}") for step, loss in losses("out")]
+
+
+def test_ctrl_c_says_where_the_run_stands(here):
+    for interval, said in ((400000, "nothing is saved yet"), (4, r"step \d+ is saved, go on with --init_from=resume")):
+        out = f"out-{interval}"
+        child = start(here, [*SMALL, "--max_iters=400000", f"--eval_interval={interval}", f"--out_dir={out}"])
+        while child.is_alive() and (not Path(out, "metrics.jsonl").exists() or len(losses(out)) < 6):
+            child.join(0.001)
+        os.kill(child.pid or 0, signal.SIGINT)
+        child.join(300)
+        assert child.exitcode == 130
+        last = Path("said.txt").read_text(encoding="utf-8").splitlines()[-1]
+        assert re.fullmatch(rf"train: interrupted at step \d+; {said}", last), last
+
+
 @pytest.mark.skipif(not FIXTURE.exists(), reason="needs the fixtures that the original programs made")
 def test_a_run_of_the_original_goes_on(here):
     """Its ckpt.pt has no place in the data and no random state, but iterations, optimizer and best loss."""
@@ -345,6 +516,19 @@ def test_two_ranks_equal_one_that_accumulates(here):
     assert a["nanochat"]["loop_state"]["cursor"] == b["nanochat"]["loop_state"]["cursor"]
     for name in b["model"]:
         assert torch.allclose(a["model"][name], b["model"][name], atol=1e-4), name
+
+
+def test_two_ranks_with_dropout_go_on_exactly(here):
+    """Each rank draws what it drops from the step and its own number."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for more in (["--out_dir=whole"], ["--max_iters=8"], ["--init_from=resume"]):
+        command = [*torchrun, "-m", "scripts.train", *SMALL, *more]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
+        assert done.returncode == 0, done.stderr
+    assert_same_run("out", "whole")
+    main([*SMALL, "--out_dir=alone"])
+    assert losses("alone") != losses("whole")
 
 
 # ---------------------------------------------------------------- the optimizer and the schedule
@@ -409,6 +593,35 @@ def test_the_learning_rate_is_what_was_asked_for(here):
     "more, said",
     [
         (["--dataset=dogs"], "no token files of a dataset 'dogs'"),
+        (["--dataset=cat"], "data/cat/train.bin nor"),
+        (["--dataset=cat"], "did you mean cats?"),
+        (["--dataset=/proc/none"], "no token files of a dataset '/proc/none'"),
+        (["--dataset=" + "a" * 300], "--dataset aaaaaaaaaaaaaaaaaaaa... is no path"),
+        (["--init_from=" + "a" * 300], "--init_from aaaaaaaaaaaaaaaaaaaa... is no path"),
+        (["--out_dir=x/" + "ä" * 200], "is no path: a name in it is longer than 255 bytes"),
+        (["--out_dir=/proc/none"], "cannot write /proc/none/config.json: no such file or directory; give another"),
+        (["--out_dir=cats.txt/out"], "cats.txt/out is no folder; give another place to write to"),
+        (["--learning_rate=-1"], "--learning_rate is -1.0; expected 0 or more"),
+        (["--learning_rate=nan"], "--learning_rate is nan; expected 0 or more"),
+        (["--min_lr=-1"], "--min_lr is -1.0; expected 0 or more"),
+        (["--min_lr=inf"], "--min_lr is inf; expected 0 or more"),
+        (["--weight_decay=-1"], "--weight_decay is -1.0; expected 0 or more"),
+        (["--grad_clip=-1"], "--grad_clip is -1.0; expected 0 or more"),
+        (["--warmup_iters=-1"], "--warmup_iters is -1; expected 0 or more"),
+        (["--lr_decay_iters=-1"], "--lr_decay_iters is -1; expected 0 or more"),
+        (["--beta1=1"], "--beta1 is 1.0; expected a share below 1"),
+        (["--beta2=-0.1"], "--beta2 is -0.1; expected a share below 1"),
+        (["--n_embd=100000000", "--n_head=100000000"], "--n_head is 100000000; expected 10000 at most"),
+        (["--n_embd=100000000"], "--n_embd is 100000000; expected 1000000 at most"),
+        (["--n_embd=1000000"], "12T parameters, whose training takes 192T bytes; this machine has"),
+        (["--n_layer=1000000"], "--n_layer is 1000000; expected 1000 at most"),
+        (["--batch_size=1000000", "--block_size=1000"], "tokens are too many for one micro-batch"),
+        (["--gradient_accumulation_steps=1000000000"], "expected 1000000 at most"),
+        (["--seed=12345678901234567890123"], "--seed is a number of 74 bits; expected 63 bits at most"),
+        (["--seed", "-1", "mistake.py"], "mistake.py:1: unknown key max_iter; did you mean max_iters?"),
+        (["--config=mistake.py"], "mistake.py:1: unknown key max_iter; did you mean max_iters?"),
+        (["--config=cats.txt"], "cats.txt is no config file; expected a name that ends in .py, .yaml, .yml, .json"),
+        (["--config"], "--config names no file"),
         (["--init_from=resume"], "out has no ckpt.pt to go on from; check --out_dir"),
         (["--init_from=gpt5"], "there is no model 'gpt5'"),
         (["--batch_size=0"], "--batch_size is 0; expected 1 or more"),

@@ -6,6 +6,7 @@ The tokenizer they were made with lies beside them.
 """
 
 import contextlib
+import difflib
 import hashlib
 import json
 import os
@@ -40,14 +41,22 @@ def find(name: str) -> Path:
 
     A path to such a folder does as well. Raises UserError, naming where it looked, when there are none.
     """
-    places = [Path("data", name), base_dir() / "tokens" / name, Path(name)]
+    places = _places(name)
     for place in places:
-        if (place / "train.bin").exists():
+        if _has_tokens(place):
             return place
+    there = [folder.name for place in places[:2] for folder in sorted(place.parent.glob("*")) if _has_tokens(folder)]
+    near = difflib.get_close_matches(name, there, 1)
+    hint = f"did you mean {near[0]}?" if near else f"make them with python -m scripts.prepare {name}"
     raise UserError(
         f"no token files of a dataset {name!r}: there is neither {places[0] / 'train.bin'} nor "
-        f"{places[1] / 'train.bin'}; make them with python -m scripts.prepare {name}"
+        f"{places[1] / 'train.bin'}; {hint}"
     )
+
+
+def is_there(name: str) -> bool:
+    """Whether `find` would find it."""
+    return any(_has_tokens(place) for place in _places(name))
 
 
 def home(name: str) -> Path:
@@ -92,7 +101,7 @@ def windows(
     """
     n = cursor["window"] if cursor else 0
     while True:
-        starts = [_place(seed, n + rank * rows + row, len(tokens.ids) - T) for row in range(rows)]
+        starts = [number(seed, n + rank * rows + row, len(tokens.ids) - T) for row in range(rows)]
         table = np.stack([tokens.ids[start : start + T + 1] for start in starts]).astype(np.int64)
         if (largest := int(table.max())) >= tokens.vocab_size:
             raise UserError(
@@ -161,10 +170,21 @@ def check_free(folder: Path, overwrite: bool) -> None:
         raise UserError(f"{folder} already holds token files; replace them with --overwrite, or give --out_dir")
 
 
-def _place(seed: int | str, n: int, places: int) -> int:
-    """A number in [0, places) for window n, evenly distributed."""
+def number(seed: int | str, n: int, below: int) -> int:
+    """The n-th random number of a seed in [0, below), evenly distributed; each is there without those before it."""
     digest = hashlib.blake2b(f"{seed}/{n}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % places
+    return int.from_bytes(digest, "big") % below
+
+
+def _places(name: str) -> list[Path]:
+    return [Path("data", name), base_dir() / "tokens" / name, Path(name)]
+
+
+def _has_tokens(folder: Path) -> bool:
+    try:
+        return (folder / "train.bin").exists()
+    except OSError as error:  # a folder that must not be looked into, or a name longer than any
+        raise UserError(f"cannot look for token files in {folder}: {error.strerror}") from None
 
 
 def _meta(folder: Path) -> dict:

@@ -81,7 +81,7 @@ class Stage:
     grad_clip: float = 0.0  # largest norm of the whole gradient; 0 = off
     flops_per_token: int = 0
     probes: list[Probe] = field(default_factory=list)
-    log_every: int = 0  # steps between lines of progress; 0 = as time passes, or a bar on a terminal
+    log_every: int = 0  # steps between lines, which show a step's own loss; 0 = as time passes, smoothed, or as a bar
     rate_flags: str = "--matrix_lr, --embedding_lr"  # what to lower when the loss is not finite
     go_on: str = "start again to go on"  # what to do after a SIGTERM
 
@@ -129,7 +129,8 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
             log.log(state.step, metrics)
             smooth = state.smooth_loss if state.smooth_loss is not None else math.nan
             shown = state.step if stage.num_iterations > 0 else round(100 * state.progress)
-            bar.update(shown, loss=smooth, tok_per_second=metrics["tok_per_second"])
+            loss = metrics["loss"] if stage.log_every else smooth
+            bar.update(shown, loss=loss, tok_per_second=metrics["tok_per_second"])
 
 
 def _refuse_broken_weights(stage: Stage, state: TrainState) -> None:

@@ -3,6 +3,8 @@
 A run has random windows of token files, AdamW, half a cosine of a learning rate, and a ckpt.pt in its out_dir.
 """
 
+import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +15,7 @@ import torch.distributed as dist
 
 from nanochat import report, schedule, vocabularies
 from nanochat.checkpoint import foreign, gpt2, manager
-from nanochat.config import UserError, alias
+from nanochat.config import BITS, EXIT_INTERRUPTED, UserError, alias
 from nanochat.cost import count_parameters, flops_per_token
 from nanochat.data import tokens
 from nanochat.data.batch import Batch
@@ -21,16 +23,24 @@ from nanochat.data.shards import Split
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import MetricsLog, short
 from nanochat.optim import Optimizer, Rates, adamw_groups
-from nanochat.paths import write_atomically
+from nanochat.paths import check_name, write_atomically
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Probe, Stage, TrainState, train
-from nanochat.train.out_dir import CkptKeeper, Run, StepKeeper, resume
+from nanochat.train.out_dir import CkptKeeper, Run, StepKeeper, earlier, resume
 from nanochat.train.stage import compiled
 
 NAME = "train"
 SPLITS: tuple[Split, ...] = ("train", "val")
 POSITIONS = "transformer.wpe.weight"
+MOST = 1 << 62
+# What no machine does; building more takes for ever before it fails.
+LARGEST = {
+    "gradient_accumulation_steps": 1_000_000, "batch_size": 1_000_000, "block_size": 100_000_000, "n_layer": 1000,
+    "n_head": 10_000, "n_embd": 1_000_000, "max_iters": MOST, "eval_interval": MOST, "eval_iters": MOST,
+    "log_interval": MOST,
+}  # fmt: skip
+BYTES = 16  # a parameter takes in training: itself, its gradient and two moments, in float32
 
 
 @dataclass
@@ -57,8 +67,8 @@ class Settings:
     """project of the wandb run"""
     wandb_run_name: str = "gpt2"
     """name of the wandb run"""
-    dataset: str = "openwebtext"
-    """name of the token files, as scripts.prepare made them, or their folder"""
+    dataset: Annotated[str, alias("--data-path")] = "openwebtext"
+    """name of the token files, as scripts.prepare made them, or their folder; a text file is prepared first"""
     gradient_accumulation_steps: int = 5 * 8
     """micro-batches per step, over all ranks"""
     batch_size: int = 12
@@ -109,6 +119,7 @@ class Settings:
 
 def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
     """Train, or with eval_only validate. Raises UserError where settings, data and model do not fit each other."""
+    check(settings)
     accumulation = _accumulation(settings, rt)
     folder, out_dir = tokens.find(settings.dataset), Path(settings.out_dir)
     run = begin(settings, folder, rt)
@@ -138,21 +149,28 @@ def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
     )
     if run.optimizer is not None:
         optimizer.load_state_dict(run.optimizer)
-    _restore_random(run.rng, settings.seed, state.step, rt)
+    run.optimizer = optimizer.state_dict()
     described = asdict(settings)
     if fits_ckpt(model.config):
         keeper = CkptKeeper(out_dir, settings.always_save_checkpoint, described, is_new)
     else:
         keeper = StepKeeper(out_dir, described, is_new)
+    if is_new and (replaced := earlier(out_dir)):
+        rt.print(
+            f"{NAME}: {out_dir} holds {', '.join(replaced)} of an earlier run, which this one replaces when it first "
+            "saves; --init_from=resume goes on with it instead, another --out_dir keeps it"
+        )
     about = {"settings": described, "model_config": asdict(model.config), "git_commit": report.git_commit()}
     wandb_run = settings.wandb_run_name if settings.wandb_log else "dummy"
     log = MetricsLog(out_dir, wandb_run, about, rt.is_main, settings.wandb_project)
     log.resume(-1 if is_new else state.step, state.probed)
+    if rt.is_main:
+        keeper.begin(run)
     saved_at = -1 if is_new else state.step
 
     def save(_: TrainState) -> None:
         nonlocal saved_at
-        run.optimizer, run.rng = optimizer.state_dict(), _random_state(rt)
+        run.optimizer = optimizer.state_dict()
         if rt.is_main:
             try:
                 keep_tokenizer(folder, out_dir, run.tokenizer)
@@ -164,18 +182,25 @@ def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
 
     def scored(_: TrainState, scores: dict[str, float]) -> None:
         is_best = scores["val_loss"] < run.best
-        run.best = min(run.best, scores["val_loss"])
+        if is_best:
+            run.best, run.best_step = scores["val_loss"], state.step
         if rt.is_main:
             keeper.scored(run, is_best)
+
+    def stream() -> Iterator[Batch]:
+        for batch in tokens.windows(
+            data["train"], settings.batch_size, T, rt.rank, rt.world, state.cursor, seed=settings.seed
+        ):
+            # What dropout draws follows from the step alone, so that a run goes on exactly on any number of ranks.
+            torch.manual_seed(tokens.number(f"{settings.seed} dropout {rt.rank}", state.step, 1 << 63))
+            yield batch
 
     stage = Stage(
         name=NAME,
         model=model,
         forward=compiled(model, settings.compile, rt),
         optimizer=optimizer,
-        stream=tokens.windows(
-            data["train"], settings.batch_size, T, rt.rank, rt.world, state.cursor, seed=settings.seed
-        ),
+        stream=stream(),
         accumulation=accumulation,
         rates=lambda step, _: Rates(lr=learning_rate(settings, step)),
         save=save,
@@ -193,8 +218,13 @@ def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
         scores = validate(lambda: False)
         _print_scores(0, scores, rt)
         log.log(0, scores)
-        run.best = scores["val_loss"]
-    train(stage, state, rt, log)
+        run.best, run.best_step = scores["val_loss"], 0
+    try:
+        train(stage, state, rt, log)
+    except KeyboardInterrupt:
+        said = f"step {saved_at} is saved, go on with --init_from=resume" if saved_at > 0 else "nothing is saved yet"
+        rt.print(f"{NAME}: interrupted at step {state.step}; {said}")
+        raise SystemExit(EXIT_INTERRUPTED) from None
     log.close()
     rt.print(f"{NAME}: done; step {state.step}, best val_loss {run.best:.4f}; python -m scripts.sample "
              f"--out_dir={out_dir} shows what it writes")  # fmt: skip
@@ -207,12 +237,10 @@ def begin(settings: Settings, folder: Path, rt: Runtime) -> Run:
     there = [place for place in (folder, out_dir) if vocabularies.holds(place)]
     tokenizer = Tokenizer.load(folder) if folder in there else None
     if settings.init_from == "scratch":
-        config = _from_scratch(settings, tokenizer, folder)
+        config = _from_scratch(settings, tokenizer, folder, rt.device)
         return Run(GPT(config, rt.dtype).to(rt.device), tokenizer, TrainState())
     if settings.init_from == "resume":
-        own = Tokenizer.load(out_dir) if out_dir in there else tokenizer
-        run = resume(out_dir, own.vocab_size if own else None, rt)
-        run.tokenizer = own
+        run = resume(out_dir, Tokenizer.load(out_dir) if out_dir in there else tokenizer, rt)
     else:
         loaded = foreign.load(settings.init_from, rt.device, rt.dtype, out_dir=out_dir)
         run = Run(loaded.model, loaded.tokenizer, TrainState())
@@ -225,7 +253,9 @@ def begin(settings: Settings, folder: Path, rt: Runtime) -> Run:
     return _adapted(run, settings, rt)
 
 
-def _from_scratch(settings: Settings, tokenizer: Tokenizer | None, folder: Path) -> GPTConfig:
+def _from_scratch(
+    settings: Settings, tokenizer: Tokenizer | None, folder: Path, device: torch.device
+) -> GPTConfig:
     if settings.n_embd % settings.n_head:
         raise UserError(f"--n_embd {settings.n_embd} is not a multiple of --n_head {settings.n_head}")
     known = tokenizer.vocab_size if tokenizer else tokens.vocabulary_size(folder)
@@ -234,8 +264,21 @@ def _from_scratch(settings: Settings, tokenizer: Tokenizer | None, folder: Path)
     # As nanoGPT rounds GPT-2's vocabulary, and not that of characters.
     rows = vocab_size if is_characters else -(-vocab_size // 64) * 64
     shape = {name: getattr(settings, name) for name in ("n_layer", "n_head", "n_embd", "block_size", "bias", "dropout")}
+    size = (12 * settings.n_layer * settings.n_embd + rows + settings.block_size) * settings.n_embd
+    if (memory := memory_of(device)) and size * BYTES > memory:
+        raise UserError(
+            f"a model of {settings.n_layer} layers of width {settings.n_embd} has {short(size)} parameters, whose "
+            f"training takes {short(size * BYTES)} bytes; this machine has {short(memory)}; lower --n_layer or --n_embd"
+        )
     config, _ = gpt2.from_nanogpt({**shape, "vocab_size": rows}, {}, folder)
     return gpt2.with_tokenizer(config, vocab_size)
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of memory that a device has in all; 0 where that cannot be told."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in os.sysconf_names else 0
 
 
 def _adapted(run: Run, settings: Settings, rt: Runtime) -> Run:
@@ -312,15 +355,34 @@ def keep_tokenizer(folder: Path, out_dir: Path, tokenizer: Tokenizer | None) -> 
         tokenizer.save(out_dir)
 
 
+def check(settings: Settings) -> None:
+    """Complain about what can be known before anything is built. Raises UserError."""
+    for name, most in LARGEST.items():
+        value = getattr(settings, name)
+        if not 1 <= value <= most:
+            expected = "1 or more" if value < 1 else f"{most} at most"
+            raise UserError(f"--{name} is {value}; expected {expected}")
+    if settings.batch_size * settings.block_size > LARGEST["block_size"]:
+        raise UserError(
+            f"--batch_size {settings.batch_size} x --block_size {settings.block_size} tokens are too many for one "
+            f"micro-batch; expected {LARGEST['block_size']} at most, and more --gradient_accumulation_steps instead"
+        )
+    for name in ("learning_rate", "min_lr", "weight_decay", "grad_clip", "warmup_iters", "lr_decay_iters"):
+        value = getattr(settings, name)
+        if not 0 <= value < math.inf:
+            raise UserError(f"--{name} is {value}; expected 0 or more")
+    for name in ("dropout", "beta1", "beta2"):
+        value = getattr(settings, name)
+        if not 0 <= value < 1:
+            raise UserError(f"--{name} is {value}; expected a share below 1")
+    if settings.seed.bit_length() > BITS:
+        raise UserError(f"--seed is a number of {settings.seed.bit_length()} bits; expected {BITS} bits at most")
+    for name in ("out_dir", "dataset", "init_from"):
+        check_name(name, getattr(settings, name))
+
+
 def _accumulation(settings: Settings, rt: Runtime) -> int:
-    """Micro-batches per step and rank. Raises UserError for sizes that make no sense."""
-    names = ["gradient_accumulation_steps", "batch_size", "block_size", "n_layer", "n_head", "n_embd", "max_iters",
-             "eval_interval", "eval_iters", "log_interval"]  # fmt: skip
-    for name in names:
-        if getattr(settings, name) < 1:
-            raise UserError(f"--{name} is {getattr(settings, name)}; expected 1 or more")
-    if not 0 <= settings.dropout < 1:
-        raise UserError(f"--dropout is {settings.dropout}; expected a share below 1")
+    """Micro-batches per step and rank. Raises UserError where the ranks cannot share them."""
     if settings.gradient_accumulation_steps % rt.world:
         raise UserError(
             f"--gradient_accumulation_steps {settings.gradient_accumulation_steps} counts the micro-batches of all "
@@ -331,17 +393,3 @@ def _accumulation(settings: Settings, rt: Runtime) -> int:
 
 def _print_scores(step: int, scores: dict[str, float], rt: Runtime) -> None:
     rt.print(f"{NAME}: step {step}  " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-
-
-def _random_state(rt: Runtime) -> list[torch.Tensor]:
-    """Of the generators that dropout draws from."""
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(rt.device)] if rt.device.type == "cuda" else [])]
-
-
-def _restore_random(saved: list | None, seed: int, step: int, rt: Runtime) -> None:
-    if rt.rank > 0:  # every rank drops others
-        torch.manual_seed(seed + step * rt.world + rt.rank)
-    elif saved:
-        torch.set_rng_state(saved[0])
-        if len(saved) > 1 and rt.device.type == "cuda":
-            torch.cuda.set_rng_state(saved[1], rt.device)

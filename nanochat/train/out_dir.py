@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from nanochat.checkpoint import gpt2, manager, nanogpt
+from nanochat.checkpoint import gpt2, manager, nanogpt, torch_file
 from nanochat.checkpoint.foreign import CKPT, GPT2_VOCABULARIES, LAST_CKPT
 from nanochat.config import UserError
 from nanochat.gpt import GPT
@@ -30,18 +30,22 @@ CKPTS = (CKPT, LAST_CKPT, BEST_CKPT)
 
 @dataclass
 class Run:
-    """All that a run goes on from. best is the lowest val_loss so far, rng the state of the random generators."""
+    """All that a run goes on from. best is the lowest val_loss so far, best_step its step where that is known."""
 
     model: GPT
     tokenizer: Tokenizer | None
     state: TrainState
     optimizer: dict | None = None
-    rng: list | None = None
     best: float = math.inf
+    best_step: int | None = None
 
 
 class Keeper(Protocol):
     """Writes a run's checkpoints. A new run clears an older one's away once it has something to save itself."""
+
+    def begin(self, run: Run) -> None:
+        """Finish what a kill kept an earlier process from; before anything else."""
+        ...
 
     def save(self, run: Run) -> None:
         """Write the latest checkpoint."""
@@ -59,16 +63,22 @@ class CkptKeeper:
         self.folder = folder
         self.settings = settings
         self.is_new = is_new
-        self.is_first = True
         self.latest, self.best = (folder / name for name in ((CKPT, BEST_CKPT) if always else (LAST_CKPT, CKPT)))
 
+    def begin(self, run: Run) -> None:
+        for leftover in self.folder.glob(".ckpt*.tmp"):  # of a save that was killed
+            leftover.unlink(missing_ok=True)
+        if self.is_new:
+            return
+        self._rename()
+        if run.best_step == run.state.step == _step(self.latest) != _step(self.best):  # killed inside of `scored`
+            _link(self.latest, self.best)
+
     def save(self, run: Run) -> None:
-        if self.is_first and not self.is_new:
-            self._rename()
         self._write(run)
-        if self.is_first and self.is_new:
+        if self.is_new:
             _clear(self.folder, self.latest)
-        self.is_first = False
+            self.is_new = False
 
     def scored(self, run: Run, is_best: bool) -> None:
         self._write(run)
@@ -77,7 +87,11 @@ class CkptKeeper:
 
     def _write(self, run: Run) -> None:
         assert run.optimizer is not None
-        ours = {"loop_state": run.state.state_dict(), "rng": run.rng}
+        ours = {
+            "loop_state": run.state.state_dict(),
+            "best_step": run.best_step,
+            "tokenizer_hash": run.tokenizer.hash if run.tokenizer else None,
+        }
         nanogpt.write(self.latest, run.model, run.optimizer, self.settings, run.state.step, run.best, ours)
 
     def _rename(self) -> None:
@@ -101,9 +115,12 @@ class StepKeeper:
         self.settings = settings
         self.is_new = is_new
 
+    def begin(self, run: Run) -> None:
+        """Nothing: `manager.save` sees to it."""
+
     def save(self, run: Run) -> None:
         step = run.state.step
-        optimizer = {"optimizer": run.optimizer, "rng": run.rng}
+        optimizer = {"optimizer": run.optimizer}
         manager.save(self.folder, step, run.model, optimizer, {"user_config": self.settings, **self._meta(run)})
         if self.is_new:
             _clear(self.folder, step)
@@ -123,32 +140,39 @@ class StepKeeper:
         }
 
 
-def resume(folder: Path, vocab_size: int | None, rt: Runtime) -> Run:
+def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime) -> Run:
     """The run in `folder` at its latest checkpoint, also one that nanoGPT itself has begun.
 
-    vocab_size: how many tokens there are, where that is known; ckpt.pt has only the number of rows. Raises UserError
-    when there is no checkpoint, and for one that is damaged.
+    tokenizer: the one beside it, else that of the data, where there is one; ckpt.pt has only the number of rows.
+    Raises UserError when there is no checkpoint, for one that is damaged, and for another tokenizer than the run's.
     """
     path = latest_ckpt(folder)
     steps = manager.steps(folder)
     if path is not None:
         read = nanogpt.read(path)
-        rows = read.config.vocab_size
-        known = vocab_size or (GPT2_VOCABULARIES[0] if rows in GPT2_VOCABULARIES else rows)
+        rows, ours = read.config.vocab_size, read.ours or {}
+        trained_with = ours.get("tokenizer_hash")
+        if tokenizer and trained_with and tokenizer.hash != trained_with:
+            raise UserError(
+                f"{path} was trained with the tokenizer {trained_with[:12]}, not with {tokenizer.hash[:12]}, which "
+                f"lies beside it or with the data; put the right one into {folder}, or name its data by --dataset"
+            )
+        rounded = GPT2_VOCABULARIES[0] if rows in GPT2_VOCABULARIES else rows
+        known = tokenizer.vocab_size if tokenizer else rounded
         if known > rows:
             raise UserError(f"{path} has {rows} tokens, but its tokenizer has {known}; put the right one beside it")
         config = gpt2.with_tokenizer(read.config, known)
         model = manager.build(config, read.state, path, rt.device, rt.dtype)
-        ours = read.ours or {}
-        state = TrainState(**ours.get("loop_state", {"step": read.iter_num}))
-        return Run(model, None, state, read.optimizer, ours.get("rng"), read.best_val_loss)
+        with torch_file.sensible(path):
+            state = TrainState(**ours.get("loop_state", {"step": read.iter_num}))
+        return Run(model, tokenizer, state, read.optimizer, read.best_val_loss, ours.get("best_step"))
     if not steps:
         raise UserError(f"{folder} has no {CKPT} to go on from; check --out_dir, or start with another --init_from")
     loaded = manager.load_step(folder, folder.name, steps[-1], rt.device, rt.dtype, with_optimizer=True)
     assert loaded.optimizer is not None
     state, best = TrainState(**loaded.meta["loop_state"]), loaded.meta.get("best_val_loss")
-    optimizer, rng = loaded.optimizer["optimizer"], loaded.optimizer["rng"]
-    return Run(loaded.model, loaded.tokenizer, state, optimizer, rng, math.inf if best is None else best)
+    optimizer = loaded.optimizer["optimizer"]
+    return Run(loaded.model, loaded.tokenizer, state, optimizer, math.inf if best is None else best)
 
 
 def latest_ckpt(folder: Path) -> Path | None:
@@ -157,6 +181,15 @@ def latest_ckpt(folder: Path) -> Path | None:
     if len(there) < 2:
         return there[0] if there else None
     return max(there, key=lambda path: (nanogpt.iter_num(path), path.name == LAST_CKPT))
+
+
+def earlier(folder: Path) -> list[str]:
+    """The names of the checkpoints in a folder that a new run will replace."""
+    return [name for name in CKPTS if (folder / name).exists()] + [f"step {step}" for step in manager.steps(folder)]
+
+
+def _step(path: Path) -> int | None:
+    return nanogpt.iter_num(path) if path.exists() else None
 
 
 def _clear(folder: Path, latest: Path | int) -> None:
