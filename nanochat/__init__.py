@@ -1,5 +1,7 @@
 """nanochat as a library: `nanochat.load`, `nanochat.prepare_data`, `nanochat.serve`. See nanochat/api.py.
 
+Mistakes raise `nanochat.UserError`, whose text says what is wrong and what to do.
+
 What stands here is imported when it is first asked for, so that importing any part of nanochat costs that part only.
 """
 
@@ -7,13 +9,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nanochat.api import Model, load, prepare_data, serve
+    from nanochat.config import UserError
 
-__all__ = ["Model", "load", "prepare_data", "serve"]
+__all__ = ["Model", "UserError", "load", "prepare_data", "serve"]
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "UserError":  # of which other programs may know without loading torch
+        from nanochat.config import UserError
+
+        return UserError
     from nanochat import api
 
     return getattr(api, name)

@@ -17,7 +17,7 @@
     nanochat.serve(model, port=8000)  # until Ctrl-C
 
 `load` takes what the scripts take as --init_from: "gpt2" and its sizes, a repository of the Hugging Face hub, a folder
-or ckpt.pt, "resume", or a checkpoint of ours such as "sft:d4". Mistakes raise UserError (nanochat/config.py).
+or ckpt.pt, "resume", or a checkpoint of ours such as "sft:d4". Mistakes raise nanochat.UserError.
 """
 
 import contextlib

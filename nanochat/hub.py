@@ -30,6 +30,7 @@ GPT2 = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gp
 RETRIES = 5  # failures in a row, without a byte in between, after which a transfer is given up
 PAUSE = 1.0  # seconds before the first retry; each further one waits twice as long
 LONGEST_WAIT = 300  # seconds that a hub may ask for
+GLANCE = 3.0  # seconds that a hub has to answer where all of it is in the cache anyway
 TRANSIENT = (408, 429, 500, 502, 503, 504)
 
 # What a model is made of, and what lies beside it in repositories: optimizers, other programs' weights.
@@ -42,7 +43,7 @@ Result = TypeVar("Result")
 
 
 class Unreachable(UserError):
-    """The hub does not answer, or HF_HUB_OFFLINE forbids to ask it."""
+    """The hub does not answer or is busy, or HF_HUB_OFFLINE forbids to ask it."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +71,25 @@ class Listing:
 
 
 def look(
-    repo: str, allow: Sequence[str] | None = None, revision: str | None = None, kind: Kind = "model"
-) -> Listing:
+    repo: str, allow: Sequence[str] | None = None, revision: str | None = None, kind: Kind = "model",
+    hurried: bool = False,
+) -> Listing:  # fmt: skip
     """What there is to fetch: the files that match one of the patterns `allow`, else what the model needs.
 
-    Raises Unreachable, and UserError for a repository that is missing, private or has none of these files.
+    hurried: ask once, and not for longer than GLANCE. Raises Unreachable, and UserError for a repository that is
+    missing, private or has none of these files.
     """
     from huggingface_hub import HfApi, constants
 
-    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    timeout = min(GLANCE, constants.HF_HUB_DOWNLOAD_TIMEOUT) if hurried else constants.HF_HUB_DOWNLOAD_TIMEOUT
     try:
         with _explained(repo, revision):
             ask = HfApi().dataset_info if kind == "dataset" else HfApi().model_info
-            info = _insist(lambda: ask(repo, revision=revision, files_metadata=True, timeout=timeout))
-    except (JSONDecodeError, KeyError) as error:
+            info = _insist(
+                lambda: ask(repo, revision=revision, files_metadata=True, timeout=timeout),
+                retries=0 if hurried else RETRIES,
+            )
+    except (JSONDecodeError, KeyError, TypeError, AttributeError) as error:  # no JSON, or of another shape
         raise UserError(f"{constants.ENDPOINT} does not speak the hub's protocol; check HF_ENDPOINT") from error
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
     files = []
@@ -93,7 +99,7 @@ def look(
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path:
             raise UserError(f"{repo} names a file outside of itself, {path!r}; do not use this repository")
         # A digest becomes a file's name in the cache, so it must be one.
-        if not info.sha or not DIGEST.fullmatch(digest) or sibling.size is None:
+        if not info.sha or not DIGEST.fullmatch(str(digest)) or not isinstance(sibling.size, int):
             raise UserError(f"the hub says neither size nor checksum of {path} in {repo}; check HF_ENDPOINT")
         files.append(RemoteFile(path, sibling.size, digest))
     if not files:
@@ -111,13 +117,15 @@ def fetch(
     `allow` and what is raised are as in `look`. into=None puts them into the hub's own cache, where other programs
     find them too. Where the hub cannot be asked, what the cache holds is returned, if it holds all.
     """
+    there = cached(repo, allow, revision, kind) if into is None else None
     try:
-        listing = look(repo, allow, revision, kind)
+        listing = look(repo, allow, revision, kind, hurried=there is not None)
     except Unreachable:
-        if there := cached(repo, allow, revision, kind):
-            print(f"{repo} comes from the cache, as the hub cannot be asked")
-            return there
-        raise
+        there = there or cached(repo, allow, revision, kind)
+        if there is None:
+            raise
+        print(f"{repo} comes from the cache, as the hub cannot be asked")
+        return there
     waiting = _waiting(listing, into)
     if waiting:
         check_space(_lacking(waiting), into or cache(), f"fetching {repo}")
@@ -196,10 +204,10 @@ def upload(repo: str, folder: Path, private: bool = False, message: str = "Uploa
     api = HfApi()
     with _explained(repo):
         url = _insist(lambda: api.create_repo(repo, private=private or None, exist_ok=True))
-        if private and not _insist(lambda: api.model_info(repo)).private:
+        if private and not _insist(lambda: api.model_info(repo), reached=True).private:
             raise UserError(f"{repo} is there already and public; make it private on its page, or leave out --private")
         try:
-            _insist(lambda: api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message))
+            _insist(lambda: api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message), reached=True)
         except HTTPError:
             raise
         except (RuntimeError, OSError, ValueError) as error:  # what the library makes of a large file's failure
@@ -336,20 +344,21 @@ def _receive(listing: Listing, file: RemoteFile, out: BinaryIO, received: Callab
 class _Patience:
     """How often and how long a hub that fails is waited for."""
 
-    def __init__(self, reached: bool) -> None:
-        self.reached = reached  # it has answered before, so it is worth waiting even where nobody listens
+    def __init__(self, reached: bool, retries: int = RETRIES) -> None:
+        self.reached = reached  # it has answered before, so it is worth waiting even where nobody does now
+        self.retries = retries
         self.renew()
 
     def renew(self) -> None:
-        self.left, self.pause = RETRIES, PAUSE
+        self.left, self.pause = self.retries, PAUSE
 
     def wait(self, error: Exception) -> None:
         """Sleep as long as the hub asks to, else longer each time. Raises `error` where that is of no use."""
-        from httpx2 import ConnectError
+        from httpx2 import ConnectError, TimeoutException
 
         response = getattr(error, "response", None)
         hopeless = response is not None and response.status_code not in TRANSIENT
-        nobody = isinstance(error, ConnectError) and not self.reached
+        nobody = isinstance(error, (ConnectError, TimeoutException)) and not self.reached
         asked = _asked_to_wait(response.headers) if response is not None else None
         if hopeless or nobody or not self.left or (asked or 0) > LONGEST_WAIT:
             raise error
@@ -377,11 +386,11 @@ def _asked_to_wait(headers) -> float | None:
         return None
 
 
-def _insist(call: Callable[[], Result]) -> Result:
+def _insist(call: Callable[[], Result], reached: bool = False, retries: int = RETRIES) -> Result:
     """Make a call to the hub, and again while it is only busy."""
     from httpx2 import HTTPError
 
-    patience = _Patience(reached=False)
+    patience = _Patience(reached, retries)
     while True:
         try:
             return call()
@@ -449,7 +458,7 @@ def _explained(repo: str, revision: str | None = None) -> Iterator[None]:
         said = f"{where} answers {status} for {repo} ({_line(error.server_message or error)})"
         if status in (401, 403):
             raise UserError(f"{said}; the token does not suffice or is missing: {token}") from error
-        raise UserError(f"{said}; try again later") from error
+        raise (Unreachable if status in TRANSIENT else UserError)(f"{said}; try again later") from error
     except (HTTPError, InvalidURL) as error:
         raise Unreachable(
             f"{where} cannot be reached for {repo} ({_line(error)}); check the network and HF_ENDPOINT, "

@@ -70,6 +70,8 @@ def prepare(
     name = source if source in NAMED else name_from(Path(web.name_of(source) if web.is_url(source) else source))
     folder = tokens.home(name) if out_dir is None else out_dir
     tokens.check_free(folder, overwrite)  # before anything is downloaded
+    if web.is_url(source):
+        web.check(source, allow_private_urls)
     chosen = tokenizer or ("char" if source == "shakespeare_char" else "gpt2")
     encoder = None if chosen == "char" else _tokenizer(chosen)
     skipped: list[Path] = []

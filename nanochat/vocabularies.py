@@ -16,7 +16,8 @@ from nanochat.paths import read_json
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
-FILES = ("tokenizer.json", "vocab.json", "tokenizer.pkl", "meta.pkl")  # vocab.json goes with merges.txt
+# What a tokenizer may lie in, the first that is there counts: of transformers, GPT-2, nanochat, nanoGPT's characters.
+FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.pkl",), ("meta.pkl",))
 
 
 class Vocabulary(NamedTuple):
@@ -32,7 +33,7 @@ def read(folder: Path) -> Vocabulary | None:
 
     None where there is none. Raises UserError, naming the file, for one that is damaged, unsafe or of another kind.
     """
-    path = next((folder / name for name in FILES if (folder / name).exists()), None)
+    path = next((folder / name for name, *_ in FILES if (folder / name).exists()), None)
     if path is None:
         return None
     try:
@@ -45,7 +46,7 @@ def read(folder: Path) -> Vocabulary | None:
 
 def holds(folder: Path) -> bool:
     """Whether a folder has a file that `read` or `Tokenizer.load` would look at."""
-    return any((folder / name).exists() for name in FILES)
+    return any((folder / name).exists() for name, *_ in FILES)
 
 
 class _Encoding:
@@ -161,11 +162,16 @@ def byte_characters() -> list[str]:
 def _ordered(ranks: Mapping[bytes, int], special: Mapping[str, int], pattern: str, path: Path) -> Vocabulary:
     tokens = sorted(ranks, key=ranks.__getitem__)
     specials = sorted(special, key=special.__getitem__)
+    if early := [name for name in specials if special[name] < max(ranks.values(), default=0)]:
+        raise UserError(
+            f"{path} gives its special token {early[0]!r} the id {special[early[0]]}, among those of its text; only "
+            "tokenizers whose special tokens have the last ids can be read, so this model cannot be used here"
+        )
     ids = [*(ranks[token] for token in tokens), *(special[name] for name in specials)]
     if ids != list(range(len(ids))):
         wrong = next(i for i, id in enumerate(ids) if i != id)
-        raise UserError(f"{path}: the ids of its tokens, then of its special tokens, must be 0, 1, 2, ...; "
-                        f"instead of {wrong} comes {ids[wrong]}")  # fmt: skip
+        found = f"gives the id {ids[wrong]} to two tokens" if ids[wrong] < wrong else f"has no token of the id {wrong}"
+        raise UserError(f"{path} {found}; only tokenizers whose ids are 0, 1, 2, ... without a gap can be read")
     return Vocabulary(tokens, specials, pattern)
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from nanochat.checkpoint import export, foreign, hf, manager
+from nanochat.checkpoint import export, foreign, hf, manager, originals
 from nanochat.config import UserError, alias, parse, run
-from nanochat.paths import SOURCES, base_dir
+from nanochat.paths import SOURCES, base_dir, checkpoints_dir
 
 
 @dataclass
@@ -37,39 +37,46 @@ class Flags:
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
+    if flags.source not in SOURCES and flags.tag is not None:
+        raise UserError(f"--tag is for {', '.join(SOURCES)}; --source {flags.source} names its model by itself")
+    out = flags.out or base_dir() / "exports" / default_name(flags)
+    export.check(out, flags.dtype, flags.overwrite)  # before a large model is loaded
     loaded = load(flags)
-    print(f"exporting {loaded}")
-    out = flags.out or base_dir() / "exports" / default_name(flags, loaded)
-    stage = flags.source if flags.source in SOURCES else ""
-    report = export.write(loaded, out, flags.dtype, flags.overwrite, stage, flags.format)
+    print(f"exporting {loaded}", flush=True)
+    report = export.write(loaded, out, flags.dtype, flags.overwrite, flags.format)
     for line in report.found:
         print(f"  {line}")
-    print(f"wrote {report.folder}\n\n{usage(report)}")
+    print(f"wrote {report.folder}\n\n{usage(report, loaded)}")
 
 
 def load(flags: Flags) -> manager.Loaded:
     """The model that --source, --tag and --step mean, as it is stored, on the CPU."""
     if flags.source in SOURCES:
         return manager.load(flags.source, flags.tag, flags.step, softcap=flags.softcap)
-    if flags.tag is not None:
-        raise UserError(f"--tag is for {', '.join(SOURCES)}; --source {flags.source} names its model by itself")
-    if flags.step is not None:
-        return foreign.load_path(Path(flags.source), step=flags.step, softcap=flags.softcap)
-    return foreign.load(flags.source, softcap=flags.softcap)
+    if flags.step is None:
+        return foreign.load(flags.source, softcap=flags.softcap)
+    if not Path(flags.source).exists():
+        raise UserError(f"--step is for {', '.join(SOURCES)} and folders; --source {flags.source} names its model "
+                        "by itself")  # fmt: skip
+    return foreign.load_path(Path(flags.source), step=flags.step, softcap=flags.softcap)
 
 
-def default_name(flags: Flags, loaded: manager.Loaded) -> str:
+def default_name(flags: Flags) -> str:
     """sft-d4-000700-hf, gpt2-hf: what the model is, and what it is written for."""
-    tag = loaded.tag.replace("/", "--")
-    name = f"{flags.source}-{tag}-{loaded.step:06d}" if flags.source in SOURCES else tag
+    if flags.source in SOURCES:
+        _, tag, step = manager.find(flags.source, flags.tag, flags.step)
+        return f"{flags.source}-{tag}-{step:06d}-{flags.format}"
+    path = Path(flags.source).absolute()
+    place = path.parent if path.is_file() else path
+    name = place.name if path.exists() else flags.source.replace("/", "--").replace(":", "-")
     return f"{name}-{flags.format}"
 
 
-def usage(report: export.Report) -> str:
+def usage(report: export.Report, loaded: manager.Loaded) -> str:
     """The commands that come next."""
     folder = shlex.quote(str(report.folder))
     if report.kind == "nanogpt":
-        return f"in nanoGPT's folder:\n  python sample.py --out_dir={folder}"
+        return nanogpt_usage(folder, loaded)
     if report.kind == "classic":
         return (
             "for the original nanochat, put tokenizer.pkl and token_bytes.pt into tokenizer/ of its base folder, and\n"
@@ -81,7 +88,7 @@ def usage(report: export.Report) -> str:
             f"  model = AutoModelForCausalLM.from_pretrained({str(report.folder)!r}, trust_remote_code=True)\n"
             f"  tokenizer = AutoTokenizer.from_pretrained({str(report.folder)!r}, trust_remote_code=True)\n"
             "vLLM, SGLang, llama.cpp and transformers serve do not know this architecture; the server for it is\n"
-            "  python -m scripts.chat_web"
+            f"  {server(folder, loaded)}"
         )
     backend = " --model-impl transformers" if report.kind == hf.PORT else ""
     commands = [
@@ -89,9 +96,30 @@ def usage(report: export.Report) -> str:
         f"vllm serve {folder}{backend}",
         f"python -m sglang.launch_server --model-path {folder}{backend}",
     ]
-    if report.kind == "gpt2":
+    if report.kind == "gpt2" and foreign.is_gpt2s(loaded.tokenizer):  # its converter knows tokenizers one by one
         commands.append(f"python convert_hf_to_gguf.py {folder} --outfile model.gguf    # in llama.cpp's folder")
     return "other servers take it from here:\n" + "\n".join(f"  {command}" for command in commands)
+
+
+def nanogpt_usage(folder: str, loaded: manager.Loaded) -> str:
+    """What to do with a ckpt.pt. nanoGPT's sample.py knows two kinds of tokenizers, and where each lies."""
+    sample = f"  python sample.py --out_dir={folder}"
+    if loaded.tokenizer.pattern is None:
+        place = shlex.quote(str(Path("data") / originals.dataset(loaded)))
+        return f"in nanoGPT's folder:\n  mkdir -p {place} && cp {folder}/meta.pkl {place}\n{sample}"
+    if foreign.is_gpt2s(loaded.tokenizer):
+        return f"in nanoGPT's folder:\n{sample}"
+    return (
+        "nanoGPT's sample.py would take this model's tokens for GPT-2's, as it knows no other tokenizer; use instead\n"
+        f"  python -m scripts.sample --init_from={folder}"
+    )
+
+
+def server(folder: str, loaded: manager.Loaded) -> str:
+    """The command that serves the exported model."""
+    if loaded.source and loaded.folder == checkpoints_dir(loaded.source) / loaded.tag:
+        return f"python -m scripts.chat_web --source={loaded.source} --model_tag={loaded.tag} --step={loaded.step}"
+    return f"python -m scripts.inference_server --init_from={folder}"
 
 
 if __name__ == "__main__":

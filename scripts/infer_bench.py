@@ -41,6 +41,8 @@ class Flags:
     """vocabulary of random weights"""
     max_seq_len: int = 1024
     """context of random weights"""
+    softcap: float | None = None
+    """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
     dtype: Annotated[str, alias("-d")] = "auto"
     """auto, float32, bfloat16, float16 or int8"""
     device_type: str = ""
@@ -61,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, least in smallest.items():
         if getattr(flags, name) < least:
             raise UserError(f"--{name} is {getattr(flags, name)}; expected {least} or more")
+    if flags.depth and flags.softcap is not None:
+        raise UserError("--softcap is for checkpoints; random weights of a --depth have 15, leave it out")
     if not flags.batch_sizes or min(flags.batch_sizes) < 1:
         raise UserError("--batch_sizes expects one or more numbers from 1 on")
     with runtime.start(flags.device_type, seed=0) as rt:
@@ -122,7 +126,7 @@ def memory_bandwidth(device: torch.device) -> float:
 def _model(flags: Flags, rt: runtime.Runtime) -> tuple[GPT, str, str]:
     """The model, laid out for generating, what it is, and its dtype's name."""
     if not flags.depth:
-        served = serving.load(flags.source, flags.model_tag, flags.step, rt.device, flags.dtype, slots=1)
+        served = serving.load(flags.source, flags.model_tag, flags.step, rt.device, flags.dtype, 1, flags.softcap)
         return served.engine.model, str(served), served.dtype_name
     dtype = serving.dtype_for(flags.dtype, rt.device)
     config = config_from_depth(flags.depth, flags.vocab_size, flags.max_seq_len)

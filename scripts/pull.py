@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from nanochat import hub
-from nanochat.checkpoint import foreign, hf, manager, repository
-from nanochat.checkpoint.repository import LENGTHS, Place
+from nanochat import hub, vocabularies
+from nanochat.checkpoint import foreign, hf, legacy, manager, repository
+from nanochat.checkpoint.repository import Place
 from nanochat.config import UserError, named, parse, positional, run
 from nanochat.paths import base_dir, sha256, write_atomically
 from nanochat.tokenizer import Tokenizer
 
-READY = "checkpoint"  # the folder of a draft with what is whole and only waits for its check
+# The two folders of a draft: what comes from the repository, and what is whole and only waits for its check.
+FILES, READY = "files", "ready"
 
 
 @dataclass
@@ -33,6 +34,8 @@ class Flags:
     """which of its checkpoints; default: the last"""
     revision: str | None = None
     """branch, tag or commit of the repository; default: the newest commit"""
+    softcap: float | None = None
+    """written down for the original's checkpoints of early 2026, which do not tell theirs: 20 from March on"""
     dry_run: bool = False
     """only say what would be downloaded"""
 
@@ -63,8 +66,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     if flags.tag is not None and not re.fullmatch(r"\w[\w.-]*", flags.tag):
         raise UserError(f"--tag {flags.tag!r} cannot be a folder's name; use letters, digits, dots and dashes")
+    legacy.check_softcap(flags.softcap)
     draft = base_dir() / ".pull" / flags.repo.replace("/", "--")
-    files = look(flags.repo, flags.revision, draft)
+    files = look(flags.repo, flags.revision, draft / FILES)
     chosen = choose(files.paths, flags)
     if flags.dry_run:
         announce(files, chosen)
@@ -74,30 +78,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     if (draft / READY).exists():
         with discarding(draft):
             loaded = manager.load_step(draft / READY, place.tag, place.step)
+        if flags.softcap is not None:
+            repository.record_softcap(loaded, flags.softcap)
+            loaded = replace(loaded, note=f"its softcap of {flags.softcap:g} is recorded")
         settle(draft / READY, place)
         print(f"{place}: {repository.describe(loaded)}" + (f"; {loaded.note}" if loaded.note else ""))
         print(f"in {place.folder}; go on with")
         for command in repository.commands(place, loaded.tokenizer):
             print(f"  {command}")
     else:
+        if flags.softcap is not None:
+            repository.record_softcap(manager.load_step(place.folder, place.tag, place.step), flags.softcap)
         print(f"{place} is already there, the same as in {flags.repo}: {place.folder}")
     shutil.rmtree(draft, ignore_errors=True)
     with contextlib.suppress(OSError):  # another pull may be under way
         draft.parent.rmdir()
 
 
-def look(repo: str, revision: str | None, draft: Path) -> Files:
+def look(repo: str, revision: str | None, into: Path) -> Files:
     """The files of a repository of which a model is made. Raises what `hub.look` raises."""
+    folder = hub.cached(repo, revision=revision)
     try:
-        listing = hub.look(repo, revision=revision)
+        listing = hub.look(repo, revision=revision, hurried=folder is not None)
     except hub.Unreachable:
-        folder = hub.cached(repo, revision=revision)
         if folder is None:
             raise
         print(f"{repo} comes from the cache, as the hub cannot be asked")
         paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
         return Files(repo, folder.name, paths, folder, None)
-    return Files(repo, listing.commit, [file.path for file in listing.files], draft, listing)
+    return Files(repo, listing.commit, [file.path for file in listing.files], into, listing)
 
 
 def choose(paths: Sequence[str], flags: Flags) -> tuple[PurePosixPath, int] | None:
@@ -136,19 +145,19 @@ def take_over(files: Files, draft: Path, chosen: tuple[PurePosixPath, int], flag
         if stage is None:
             raise UserError(f"{files.repo} does not say which stage its checkpoint is of; add --as base, mid or sft")
         place = Place(stage, flags.tag or tag or repository.tag_of(files.repo), step)
+        tokenizer = Tokenizer.load(files.folder / tokenizer_at)
+        repository.check_neighbours(place.folder, tokenizer)
         if step in manager.steps(place.folder):
             if files.has(str(model), place.folder / model.name):
                 return place
             raise taken(place)
-        tokenizer = Tokenizer.load(files.folder / tokenizer_at)
-        repository.check_neighbours(place.folder, tokenizer)
     files.bring([str(model)])
     ready = draft / READY
     put(files.folder / model, ready / model.name)
     put(files.folder / meta, ready / meta.name)
     tokenizer.save(ready / "tokenizer")
-    if str(tokenizer_at / LENGTHS) in tokenizer_files:
-        put(files.folder / tokenizer_at / LENGTHS, ready / "tokenizer" / LENGTHS)
+    if str(tokenizer_at / manager.LENGTHS) in tokenizer_files:
+        put(files.folder / tokenizer_at / manager.LENGTHS, ready / "tokenizer" / manager.LENGTHS)
     return place
 
 
@@ -162,8 +171,12 @@ def convert(files: Files, draft: Path, flags: Flags) -> Place:
                 f"nanoGPT ({foreign.CKPT}), or transformers' gpt2 or nanochat (config.json)"
             )
         config = hf.read_config(files.folder) if "config.json" in files.paths else {}
+    if flags.softcap is not None:
+        raise UserError(f"--softcap is for checkpoints of the original nanochat; {files.repo} holds another model")
+    if foreign.CKPT in files.paths and not any(name in files.paths for name, *_ in vocabularies.FILES):
+        foreign.gpt2_tokenizer()  # the model may need it, and is much larger
     origin = {"repo": files.repo, "commit": files.commit}
-    stage = flags.stage or repository.stage_of(config.get(hf.RECORD) or {}, files.repo) or "base"
+    stage = flags.stage or repository.stage_of(hf.record(config), files.repo) or "base"
     place = Place(stage, flags.tag or repository.tag_of(files.repo), 0)
     for step in manager.steps(place.folder):
         if manager.read_meta(place.folder, step).get("origin") == origin:
@@ -201,9 +214,11 @@ def tokenizer_of(files: Files, inside: PurePosixPath) -> tuple[PurePosixPath, li
 
 @contextlib.contextmanager
 def discarding(draft: Path) -> Iterator[None]:
-    """What turns out to be unfit is not kept for another try."""
+    """What turns out to be unfit is not kept for another try; what only waits for the hub is."""
     try:
         yield
+    except hub.Unreachable:
+        raise
     except UserError:
         shutil.rmtree(draft, ignore_errors=True)
         raise

@@ -10,8 +10,8 @@ from pathlib import Path, PurePath
 from typing import Annotated, Literal
 
 from nanochat import hub, report
-from nanochat.checkpoint import manager, repository
-from nanochat.checkpoint.repository import LENGTHS, Place
+from nanochat.checkpoint import legacy, manager, repository
+from nanochat.checkpoint.repository import Place
 from nanochat.config import UserError, parse, positional, run
 from nanochat.log import duration, short
 from nanochat.paths import SOURCES, checkpoints_dir, write_text
@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--license {flags.license!r} is no license's name; expected one such as mit")
     loaded = manager.load(flags.source, flags.tag, flags.step, softcap=flags.softcap)
     place = Place(flags.source, loaded.tag, loaded.step)
+    if loaded.note:
+        print(f"{place}: {loaded.note}")
     page = card(loaded, place, flags)
     files = {f"model_{loaded.step:06d}.pt"}
     if flags.with_optimizer:
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"{loaded.folder} has no optimizer of step {loaded.step}; leave out --with_optimizer")
         files |= states
     with tempfile.TemporaryDirectory(prefix="nanochat-push-") as folder:
-        stage(Path(folder), loaded, place, page, sorted(files))
+        stage(Path(folder), loaded, described(loaded, place, flags.softcap), page, sorted(files))
         if flags.dry_run:
             print(page)
             for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
@@ -67,20 +69,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{place} is at {address}; others get it with\n  python -m scripts.pull {flags.repo}")
 
 
-def stage(folder: Path, loaded: manager.Loaded, place: Place, page: str, files: Sequence[str]) -> None:
+def stage(folder: Path, loaded: manager.Loaded, meta: Mapping, page: str, files: Sequence[str]) -> None:
     """Fill a folder with what is uploaded; large files are links."""
     for name in files:
         os.symlink(loaded.folder.absolute() / name, folder / name)
-    write_text(folder / f"meta_{loaded.step:06d}.json", json.dumps(described(loaded.meta, place), indent=2))
+    write_text(folder / f"meta_{loaded.step:06d}.json", json.dumps(meta, indent=2))
     loaded.tokenizer.save(folder / "tokenizer")
-    lengths = manager.tokenizer_folder(loaded.folder) / LENGTHS
-    if lengths.exists():
-        os.symlink(lengths.absolute(), folder / "tokenizer" / LENGTHS)
+    if (manager.tokenizer_folder(loaded.folder) / manager.LENGTHS).exists():
+        manager.save_lengths(folder / "tokenizer", loaded.tokenizer)
     write_text(folder / "README.md", page)
 
 
-def described(meta: Mapping, place: Place) -> dict:
-    """The meta file with its stage, and without the folders that the data lay in."""
+def described(loaded: manager.Loaded, place: Place, softcap: float | None) -> dict:
+    """The meta file with its stage and a softcap that was chosen, and without the folders that the data lay in."""
+    chosen = {}
+    if softcap is not None:
+        config, state = loaded.meta["model_config"], loaded.model.state_dict()
+        chosen["model_config"] = legacy.with_softcap(config, state, softcap, loaded.folder)
 
     def plain(value: object, name: str = "") -> object:
         if isinstance(value, Mapping):
@@ -89,7 +94,7 @@ def described(meta: Mapping, place: Place) -> dict:
             return [PurePath(str(item)).name for item in value]
         return value
 
-    return {**{key: plain(value, key) for key, value in meta.items()}, "source": place.source}
+    return {**{key: plain(value, key) for key, value in loaded.meta.items()}, **chosen, "source": place.source}
 
 
 def card(loaded: manager.Loaded, place: Place, flags: Flags) -> str:

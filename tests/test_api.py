@@ -258,3 +258,9 @@ def test_serve_refuses_what_it_cannot_do(model: nanochat.Model) -> None:
     for name, value in (("port", 99999), ("api_key", ""), ("host", "no.such.host.invalid")):
         with pytest.raises(UserError, match=f"--{name}"):
             nanochat.serve(model, **{"port": 0, name: value})
+
+
+def test_mistakes_have_a_name_here_too() -> None:
+    with pytest.raises(nanochat.UserError, match="there is no model 'nowhere'"):
+        nanochat.load("nowhere")
+    assert nanochat.UserError is UserError and "UserError" in dir(nanochat)

@@ -108,7 +108,7 @@ def test_weights_that_are_wrong_are_told(gpt2: Path, tmp_path: Path, capsys: pyt
     random = tmp_path / "random"
     gpt2s.write_gpt2(random, context=256)
     with pytest.raises(
-        UserError, match=r"random has a perplexity of \S+ on plain English, where guessing has 265: these are"
+        UserError, match=r"random has a perplexity of \S+ on plain English, where guessing has 265 and a model"
     ):
         verify_weights.main([str(random)])
     assert "wrong" in capsys.readouterr().out
@@ -116,7 +116,7 @@ def test_weights_that_are_wrong_are_told(gpt2: Path, tmp_path: Path, capsys: pyt
     with torch.no_grad():
         broken.state_dict()["transformer.h.0.mlp.c_fc.weight"][0, 0] = float("nan")
     broken.save_pretrained(gpt2)
-    with pytest.raises(UserError, match="gpt2 gives logits that are no numbers: these are not the weights"):
+    with pytest.raises(UserError, match="gpt2 gives logits that are no numbers; fetch"):
         verify_weights.main([str(gpt2)])
 
 
@@ -127,8 +127,35 @@ def test_letters_are_enough_for_a_model_of_characters(tmp_path: Path) -> None:
     ids = verify_weights.text_ids(Tokenizer.load(folder))
     assert Tokenizer.load(folder).decode(ids).startswith("he fe lea")
     gpt2s.write_nanogpt(folder, "абв")
-    with pytest.raises(UserError, match="knows none of the characters of an English text"):
+    with pytest.raises(UserError, match="knows none of the characters of the text; give --text"):
         verify_weights.main([str(folder / "ckpt.pt")])
+
+
+def test_random_weights_are_not_good(tokenizer: Tokenizer) -> None:
+    """They guess, which is a perplexity of about the size of the vocabulary, a little below it as well as above."""
+    tokenizer.save(tokenizer_dir())
+    ours = served.random_model(tokenizer)
+    ours.init_weights()
+    with torch.no_grad():
+        ours.state_dict()["lm_head.weight"].zero_()
+        ours.state_dict()["lm_head.weight"][tokenizer.encode(" t")[0]] += 1e-3
+    manager.save(checkpoints_dir("base") / "d2", 5, ours, None, {})
+    found = verify_weights.verify("base:d2:5", torch.device("cpu"), "float32")
+    assert found.perplexity < 1.01 * tokenizer.vocab_size
+    assert "where guessing has 320 and a model that was trained on such texts less than 160" in found.wrong
+
+
+def test_a_model_of_other_texts_is_tried_on_them(gpt2: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.txt"
+    own.write_text(verify_weights.TEXT[:600], encoding="utf-8")
+    verify_weights.main([str(gpt2), f"--text={own}"])
+    own.write_text("ÿþýüûúùø÷ö" * 20, encoding="utf-8")
+    with pytest.raises(UserError, match="on the text, where guessing has 265"):
+        verify_weights.main([str(gpt2), f"--text={own}"])
+    with pytest.raises(UserError, match="--text .*missing.txt cannot be read"):
+        verify_weights.main([str(gpt2), f"--text={tmp_path / 'missing.txt'}"])
+    with pytest.raises(UserError, match="--softcap is for checkpoints of the original"):
+        verify_weights.main([str(gpt2), "--softcap=20"])
 
 
 def test_the_real_names_stand_for_the_real_repositories() -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,11 +20,12 @@ from safetensors.torch import load_file, save_file
 from test_gpt import CLASSIC, FULL, draw
 
 from nanochat import chat
-from nanochat.checkpoint import export, foreign, hf, hf_tokenizer, manager, modeling_nanochat_gpt
+from nanochat.checkpoint import export, foreign, gpt2, hf, hf_tokenizer, manager, modeling_nanochat_gpt
 from nanochat.config import UserError
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.paths import base_dir, checkpoints_dir, tokenizer_dir
+from nanochat.paths import base_dir, checkpoints_dir, draft_of, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
+from nanochat.vocabularies import GPT2_PATTERN
 from scripts import export as script
 
 transformers = pytest.importorskip("transformers")
@@ -132,8 +134,8 @@ def test_gpt2s_are_gpt2_again(kind: str, tmp_path: Path) -> None:
 def test_a_conversation_goes_end_to_end(tmp_path: Path, modules: Path) -> None:
     """As transformers' own documentation does it: template, generate, decode."""
     made = loaded(MODERN, NEW())
-    export.write(made, tmp_path / "out", source="sft")
-    assert list(modules.glob("transformers_modules/*draft*")) == []  # transformers' copies to run them
+    export.write(dataclasses.replace(made, source="sft"), tmp_path / "out")
+    assert list(modules.glob("transformers_modules/*tmp*")) == []  # transformers' copies to run them
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out", trust_remote_code=True)
     theirs = opened(tmp_path / "out", trust_remote_code=True)
     messages = [{"role": "system", "content": "x"}, {"role": "user", "content": "cat"}]
@@ -236,7 +238,7 @@ def test_the_originals_go_out_and_back(name: str, tmp_path: Path, monkeypatch: p
     exact(made.model, again.model)
     if name == "classic":
         export.write(again, tmp_path / "back", style="nanochat")
-        stored = torch.load(tmp_path / "back" / "model_000000.pt", weights_only=True)
+        stored = torch.load(tmp_path / "back" / "model_000020.pt", weights_only=True)
         before = torch.load(tmp_path / "classic/base_checkpoints/d2/model_000020.pt", weights_only=True)
         shapes = {name: tensor.shape for name, tensor in stored.items()}
         assert shapes == {name: tensor.shape for name, tensor in before.items()}
@@ -270,6 +272,20 @@ def test_a_large_model_is_stored_in_several_files(tmp_path: Path, monkeypatch: p
     assert all(path.stat().st_size < 110_000 for path in files)
     one, many = hf.tensors(tmp_path / "one"), hf.tensors(tmp_path / "many")
     assert one.keys() == many.keys() and all(torch.equal(one[name], many[name]) for name in one)
+
+
+def test_what_rounding_changes_is_said_apart(tmp_path: Path) -> None:
+    made = loaded(MODERN, NEW())
+    found = " ".join(export.write(made, tmp_path / "out", "bfloat16").found)
+    assert "with the weights as stored, at 64 positions" in found
+    moved, others = re.search(r"rounding the weights to bfloat16 moves the logits by up to (\S+): at (\d+) of 64",
+                              found).groups()  # type: ignore[union-attr]  # fmt: skip
+    ids = export._ids(made.tokenizer, 64)
+    before, after = logits(made.model, ids), logits(foreign.load_path(tmp_path / "out").model, ids)
+    assert float(moved) == pytest.approx((before - after).abs().max().item(), rel=0.06) and float(moved) > 1e-3
+    assert int(others) == (before.argmax(-1) != after.argmax(-1)).sum()
+    again = foreign.load_path(tmp_path / "out")
+    assert "rounding" not in " ".join(export.write(again, tmp_path / "again", "bfloat16").found)
 
 
 # ---------------------------------------------------------------- the tokenizer
@@ -330,6 +346,20 @@ def test_characters_have_the_same_ids_and_others_are_an_error(tmp_path: Path) ->
     assert theirs.decode(made.tokenizer.encode("abc\n猫 Ü")) == "abc\n猫 Ü"
     with pytest.raises(Exception, match="WordLevel"):
         theirs("z")
+
+
+@pytest.mark.parametrize("features", [MODERN, PLAIN, None], ids=["own", "port", "gpt2"])
+def test_a_character_model_has_no_ids_of_special_tokens(features: dict | None, tmp_path: Path) -> None:
+    """Those that transformers takes by default may be any character, or none."""
+    if features is None:
+        write_nanogpt(tmp_path / "in", "To be, or not to be: that is the question.\n")
+        made = foreign.load_path(tmp_path / "in")
+    else:
+        made = loaded(features, Tokenizer.characters("To be, or not"))
+    export.write(made, tmp_path / "out")
+    theirs = opened(tmp_path / "out", trust_remote_code=features is MODERN)
+    for config in (theirs.config, theirs.generation_config):
+        assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (None, None, None)
 
 
 def test_a_special_token_that_is_also_text_is_refused() -> None:
@@ -450,6 +480,54 @@ def test_an_export_that_was_changed_is_found_out(spoil: Callable, said: str, tmp
         export.verify(tmp_path / spoil.__name__, made)
 
 
+def other_tokenizer(folder: Path) -> None:
+    other = Tokenizer({token: id for id, token in enumerate(reversed(NEW().tokens))}, list(NEW().specials))
+    for name, text in hf_tokenizer.files(other, 64).items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("features", [MODERN, PLAIN], ids=["own", "port"])
+def test_an_export_with_another_tokenizer_is_not_read(features: dict, tmp_path: Path) -> None:
+    made = loaded(features, NEW())
+    export.write(made, tmp_path / "out")
+    other_tokenizer(tmp_path / "out")
+    with pytest.raises(UserError, match=f"was trained with the tokenizer {NEW().hash[:12]}, but .*out holds"):
+        foreign.load_path(tmp_path / "out")
+
+
+@pytest.mark.parametrize("style", ["hf", "nanogpt"])
+@pytest.mark.parametrize("source", ["base", "rl", ""])
+def test_the_stage_and_step_come_back(source: str, style: export.Style, tmp_path: Path) -> None:
+    config = gpt2.from_nanogpt(
+        {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 64, "vocab_size": NEW().vocab_size}, {}, tmp_path
+    )[0]
+    made = dataclasses.replace(loaded(MODERN, NEW()), source=source, model=draw(config))
+    export.write(made, tmp_path / "out", style=style)
+    again = foreign.load_path(tmp_path / "out")
+    assert (again.source, again.step) == (source, 7)
+
+
+def test_code_is_run_only_where_it_is_ours(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    made = loaded(PLAIN, NEW())
+    export.write(made, tmp_path / "out")
+    code = f"open({str(mark)!r}, 'w')\nfrom transformers import NanoChatConfig as C, NanoChatForCausalLM as M\n"
+    (tmp_path / "out" / "evil.py").write_text(code, encoding="utf-8")
+    change(tmp_path / "out/config.json", lambda content: content.update(
+        auto_map={"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}))  # fmt: skip
+    export.verify(tmp_path / "out", made)
+    assert not mark.exists()
+
+
+def test_two_that_write_one_folder_do_not_meet(tmp_path: Path) -> None:
+    made = loaded(PLAIN, NEW())
+    with (
+        draft_of(tmp_path / "out", lambda: None),
+        pytest.raises(UserError, match="another process is writing .*out; wait"),
+    ):
+        export.write(made, tmp_path / "out")
+
+
 def test_a_model_of_nans_leaves_nothing_behind(tmp_path: Path) -> None:
     made = loaded(MODERN, NEW())
     with torch.no_grad():
@@ -561,9 +639,56 @@ def test_the_command_says_what_was_found_and_what_comes_next(checkpoint: GPTConf
     assert (base_dir() / "again" / "tokenizer.pkl").exists()
 
 
+def test_a_folder_that_is_taken_is_noticed_first(checkpoint: GPTConfig) -> None:
+    script.main(["--tag", "d4"])
+    (checkpoints_dir("sft") / "d4/model_000700.pt").write_bytes(b"would be noticed while it is loaded")
+    with pytest.raises(UserError, match="sft-d4-000700-hf holds an export already"):
+        script.main([])
+
+
+def test_the_server_is_named_with_its_model(base: Path, capsys) -> None:
+    made = loaded(MODERN, NEW())
+    made.tokenizer.save(tokenizer_dir())
+    manager.save(checkpoints_dir("mid") / "d4", 70, made.model, None, {})
+    script.main(["--source=mid", f"--out={base / 'out'}"])
+    assert "  python -m scripts.chat_web --source=mid --model_tag=d4 --step=70\n" in capsys.readouterr().out
+    script.main([f"--source={base / 'out'}", f"--out={base / 'again'}"])
+    assert f"  python -m scripts.inference_server --init_from={base / 'again'}\n" in capsys.readouterr().out
+    assert foreign.load_path(base / "again").source == "mid"
+
+
+def test_nanogpt_is_told_where_its_characters_go(tmp_path: Path, capsys) -> None:
+    write_nanogpt(tmp_path / "in", "To be, or not to be: that is the question.\n")
+    out = tmp_path / "out"
+    script.main([f"--source={tmp_path / 'in'}", "--format=nanogpt", f"--out={out}"])
+    said = capsys.readouterr().out
+    assert f"mkdir -p data/letters && cp {out}/meta.pkl data/letters\n  python sample.py --out_dir={out}" in said
+    stored = torch.load(out / "ckpt.pt", weights_only=True)
+    assert stored["config"]["dataset"] == "letters"
+    made = dataclasses.replace(foreign.load_path(out), meta={}, tag="my model")
+    export.write(made, tmp_path / "named", style="nanogpt")
+    assert torch.load(tmp_path / "named/ckpt.pt", weights_only=True)["config"]["dataset"] == "my-model"
+
+
+def test_programs_that_know_gpt2s_tokenizer_alone_are_named_for_it_alone(tmp_path: Path, capsys) -> None:
+    write_gpt2(tmp_path / "in")
+    for style, said, unsaid in (
+        ("hf", "vllm serve", "convert_hf_to_gguf"), ("nanogpt", "scripts.sample --init_from", "python sample.py"),
+    ):  # fmt: skip
+        script.main([f"--source={tmp_path / 'in'}", f"--format={style}", f"--out={tmp_path / style}"])
+        out = capsys.readouterr().out
+        assert said in out and unsaid not in out
+        made, report = foreign.load_path(tmp_path / "in"), export.Report(tmp_path, {"hf": "gpt2"}.get(style, style), [])
+        ranks = {bytes([n]): n for n in range(256)} | {n.to_bytes(3, "big"): n for n in range(256, 50256)}
+        as_gpt2 = Tokenizer(ranks, ["end"], GPT2_PATTERN)
+        out = script.usage(report, dataclasses.replace(made, tokenizer=as_gpt2))
+        assert unsaid in out
+
+
 @pytest.mark.parametrize(
     "arguments, said",
     [
+        (["--source", "gpt2", "--step", "3"], "--step is for base, mid, sft, rl and folders; --source gpt2"),
         (["--source", "mid"], "no mid checkpoint"),
         (["--source", "gpt3"], "there is no model 'gpt3'"),
         (["--source", "gpt2", "--tag", "d4"], "--tag is for base, mid, sft, rl"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import served
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from nanochat.gpt import GPT
 from nanochat.optim import Optimizer, Rates, adamw_groups
 from nanochat.paths import checkpoints_dir
 from nanochat.tokenizer import Tokenizer
+from nanochat.vocabularies import byte_characters
 
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
 NAMES = ["classic", "modern", "gpt2", "nanogpt", "hf_nanochat"]
@@ -380,6 +382,72 @@ def test_a_pickle_that_would_exhaust_its_reader_does_not(content: bytes, tmp_pat
         Tokenizer.load(tmp_path)
 
 
+@pytest.mark.parametrize("end, first, said", [
+    (0, 1, "gives its special token 'end' the id 0, among those of its text; only tokenizers whose"),
+    (257, 0, "has no token of the id 256; only tokenizers whose ids are 0, 1, 2"),
+    (256, 0, None),
+])  # fmt: skip
+def test_ids_that_cannot_be_are_told(end: int, first: int, said: str | None, tmp_path: Path) -> None:
+    vocabulary = {char: first + id for id, char in enumerate(byte_characters())} | {"end": end}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    if said is None:
+        assert Tokenizer.load(tmp_path).bos == end
+        return
+    with pytest.raises(UserError, match=said):
+        Tokenizer.load(tmp_path)
+
+
+# ---------------------------------------------------------------- weights that are none
+
+
+@pytest.mark.parametrize("content, said", [
+    ([torch.zeros(2)], "holds a list; expected the weights of a model"),
+    ({"model": {"lm_head.weight": torch.zeros(2)}}, "'model' is a dict; expected the weights"),
+    ({1: torch.zeros(2)}, "'1' is a Tensor; expected"),
+    ({"lm_head.weight": torch.zeros(2, dtype=torch.int32)}, "lm_head.weight is of int32; expected weights in floating"),
+], ids=["list", "nested", "numbered", "int32"])  # fmt: skip
+@pytest.mark.parametrize("kind", ["model_000005.pt", "pytorch_model.bin", "ckpt.pt"])
+def test_weights_that_are_none_are_one_sentence(
+    kind: str, content: object, said: str, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    tokenizer.save(tmp_path)
+    if kind == "model_000005.pt":
+        (tmp_path / "meta_000005.json").write_text('{"model_config": {}}', encoding="utf-8")
+    elif kind == "pytorch_model.bin":
+        tiny_gpt2(tmp_path, tokenizer)
+        (tmp_path / "model.safetensors").unlink()
+    else:
+        args = {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 4, "vocab_size": 320}
+        content = {"model": content, "model_args": args}
+    torch.save(content, tmp_path / kind)
+    with pytest.raises(UserError, match=said) as error:
+        foreign.load(str(tmp_path))
+    assert kind in str(error.value)
+
+
+def test_a_bare_pickle_is_one_sentence_and_no_warning(
+    tmp_path: Path, tokenizer: Tokenizer, recwarn: pytest.WarningsRecorder
+) -> None:
+    tokenizer.save(tmp_path)
+    (tmp_path / "meta_000005.json").write_text('{"model_config": {}}', encoding="utf-8")
+    (tmp_path / "model_000005.pt").write_bytes(pickle.dumps({"lm_head.weight": [1.0]}, protocol=4))
+    with pytest.raises(UserError, match="model_000005.pt .*; get it again"):
+        foreign.load(str(tmp_path))
+    assert not recwarn.list
+
+
+def test_masks_of_old_files_may_be_of_any_kind(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    theirs = tiny_gpt2(tmp_path, tokenizer)
+    masks = {f"h.{layer}.attn.bias": torch.ones(1, 1, 32, 32, dtype=torch.uint8) for layer in range(3)}
+    (tmp_path / "model.safetensors").unlink()
+    state = {name.removeprefix("transformer."): tensor for name, tensor in theirs.state_dict().items()}
+    torch.save({**state, **masks}, tmp_path / "pytorch_model.bin")
+    ids = torch.arange(8)[None]
+    with torch.no_grad():
+        assert (foreign.load(str(tmp_path)).model(ids) - theirs(ids).logits).abs().max() < 2e-5
+
+
 # ---------------------------------------------------------------- nanoGPT
 
 
@@ -445,6 +513,120 @@ def test_padded_rows_of_a_ckpt_are_never_sampled(tmp_path: Path) -> None:
     numbered(513).save(tmp_path)
     with pytest.raises(UserError, match="has 512 tokens, but the tokenizer in .* has 513"):
         foreign.load("resume", out_dir=tmp_path)
+
+
+def written_ckpt(folder: Path, rows: int, ours: dict | None = None, **settings: object) -> Path:
+    """A tiny ckpt.pt of so many rows."""
+    args = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 4, "vocab_size": rows, "bias": True}
+    config = gpt2.from_nanogpt(args, {}, folder)[0]
+    path = folder / "ckpt.pt"
+    nanogpt.write(path, GPT(config), {"steps": 0, "state": {}}, {"dataset": "x", **settings}, 3, 1.5, ours)
+    return path
+
+
+@pytest.mark.parametrize("tokens, fits", [(320, True), (300, True), (257, True), (256, False), (65, False)])
+def test_a_ckpt_has_no_more_padding_than_to_the_next_64(tokens: int, fits: bool, tmp_path: Path) -> None:
+    path = written_ckpt(tmp_path, 320)
+    numbered(tokens).save(tmp_path)
+    if fits:
+        assert foreign.load(str(path)).model.config.vocab_size == tokens
+        return
+    with pytest.raises(UserError, match=f"has 320 tokens, but the tokenizer in .* has {tokens}: they do not belong"):
+        foreign.load(str(path))
+
+
+def test_a_gpt2_has_no_more_padding_than_to_the_next_64(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    tiny_gpt2(tmp_path, tokenizer, vocab_size=384)
+    with pytest.raises(UserError, match="has 384 tokens, but the tokenizer in .* has 320: they do not belong together"):
+        foreign.load(str(tmp_path))
+    numbered(384 - 63).save(tmp_path / "tokenizer")
+    assert foreign.load(str(tmp_path)).model.config.vocab_size == 384 - 63
+
+
+def test_a_ckpt_that_names_its_tokenizer_is_believed(tmp_path: Path) -> None:
+    known = numbered(100)
+    path = written_ckpt(tmp_path, 320, {"tokenizer_hash": known.hash})  # whatever its padding
+    known.save(tmp_path)
+    assert foreign.load(str(path)).model.config.vocab_size == 100
+    Tokenizer.characters("".join(map(chr, range(0x5000, 0x5000 + 320)))).save(tmp_path)
+    with pytest.raises(UserError, match=f"was trained with the tokenizer {known.hash[:12]}, but .* put the right one"):
+        foreign.load(str(path))
+
+
+def test_nanogpts_rows_for_data_of_unknown_tokens_are_told(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    path = written_ckpt(tmp_path, 50304)
+    tokenizer.save(tmp_path)
+    loaded = foreign.load(str(path))
+    assert loaded.model.config.vocab_size == 320
+    assert "does not say which of its 50304 rows are tokens; 320, as in" in str(loaded)
+    numbered(320).save(tmp_path)  # of characters nanoGPT knows how many there are
+    with pytest.raises(UserError, match="has 50304 tokens, but the tokenizer in .* has 320"):
+        foreign.load(str(path))
+
+
+def test_what_there_is_not_to_choose_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    path = written_ckpt(tmp_path, 320)
+    tokenizer.save(tmp_path)
+    for place in (path, tmp_path):
+        with pytest.raises(UserError, match="--step is for several of nanochat's checkpoints .* leave it out"):
+            foreign.load_path(place, step=3)
+        with pytest.raises(UserError, match="--softcap is for checkpoints of the original nanochat"):
+            foreign.load(str(place), softcap=20)
+    with pytest.raises(UserError, match="--softcap is for checkpoints"):
+        foreign.load("resume", out_dir=tmp_path, softcap=20)
+    (tmp_path / "gpt2").mkdir()
+    tiny_gpt2(tmp_path / "gpt2", tokenizer)
+    with pytest.raises(UserError, match="--softcap is for checkpoints"):
+        foreign.load(str(tmp_path / "gpt2"), softcap=15)
+
+
+# ---------------------------------------------------------------- the stage
+
+
+@pytest.mark.parametrize("place, meta, stage", [
+    ("base_checkpoints/d1", {}, "base"),
+    ("chatsft_checkpoints/d1", {"loop_state": {}}, "sft"),
+    ("elsewhere", {"loop_state": {}}, "base"),
+    ("elsewhere", {"source": "mid", "loop_state": {}}, "mid"),
+    ("elsewhere", {"loop_state": {}, "val_loss": 1.0, "user_config": {"init_from": "base:d4"}}, "base"),
+    ("elsewhere", {"loop_state": {}, "val_loss": 1.0, "user_config": {"init_from": "my-sft-model"}}, ""),
+    ("nanochat-rl", {}, "rl"),
+    ("elsewhere", {}, ""),
+])  # fmt: skip
+def test_the_stage_is_what_is_known_of_a_folder(
+    place: str, meta: dict, stage: str, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    folder = tmp_path / place
+    manager.save(folder, 5, served.random_model(tokenizer), None, meta)
+    tokenizer.save(folder / "tokenizer")
+    assert foreign.load(str(folder)).source == stage
+    answers = serving.open(str(folder), "cpu", "float32", slots=1)
+    assert answers.source == (stage or "sft")
+    assert ("nothing tells its stage" in str(answers)) == (stage == "")
+
+
+@pytest.mark.parametrize("origin, stage", [("scratch", "base"), ("gpt2-xl", "base"), ("sft:d4", "sft"), ("mine", "")])
+def test_the_stage_of_a_run_is_that_of_what_it_began_with(
+    origin: str, stage: str, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    path = written_ckpt(tmp_path, 320, init_from=origin)
+    tokenizer.save(tmp_path)
+    assert foreign.load(str(path)).source == stage
+
+
+def test_lengths_go_with_a_tokenizer_to_the_next_stage(tmp_path: Path, base: Path, tokenizer: Tokenizer) -> None:
+    tokenizer.save(base / "tokenizer")
+    kept = Tokenizer.load(base / "tokenizer")
+    kept.token_bytes = [length + 1 for length in kept.token_bytes]
+    for name in ("first", "second"):  # the second finds them there
+        manager.save(tmp_path / name, 5, served.random_model(tokenizer), None, {})
+        manager.keep_tokenizer(tmp_path / name, kept)
+        assert foreign.load(str(tmp_path / name)).tokenizer.token_bytes == kept.token_bytes
+    manager.keep_tokenizer(tmp_path / "second", tokenizer)
+    assert foreign.load(str(tmp_path / "second")).tokenizer.token_bytes == tokenizer.token_bytes
+    assert not (tmp_path / "second/tokenizer/token_bytes.pt").exists()
+    manager.keep_tokenizer(tmp_path / "plain", tokenizer)
+    assert not (tmp_path / "plain").exists()  # the base folder's will do
 
 
 def test_a_ckpt_reads_its_meta_pickle(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """The hub: what is fetched is whole and checked, also where transfers break; else there is one sentence."""
 
+import contextlib
+import json
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -223,6 +226,66 @@ def test_a_server_that_is_no_hub(fake: FakeHub) -> None:
     fake.fail("/api/models", status=200)
     with pytest.raises(UserError, match="does not speak the hub's protocol; check HF_ENDPOINT"):
         hub.fetch(REPO)
+
+
+@pytest.mark.parametrize("body", [[], [1], 7, {"siblings": 3}, {"siblings": [1]}, {"siblings": [{"rfilename": 1}]}])
+def test_a_server_that_answers_other_json(body: object, fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening(json.dumps(body)) as (url, _):
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+        with pytest.raises(UserError, match="protocol|does not hold a model|neither size nor checksum"):
+            hub.fetch(REPO)
+
+
+def test_a_hub_that_accepts_and_never_answers_is_asked_once(
+    fake: FakeHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = hub.fetch(REPO)
+    monkeypatch.setattr(hub, "GLANCE", 0.05)
+    with listening(None) as (url, asked):
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+        assert hub.fetch(REPO) == folder
+        assert "comes from the cache" in capsys.readouterr().out
+        assert len(asked) == 1
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.05)
+        with pytest.raises(hub.Unreachable, match="cannot be reached for other/model"):
+            hub.fetch("other/model")
+        assert len(asked) == 2
+        assert "waiting" not in capsys.readouterr().out
+
+
+def test_a_busy_hub_is_not_waited_for_where_the_cache_holds_all(
+    fake: FakeHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = hub.fetch(REPO)
+    fake.fail("/api/models", status=429, headers={"Retry-After": "200"})
+    assert hub.fetch(REPO) == folder
+    assert "waiting" not in capsys.readouterr().out
+
+
+@contextlib.contextmanager
+def listening(answer: str | None) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that answers each connection with this body, or not at all; its address and what it was sent."""
+    asked: list[bytes] = []
+    kept: list[socket.socket] = []
+
+    def serve(server: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:  # closed
+                return
+            kept.append(connection)
+            asked.append(connection.recv(1 << 16))
+            if answer is not None:
+                head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(answer)}\r\nConnection: close\r\n\r\n"
+                connection.sendall((head + answer).encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, args=(server,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
+        server.shutdown(socket.SHUT_RDWR)
+    for connection in kept:
+        connection.close()
 
 
 def test_a_disk_that_is_too_small_is_noticed_before(fake: FakeHub, small_disk: Path) -> None:

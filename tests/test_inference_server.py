@@ -153,6 +153,8 @@ def test_a_reply_outgrows_the_context_as_nanogpts_do(letters: tuple[Live, torch.
         ({"prompt": "a", "max_tokens": 0}, "max_tokens"), ({"prompt": "a", "max_tokens": 4097}, "max_tokens"),
         ({"prompt": "a", "max_tokens": 1.5}, "max_tokens"), ({"prompt": "a", "temperature": -1}, "temperature"),
         ({"prompt": "a", "temperature": "hot"}, "temperature"), ({"prompt": "a", "top_k": -1}, "top_k"),
+        ({"prompt": "a", "max_new_tokens": 5}, "'max_new_tokens' is not known here; the fields are model, prompt, "),
+        ({"prompt": "a", "stream": True}, "max_tokens, temperature, top_k"), ({"prompt": "a", "topk": 1}, "'topk' is"),
         ({"prompt": "x" * (CONTEXT + 1)}, "33"), ([], "JSON object"), (b"{", "not JSON"), (b"\xff", "UTF-8"),
     ],
 )  # fmt: skip

@@ -256,6 +256,7 @@ def test_without_a_folder_data_the_base_folder_takes_it(here, base):
         (["bad.jsonl", "--tokenizer=char"], "bad.jsonl:1 has no text in 'text'"),
         (["bad.parquet", "--tokenizer=char"], "bad.parquet is damaged or no parquet file"),
         (["http://127.0.0.1:1/x", "--tokenizer=char"], "which is not public"),
+        (["http://127.0.0.1:1/x"], "which is not public"),  # before GPT-2's tokenizer is asked for
         (["book.txt", "--max_byte=3"], "unknown flag --max_byte; did you mean --max_bytes?"),
     ],
 )

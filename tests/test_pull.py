@@ -18,13 +18,13 @@ from fakehub import FakeHub
 from torch import Tensor
 
 from nanochat import hub
-from nanochat.checkpoint import manager
+from nanochat.checkpoint import export, foreign, gpt2, manager, nanogpt
 from nanochat.config import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import short
 from nanochat.paths import base_dir, checkpoints_dir
 from nanochat.tokenizer import Tokenizer
-from scripts import pull
+from scripts import infer_bench, pull, push, verify_weights
 
 REPO = "karpathy/nanochat-d34"
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,14 +42,14 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 
 def classic(
-    tokenizer: Tokenizer, meta: Mapping = BASE_META, model_in: str = "", tokenizer_in: str = ""
+    tokenizer: Tokenizer, meta: Mapping = BASE_META, model_in: str = "", tokenizer_in: str = "", **features: object
 ) -> dict[str, bytes]:
     """A repository as users of the original upload it: a classic model, its meta file, its pickled tokenizer."""
     torch.manual_seed(0)
     config = GPTConfig(
-        sequence_len=64, vocab_size=tokenizer.vocab_size, n_layer=2, n_head=2, n_kv_head=2, n_embd=32,
-        window_pattern="L", rope_base=10000.0, rope_in_bfloat16=True, qk_scale=1.0, lambdas=False, value_embeds=False,
-        smear=False, backout=False,
+        **{"sequence_len": 64, "vocab_size": tokenizer.vocab_size, "n_layer": 2, "n_head": 2, "n_kv_head": 2,
+           "n_embd": 32, "window_pattern": "L", "rope_base": 10000.0, "rope_in_bfloat16": True, "qk_scale": 1.0,
+           "lambdas": False, "value_embeds": False, "smear": False, "backout": False, **features}
     )  # fmt: skip
     model = GPT(config)
     model.init_weights()
@@ -196,6 +196,77 @@ def test_checkpoints_of_a_folder_share_a_tokenizer(fake: FakeHub, tokenizer: Tok
     assert manager.steps(checkpoints_dir("base") / "d34") == [169150]
 
 
+def test_what_is_there_is_the_same_only_with_the_same_tokenizer(fake: FakeHub, tokenizer: Tokenizer) -> None:
+    fake.add(REPO, classic(tokenizer))
+    pull.main([REPO])
+    other = Tokenizer({token: id for id, token in enumerate(reversed(tokenizer.tokens))}, list(tokenizer.specials))
+    fake.repos[REPO].files["tokenizer.pkl"] = classic(other)["tokenizer.pkl"]
+    with pytest.raises(UserError, match="holds checkpoints with another tokenizer; choose another --tag"):
+        pull.main([REPO])
+
+
+def test_a_repositorys_folders_may_have_any_name(fake: FakeHub, tokenizer: Tokenizer) -> None:
+    for number, name in enumerate(("checkpoint", "ready", "files")):
+        repo = f"tester/{number}-d{number}"
+        fake.add(repo, classic(tokenizer, model_in=f"{name}/", tokenizer_in=f"{name}/"))
+        pull.main([repo])
+        assert manager.load("base", f"d{number}", 169150).tokenizer.hash == tokenizer.hash
+
+
+EARLY = {"lambdas": True, "value_embeds": True, "ve_gate_channels": 32, "ve_gate_range": 2.0}
+
+
+def test_a_softcap_is_written_down_once(
+    fake: FakeHub, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    fake.add(REPO, classic(tokenizer, **EARLY))
+    with pytest.raises(UserError, match="--softcap is 17; the checkpoints that do not tell theirs have 15 or 20"):
+        pull.main([REPO, "--softcap=17"])
+    pull.main([REPO, "--tag=plain"])
+    assert "its softcap is not recorded, 15 is taken" in capsys.readouterr().out
+    pull.main([REPO, "--softcap=20"])
+    assert "its softcap of 20 is recorded" in capsys.readouterr().out
+    loaded = manager.load("base", "d34")
+    assert (loaded.model.config.softcap, loaded.note) == (20, "")
+    assert manager.load("base", "plain").model.config.softcap == 15
+    with pytest.raises(UserError, match="--softcap is for checkpoints that do not tell their softcap"):
+        manager.load("base", "d34", softcap=15)
+    verify_weights.verify("base:plain", torch.device("cpu"), "float32", 20)
+    for use in (verify_weights.main, infer_bench.main):
+        with pytest.raises(UserError, match="--softcap is for checkpoints that do not tell their softcap"):
+            use([*(["base:d34"] if use is verify_weights.main else ["--source=base", "--model_tag=d34"]),
+                 "--softcap=20", "--device_type=cpu"])  # fmt: skip
+    with pytest.raises(UserError, match="random weights of a --depth have 15"):
+        infer_bench.main(["--depth=1", "--softcap=20"])
+    pull.main([REPO, "--softcap=15"])  # it was the wrong one
+    assert manager.load("base", "d34").model.config.softcap == 15
+    monkeypatch.setenv("HF_TOKEN", fakehub.TOKEN)
+    push.main(["base", "tester/again-d34", "--tag=plain", "--softcap=20"])
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / "theirs"))
+    pull.main(["tester/again-d34"])
+    theirs = manager.load("base", "d34")
+    assert theirs.model.config.softcap == 20
+    assert torch.equal(logits(theirs.model), logits(loaded.model))
+
+
+def test_a_softcap_where_there_is_no_doubt_is_refused(
+    fake: FakeHub, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    fake.add(REPO, classic(tokenizer))
+    with pytest.raises(UserError, match="--softcap is for checkpoints that do not tell their softcap"):
+        pull.main([REPO, "--softcap=20"])
+    assert not (base_dir() / "base_checkpoints").exists()
+    fake.asked.clear()
+    pull.main([REPO])  # and what has come is not lost
+    assert fake.sent("/large/") == []
+    gpt2s.write_gpt2(tmp_path / "gpt2")
+    fake.add("tester/gpt2", tmp_path / "gpt2")
+    with pytest.raises(UserError, match="--softcap is for checkpoints of the original nanochat; tester/gpt2 holds"):
+        pull.main(["tester/gpt2", "--softcap=20"])
+    assert fake.sent("tester/gpt2/.*safetensors") == []
+
+
 # ---------------------------------------------------------------- what goes wrong
 
 
@@ -227,7 +298,8 @@ def test_a_file_that_would_run_code_does_not(
     [
         ({"tokenizer.pkl": None}, "has no tokenizer"),
         ({"meta_169150.json": b"{"}, "meta_169150.json cannot be read"),
-        ({"model_169150.pt": b"no tensors"}, "cannot be read as a torch file"),
+        ({"model_169150.pt": b"no tensors"}, "cannot be read as a torch file; get it again"),
+        ({"model_169150.pt": pickle.dumps([1.0], 4)}, "cannot be read as a torch file; get it again"),
         ({"model_169150.pt": None}, "holds no model that is known"),
     ],
 )
@@ -346,6 +418,36 @@ def test_nanogpts_checkpoint_becomes_one_of_ours(fake: FakeHub, tmp_path: Path) 
     with torch.no_grad():
         expected = theirs(torch.arange(20)[None] % 50).logits
     assert (logits(loaded.model)[..., : expected.size(-1)] - expected).abs().max() < 2e-5
+
+
+def test_the_weights_wait_for_gpt2s_tokenizer(fake: FakeHub, tmp_path: Path) -> None:
+    """A ckpt.pt of GPT-2's tokens does not hold them, and the hub may fail while they are fetched."""
+    args = {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 8, "vocab_size": 50304, "bias": True}
+    model = GPT(gpt2.from_nanogpt(args, {}, tmp_path)[0])
+    nanogpt.write(tmp_path / "ckpt.pt", model, {"steps": 0, "state": {}}, {}, 5, 1.5)
+    content = (tmp_path / "ckpt.pt").read_bytes()
+    fake.add("tester/story", {"ckpt.pt": content})
+    with pytest.raises(UserError, match="has no openai-community/gpt2"):
+        pull.main(["tester/story"])
+    assert fake.sent("/large/") == []
+    gpt2s.write_tokenizer(tmp_path / "gpt2")
+    fake.add("openai-community/gpt2", tmp_path / "gpt2")
+    with pytest.raises(UserError, match="has 50304 tokens, but the tokenizer in openai-community/gpt2 has 265"):
+        pull.main(["tester/story"])  # this one is a toy
+    assert nothing_is_placed()
+
+
+def test_an_export_comes_back_with_its_stage_and_step(fake: FakeHub, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    fake.add(REPO, classic(tokenizer))
+    pull.main([REPO, "--as=sft"])
+    before = manager.load("sft", "d34")
+    export.write(before, tmp_path / "export")
+    fake.add("tester/exported-d34", tmp_path / "export")
+    opened = foreign.load("tester/exported-d34")
+    assert (opened.source, opened.step) == ("sft", 169150)
+    pull.main(["tester/exported-d34", "--tag=again"])
+    again = manager.load("sft", "again", 169150)
+    assert torch.equal(logits(again.model), logits(before.model))
 
 
 # ---------------------------------------------------------------- as it is typed

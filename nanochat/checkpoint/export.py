@@ -29,7 +29,7 @@ from nanochat import chat
 from nanochat.checkpoint import gpt2, hf, hf_tokenizer, manager, originals
 from nanochat.config import UserError
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.paths import write_text
+from nanochat.paths import draft_of, write_text
 from nanochat.tokenizer import Tokenizer
 
 Style = Literal["hf", "nanogpt", "nanochat"]
@@ -79,33 +79,40 @@ def write(
     folder: Path,
     dtype: str = "float32",
     overwrite: bool = False,
-    source: str = "",
     style: Style = "hf",
 ) -> Report:
-    """Write an export, whole and verified, or nothing. source is the stage the model comes from, for the record.
+    """Write an export, whole and verified, or nothing.
 
-    Raises UserError for an architecture that does not fit the style, a folder that holds something (with overwrite:
-    something else than an export), a full disk, and an export that does not do what the model does.
+    Raises UserError for an architecture that does not fit the style, what `check` raises, a full disk, and an export
+    that does not do what the model does.
     """
-    if dtype not in DTYPES:
-        raise UserError(f"--dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
     folder = Path(folder).absolute()
-    _check_target(folder, overwrite)
-    draft = folder.with_name(f".{folder.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
+    check(folder, dtype, overwrite)
+    with draft_of(folder, lambda: check(folder, dtype, overwrite)) as draft:
         if style == "hf":
             kind = model_type(loaded.model.config)
-            _write_hf(draft, loaded, DTYPES[dtype], source)
+            _write_hf(draft, loaded, DTYPES[dtype])
             found = verify(draft, loaded)
         elif style == "nanogpt":
             kind, found = "nanogpt", originals.write_nanogpt(draft, loaded)
         else:
             kind, found = "classic", originals.write_classic(draft, loaded)
-        _move(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return Report(folder, kind, found)
+
+
+def check(folder: Path, dtype: str, overwrite: bool) -> None:
+    """Raise UserError for a dtype that is not known, and unless the folder can be written.
+
+    It can if it is new, empty, or with overwrite an export for transformers.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"--dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not _is_export(folder):
+        raise UserError(f"{folder} exists and is no export for transformers; choose another --out")
+    if not overwrite:
+        raise UserError(f"{folder} holds an export already; choose another --out, or replace it with --overwrite")
 
 
 def model_type(config: GPTConfig) -> str:
@@ -126,8 +133,9 @@ def model_type(config: GPTConfig) -> str:
 def verify(folder: Path, loaded: manager.Loaded) -> list[str]:
     """Load an export with transformers and compare it with the model it was made from; what was found, in lines.
 
-    Both compute in float32 with the weights as they are stored. Where two logits are closer than the tolerance
-    allows, either may be the likeliest. Raises UserError, saying what differs, or that it does not load.
+    Both compute in float32 with the weights as they are stored; what rounding them has changed is said besides. Where
+    two logits are closer than the tolerance allows, either may be the likeliest. Raises UserError, saying what differs,
+    or that it does not load.
     """
     with _quietly():
         tokenizer, model = _load(folder)
@@ -145,15 +153,20 @@ def _compare(folder: Path, loaded: manager.Loaded, tokenizer: Any, model: Any) -
     theirs = config
     if stored["model_type"] == hf.PORT:
         theirs = dataclasses.replace(config, rope_in_bfloat16=False)
-    rounded = {
-        name: tensor.detach().to("cpu", DTYPES[stored["dtype"]]).float()
-        for name, tensor in loaded.model.state_dict().items()
-    }
+    exact = {name: tensor.detach().to("cpu").float() for name, tensor in loaded.model.state_dict().items()}
+    rounded = {name: tensor.to(DTYPES[stored["dtype"]]).float() for name, tensor in exact.items()}
     ours = manager.build(theirs, dict(rounded), folder)
     ids = _ids(loaded.tokenizer, min(config.sequence_len, LONGEST))
     logits = _logits(ours, ids)
     found.append(_compare_logits(model, logits, ids))
     found.append(_compare_greedy(model, ours, ids))
+    if any(not torch.equal(rounded[name], tensor) for name, tensor in exact.items()):
+        before = _logits(manager.build(theirs, exact, folder), ids)
+        distance, others = (before - logits).abs().max(), (before.argmax(-1) != logits.argmax(-1)).sum()
+        found.append(
+            f"rounding the weights to {stored['dtype']} moves the logits by up to {distance:.2g}: at {others} of "
+            f"{ids.size(1)} positions another token is the likeliest"
+        )
     if theirs != config:
         distance = (_logits(manager.build(config, rounded, folder), ids) - logits).abs().max()
         found.append(
@@ -163,24 +176,14 @@ def _compare(folder: Path, loaded: manager.Loaded, tokenizer: Any, model: Any) -
     return found
 
 
-def _check_target(folder: Path, overwrite: bool) -> None:
-    """Raise UserError unless a folder can be written: it is new, empty, or an export that may be replaced."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not _is_export(folder):
-        raise UserError(f"{folder} exists and is no export for transformers; choose another --out")
-    if not overwrite:
-        raise UserError(f"{folder} holds an export already; choose another --out, or replace it with --overwrite")
-
-
-def _write_hf(folder: Path, loaded: manager.Loaded, dtype: torch.dtype, source: str) -> None:
-    config, state = _described(loaded, dtype, source)
+def _write_hf(folder: Path, loaded: manager.Loaded, dtype: torch.dtype) -> None:
+    config, state = _described(loaded, dtype)
     _write_weights(folder, state)
     for name, content in _texts(loaded, config).items():
         write_text(folder / name, content)
 
 
-def _described(loaded: manager.Loaded, dtype: torch.dtype, source: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _described(loaded: manager.Loaded, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The content of config.json, and the tensors to store."""
     ours = loaded.model.config
     kind = model_type(ours)
@@ -201,14 +204,16 @@ def _described(loaded: manager.Loaded, dtype: torch.dtype, source: str) -> tuple
             },
             **{name: value for name, value in dataclasses.asdict(ours).items() if name not in LEFT_OUT},
         }
+    special = hf_tokenizer.special_ids(loaded.tokenizer)
     config |= {
-        **{f"{role}_token_id": id for role, id in hf_tokenizer.special_ids(loaded.tokenizer).items()},
+        # Where one is left out, transformers takes a number of its own, which may be any token.
+        **{f"{role}_token_id": special.get(role) for role in ("bos", "eos", "pad")},
         "dtype": str(dtype).removeprefix("torch."),
         "transformers_version": importlib.metadata.version("transformers"),
         hf.RECORD: {
             "model_config": dataclasses.asdict(ours),
             "tokenizer_hash": loaded.tokenizer.hash,
-            "source": source,
+            "source": loaded.source,
             "tag": loaded.tag,
             "step": loaded.step,
         },
@@ -277,16 +282,6 @@ def _is_export(folder: Path) -> bool:
         return False
 
 
-def _move(draft: Path, folder: Path) -> None:
-    """Put the finished draft in the place of the folder, which is new, empty, or an export to be replaced."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(draft, folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """transformers without its progress bars and advice."""
@@ -307,11 +302,12 @@ def _load(folder: Path) -> tuple[Any, Any]:
     """The tokenizer and the model as transformers makes them, in float32 on the CPU."""
     import transformers
 
+    is_own = hf.read_config(folder)["model_type"] == hf.OWN  # only then a file of code lies there, and it is ours
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=is_own)
         loader: Any = transformers.AutoModelForCausalLM  # what it returns depends on output_loading_info
         model, loading = loader.from_pretrained(
-            folder, dtype=torch.float32, trust_remote_code=True, output_loading_info=True
+            folder, dtype=torch.float32, trust_remote_code=is_own, output_loading_info=True
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"the export is not right: transformers cannot load it ({error})") from error
@@ -360,7 +356,7 @@ def _compare_logits(theirs: Any, expected: Tensor, ids: Tensor) -> str:
         distance = (theirs(ids).logits.float() - expected).abs().max()
     if not distance <= TOLERANCE:
         raise UserError(f"the export is not right: its logits are up to {distance:.2g} from the model's")
-    return f"logits: within {distance:.1e} of the model's at {ids.size(1)} positions"
+    return f"logits: within {distance:.1e} of the model's, with the weights as stored, at {ids.size(1)} positions"
 
 
 def _compare_greedy(theirs: Any, ours: GPT, ids: Tensor) -> str:

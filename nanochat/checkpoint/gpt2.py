@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nanochat.checkpoint import torch_file
 from nanochat.config import UserError
 from nanochat.gpt import GPTConfig
 
@@ -24,7 +25,8 @@ FIXED = {
     "add_cross_attention": False, "tie_word_embeddings": True,
 }  # fmt: skip
 _TRANSPOSED = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
-_MASK = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # buffers of old files, not to be taken for c_attn.bias
+# Buffers of old files, not to be taken for c_attn.bias.
+MASKS = re.compile(r"(_orig_mod\.)?(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)")
 
 
 def is_gpt2(config: GPTConfig) -> bool:
@@ -67,7 +69,7 @@ def from_hf(config: Mapping, state: Mapping[str, Tensor], path: Path) -> tuple[G
     plain = {
         f"transformer.{name}": tensor.T if _TRANSPOSED.fullmatch(name) else tensor
         for name, tensor in named.items()
-        if not _MASK.fullmatch(name)
+        if not MASKS.fullmatch(name)
     }
     return ours, split(_without_head(plain, path))
 
@@ -120,8 +122,9 @@ def from_nanogpt(args: Mapping, state: Mapping[str, Tensor], path: Path) -> tupl
         norm_eps=1e-5,
         dropout=float(args.get("dropout", 0.0)),
     )
-    plain = {name.removeprefix("_orig_mod."): tensor for name, tensor in state.items()}
-    plain = {name: t for name, t in plain.items() if not _MASK.fullmatch(name.removeprefix("transformer."))}
+    named = torch_file.weights(state, path, MASKS)
+    plain = {name.removeprefix("_orig_mod."): tensor for name, tensor in named.items()}
+    plain = {name: tensor for name, tensor in plain.items() if not MASKS.fullmatch(name)}
     return ours, split(_without_head(plain, path))
 
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from nanochat.checkpoint import torch_file
+from nanochat.checkpoint import gpt2, torch_file
 from nanochat.config import UserError
 from nanochat.gpt import GPTConfig
 from nanochat.paths import read_json
@@ -75,11 +75,16 @@ def read(folder: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
     kind = config.get("model_type")
     if kind not in (PORT, OWN):
         raise UserError(f"{path} is of a model_type {kind!r}; expected {PORT!r}")
-    record = config.get(RECORD)
-    if record is None and kind == OWN:
+    if config.get(RECORD) is None and kind == OWN:
         raise UserError(f"{path} has lost its key {RECORD!r}, which says what the model is; export it again")
-    ours = from_port(config, path) if record is None else _recorded(record, path)
+    ours = from_port(config, path) if config.get(RECORD) is None else _recorded(config[RECORD], path)
     return ours, {name: _padded(name, tensor, ours) for name, tensor in _renamed(tensors(folder)).items()}
+
+
+def record(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What an export of ours wrote of its origin into config.json: source, tag, step, tokenizer_hash; else nothing."""
+    said = config.get(RECORD)
+    return said if isinstance(said, dict) else {}
 
 
 def from_port(config: Mapping[str, Any], path: Path) -> GPTConfig:
@@ -195,13 +200,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is missing; get it from where the rest came from")
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            return torch_file.weights(load_file(path), path, gpt2.MASKS)
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path} is damaged: {error}; get it again") from None
-    content = torch_file.read(path)
-    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise UserError(f"{path} is not a list of named tensors; expected the weights of a model")
-    return content
+    return torch_file.weights(torch_file.read(path), path, gpt2.MASKS)
 
 
 def _count(config: Mapping[str, Any], name: str, path: Path) -> int:

@@ -7,7 +7,8 @@ Which features a file has follows from its tensors, the numbers from the generat
     late     9 - 13 Mar 2026        gates of 12 channels, no smear
     modern   since 14 Mar 2026      smear_lambda and backout_lambda
 
-Nothing tells an early file of February from one of March, which caps its logits at 20 instead of 15.
+Nothing tells an early file of February from one of March, which caps its logits at 20 instead of 15. Once it is known,
+it stands in the meta file as the softcap of its model_config (`with_softcap`).
 """
 
 from collections.abc import Mapping
@@ -48,8 +49,7 @@ def translate(
     known = {field.name for field in fields(GPTConfig)}
     if unknown := sorted(model_config.keys() - known):
         raise UserError(f"{path}: its configuration has {', '.join(unknown)}, which this version does not know")
-    if softcap not in (None, 15, 20):
-        raise UserError(f"--softcap is {softcap:g}; the checkpoints that do not tell theirs have 15 or 20")
+    check_softcap(softcap)
     if softcap is not None and not doubtful_softcap(model_config, plain):
         raise UserError(f"--softcap is for checkpoints that do not tell their softcap; {path} does, leave it out")
     if is_ours(model_config):
@@ -58,7 +58,8 @@ def translate(
     missing = [name for name in needed if name not in model_config]
     if missing:
         raise UserError(f"{path}: its configuration lacks {', '.join(missing)}; expected the meta file of a nanochat")
-    return _of_generation(generation(plain), model_config, plain, softcap or 15.0)
+    chosen = {} if softcap is None else {"softcap": float(softcap)}
+    return _of_generation(generation(plain), {**model_config, **chosen}, plain)
 
 
 def is_ours(model_config: Mapping) -> bool:
@@ -68,11 +69,30 @@ def is_ours(model_config: Mapping) -> bool:
 
 def doubtful_softcap(model_config: Mapping, state: Mapping[str, Tensor]) -> bool:
     """Whether the file may have been written with a softcap of 15 or 20, and nothing in it says which."""
-    return not is_ours(model_config) and generation(state) == "early" and any("ve_gate" in name for name in state)
+    said = is_ours(model_config) or "softcap" in model_config
+    return not said and generation(state) == "early" and any("ve_gate" in name for name in state)
+
+
+def check_softcap(softcap: float | None) -> None:
+    """Raise UserError for a --softcap that no checkpoint has."""
+    if softcap not in (None, 15, 20):
+        raise UserError(f"--softcap is {softcap:g}; the checkpoints that do not tell theirs have 15 or 20")
+
+
+def with_softcap(model_config: Mapping, state: Mapping[str, Tensor], softcap: float, path: Path) -> dict[str, Any]:
+    """The model_config of a checkpoint that does not tell its softcap, so that it does from now on.
+
+    What was written so before may be changed. Raises UserError where the file itself leaves no doubt.
+    """
+    check_softcap(softcap)
+    bare = {name: value for name, value in model_config.items() if name != "softcap"}
+    if not doubtful_softcap(bare, state):
+        raise UserError(f"--softcap is for checkpoints that do not tell their softcap; {path} does, leave it out")
+    return {**bare, "softcap": float(softcap)}
 
 
 def _of_generation(
-    which: Generation, model_config: Mapping, state: dict[str, Tensor], softcap: float
+    which: Generation, model_config: Mapping, state: dict[str, Tensor]
 ) -> tuple[GPTConfig, dict[str, Tensor]]:
     T, L = model_config["sequence_len"], model_config["n_layer"]
     embedding = state.get("transformer.wte.weight", torch.empty(0))
@@ -93,7 +113,6 @@ def _of_generation(
             rope_base=10000.0,
             rope_in_bfloat16=True,
             qk_scale=1.0,
-            softcap=softcap,
             ve_gate_channels=EARLY_GATE,
             ve_gate_range=2.0,
         )

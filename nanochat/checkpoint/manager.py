@@ -10,11 +10,13 @@ file that was cut short or belongs to another step is noticed before a tensor of
 nanochat have the same names and load as they are (`legacy`).
 """
 
+import contextlib
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,13 +31,15 @@ from nanochat.tokenizer import Tokenizer
 
 STAGE_COMMAND = {"base": "scripts.base_train", "mid": "scripts.mid_train", "sft": "scripts.chat_sft",
                  "rl": "scripts.chat_rl"}  # fmt: skip
+LENGTHS = "token_bytes.pt"  # what the original counts a token for, beside its tokenizer
 
 
 @dataclass(frozen=True)
 class Loaded:
     """A checkpoint in memory. `optimizer` is what `save` was given, or None where it was not asked for.
 
-    note says what had to be assumed of a file that does not tell all; empty where nothing had.
+    note says what had to be assumed of a file that does not tell all; empty where nothing had. source is the stage,
+    base, mid, sft or rl; empty where nothing tells it.
     """
 
     model: GPT
@@ -46,6 +50,7 @@ class Loaded:
     step: int
     optimizer: dict | None = None
     note: str = ""
+    source: str = ""
 
     def __str__(self) -> str:
         return f"step {self.step} of {self.folder}" + (f" ({self.note})" if self.note else "")
@@ -60,6 +65,7 @@ def save(folder: Path, step: int, model: GPT, optimizer: dict | None, meta: dict
     files = {_model_file(step): lambda file: torch.save(model.state_dict(), file)}
     if optimizer is not None:
         files[_optimizer_file(step)] = lambda file: torch.save(optimizer, file)
+    delete(folder, [])
     meta_path = folder / _meta_file(step)
     meta_path.unlink(missing_ok=True)  # what it vouches for is about to change
     for leftover in folder.glob(".*.tmp"):  # of a save that was killed
@@ -99,9 +105,15 @@ def prune(folder: Path, keep_last: int, best: str = "val_bpb") -> list[int]:
 
 
 def delete(folder: Path, gone: Sequence[int]) -> None:
-    """Delete checkpoints. The meta file goes first, so what is half deleted does not exist."""
-    for step in gone:
-        for name in (_meta_file(step), _model_file(step), _optimizer_file(step)):
+    """Delete checkpoints, and those whose deletion was killed.
+
+    The meta file loses its name first, so what is half deleted does not exist, and vanishes last, so that it is found.
+    """
+    killed = (int(path.name.split("_")[1].split(".")[0]) for path in folder.glob(_doomed_file("*")))
+    for step in {*gone, *(step for step in killed if not (folder / _meta_file(step)).exists())}:
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(folder / _meta_file(step), folder / _doomed_file(f"{step:06d}"))
+        for name in (_model_file(step), _optimizer_file(step), _doomed_file(f"{step:06d}")):
             (folder / name).unlink(missing_ok=True)
 
 
@@ -175,7 +187,7 @@ def load(
     model was trained with.
     """
     folder, tag, step = find(source, tag, step)
-    return load_step(folder, tag, step, device, dtype, with_optimizer, keep_float32, softcap)
+    return replace(load_step(folder, tag, step, device, dtype, with_optimizer, keep_float32, softcap), source=source)
 
 
 def load_step(
@@ -200,7 +212,7 @@ def load_step(
             "start the next stage from it, or train under another --model_tag"
         )
     _check_files(folder, step, meta, [model_path.name] + ([_optimizer_file(step)] if with_optimizer else []))
-    state = torch_file.read(model_path, _offer_previous(folder, step))
+    state = torch_file.weights(torch_file.read(model_path, _offer_previous(folder, step)), model_path)
     note = ""
     if softcap is None and legacy.doubtful_softcap(meta["model_config"], state):
         note = "its softcap is not recorded, 15 is taken; if it was trained after 3 March 2026, give --softcap 20"
@@ -273,13 +285,23 @@ def load_tokenizer(meta: dict, model_path: Path) -> Tokenizer:
             f"{model_path} has a vocabulary of {meta['model_config'].get('vocab_size')} tokens, but the tokenizer in "
             f"{folder} has {tokenizer.vocab_size}; put the right one there"
         )
-    lengths = folder / "token_bytes.pt"
-    if lengths.exists():
-        counted = torch_file.read(lengths)
-        if not isinstance(counted, Tensor) or counted.shape != (tokenizer.vocab_size,):
-            raise UserError(f"{lengths} is not a list of {tokenizer.vocab_size} lengths; delete it to count raw bytes")
-        tokenizer.token_bytes = counted.tolist()
+    _read_lengths(folder, tokenizer)
     return tokenizer
+
+
+def _read_lengths(folder: Path, tokenizer: Tokenizer) -> None:
+    path = folder / LENGTHS
+    if path.exists():
+        counted = torch_file.read(path)
+        if not isinstance(counted, Tensor) or counted.shape != (tokenizer.vocab_size,):
+            raise UserError(f"{path} is not a list of {tokenizer.vocab_size} lengths; delete it to count raw bytes")
+        tokenizer.token_bytes = counted.tolist()
+
+
+def save_lengths(folder: Path, tokenizer: Tokenizer) -> None:
+    """Write what a tokenizer's tokens count for, as the original does and `load_tokenizer` reads it."""
+    lengths = torch.tensor(tokenizer.token_bytes, dtype=torch.int32)
+    write_atomically(folder / LENGTHS, lambda file: torch.save(lengths, file))
 
 
 def tokenizer_folder(folder: Path) -> Path:
@@ -290,8 +312,14 @@ def tokenizer_folder(folder: Path) -> Path:
 def keep_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     """Put a tokenizer beside the checkpoints of a folder, unless it is the one they would be read with anyway."""
     place = tokenizer_folder(folder)
-    if not vocabularies.holds(place) or Tokenizer.load(place).hash != tokenizer.hash:
-        tokenizer.save(folder / "tokenizer")
+    there = Tokenizer.load(place) if vocabularies.holds(place) else None
+    if there is not None and there.hash == tokenizer.hash:
+        _read_lengths(place, there)
+        if there.token_bytes == tokenizer.token_bytes:
+            return
+    tokenizer.save(folder / "tokenizer")
+    if tokenizer.token_bytes != Tokenizer.load(folder / "tokenizer").token_bytes:
+        save_lengths(folder / "tokenizer", tokenizer)
 
 
 def _check_files(folder: Path, step: int, meta: dict, names: Sequence[str]) -> None:
@@ -313,7 +341,10 @@ def _check_files(folder: Path, step: int, meta: dict, names: Sequence[str]) -> N
 
 def _offer_previous(folder: Path, step: int) -> str:
     earlier = [other for other in steps(folder) if other < step]
-    return f"; the previous checkpoint is step {earlier[-1]}" if earlier else "; there is no earlier checkpoint"
+    if earlier:
+        return f"; the previous checkpoint is step {earlier[-1]}"
+    was_trained_here = folder.parent.name in SOURCES.values()
+    return "; there is no earlier checkpoint" if was_trained_here else "; get it again, or train it again"
 
 
 def _check_tensors(expected: dict, found: dict, path: Path) -> None:
@@ -343,3 +374,7 @@ def _optimizer_file(step: int) -> str:
 
 def _meta_file(step: int) -> str:
     return f"meta_{step:06d}.json"
+
+
+def _doomed_file(step: str) -> str:
+    return f".meta_{step}.json.deleted"

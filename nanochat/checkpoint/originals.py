@@ -6,6 +6,7 @@ Both are read back before they are declared done, as files of those programs are
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 
 import torch
@@ -17,7 +18,6 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import write_atomically, write_text
 
 NANOGPT_EPS = 1e-5
-PAD = 64  # rows of classic nanochat's vocabulary matrices are a multiple of it
 # What classic nanochat takes for granted, besides what `hf.CLASSIC` says.
 CLASSIC = {"rope_base": 10000.0, "softcap": 15.0}
 # Where the model was made by other conventions than the program that is to read it, and how much that may be.
@@ -34,16 +34,24 @@ def write_nanogpt(folder: Path, loaded: manager.Loaded) -> list[str]:
     config, tokenizer = loaded.model.config, loaded.tokenizer
     if not gpt2.is_gpt2(config) or config.norm_eps != NANOGPT_EPS:
         raise UserError("nanoGPT knows GPT-2's architecture only; export this model with --format hf")
-    settings, best = loaded.meta.get("user_config") or {}, loaded.meta.get("best_val_loss")
+    settings, best = dict(loaded.meta.get("user_config") or {}), loaded.meta.get("best_val_loss")
+    if tokenizer.pattern is None:  # its sample.py looks for the characters in the dataset's folder
+        settings["dataset"] = dataset(loaded)
     nanogpt.write(
         folder / foreign.CKPT, loaded.model, {"steps": 0, "state": {}}, settings, loaded.step,
-        math.inf if best is None else best,
+        math.inf if best is None else best, {"tokenizer_hash": tokenizer.hash, "source": loaded.source},
     )  # fmt: skip
     if tokenizer.pattern is None:
         write_atomically(folder / "meta.pkl", lambda file: file.write(tokenizer.pickled()))
     else:
         tokenizer.save(folder)
     return _read_back(folder, loaded)
+
+
+def dataset(loaded: manager.Loaded) -> str:
+    """nanoGPT's name of the data that a model of characters was trained on; where none is known, one by its tag."""
+    said = (loaded.meta.get("user_config") or {}).get("dataset")
+    return str(said) if said else re.sub(r"[^\w.-]", "-", loaded.tag)
 
 
 def write_classic(folder: Path, loaded: manager.Loaded) -> list[str]:
@@ -61,14 +69,15 @@ def write_classic(folder: Path, loaded: manager.Loaded) -> list[str]:
             f"the original nanochat of January 2026 does not know this architecture ({why[0]}); "
             "export the model with --format hf"
         )
-    rows = -(-config.vocab_size // PAD) * PAD
+    rows = -(-config.vocab_size // foreign.PAD) * foreign.PAD
     state = {name: _with_rows(tensor, rows) if "wte" in name or "lm_head" in name else tensor
              for name, tensor in hf.cut(config, loaded.model.state_dict()).items()}  # fmt: skip
     shape = ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd")
-    meta = {"step": loaded.step, "model_config": {name: getattr(config, name) for name in shape}}
-    lengths = torch.tensor(tokenizer.token_bytes, dtype=torch.int32)
+    meta: dict = {"step": loaded.step, "model_config": {name: getattr(config, name) for name in shape}}
+    if loaded.source:
+        meta["source"] = loaded.source
     write_atomically(folder / "tokenizer.pkl", lambda file: file.write(tokenizer.pickled()))
-    write_atomically(folder / "token_bytes.pt", lambda file: torch.save(lengths, file))
+    manager.save_lengths(folder, tokenizer)
     write_atomically(folder / f"model_{loaded.step:06d}.pt", lambda file: torch.save(state, file))
     write_text(folder / f"meta_{loaded.step:06d}.json", json.dumps(meta, indent=2))
     return _read_back(folder, loaded)

@@ -5,16 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from nanochat import chat
+from nanochat import chat, vocabularies
 from nanochat.checkpoint import legacy, manager
 from nanochat.config import UserError
 from nanochat.cost import count_parameters
 from nanochat.log import short
 from nanochat.paths import SOURCES, checkpoints_dir
 from nanochat.tokenizer import Tokenizer
-
-TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.pkl",))
-LENGTHS = "token_bytes.pt"  # what the original counts a token for
 
 
 @dataclass(frozen=True)
@@ -44,10 +41,10 @@ def tokenizer_of(paths: Sequence[str], inside: PurePosixPath) -> tuple[PurePosix
     """The folder and files of the tokenizer for a checkpoint in the folder `inside`: nearer ones come first."""
     top = PurePosixPath()
     for place in (inside, inside / "tokenizer", top / "tokenizer", top):
-        for names in TOKENIZERS:
+        for names in vocabularies.FILES[:-1]:  # nanoGPT's characters are no tokenizer of these
             wanted = [str(place / name) for name in names]
             if all(path in paths for path in wanted):
-                return place, wanted + [path for path in [str(place / LENGTHS)] if path in paths]
+                return place, wanted + [path for path in [str(place / manager.LENGTHS)] if path in paths]
     return None
 
 
@@ -102,6 +99,16 @@ def describe(loaded: manager.Loaded) -> str:
     kind = "GPT-2" if config.learned_positions else f"{legacy.generation(loaded.model.state_dict())} nanochat"
     parameters = short(count_parameters(loaded.model))
     return f"{kind}, {parameters} parameters, context {config.sequence_len}, vocabulary {config.vocab_size}"
+
+
+def record_softcap(loaded: manager.Loaded, softcap: float) -> None:
+    """Write the softcap of a checkpoint that does not tell it into its meta file, so that nobody need say it again.
+
+    Raises UserError for a checkpoint that tells it.
+    """
+    path = loaded.folder / f"meta_{loaded.step:06d}.json"
+    config = legacy.with_softcap(loaded.meta["model_config"], loaded.model.state_dict(), softcap, path)
+    manager.update_meta(loaded.folder, loaded.step, {"model_config": config})
 
 
 def commands(place: Place, tokenizer: Tokenizer) -> list[str]:

@@ -1,13 +1,15 @@
 """Files of torch.save, read without running what they might run."""
 
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nanochat.config import UserError
 
@@ -28,7 +30,9 @@ def read(path: Path, advice: str = "", lazily: bool = False) -> Any:
     Raises UserError, with `advice` at its end, for a file that is missing, damaged, or would run code if it could.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
+        with warnings.catch_warnings():  # of a bare pickle torch says something about pickle's protocols
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
     except UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused is None:
@@ -39,3 +43,22 @@ def read(path: Path, advice: str = "", lazily: bool = False) -> Any:
         ) from None
     except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be read as a torch file{advice}") from error
+
+
+def weights(content: object, path: Path, ignored: re.Pattern | None = None) -> dict[str, Tensor]:
+    """What was read from path, if it is named tensors of floating point numbers; what `ignored` matches may be others.
+
+    Raises UserError, naming path and what it holds instead.
+    """
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} holds a {type(content).__name__}; expected the weights of a model, tensors by name")
+    for name, tensor in content.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise UserError(
+                f"{path} is not a list of named tensors: {str(name)[:80]!r} is a {type(tensor).__name__}; "
+                "expected the weights of a model"
+            )
+        if not tensor.is_floating_point() and not (ignored and ignored.fullmatch(name)):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise UserError(f"{path}: {name[:80]} is of {kind}; expected weights in floating point")
+    return dict(content)

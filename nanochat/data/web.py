@@ -37,6 +37,13 @@ def name_of(url: str) -> str:
     return name if name.endswith(SUFFIXES) else f"{name}.txt"
 
 
+def check(url: str, allow_private: bool = False) -> None:
+    """Raise UserError where `fetch` would refuse a URL before it asks the server: for its form, or for its address."""
+    _, host, port = _parsed(url)
+    with _one_sentence(url, _Deadline(60.0, url)):
+        _addresses(host, port, url, allow_private)
+
+
 def fetch(
     url: str,
     folder: Path,

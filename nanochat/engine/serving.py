@@ -1,7 +1,7 @@
 """A checkpoint made ready to answer: loaded, laid out for generating, in an Engine whose cache fits this machine."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,13 +61,19 @@ def open(
     name: str, device: torch.device | str, dtype: str = "auto", slots: int = 0, out_dir: Path | str = "out",
     softcap: float | None = None,
 ) -> Serving:  # fmt: skip
-    """`load` for any name that `foreign.load` knows; a model whose tokenizer knows no conversations counts as base."""
+    """`load` for any name that `foreign.load` knows.
+
+    Where nothing tells the stage, a model whose tokenizer knows conversations counts as sft, which the note says.
+    """
     chosen, device = _settled(dtype, device, slots)
     loaded = foreign.load(name, device, chosen.compute, keep_float32=False, out_dir=out_dir, softcap=softcap)
-    stage = name.partition(":")[0]
-    if stage not in SOURCES:
-        stage = "sft" if chat.can_chat(loaded.tokenizer) else "base"
-    return _serving(loaded, stage, chosen, device, slots)
+    if name.partition(":")[0] not in SOURCES:
+        if not chat.can_chat(loaded.tokenizer):
+            loaded = replace(loaded, source="base")
+        elif not loaded.source:
+            taken = "nothing tells its stage; by its tokenizer it may chat, so it is taken for sft"
+            loaded = replace(loaded, source="sft", note="; ".join(filter(None, [loaded.note, taken])))
+    return _serving(loaded, loaded.source, chosen, device, slots)
 
 
 def _settled(dtype: str, device: torch.device | str, slots: int) -> "tuple[ServedDtype, torch.device]":

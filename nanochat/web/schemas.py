@@ -1,6 +1,7 @@
 """What clients send, as pydantic models: for validation, and for /docs and /openapi.json.
 
-Fields this server does not know are ignored, as OpenAI's clients send some with every version. Null means not given.
+Fields this server does not know are ignored, as OpenAI's clients send some with every version; /generate, which people
+write by hand, refuses them. Null means not given.
 """
 
 from typing import Annotated, Any
@@ -132,8 +133,9 @@ class ClassicRequest(Body):
 
 
 class GenerateRequest(Body):
-    """Continue a text, the plain way."""
+    """Continue a text, the plain way. No other fields are taken."""
 
+    model_config = ConfigDict(extra="forbid")
     model: str | None = None
     prompt: str = Field(json_schema_extra={"examples": ["Once upon a time"]})
     max_tokens: int | None = _optional("256 when not given; may exceed the context", ge=1, le=MAX_GENERATED)
@@ -162,12 +164,15 @@ def validated(kind: type[Body], content: dict) -> Any:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise _refusal(error, kind) from None
 
 
-def _refusal(error: ValidationError) -> ApiError:
+def _refusal(error: ValidationError, kind: type[Body]) -> ApiError:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     param = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(kind.model_fields)
+        return bad_request(f"{param[:40]!r} is not known here; the fields are {known}", param[:40], "unknown_parameter")
     # Of the place inside the field only the numbers are told: a union names its branches after Python's types.
     field = param + "".join(f"[{part}]" for part in first["loc"][1:] if isinstance(part, int))
     if first["type"] == "missing":
