@@ -272,6 +272,7 @@ def test_a_nanochat_model_keeps_its_own_format(here, tokenizer, base):
 def in_child(folder: str, base: str, argv: list[str], environment: dict[str, str]) -> None:
     os.chdir(folder)
     os.environ.update(environment, NANOCHAT_BASE_DIR=base)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in a shell's background ignores it
     torch.set_num_threads(1)
     with open("said.txt", "w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
         config.run(lambda: main(argv))
