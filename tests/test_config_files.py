@@ -254,7 +254,7 @@ def test_any_text_is_read_or_refused_in_a_sentence(tmp_path_factory, text):
         ("x.yaml", "out_dir: !!timestamp x", "the config file x cannot be read"),
         ("x.py", "max_iters = \n", "x:1 is not Python: invalid syntax"),
         ("x.py", "max_iters = " + "-" * 5000 + "1", "the config file x cannot be read"),
-        ("x.py", "\0", "x is not Python: source code string cannot contain null bytes"),
+        ("x.py", "\0", "source code string cannot contain null bytes"),
         ("x.yaml", "a: 1\nb: [", "x:2 is not YAML"),
         ("x.yaml", "out_dir: !!python/object/apply:os.mkdir [x]", "x:1 is not YAML: could not determine a"),
         ("x.yaml", "- 1", "x holds list; expected keys with their values"),

@@ -136,8 +136,8 @@ def test_settings_come_from_a_file_and_flags_win(folder: str, capsys, tmp_path: 
     said = run(capsys, str(tmp_path / "a.yaml"), "--max_new_tokens=4")
     assert said == run(capsys, str(tmp_path / "b.py"), "--max_new_tokens=4")
     assert said == run(capsys, str(tmp_path / "c.json"), "--max_new_tokens=4", "--top_k=200", "--num_samples=1")
-    (tmp_path / "a.yaml").write_text("max_tokens: 9\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"a\.yaml: unknown key max_tokens"):
+    (tmp_path / "a.yaml").write_text("max_new_token: 9\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"a\.yaml: unknown key max_new_token"):
         run(capsys, str(tmp_path / "a.yaml"))
 
 
