@@ -12,14 +12,17 @@ import math
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from fnmatch import fnmatch
+from functools import partial
 from json import JSONDecodeError
+from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 from nanochat.config import UserError
 from nanochat.log import Progress, duration, short
@@ -57,12 +60,13 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a repository holds at a commit."""
+    """What a repository holds at a commit; card is the data at the head of its README, such as a dataset's splits."""
 
     repo: str
     commit: str
     files: tuple[RemoteFile, ...]
     kind: Kind = "model"
+    card: dict = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -105,7 +109,7 @@ def look(
     if not files:
         wanted = "a model" if allow is None else "a file named " + " or ".join(allow)
         raise UserError(f"{repo} does not hold {wanted}; it holds {', '.join(sorted(siblings)[:8]) or 'nothing'}")
-    return Listing(repo, str(info.sha), tuple(files), kind)
+    return Listing(repo, str(info.sha), tuple(files), kind, info.card_data.to_dict() if info.card_data else {})
 
 
 def fetch(
@@ -126,12 +130,26 @@ def fetch(
             raise
         print(f"{repo} comes from the cache, as the hub cannot be asked")
         return there
-    waiting = _waiting(listing, into)
+    return bring(listing, into, revision=revision)
+
+
+def bring(listing: Listing, into: Path | None = None, workers: int = 1, revision: str | None = None) -> Path:
+    """`fetch` for what `look` has found, or a part of it, `workers` files at a time.
+
+    A file takes its name when it is whole and those before it in the listing have theirs, so that a folder which is
+    still being filled holds the first files of the listing and no others.
+    """
+    waiting = _waiting(listing, into, workers)
     if waiting:
-        check_space(_lacking(waiting), into or cache(), f"fetching {repo}")
-        with _explained(repo, revision), _meter(listing, waiting) as received:
-            for file, target in waiting:
-                _download(listing, file, target, received)
+        check_space(_lacking(waiting), into or cache(), f"fetching {listing.repo}")
+        named, whole = 0, set()
+        # The threads of this pool are not waited for where one has failed, or Ctrl-C was pressed.
+        with _explained(listing.repo, revision), _Meter(listing, waiting) as meter, ThreadPool(workers) as pool:
+            for n in pool.imap_unordered(partial(_bring_one, listing, waiting, meter), range(len(waiting))):
+                whole.add(n)
+                while named in whole:
+                    _take_name(*waiting[named])
+                    named += 1
     return into or _linked(listing, revision)
 
 
@@ -157,20 +175,24 @@ def cached(
             return None
 
 
-def missing(listing: Listing, into: Path | None = None) -> int:
-    """The bytes of a listing that `fetch` would still have to receive."""
-    return _lacking(_waiting(listing, into))
+def missing(listing: Listing, into: Path | None = None, workers: int = 1) -> int:
+    """The bytes of a listing that `bring` would still have to receive."""
+    return _lacking(_waiting(listing, into, workers))
 
 
 def check_space(needed: int, folder: Path, what: str) -> None:
     """Raises UserError where the disk of `folder`, which need not exist yet, has less than `needed` bytes free."""
-    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
-    free = shutil.disk_usage(there).free
-    if needed > free:
+    if needed > free(folder):
         raise UserError(
-            f"{what} needs {in_bytes(needed)} in {folder}, but only {in_bytes(free)} are free there; free some space, "
-            "or move the folder with HF_HOME (the hub's cache) or NANOCHAT_BASE_DIR"
+            f"{what} needs {in_bytes(needed)} in {folder}, but only {in_bytes(free(folder))} are free there; free some "
+            "space, or move the folder with HF_HOME (the hub's cache) or NANOCHAT_BASE_DIR"
         )
+
+
+def free(folder: Path) -> int:
+    """The free bytes of the disk of a folder, which need not exist yet."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    return shutil.disk_usage(there).free
 
 
 def in_bytes(size: float) -> str:
@@ -230,7 +252,7 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch(path, pattern) for pattern in patterns)
 
 
-def _waiting(listing: Listing, into: Path | None) -> list[tuple[RemoteFile, Path]]:
+def _waiting(listing: Listing, into: Path | None, workers: int = 1) -> list[tuple[RemoteFile, Path]]:
     """The files that are not here yet, each with the path where it goes.
 
     The cache keeps a file under its digest and links to it from the folder of each commit.
@@ -240,7 +262,9 @@ def _waiting(listing: Listing, into: Path | None) -> list[tuple[RemoteFile, Path
     else:
         folder = cache() / f"{listing.kind}s--{listing.repo.replace('/', '--')}" / "blobs"
         places = [folder / file.digest for file in listing.files]
-    return [(file, place) for file, place in zip(listing.files, places, strict=True) if not is_here(file, place)]
+    items = list(zip(listing.files, places, strict=True))
+    with ThreadPool(workers) as pool:
+        return [item for item, here in zip(items, pool.starmap(is_here, items), strict=True) if not here]
 
 
 def _lacking(waiting: Sequence[tuple[RemoteFile, Path]]) -> int:
@@ -249,7 +273,10 @@ def _lacking(waiting: Sequence[tuple[RemoteFile, Path]]) -> int:
 
 def is_here(file: RemoteFile, place: Path) -> bool:
     """Whether `place` is this very file."""
-    return _size(place) == file.size and place.exists() and file.digest in (place.name, _digest(place, file))
+    if not place.exists() or _size(place) != file.size:
+        return False
+    with open(place, "rb") as content:
+        return file.digest in (place.name, _digest(content, file))
 
 
 def _size(path: Path) -> int:
@@ -261,32 +288,42 @@ def _partial(file: RemoteFile, target: Path) -> Path:
     return target.with_name(f"{target.name}.{file.digest[:12]}.incomplete")
 
 
-def _digest(path: Path, file: RemoteFile) -> str:
-    """The digest of a file on disk, of the same kind as the hub's: git's puts the size in front."""
-    large = len(file.digest) == 64
-    digest = hashlib.sha256() if large else hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with open(path, "rb") as content:
-        while block := content.read(1 << 20):
-            digest.update(block)
+def _digest(content: BinaryIO, file: RemoteFile) -> str:
+    """The digest of an open file, of the same kind as the hub's: git's puts the size in front."""
+    large, size = len(file.digest) == 64, os.fstat(content.fileno()).st_size
+    digest = hashlib.sha256() if large else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    content.seek(0)
+    while block := content.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()
 
 
+def _bring_one(listing: Listing, waiting: Sequence[tuple[RemoteFile, Path]], meter: "_Meter", n: int) -> int:
+    """Download what is waiting at n, and return n. Where that fails the other threads, too, are done."""
+    try:
+        _download(listing, *waiting[n], meter.received)
+    except BaseException:
+        meter.over.set()
+        raise
+    return n
+
+
 def _download(listing: Listing, file: RemoteFile, target: Path, received: Callable[[int], None]) -> None:
-    """Bring one file to `target`, whole or not at all. Another process that brings the same one is waited for."""
+    """Bring one file whole to where its parts are gathered. Another process that brings the same one is waited for."""
+    received(0)
     partial = _partial(file, target)
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "ab") as out:
+        # Read by what is open: a process that is done with the same file may give it its name meanwhile.
+        with open(partial, "a+b") as out:
             _lock(out, file.path)
             try:
                 if is_here(file, target):
                     return
                 for _ in range(2):
                     _receive(listing, file, out, received)
-                    if _digest(partial, file) == file.digest:
+                    if _digest(out, file) == file.digest:
                         os.fsync(out.fileno())
-                        os.replace(partial, target)
-                        fsync_folder(target.parent)
                         return
                     received(-out.tell())
                     out.truncate(0)
@@ -301,6 +338,13 @@ def _download(listing: Listing, file: RemoteFile, target: Path, received: Callab
         f"{file.path} of {listing.repo} arrived twice with another checksum than the hub says ({file.digest[:12]}); "
         "it was deleted, try again later or with another HF_ENDPOINT"
     )
+
+
+def _take_name(file: RemoteFile, target: Path) -> None:
+    """Give a file that is whole its name, unless another process was faster."""
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(_partial(file, target), target)
+    fsync_folder(target.parent)
 
 
 def _lock(out: BinaryIO, name: str) -> None:
@@ -411,22 +455,35 @@ def _linked(listing: Listing, revision: str | None) -> Path:
         return Path(found)
 
 
-@contextlib.contextmanager
-def _meter(listing: Listing, waiting: Sequence[tuple[RemoteFile, Path]]) -> Iterator[Callable[[int], None]]:
-    """Shows how far a listing is; yields what is to be called with the number of bytes that came."""
-    there = listing.size - _lacking(waiting)
-    scale, unit = (1e6, "MB") if listing.size > 20e6 else (1e3, "kB")
-    started, came = time.monotonic(), 0
-    with Progress(math.ceil(listing.size / scale), f"fetching {listing.repo}", unit) as progress:
+class _Meter:
+    """Shows how far a listing is. Threads tell it what comes, and those still at work when it is over end by that."""
 
-        def received(count: int) -> None:
-            nonlocal came
-            came += count
-            rate = came / 1e6 / max(time.monotonic() - started, 1e-3)
-            progress.update(math.ceil((there + came) / scale), MB_per_second=rate)
+    def __init__(self, listing: Listing, waiting: Sequence[tuple[RemoteFile, Path]]) -> None:
+        self.over = threading.Event()
+        self._alone = threading.Lock()
+        self._there = listing.size - _lacking(waiting)
+        self._came, self._began = 0, time.monotonic()
+        self._scale, unit = (1e6, "MB") if listing.size > 20e6 else (1e3, "kB")
+        self._progress = Progress(math.ceil(listing.size / self._scale), f"fetching {listing.repo}", unit)
 
-        received(0)
-        yield received
+    def __enter__(self) -> "_Meter":
+        self._progress.__enter__()
+        self.received(0)
+        return self
+
+    def __exit__(self, *how: Any) -> None:
+        with self._alone:
+            self.over.set()
+        self._progress.__exit__(*how)
+
+    def received(self, count: int) -> None:
+        """Count bytes that came. Raises UserError, which nobody hears, when it is over."""
+        with self._alone:
+            if self.over.is_set():
+                raise UserError("another file failed")
+            self._came += count
+            rate = self._came / 1e6 / max(time.monotonic() - self._began, 1e-3)
+            self._progress.update(math.ceil((self._there + self._came) / self._scale), MB_per_second=rate)
 
 
 @contextlib.contextmanager

@@ -45,7 +45,7 @@ class Runtime:
 
 @contextmanager
 def start(device_type: str = "", dtype: str = "auto", seed: int | None = None) -> Iterator[Runtime]:
-    """Set up the process: ranks of torchrun (NCCL on CUDA, Gloo elsewhere), device, compute dtype, random seeds.
+    """Set up the process: ranks of torchrun (NCCL for what is on CUDA, else Gloo), device, compute dtype, random seeds.
 
     device_type "" takes cuda, then mps, then cpu. dtype "auto" asks $NANOCHAT_DTYPE, then takes what the device
     multiplies fastest. seed None draws one; it is in `seed`. Raises UserError for a device or dtype that is not there.
@@ -63,7 +63,7 @@ def start(device_type: str = "", dtype: str = "auto", seed: int | None = None) -
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     started_here = world > 1 and not dist.is_initialized()
     if started_here:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     if seed is None:
         seed = random.SystemRandom().randrange(2**31)
     torch.manual_seed(seed)

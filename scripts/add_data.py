@@ -6,24 +6,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from nanochat.config import UserError, parse, positional, run
-from nanochat.data import shards
+from nanochat.config import UserError, alias, parse, positional, run
+from nanochat.data import remote, shards
 from nanochat.data.documents import documents, name_from
 from nanochat.paths import dataset_dir
 
 
 @dataclass
 class Flags:
-    """Turn text files, folders, JSONL and parquet into a dataset to train on."""
+    """Turn text files, folders, JSONL, parquet and datasets of the hub into a dataset to train on."""
 
     paths: Annotated[list[Path], positional] = field(default_factory=list)
-    """text files, folders (all files in them but hidden ones), .jsonl and .parquet"""
+    """text files, folders (all files in them but hidden ones), .jsonl and .parquet; or ORG/NAME of the hub"""
     name: str | None = None
     """the dataset's name, later given as --dataset NAME (default: from the first path)"""
     val_fraction: float = 0.1
     """part of the documents held out for validation"""
     column: str = "text"
     """where .jsonl and .parquet files hold the text"""
+    config: str | None = None
+    """which configuration of a dataset of the hub"""
+    split: str = "train"
+    """which split of a dataset of the hub"""
+    workers: Annotated[int, alias("-w")] = 4
+    """files that are fetched at a time"""
     overwrite: bool = False
     """replace an existing dataset of this name"""
 
@@ -32,25 +38,40 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     if not flags.paths:
         raise UserError("no data given; name text files, folders, .jsonl or .parquet files: add_data PATH…")
-    name = name_from(flags.paths[0]) if flags.name is None else flags.name
+    first = str(flags.paths[0])
+    default = remote.dataset_name(first) if remote.is_repository(first) else name_from(flags.paths[0])
+    name = default if flags.name is None else flags.name
+    check(name, flags.overwrite)
+    paths = [file for path in flags.paths for file in here(path, flags)]
     skipped: list[Path] = []
-    add(documents(flags.paths, flags.column, skipped), name, flags.val_fraction, flags.overwrite)
+    add(documents(paths, flags.column, skipped), name, flags.val_fraction, flags.overwrite)
     if skipped:
         print(f"left out {len(skipped)} binary files, the first is {skipped[0]}")
 
 
-def add(texts: Iterable[str], name: str, val_fraction: float = 0.1, overwrite: bool = False) -> None:
-    """Write documents as the dataset `name` and print what it holds. Raises UserError as `shards.write_shards`."""
+def here(path: Path, flags: Flags) -> list[Path]:
+    """A path as it is, and for a dataset of the hub its files, fetched."""
+    if not remote.is_repository(str(path)):
+        return [path]
+    listing = remote.select(remote.look(str(path)), flags.config, flags.split)
+    return remote.bring(listing, flags.column, max(1, flags.workers))
+
+
+def check(name: str, overwrite: bool) -> None:
+    """Raise UserError where a dataset of this name must not be written."""
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"--name {name!r} cannot be a dataset's name; use letters, digits, dots, dashes, underscores")
     if name == shards.DEFAULT_DATASET:
         raise UserError(f"--name {name} is the name of the embedded dataset; choose another with --name")
+    shards.check_replaceable(dataset_dir(name), overwrite)
+
+
+def add(texts: Iterable[str], name: str, val_fraction: float = 0.1, overwrite: bool = False) -> None:
+    """Write documents as the dataset `name` and print what it holds. Raises UserError as `shards.write_shards`."""
+    check(name, overwrite)
     folder = dataset_dir(name)
     written = shards.write_shards(texts, folder, val_fraction=val_fraction, overwrite=overwrite)
-    chars = written.train_chars + written.val_chars
-    print(f"{written.train_documents + written.val_documents:,} documents, {chars:,} characters")
-    print(f"  train       {written.train_documents:,} documents, {written.train_chars:,} characters")
-    print(f"  validation  {written.val_documents:,} documents, {written.val_chars:,} characters")
+    print(written.summary())
     print(f"written to {folder} ({written.files} shards); train on it with")
     print(f"  python -m scripts.tok_train --dataset {name}")
     print(f"  python -m scripts.base_train --dataset {name}")

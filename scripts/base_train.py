@@ -1,16 +1,16 @@
 """Train a base model on the text of a dataset."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nanochat import cost, runtime, scaling
 from nanochat.config import parse, run
-from nanochat.data.shards import DEFAULT_DATASET, TextReader, fingerprint
-from nanochat.data.streams import TextSource
+from nanochat.data import texts
+from nanochat.data.shards import DEFAULT_DATASET
 from nanochat.eval.samples import write_samples
 from nanochat.gpt import GPT
 from nanochat.log import short
-from nanochat.paths import dataset_dir, tokenizer_dir
+from nanochat.paths import tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Probe
 from nanochat.train.stage import Hyperparameters, TrainFlags, accumulation, begin, run_stage
@@ -22,8 +22,8 @@ SAMPLED = ("", "Once upon a time", "The capital of", "My name is")
 class Flags(TrainFlags):
     """Train a base model on the text of a dataset; --depth sets everything that is not told."""
 
-    dataset: str = DEFAULT_DATASET
-    """name of the dataset, as add_data was given"""
+    dataset: list[str] = field(default_factory=lambda: [DEFAULT_DATASET])
+    """name of the dataset, as add_data was given; several are mixed by weight: a:0.7 b:0.3"""
     depth: int = 20
     """layers of the model; shape, batch and length follow from it"""
     aspect_ratio: int = 64
@@ -68,8 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         flags.resume = str(flags.resume_from_step)
     with runtime.start(flags.device_type, flags.dtype, flags.seed) as rt:
         tokenizer = Tokenizer.load(tokenizer_dir())
-        folder = dataset_dir(flags.dataset)
-        train_reader, val_reader = TextReader(folder, "train"), TextReader(folder, "val")
+        train_source, val_source = (texts.text_source(flags.dataset, split, tokenizer) for split in ("train", "val"))
         config = scaling.config_from_depth(
             flags.depth,
             tokenizer.vocab_size,
@@ -109,8 +108,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             return GPT(config, rt.dtype).to(rt.device)
 
         about = {
-            "dataset": flags.dataset, "data_fingerprint": fingerprint(folder, "val"), "seed": flags.seed,
-            "tokenizer_hash": tokenizer.hash,
+            "dataset": " ".join(flags.dataset), "data_fingerprint": texts.fingerprint(flags.dataset),
+            "seed": flags.seed, "tokenizer_hash": tokenizer.hash,
         }  # fmt: skip
         tag = flags.model_tag or f"d{flags.depth}"
         begun = begin("base", tag, flags.resume, rt, config, new, about)
@@ -126,7 +125,6 @@ def main(argv: Sequence[str] | None = None) -> None:
                 write_samples(begun.model, tokenizer, SAMPLED)
             return {}
 
-        train_source, val_source = TextSource(train_reader, tokenizer), TextSource(val_reader, tokenizer)
         run_stage(
             "base_train", "base", tag, flags, h, rt, tokenizer, begun, train_source, val_source,
             num_iterations=horizon.num_iterations,

@@ -12,12 +12,12 @@ from nanochat.data.streams import ConversationSource
 from nanochat.engine.engine import Engine
 from nanochat.eval.accuracy import evaluate
 from nanochat.train.loop import Probe
-from nanochat.train.stage import LaterFlags, begin, describe_parent, run_stage, settle
+from nanochat.train.stage import ConversationFlags, begin, describe_parent, run_stage, settle
 from tasks.catalog import graded_tasks, training_conversations
 
 
 @dataclass
-class Flags(LaterFlags):
+class Flags(ConversationFlags):
     """Fine-tune a base or mid-trained model on conversations."""
 
     source: Literal["base", "mid"] = "mid"

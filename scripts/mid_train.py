@@ -1,26 +1,26 @@
 """Continue a base model on text and conversations together, so that it meets dialogue before it is fine-tuned."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nanochat import runtime
 from nanochat.checkpoint import manager
 from nanochat.config import UserError, parse, run
-from nanochat.data import tinyworld
-from nanochat.data.shards import DEFAULT_DATASET, Split, TextReader
-from nanochat.data.streams import ConversationSource, MixedSource, Source, TextSource
+from nanochat.data import texts, tinyworld
+from nanochat.data.shards import DEFAULT_DATASET, Split
+from nanochat.data.streams import ConversationSource, MixedSource, Source
 from nanochat.paths import dataset_dir
 from nanochat.runtime import Runtime
-from nanochat.train.stage import LaterFlags, begin, describe_parent, run_stage, settle
+from nanochat.train.stage import ConversationFlags, begin, describe_parent, run_stage, settle
 from tasks.catalog import training_conversations
 
 
 @dataclass
-class Flags(LaterFlags):
+class Flags(ConversationFlags):
     """Continue a base model on text and conversations together."""
 
-    dataset: str | None = None
-    """dataset whose text is mixed in; inherited"""
+    dataset: list[str] = field(default_factory=list)
+    """dataset whose text is mixed in, or several by weight: a:0.7 b:0.3; inherited"""
     text_share: float = 0.3
     """share of the documents that are text of the dataset; the others are conversations"""
     eval_every: int = 150
@@ -39,12 +39,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         h = settle(flags, loaded, rt)
         if not 0 <= flags.text_share <= 1:
             raise UserError(f"--text_share is {flags.text_share}; expected a share between 0 and 1")
-        dataset = flags.dataset or loaded.meta.get("dataset") or DEFAULT_DATASET
-        if dataset == DEFAULT_DATASET and flags.text_share > 0:
+        datasets = flags.dataset or (loaded.meta.get("dataset") or DEFAULT_DATASET).split()
+        if datasets == [DEFAULT_DATASET] and flags.text_share > 0:
             write_where_missing(rt)
         about = {
-            "parent": describe_parent(loaded, "base"), "dataset": dataset, "conversations": flags.conversations,
-            "data_path": flags.data_path, "text_share": flags.text_share, "seed": flags.seed,
+            "parent": describe_parent(loaded, "base"), "dataset": " ".join(datasets),
+            "conversations": flags.conversations, "data_path": flags.data_path, "text_share": flags.text_share,
+            "seed": flags.seed,
         }  # fmt: skip
         begun = begin("mid", loaded.tag, flags.resume, rt, loaded.model.config, lambda: loaded.model, about)
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             talk = ConversationSource(conversations, loaded.tokenizer, h.max_seq_len + 1, masked=False, order="mid")
             if flags.text_share <= 0:
                 return talk
-            text = TextSource(TextReader(dataset_dir(dataset), split), loaded.tokenizer)
+            text = texts.text_source(datasets, split, loaded.tokenizer)
             return MixedSource([(text, flags.text_share), (talk, 1 - flags.text_share)])
 
         run_stage(

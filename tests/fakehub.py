@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import yaml
 
 LARGE = (".pt", ".pkl", ".safetensors", ".bin")  # what is kept as large files, besides all above 1 MB
 TOKEN = "hf_of-the-test"
@@ -53,6 +54,7 @@ class Fault:
 
     cut: the connection breaks after so many bytes of the body, and with vanish the hub is gone for good.
     corrupt: one byte of the body is another. status: this answer instead, with these headers.
+    meet: the answer waits until so many are asked for at a time.
     """
 
     pattern: str
@@ -62,6 +64,7 @@ class Fault:
     vanish: bool = False
     corrupt: bool = False
     status: int | None = None
+    meet: threading.Barrier | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -163,6 +166,8 @@ def handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return None
             self.fault = hub.next_fault(self.path)
+            if self.fault is not None and self.fault.meet is not None:
+                self.fault.meet.wait(30)
             if self.fault is not None and self.fault.status is not None:
                 return self.send(self.fault.status, {"error": "a fault of the test"}, self.fault.headers)
             for pattern, respond in ROUTES:
@@ -201,27 +206,33 @@ def handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 return None
             return found
 
-        def known(self, found: Repo, revision: str | None) -> bool:
-            if revision in (None, "main", found.commit):
-                return True
+        def at(self, name: str, revision: str | None) -> Repo | None:
+            """The repository at a revision; other branches than main are repositories called NAME@BRANCH."""
+            found = self.repo(name)
+            branches = {key.partition("@")[2]: repo for key, repo in hub.repos.items() if key.startswith(f"{name}@")}
+            for branch, repo in {"main": found, **branches}.items():
+                if repo is None or revision in (branch, repo.commit) or (branch == "main" and revision is None):
+                    return repo
             self.send(404, {"error": "Invalid rev id"}, {"X-Error-Code": "RevisionNotFound"})
-            return False
+            return None
 
         def info(self, name: str, revision: str | None = None) -> None:
-            found = self.repo(name)
-            if found is None or not self.known(found, revision):
+            found = self.at(name, revision)
+            if found is None:
                 return
             siblings = [described(path, content, "rfilename", "blobId") for path, content in found.files.items()]
-            self.send(200, {"id": name, "sha": found.commit, "private": found.private, "siblings": siblings})
+            card = yaml.safe_load((found.files.get("README.md", b"").decode().split("---") + [""])[1])
+            told = {"id": name, "sha": found.commit, "private": found.private, "siblings": siblings}
+            self.send(200, {**told, "cardData": card} if isinstance(card, dict) else told)
 
         def tree(self, name: str, revision: str) -> None:
-            found = self.repo(name)
-            if found is not None and self.known(found, revision):
+            found = self.at(name, revision)
+            if found is not None:
                 self.send(200, [described(path, content, "path", "oid") for path, content in found.files.items()])
 
         def resolve(self, name: str, revision: str, path: str) -> None:
-            found = self.repo(name)
-            if found is None or not self.known(found, revision):
+            found = self.at(name, revision)
+            if found is None:
                 return
             if found.gated and not self.authorized:
                 return self.send(401, {"error": "gated"}, {"X-Error-Code": "GatedRepo"})
@@ -312,7 +323,7 @@ def handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             url = f"{hub.url}/{name}/commit/{found.commit}"
             self.send(200, {"commitUrl": url, "commitOid": found.commit, "success": True})
 
-    name, revision = r"(?P<name>(datasets/)?[\w.-]+/[\w.-]+)", r"(?P<revision>[^/]+)"
+    name, revision = r"(?P<name>(datasets/)?[\w.-]+/[\w.-]+)", r"(?P<revision>refs/[\w/]+|[^/]+)"
     ROUTES = (
         (rf"GET /api/(models/)?{name}(/revision/{revision})?", Handler.info),
         (rf"GET /api/(models/)?{name}/tree/{revision}", Handler.tree),

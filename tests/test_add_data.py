@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dev import docstrings
 from nanochat.config import UserError
+from nanochat.data import shards
 from nanochat.data.documents import DOCUMENT_CHARS, documents
 from nanochat.data.shards import iterate, write_shards
 from nanochat.paths import dataset_dir
@@ -121,6 +122,15 @@ def test_bytes_that_are_not_utf8_in_jsonl(tmp_path):
 def test_bad_jsonl_lines_are_named(tmp_path, line, sentence):
     path = put(tmp_path / "rows.jsonl", '{"text": "fine"}\n\n' + line + "\n")
     with pytest.raises(UserError, match=sentence):
+        read(path)
+
+
+def test_a_line_without_end_is_not_read_into_memory(tmp_path, monkeypatch):
+    path = put(tmp_path / "rows.jsonl", '{"text": "fine"}\n{"text": "' + "x" * 100 + '"}\n')
+    monkeypatch.setattr(shards, "MAX_DOCUMENT", 113)
+    assert read(path) == ["fine", "x" * 100]
+    monkeypatch.setattr(shards, "MAX_DOCUMENT", 112)
+    with pytest.raises(UserError, match=r"rows\.jsonl:2 is longer than 112 bytes; divide the text"):
         read(path)
 
 

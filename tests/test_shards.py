@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanochat.config import UserError
+from nanochat.data import shards
 from nanochat.data.shards import TextReader, fingerprint, iterate, iterate_file, list_shards, write_shards
 
 
@@ -237,9 +238,9 @@ def test_reading_forward_decodes_each_row_group_once(tmp_path, monkeypatch):
     write_shards(some_texts(300), tmp_path / "data", docs_per_group=10, shard_bytes=4_000)
     groups = sum(pq.ParquetFile(path).num_row_groups for path in list_shards(tmp_path / "data", "train"))
     decoded = []
-    read_row_group = pq.ParquetFile.read_row_group
+    iter_batches = pq.ParquetFile.iter_batches
     monkeypatch.setattr(
-        pq.ParquetFile, "read_row_group", lambda self, n, **k: decoded.append(n) or read_row_group(self, n, **k)
+        pq.ParquetFile, "iter_batches", lambda self, n, **k: decoded.append(k) or iter_batches(self, n, **k)
     )
     reader = TextReader(tmp_path / "data", "train")
     texts = [text for position in range(0, reader.num_documents, 3) for text in reader.read(position, 3)]
@@ -255,7 +256,7 @@ def test_files_of_other_tools(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "shards, split, sentence",
+    "contents, split, sentence",
     [
         (None, "train", "no data in .*data: the folder does not exist; run python -m scripts.add_data"),
         ([], "val", r"no data in .*data: expected shard_00000\.parquet.* bash speedrun\.sh"),
@@ -265,10 +266,10 @@ def test_files_of_other_tools(tmp_path):
         ([["train"], []], "val", "the val split of .* has no documents"),
     ],
 )
-def test_missing_data_is_a_sentence(tmp_path, shards, split, sentence):
-    if shards is not None:
+def test_missing_data_is_a_sentence(tmp_path, contents, split, sentence):
+    if contents is not None:
         (tmp_path / "data").mkdir()
-    for n, texts in enumerate(shards or []):
+    for n, texts in enumerate(contents or []):
         parquet(tmp_path / "data" / f"shard_{n:05d}.parquet", {"text": pa.array(texts, pa.string())})
     with pytest.raises(UserError, match=sentence):
         TextReader(tmp_path / "data", split)
@@ -299,6 +300,74 @@ def test_damaged_shards_are_named(tmp_path):
         list(iterate(tmp_path / "data", "train"))
     with pytest.raises(UserError, match=r"shard_00000\.parquet is damaged"):
         list(iterate_file(shard))
+
+
+# -- files that hold more than they weigh
+
+
+def bomb(path: Path, size: int, rows: int) -> Path:
+    """One string of so many bytes, which so many rows repeat."""
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["x" * size]))
+    parquet(path, {"text": text}, compression="zstd", store_schema=False, write_statistics=False)
+    return path
+
+
+READ = """
+import resource, sys
+from pathlib import Path
+from nanochat.config import UserError
+from nanochat.data import shards
+
+shards.MAX_GROUP = int(sys.argv[2])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    print(sum(1 for _ in shards.iterate_file(Path(sys.argv[1]))))
+except UserError as error:
+    print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_a_decompression_bomb_takes_no_memory(tmp_path):
+    """Its rows are 4 GB of text, out of some hundred bytes."""
+    path = bomb(tmp_path / "a.parquet", 4 << 20, 1024)
+    assert path.stat().st_size < 1000
+    root = Path(__file__).resolve().parent.parent
+    command = [sys.executable, "-c", READ, path, str(100 << 20)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    said, kilobytes = done.stdout.splitlines()
+    assert said.startswith(f"{path} has ") and "more than 104,857,600 of text in them" in said
+    assert int(kilobytes) < 500_000
+
+
+def test_limits_are_named(tmp_path, monkeypatch):
+    path = bomb(tmp_path / "a.parquet", 2000, 40)
+    assert len(list(iterate_file(path))) == 40
+    monkeypatch.setattr(shards, "MAX_DOCUMENT", 1999)
+    with pytest.raises(UserError, match=r"a\.parquet has a document of 2,000 bytes in its row group 0.* have 1,999"):
+        list(iterate_file(path))
+    monkeypatch.setattr(shards, "MAX_DOCUMENT", 2000)
+    monkeypatch.setattr(shards, "MAX_GROUP", 20_000)
+    assert len(list(iterate_file(path))) == 40  # not a thousand times its size
+    monkeypatch.setattr(shards, "MAX_RATIO", 2)
+    with pytest.raises(UserError, match=r"a\.parquet has \d+ bytes and more than 20,000 of text in them"):
+        list(iterate_file(path))
+    parquet(tmp_path / "b.parquet", {"text": ["val"]})
+    with pytest.raises(UserError, match=r"a\.parquet has a row group of more than 20,000 bytes.*scripts\.add_data"):
+        TextReader(tmp_path, "train").read(0, 1)
+
+
+@given(st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=9), max_size=40),
+       st.integers(1, 30), st.booleans(), st.sampled_from([pa.string(), pa.large_string()]),
+       st.sampled_from([40, 90, 1 << 20]))  # fmt: skip
+@settings(max_examples=40)
+def test_small_batches_hold_what_the_file_holds(texts, group, dictionary, kind, batch):
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path = Path(folder, "a.parquet")
+        parquet(path, {"id": range(len(texts)), "text": pa.array(texts, kind)}, row_group_size=group,
+                use_dictionary=dictionary)  # fmt: skip
+        patch.setattr(shards, "MAX_DOCUMENT", batch)
+        assert list(iterate_file(path)) == [text or "" for text in texts]
 
 
 def test_fingerprints_tell_datasets_apart(tmp_path):

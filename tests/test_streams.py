@@ -1,11 +1,24 @@
 """Packing loses nothing, and a stream goes on from any point as if it had never stopped."""
 
+import functools
+import hashlib
 import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from conftest import TEXT
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,7 +61,7 @@ def test_cut_rows_are_full(given_documents, row_len):
         assert not any(a == b == BOS for a, b in itertools.pairwise(row.ids))
 
 
-def pieces_of(ids: list[int], weights: list[int]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+def pieces_of(ids: Sequence[int], weights: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     starts = [n for n, id in enumerate(ids) if id == BOS]
     spans = zip(starts, [*starts[1:], len(ids)], strict=True)
     return [(tuple(ids[start:end]), tuple(weights[start:end])) for start, end in spans if end > start + 1]
@@ -58,18 +71,18 @@ def pieces_of(ids: list[int], weights: list[int]) -> list[tuple[tuple[int, ...],
 def test_without_cutting_documents_stay_whole(given_documents, row_len):
     fitting: list[Document] = [(ids, weights) for ids, weights in given_documents if 1 < len(ids) <= row_len]
     rows = pack(fitting, row_len, cut=False)
-    found = Counter(piece for row in rows for piece in pieces_of(row.ids, row.weights))
+    found = Counter(piece for row in rows for piece in pieces_of(row.ids.tolist(), row.weights.tolist()))
     assert found == Counter((tuple(ids), tuple(weights)) for ids, weights in fitting)
     for row in rows:  # padding has no weight
         end = max(n for n, id in enumerate(row.ids) if id != BOS)
-        assert row.weights[end + 1 :] == [0] * (row_len - end - 1)
+        assert row.weights[end + 1 :].tolist() == [0] * (row_len - end - 1)
 
 
 def test_best_fit():
     """Rows of 10: 6 + 4 and 5 + 5, where the order given would waste 4 + 5 and 6."""
     lengths = [4, 5, 6, 5]
     rows = pack([([BOS, *[length] * (length - 1)], [1] * length) for length in lengths], 10, cut=False)
-    assert [row.ids for row in rows] == [[0, 6, 6, 6, 6, 6, 0, 4, 4, 4], [0, 5, 5, 5, 5, 0, 5, 5, 5, 5]]
+    assert [row.ids.tolist() for row in rows] == [[0, 6, 6, 6, 6, 6, 0, 4, 4, 4], [0, 5, 5, 5, 5, 0, 5, 5, 5, 5]]
     assert pack([], 5, cut=True) == []
 
 
@@ -79,10 +92,11 @@ def test_best_fit():
 class Numbers:
     """Document n of an epoch of `size` is bos and its own number, `lengths[n]` times."""
 
-    def __init__(self, lengths: list[int], cut: bool):
+    def __init__(self, lengths: list[int], cut: bool, grows: bool = False):
         self.lengths = lengths
         self.size = len(lengths)
         self.cut = cut
+        self.grows = grows
 
     def read(self, position: int, count: int) -> list[Document]:
         numbers = [n % self.size for n in range(position, position + count)]
@@ -169,6 +183,196 @@ def test_more_documents_than_a_chunk_holds():
     assert all(same(a, b) for a, b in zip(rest, whole[28:], strict=True))
 
 
+def test_the_rows_are_those_that_older_checkpoints_counted():
+    """Their cursors say which row comes next; this is what came when the first of them were written."""
+    digests = {}
+    for cut in (True, False):
+        source = Numbers([1 + n * n % 37 for n in range(1500)], cut)
+        digest = hashlib.sha256()
+        for batch in take(batches(source, 3, 20, cursor={"document": 1024, "row": 5}, seed=7), 1500):
+            for tensor in (batch.inputs, batch.targets, batch.weights):
+                digest.update(tensor.long().numpy().tobytes())
+            digest.update(f"{batch.cursor['document']} {batch.cursor['row']} {batch.progress:.9f}".encode())
+        digests[cut] = digest.hexdigest()
+    assert digests == {
+        True: "c35a6496b15392a7cdf1aa77efacbd5eb81b20a551f54c79730d0ab8146861ec",
+        False: "c2ec9acbe9aaabd5eb5f97eac55e474fb2c23cc9fc97234c17ed60b3454ebdee",
+    }
+
+
+def test_data_of_another_size_is_gone_on_with_only_where_nothing_has_moved():
+    lengths = [1 + n % 5 for n in range(3 * streams.CHUNK)]
+    source = Numbers(lengths[: 2 * streams.CHUNK], cut=True, grows=True)
+    whole = take(batches(source, 8, 32), 300)
+    early, late = whole[0].cursor, whole[-1].cursor
+    assert late["document"] >= source.size and early["of"] == source.size
+    larger = Numbers(lengths, cut=True, grows=True)
+    (after,) = take(batches(larger, 8, 32, cursor=early), 1)
+    assert torch.equal(after.inputs, whole[1].inputs) and after.cursor["of"] == len(lengths)
+    with pytest.raises(UserError, match="the data had 2048 documents when this run read them and has 3072 now"):
+        take(batches(larger, 8, 32, cursor=late), 1)
+    larger.grows = False  # conversations are in another order once there are more
+    with pytest.raises(UserError, match="its place in them is lost"):
+        take(batches(larger, 8, 32, cursor=early), 1)
+    old = {name: late[name] for name in ("document", "row")}  # as older checkpoints have it
+    assert take(batches(larger, 8, 32, cursor=old), 1)
+
+
+def test_a_mixture_notices_that_any_of_its_parts_has_grown():
+    large = Numbers([3] * 90, cut=True, grows=True)
+    before, after = (MixedSource([(large, 0.5), (Numbers([3] * small, cut=True, grows=True), 0.5)]) for small in (7, 8))
+    assert before.size == after.size
+    (batch,) = take(batches(before, 2, 9), 1)
+    assert take(batches(before, 2, 9, cursor=batch.cursor), 1)
+    with pytest.raises(UserError, match="the data had 97 documents when this run read them and has 98 now"):
+        take(batches(after, 2, 9, cursor=batch.cursor), 1)
+
+
+# ---------------------------------------------------------------- in the background, and shared by ranks
+
+
+@functools.cache
+def groups(world: int) -> list[dist.ProcessGroup | None]:
+    """What connects the ranks; these are threads, and speak to each other as processes do."""
+    if world == 1:
+        return [None]
+    store = dist.HashStore()
+
+    def connect(rank: int) -> dist.ProcessGroup:
+        group = dist.ProcessGroup(store, rank, world)
+        gloo = dist.ProcessGroupGloo(store, rank, world, timedelta(seconds=60))
+        group._register_backend(torch.device("cpu"), dist.ProcessGroup.BackendType.GLOO, gloo)
+        return group
+
+    with ThreadPoolExecutor(world) as threads:
+        return list(threads.map(connect, range(world)))
+
+
+def on_ranks(world: int, work: Callable[[int, dist.ProcessGroup | None], object]) -> list:
+    """What `work` returns on each rank."""
+    with ThreadPoolExecutor(world) as threads:
+        return list(threads.map(work, range(world), groups(world)))
+
+
+def shared(source: streams.Source, rows: int, T: int, world: int, count: int, cursor: dict | None = None) -> list:
+    """`count` rounds of batches, as lists of one a rank, made by ranks that share the work."""
+
+    def work(rank: int, group: dist.ProcessGroup | None) -> list[Batch]:
+        with closing(batches(source, rows, T, rank, world, cursor, ahead=rank, group=group)) as stream:
+            return take(stream, count)
+
+    return list(zip(*on_ranks(world, work), strict=True))
+
+
+@given(sources, st.integers(1, 2), st.integers(1, 8), st.integers(2, 3), st.integers(1, 9))
+@settings(max_examples=20)
+def test_ranks_that_share_the_work_see_what_one_sees(source, rows, T, world, stop):
+    one = take(batches(source, rows, T), 3 * world)
+    rounds = shared(source, rows, T, world, 3)
+    for turn, got in enumerate(rounds):
+        mine = one[turn * world : (turn + 1) * world]
+        for batch, other in zip(got, mine, strict=True):
+            assert torch.equal(batch.inputs, other.inputs) and torch.equal(batch.weights, other.weights)
+            assert (batch.progress, batch.cursor) == (mine[-1].progress, mine[-1].cursor)
+    alone = take(batches(source, rows, T), stop + world)
+    (after,) = shared(source, rows, T, world, 1, alone[stop - 1].cursor)
+    assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(after, alone[stop:], strict=True))
+
+
+@given(
+    st.lists(st.integers(1, 15), min_size=1, max_size=40),
+    st.integers(1, 2),
+    st.integers(2, 9),
+    st.integers(1, 9),
+    st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=4),
+    st.booleans(),
+)
+@settings(max_examples=20)
+def test_each_document_once_an_epoch_however_often_killed_and_on_whatever_ranks(lengths, rows, T, chunk, legs, cut):
+    """Each leg is a run on so many ranks, which ends after so many rounds; what it has made ahead is lost."""
+    source = Numbers(lengths, cut)
+    cursor, seen = None, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "CHUNK", chunk)
+        starts = range(0, source.size, chunk)
+        per_epoch = sum(len(pack(source.read(n, min(chunk, source.size - n)), T + 1, cut)) for n in starts)
+        for world, count in itertools.chain(legs, itertools.repeat((2, 1 + per_epoch // (2 * rows)))):
+            for batch in itertools.chain(*shared(source, rows, T, world, count, cursor)):
+                cursor = batch.cursor
+                whole = torch.cat([batch.inputs, batch.targets[:, -1:]], dim=1)
+                weights = torch.cat([torch.ones(rows, 1), batch.weights], dim=1)
+                seen += [row[weight != 0].tolist() for row, weight in zip(whole, weights, strict=True)]
+            if len(seen) >= 2 * per_epoch:
+                break
+    corpus = Counter({n + 1: length for n, length in enumerate(lengths)})
+    for epoch in range(2):
+        found = Counter(id for row in seen[epoch * per_epoch : (epoch + 1) * per_epoch] for id in row if id != BOS)
+        assert found == corpus
+
+
+def test_what_is_made_ahead_is_the_same(tokenizer, tmp_path):
+    source = text_source(tokenizer, tmp_path)
+    with closing(batches(source, 2, 24, ahead=3)) as stream:
+        assert all(same(a, b) for a, b in zip(take(stream, 30), take(batches(source, 2, 24), 30), strict=True))
+        assert [thread.name for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+def damaged(tokenizer, folder: Path) -> TextSource:
+    """Whole at its ends, and damaged inside, where it is noticed only when it is read."""
+    source = text_source(tokenizer, folder, count=4000)
+    content = bytearray(source.reader.paths[0].read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 400] = bytes(400)
+    source.reader.paths[0].write_bytes(content)
+    return source
+
+
+def test_an_error_in_the_background_ends_the_run_with_its_sentence(tokenizer, tmp_path):
+    stream = batches(damaged(tokenizer, tmp_path), 2, 24, ahead=2)
+    with pytest.raises(UserError, match="shard_00000.parquet is damaged"):
+        take(stream, 10_000)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+def test_an_error_on_one_rank_ends_all(tokenizer, tmp_path):
+    sources = [damaged(tokenizer, tmp_path / "a"), text_source(tokenizer, tmp_path / "b", count=4000)]
+
+    def work(rank: int, group: dist.ProcessGroup | None) -> str:
+        with pytest.raises(UserError) as stop:
+            take(batches(sources[rank], 2, 24, rank, 2, ahead=1, group=group), 10_000)
+        return str(stop.value)
+
+    first, second = on_ranks(2, work)
+    assert "shard_00000.parquet is damaged" in first
+    assert second == "rank 0 could not read its share of the data; its own message tells why"
+
+
+ENDLESS = """
+import sys
+from pathlib import Path
+from nanochat.data.shards import TextReader
+from nanochat.data.streams import TextSource, batches
+from nanochat.tokenizer import Tokenizer
+
+source = TextSource(TextReader(Path(sys.argv[1]), "train"), Tokenizer.load(Path(sys.argv[2])))
+for batch in batches(source, 2, 24, ahead=2):
+    print("more", flush=True)
+"""
+
+
+def test_nothing_outlives_a_run_that_is_killed(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "tokenizer")
+    text_source(tokenizer, tmp_path)
+    command = [sys.executable, "-c", ENDLESS, str(tmp_path / "data"), str(tmp_path / "tokenizer")]
+    root = Path(__file__).resolve().parent.parent
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root, start_new_session=True)
+    assert run.stdout is not None and run.stdout.readline() == b"more\n"
+    os.kill(run.pid, signal.SIGKILL)
+    run.communicate()  # returns when nobody holds the pipe any more
+    with pytest.raises(ProcessLookupError):
+        os.killpg(run.pid, 0)
+
+
 # ---------------------------------------------------------------- sources
 
 
@@ -177,11 +381,15 @@ def text_source(tokenizer, tmp_path, count: int = 30) -> TextSource:
     return TextSource(TextReader(tmp_path / "data", "train"), tokenizer)
 
 
+def lists(documents: list[Document]) -> list[tuple[list[int], list[int]]]:
+    return [(np.asarray(ids).tolist(), np.asarray(weights).tolist()) for ids, weights in documents]
+
+
 def test_texts_begin_with_bos_and_come_round(tokenizer, tmp_path):
     source = text_source(tokenizer, tmp_path)
-    twice = source.read(0, 2 * source.size)
+    twice = lists(source.read(0, 2 * source.size))
     assert twice[: source.size] == twice[source.size :]
-    assert source.read(source.size - 1, 3) == twice[source.size - 1 : source.size + 2]
+    assert lists(source.read(source.size - 1, 3)) == twice[source.size - 1 : source.size + 2]
     reader = source.reader
     for (ids, weights), text in zip(twice, reader.read(0, reader.num_documents), strict=False):
         assert ids[0] == tokenizer.bos and tokenizer.bos not in ids[1:] and weights == [1] * len(ids)
@@ -242,7 +450,7 @@ def test_no_conversations_at_all(tokenizer):
 def test_a_mixture_deals_every_source_its_share(share, first, second, counts):
     a, b = Numbers([1] * first, cut=True), Numbers([2] * second, cut=False)
     mixed = MixedSource([(a, 3 * share), (b, 3 * (1 - share))])
-    assert not mixed.cut
+    assert not mixed.cut and MixedSource([(a, 1.0), (a, 2.0)]).cut
     position, from_a = 0, 0
     for count in counts:
         from_a += sum(len(ids) == 2 for ids, _ in mixed.read(position, count))

@@ -71,6 +71,17 @@ def test_a_batch_is_encoded_like_its_texts(tokenizer, texts):
     assert tokenizer.encode_batch(texts, prepend="<|bos|>") == [[tokenizer.bos, *tokenizer.encode(t)] for t in texts]
 
 
+@given(st.lists(st.lists(st.sampled_from(["\ud800", "x", " ", "é🚀", *SPECIALS]), max_size=9), max_size=5))
+def test_arrays_hold_the_same(tokenizer, texts):
+    plain = Tokenizer.characters("".join(SPECIALS) + "x é🚀")
+    for text in ("".join(pieces) for pieces in texts):
+        (ids,), (after_bos,) = tokenizer.encode_arrays([text]), tokenizer.encode_arrays([text], prepend="<|bos|>")
+        assert ids.dtype == after_bos.dtype == "int32" and ids.tolist() == tokenizer.encode(text)
+        assert after_bos.tolist() == [tokenizer.bos, *tokenizer.encode(text)]
+        known = text.replace("\ud800", "")
+        assert plain.encode_arrays([known])[0].tolist() == plain.encode(known)
+
+
 def test_the_vocabulary_counts_the_specials_and_the_first_begins_documents(tokenizer):
     assert tokenizer.vocab_size == 400
     assert list(tokenizer.specials) == SPECIALS

@@ -29,7 +29,7 @@ def documents(
 
     A text file of more than `longest` characters becomes several. Binary files inside folders are left out and
     appended to `skipped`; one named in `paths` raises UserError, as do missing files, bytes that are not UTF-8 (with
-    their offset) and JSONL lines without text (with their number).
+    their offset), JSONL lines without text (with their number), and a row or line of more than shards.MAX_DOCUMENT.
     """
     for path in paths:
         if not path.exists():
@@ -120,8 +120,11 @@ def _end_of_document(text: str, start: int, longest: int) -> int:
 
 def _jsonl_documents(path: Path, column: str) -> Iterator[str]:
     offset = 0
+    longest = shards.MAX_DOCUMENT
     with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(longest + 1), b""), 1):
+            if len(line) > longest:
+                raise UserError(f"{path}:{number} is longer than {longest:,} bytes; divide the text, or leave it out")
             try:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as error:

@@ -2,6 +2,8 @@
 
 Files `shard_00000.parquet`, `shard_00001.parquet`, … hold one string column `text`, a document a row. In sorted
 order of their names the last file is the validation split and all others are the training split.
+
+`python -m nanochat.data.shards` downloads such datasets; see nanochat/data/download.py.
 """
 
 import bisect
@@ -9,6 +11,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import runpy
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -24,7 +27,13 @@ Split = Literal["train", "val"]
 
 _SCHEMA = pa.schema([("text", pa.string())])
 _SHORTEST_SPLIT = 200  # characters; a tenth of anything shorter says nothing about a model
-_HOW_TO_GET_DATA = "run python -m scripts.add_data YOUR_TEXT, or bash speedrun.sh"
+_HOW_TO_GET_DATA = "run python -m scripts.add_data YOUR_TEXT, python -m nanochat.data.shards, or bash speedrun.sh"
+
+# A file of some kilobytes can hold a million rows that all repeat one huge string, so what comes out is limited. The
+# longest books have a tenth of such a document, and zstd makes web text four times smaller, not a thousand.
+MAX_DOCUMENT = 64 << 20  # bytes of text, as the next
+MAX_GROUP = 1 << 30
+MAX_RATIO = 1000  # to the size of the file, where that comes to more than MAX_GROUP
 
 
 class Written(NamedTuple):
@@ -35,6 +44,15 @@ class Written(NamedTuple):
     val_documents: int
     val_chars: int
     files: int
+
+    def summary(self) -> str:
+        """The counts, for people: three lines."""
+        documents, chars = self.train_documents + self.val_documents, self.train_chars + self.val_chars
+        return (
+            f"{documents:,} documents, {chars:,} characters\n"
+            f"  train       {self.train_documents:,} documents, {self.train_chars:,} characters\n"
+            f"  validation  {self.val_documents:,} documents, {self.val_chars:,} characters"
+        )
 
 
 def list_shards(folder: Path, split: Split) -> list[Path]:
@@ -104,9 +122,19 @@ class TextReader:
                     rows = self._file.metadata.row_group(group).num_rows
                     self._group_starts.append(self._group_starts[-1] + rows)
             group = bisect.bisect_right(self._group_starts, position) - 1
-            column = self._file.read_row_group(group, columns=["text"]).column(0)
-            self._group = [text or "" for text in column.to_pylist()]  # foreign files may hold nulls
-            self._group_start = self._group_starts[group]
+            texts: list[str] = []
+            size = 0
+            for text, length in _documents_of(self._file, "text", group):
+                size += length
+                if size > MAX_GROUP:
+                    raise UserError(
+                        f"{self.paths[shard]} has a row group of more than {MAX_GROUP:,} bytes of text, which is read "
+                        f"at once; run python -m scripts.add_data {self.paths[shard]} --name NEW_NAME to divide it"
+                    )
+                texts.append(text.as_py() or "")  # foreign files may hold nulls
+            if len(texts) != self._file.metadata.row_group(group).num_rows:
+                raise pa.ArrowInvalid(f"row group {group} has {len(texts)} documents and says otherwise")
+            self._group, self._group_start = texts, self._group_starts[group]
 
 
 def iterate(folder: Path, split: Split) -> Iterator[str]:
@@ -117,10 +145,28 @@ def iterate(folder: Path, split: Split) -> Iterator[str]:
 
 
 def iterate_file(path: Path, column: str = "text") -> Iterator[str]:
-    """All documents of one parquet file, wherever it lies. Raises UserError as TextReader does."""
+    """All documents of one parquet file, wherever it comes from, a small batch of them in memory at a time.
+
+    Raises UserError as TextReader does, for a document of more than MAX_DOCUMENT bytes, and for a file that holds so
+    much more text than its own size that it must be made to fill a disk.
+    """
     with _naming(path), _open(path, column) as file:
-        for batch in file.iter_batches(1024, columns=[column]):
-            yield from (text or "" for text in batch.column(0).to_pylist())
+        on_disk = path.stat().st_size
+        size, most = 0, max(MAX_GROUP, MAX_RATIO * on_disk)
+        for group in range(file.num_row_groups):
+            for text, length in _documents_of(file, column, group):
+                size += length
+                if length > MAX_DOCUMENT:
+                    raise UserError(
+                        f"{path} has a document of {length:,} bytes in its row group {group}, and one may have "
+                        f"{MAX_DOCUMENT:,}; divide it, or leave it out"
+                    )
+                if size > most:
+                    raise UserError(
+                        f"{path} has {on_disk:,} bytes and more than {most:,} of text in them, which is nothing that "
+                        "somebody wrote; leave it out"
+                    )
+                yield text.as_py() or ""
 
 
 def fingerprint(folder: Path, split: Split) -> str:
@@ -158,7 +204,7 @@ def write_shards(
         raise UserError(f"val_fraction must lie between 0 and 1, not {val_fraction}; 0.1 holds out a tenth")
     documents = deal(texts, val_fraction) if val_texts is None else _presplit(texts, val_texts)
     first = next(documents)  # hopeless input is refused here, before anything is made on disk
-    with draft_of(folder, lambda: _check_replaceable(folder, overwrite)) as draft:
+    with draft_of(folder, lambda: check_replaceable(folder, overwrite)) as draft:
         train = _ShardWriter(draft, docs_per_group, group_bytes, shard_bytes)
         val = _ShardWriter(draft / "val", docs_per_group, group_bytes, shard_bytes=None)
         with train, val:
@@ -307,7 +353,8 @@ def _shard_name(number: int) -> str:
     return f"shard_{number:05d}.parquet"
 
 
-def _check_replaceable(folder: Path, overwrite: bool) -> None:
+def check_replaceable(folder: Path, overwrite: bool = False) -> None:
+    """Raise UserError where a dataset must not be written."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -320,8 +367,22 @@ def _check_replaceable(folder: Path, overwrite: bool) -> None:
         raise UserError(f"will not replace {folder}: it holds {foreign[0]}, which is no shard; move it away first")
 
 
+def _documents_of(file: pq.ParquetFile, column: str, group: int) -> Iterator[tuple[pa.StringScalar, int]]:
+    """The documents of a row group, each with its bytes, of which MAX_DOCUMENT or one are in memory at a time.
+
+    No value is larger than all that the footer says its column has on disk; where that is a lie there are 16 at a time.
+    """
+    described = file.metadata.row_group(group)
+    chunks = (described.column(n) for n in range(described.num_columns))
+    unpacked = [chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column]
+    rows = min(16, max(1, MAX_DOCUMENT // max(1, *unpacked)))
+    for batch in file.iter_batches(rows, row_groups=[group], columns=[column]):
+        for text in batch.column(0):
+            yield text, text.as_buffer().size if text.is_valid else 0
+
+
 def _open(path: Path, column: str = "text") -> pq.ParquetFile:
-    file = pq.ParquetFile(path)
+    file = pq.ParquetFile(path, buffer_size=1 << 20)  # else it reads all of a row group's bytes at once
     columns = {field.name: field.type for field in file.schema_arrow}
     kind = columns.get(column)
     if kind is None or not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
@@ -339,3 +400,7 @@ def _naming(path: Path) -> Iterator[None]:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is damaged or no parquet file ({reason}); delete it and make it again") from error
+
+
+if __name__ == "__main__":
+    runpy.run_module("nanochat.data.download", run_name="__main__")  # which stands on this module, so is not imported

@@ -2,29 +2,45 @@
 
 A source numbers its documents from 0 without end (the epochs follow each other). They are read in chunks; a chunk is
 packed and shuffled by itself, so two numbers say where a stream is: the chunk's first document and the rows used.
+That makes a chunk the work of a background thread, or of one rank among many, who then hand each other their rows.
 """
 
+import itertools
 import random
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
 from nanochat import chat
 from nanochat.config import UserError
 from nanochat.data.batch import Batch
-from nanochat.data.packing import Document, Row, pack
+from nanochat.data.packing import Document, pack
 from nanochat.data.shards import TextReader
+from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 
 CHUNK = 1024  # documents packed together
+AHEAD = 2  # chunks that a run has made in the background; of web text one is some million tokens, in 8 MB
+
+Item = TypeVar("Item")
 
 
 class Source(Protocol):
-    """Documents 0, 1, 2, ...; `size` of them make an epoch. `cut` says whether they may be cut to fill rows."""
+    """Documents 0, 1, 2, ...; `size` of them make an epoch. `cut` says whether they may be cut to fill rows.
+
+    `grows` says that documents which are added later come after all others, and change nothing in the first epoch.
+    """
 
     size: int
     cut: bool
+    grows: bool
 
     def read(self, position: int, count: int) -> list[Document]: ...
 
@@ -33,6 +49,7 @@ class TextSource:
     """The texts of a dataset's shards, each with bos in front, every token of weight 1."""
 
     cut = True
+    grows = True
 
     def __init__(self, reader: TextReader, tokenizer: Tokenizer):
         self.reader = reader
@@ -44,7 +61,8 @@ class TextSource:
         while len(texts) < count:
             start = (position + len(texts)) % self.size
             texts += self.reader.read(start, min(count - len(texts), self.size - start))
-        return [(ids, [1] * len(ids)) for ids in self.tokenizer.encode_batch(texts, prepend=self.tokenizer.bos)]
+        encoded = self.tokenizer.encode_arrays(texts, prepend=self.tokenizer.bos)
+        return [(ids, np.ones_like(ids)) for ids in encoded]
 
 
 class ConversationSource:
@@ -56,6 +74,7 @@ class ConversationSource:
     """
 
     cut = False
+    grows = False
 
     def __init__(
         self, conversations: Sequence[dict], tokenizer: Tokenizer, max_tokens: int, masked: bool, order: str = ""
@@ -92,10 +111,12 @@ class ConversationSource:
 class MixedSource:
     """Several sources dealt by weight: of any number of documents each gives its share, to within one."""
 
+    grows = False
+
     def __init__(self, parts: Sequence[tuple[Source, float]]):
         total = sum(weight for _, weight in parts)
         self.parts = [(source, weight / total) for source, weight in parts if weight > 0]
-        self.cut = False
+        self.cut = all(source.cut for source, _ in self.parts)
         # An epoch is over when the source that lasts longest has been read once.
         self.size = max(round(source.size / share) for source, share in self.parts)
 
@@ -115,34 +136,152 @@ def batches(
     world: int = 1,
     cursor: dict | None = None,
     seed: int = 0,
-) -> Iterator[Batch]:
+    ahead: int = 0,
+    group: dist.ProcessGroup | None = None,
+    pin: bool = False,
+) -> Generator[Batch]:
     """Batches of `rows` rows of T tokens for this rank, without end, from `cursor` on.
 
     The ranks deal the rows of one global sequence between them, so W ranks see in one round what one rank sees in W.
+    Where a `group` connects them, each makes one chunk in W, and they must ask for their batches in step; otherwise
+    each makes all chunks and keeps its rows. `ahead` chunks are made in the background. `pin` puts the tensors where a
+    GPU copies from while it computes. Raises UserError where no document fits into a row, where the source has
+    another size than the cursor is of, what the source raises, and on all ranks where it does so on one.
     """
-    cursor = cursor or {"document": 0, "row": 0}
+    dealt = _dealt(source, rows, T, rank, world, cursor or {"document": 0, "row": 0}, seed, ahead, group)
+    with closing(dealt):
+        mine = torch.empty(0, 2, T + 1, dtype=torch.int32)
+        for more, rounds in dealt:
+            mine = torch.cat([mine, more])
+            for progress, after in rounds:
+                ids, weights = mine[:rows, 0].long(), mine[:rows, 1, 1:].float()
+                mine = mine[rows:]
+                inputs, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+                batch = Batch(inputs, targets, weights.contiguous(), progress, after)
+                yield batch.pinned() if pin else batch
+
+
+def batches_for(
+    rt: Runtime, source: Source, rows: int, T: int, cursor: dict | None = None, seed: int = 0
+) -> Generator[Batch]:
+    """`batches` for a rank of a run: made ahead, shared with the other ranks, and pinned for a GPU."""
+    group = dist.group.WORLD if rt.world > 1 else None
+    return batches(source, rows, T, rt.rank, rt.world, cursor, seed, AHEAD, group, rt.device.type == "cuda")
+
+
+def ahead_of(items: Iterator[Item], count: int) -> Generator[Item]:
+    """Endless items, of which a thread makes `count` before they are asked for; what it raises is raised here.
+
+    A thread, not a process: it is gone with the run, however that ends, and shares what the sources hold. Reading
+    parquet, tokenizing and packing arrays leave the interpreter free for most of the time (dev/bench_loader.py).
+    """
+    worker = ThreadPoolExecutor(1, "ahead")
+    try:
+        made = deque(worker.submit(next, items) for _ in range(count))
+        while True:
+            oldest = made.popleft()
+            made.append(worker.submit(next, items))
+            yield oldest.result()
+    finally:
+        worker.shutdown(cancel_futures=True)
+
+
+def _dealt(
+    source: Source, rows: int, T: int, rank: int, world: int, cursor: dict, seed: int, ahead: int,
+    group: dist.ProcessGroup | None,
+) -> Generator[tuple[Tensor, list[tuple[float, dict]]]]:  # fmt: skip
+    """This rank's rows (n, 2, T+1) of the next chunks, and progress and cursor after each round that ends with them."""
     position, used = cursor["document"], cursor["row"]
-    waiting: list[tuple[Row, float, dict]] = []
-    fruitless = 0
-    while True:
-        while len(waiting) < rows * world:
-            # A chunk ends with its epoch, so that an epoch is whole whatever came before.
-            count = min(CHUNK, source.size - position % source.size)
-            packed = pack(source.read(position, count), T + 1, source.cut)
-            random.Random(f"{seed}/{position}").shuffle(packed)
-            fruitless = 0 if packed else fruitless + count
+    documents = _documents(source)
+    _check_size(source, position, cursor.get("of", documents))
+    turn, turns = (rank, world) if group is not None else (0, 1)
+    chunks = _chunks(source, T, position, seed, turn, turns)
+    start = fruitless = 0  # number of the next row since the cursor; documents without a row between them
+    with closing(ahead_of(chunks, ahead) if ahead else chunks) as chunks:
+        while True:
+            chunk, totals = _next_chunk(chunks, group)
+            rounds, receives, sends = [], [], []
+            for each, total in enumerate(totals):
+                count, used = _chunk_len(source, position), min(used, total)
+                owners = np.arange(start, start + total - used) // rows % world
+                if each == turn:
+                    chunk, sends = chunk[used:][owners.argsort(kind="stable")], _counted(owners, world)
+                receives.append(_counted(owners, world)[rank])
+                for n in range(used + -(start + 1) % (rows * world), total, rows * world):
+                    progress = (position + count * (n + 1) / total) / source.size
+                    rounds.append((progress, {"document": position, "row": n + 1, "of": documents}))
+                start, position, used = start + total - used, position + count, 0
+                fruitless = 0 if total else fruitless + count
             if fruitless > source.size:
                 raise UserError(f"none of the {source.size} documents fits into {T} tokens; raise --max_seq_len")
-            for n in range(used, len(packed)):
-                after = {"document": position, "row": n + 1}
-                waiting.append((packed[n], (position + count * (n + 1) / len(packed)) / source.size, after))
-            position, used = position + count, 0
-        mine = [row for row, _, _ in waiting[rank * rows : (rank + 1) * rows]]
-        _, progress, after = waiting[rows * world - 1]
-        del waiting[: rows * world]
-        ids = torch.tensor([row.ids for row in mine])
-        weights = torch.tensor([row.weights for row in mine], dtype=torch.float32)
-        yield Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), weights[:, 1:].contiguous(), progress, after)
+            yield _swapped(torch.from_numpy(chunk), sends, receives, rank, group), rounds
+
+
+def _chunks(source: Source, T: int, position: int, seed: int, turn: int, turns: int) -> Generator[np.ndarray]:
+    """Every turns-th chunk from `position` on: (n, 2, T+1) int32, the ids and weights of n rows, shuffled."""
+    for n in itertools.count():
+        count = _chunk_len(source, position)
+        if n % turns == turn:
+            packed = pack(source.read(position, count), T + 1, source.cut)
+            random.Random(f"{seed}/{position}").shuffle(packed)
+            yield np.array([(row.ids, row.weights) for row in packed], np.int32).reshape(-1, 2, T + 1)
+        position += count
+
+
+def _chunk_len(source: Source, position: int) -> int:
+    """The documents of the chunk at `position`. It ends with its epoch, which is whole so whatever came before."""
+    return min(CHUNK, source.size - position % source.size)
+
+
+def _counted(owners: np.ndarray, world: int) -> list[int]:
+    return np.bincount(owners, minlength=world).tolist()
+
+
+def _documents(source: Source) -> int:
+    """How many documents a source is made of; of a mixture those of all parts, any of which may have grown."""
+    return sum(_documents(part) for part, _ in source.parts) if isinstance(source, MixedSource) else source.size
+
+
+def _check_size(source: Source, position: int, of: int) -> None:
+    now = _documents(source)
+    same_chunk = now == of or (source.grows and position + CHUNK <= min(of, now))
+    if not same_chunk:
+        raise UserError(
+            f"the data had {of} documents when this run read them and has {now} now, so that its place in them "
+            "is lost; put back what was there, or start over with --resume never"
+        )
+
+
+def _next_chunk(chunks: Iterator[np.ndarray], group: dist.ProcessGroup | None) -> tuple[np.ndarray, list[int]]:
+    """This rank's next chunk, and how many rows the chunks have that the ranks made meanwhile, its own among them."""
+    try:
+        chunk = next(chunks)
+    except BaseException:
+        if group is not None:
+            _gathered(-1, group)
+        raise
+    if group is None:
+        return chunk, [len(chunk)]
+    totals = _gathered(len(chunk), group)
+    if -1 in totals:
+        raise UserError(f"rank {totals.index(-1)} could not read its share of the data; its own message tells why")
+    return chunk, totals
+
+
+def _gathered(number: int, group: dist.ProcessGroup) -> list[int]:
+    """The numbers of all ranks."""
+    numbers = [torch.zeros(1, dtype=torch.int64) for _ in range(group.size())]
+    dist.all_gather(numbers, torch.tensor([number]), group)
+    return [int(each) for each in numbers]
+
+
+def _swapped(sent: Tensor, sends: list[int], receives: list[int], rank: int, group: dist.ProcessGroup | None) -> Tensor:
+    """The rows that the ranks have for this one, for those that it has for them, `sends` to each, one after another."""
+    if group is None:
+        return sent.split(sends)[rank]
+    received = sent.new_empty(sum(receives), *sent.shape[1:])
+    dist.all_to_all_single(received, sent, receives, sends, group)
+    return received
 
 
 def one_pass(stream: Iterator[Batch], tokens: int, world: int = 1) -> Iterator[Batch]:

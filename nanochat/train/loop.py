@@ -1,6 +1,6 @@
 """The training loop, once for every stage: pretraining, mid-training, fine-tuning and RL differ in their stream only.
 
-    loss = sum of nll * weight over the whole step / number of its tokens with a weight
+    loss = sum of nll * weight over the whole step / number of its tokens that count
 
 "The whole step" is all micro-batches on all ranks, so one batch of 4, twice 2, and 2 ranks of 2 take the same step
 also when they hold different numbers of supervised tokens.
@@ -38,6 +38,7 @@ class TrainState:
     seconds: float = 0.0  # spent in training steps
     smooth_loss: float | None = None
     best_bpb: float | None = None
+    before: dict[str, float] = field(default_factory=dict)  # what was measured before the first step
     bad_steps: int = 0  # in a row, not applied
     probed: bool = False  # this step's validation is done
 
@@ -54,12 +55,17 @@ class TrainState:
 class Probe:
     """A measurement that is due every `every` steps and at the end (0 = at the end only, -1 = never).
 
+    With `first` it is due before the first step too, so that the others have something to be compared with.
     `measure` is given a question, whether the run is being stopped, to ask now and then, by all ranks alike. Once the
     answer is yes, what it returns is thrown away, so it may cut its work short.
     """
 
     every: int
     measure: Callable[[Callable[[], bool]], dict[str, float]]
+    first: bool = False
+
+    def is_due(self, step: int, done: bool) -> bool:
+        return self.every >= 0 and (done or step == 0 and self.first or _due(self.every, step))
 
 
 @dataclass
@@ -71,7 +77,7 @@ class Stage:
     forward: Callable[[Tensor, Tensor], Tensor]
     optimizer: Optimizer
     stream: Iterator[Batch]
-    accumulation: int  # micro-batches per step and rank
+    accumulation: int  # micro-batches per step and rank, at most
     rates: Callable[[int, float], Rates]  # of step and progress
     save: Callable[[TrainState], None]
     scored: Callable[[TrainState, dict[str, float]], None]
@@ -81,6 +87,7 @@ class Stage:
     grad_clip: float = 0.0  # largest norm of the whole gradient; 0 = off
     flops_per_token: int = 0
     probes: list[Probe] = field(default_factory=list)
+    shown: tuple[str, ...] = ()  # metrics on the line of progress; none: the loss
     log_every: int = 0  # steps between lines, which show a step's own loss; 0 = as time passes, smoothed, or as a bar
     rate_flags: str = "--matrix_lr, --embedding_lr"  # what to lower when the loss is not finite
     go_on: str = "start again to go on"  # what to do after a SIGTERM
@@ -109,14 +116,16 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                 said = f"step {saved_at} is saved, {stage.go_on}" if saved_at else "nothing was learned yet"
                 rt.print(f"{stage.name}: terminated; {said}")
                 raise SystemExit(EXIT_TERMINATED)
-            probes = [probe for probe in stage.probes if probe.every >= 0 and done or _due(probe.every, state.step)]
+            probes = [probe for probe in stage.probes if probe.is_due(state.step, done)]
             if probes and not state.probed:
                 scores = _measure(probes, lambda: _any_rank(terminated, rt))
                 if scores is None:
                     continue
                 state.probed = True
                 _report(stage, state, scores, log, rt)
-                if saved_at == state.step:
+                if state.step == 0:
+                    state.before = scores
+                elif saved_at == state.step:
                     stage.scored(state, scores)
             if done:
                 return state
@@ -128,9 +137,10 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
             metrics["tflop_per_second"] = metrics["tok_per_second"] * stage.flops_per_token / 1e12
             log.log(state.step, metrics)
             smooth = state.smooth_loss if state.smooth_loss is not None else math.nan
-            shown = state.step if stage.num_iterations > 0 else round(100 * state.progress)
             loss = metrics["loss"] if stage.log_every else smooth
-            bar.update(shown, loss=loss, tok_per_second=metrics["tok_per_second"])
+            figures = {name: metrics[name] for name in stage.shown} or {"loss": loss}
+            reached = state.step if stage.num_iterations > 0 else round(100 * state.progress)
+            bar.update(reached, **figures, tok_per_second=metrics["tok_per_second"])
 
 
 def _refuse_broken_weights(stage: Stage, state: TrainState) -> None:
@@ -150,8 +160,8 @@ def _progress_bar(stage: Stage, rt: Runtime) -> Progress:
 
 def _step(stage: Stage, state: TrainState, rt: Runtime, scale: "LossScale") -> dict[str, float]:
     """One optimizer step; advances `state`."""
-    micro_batches = [next(stage.stream).to(rt.device) for _ in range(stage.accumulation)]
-    valid = _sum_over_ranks(sum((batch.weights != 0).sum() for batch in micro_batches).float(), rt)  # type: ignore[union-attr]
+    micro_batches = [batch.to(rt.device) for batch in _next_step(stage)]
+    valid = _sum_over_ranks(torch.stack([batch.counted for batch in micro_batches]).sum().float(), rt)
     loss = torch.zeros((), device=rt.device)
     for batch in micro_batches:
         nll = stage.forward(batch.inputs, batch.targets)
@@ -184,8 +194,16 @@ def _step(stage: Stage, state: TrainState, rt: Runtime, scale: "LossScale") -> d
             f"{state.bad_steps} times in a row; the last checkpoint is untouched. "
             f"Lower the learning rates ({stage.rate_flags}), set --grad_clip 1, or use --dtype float32"
         )
-    tokens = last.inputs.numel() * stage.accumulation * rt.world
-    return {"loss": loss, "grad_norm": norm, "lr": rates.lr, "progress": state.progress, "tokens": tokens}
+    tokens = sum(batch.inputs.numel() for batch in micro_batches) * rt.world
+    metrics = {"loss": loss, "grad_norm": norm, "lr": rates.lr, "progress": state.progress, "tokens": tokens}
+    return {**metrics, **last.figures}
+
+
+def _next_step(stage: Stage) -> list[Batch]:
+    batches = [next(stage.stream)]
+    while len(batches) < stage.accumulation and not batches[-1].ends_step:
+        batches.append(next(stage.stream))
+    return batches
 
 
 def _measure(probes: list[Probe], stopping: Callable[[], bool]) -> dict[str, float] | None:

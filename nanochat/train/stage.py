@@ -1,8 +1,9 @@
-"""From flags to a stage and back to disk: what base_train, mid_train and chat_sft have in common."""
+"""From flags to a stage and back to disk: what base_train, mid_train, chat_sft and chat_rl have in common."""
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -13,7 +14,8 @@ from nanochat import report, schedule
 from nanochat.checkpoint import manager
 from nanochat.config import UserError, changes
 from nanochat.cost import count_parameters, flops_per_token
-from nanochat.data.streams import Source, batches, one_pass
+from nanochat.data.batch import Batch
+from nanochat.data.streams import Source, batches_for, one_pass
 from nanochat.eval.bpb import bits_per_byte
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import MetricsLog, strict_json
@@ -73,16 +75,8 @@ class LaterFlags(TrainFlags):
     """step of the checkpoint to start from; the last one by default"""
     softcap: float | None = None
     """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
-    conversations: str = "littleworld"
-    """which conversations to train on: littleworld or none"""
-    data_path: list[Path] = field(default_factory=list)
-    """JSONL files of your own conversations"""
-    max_seq_len: int | None = None
-    """context in tokens; inherited, else 2048"""
     device_batch_size: int | None = None
     """rows per forward pass and rank; inherited, else 32"""
-    total_batch_size: int | None = None
-    """tokens per optimizer step over all ranks; inherited, else 524288"""
     embedding_lr: float | None = None
     """learning rate of the embeddings; inherited, else 0.2"""
     unembedding_lr: float | None = None
@@ -95,6 +89,20 @@ class LaterFlags(TrainFlags):
     """of the blocks' matrices"""
     init_lr_frac: float = 1.0
     """factor on all learning rates"""
+
+
+@dataclass
+class ConversationFlags(LaterFlags):
+    """Flags of the stages that learn from given conversations."""
+
+    conversations: str = "littleworld"
+    """which conversations to train on: littleworld or none"""
+    data_path: list[Path] = field(default_factory=list)
+    """JSONL files of your own conversations"""
+    max_seq_len: int | None = None
+    """context in tokens; inherited, else 2048"""
+    total_batch_size: int | None = None
+    """tokens per optimizer step over all ranks; inherited, else 524288"""
     eval_tokens: int | None = None
     """tokens of a validation; inherited, else 10485760"""
 
@@ -106,13 +114,13 @@ class Hyperparameters:
     device_batch_size: int
     total_batch_size: int
     max_seq_len: int
-    eval_tokens: int
     embedding_lr: float
     unembedding_lr: float
     matrix_lr: float
     scalar_lr: float
     weight_decay: float
-    lr_scale: float = 1.0
+    lr_scale: float = 1.0  # on the rates above
+    eval_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -195,9 +203,57 @@ def run_stage(
     about: dict | None = None,
     probes: Sequence[Probe] = (),
 ) -> TrainState:
-    """Train, log, save, validate and report one stage.
+    """Train, log, save, validate and report a stage that learns from given text or conversations.
 
     `about` goes into the meta file beside the usual; `probes` are measured beside the validation.
+    """
+
+    def validate(stopping: Callable[[], bool]) -> dict[str, float]:
+        with closing(batches_for(rt, val_source, h.device_batch_size, h.max_seq_len)) as stream:
+            measured = one_pass(stream, h.eval_tokens, rt.world)
+            on_device = (batch.to(rt.device) for batch in takewhile(lambda _: not stopping(), measured))
+            return {"val_bpb": bits_per_byte(begun.model, on_device, tokenizer.token_bytes)}
+
+    def results(state: TrainState, scores: dict) -> dict:
+        tokens = state.step * h.total_batch_size
+        return {
+            "tokens": tokens, "flops": tokens * flops_per_token(begun.model.config),
+            "train_loss": state.smooth_loss, "val_bpb": scores.get("val_bpb"),
+        }  # fmt: skip
+
+    start = begun.state.cursor
+    with closing(batches_for(rt, train_source, h.device_batch_size, h.max_seq_len, start, flags.seed)) as stream:
+        return run_stream(
+            name, source, tag, flags, h, rt, tokenizer, begun, stream,
+            accumulation(h, rt), [Probe(flags.eval_every, validate), *probes], results,
+            num_iterations, num_epochs, about, flops_per_token(begun.model.config),
+        )  # fmt: skip
+
+
+def run_stream(
+    name: str,
+    source: str,
+    tag: str,
+    flags: TrainFlags,
+    h: Hyperparameters,
+    rt: Runtime,
+    tokenizer: Tokenizer,
+    begun: Begun,
+    stream: Iterator[Batch],
+    accumulation: int,
+    probes: list[Probe],
+    results: Callable[[TrainState, dict], dict],
+    num_iterations: int = -1,
+    num_epochs: float = 1.0,
+    about: dict | None = None,
+    flops_per_token: int = 0,
+    best: str = "val_bpb",
+    shown: tuple[str, ...] = (),
+) -> TrainState:
+    """Train, log, save, measure and report any stage.
+
+    `results` makes the section of the report, beside what all have, of the last state and its checkpoint's meta.
+    The checkpoint with the lowest `best`, one of the probes' scores, is kept beside the newest.
     """
     folder = checkpoints_dir(source) / tag
     model, state = begun.model, begun.state
@@ -250,18 +306,12 @@ def run_stage(
             if stale:
                 manager.delete(folder, [step for step in stale if step != state.step])
                 stale.clear()
-            manager.prune(folder, flags.keep_last)
+            manager.prune(folder, flags.keep_last, best)
 
     def scored(state: TrainState, scores: dict[str, float]) -> None:
         if rt.is_main and not flags.dry_run:
             manager.update_meta(folder, state.step, {"loop_state": state.state_dict(), **scores})
-            manager.prune(folder, flags.keep_last)
-
-    def validate(stopping: Callable[[], bool]) -> dict[str, float]:
-        stream = batches(val_source, h.device_batch_size, h.max_seq_len, rt.rank, rt.world)
-        measured = one_pass(stream, h.eval_tokens, rt.world)
-        on_device = (batch.to(rt.device) for batch in takewhile(lambda _: not stopping(), measured))
-        return {"val_bpb": bits_per_byte(model, on_device, tokenizer.token_bytes)}
+            manager.prune(folder, flags.keep_last, best)
 
     is_logging = rt.is_main and not flags.dry_run
     log = MetricsLog(folder, flags.run, {**described, "model_config": dataclasses.asdict(model.config)}, is_logging)
@@ -271,8 +321,8 @@ def run_stage(
         model=model,
         forward=compiled(model, flags.compile, rt),
         optimizer=optimizer,
-        stream=batches(train_source, h.device_batch_size, h.max_seq_len, rt.rank, rt.world, state.cursor, flags.seed),
-        accumulation=accumulation(h, rt),
+        stream=stream,
+        accumulation=accumulation,
         rates=lambda step, progress: Rates(
             lr=schedule.lr_multiplier(
                 progress, step, flags.warmup_steps, flags.warmup_ratio, flags.warmdown_ratio, flags.final_lr_frac
@@ -286,8 +336,9 @@ def run_stage(
         num_epochs=num_epochs,
         save_every=flags.save_every,
         grad_clip=flags.grad_clip,
-        flops_per_token=flops_per_token(model.config),
-        probes=[Probe(flags.eval_every, validate), *probes],
+        flops_per_token=flops_per_token,
+        probes=probes,
+        shown=shown,
     )
     state = train(stage, state, rt, log)
     log.close()
@@ -295,12 +346,11 @@ def run_stage(
         rt.print(f"{name}: done; nothing was written (--dry_run)")
         return state
     if rt.is_main:
-        tokens = state.step * h.total_batch_size
+        particular = results(state, manager.read_meta(folder, state.step))
         section = {
             "source": source, "tag": tag, "step": state.step, "flags": changes(flags), "seed": flags.seed,
-            "parameters": count_parameters(model), "tokens": tokens, "steps": state.step, "seconds": state.seconds,
-            "tokens_per_second": tokens / max(state.seconds, 1e-9), "flops": tokens * stage.flops_per_token,
-            "train_loss": state.smooth_loss, "val_bpb": manager.read_meta(folder, state.step).get("val_bpb"),
+            "parameters": count_parameters(model), "steps": state.step, "seconds": state.seconds,
+            "tokens_per_second": particular["tokens"] / max(state.seconds, 1e-9), **particular,
         }  # fmt: skip
         report.write_section(name, section)
     rt.print(f"{name}: done; step {state.step} is in {folder}")
@@ -314,38 +364,45 @@ def describe_parent(loaded: manager.Loaded, source: str) -> dict:
 
 
 def settle(flags: LaterFlags, loaded: manager.Loaded, rt: Runtime) -> Hyperparameters:
-    """Flags, then what the checkpoint says, then defaults; the batch's factor on the rates as in base training."""
+    """Flags, then what the checkpoint says, then defaults; the batch's factor on the rates as in base training.
+
+    RL, whose batches have no fixed size in tokens, keeps the factor of the stage before.
+    """
     T = loaded.model.config.sequence_len
     fallback = {
         "device_batch_size": 32,
         "total_batch_size": 524288,
         "max_seq_len": T,
-        "eval_tokens": 10485760,
         "embedding_lr": 0.2,
         "unembedding_lr": 0.004,
         "matrix_lr": 0.02,
         "scalar_lr": 0.5,
     }
-    values = _inherit(flags, loaded.meta, fallback, rt)
+    has_rows = isinstance(flags, ConversationFlags)
+    if has_rows:
+        fallback["eval_tokens"] = 10485760
+    typed = {name: getattr(flags, name, None) for name in fallback}
+    values = _inherit(typed, loaded.meta, fallback, rt)
     if values["max_seq_len"] > T:
         raise UserError(f"--max_seq_len {values['max_seq_len']} is longer than the model's context of {T} tokens")
     round_tokens = values["device_batch_size"] * values["max_seq_len"] * rt.world
-    if flags.total_batch_size is None and round_tokens > 0 and values["total_batch_size"] % round_tokens:
+    if has_rows and flags.total_batch_size is None and round_tokens > 0 and values["total_batch_size"] % round_tokens:
         # What nobody typed must not stand in the way of what somebody did.
         values["total_batch_size"] = -(-values["total_batch_size"] // round_tokens) * round_tokens
         rt.print(f"total_batch_size={values['total_batch_size']}, whole rounds of {round_tokens} tokens")
-    scale = flags.init_lr_frac * (values["total_batch_size"] / REFERENCE_BATCH) ** 0.5
-    h = Hyperparameters(**values, weight_decay=flags.weight_decay, lr_scale=scale)
-    accumulation(h, rt)
+    scale = (values["total_batch_size"] / REFERENCE_BATCH) ** 0.5
+    h = Hyperparameters(**values, weight_decay=flags.weight_decay, lr_scale=flags.init_lr_frac * scale)
+    if has_rows:
+        accumulation(h, rt)
     return h
 
 
-def _inherit(flags: object, meta: dict, fallback: dict, rt: Runtime) -> dict:
-    """Fill what is None in `flags` from the checkpoint's configuration, else from `fallback`, and say so."""
+def _inherit(typed: dict, meta: dict, fallback: dict, rt: Runtime) -> dict:
+    """Fill what is None in `typed` from the checkpoint's configuration, else from `fallback`, and say so."""
     recorded = meta.get("user_config") or {}
     values, said = {}, []
     for name, otherwise in fallback.items():
-        value = getattr(flags, name)
+        value = typed[name]
         if value is None:
             value = recorded.get(name)
             said += [f"{name}={value}"] if value is not None else []
@@ -368,5 +425,3 @@ def _short(value: object) -> str:
     if isinstance(value, dict):
         return f"{value.get('source')} {value.get('tag')} step {value.get('step')}, {str(value.get('sha256'))[:8]}"
     return str(value)
-
-

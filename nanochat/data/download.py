@@ -1,0 +1,98 @@
+"""Download pretraining text from the hub: `python -m nanochat.data.shards -n 240`."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+from nanochat import hub
+from nanochat.config import UserError, alias, parse, run
+from nanochat.data import remote, shards
+from nanochat.data.documents import documents
+from nanochat.paths import dataset_dir
+
+SHARD = re.compile(r"shard_\d{5}\.parquet")
+
+
+@dataclass
+class Flags:
+    """Download text to pretrain on as shards, the last of which is for validation. Goes on after an interruption."""
+
+    dataset: str = "fineweb-edu"
+    """fineweb-edu, climbmix, or ORG/NAME: any dataset of the hub with a column of text"""
+    num_shards: Annotated[int, alias("-n")] = -1
+    """how many shards to train on, the validation shard comes besides; of other layouts how many files; -1: all"""
+    workers: Annotated[int, alias("-w")] = 4
+    """files at a time"""
+    dry_run: bool = False
+    """only say how large it is"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    flags = parse(Flags, argv)
+    if flags.workers < 1:
+        raise UserError(f"--workers is {flags.workers}; expected 1 or more")
+    if flags.num_shards < 1 and flags.num_shards != -1:
+        raise UserError(f"--num_shards is {flags.num_shards}; expected 1 or more, or -1 for all")
+    repo = remote.REPOSITORIES.get(flags.dataset, flags.dataset)
+    if "/" not in repo:
+        known = ", ".join(remote.REPOSITORIES)
+        raise UserError(f"--dataset {repo!r} is unknown; expected {known}, or ORG/NAME on the hub")
+    name = flags.dataset if flags.dataset in remote.REPOSITORIES else remote.dataset_name(repo)
+    listing = remote.look(repo)
+    published = sorted((file for file in listing.files if SHARD.fullmatch(file.path)), key=lambda file: file.path)
+    if len(published) > 1:
+        _bring(flags, replace(listing, files=tuple(published)), name)
+    else:
+        _convert(flags, remote.select(listing), name)
+
+
+def _bring(flags: Flags, published: hub.Listing, name: str) -> None:
+    """Fetch shards as they are."""
+    *train, val = published.files
+    count = len(train) if flags.num_shards == -1 else flags.num_shards
+    if count > len(train):
+        raise UserError(f"--num_shards is {count}, but {published.repo} has {len(train)} shards to train on")
+    # Validation first: with it and the first others, which come in order, one can begin to train.
+    chosen, folder = replace(published, files=(val, *train[:count])), dataset_dir(name)
+    if flags.dry_run:
+        what = f"{count} of {len(train)} shards and the validation shard"
+        _announce(chosen, what, hub.missing(chosen, folder, flags.workers), folder)
+        return
+    hub.bring(chosen, folder, flags.workers)
+    print(f"{count} shards to train on and {val.path} for validation are in {folder}")
+    _what_next(name)
+
+
+def _convert(flags: Flags, listing: hub.Listing, name: str) -> None:
+    """Make shards of the text in files of another layout."""
+    if flags.num_shards != -1:
+        listing = replace(listing, files=listing.files[: flags.num_shards])
+    folder = dataset_dir(name)
+    if flags.dry_run:
+        _announce(listing, f"{len(listing.files)} files", hub.missing(listing), hub.cache())
+        print(f"  shards    about as much again in {folder}")
+        return
+    shards.check_replaceable(folder)
+    texts = documents(remote.bring(listing, "text", flags.workers), "text", [])
+    print(shards.write_shards(texts, folder).summary())
+    print(f"written to {folder}; the files they come from remain in the hub's cache, {hub.cache()}")
+    _what_next(name)
+
+
+def _announce(listing: hub.Listing, what: str, missing: int, place: Path) -> None:
+    """Say how much there is to fetch, and how much room."""
+    print(f"{listing.repo}: {what}, {hub.in_bytes(listing.size)}")
+    print(f"  to fetch  {hub.in_bytes(missing)} into {place}")
+    print(f"  free      {hub.in_bytes(hub.free(place))}")
+
+
+def _what_next(name: str) -> None:
+    print("train on them with")
+    print(f"  python -m scripts.tok_train --dataset {name}")
+    print(f"  python -m scripts.base_train --dataset {name}")
+
+
+if __name__ == "__main__":
+    run(main)

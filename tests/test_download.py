@@ -1,0 +1,393 @@
+"""Pretraining text from the hub: what comes is whole, and what goes wrong is a sentence and loses nothing."""
+
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import fakehub
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fakehub import FakeHub
+
+from nanochat import hub
+from nanochat.config import UserError
+from nanochat.data import download, remote
+from nanochat.data.shards import TextReader, fingerprint, iterate
+from nanochat.paths import dataset_dir
+from scripts import add_data
+
+ROOT = Path(__file__).resolve().parent.parent
+REPO = "tester/text-shuffle"
+PUBLISHED = 6
+
+
+def parquet(texts: list[str], column: str = "text") -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.table({"id": range(len(texts)), column: pa.array(texts, pa.string())}), out)
+    return out.getvalue()
+
+
+def texts_of(n: int) -> list[str]:
+    """Of a shard: ten documents that do not compress, 60 kB."""
+    noise = random.Random(n)
+    return [f"{n}.{each} " + "".join(chr(noise.randrange(33, 127)) for _ in range(6000)) for each in range(10)]
+
+
+SHARDS = {f"shard_{n:05d}.parquet": parquet(texts_of(n)) for n in range(PUBLISHED)}
+LAST = max(SHARDS)
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    monkeypatch.setattr(hub, "PAUSE", 0.01)
+    with fakehub.running(tmp_path / "huggingface", monkeypatch) as fake:
+        fake.add(f"datasets/{REPO}", {"README.md": b"# Text\n", **SHARDS})
+        yield fake
+
+
+def fetch(*flags: str) -> Path:
+    """Run the program; returns the folder it fills."""
+    download.main(["--dataset", REPO, *flags])
+    return dataset_dir("text-shuffle")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def asked_for(fake: FakeHub) -> list[str]:
+    """The files that were asked for since the last time, in order."""
+    paths = [each.path.rpartition("/")[2] for each in fake.sent("/resolve/")]
+    fake.asked.clear()
+    return paths
+
+
+# ---------------------------------------------------------------- shards as they are
+
+
+def test_so_many_shards_and_the_one_for_validation(fake, capsys):
+    folder = fetch("-n", "2")
+    assert contents(folder) == {name: SHARDS[name] for name in ("shard_00000.parquet", "shard_00001.parquet", LAST)}
+    said = capsys.readouterr().out
+    assert "2 shards to train on and shard_00005.parquet for validation" in said and "MB/s" in said
+    assert "python -m scripts.base_train --dataset text-shuffle" in said
+    assert list(iterate(folder, "train")) == texts_of(0) + texts_of(1) and list(iterate(folder, "val")) == texts_of(5)
+    validation = fingerprint(folder, "val")
+    asked_for(fake)
+    fetch("-n", "4")
+    assert sorted(asked_for(fake)) == ["shard_00002.parquet", "shard_00003.parquet"]  # only what is missing
+    assert TextReader(folder, "train").num_documents == 40 and fingerprint(folder, "val") == validation
+    fetch()
+    assert contents(folder) == SHARDS
+
+
+def test_known_datasets_have_their_own_folders(fake, base):
+    for name, repo in remote.REPOSITORIES.items():
+        fake.add(f"datasets/{repo}", SHARDS)
+        download.main([f"--dataset={name}", "-n1"])
+    assert sorted(path.name for path in base.iterdir()) == ["base_data", "base_data_climbmix"]
+    assert remote.dataset_name("else/fineweb-edu") == "else-fineweb-edu"  # not among the shards of another
+
+
+def test_a_dry_run_says_how_much_and_fetches_nothing(fake, base, capsys):
+    fetch("-n", "3", "--dry_run")
+    said = capsys.readouterr().out
+    size = sum(len(SHARDS[name]) for name in [*sorted(SHARDS)[:3], LAST])
+    assert f"3 of 5 shards and the validation shard, {hub.in_bytes(size)}" in said and "free " in said
+    assert not base.exists() and asked_for(fake) == []
+    fetch("-n", "1")
+    fetch("-n", "3", "--dry_run")
+    assert f"to fetch  {hub.in_bytes(size - len(SHARDS[LAST]) - len(SHARDS[min(SHARDS)]))}" in capsys.readouterr().out
+
+
+def test_several_at_a_time(fake):
+    fake.fail("resolve-cache.*shard", times=3, meet=threading.Barrier(3))
+    assert contents(fetch("-w", "3")) == SHARDS
+
+
+def test_validation_comes_first_and_the_others_in_order(fake):
+    """So that a folder that is being filled can be trained on, and its documents keep their numbers."""
+    fake.fail("resolve/.*shard_00001", times=6, status=503)
+    fake.fail("resolve/.*shard_00004", times=6, status=503)
+    with pytest.raises(UserError, match="answers 503"):
+        fetch("-w", "2")
+    folder = dataset_dir("text-shuffle")
+    assert set(asked_for(fake)[:2]) == {LAST, "shard_00000.parquet"}
+    there = contents(folder)
+    assert {name for name in there if name.endswith(".parquet")} == {"shard_00000.parquet", LAST}
+    assert list(iterate(folder, "train")) == texts_of(0)
+    waiting = {name[:19] for name in there if name.endswith(".incomplete") and there[name] == SHARDS[name[:19]]}
+    assert waiting  # have come, and wait for those before them
+    fake.faults.clear()
+    assert contents(fetch()) == SHARDS
+    assert waiting.isdisjoint(asked_for(fake))
+    for path in folder.iterdir():
+        path.unlink()
+    assert fetch("-w", "1") and asked_for(fake) == [LAST, *sorted(SHARDS)[:-1]]
+
+
+def test_a_busy_hub_is_waited_for_as_it_asks(fake, monkeypatch, capsys):
+    waited: list[float] = []
+    monkeypatch.setattr(hub.time, "sleep", waited.append)
+    fake.fail("/api/datasets/", status=429, headers={"Retry-After": "5"})
+    fake.fail("shard_00002", status=429, headers={"Retry-After": "11"})
+    assert contents(fetch()) == SHARDS
+    assert waited[:2] == [5, 11] and "waiting 11s for the hub (it answers 429)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[:-1000], lambda whole: whole[:-1] + b"x", lambda _: b""])
+def test_a_shard_that_is_cut_short_or_changed_is_fetched_again(fake, damage):
+    folder = fetch()
+    path = folder / "shard_00003.parquet"
+    path.write_bytes(damage(SHARDS[path.name]))
+    asked_for(fake)
+    with pytest.raises(UserError, match=r"shard_00003\.parquet is damaged"):
+        TextReader(folder, "train")
+    assert contents(fetch()) == SHARDS and asked_for(fake) == [path.name]
+
+
+def test_a_broken_connection_costs_what_was_on_its_way(fake):
+    fake.fail("resolve-cache.*shard_00001", cut=40_000)
+    assert contents(fetch()) == SHARDS
+    parts = [each.range for each in fake.sent("resolve-cache.*shard_00001")]
+    assert parts[0] is None and 0 < int(parts[1][6:-1]) <= 40_000
+
+
+def test_a_wrong_checksum_ends_in_a_sentence_and_the_next_run_goes_on(fake):
+    fake.fail("resolve-cache.*shard_00001", corrupt=True, times=2)
+    with pytest.raises(UserError, match=r"shard_00001\.parquet of .* arrived twice with another checksum than the hub"):
+        fetch("-w", "1")
+    assert contents(dataset_dir("text-shuffle")) == {name: SHARDS[name] for name in ("shard_00000.parquet", LAST)}
+    asked_for(fake)
+    assert contents(fetch()) == SHARDS and len(asked_for(fake)) == 4
+
+
+def test_a_hub_that_vanishes_ends_in_a_sentence_and_the_next_run_goes_on(fake, tmp_path, monkeypatch):
+    fake.fail("resolve-cache.*shard_00001", cut=30_000, vanish=True)
+    with pytest.raises(UserError, match=r"cannot be reached for tester/text-shuffle .*what has come is kept$"):
+        fetch("-w", "1")
+    partial = next(dataset_dir("text-shuffle").glob("shard_00001*.incomplete"))
+    assert 0 < partial.stat().st_size <= 30_000
+    with fakehub.running(tmp_path / "huggingface", monkeypatch) as again:
+        again.add(f"datasets/{REPO}", SHARDS)
+        assert contents(fetch()) == SHARDS
+        assert again.sent("resolve-cache.*shard_00001")[0].range is not None
+
+
+def test_a_disk_without_room_is_a_sentence_before_anything_is_fetched(fake, small_disk, monkeypatch):
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(small_disk / "base"))
+    (small_disk / "filler").write_bytes(bytes(3_900_000))
+    with pytest.raises(UserError, match=r"fetching tester/text-shuffle needs \d+kB in .* but only \d+kB are free"):
+        fetch()
+    assert asked_for(fake) == [] and not (small_disk / "base").exists()
+
+
+def test_a_disk_that_fills_up_meanwhile_keeps_what_is_whole(fake, small_disk, monkeypatch):
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(small_disk / "base"))
+    filler = small_disk / "filler"
+    monkeypatch.setattr(hub, "check_space", lambda *_: filler.write_bytes(bytes(hub.free(small_disk) - 150_000)))
+    with pytest.raises(UserError, match="cannot write .*the disk is full"):
+        fetch("-w", "1")
+    assert contents(dataset_dir("text-shuffle"))[LAST] == SHARDS[LAST]
+    filler.unlink()
+    monkeypatch.undo()
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(small_disk / "base"))
+    fakehub.connect(fake, small_disk / "huggingface", monkeypatch)
+    assert contents(fetch()) == SHARDS
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (["--dataset=wikipedia"], "'wikipedia' is unknown; expected fineweb-edu, climbmix, or ORG/NAME"),
+        (["--dataset=tester/nothing"], "has no tester/nothing, or it is private"),
+        (["-n", "6"], "--num_shards is 6, but tester/text-shuffle has 5 shards to train on"),
+        (["-n", "0"], "--num_shards is 0; expected 1 or more, or -1"),
+        (["-w", "0"], "--workers is 0; expected 1 or more"),
+    ],
+)
+def test_mistakes_are_a_sentence(fake, base, flags, said):
+    with pytest.raises(UserError, match=said):
+        fetch(*flags)
+    assert not base.exists()
+
+
+def program(fake: FakeHub, tmp_path: Path, base: Path, *flags: str) -> subprocess.Popen[str]:
+    env = {**os.environ, **fakehub.environment(fake, tmp_path / "huggingface"), "NANOCHAT_BASE_DIR": str(base)}
+    command = [sys.executable, "-m", "nanochat.data.shards", "--dataset", REPO, *flags]
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_as_a_command_killed_and_started_again(fake, tmp_path, base):
+    fake.fail("resolve/.*shard_00002", times=1, status=429, headers={"Retry-After": "200"})
+    run = program(fake, tmp_path, base, "-w", "1")
+    assert run.stdout is not None
+    assert any("waiting 3m20s" in line for line in iter(run.stdout.readline, ""))
+    run.kill()
+    run.communicate()
+    there = {name: content for name, content in contents(dataset_dir("text-shuffle")).items() if content}
+    assert there == {name: SHARDS[name] for name in ("shard_00000.parquet", "shard_00001.parquet", LAST)}
+    again = program(fake, tmp_path, base, "-w", "2")
+    out, complaints = again.communicate()
+    assert again.returncode == 0 and complaints == "" and "5 shards to train on" in out
+    assert contents(dataset_dir("text-shuffle")) == SHARDS
+    fake.vanish()
+    gone = program(fake, tmp_path, base)
+    _, complaints = gone.communicate()
+    assert gone.returncode == 2 and complaints.startswith("error: ") and complaints.count("\n") == 1
+
+
+# ---------------------------------------------------------------- text in other layouts
+
+
+def test_any_dataset_of_the_hub_becomes_shards(fake, capsys):
+    files = {f"data/train-{n:05d}-of-00003.parquet": parquet(texts_of(n)) for n in range(3)}
+    fake.add("datasets/tester/web", {**files, "data/test-00000-of-00001.parquet": parquet(["not this"])})
+    download.main(["--dataset=tester/web", "-n2"])
+    folder = dataset_dir("web")
+    assert sorted([*iterate(folder, "train"), *iterate(folder, "val")]) == sorted(texts_of(0) + texts_of(1))
+    assert "20 documents" in capsys.readouterr().out
+    asked_for(fake)
+    with pytest.raises(UserError, match="already holds data"):
+        download.main(["--dataset=tester/web"])
+    assert asked_for(fake) == []
+    add_data.main(["tester/web", "--name=all"])
+    assert sum(TextReader(dataset_dir("all"), split).num_documents for split in ("train", "val")) == 30
+    assert len(asked_for(fake)) == 1  # the other two were in the cache
+    download.main(["--dataset=tester/web", "--dry_run"])
+    assert "3 files" in capsys.readouterr().out.splitlines()[-4]
+
+
+def test_a_dataset_together_with_a_file(fake, tmp_path):
+    lines = [json.dumps({"body": text}) + "\n" for text in texts_of(1)]
+    fake.add("datasets/tester/lines", {"train.jsonl": "".join(lines).encode(), "README.md": b"no card"})
+    (tmp_path / "own.jsonl").write_text(json.dumps({"body": "own words"}) + "\n", encoding="utf-8")
+    add_data.main(["tester/lines", str(tmp_path / "own.jsonl"), "--column=body"])
+    folder = dataset_dir("lines")
+    assert sorted([*iterate(folder, "train"), *iterate(folder, "val")]) == sorted(["own words", *texts_of(1)])
+
+
+def test_a_dataset_without_the_column_costs_one_file(fake, base):
+    files = {f"train-{n}.parquet": parquet(texts_of(n), "content") for n in range(3)}
+    fake.add("datasets/tester/web", files)
+    for argv in (["tester/web"], ["tester/web", "--column=txt"]):
+        with pytest.raises(UserError, match=r"train-0\.parquet needs a string column named t.*, but has id .*content"):
+            add_data.main(argv)
+    assert asked_for(fake) == ["train-0.parquet"] and not base.exists()
+    add_data.main(["tester/web", "--column=content"])
+    assert TextReader(dataset_dir("web"), "val").num_documents > 0
+
+
+CARD = """---
+configs:
+- config_name: full
+  data_files:
+  - split: train
+    path: [data/*/*]
+- config_name: sample-10BT
+  data_files:
+  - split: train
+    path: sample/10BT/*
+  - split: held
+    path: ./sample/held.parquet
+- config_name: lone
+  data_files: extra/one.parquet
+---
+# Text
+"""
+CARDED = ["data/CC-1/0.parquet", "data/CC-2/1.parquet", "sample/10BT/0.parquet", "sample/held.parquet",
+          "extra/one.parquet"]  # fmt: skip
+PLAIN = ["en/train-0.parquet", "en/train-1.parquet", "en/validation-0.parquet", "de/train-0.parquet"]
+NAMELESS = ["b.parquet", "a.parquet", "test.parquet", "notes.txt"]
+
+
+@pytest.mark.parametrize(
+    "card, paths, config, split, expected",
+    [
+        (CARD, CARDED, "sample-10BT", "train", ["sample/10BT/0.parquet"]),
+        (CARD, CARDED, "sample-10BT", "held", ["sample/held.parquet"]),
+        (CARD, CARDED, "full", "train", ["data/CC-1/0.parquet", "data/CC-2/1.parquet"]),
+        (CARD, CARDED, "lone", "train", ["extra/one.parquet"]),
+        (CARD, CARDED, None, "train", "several configurations; choose one with --config: full, sample-10BT, lone"),
+        (CARD.replace("lone", "default"), CARDED, None, "train", ["extra/one.parquet"]),
+        (CARD, CARDED, "nine", "train", "has no configuration 'nine'; it has full, sample-10BT, lone"),
+        (CARD, CARDED, "full", "test", "has no split 'test'; choose one with --split: train"),
+        ("---\nconfigs: [odd, {config_name: x, data_files: [{}]}]\n---\n", PLAIN, "en", "train", PLAIN[:2]),
+        ("", PLAIN, "en", "train", ["en/train-0.parquet", "en/train-1.parquet"]),
+        ("", PLAIN, "en", "validation", ["en/validation-0.parquet"]),
+        ("", PLAIN, None, "train", ["de/train-0.parquet", "en/train-0.parquet", "en/train-1.parquet"]),
+        ("", PLAIN, "fr", "train", "has no configuration 'fr'; it has de, en"),
+        ("", PLAIN, "de", "test", "has no files of the split 'test'; it has de/train-0.parquet"),
+        ("", NAMELESS, None, "train", ["a.parquet", "b.parquet"]),
+        ("", ["notes.txt", "LICENSE"], None, "train", ["notes.txt"]),
+        ("", ["a.zip"], None, "train", "holds no .parquet, .jsonl, .txt and the hub no copy .*; it holds README"),
+    ],
+)  # fmt: skip
+def test_which_files_are_meant(fake, card, paths, config, split, expected):
+    fake.add("datasets/tester/web", {"README.md": card.encode(), **dict.fromkeys(paths, b"bytes")})
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=expected):
+            remote.select(remote.look("tester/web"), config, split)
+    else:
+        files = remote.select(remote.look("tester/web"), config, split).files
+        assert [file.path for file in files] == expected
+
+
+def test_the_hubs_own_copy_of_a_dataset_in_other_files(fake):
+    fake.add("datasets/tester/zipped", {"en.json.gz": b"zipped", "README.md": b"# Text"})
+    copy = {f"en/partial-train/{n:04d}.parquet": parquet(texts_of(n)) for n in range(2)}
+    copy |= {"en/validation/0000.parquet": parquet(["held"]), "de/train/0000.parquet": parquet(["deutsch"])}
+    fake.add(f"datasets/tester/zipped@{remote.CONVERTED}", copy)
+    with pytest.raises(UserError, match="choose one with --config: en, de"):
+        add_data.main(["tester/zipped"])
+    add_data.main(["tester/zipped", "--config=en"])
+    folder = dataset_dir("zipped")
+    assert sorted([*iterate(folder, "train"), *iterate(folder, "val")]) == sorted(texts_of(0) + texts_of(1))
+
+
+def test_what_is_a_dataset_and_what_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts").mkdir()
+    assert remote.is_repository("roneneldan/TinyStories")
+    for path in ("texts/novel", "book.txt", "my/book.txt", "./book", "/tmp/book", "a/b/c", "../up"):
+        assert not remote.is_repository(path)
+    with pytest.raises(UserError, match="my/book.txt does not exist"):
+        add_data.main(["my/book.txt"])
+
+
+def test_an_interrupted_conversion_leaves_nothing_half_made(fake, base, monkeypatch):
+    files = {f"train-{n}.parquet": parquet(texts_of(n)) for n in range(2)}
+    files["train-1.parquet"] = files["train-1.parquet"][:30_000]
+    fake.add("datasets/tester/web", files)
+    with pytest.raises(UserError, match="train-1.parquet is damaged"):
+        add_data.main(["tester/web"])
+    assert not dataset_dir("web").exists() and list(base.iterdir()) == []
+
+
+def test_a_conversion_that_fills_the_disk_leaves_nothing(fake, small_disk, monkeypatch):
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(small_disk))
+    noise = random.Random(0)
+    fake.add("datasets/tester/web", {"train.parquet": parquet([noise.randbytes(50_000).hex() for _ in range(100)])})
+    for convert in (lambda: download.main(["--dataset=tester/web"]), lambda: add_data.main(["tester/web"])):
+        with pytest.raises(UserError, match="cannot write .*base_data_web: the disk is full"):
+            convert()
+        assert list(small_disk.iterdir()) == []
+    assert asked_for(fake) == ["train.parquet"]  # stays in the cache
+
+
+def test_ctrl_c_does_not_wait_for_the_others(fake, tmp_path, base):
+    """A process that is told to wait for minutes ends at once."""
+    fake.fail("resolve/.*shard", times=9, status=429, headers={"Retry-After": "200"})
+    run = program(fake, tmp_path, base, "-w", "3")
+    assert run.stdout is not None
+    assert any("waiting 3m20s" in line for line in iter(run.stdout.readline, ""))
+    run.send_signal(2)
+    run.communicate(timeout=60)
+    assert run.returncode == 130

@@ -1,0 +1,86 @@
+"""Datasets by name, alone and mixed by weight, from the flag to the checkpoint."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import TEXT
+
+from nanochat.checkpoint import manager
+from nanochat.config import UserError
+from nanochat.data import shards, texts
+from nanochat.data.shards import write_shards
+from nanochat.data.streams import MixedSource, TextSource
+from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
+from nanochat.tokenizer import Tokenizer
+from scripts import base_train, mid_train
+
+COMMON = [
+    "--device_type=cpu", "--dtype=float32", "--no-compile", "--device_batch_size=2", "--total_batch_size=64",
+    "--num_iterations=3", "--eval_every=-1", "--eval_tokens=64",
+]  # fmt: skip
+BASE = [*COMMON, "--sample_every=-1", "--depth=1", "--aspect_ratio=32", "--head_dim=32", "--max_seq_len=32"]
+
+
+@pytest.fixture
+def two(base, tokenizer: Tokenizer) -> None:
+    """Two datasets, the documents of which say where they are from, and a tokenizer."""
+    tokenizer.save(tokenizer_dir())
+    write_shards((f"a {n} {TEXT[n : n + 50]}" for n in range(300)), dataset_dir("one"))
+    write_shards((f"b {n} {TEXT[n : n + 50]}" for n in range(100)), dataset_dir("two"))
+
+
+def test_one_dataset_is_read_as_it_is(two, tokenizer):
+    source = texts.text_source(["one"], "train", tokenizer)
+    assert isinstance(source, TextSource) and source.size == source.reader.num_documents
+    assert texts.fingerprint(["one"]) == shards.fingerprint(dataset_dir("one"), "val")  # as in older checkpoints
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_several_are_mixed_by_weight(two, tokenizer, split):
+    source = texts.text_source(["one:3", "two"], split, tokenizer)
+    assert isinstance(source, MixedSource) and source.cut
+    first = [tokenizer.decode(np.asarray(ids[1:]).tolist())[0] for ids, _ in source.read(0, 1000)]
+    assert abs(first.count("a") - 750) <= 1 and first.count("a") + first.count("b") == 1000
+
+
+def test_fingerprints_tell_mixtures_apart(two):
+    found = {texts.fingerprint(names) for names in (["one"], ["two"], ["one", "two"], ["two", "one"])}
+    assert len(found) == 4
+    assert texts.fingerprint(["one:0.7", "two:0.3"]) == texts.fingerprint(["one", "two"])
+
+
+@pytest.mark.parametrize(
+    "datasets, said",
+    [
+        (["one:0"], "'one:0' is no NAME or NAME:WEIGHT with a weight above 0"),
+        (["one:-1"], "'one:-1' is no NAME"),
+        (["one:much"], "'one:much' is no NAME"),
+        (["one:inf"], "'one:inf' is no NAME"),
+        (["one:nan"], "'one:nan' is no NAME"),
+        ([":1"], "':1' is no NAME"),
+        (["one:1", "one:2"], "names one twice"),
+        ([], "names no dataset"),
+        (["one:1", "three:1"], "base_data_three: the folder does not exist"),
+    ],
+)
+def test_what_cannot_be_meant(two, tokenizer, datasets, said):
+    with pytest.raises(UserError, match=said):
+        texts.text_source(datasets, "train", tokenizer)
+
+
+def test_a_run_on_a_mixture(two):
+    folder = checkpoints_dir("base") / "d1"
+    mixture = ["--dataset", "one:0.7", "two:0.3"]
+    base_train.main([*BASE, *mixture])
+    meta = manager.read_meta(folder, 3)
+    assert meta["dataset"] == "one:0.7 two:0.3" and meta["data_fingerprint"] == texts.fingerprint(["one", "two"])
+    base_train.main([*BASE, *mixture, "--num_iterations=5"])
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5]
+    with pytest.raises(UserError, match=r"another dataset \(one:0.7 two:0.3, now one:0.5 two:0.5\)"):
+        base_train.main([*BASE, "--dataset=one:0.5", "--dataset=two:0.5"])
+    mid_train.main([*COMMON, "--text_share=1", "--conversations=littleworld"])
+    assert manager.read_meta(checkpoints_dir("mid") / "d1", 3)["dataset"] == "one:0.7 two:0.3"
+    mid_train.main([*COMMON, "--resume=never", "--conversations=littleworld", "--dataset", "two:3", "one"])
+    assert manager.read_meta(checkpoints_dir("mid") / "d1", 3)["dataset"] == "two:3 one"
