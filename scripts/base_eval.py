@@ -1,18 +1,25 @@
-"""Evaluate a model as a model of text: bits per byte on its dataset, and samples."""
+"""Evaluate a model as a model of text: bits per byte, samples, CORE, and the tasks of lm-evaluation-harness."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
-from nanochat import paths, report
-from nanochat.checkpoint import manager
+from nanochat import report
+from nanochat.checkpoint import foreign, manager
 from nanochat.config import UserError, alias, changes, parse, run
-from nanochat.data import shards, streams
+from nanochat.data import shards, streams, texts, web
+from nanochat.engine.engine import Engine
+from nanochat.eval import bundle as bundles
+from nanochat.eval import core, harness
 from nanochat.eval.bpb import bits_per_byte
 from nanochat.eval.samples import write_samples
 from nanochat.runtime import Runtime, start
 
+PARTS = ("core", "bpb", "sample")
+RESULTS = ("train_bpb", "val_bpb", "core", "harness", "samples")  # keys of the section that another run may add to
 PROMPTS = (
     "Once upon a time",
     "The capital of",
@@ -25,14 +32,18 @@ PROMPTS = (
 
 @dataclass
 class Flags:
-    """Bits per byte of a checkpoint on the dataset it was trained on, and samples of what it writes."""
+    """Bits per byte of a model on the dataset it was trained on, samples of what it writes, CORE, and other scores."""
 
+    eval: str = "bpb,sample"
+    """what to do, joined by commas: core, bpb, sample"""
     source: Annotated[Literal["base", "mid", "sft", "rl"], alias("-i")] = "base"
     """the stage whose checkpoint is evaluated"""
     model_tag: Annotated[str | None, alias("-g")] = None
     """the model; default: the deepest one"""
     step: Annotated[int | None, alias("-s")] = None
     """the step; default: the last one"""
+    init_from: str | None = None
+    """any model instead: gpt2, gpt2-medium, gpt2-large, gpt2-xl, a path, user/repository, or such as sft:d4"""
     softcap: float | None = None
     """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
     device_type: str = ""
@@ -47,6 +58,24 @@ class Flags:
     """rows of a forward pass on one device"""
     eval_tokens: int = 10_485_760
     """tokens of each split to evaluate on; a smaller split is read once"""
+    max_per_task: int = 500
+    """questions of each of CORE's tasks; 0: all"""
+    bundle: Path | None = None
+    """CORE's questions, a folder or a zip file; default: the bundle in the base folder, fetched where it is missing"""
+    bundle_url: str = bundles.URL
+    """where to fetch it; the checksum is known of the default's only"""
+    max_bytes: int = web.MAX_BYTES
+    """largest bundle to fetch"""
+    allow_private_urls: bool = False
+    """fetch it also from addresses of this machine and of private networks"""
+    harness: str | None = None
+    """tasks of lm-evaluation-harness to run besides, joined by commas; it must be installed"""
+    harness_limit: int | None = None
+    """questions of each of them; default: all"""
+    harness_chat: bool = False
+    """ask them as in a chat: what comes before an answer is the user's turn"""
+    harness_include_path: Path | None = None
+    """a folder with more of its tasks, as YAML files"""
     prompts: tuple[str, ...] = PROMPTS
     """beginnings to continue"""
     num_samples: int = 3
@@ -63,36 +92,32 @@ class Flags:
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
-    if flags.device_batch_size < 1 or flags.eval_tokens < 1:
-        raise UserError("--device_batch_size and --eval_tokens must be 1 or more")
+    parts = _check(flags)
     with start(flags.device_type, flags.dtype, flags.seed) as runtime:
         began = time.monotonic()
-        loaded = manager.load(
-            flags.source, flags.model_tag, flags.step, runtime.device, runtime.dtype, softcap=flags.softcap
-        )
-        runtime.print(f"{flags.source} {loaded.tag}, {loaded}, in {runtime.dtype}")
-        results: dict[str, float] = {}
-        folder = paths.dataset_dir(dataset(flags, loaded.meta, runtime))
-        for split in ("train", "val") if flags.split == "both" else (flags.split,):
-            source = streams.TextSource(shards.TextReader(folder, split), loaded.tokenizer)
-            T = loaded.model.config.sequence_len
-            stream = streams.batches(source, flags.device_batch_size, T, runtime.rank, runtime.world)
-            measured = streams.one_pass(stream, flags.eval_tokens, runtime.world)
-            on_device = (batch.to(runtime.device) for batch in measured)
-            bpb = bits_per_byte(loaded.model, on_device, loaded.tokenizer.token_bytes)
-            results[f"{split}_bpb"] = bpb
-            runtime.print(f"{split}: {bpb:.4f} bits per byte")
+        before = report.sections().get("base_eval", {})
+        questions = _bundle(flags, runtime) if "core" in parts else None
+        loaded = _load(flags, runtime)
+        results: dict = {}
+        if "bpb" in parts:
+            results |= _bits_per_byte(flags, loaded, runtime)
+        if questions is not None or flags.harness:
+            # Prompts are read whole: nobody waits for the next token of another request meanwhile.
+            engine = Engine(loaded.model, flags.device_batch_size, prefill_chunk=loaded.model.config.sequence_len)
+            if questions is not None:
+                results["core"] = _core(flags, questions, engine, loaded, runtime)
+            if flags.harness:
+                results["harness"] = _harness(flags, engine, loaded, runtime)
+            del engine
         if not runtime.is_main:
             return
-        samples = write_samples(
-            loaded.model, loaded.tokenizer, [""] * flags.num_samples + list(flags.prompts), flags.max_new_tokens,
-            flags.temperature, flags.top_k, flags.seed,
-        )  # fmt: skip
-        if flags.source == "base":
-            told = {"source": flags.source, "tag": loaded.tag, "step": loaded.step, "flags": changes(flags)}
-            report.write_section(
-                "base_eval", {**told, **results, "samples": samples, "seconds": time.monotonic() - began}
-            )
+        if "sample" in parts:
+            results["samples"] = write_samples(
+                loaded.model, loaded.tokenizer, [""] * flags.num_samples + list(flags.prompts), flags.max_new_tokens,
+                flags.temperature, flags.top_k, flags.seed,
+            )  # fmt: skip
+        if flags.source == "base" and flags.init_from is None:
+            _record(flags, loaded, results, time.monotonic() - began, before)
 
 
 def dataset(flags: Flags, meta: dict, runtime: Runtime) -> str:
@@ -105,6 +130,120 @@ def dataset(flags: Flags, meta: dict, runtime: Runtime) -> str:
         return name
     runtime.print(f"--dataset {shards.DEFAULT_DATASET}, as the checkpoint does not say what it was trained on")
     return shards.DEFAULT_DATASET
+
+
+def core_table(scores: Sequence[core.TaskScore]) -> str:
+    """A line a task: its examples, n, accuracy, and that without what guessing scores; at last CORE."""
+    width = max(len(score.label) for score in scores)
+    lines = [f"{'task':{width}}  shots      n  accuracy  centered"]
+    for score in scores:
+        figures = f"{score.shots:5}  {score.n:5}  {score.accuracy:8.4f}  {score.centered:8.4f}"
+        cut = f"  ({score.too_long} too long for the context)" if score.too_long else ""
+        lines.append(f"{score.label:{width}}  {figures}{cut}")
+    lines.append(f"{'CORE':{width}}  {'':5}  {'':5}  {'':8}  {core.core_metric(scores):8.4f}")
+    return "\n".join(lines)
+
+
+def harness_table(measured: Sequence[harness.Measured]) -> str:
+    """A line a metric: its value, with the standard error where there is one."""
+    tasks = max(len("task"), *(len(one.task) for one in measured))
+    metrics = max(len("metric"), *(len(one.metric) for one in measured))
+    lines = [f"{'task':{tasks}}  {'metric':{metrics}}      n     value"]
+    for one in measured:
+        error = "" if one.error is None else f" ± {one.error:.4f}"
+        lines.append(f"{one.task:{tasks}}  {one.metric:{metrics}}  {one.n:5}  {one.value:8.4f}{error}")
+    return "\n".join(lines)
+
+
+def _check(flags: Flags) -> set[str]:
+    """What --eval asks for. Raises UserError for values that cannot be."""
+    if flags.device_batch_size < 1 or flags.eval_tokens < 1:
+        raise UserError("--device_batch_size and --eval_tokens must be 1 or more")
+    if flags.harness_limit is not None and flags.harness_limit < 1:
+        raise UserError(f"--harness_limit is {flags.harness_limit}; expected 1 or more")
+    parts = set(_names(flags.eval))
+    if unknown := sorted(parts - {*PARTS}):
+        raise UserError(f"--eval knows no {unknown[0]!r}; expected some of {', '.join(PARTS)}, joined by commas")
+    if flags.init_from is not None and (flags.source != "base" or flags.model_tag or flags.step is not None):
+        raise UserError("--init_from names a whole model; leave out --source, --model_tag and --step")
+    if flags.harness is not None:
+        if not _names(flags.harness):
+            raise UserError("--harness names no task; expected such as hellaswag,arc_easy")
+        harness.check()
+    if not parts and flags.harness is None:
+        raise UserError(f"there is nothing to do: --eval is empty; expected some of {', '.join(PARTS)}")
+    return parts
+
+
+def _names(joined: str) -> list[str]:
+    return [name.strip() for name in joined.split(",") if name.strip()]
+
+
+def _bundle(flags: Flags, runtime: Runtime) -> bundles.Bundle:
+    if flags.bundle is None and not bundles.is_here():
+        if runtime.is_main:
+            print(f"fetching the questions of CORE from {flags.bundle_url}", flush=True)
+            known = bundles.SHA256 if flags.bundle_url == bundles.URL else None
+            bundles.fetch(flags.bundle_url, known, flags.max_bytes, flags.allow_private_urls)
+        runtime.wait()
+    return bundles.read(flags.bundle or bundles.folder())
+
+
+def _load(flags: Flags, runtime: Runtime) -> manager.Loaded:
+    if flags.init_from is not None:
+        loaded = foreign.load(flags.init_from, runtime.device, runtime.dtype, softcap=flags.softcap)
+        runtime.print(f"{flags.init_from}, {loaded}, in {runtime.dtype}")
+        return loaded
+    loaded = manager.load(
+        flags.source, flags.model_tag, flags.step, runtime.device, runtime.dtype, softcap=flags.softcap
+    )
+    runtime.print(f"{flags.source} {loaded.tag}, {loaded}, in {runtime.dtype}")
+    return loaded
+
+
+def _bits_per_byte(flags: Flags, loaded: manager.Loaded, runtime: Runtime) -> dict[str, float]:
+    results = {}
+    datasets = dataset(flags, loaded.meta, runtime).split()
+    for split in ("train", "val") if flags.split == "both" else (flags.split,):
+        source = texts.text_source(datasets, split, loaded.tokenizer)
+        T = loaded.model.config.sequence_len
+        with closing(streams.batches_for(runtime, source, flags.device_batch_size, T)) as stream:
+            measured = streams.one_pass(stream, flags.eval_tokens, runtime.world)
+            on_device = (batch.to(runtime.device) for batch in measured)
+            bpb = bits_per_byte(loaded.model, on_device, loaded.tokenizer.token_bytes)
+        results[f"{split}_bpb"] = bpb
+        runtime.print(f"{split}: {bpb:.4f} bits per byte")
+    return results
+
+
+def _core(flags: Flags, questions: bundles.Bundle, engine: Engine, loaded: manager.Loaded, runtime: Runtime) -> dict:
+    most = max(0, flags.max_per_task)
+    scores = [core.evaluate(engine, loaded.tokenizer, task, most) for task in questions.tasks]
+    runtime.print(f"\n{core_table(scores)}\non the bundle {questions.sha256[:12]}")
+    told = {score.label: {**asdict(score), "accuracy": score.accuracy, "centered": score.centered} for score in scores}
+    return {"core": core.core_metric(scores), "tasks": told, "max_per_task": most, "bundle": questions.sha256}
+
+
+def _harness(flags: Flags, engine: Engine, loaded: manager.Loaded, runtime: Runtime) -> list[dict]:
+    measured = harness.evaluate(
+        engine, loaded.tokenizer, _names(flags.harness or ""), flags.harness_limit, flags.harness_include_path,
+        flags.harness_chat, flags.seed,
+    )  # fmt: skip
+    if measured:
+        runtime.print(f"\n{harness_table(measured)}")
+    return [one._asdict() for one in measured]
+
+
+def _record(flags: Flags, loaded: manager.Loaded, results: dict, seconds: float, before: dict) -> None:
+    """Write the section, with what the section before has of the same checkpoint and this run did not look for."""
+    told = {"source": flags.source, "tag": loaded.tag, "step": loaded.step, "flags": changes(flags)}
+    if (before.get("tag"), before.get("step")) == (loaded.tag, loaded.step):
+        found = {name: before[name] for name in RESULTS if name in before}
+        if not found.keys() & results.keys():
+            seconds += before.get("seconds", 0)
+            told["flags"] = {**before.get("flags", {}), **told["flags"]}
+        results = {**found, **results}
+    report.write_section("base_eval", {**told, **results, "seconds": seconds})
 
 
 if __name__ == "__main__":
