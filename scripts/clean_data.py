@@ -1,0 +1,160 @@
+"""Clean a dataset of duplicates, personal data, profanity and what is no prose: shards in, shards out."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from nanochat.config import UserError, parse, run
+from nanochat.data import shards
+from nanochat.data.clean import cluster, workers
+from nanochat.data.clean.language import Language
+from nanochat.data.clean.rules import Rules
+from nanochat.data.clean.stages import STAGES, Plan, plan
+from nanochat.data.clean.words import LIST, load
+from nanochat.paths import dataset_dir
+
+
+@dataclass
+class Flags:
+    """Write a cleaned copy of a dataset; each rule is asked for by its flag."""
+
+    dataset: str = ""
+    """the dataset to clean: its name, or a folder of shards"""
+    name: str = ""
+    """the cleaned dataset's name, later given as --dataset NAME"""
+    dedup: bool = False
+    """drop exact duplicates and near-duplicates; the first stays, and validation comes before training"""
+    similarity: float = 0.7
+    """how alike near-duplicates are: part of the runs of five words that both have; 1 drops exact ones only"""
+    pii: Literal["mask", "drop"] | None = None
+    """e-mail addresses, telephone and card numbers, IBANs, IP addresses, keys: mask them, or drop the document"""
+    profanity: bool = False
+    """drop documents with a word of the list that comes with nanochat"""
+    profanity_words: Path | None = None
+    """a list of your own instead, one word or phrase a line"""
+    lang: list[str] = field(default_factory=list)
+    """drop documents in other languages than these, as en de"""
+    min_chars: int = 0
+    """drop documents of fewer characters"""
+    quality: list[Literal["gopher", "c4"]] = field(default_factory=list)
+    """drop what is no prose by the rules of Gopher, of C4 (which also takes lines out), or both"""
+    overwrite: bool = False
+    """replace an existing dataset of this name"""
+    executor: Literal["local", "slurm"] = "local"
+    """where to work: this machine, or a Slurm cluster by way of datatrove"""
+    workers: int = 0
+    """processes here, or jobs at once on the cluster (0: one a core, or 64)"""
+    partition: str = ""
+    """Slurm's partition"""
+    time: str = "24:00:00"
+    """Slurm's time limit for each stage's tasks"""
+    memory: int = 4
+    """gigabytes Slurm reserves for a task"""
+    sbatch: list[str] = field(default_factory=list)
+    """other options of sbatch, as account=NAME"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    flags = parse(Flags, _pii_alone(sys.argv[1:] if argv is None else argv))
+    if flags.workers < 0:
+        raise UserError(f"--workers is {flags.workers}; expected 1 or more, or 0 for one a core")
+    source, target = _folders(flags)
+    rules = _rules(flags)
+    if target.exists() and not flags.overwrite:
+        raise UserError(f"{target} already exists; choose another --name, or replace it with --overwrite")
+    made = plan(source, target, rules, flags.overwrite)
+    documents = sum(piece.documents for piece in made.pieces)
+    print(f"clean_data: {documents:,} documents of {source}")
+    if flags.executor == "slurm":
+        _submit(flags, made)
+        return
+    workers.clean(made, flags.workers or os.cpu_count() or 1)
+    for line in summary(json.loads(made.report.read_text(encoding="utf-8"))):
+        print(line)
+    print(f"written to {target}, the report to {made.report}; train on it with")
+    print(f"  python -m scripts.tok_train --dataset {flags.name}")
+    print(f"  python -m scripts.base_train --dataset {flags.name}")
+
+
+def _pii_alone(argv: Sequence[str]) -> list[str]:
+    """`--pii` without a value masks."""
+    pairs = zip(argv, [*argv[1:], "--"], strict=False)
+    return [f"{arg}=mask" if arg == "--pii" and following.startswith("--") else arg for arg, following in pairs]
+
+
+def _folders(flags: Flags) -> tuple[Path, Path]:
+    if not flags.dataset:
+        raise UserError("no data given; name a dataset, or a folder of shards: clean_data --dataset NAME --name NEW")
+    if not re.fullmatch(r"\w[\w.-]*", flags.name):
+        raise UserError(f"--name {flags.name!r} cannot name a dataset; use letters, digits, dots, dashes, underscores")
+    if flags.name == shards.DEFAULT_DATASET:
+        raise UserError(f"--name {flags.name} is the name of the embedded dataset; choose another with --name")
+    named, folder = dataset_dir(flags.dataset), Path(flags.dataset).expanduser()
+    source = (folder if folder.is_dir() and not named.is_dir() else named).resolve()
+    target = dataset_dir(flags.name).resolve()
+    if source == target:
+        raise UserError(f"--name {flags.name} is the dataset to clean; give the cleaned one another name")
+    return source, target
+
+
+def _rules(flags: Flags) -> Rules:
+    if not 0 < flags.similarity <= 1:
+        raise UserError(f"--similarity must lie above 0 and at most at 1, not {flags.similarity}; 0.7 is usual")
+    if flags.lang:
+        Language(flags.lang)  # complains of unknown ones before any work is done
+    words: tuple[str, ...] = ()
+    if flags.profanity or flags.profanity_words:
+        words = load(flags.profanity_words or LIST)
+    rules = Rules(flags.min_chars, tuple(sorted(set(flags.lang))), tuple(sorted(set(flags.quality))), words, flags.pii,
+                  flags.dedup, flags.similarity)  # fmt: skip
+    if rules == Rules(similarity=flags.similarity):
+        raise UserError("nothing to do; ask for --dedup, --pii, --profanity, --lang, --min_chars or --quality")
+    return rules
+
+
+def _submit(flags: Flags, made: Plan) -> None:
+    if not flags.partition:
+        raise UserError("--executor slurm needs --partition; sinfo lists the cluster's")
+    malformed = [option for option in flags.sbatch if "=" not in option]
+    if malformed:
+        raise UserError(f"--sbatch {malformed[0]} is no option of sbatch; write it as account=NAME")
+    slurm = cluster.Slurm(flags.workers or 64, flags.partition, flags.time, flags.memory, tuple(flags.sbatch))
+    job = cluster.submit(made, slurm)
+    tasks = ", ".join(f"{made.tasks(stage)} of {stage}" for stage in STAGES if made.tasks(stage))
+    print(f"submitted: tasks {tasks}; the last job is {job}, see squeue --me")
+    print(f"the dataset will be {made.target}, the report {made.report}, logs are in {cluster.logs(made)}")
+
+
+def summary(report: dict) -> list[str]:
+    """The report in lines for people."""
+    lines = []
+    for split, counts in report["splits"].items():
+        before, after = counts["before"], counts["after"]
+        lines.append(
+            f"{split:5} {before['documents']:>12,} documents -> {after['documents']:>12,}"
+            f"   {before['characters']:>15,} characters -> {after['characters']:>15,}"
+        )
+        for name, rule in sorted(counts["rules"].items()):
+            lines.append(f"      {rule['documents']:>12,} {rule['action']:8} {name}  ({rule['times']:,} in all)")
+    for name, rule in sorted(report["splits"]["train"]["rules"].items()):
+        shown = rule["examples"][0]
+        lines += [f"{name}, as in {shown['document']}:", f"  - {_line(shown['before'])}"]
+        if shown["after"] is not None:
+            lines.append(f"  + {_line(shown['after'])}")
+        if "like" in shown:
+            like = shown["like"]
+            lines.append(f"  = {_line(like['text'])} ({like['stays']}, similarity {like['similarity']})")
+    return lines
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    run(main)
