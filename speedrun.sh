@@ -3,8 +3,13 @@
 #
 #   RECIPE=auto    real where there are GPUs and a Hugging Face hub answers, else tiny
 #          tiny    the little world, on this machine as it is
-#          real    web text and public conversations
-#   PRESET=smoke   the tiny recipe within a minute: every stage works, and the model has learned nothing
+#          real    web text, public conversations and exams; about four hours on eight H100 at DEPTH=20
+#   PRESET=smoke   the recipe within a minute or two: every stage works, and the model has learned nothing
+#   DEPTH=20       layers of the real recipe's model, on which all its sizes depend
+#   GPUS=n         how many GPUs, and processes that train; default: those that are there
+#   GPU=x          for --dry_run: which they are, such as h100 (python -m scripts.plan knows more)
+#   RL=1           after SFT also reinforcement learning, on GSM8K
+#   IDENTITY=x     the name by which the real recipe's model knows itself
 #   DRY_RUN=1      print the plan and stop, like --dry_run
 #   WANDB_RUN=x    show the metrics in Weights & Biases, too
 #   NANOCHAT_PYTHON=x   use this Python and its packages instead of setting up an environment with uv
@@ -43,32 +48,68 @@ tiny() {
     done
 }
 
-real() { # modern nanochat's speedrun; `missing` are the stages that this version cannot run yet
-    local train=(-m) tag=d20 source
-    [ "$gpus" -le 1 ] || train=(-m torch.distributed.run --standalone --nproc_per_node="$gpus" -m)
-    missing data -m scripts.get_data --dataset=climbmix --shards=170
-    stage tok_train 'tokenizer/tokenizer.json' -m scripts.tok_train --dataset=climbmix --vocab_size=32768
-    stage tok_eval '' -m scripts.tok_eval --dataset=climbmix
-    stage base_train "base_checkpoints/$tag/meta_*.json" "${train[@]}" scripts.base_train --dataset=climbmix --depth=20
-    stage base_eval '' "${train[@]}" scripts.base_eval --model_tag=$tag
-    missing mid_train "${train[@]}" scripts.mid_train --model_tag=$tag --tasks='SmolTalk|MMLU|GSM8K|SpellingBee'
-    missing chat_sft "${train[@]}" scripts.chat_sft --model_tag=$tag --tasks='SmolTalk|ARC|GSM8K|SpellingBee'
-    for source in base mid sft; do
-        missing "chat_eval_$source" "${train[@]}" scripts.chat_eval --source="$source" --model_tag=$tag \
-            --task_name='ARC-Easy|ARC-Challenge|MMLU|GSM8K|HumanEval|SpellingBee'
+real() { # modern nanochat's pretraining, classic nanochat's mid-training and SFT
+    local train evaluate score learn source
+    if [ "${PRESET:-full}" = smoke ]; then
+        : "${DEPTH:=1}" "${REAL_SHARDS:=2}" "${REAL_VOCAB:=512}" "${REAL_CONTEXT:=256}" "${REAL_ROWS:=4}"
+        : "${REAL_STEPS:=4}" "${REAL_EVAL_TOKENS:=2048}" "${REAL_SAVE_EVERY:=2}" "${REAL_PROBLEMS:=4}"
+        : "${REAL_MAX_NEW_TOKENS:=32}"
+    fi
+    local tag=d${DEPTH:=20} rows=$((DEPTH <= 14 ? 32 : DEPTH <= 20 ? 16 : DEPTH <= 26 ? 8 : 4)) # fit 80 GB (scripts.plan)
+    rows=${REAL_ROWS:=$rows}
+    local dataset=${REAL_DATASET:=climbmix} problems=${REAL_PROBLEMS:-}
+    local shards="base_data_$dataset/shard_*.parquet" fetch=(-m nanochat.data.shards --dataset="$dataset")
+    train=(--save_every="${REAL_SAVE_EVERY:=250}")
+    [ -z "${REAL_STEPS:-}" ] || train+=(--num_iterations="$REAL_STEPS" --eval_tokens="$REAL_EVAL_TOKENS" --no-compile)
+    evaluate=(--model_tag="$tag" --device_batch_size="$rows" --eval=core,bpb,sample)
+    [ -z "${REAL_EVAL_TOKENS:-}" ] || evaluate+=(--eval_tokens="$REAL_EVAL_TOKENS" --max_per_task="$problems")
+    [ -z "${CORE_BUNDLE:-}" ] || evaluate+=(--bundle="$CORE_BUNDLE")
+    score=(--model_tag="$tag" --batch_size=32)
+    [ -z "$problems" ] || score+=(--max_problems="$problems" --max_new_tokens="$REAL_MAX_NEW_TOKENS")
+    learn=(--model_tag="$tag" --task=GSM8K --save_every="$REAL_SAVE_EVERY" --num_iterations="${REAL_STEPS:--1}")
+    [ -z "$problems" ] || learn+=(--examples_per_step=2 --num_samples=2 --eval_examples="$problems"
+        --max_new_tokens="$REAL_MAX_NEW_TOKENS")
+
+    # Conversations of the user's own are taken as they are.
+    [ -e "$NANOCHAT_BASE_DIR/identity_conversations.jsonl" ] && [ ! -e "$marks/identity.started" ] ||
+        stage identity identity_conversations.jsonl -m scripts.make_identity --name="${IDENTITY:=nanochat}" --overwrite
+    # The tokenizer needs eight shards of 250 million characters; the others come while it trains.
+    stage data "$shards" "${fetch[@]}" --num_shards="$((${REAL_SHARDS:=170} < 8 ? REAL_SHARDS : 8))"
+    ahead more_data "${fetch[@]}" --num_shards="$REAL_SHARDS"
+    stage tok_train 'tokenizer/tokenizer.json' -m scripts.tok_train --dataset="$dataset" \
+        --vocab_size="${REAL_VOCAB:=32768}" --max_chars=2000000000
+    stage tok_eval '' -m scripts.tok_eval --dataset="$dataset"
+    stage more_data "$shards" "${fetch[@]}" --num_shards="$REAL_SHARDS"
+    processes=$gpus stage base_train "base_checkpoints/$tag/meta_*.json" -m scripts.base_train --dataset="$dataset" \
+        --depth="$DEPTH" --max_seq_len="${REAL_CONTEXT:=2048}" --device_batch_size="$rows" "${train[@]}"
+    processes=$gpus stage base_eval '' -m scripts.base_eval "${evaluate[@]}"
+    processes=$gpus stage mid_train "mid_checkpoints/$tag/meta_*.json" -m scripts.mid_train --model_tag="$tag" \
+        --conversations=real --text_share=0 "${train[@]}"
+    processes=$gpus stage chat_sft "chatsft_checkpoints/$tag/meta_*.json" -m scripts.chat_sft --model_tag="$tag" \
+        --conversations=real --target_examples_per_step=32 --device_batch_size="$((rows < 4 ? rows : 4))" "${train[@]}"
+    [ -z "${RL:-}" ] ||
+        processes=$gpus stage chat_rl "chatrl_checkpoints/$tag/meta_*.json" -m scripts.chat_rl "${learn[@]}"
+    for source in mid sft ${RL:+rl}; do
+        processes=$gpus stage "chat_eval_$source" '' -m scripts.chat_eval --source="$source" "${score[@]}"
     done
 }
 
-stage() { # NAME FILES ARGUMENTS...: run python with ARGUMENTS, unless that is done and its FILES are there
-    local name=$1 files=$2 state='to do' resume=never extra=() code=0
+# NAME FILES ARGUMENTS...: run python with ARGUMENTS, unless that is done and its FILES are there; with processes=n in
+# front on so many of them
+stage() {
+    local name=$1 files=$2 section=report/$1.json state='to do' resume=never extra=() code=0
     shift 2
     history+="python $*"$'\n'
+    if [ "${processes:-1}" -gt 1 ]; then # not in the history, because a run goes on with another number of them
+        set -- -m torch.distributed.run --standalone --nproc_per_node="$processes" "$1" "$2" -- "${@:3}"
+    fi
     if marked "$name" started; then
         state='goes on'
         newer "$marks/$name.started" "$NANOCHAT_BASE_DIR/$files" && resume=auto
     fi
-    if marked "$name" "done" && compgen -G "$NANOCHAT_BASE_DIR/${files:-report/$name.json}" >/dev/null &&
-        { [ "$name" = data ] || [ -e "$NANOCHAT_BASE_DIR/report/$name.json" ]; }; then state='done'; fi
+    case $name in data | more_data | identity) section=$files ;; esac # these write none
+    if marked "$name" "done" && compgen -G "$NANOCHAT_BASE_DIR/${files:-$section}" >/dev/null &&
+        compgen -G "$NANOCHAT_BASE_DIR/$section" >/dev/null; then state='done'; fi
     if [ -n "$list" ]; then
         printf '%s\t%s\tpython %s\n' "$name" "$state" "$*"
         return
@@ -80,8 +121,13 @@ stage() { # NAME FILES ARGUMENTS...: run python with ARGUMENTS, unless that is d
     # Checkpoints of other commands may lie there under the same name; those of this run are newer than its mark.
     case $name in
     tok_train) extra=(--overwrite) ;; # what was trained with an earlier one is trained anew after it
-    base_train | mid_train | chat_sft) extra=(--run="${WANDB_RUN:-dummy}" --resume="$resume") ;;
+    base_train | mid_train | chat_sft | chat_rl) extra=(--run="${WANDB_RUN:-dummy}" --resume="$resume") ;;
     esac
+    if [ "$name" = more_data ] && [ -n "$fetching" ]; then
+        echo "waiting for the rest of the data; $marks/more_data.log says how far it is"
+        wait "$fetching" || true # what went wrong is tried again and said below
+        fetching=
+    fi
     printf '\n== %s\n   python %s\n' "$name" "$*"
     rm -f "$marks/$name.done" "$NANOCHAT_BASE_DIR/report/$name.json"
     [ "$state" = 'goes on' ] || mark "$name" started
@@ -92,15 +138,17 @@ stage() { # NAME FILES ARGUMENTS...: run python with ARGUMENTS, unless that is d
     child=
     if [ "$code" -ne 0 ]; then
         echo "$name ended with code $code; started again, speedrun.sh goes on from here" >&2
-        exit "$code"
+        stop "$code"
     fi
     mark "$name" "done"
 }
 
-missing() {
+ahead() { # NAME ARGUMENTS...: begin in the background what a later stage of that name asks for
     local name=$1
     shift
-    [ -z "$list" ] || printf '%s\tmissing\tpython %s\n' "$name" "$*"
+    [ -z "$list" ] && [ ! -e "$marks/$name.done" ] || return 0
+    "$python" "$@" >"$marks/$name.log" 2>&1 &
+    fetching=$!
 }
 
 marked() { [ "$(cat "$marks/$1.$2" 2>/dev/null)" = "${history%$'\n'}" ]; }
@@ -119,11 +167,12 @@ mark() { # by rename, so that a mark is whole or not there
 }
 
 stop() { # CODE: tell the running stage to save and end, then end with CODE
+    local running
     trap '' HUP INT TERM
-    if [ -n "$child" ]; then
-        kill -TERM "$child" 2>/dev/null || true
-        wait "$child" || true
-    fi
+    for running in $child $fetching; do
+        kill -TERM "$running" 2>/dev/null || true
+        wait "$running" || true
+    done
     exit "$1"
 }
 
@@ -132,7 +181,7 @@ die() {
     exit 2
 }
 
-dry_run=${DRY_RUN:-} list='' history='' child='' where=''
+dry_run=${DRY_RUN:-} list='' history='' child='' fetching='' where=''
 for option in "$@"; do
     case $option in
         --dry_run | --dry-run) dry_run=1 ;;
@@ -145,7 +194,9 @@ case ${PRESET:-full} in full | smoke) ;; *) die "PRESET is $PRESET; expected ful
 export NANOCHAT_BASE_DIR=${NANOCHAT_BASE_DIR:-$HOME/.cache/nanochat}
 marks=$NANOCHAT_BASE_DIR/speedrun # NAME.started and NAME.done hold the commands up to and with the stage's own
 
-gpus=$({ nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU' || true)
+gpus=${GPUS:-$({ nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU' || true)}
+case $gpus in '' | *[!0-9]*) die "GPUS is $gpus; expected a number of GPUs" ;; esac
+case ${DEPTH:-20} in '' | 0 | *[!0-9]*) die "DEPTH is $DEPTH; expected a number of layers" ;; esac
 recipe=${RECIPE:-auto}
 if [ "$recipe" = auto ]; then
     recipe=tiny
@@ -165,11 +216,8 @@ if [ -z "$python" ]; then
     python=.venv/bin/python
     chat="$([ "$UV" = "$(command -v uv || true)" ] && echo uv || echo .uv/bin/uv) run python"
 fi
-"$python" -m scripts.plan --recipe="$recipe"
+"$python" -m scripts.plan --recipe="$recipe" ${GPU:+--gpu="$GPU"} ${GPUS:+--gpus="$GPUS"}
 [ -z "$dry_run" ] || exit 0
-unready=$(list=1 && "$recipe" | awk -F '\t' '$2 == "missing" { printf "%s ", $1 }')
-[ -z "$unready" ] || die "this version cannot run these stages of the $recipe recipe yet: ${unready% };" \
-    "RECIPE=tiny bash speedrun.sh trains on the little world"
 
 # malloc keeps its pages and asks for huge ones: training on a CPU is faster by a sixth (dev/LOG.md).
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736:glibc.malloc.hugetlb=1}

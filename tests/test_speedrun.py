@@ -28,7 +28,7 @@ STEPS = 60  # of base and mid-training: long enough to be caught in the middle
 
 
 def environment(base: Path, **changed: str) -> dict[str, str]:
-    ours = ("TINY_", "RECIPE", "PRESET", "DRY_RUN", "WANDB_RUN")
+    ours = ("TINY_", "REAL_", "RECIPE", "PRESET", "DRY_RUN", "WANDB_RUN", "GPU", "DEPTH", "RL", "IDENTITY")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     sizes = {"TINY_BASE_STEPS": str(STEPS), "TINY_MID_STEPS": str(STEPS), "OMP_NUM_THREADS": "1"}
     setup = {"NANOCHAT_BASE_DIR": str(base), "NANOCHAT_PYTHON": sys.executable, "RECIPE": "tiny", "PRESET": "smoke"}
@@ -143,26 +143,55 @@ def test_the_plan_counts_what_training_costs(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_real_recipe_is_planned_for_all_gpus_and_not_pretended(tmp_path, monkeypatch, capsys):
-    for name, value in environment(tmp_path, PATH=path_with_gpus(tmp_path, 8)).items():
+def test_the_real_recipe_is_planned_for_all_gpus(tmp_path, monkeypatch, capsys):
+    path = path_with_gpus(tmp_path, 8)
+    for name, value in environment(tmp_path / "base", PRESET="full", PATH=path).items():
         monkeypatch.setenv(name, value)
-    plan.main(["--recipe=real"])
+    plan.main(["--recipe=real", "--gpu=h100", "--gpus=8"])
     printed = capsys.readouterr().out
-    assert "torchrun --standalone --nproc_per_node=8 -m scripts.base_train" in printed
+    assert "torchrun --standalone --nproc_per_node=8 -m scripts.base_train -- --dataset=climbmix" in printed
     assert "897M parameters, 4980 steps of 1.0M tokens = 5.2B tokens" in printed
-    refused = speedrun(tmp_path / "base", RECIPE="real")
-    assert refused.returncode == 2 and "cannot run these stages of the real recipe yet: data" in refused.stderr
+    total = next(line for line in printed.splitlines() if line.startswith("in all")).split()
+    assert total[2] == "5.7B" and total[-1].startswith("$")
     assert not (tmp_path / "base").exists()
+
+
+def test_named_gpus_are_planned_for_where_there_are_none(tmp_path):
+    planned = speedrun(tmp_path / "base", "--dry_run", RECIPE="real", PRESET="full", GPUS="4", GPU="a100", DEPTH="26")
+    assert planned.returncode == 0, planned.stderr
+    assert "--nproc_per_node=4" in planned.stdout and "--depth=26" in planned.stdout
+    assert "on 4 x A100 80 GB" in planned.stdout and "do not fit" not in planned.stdout
+    assert not (tmp_path / "base").exists()
+
+
+def test_another_number_of_gpus_changes_no_stage(tmp_path):
+    """What is done stays done, and what was begun goes on."""
+    (tmp_path / "speedrun").mkdir()
+    (tmp_path / "identity_conversations.jsonl").write_text("{}\n", encoding="utf-8")
+    listed = speedrun(tmp_path, "--list", RECIPE="real", GPUS="8").stdout.splitlines()
+    lines = [line.split("\t")[2].replace("-m torch.distributed.run --standalone --nproc_per_node=8 ", "") for line in listed]
+    upto = [name for name, _, _ in (line.split("\t") for line in listed)].index("base_train")
+    history = "".join(f"{line.replace(' -- ', ' ')}\n" for line in lines[: upto + 1])
+    (tmp_path / "speedrun" / "base_train.started").write_text(history, encoding="utf-8")
+    for gpus in ("8", "2", "1"):
+        assert states(tmp_path, RECIPE="real", GPUS=gpus)["base_train"] == "goes on"
+    assert states(tmp_path, RECIPE="real", DEPTH="2")["base_train"] == "to do"
+
+
+def test_conversations_of_the_users_own_are_not_made_anew(tmp_path):
+    assert "identity" in states(tmp_path, RECIPE="real")
+    (tmp_path / "identity_conversations.jsonl").write_text("{}\n", encoding="utf-8")
+    assert "identity" not in states(tmp_path, RECIPE="real")
 
 
 def test_the_recipe_follows_from_gpus_and_a_hub(tmp_path):
     gpus = path_with_gpus(tmp_path, 2)
     with hub() as address:
         unreachable = "http://127.0.0.1:9"
-        assert states(tmp_path, RECIPE="auto", PATH=gpus, HF_ENDPOINT=address)["data"] == "missing"
-        assert states(tmp_path, RECIPE="auto", PATH=gpus, HF_ENDPOINT=unreachable)["data"] == "to do"
+        assert "more_data" in states(tmp_path, RECIPE="auto", PATH=gpus, HF_ENDPOINT=address)
+        assert "more_data" not in states(tmp_path, RECIPE="auto", PATH=gpus, HF_ENDPOINT=unreachable)
         no_gpus = path_with_gpus(tmp_path / "none", 0)
-        assert states(tmp_path, RECIPE="auto", PATH=no_gpus, HF_ENDPOINT=address)["data"] == "to do"
+        assert "more_data" not in states(tmp_path, RECIPE="auto", PATH=no_gpus, HF_ENDPOINT=address)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +200,10 @@ def test_the_recipe_follows_from_gpus_and_a_hub(tmp_path):
         (["--dry-ran"], {}, "unknown option --dry-ran"),
         ([], {"RECIPE": "huge"}, "RECIPE is huge; expected auto, tiny or real"),
         ([], {"PRESET": "fast"}, "PRESET is fast; expected full or smoke"),
+        ([], {"GPUS": "all"}, "GPUS is all; expected a number of GPUs"),
+        ([], {"DEPTH": "d20"}, "DEPTH is d20; expected a number of layers"),
+        ([], {"GPUS": "all"}, "GPUS is all; expected a number of GPUs"),
+        ([], {"DEPTH": "d20"}, "DEPTH is d20; expected a number of layers"),
     ],
 )
 def test_what_it_does_not_know(tmp_path, options, changed, sentence):
