@@ -66,9 +66,14 @@ real() { # modern nanochat's pretraining, classic nanochat's mid-training and SF
     [ -z "${CORE_BUNDLE:-}" ] || evaluate+=(--bundle="$CORE_BUNDLE")
     score=(--model_tag="$tag" --batch_size=32)
     [ -z "$problems" ] || score+=(--max_problems="$problems" --max_new_tokens="$REAL_MAX_NEW_TOKENS")
-    learn=(--model_tag="$tag" --task=GSM8K --save_every="$REAL_SAVE_EVERY" --num_iterations="${REAL_STEPS:--1}")
-    [ -z "$problems" ] || learn+=(--examples_per_step=2 --num_samples=2 --eval_examples="$problems"
-        --max_new_tokens="$REAL_MAX_NEW_TOKENS")
+    learn=(--model_tag="$tag" --task=GSM8K --init_lr_frac=0.05 --warmdown_ratio=1 --top_k=50
+        --save_every="$REAL_SAVE_EVERY" --num_iterations="${REAL_STEPS:--1}")
+    if [ -n "$problems" ]; then
+        learn+=(--examples_per_step=2 --num_samples=2 --eval_examples="$problems"
+            --max_new_tokens="$REAL_MAX_NEW_TOKENS")
+    else
+        learn+=(--examples_per_step=16 --num_samples=16)
+    fi
 
     # Conversations of the user's own are taken as they are.
     [ -e "$NANOCHAT_BASE_DIR/identity_conversations.jsonl" ] && [ ! -e "$marks/identity.started" ] ||

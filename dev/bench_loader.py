@@ -143,7 +143,8 @@ def _waits(source: Source, rate: int) -> list[float]:
                 waited += time.perf_counter() - asked
                 time.sleep(tokens / rate)
             shares.append(waited / (time.perf_counter() - began))
-    print(f"at {rate:9,} tok/s waits {shares[0]:5.1%} in the step, {shares[1]:5.1%} with {AHEAD} chunks ahead", flush=True)
+    in_step, ahead = shares
+    print(f"at {rate:9,} tok/s waits {in_step:5.1%} in the step, {ahead:5.1%} with {AHEAD} chunks ahead", flush=True)
     return shares
 
 

@@ -123,7 +123,8 @@ def said_greedily(reference: Reference, count: int) -> list[dict]:
 def test_each_answer_is_that_of_a_plain_computation(reference: Reference, engine: Engine, tmp_path: Path) -> None:
     folder = small_bundle(tmp_path / "bundle")
     tokenizer = Tokenizer.load(reference.folder)
-    entries = {entry["label"]: entry for entry in json.loads((folder / "core.yaml").read_text(encoding="utf-8"))["icl_tasks"]}
+    described = json.loads((folder / "core.yaml").read_text(encoding="utf-8"))
+    entries = {entry["label"]: entry for entry in described["icl_tasks"]}
     greedy = said_greedily(reference, 8)
     said = {"num_fewshot": [0], "icl_task_type": "language_modeling", "continuation_delimiter": ""}
     tasks = [*bundle.read(folder).tasks,

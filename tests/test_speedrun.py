@@ -169,7 +169,8 @@ def test_another_number_of_gpus_changes_no_stage(tmp_path):
     (tmp_path / "speedrun").mkdir()
     (tmp_path / "identity_conversations.jsonl").write_text("{}\n", encoding="utf-8")
     listed = speedrun(tmp_path, "--list", RECIPE="real", GPUS="8").stdout.splitlines()
-    lines = [line.split("\t")[2].replace("-m torch.distributed.run --standalone --nproc_per_node=8 ", "") for line in listed]
+    launcher = "-m torch.distributed.run --standalone --nproc_per_node=8 "
+    lines = [line.split("\t")[2].replace(launcher, "") for line in listed]
     upto = [name for name, _, _ in (line.split("\t") for line in listed)].index("base_train")
     history = "".join(f"{line.replace(' -- ', ' ')}\n" for line in lines[: upto + 1])
     (tmp_path / "speedrun" / "base_train.started").write_text(history, encoding="utf-8")

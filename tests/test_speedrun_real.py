@@ -99,12 +99,14 @@ def test_the_report_has_all_tables_and_pictures(base: Path) -> None:
     card = (base / "report" / "report.md").read_text(encoding="utf-8")
     chapters = re.split(r"^## ", card, flags=re.MULTILINE)
     tables = {text.partition("\n")[0]: text for text in chapters}
-    accuracy = [[cell.strip() for cell in line.split("|")[1:-1]] for line in tables["Accuracy"].splitlines() if "|" in line]
+    rows = [line.split("|")[1:-1] for line in tables["Accuracy"].splitlines() if "|" in line]
+    accuracy = [[cell.strip() for cell in row] for row in rows]
     assert accuracy[0][1:] == ["mid", "SFT", "RL"]
     names = {row[0] for row in accuracy}
     assert {"ARC-Easy", "ARC-Challenge", "MMLU", "GSM8K", "HumanEval", "SpellingBee", "**ChatCORE**"} <= names
     assert all(cell for row in accuracy[2:] for cell in row)
-    assert {"easy", "hard", "wino", "grad", "lambada", "jeopardy"} <= set(re.findall(r"^\| (\w+)", tables["CORE"], re.M))
+    asked = set(re.findall(r"^\| (\w+)", tables["CORE"], flags=re.MULTILINE))
+    assert {"easy", "hard", "wino", "grad", "lambada", "jeopardy"} <= asked
     assert "**CORE**" in tables["CORE"] and re.search(r"base_eval +\| +\| [\d.]+ +\| [\d.]+ ", tables["Bits per byte"])
     for stage in ("tok_train", "base_train", "base_eval", "mid_train", "chat_sft", "chat_rl", "chat_eval_rl"):
         assert f"| {stage} " in tables["Time"]
