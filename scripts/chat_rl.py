@@ -34,7 +34,7 @@ class Flags(LaterFlags):
     """of the answers; the gradient is that of a temperature of 1"""
     top_k: int = 0
     """sample from the k likeliest tokens; 0: from all, as the gradient assumes"""
-    num_iterations: int = 60
+    num_iterations: int = 30
     """optimizer steps; -1 makes --num_epochs passes over the questions"""
     num_epochs: float = 1.0
     """passes over the questions, where --num_iterations is -1"""
@@ -52,7 +52,7 @@ class Flags(LaterFlags):
     """held-out questions of each task in such a measurement"""
     eval_samples: int = 4
     """answers to each of them, for pass@1 and pass@k"""
-    save_every: int = 20
+    save_every: int = 10
     """steps between checkpoints; -1 saves at the end only"""
 
 

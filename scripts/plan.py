@@ -413,7 +413,7 @@ def predicted(stage: Stage, setting: Setting, real: bool) -> tuple[Setting, Fore
     if stage.name == "base_eval":
         return setting, forecast.base_eval(setting), ""
     if stage.name == "chat_rl":
-        return setting, forecast.rl(setting, int(stage.flag("num_iterations", forecast.RL_STEPS))), ""
+        return setting, forecast.rl(setting, int(stage.flag("num_iterations", -1))), ""
     if stage.name.startswith("chat_eval"):
         return setting, forecast.chat_eval(setting, int(stage.flag("batch_size", forecast.EVAL_BATCH))), ""
     return setting, None, ""
