@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From text to a chat model with one command, on any machine: bash speedrun.sh [--dry_run]
 #
-#   RECIPE=auto    real where there are GPUs and a Hugging Face hub answers, else tiny
+#   RECIPE=auto    what was begun; else real where there are GPUs of 40 GB and a Hugging Face hub answers; else tiny
 #          tiny    the little world, on this machine as it is
 #          real    web text, public conversations and exams; about four hours on eight H100 at DEPTH=20
 #   PRESET=smoke   the recipe within a minute or two: every stage works, and the model has learned nothing
@@ -10,6 +10,8 @@
 #   GPU=x          for --dry_run: which they are, such as h100 (python -m scripts.plan knows more)
 #   RL=1           after SFT also reinforcement learning, on GSM8K
 #   IDENTITY=x     the name by which the real recipe's model knows itself
+#   CORE_BUNDLE=x  a folder or zip file with CORE's questions, where they cannot be fetched
+#   REAL_…         sizes of the real recipe's parts, see real() below; REAL_ROWS=8 where memory runs out
 #   DRY_RUN=1      print the plan and stop, like --dry_run
 #   WANDB_RUN=x    show the metrics in Weights & Biases, too
 #   NANOCHAT_PYTHON=x   use this Python and its packages instead of setting up an environment with uv
@@ -58,54 +60,66 @@ real() { # modern nanochat's pretraining, classic nanochat's mid-training and SF
     local tag=d${DEPTH:=20} rows=$((DEPTH <= 14 ? 32 : DEPTH <= 20 ? 16 : DEPTH <= 26 ? 8 : 4)) # fit 80 GB (scripts.plan)
     rows=${REAL_ROWS:=$rows}
     local dataset=${REAL_DATASET:=climbmix} problems=${REAL_PROBLEMS:-}
+    case $dataset in climbmix | fineweb-edu) ;; *) die "REAL_DATASET is $dataset; expected climbmix or fineweb-edu" ;; esac
     local shards="base_data_$dataset/shard_*.parquet" fetch=(-m nanochat.data.shards --dataset="$dataset")
     train=(--save_every="${REAL_SAVE_EVERY:=250}")
-    [ -z "${REAL_STEPS:-}" ] || train+=(--num_iterations="$REAL_STEPS" --eval_tokens="$REAL_EVAL_TOKENS" --no-compile)
-    evaluate=(--model_tag="$tag" --device_batch_size="$rows" --eval=core,bpb,sample)
-    [ -z "${REAL_EVAL_TOKENS:-}" ] || evaluate+=(--eval_tokens="$REAL_EVAL_TOKENS" --max_per_task="$problems")
+    [ -z "${REAL_STEPS:-}" ] || train+=(--num_iterations="$REAL_STEPS" --no-compile)
+    [ -z "${REAL_EVAL_TOKENS:-}" ] || train+=(--eval_tokens="$REAL_EVAL_TOKENS")
+    evaluate=(--model_tag="$tag" --eval=core,bpb,sample)
+    [ -z "${REAL_EVAL_TOKENS:-}" ] || evaluate+=(--eval_tokens="$REAL_EVAL_TOKENS")
+    [ -z "$problems" ] || evaluate+=(--max_per_task="$problems")
     [ -z "${CORE_BUNDLE:-}" ] || evaluate+=(--bundle="$CORE_BUNDLE")
-    score=(--model_tag="$tag" --batch_size=32)
-    [ -z "$problems" ] || score+=(--max_problems="$problems" --max_new_tokens="$REAL_MAX_NEW_TOKENS")
+    score=(--model_tag="$tag" --batch_size=32 --max_new_tokens="${REAL_MAX_NEW_TOKENS:=512}")
+    [ -z "$problems" ] || score+=(--max_problems="$problems")
     learn=(--model_tag="$tag" --task=GSM8K --init_lr_frac=0.05 --warmdown_ratio=1 --top_k=50
-        --save_every="$REAL_SAVE_EVERY" --num_iterations="${REAL_STEPS:--1}")
+        --save_every="$REAL_SAVE_EVERY" --num_iterations="${REAL_STEPS:--1}" --max_new_tokens="$REAL_MAX_NEW_TOKENS")
     if [ -n "$problems" ]; then
-        learn+=(--examples_per_step=2 --num_samples=2 --eval_examples="$problems"
-            --max_new_tokens="$REAL_MAX_NEW_TOKENS")
+        learn+=(--examples_per_step=2 --num_samples=2 --eval_examples="$problems")
     else
         learn+=(--examples_per_step=16 --num_samples=16)
     fi
 
-    # Conversations of the user's own are taken as they are.
-    [ -e "$NANOCHAT_BASE_DIR/identity_conversations.jsonl" ] && [ ! -e "$marks/identity.started" ] ||
-        stage identity identity_conversations.jsonl -m scripts.make_identity --name="${IDENTITY:=nanochat}" --overwrite
-    # The tokenizer needs eight shards of 250 million characters; the others come while it trains.
-    stage data "$shards" "${fetch[@]}" --num_shards="$((${REAL_SHARDS:=170} < 8 ? REAL_SHARDS : 8))"
+    # The tokenizer reads eight shards of 250 million characters; the others come while it trains, and one before, so
+    # that it never depends on how far they are.
+    stage data "$shards" "${fetch[@]}" --num_shards="$((${REAL_SHARDS:=170} < 9 ? REAL_SHARDS : 9))"
     ahead more_data "${fetch[@]}" --num_shards="$REAL_SHARDS"
     stage tok_train 'tokenizer/tokenizer.json' -m scripts.tok_train --dataset="$dataset" \
         --vocab_size="${REAL_VOCAB:=32768}" --max_chars=2000000000
     stage tok_eval '' -m scripts.tok_eval --dataset="$dataset"
     stage more_data "$shards" "${fetch[@]}" --num_shards="$REAL_SHARDS"
-    processes=$gpus stage base_train "base_checkpoints/$tag/meta_*.json" -m scripts.base_train --dataset="$dataset" \
-        --depth="$DEPTH" --max_seq_len="${REAL_CONTEXT:=2048}" --device_batch_size="$rows" "${train[@]}"
-    processes=$gpus stage base_eval '' -m scripts.base_eval "${evaluate[@]}"
-    processes=$gpus stage mid_train "mid_checkpoints/$tag/meta_*.json" -m scripts.mid_train --model_tag="$tag" \
-        --conversations=real --text_share=0 "${train[@]}"
-    processes=$gpus stage chat_sft "chatsft_checkpoints/$tag/meta_*.json" -m scripts.chat_sft --model_tag="$tag" \
-        --conversations=real --target_examples_per_step=32 --device_batch_size="$((rows < 4 ? rows : 4))" "${train[@]}"
-    [ -z "${RL:-}" ] ||
-        processes=$gpus stage chat_rl "chatrl_checkpoints/$tag/meta_*.json" -m scripts.chat_rl "${learn[@]}"
+    processes=$gpus at_once=$rows stage base_train "base_checkpoints/$tag/meta_*.json" -m scripts.base_train \
+        --dataset="$dataset" --depth="$DEPTH" --max_seq_len="${REAL_CONTEXT:=2048}" "${train[@]}"
+    processes=$gpus at_once=$rows stage base_eval '' -m scripts.base_eval "${evaluate[@]}"
+    identity
+    processes=$gpus at_once=$rows stage mid_train "mid_checkpoints/$tag/meta_*.json" -m scripts.mid_train \
+        --model_tag="$tag" --conversations=real --text_share=0 "${train[@]}"
+    processes=$gpus at_once=$((rows < 4 ? rows : 4)) stage chat_sft "chatsft_checkpoints/$tag/meta_*.json" \
+        -m scripts.chat_sft --model_tag="$tag" --conversations=real --target_examples_per_step=32 "${train[@]}"
     for source in mid sft ${RL:+rl}; do
+        [ $source != rl ] || processes=$gpus at_once=$rows stage chat_rl "chatrl_checkpoints/$tag/meta_*.json" \
+            -m scripts.chat_rl "${learn[@]}"
         processes=$gpus stage "chat_eval_$source" '' -m scripts.chat_eval --source="$source" "${score[@]}"
     done
 }
 
-# NAME FILES ARGUMENTS...: run python with ARGUMENTS, unless that is done and its FILES are there; with processes=n in
-# front on so many of them
+identity() { # who the model is: conversations of the user's own, which are never touched, or else made here
+    local file=$NANOCHAT_BASE_DIR/identity_conversations.jsonl
+    if [ -e "$file" ] && [ "$(cksum <"$file")" != "$(cat "$marks/identity.sum" 2>/dev/null)" ]; then
+        history+="identity_conversations.jsonl $(cksum <"$file")"$'\n'
+        return
+    fi
+    stage identity identity_conversations.jsonl -m scripts.make_identity --name="${IDENTITY:=nanochat}" --overwrite
+    [ -n "$list" ] || cksum <"$file" >"$marks/identity.sum"
+}
+
+# NAME FILES ARGUMENTS...: run python with ARGUMENTS, unless that is done and its FILES are there. With processes=n in
+# front on so many of them, with at_once=n with so many rows on each: a run goes on with other numbers.
 stage() {
     local name=$1 files=$2 section=report/$1.json state='to do' resume=never extra=() code=0
     shift 2
     history+="python $*"$'\n'
-    if [ "${processes:-1}" -gt 1 ]; then # not in the history, because a run goes on with another number of them
+    [ -z "${at_once:-}" ] || set -- "$@" --device_batch_size="$at_once"
+    if [ "${processes:-1}" -gt 1 ]; then
         set -- -m torch.distributed.run --standalone --nproc_per_node="$processes" "$1" "$2" -- "${@:3}"
     fi
     if marked "$name" started; then
@@ -186,6 +200,10 @@ die() {
     exit 2
 }
 
+number() { # NAME VALUE: refuse what arithmetic would stumble over
+    case $2 in '' | 0* | *[!0-9]* | ?????????*) die "$1 is $2; expected a number, such as 8" ;; esac
+}
+
 dry_run=${DRY_RUN:-} list='' history='' child='' fetching='' where=''
 for option in "$@"; do
     case $option in
@@ -199,19 +217,26 @@ case ${PRESET:-full} in full | smoke) ;; *) die "PRESET is $PRESET; expected ful
 export NANOCHAT_BASE_DIR=${NANOCHAT_BASE_DIR:-$HOME/.cache/nanochat}
 marks=$NANOCHAT_BASE_DIR/speedrun # NAME.started and NAME.done hold the commands up to and with the stage's own
 
-gpus=${GPUS:-$({ nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU' || true)}
-case $gpus in '' | *[!0-9]*) die "GPUS is $gpus; expected a number of GPUs" ;; esac
-case ${DEPTH:-20} in '' | 0 | *[!0-9]*) die "DEPTH is $DEPTH; expected a number of layers" ;; esac
+memories=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null || true) # MiB, a GPU a line
+there=$(grep -c '^[0-9]' <<<"$memories" || true)
+if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+    there=$(tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -c '^ *[0-9GM]' || true) # numbers, or names such as GPU-… and MIG-…
+fi
+gpus=${GPUS:-$there}
+[ "$gpus" = 0 ] || number GPUS "$gpus"
+for name in DEPTH REAL_ROWS REAL_SHARDS; do number "$name" "${!name:-1}"; done
+begun=$(cat "$marks/recipe" 2>/dev/null || true)
 recipe=${RECIPE:-auto}
-if [ "$recipe" = auto ]; then
-    recipe=tiny
-    if [ "$gpus" -gt 0 ] && curl -sfIL --max-time 5 -o /dev/null "${HF_ENDPOINT:-https://huggingface.co}"; then
+if [ "$recipe" = auto ]; then # what is begun goes on, also while the hub is out of reach
+    recipe=${begun:-tiny}
+    if [ -z "$begun" ] && [ "$there" -gt 0 ] && [ "$(sort -n <<<"$memories" | head -1)" -ge 40000 ] &&
+        curl -sfIL --max-time 5 -o /dev/null "${HF_ENDPOINT:-https://huggingface.co}"; then
         recipe=real
     fi
 fi
 case $recipe in tiny | real) ;; *) die "RECIPE is $recipe; expected auto, tiny or real" ;; esac
 if [ -n "$list" ]; then
-    "$recipe"
+    ("$recipe") # by itself, so that nothing in it can lead on to what is below
     exit
 fi
 
@@ -221,8 +246,14 @@ if [ -z "$python" ]; then
     python=.venv/bin/python
     chat="$([ "$UV" = "$(command -v uv || true)" ] && echo uv || echo .uv/bin/uv) run python"
 fi
-"$python" -m scripts.plan --recipe="$recipe" ${GPU:+--gpu="$GPU"} ${GPUS:+--gpus="$GPUS"}
+planned=(--recipe="$recipe")
+[ -z "${GPU:-}" ] || planned+=(--gpu="$GPU")
+[ "${GPUS:-0}" = 0 ] || planned+=(--gpus="$GPUS")
+"$python" -m scripts.plan "${planned[@]}"
 [ -z "$dry_run" ] || exit 0
+[ "$there" = 0 ] || [ "$gpus" -le "$there" ] || die "GPUS is $gpus, but this machine has $there"
+[ "${begun:-$recipe}" = "$recipe" ] || die "$NANOCHAT_BASE_DIR holds a run of the $begun recipe, whose tokenizer and" \
+    "models the $recipe recipe would replace; set NANOCHAT_BASE_DIR to another folder"
 
 # malloc keeps its pages and asks for huge ones: training on a CPU is faster by a sixth (dev/LOG.md).
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736:glibc.malloc.hugetlb=1}
@@ -234,6 +265,7 @@ if command -v flock >/dev/null; then # a stage inherits the lock, so one that ou
     exec 9>"$marks/lock"
     flock -n 9 || { echo "waiting for the speedrun that is at work in $NANOCHAT_BASE_DIR" && flock 9; }
 fi
+echo "$recipe" >"$marks/recipe.new" && mv "$marks/recipe.new" "$marks/recipe"
 trap 'stop 129' HUP
 trap 'stop 130' INT
 trap 'stop 143' TERM

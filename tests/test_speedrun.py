@@ -7,6 +7,7 @@ import contextlib
 import http.server
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,8 @@ STEPS = 60  # of base and mid-training: long enough to be caught in the middle
 
 
 def environment(base: Path, **changed: str) -> dict[str, str]:
-    ours = ("TINY_", "REAL_", "RECIPE", "PRESET", "DRY_RUN", "WANDB_RUN", "GPU", "DEPTH", "RL", "IDENTITY")
+    ours = ("TINY_", "REAL_", "RECIPE", "PRESET", "DRY_RUN", "WANDB_RUN", "GPU", "DEPTH", "RL", "IDENTITY",
+            "CUDA_VISIBLE_DEVICES")  # fmt: skip
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     sizes = {"TINY_BASE_STEPS": str(STEPS), "TINY_MID_STEPS": str(STEPS), "OMP_NUM_THREADS": "1"}
     setup = {"NANOCHAT_BASE_DIR": str(base), "NANOCHAT_PYTHON": sys.executable, "RECIPE": "tiny", "PRESET": "smoke"}
@@ -164,35 +166,62 @@ def test_named_gpus_are_planned_for_where_there_are_none(tmp_path):
     assert not (tmp_path / "base").exists()
 
 
-def test_another_number_of_gpus_changes_no_stage(tmp_path):
+def test_another_number_of_gpus_or_rows_changes_no_stage(tmp_path):
     """What is done stays done, and what was begun goes on."""
     (tmp_path / "speedrun").mkdir()
-    (tmp_path / "identity_conversations.jsonl").write_text("{}\n", encoding="utf-8")
-    listed = speedrun(tmp_path, "--list", RECIPE="real", GPUS="8").stdout.splitlines()
-    launcher = "-m torch.distributed.run --standalone --nproc_per_node=8 "
-    lines = [line.split("\t")[2].replace(launcher, "") for line in listed]
-    upto = [name for name, _, _ in (line.split("\t") for line in listed)].index("base_train")
-    history = "".join(f"{line.replace(' -- ', ' ')}\n" for line in lines[: upto + 1])
+    listed = [line.split("\t") for line in speedrun(tmp_path, "--list", RECIPE="real", GPUS="1").stdout.splitlines()]
+    upto = [name for name, _, _ in listed].index("base_train")
+    commands = [re.sub(" --device_batch_size=[0-9]+$", "", command) for _, _, command in listed[: upto + 1]]
+    history = "".join(f"{command}\n" for command in commands)
     (tmp_path / "speedrun" / "base_train.started").write_text(history, encoding="utf-8")
-    for gpus in ("8", "2", "1"):
-        assert states(tmp_path, RECIPE="real", GPUS=gpus)["base_train"] == "goes on"
+    for changed in ({"GPUS": "8"}, {"GPUS": "2", "REAL_ROWS": "1"}, {"IDENTITY": "Ada"}, {"RL": "1"}):
+        assert states(tmp_path, RECIPE="real", **changed)["base_train"] == "goes on"
     assert states(tmp_path, RECIPE="real", DEPTH="2")["base_train"] == "to do"
 
 
 def test_conversations_of_the_users_own_are_not_made_anew(tmp_path):
+    own, marks = tmp_path / "identity_conversations.jsonl", tmp_path / "speedrun"
     assert "identity" in states(tmp_path, RECIPE="real")
-    (tmp_path / "identity_conversations.jsonl").write_text("{}\n", encoding="utf-8")
+    own.write_text("{}\n", encoding="utf-8")
+    assert "identity" not in states(tmp_path, RECIPE="real")
+    marks.mkdir()
+    summed = subprocess.run(["cksum"], input=b"{}\n", capture_output=True, check=True).stdout
+    (marks / "identity.sum").write_bytes(summed)  # as it is when speedrun.sh has made them
+    assert "identity" in states(tmp_path, RECIPE="real")
+    own.write_text("{ }\n", encoding="utf-8")
     assert "identity" not in states(tmp_path, RECIPE="real")
 
 
 def test_the_recipe_follows_from_gpus_and_a_hub(tmp_path):
-    gpus = path_with_gpus(tmp_path, 2)
+    gpus, small, none = (path_with_gpus(tmp_path / str(mb), 2 if mb else 0, mb) for mb in (81559, 8192, 0))
+
+    def is_real(**changed: str) -> bool:
+        return "more_data" in states(tmp_path, RECIPE="auto", **changed)
+
     with hub() as address:
-        unreachable = "http://127.0.0.1:9"
-        assert "more_data" in states(tmp_path, RECIPE="auto", PATH=gpus, HF_ENDPOINT=address)
-        assert "more_data" not in states(tmp_path, RECIPE="auto", PATH=gpus, HF_ENDPOINT=unreachable)
-        no_gpus = path_with_gpus(tmp_path / "none", 0)
-        assert "more_data" not in states(tmp_path, RECIPE="auto", PATH=no_gpus, HF_ENDPOINT=address)
+        assert is_real(PATH=gpus, HF_ENDPOINT=address)
+        assert not is_real(PATH=gpus, HF_ENDPOINT="http://127.0.0.1:9")
+        assert not is_real(PATH=none, HF_ENDPOINT=address) and not is_real(PATH=small, HF_ENDPOINT=address)
+        assert not is_real(PATH=gpus, HF_ENDPOINT=address, CUDA_VISIBLE_DEVICES="")
+        one = speedrun(tmp_path, "--list", RECIPE="auto", PATH=gpus, HF_ENDPOINT=address, CUDA_VISIBLE_DEVICES="1")
+        assert "-m scripts.base_train" in one.stdout and "nproc_per_node" not in one.stdout
+    (tmp_path / "speedrun").mkdir()
+    (tmp_path / "speedrun" / "recipe").write_text("real\n", encoding="utf-8")
+    assert is_real(PATH=gpus, HF_ENDPOINT="http://127.0.0.1:9")
+
+
+def test_one_recipe_does_not_replace_what_another_has_trained(tmp_path):
+    (tmp_path / "speedrun").mkdir()
+    (tmp_path / "speedrun" / "recipe").write_text("real\n", encoding="utf-8")
+    refused = speedrun(tmp_path, RECIPE="tiny")
+    assert refused.returncode == 2 and "holds a run of the real recipe" in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["speedrun"]
+
+
+def test_more_gpus_than_there_are(tmp_path):
+    refused = speedrun(tmp_path / "base", RECIPE="tiny", GPUS="4", GPU="h100", PATH=path_with_gpus(tmp_path, 2))
+    assert refused.returncode == 2 and "GPUS is 4, but this machine has 2" in refused.stderr
+    assert not (tmp_path / "base").exists()
 
 
 @pytest.mark.parametrize(
@@ -201,10 +230,10 @@ def test_the_recipe_follows_from_gpus_and_a_hub(tmp_path):
         (["--dry-ran"], {}, "unknown option --dry-ran"),
         ([], {"RECIPE": "huge"}, "RECIPE is huge; expected auto, tiny or real"),
         ([], {"PRESET": "fast"}, "PRESET is fast; expected full or smoke"),
-        ([], {"GPUS": "all"}, "GPUS is all; expected a number of GPUs"),
-        ([], {"DEPTH": "d20"}, "DEPTH is d20; expected a number of layers"),
-        ([], {"GPUS": "all"}, "GPUS is all; expected a number of GPUs"),
-        ([], {"DEPTH": "d20"}, "DEPTH is d20; expected a number of layers"),
+        ([], {"GPUS": "all"}, "GPUS is all; expected a number, such as 8"),
+        ([], {"DEPTH": "d20"}, "DEPTH is d20; expected a number, such as 8"),
+        (["--list"], {"RECIPE": "real", "DEPTH": "08"}, "DEPTH is 08; expected a number, such as 8"),
+        ([], {"RECIPE": "real", "REAL_SHARDS": "1+1"}, "REAL_SHARDS is 1+1; expected a number, such as 8"),
     ],
 )
 def test_what_it_does_not_know(tmp_path, options, changed, sentence):
@@ -219,12 +248,12 @@ def test_the_plan_passes_the_complaint_on(tmp_path, monkeypatch):
         plan.stages_of("tiny")
 
 
-def path_with_gpus(folder: Path, count: int) -> str:
-    """A PATH on which nvidia-smi lists this many GPUs."""
+def path_with_gpus(folder: Path, count: int, memory: int = 81559) -> str:
+    """A PATH on which nvidia-smi knows this many GPUs, of so many MiB each."""
     tools = folder / "tools"
     tools.mkdir(parents=True, exist_ok=True)
-    lines = "".join(f"GPU {i}: NVIDIA H100 80GB HBM3 (UUID: GPU-{i})\n" for i in range(count))
-    (tools / "nvidia-smi").write_text(f"#!/bin/sh\nprintf '%s' '{lines}'\n", encoding="utf-8")
+    program = f"#!/bin/sh\ncase $* in *memory*) said={memory} ;; *) said='NVIDIA H100 80GB HBM3' ;; esac\n"
+    (tools / "nvidia-smi").write_text(program + 'echo "$said"\n' * count, encoding="utf-8")
     (tools / "nvidia-smi").chmod(0o755)
     return f"{tools}{os.pathsep}{os.environ['PATH']}"
 
