@@ -11,7 +11,7 @@ tok_*    vocab_size, documents, characters, bytes, tokens
          parameters, tokens, steps, tokens_per_second, flops, train_loss, val_bpb, seed
 chat_rl  parameters, tokens (sampled), steps, tokens_per_second, seed, scores {"pass@1/<task>": share}
 base_eval
-         train_bpb, val_bpb, samples [{"prompt": str, "text": str}],
+         sha256 (of the weights), dataset, train_bpb, val_bpb, samples [{"prompt": str, "text": str}],
          core {"core": float, "tasks": {label: {"n": int, "accuracy": share, "centered": float, "shots": int,
          "too_long": int}}, "max_per_task": int, "bundle": sha256},
          harness [{"task": str, "metric": str, "value": float, "error": float or None, "n": int}]

@@ -26,6 +26,8 @@ def config_from_depth(
     """The shape of a new model: width = depth * aspect_ratio, rounded up to whole heads."""
     if depth < 1:
         raise UserError(f"--depth is {depth}; expected 1 or more")
+    if sequence_len < 1:
+        raise UserError(f"--max_seq_len is {sequence_len}; expected 1 or more")
     if not window_pattern or set(window_pattern.upper()) - set("SL"):
         raise UserError(f"--window_pattern is {window_pattern!r}; expected letters S (short) and L (long), like SSSL")
     width = -(-depth * aspect_ratio // head_dim) * head_dim
@@ -59,11 +61,28 @@ def scaling_parameters(config: GPTConfig) -> int:
     )
 
 
+def shared(total_batch_size: int, rows: int, length: int, ranks: int) -> tuple[int, int]:
+    """The tokens of a step that `ranks` take in whole rounds, and the rows of each of them in a round, `rows` at most.
+
+    The batch stays, with fewer rows where they must be, so that a run is the same on any number of ranks. Where no
+    number of rows divides it, it is the nearest to it in as few rounds as possible.
+    """
+    if rows < 1:
+        raise UserError(f"--device_batch_size is {rows}; expected 1 or more")
+    for fewer in range(rows, 0, -1):
+        if total_batch_size % (fewer * length * ranks) == 0:
+            return total_batch_size, fewer
+    rounds = math.ceil(total_batch_size / (rows * length * ranks))
+    fewer = max(1, round(total_batch_size / (rounds * length * ranks)))
+    return rounds * fewer * length * ranks, fewer
+
+
 @dataclass(frozen=True)
 class Horizon:
     """How long to train, and the factors on learning rates and weight decay that go with it."""
 
     total_batch_size: int  # tokens per step
+    rows: int  # of a forward pass on each rank
     num_iterations: int
     lr_scale: float
     weight_decay_scale: float
@@ -76,9 +95,12 @@ def horizon(
     target_flops: float = -1,
     flops_per_token: int = 1,
     param_data_ratio: float = 12,
+    rows: int = 1,
+    ranks: int = 1,
 ) -> Horizon:
     """Length and batch of a run. What is -1 follows from the rules; num_iterations comes before target_flops.
 
+    A batch that follows from the rules is one that `ranks` can share, in `rows` at most each; see `shared`.
     Raises UserError when nothing says how long to train.
     """
     tokens = param_data_ratio * scaling_parameters(config)
@@ -89,7 +111,7 @@ def horizon(
         tokens = num_iterations * total_batch_size
     if total_batch_size <= 0:
         exact = REFERENCE_BATCH * (max(tokens, 1) / reference_tokens) ** 0.383
-        total_batch_size = 2 ** max(0, round(math.log2(exact)))
+        total_batch_size, rows = shared(2 ** max(0, round(math.log2(exact))), rows, config.sequence_len, ranks)
     if num_iterations <= 0:
         if target_flops > 0:
             num_iterations = round(target_flops / (flops_per_token * total_batch_size))
@@ -100,4 +122,4 @@ def horizon(
     batch = total_batch_size / REFERENCE_BATCH
     # Bounded, because in runs of a few million tokens the rule asks for a decay that wipes the weights out.
     decay = min(1.0, math.sqrt(batch) * reference_tokens / max(1, num_iterations * total_batch_size))
-    return Horizon(total_batch_size, max(1, num_iterations), math.sqrt(batch), decay)
+    return Horizon(total_batch_size, rows, max(1, num_iterations), math.sqrt(batch), decay)

@@ -1,6 +1,5 @@
 """Turn your own text into a dataset: shards that the tokenizer and the base model train on with --dataset NAME."""
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     if not flags.paths:
         raise UserError("no data given; name text files, folders, .jsonl or .parquet files: add_data PATH…")
+    remote.check_workers(flags.workers)
     first = str(flags.paths[0])
     default = remote.dataset_name(first) if remote.is_repository(first) else name_from(flags.paths[0])
     name = default if flags.name is None else flags.name
@@ -54,15 +54,12 @@ def here(path: Path, flags: Flags) -> list[Path]:
     if not remote.is_repository(str(path)):
         return [path]
     listing = remote.select(remote.look(str(path)), flags.config, flags.split)
-    return remote.bring(listing, flags.column, max(1, flags.workers))
+    return remote.bring(listing, flags.column, flags.workers)
 
 
 def check(name: str, overwrite: bool) -> None:
     """Raise UserError where a dataset of this name must not be written."""
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise UserError(f"--name {name!r} cannot be a dataset's name; use letters, digits, dots, dashes, underscores")
-    if name == shards.DEFAULT_DATASET:
-        raise UserError(f"--name {name} is the name of the embedded dataset; choose another with --name")
+    shards.check_name(name)
     shards.check_replaceable(dataset_dir(name), overwrite)
 
 
@@ -72,9 +69,7 @@ def add(texts: Iterable[str], name: str, val_fraction: float = 0.1, overwrite: b
     folder = dataset_dir(name)
     written = shards.write_shards(texts, folder, val_fraction=val_fraction, overwrite=overwrite)
     print(written.summary())
-    print(f"written to {folder} ({written.files} shards); train on it with")
-    print(f"  python -m scripts.tok_train --dataset {name}")
-    print(f"  python -m scripts.base_train --dataset {name}")
+    print(f"written to {folder} ({written.files} shards); {shards.how_to_train(name)}")
 
 
 if __name__ == "__main__":

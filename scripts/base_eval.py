@@ -17,9 +17,11 @@ from nanochat.eval import core, harness
 from nanochat.eval.bpb import bits_per_byte
 from nanochat.eval.samples import write_samples
 from nanochat.runtime import Runtime, start
+from nanochat.train.stage import describe_parent
 
 PARTS = ("core", "bpb", "sample")
-RESULTS = ("train_bpb", "val_bpb", "core", "harness", "samples")  # keys of the section that another run may add to
+BPB = ("dataset", "train_bpb", "val_bpb")
+RESULTS = (*BPB, "core", "harness", "samples")  # keys of the section that another run may add to
 PROMPTS = (
     "Once upon a time",
     "The capital of",
@@ -201,9 +203,9 @@ def _load(flags: Flags, runtime: Runtime) -> manager.Loaded:
     return loaded
 
 
-def _bits_per_byte(flags: Flags, loaded: manager.Loaded, runtime: Runtime) -> dict[str, float]:
-    results = {}
+def _bits_per_byte(flags: Flags, loaded: manager.Loaded, runtime: Runtime) -> dict:
     datasets = dataset(flags, loaded.meta, runtime).split()
+    results: dict = {"dataset": " ".join(datasets)}
     for split in ("train", "val") if flags.split == "both" else (flags.split,):
         source = texts.text_source(datasets, split, loaded.tokenizer)
         T = loaded.model.config.sequence_len
@@ -235,10 +237,12 @@ def _harness(flags: Flags, engine: Engine, loaded: manager.Loaded, runtime: Runt
 
 
 def _record(flags: Flags, loaded: manager.Loaded, results: dict, seconds: float, before: dict) -> None:
-    """Write the section, with what the section before has of the same checkpoint and this run did not look for."""
-    told = {"source": flags.source, "tag": loaded.tag, "step": loaded.step, "flags": changes(flags)}
-    if (before.get("tag"), before.get("step")) == (loaded.tag, loaded.step):
+    """Write the section, with what the section before has of the very same weights and this run did not look for."""
+    told = {**describe_parent(loaded, flags.source), "flags": changes(flags)}
+    if told["sha256"] is not None and before.get("sha256") == told["sha256"]:
         found = {name: before[name] for name in RESULTS if name in before}
+        if results.get("dataset", found.get("dataset")) != found.get("dataset"):
+            found = {name: value for name, value in found.items() if name not in BPB}
         if not found.keys() & results.keys():
             seconds += before.get("seconds", 0)
             told["flags"] = {**before.get("flags", {}), **told["flags"]}

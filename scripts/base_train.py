@@ -4,16 +4,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from nanochat import cost, runtime, scaling
-from nanochat.config import parse, run
+from nanochat.checkpoint import manager
+from nanochat.config import UserError, parse, run
 from nanochat.data import texts
 from nanochat.data.shards import DEFAULT_DATASET
 from nanochat.eval.samples import write_samples
 from nanochat.gpt import GPT
 from nanochat.log import short
-from nanochat.paths import tokenizer_dir
+from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Probe
-from nanochat.train.stage import Hyperparameters, TrainFlags, accumulation, begin, run_stage
+from nanochat.train.stage import Hyperparameters, Run, TrainFlags, accumulation, begin, resumed_step, run_stage
 
 SAMPLED = ("", "Once upon a time", "The capital of", "My name is")
 
@@ -77,22 +78,23 @@ def main(argv: Sequence[str] | None = None) -> None:
             flags.head_dim,
             flags.window_pattern,
         )
+        tag = flags.model_tag or f"d{flags.depth}"
+        told_batch, rows = as_begun(flags, tag, rt.world)
         horizon = scaling.horizon(
             config,
-            flags.total_batch_size,
+            told_batch,
             flags.num_iterations,
             flags.target_flops,
             cost.flops_per_token(config),
             flags.target_param_data_ratio,
+            rows,
+            rt.world,
         )
-        total_batch_size = horizon.total_batch_size
-        if flags.total_batch_size <= 0 < flags.device_batch_size * flags.max_seq_len:
-            # The rule's power of two, in whole rounds of what is computed at once.
-            round_tokens = flags.device_batch_size * flags.max_seq_len * rt.world
-            total_batch_size = max(1, round(total_batch_size / round_tokens)) * round_tokens
+        if horizon.rows != flags.device_batch_size:
+            rt.print(f"device_batch_size={horizon.rows}, so that a step is {horizon.total_batch_size} tokens")
         h = Hyperparameters(
-            device_batch_size=flags.device_batch_size,
-            total_batch_size=total_batch_size,
+            device_batch_size=horizon.rows,
+            total_batch_size=horizon.total_batch_size,
             max_seq_len=flags.max_seq_len,
             eval_tokens=flags.eval_tokens,
             embedding_lr=flags.embedding_lr,
@@ -111,12 +113,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             "dataset": " ".join(flags.dataset), "data_fingerprint": texts.fingerprint(flags.dataset),
             "seed": flags.seed, "tokenizer_hash": tokenizer.hash,
         }  # fmt: skip
-        tag = flags.model_tag or f"d{flags.depth}"
         begun = begin("base", tag, flags.resume, rt, config, new, about)
         rt.print(
             f"base model {tag}: {short(cost.count_parameters(begun.model))} parameters, {config.n_layer} layers of "
-            f"width {config.n_embd}, {horizon.num_iterations} steps of {total_batch_size} tokens "
-            f"({short(horizon.num_iterations * total_batch_size)}), {rt.device.type} {rt.dtype}".replace(
+            f"width {config.n_embd}, {horizon.num_iterations} steps of {h.total_batch_size} tokens "
+            f"({short(horizon.num_iterations * h.total_batch_size)}), {rt.device.type} {rt.dtype}".replace(
                 "torch.", ""
             )
         )
@@ -126,11 +127,28 @@ def main(argv: Sequence[str] | None = None) -> None:
             return {}
 
         run_stage(
-            "base_train", "base", tag, flags, h, rt, tokenizer, begun, train_source, val_source,
-            num_iterations=horizon.num_iterations,
-            about=about,
-            probes=[Probe(flags.sample_every, samples)],
+            "base_train", Run("base", tag, flags, h, rt, tokenizer, begun, about), train_source, val_source,
+            num_iterations=horizon.num_iterations, probes=[Probe(flags.sample_every, samples)],
         )  # fmt: skip
+
+
+def as_begun(flags: Flags, tag: str, ranks: int) -> tuple[int, int]:
+    """--total_batch_size and --device_batch_size; where none is told, the batch of the run that is gone on with.
+
+    Its rows are as many as share that batch on the ranks there are now. Raises UserError where none do.
+    """
+    folder, T = checkpoints_dir("base") / tag, flags.max_seq_len
+    step = resumed_step("base", tag, flags.resume)
+    batch = None if step is None else manager.read_meta(folder, step).get("total_batch_size")
+    if batch is None or flags.total_batch_size > 0:
+        return flags.total_batch_size, flags.device_batch_size
+    nearest, rows = scaling.shared(batch, flags.device_batch_size, T, ranks)
+    if nearest != batch:
+        raise UserError(
+            f"{folder} holds a run whose steps of {batch} tokens {ranks} ranks cannot share; go on with a number of "
+            f"ranks that divides {batch // T}, or with --total_batch_size={nearest} --device_batch_size={rows}"
+        )
+    return batch, rows
 
 
 if __name__ == "__main__":

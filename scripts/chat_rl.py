@@ -11,7 +11,7 @@ from nanochat.engine.serving import slots_that_fit
 from nanochat.eval.accuracy import interval
 from nanochat.train.loop import Probe, TrainState
 from nanochat.train.rollouts import Questions, Respondent, Sampling, pass_rates, rollouts
-from nanochat.train.stage import LaterFlags, begin, describe_parent, run_stream, settle
+from nanochat.train.stage import LaterFlags, Run, begin, describe_parent, run_stream, settle
 from tasks import catalog
 from tasks.littleworld import KINDS, LittleWorld
 
@@ -122,13 +122,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             return {"tokens": tokens, "before": before, "scores": after, **held}
 
         run_stream(
-            "chat_rl", "rl", loaded.tag, flags, h, rt, loaded.tokenizer, begun,
+            "chat_rl", Run("rl", loaded.tag, flags, h, rt, loaded.tokenizer, begun, about),
             rollouts(
                 questions, respondent, sampling, flags.examples_per_step, h.device_batch_size, rt.rank, rt.world,
                 begun.state.cursor, few_shapes=flags.compile,
             ),
             -(-mine // h.device_batch_size), [Probe(flags.eval_every, measure, first=True)], results,
-            flags.num_iterations, flags.num_epochs, about, best="val_error", shown=("reward", "answer_tokens"),
+            flags.num_iterations, flags.num_epochs, best="val_error", shown=("reward", "answer_tokens"),
         )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from nanochat.data.streams import ConversationSource
 from nanochat.engine.engine import Engine
 from nanochat.eval.accuracy import evaluate
 from nanochat.train.loop import Probe
-from nanochat.train.stage import ConversationFlags, begin, describe_parent, run_stage, settle
+from nanochat.train.stage import ConversationFlags, Run, begin, describe_parent, run_stage, settle
 from tasks.catalog import graded_tasks, training_conversations
 
 
@@ -78,9 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             return scores
 
         run_stage(
-            "chat_sft", "sft", loaded.tag, flags, h, rt, loaded.tokenizer, begun, source("train"), source("val"),
-            num_iterations=flags.num_iterations, num_epochs=flags.num_epochs,
-            about=about,
+            "chat_sft", Run("sft", loaded.tag, flags, h, rt, loaded.tokenizer, begun, about),
+            source("train"), source("val"), num_iterations=flags.num_iterations, num_epochs=flags.num_epochs,
             probes=[Probe(flags.eval_metrics_every, accuracies)],
         )  # fmt: skip
 

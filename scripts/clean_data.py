@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -76,9 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     workers.clean(made, flags.workers or os.cpu_count() or 1)
     for line in summary(json.loads(made.report.read_text(encoding="utf-8"))):
         print(line)
-    print(f"written to {target}, the report to {made.report}; train on it with")
-    print(f"  python -m scripts.tok_train --dataset {flags.name}")
-    print(f"  python -m scripts.base_train --dataset {flags.name}")
+    print(f"written to {target}, the report to {made.report}; {shards.how_to_train(flags.name)}")
 
 
 def _pii_alone(argv: Sequence[str]) -> list[str]:
@@ -90,10 +87,7 @@ def _pii_alone(argv: Sequence[str]) -> list[str]:
 def _folders(flags: Flags) -> tuple[Path, Path]:
     if not flags.dataset:
         raise UserError("no data given; name a dataset, or a folder of shards: clean_data --dataset NAME --name NEW")
-    if not re.fullmatch(r"\w[\w.-]*", flags.name):
-        raise UserError(f"--name {flags.name!r} cannot name a dataset; use letters, digits, dots, dashes, underscores")
-    if flags.name == shards.DEFAULT_DATASET:
-        raise UserError(f"--name {flags.name} is the name of the embedded dataset; choose another with --name")
+    shards.check_name(flags.name)
     named, folder = dataset_dir(flags.dataset), Path(flags.dataset).expanduser()
     source = (folder if folder.is_dir() and not named.is_dir() else named).resolve()
     target = dataset_dir(flags.name).resolve()

@@ -11,7 +11,7 @@ from nanochat.data.shards import DEFAULT_DATASET, Split
 from nanochat.data.streams import ConversationSource, MixedSource, Source
 from nanochat.paths import dataset_dir
 from nanochat.runtime import Runtime
-from nanochat.train.stage import ConversationFlags, begin, describe_parent, run_stage, settle
+from nanochat.train.stage import ConversationFlags, Run, begin, describe_parent, run_stage, settle
 from tasks.catalog import training_conversations
 
 
@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             return MixedSource([(text, flags.text_share), (talk, 1 - flags.text_share)])
 
         run_stage(
-            "mid_train", "mid", loaded.tag, flags, h, rt, loaded.tokenizer, begun, source("train"), source("val"),
-            num_iterations=flags.num_iterations, about=about,
+            "mid_train", Run("mid", loaded.tag, flags, h, rt, loaded.tokenizer, begun, about),
+            source("train"), source("val"), num_iterations=flags.num_iterations,
         )  # fmt: skip
 
 

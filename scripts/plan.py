@@ -16,7 +16,7 @@ from nanochat.cost import flops_per_token
 from nanochat.forecast import Forecast, Setting
 from nanochat.gpt import GPTConfig
 from nanochat.log import duration, short
-from nanochat.scaling import config_from_depth, horizon
+from nanochat.scaling import config_from_depth, horizon, shared
 
 SPEEDRUN = Path(__file__).resolve().parent.parent / "speedrun.sh"
 OF_A_RECIPE = ("recipe", "depth", "gpu", "gpus", "price_per_gpu_hour")
@@ -80,14 +80,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         if odd := [name for name in changes(flags) if name not in OF_A_RECIPE]:
             raise UserError(f"--{odd[0]} is of the plan of one model; leave out --recipe, and name one with --depth")
-        plan_recipe(flags, *_accelerator(flags))
+        here, count = _here()
+        if flags.gpu is None and count and gpus.named(here) is None:
+            # The recipe runs on it all the same. What is counted is the same on any.
+            plan_recipe(flags, gpus.GPUS["h100"], flags.gpus or count, unknown=here)
+        else:
+            plan_recipe(flags, *_accelerator(flags))
+
+
+def _here() -> tuple[str, int]:
+    """The GPUs in this machine, as nvidia-smi calls them, and how many they are."""
+    here = str(report.machine()["GPU"])
+    return here, sum(map(int, re.findall(r"(\d+) x ", here)))
 
 
 def _accelerator(flags: Flags) -> tuple[gpus.Accelerator, int]:
     """The accelerator that is meant and how many there are; raises UserError for a GPU here that is not known."""
-    here = str(report.machine()["GPU"])
+    here, count = _here()
     found = gpus.named(here)
-    count = sum(map(int, re.findall(r"(\d+) x ", here)))
     if flags.gpu is None and count and found is None:
         raise UserError(f"the GPU here, {here}, is not known; name one that is like it with --gpu")
     on = gpus.accelerator(flags.gpu or found or "cpu")
@@ -111,10 +121,9 @@ def plan_model(flags: Flags, on: gpus.Accelerator, count: int) -> None:
     if flags.stage == "serve":
         return _show_serving(setting)
     largest = _largest(flags.stage, setting)
-    setting = replace(setting, rows=flags.device_batch_size or min(max(largest, 1), ROWS[-1]))
-    round_tokens = setting.rows * setting.length * count
-    if setting.total_batch % round_tokens:
-        setting = replace(setting, total_batch=-(-setting.total_batch // round_tokens) * round_tokens)
+    rows = flags.device_batch_size or min(max(largest, 1), ROWS[-1])
+    batch, rows = shared(setting.total_batch, rows, setting.length, count)
+    setting = replace(setting, rows=rows, total_batch=batch)
     if flags.stage == "all":
         return _show_all(flags, setting)
     _show_stage(flags, setting, largest)
@@ -238,8 +247,8 @@ def _sum(made: Mapping[str, Forecast]) -> Forecast:
     return Forecast(sum(each.seconds for each in of), sum(each.tokens for each in of), sum(each.flops for each in of))
 
 
-def _table(made: Mapping[str, Forecast], setting: Setting) -> None:
-    """A line a stage, and the sum of them."""
+def _table(made: Mapping[str, Forecast], setting: Setting, is_known: bool = True) -> None:
+    """A line a stage, and the sum of them; of a GPU that is not known only what is the same on any."""
     rows = [["stage", "tokens", "FLOPs", "GB", "steps", "s a step", "time", "price"]]
     for name, each in {**made, "in all": _sum(made)}.items():
         rows.append([
@@ -247,6 +256,9 @@ def _table(made: Mapping[str, Forecast], setting: Setting) -> None:
             f"{each.memory.total / GB:.1f}" if each.memory else "", str(each.steps or ""),
             _step(each) if each.steps else "", duration(each.seconds), _price(setting, each.seconds),
         ])  # fmt: skip
+    if not is_known:
+        columns = [i for i, title in enumerate(rows[0]) if title in ("stage", "tokens", "FLOPs", "steps")]
+        rows = [[row[i] for i in columns] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for name, *figures in rows:
         aligned = (figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=True))
@@ -315,8 +327,11 @@ class Stage:
         return found[1] if found else str(default)
 
 
-def plan_recipe(flags: Flags, on: gpus.Accelerator, count: int) -> None:
-    """Print what speedrun.sh will do, and what its stages take where that can be told."""
+def plan_recipe(flags: Flags, on: gpus.Accelerator, count: int, unknown: str = "") -> None:
+    """Print what speedrun.sh will do, and what its stages take where that can be told.
+
+    Of a GPU that is `unknown` neither time nor memory nor price can be, and `on` says nothing.
+    """
     recipe = flags.recipe or "auto"
     asked = {} if flags.depth is None else {"DEPTH": flags.depth, "TINY_DEPTH": flags.depth}
     if flags.gpus is not None or flags.gpu is not None:
@@ -333,12 +348,21 @@ def plan_recipe(flags: Flags, on: gpus.Accelerator, count: int) -> None:
         said = [sentence] if sentence else []
         if known:
             made[stage.name] = known
-            said += _does_not_fit(stage, setting, known)
+            if not unknown:
+                said += _does_not_fit(stage, setting, known)
+                if sentence and not is_real(stages):
+                    said[0] += f", {setting.memory().total / GB:.1f} GB, {_bill(setting, known.seconds)}"
         if said:
             print(f"{'':26}{'; '.join(said)}")
     whole = replace(setting, gpus=max(ranks, count))
     print()
-    if is_real(stages):
+    if unknown:
+        _table(made, whole, is_known=False)
+        print(
+            f"\nThe GPU here, {unknown}, is not known, so time, memory and price are not planned; "
+            "python -m scripts.plan --gpu=... plans for one that is like it\n"
+        )
+    elif is_real(stages):
         _table(made, whole)
         to_do = sum(made[stage.name].seconds for stage in stages if stage.state != "done" and stage.name in made)
         if to_do < _sum(made).seconds:
@@ -369,9 +393,10 @@ def _told(stage: Stage, setting: Setting) -> Setting:
     elif stage.name == "tok_train":
         vocab_size = int(stage.flag("vocab_size", setting.config.vocab_size))
         setting = replace(setting, config=replace(setting.config, vocab_size=vocab_size))
+    total_batch = int(stage.flag("target_examples_per_step", 0)) * setting.length or setting.total_batch
     return replace(
         setting, rows=int(stage.flag("device_batch_size", setting.rows)),
-        total_batch=int(stage.flag("total_batch_size", setting.total_batch)),
+        total_batch=int(stage.flag("total_batch_size", total_batch)),
         eval_tokens=int(stage.flag("eval_tokens", setting.eval_tokens)), compiled="--no-compile" not in stage.command,
     )  # fmt: skip
 
@@ -426,8 +451,12 @@ def _training(stage: Stage, setting: Setting, real: bool) -> tuple[Setting, Fore
     steps = int(stage.flag("num_iterations", -1))
     if stage.name == "base_train":
         ratio = float(stage.flag("target_param_data_ratio", 12))
-        length = horizon(config, batch, steps, flops_per_token=flops_per_token(config), param_data_ratio=ratio)
+        length = horizon(
+            config, batch, steps, flops_per_token=flops_per_token(config), param_data_ratio=ratio, rows=setting.rows,
+            ranks=setting.gpus,
+        )  # fmt: skip
         steps, batch = length.num_iterations, length.total_batch_size
+        setting = replace(setting, rows=length.rows)
     elif real and batch <= 0:
         batch = forecast.default_batch(config, False)
     setting = replace(setting, total_batch=batch)
@@ -441,7 +470,7 @@ def _training(stage: Stage, setting: Setting, real: bool) -> tuple[Setting, Fore
         return setting, None, f"{parameters}, once over its conversations"
     said = f"{parameters}, {made.steps} steps of {short(batch)} tokens = {short(made.tokens)} tokens"
     if not real:
-        said += f", {made.flops:.1e} FLOPs, {setting.memory().total / GB:.1f} GB, {_bill(setting, made.seconds)}"
+        said += f", {made.flops:.1e} FLOPs"
     return setting, made, said
 
 

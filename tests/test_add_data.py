@@ -172,6 +172,7 @@ def test_as_a_command(tmp_path, base):
         (b"prose\n" * 99, ["--name", "tinyworld"], "the embedded dataset"),
         (b"prose\n" * 99, ["--val_fraction", "2"], "val_fraction must lie between 0 and 1"),
         (b"prose\n" * 99, ["--nmae", "x"], "unknown flag --nmae"),
+        (b"prose\n" * 99, ["-w", "0"], "--workers is 0; expected 1 or more"),
     ],
 )
 def test_mistakes_are_a_sentence_and_change_nothing(tmp_path, base, content, args, sentence):

@@ -21,12 +21,13 @@ from hypothesis import strategies as st
 
 from nanochat.checkpoint import foreign, manager
 from nanochat.config import UserError
+from nanochat.data.shards import write_shards
 from nanochat.engine.engine import Engine
 from nanochat.eval import bundle, core
 from nanochat.eval.bundle import Item, Task
 from nanochat.eval.core import Prompt, TaskScore
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.paths import checkpoints_dir, tokenizer_dir
+from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 from scripts import base_eval
 from tests.corebundle import small_bundle, words, write_bundle, zipped
@@ -434,6 +435,29 @@ def test_the_script_fetches_asks_and_records(
     assert section["seconds"] > 0 and section["flags"]["num_samples"] == 1 and section["flags"]["max_per_task"] == 6
     base_eval.main(arguments)
     assert "fetching" not in capsys.readouterr().out
+
+
+def test_what_was_found_of_other_weights_is_not_kept(
+    trained: GPT, tokenizer: Tokenizer, base: Path, tmp_path: Path
+) -> None:
+    def section(*more: str) -> dict:
+        base_eval.main([*more, "--eval_tokens=64", "--num_samples=1", "--prompts", "A", "--max_new_tokens=3", *CPU])
+        return json.loads((base / "report" / "base_eval.json").read_text(encoding="utf-8"))
+
+    for name in ("one", "two"):
+        write_shards((f"{name} {n} cats. " * 20 for n in range(20)), dataset_dir(name))
+    small_bundle(tmp_path / "bundle")
+    section("--eval=core", "--bundle", str(tmp_path / "bundle"))
+    section("--eval=bpb", "--dataset=one")
+    both = section("--eval=bpb", "--dataset=one", "--split=val")
+    assert both["dataset"] == "one" and {"core", "train_bpb", "val_bpb"} <= both.keys()
+    other = section("--eval=bpb", "--dataset=two", "--split=val")
+    assert other["dataset"] == "two" and {"core", "val_bpb"} <= other.keys() and "train_bpb" not in other
+    torch.nn.init.zeros_(next(trained.parameters()))
+    manager.save(checkpoints_dir("base") / "d1", 7, trained, {}, {"tokenizer_hash": tokenizer.hash})
+    again = section("--eval=sample")
+    assert "samples" in again and not {"core", "dataset", "train_bpb", "val_bpb"} & again.keys()
+    assert len(again["sha256"]) == 64
 
 
 def test_other_peoples_models_are_asked_too(base: Path, tmp_path: Path, capsys) -> None:

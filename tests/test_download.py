@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from fakehub import FakeHub
 from nanochat import hub
 from nanochat.config import UserError
 from nanochat.data import download, remote
-from nanochat.data.shards import TextReader, fingerprint, iterate
+from nanochat.data.shards import TextReader, fingerprint, iterate, write_shards
 from nanochat.paths import dataset_dir
 from scripts import add_data
 
@@ -59,7 +60,8 @@ def fetch(*flags: str) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """A folder's files but the record of where they are from."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != download.RECORD}
 
 
 def asked_for(fake: FakeHub) -> list[str]:
@@ -192,7 +194,9 @@ def test_a_disk_without_room_is_a_sentence_before_anything_is_fetched(fake, smal
 def test_a_disk_that_fills_up_meanwhile_keeps_what_is_whole(fake, small_disk, monkeypatch):
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(small_disk / "base"))
     filler = small_disk / "filler"
-    monkeypatch.setattr(hub, "check_space", lambda *_: filler.write_bytes(bytes(hub.free(small_disk) - 150_000)))
+    monkeypatch.setattr(
+        hub, "check_space", lambda *_: filler.exists() or filler.write_bytes(bytes(hub.free(small_disk) - 150_000))
+    )
     with pytest.raises(UserError, match="cannot write .*the disk is full"):
         fetch("-w", "1")
     assert contents(dataset_dir("text-shuffle"))[LAST] == SHARDS[LAST]
@@ -244,6 +248,108 @@ def test_as_a_command_killed_and_started_again(fake, tmp_path, base):
     assert gone.returncode == 2 and complaints.startswith("error: ") and complaints.count("\n") == 1
 
 
+# ---------------------------------------------------------------- whose shards they are
+
+
+def test_shards_of_ones_own_are_never_replaced(fake, capsys):
+    write_shards(texts_of(9), dataset_dir("text-shuffle"))
+    mine = contents(dataset_dir("text-shuffle"))
+    for flags in ([], ["-n1"], ["--dry_run"]):
+        with pytest.raises(
+            UserError, match=f"base_data_text-shuffle holds shard_00000.parquet, .*not from {REPO}; move"
+        ):
+            fetch(*flags)
+        assert contents(dataset_dir("text-shuffle")) == mine and asked_for(fake) == []
+    shutil.rmtree(dataset_dir("text-shuffle"))
+    assert contents(fetch()) == SHARDS
+    add_data.add(texts_of(9), "text-shuffle", overwrite=True)  # what was known of the old ones goes with them
+    with pytest.raises(UserError, match="which is not from"):
+        fetch()
+    assert contents(dataset_dir("text-shuffle")) == mine
+
+
+def test_owners_with_the_same_repository_name_do_not_mix(fake):
+    other = {f"shard_{n:05d}.parquet": parquet(texts_of(n + 10)) for n in range(8)}
+    fake.add("datasets/else/text-shuffle", other)
+    folder = fetch("-n2")
+    there = contents(folder)
+    asked_for(fake)
+    for flags in ([], ["-n1"], ["--dry_run"]):
+        with pytest.raises(UserError, match=f"{folder} is for shards of {REPO} .*those of else/text-shuffle .*move it"):
+            download.main(["--dataset=else/text-shuffle", *flags])
+        assert contents(folder) == there and asked_for(fake) == []
+    assert contents(fetch()) == SHARDS
+
+
+@pytest.mark.parametrize("there", [[], [LAST], ["shard_00001.parquet"], [LAST, *sorted(SHARDS)[:2]], sorted(SHARDS)])
+def test_shards_that_came_another_way_are_taken_over(fake, there):
+    folder = dataset_dir("text-shuffle")
+    folder.mkdir(parents=True)
+    for name in there:
+        (folder / name).write_bytes(SHARDS[name])
+    (folder / "README.md").write_bytes(b"# Text\n")
+    fetch("-n1", "--dry_run")
+    assert not (folder / download.RECORD).exists()
+    fetch("-n3")
+    assert sorted(asked_for(fake)) == sorted({LAST, *sorted(SHARDS)[:3]} - {*there})
+    (folder / "README.md").unlink()
+    (folder / "shard_00000.parquet").write_bytes(b"cut short")  # and those recorded are repaired
+    assert contents(fetch()) == SHARDS
+
+
+@pytest.mark.parametrize("name, content", [("shard_00007.parquet", SHARDS[LAST]), (LAST, SHARDS[LAST][:-1] + b"x")])
+def test_one_shard_that_is_not_the_hubs_is_enough_to_refuse(fake, name, content):
+    folder = dataset_dir("text-shuffle")
+    folder.mkdir(parents=True)
+    (folder / "shard_00000.parquet").write_bytes(SHARDS["shard_00000.parquet"])
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{folder} holds {name}, which is not from"):
+        fetch()
+    assert asked_for(fake) == [] and (folder / name).read_bytes() == content
+
+
+def test_it_is_recorded_before_the_first_shard_comes(fake):
+    fake.fail("resolve/.*shard", times=99, status=404)
+    with pytest.raises(UserError):
+        fetch()
+    folder = dataset_dir("text-shuffle")
+    assert not list(folder.glob("*.parquet"))
+    assert json.loads((folder / download.RECORD).read_text(encoding="utf-8")) == {"repository": REPO}
+    fake.faults.clear()
+    fake.add("datasets/else/text-shuffle", SHARDS)
+    download.main(["--dataset=else/text-shuffle", "-n1"])  # nothing had come of the other
+    (folder / download.RECORD).write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match="source.json cannot be read .*; delete it"):
+        fetch()
+
+
+def test_a_conversion_that_is_done_says_so(fake, capsys):
+    files = {f"data/train-{n:05d}-of-00003.parquet": parquet(texts_of(n)) for n in range(3)}
+    fake.add("datasets/tester/web", files)
+    fake.add("datasets/else/web", files)
+    download.main(["--dataset=tester/web", "-n2"])
+    there = contents(dataset_dir("web"))
+    asked_for(fake)
+    capsys.readouterr()
+    download.main(["--dataset=tester/web", "-n2"])
+    said = capsys.readouterr().out
+    assert "the text of these 2 files is in" in said and "python -m scripts.tok_train --dataset web" in said
+    for flags, repo in ((["--dataset=else/web", "-n2"], "2 files of else/web"),
+                        (["--dataset=tester/web"], "3 files of tester/web")):  # fmt: skip
+        with pytest.raises(UserError, match=f"already holds data; it is not made of these {repo}, so move it") as error:
+            download.main(flags)
+        assert "--" not in str(error.value)
+    fake.add("datasets/tester/web", SHARDS)  # which are not those that were made here of its text
+    with pytest.raises(UserError, match="is for shards of tester/web as they were made then"):
+        download.main(["--dataset=tester/web"])
+    assert contents(dataset_dir("web")) == there and asked_for(fake) == []
+    fake.add("datasets/tester/web", files)
+    for path in dataset_dir("web").glob("*.parquet"):
+        path.unlink()
+    download.main(["--dataset=tester/web", "-n2"])
+    assert contents(dataset_dir("web")) == there
+
+
 # ---------------------------------------------------------------- text in other layouts
 
 
@@ -255,9 +361,6 @@ def test_any_dataset_of_the_hub_becomes_shards(fake, capsys):
     assert sorted([*iterate(folder, "train"), *iterate(folder, "val")]) == sorted(texts_of(0) + texts_of(1))
     assert "20 documents" in capsys.readouterr().out
     asked_for(fake)
-    with pytest.raises(UserError, match="already holds data"):
-        download.main(["--dataset=tester/web"])
-    assert asked_for(fake) == []
     add_data.main(["tester/web", "--name=all"])
     assert sum(TextReader(dataset_dir("all"), split).num_documents for split in ("train", "val")) == 30
     assert len(asked_for(fake)) == 1  # the other two were in the cache

@@ -15,14 +15,14 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from nanochat import cost, forecast, gpus
+from nanochat import cost, forecast, gpus, report
 from nanochat.config import UserError
 from nanochat.forecast import Setting, classic_config
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.gpus import GPUS
 from nanochat.kv_cache import KVCache
 from nanochat.optim import Optimizer, Rates, parameter_groups
-from nanochat.scaling import config_from_depth
+from nanochat.scaling import config_from_depth, horizon
 from scripts import plan
 
 GB = 1e9
@@ -375,7 +375,8 @@ def test_the_recipe_has_a_row_for_each_command_and_their_sum(capsys):
     prices = [float(row["price"].removeprefix("$")) for row in table.values()]
     assert sum(prices[:-1]) == pytest.approx(prices[-1], abs=0.06)
     assert table["base_train"]["tokens"] == "5.2B" and table["base_train"]["FLOPs"] == "1.5e+19"
-    base = forecast.base(Setting(config_from_depth(20, 32768, 2048), GPUS["h100"], 8, 32, 1 << 20))
+    [rows] = re.findall(r"-m scripts.base_train .*--device_batch_size=(\d+)", said)
+    base = forecast.base(Setting(config_from_depth(20, 32768, 2048), GPUS["h100"], 8, int(rows), 1 << 20))
     assert base.memory is not None
     assert float(table["base_train"]["GB"]) == pytest.approx(base.memory.total / GB, abs=0.1)
 
@@ -392,9 +393,32 @@ def test_depth_and_gpus_of_the_recipe_are_those_that_one_names(capsys, monkeypat
 
 def test_the_recipe_says_what_does_not_fit_and_what_does(capsys):
     said, _ = recipe(capsys, "--depth=20", "--gpus=1", "--gpu=a100-40")
-    sentence = r"it runs out of memory: 32 rows need (\S+) GB, and there are 42.4; --device_batch_size=(\d+) fits"
+    sentence = r"it runs out of memory: \d+ rows need (\S+) GB, and there are 42.4; --device_batch_size=(\d+) fits"
     found = re.findall(sentence, said)
     assert found and all(float(needed) > 42.4 and int(rows) in (1, 2, 4, 8) for needed, rows in found)
+
+
+def test_the_recipe_counts_the_steps_that_its_stages_take(capsys):
+    said, table = recipe(capsys, "--depth=20", "--gpus=8", "--gpu=h100")
+    assert table["chat_sft"]["steps"] == "157" and "157 steps of 66k tokens = 10M tokens" in said
+    [steps] = {recipe(capsys, "--depth=4", f"--gpus={n}", "--gpu=h100")[1]["base_train"]["steps"] for n in (1, 8)}
+    assert int(steps) == horizon(config_from_depth(4, 32768, 2048)).num_iterations
+
+
+def test_a_gpu_that_is_not_known_does_not_stop_the_recipe(capsys, monkeypatch):
+    monkeypatch.setattr(report, "machine", lambda: {"GPU": "2 x NVIDIA GeForce RTX 3090"})
+    said, table = recipe(capsys, "--depth=6", "--gpus=2")
+    assert "The GPU here, 2 x NVIDIA GeForce RTX 3090, is not known" in said and "nproc_per_node=2" in said
+    assert [*table["base_train"]] == ["tokens", "FLOPs", "steps"] and all(table["base_train"].values())
+    like = recipe(capsys, "--depth=6", "--gpus=2", "--gpu=h100")[1]["base_train"]
+    assert table["base_train"].items() <= like.items()
+    tiny = planned(capsys, "--recipe=tiny")
+    for word in ("$", "H100", " GB", "memory:", "about"):
+        assert word not in said and word not in tiny
+    with pytest.raises(UserError, match="'rtx3090' is not known; there are: h100"):
+        plan.main(["--recipe=real", "--gpu=rtx3090"])
+    with pytest.raises(UserError, match="RTX 3090, is not known; name one that is like it with --gpu"):
+        plan.main(["--depth=6"])
 
 
 def test_what_is_done_is_not_to_do(base, capsys):

@@ -13,7 +13,7 @@ from nanochat import schedule
 from nanochat.config import UserError
 from nanochat.cost import count_parameters, flops_per_token
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.scaling import config_from_depth, horizon, scaling_parameters, short_window
+from nanochat.scaling import config_from_depth, horizon, scaling_parameters, shared, short_window
 
 # ---------------------------------------------------------------- shapes
 
@@ -87,6 +87,31 @@ def test_what_the_rules_give_is_sound(depth, vocab, ratio, context):
     assert abs(h.num_iterations * h.total_batch_size - wanted) <= max(h.total_batch_size, wanted) / 2 + 1
     assert h.lr_scale == pytest.approx((h.total_batch_size / 2**19) ** 0.5)
     assert 0 < h.weight_decay_scale < math.inf
+
+
+@pytest.mark.parametrize("depth", [4, 8, 12, 20])
+@pytest.mark.parametrize("ranks", [1, 2, 8, 64, 6, 7])
+def test_a_run_is_the_same_on_any_number_of_ranks(depth, ranks):
+    config = config_from_depth(depth, 32768, 2048)
+    alone, h = horizon(config), horizon(config, rows=32, ranks=ranks)
+    assert h.rows <= 32 and h.total_batch_size % (h.rows * 2048 * ranks) == 0
+    if ranks in (6, 7):
+        assert h.total_batch_size == pytest.approx(alone.total_batch_size, rel=0.05)
+    else:
+        assert (h.total_batch_size, h.num_iterations) == (alone.total_batch_size, alone.num_iterations)
+    tokens = h.total_batch_size * h.num_iterations
+    assert tokens == pytest.approx(12 * scaling_parameters(config), rel=1e-2)
+
+
+@given(st.integers(1, 2**22), st.integers(1, 40), st.integers(1, 4096), st.integers(1, 9))
+def test_a_shared_batch_is_whole_rounds_near_what_was_asked(batch, rows, length, ranks):
+    found, fewer = shared(batch, rows, length, ranks)
+    assert 1 <= fewer <= rows and found % (fewer * length * ranks) == 0 and found > 0
+    if batch % (length * ranks) == 0:
+        assert found == batch
+    least = length * ranks  # one row of each
+    rounds = -(-batch // (rows * least))
+    assert abs(found - batch) <= max(least, rounds * least / 2)
 
 
 def test_what_is_told_wins():

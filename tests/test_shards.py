@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from nanochat.config import UserError
 from nanochat.data import shards
 from nanochat.data.shards import TextReader, fingerprint, iterate, iterate_file, list_shards, write_shards
+from nanochat.paths import write_text
 
 
 def some_texts(count: int) -> list[str]:
@@ -150,6 +151,14 @@ def test_existing_data_is_replaced_only_when_asked(tmp_path):
     write_shards(["new one", "new two"], folder, overwrite=True)
     assert everything(folder) == ["new one", "new two"]
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_what_lies_beside_the_shards_comes_with_them_and_goes_with_them(tmp_path):
+    folder = tmp_path / "data"
+    write_shards(["old one", "old two"], folder, beside=lambda draft: write_text(draft / ".note", "old"))
+    assert (folder / ".note").exists() and everything(folder) == ["old one", "old two"]
+    write_shards(["new one", "new two"], folder, overwrite=True)
+    assert not (folder / ".note").exists()
 
 
 def test_a_folder_with_other_files_is_never_replaced(tmp_path):

@@ -458,9 +458,32 @@ def test_a_mixture_deals_every_source_its_share(share, first, second, counts):
         assert abs(from_a - position * share) <= 1
     whole = mixed.read(0, position)
     assert sum(len(ids) == 2 for ids, _ in whole) == from_a
-    epoch = mixed.read(0, mixed.size + 1)  # each document of both at least once
-    assert len({ids[1] for ids, _ in epoch if len(ids) == 2}) == first
-    assert len({ids[1] for ids, _ in epoch if len(ids) == 3}) == second
+
+
+@given(st.lists(st.tuples(st.integers(1, 200), st.integers(1, 100)), min_size=1, max_size=4))
+def test_an_epoch_of_a_mixture_has_all_of_each_part_and_no_more_than_that_takes(parts):
+    """Ten documents of weight 0.3 need 34, in which they are all; 33 have nine of them."""
+    mixed = MixedSource([(Numbers([n] * size, cut=True), weight / 100) for n, (size, weight) in enumerate(parts, 1)])
+
+    def lacking(count: int) -> int:
+        found = Counter(len(ids) - 1 for ids in {tuple(ids) for ids, _ in mixed.read(0, count)})
+        return sum(found[n] < size for n, (size, _) in enumerate(parts, 1))
+
+    assert not lacking(mixed.size) and lacking(mixed.size - 1)
+    second = Counter(tuple(ids) for ids, _ in mixed.read(mixed.size, mixed.size))
+    assert len(second) == sum(size for size, _ in parts)
+
+
+@given(
+    st.lists(st.tuples(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(1, 9)), min_size=2, max_size=3),
+    st.integers(1, 8), st.integers(0, 7),
+)  # fmt: skip
+@settings(max_examples=50)
+def test_a_mixture_resumed_at_any_cursor_goes_on_the_same(parts, T, stop):
+    mixed = MixedSource([(Numbers(lengths, cut=True), weight / 10) for lengths, weight in parts])
+    whole = take(batches(mixed, 2, T), 9)
+    rest = take(batches(mixed, 2, T, cursor=whole[stop].cursor), 8 - stop)
+    assert all(same(one, other) for one, other in zip(rest, whole[stop + 1 :], strict=True))
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

@@ -26,6 +26,7 @@ from nanochat.data.shards import write_shards
 from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
 from nanochat.runtime import can_compile
 from nanochat.tokenizer import Tokenizer
+from scripts import base_train
 
 # Children are forked from a process that has imported torch already; starting one costs little.
 processes = multiprocessing.get_context("forkserver")
@@ -345,6 +346,35 @@ def test_fine_tuning_goes_on_on_two_ranks(world, base, tmp_path, port):
     assert [rank.exitcode for rank in ranks] == [0, 0]
     assert losses(folder)[:2] == losses(alone)[:2]
     assert_close_runs(folder, alone)
+
+
+def test_a_base_run_goes_on_with_its_batch_on_two_ranks(world, base, tmp_path, port):
+    folder = world("base")
+    argv = flags("base", base, "--keep_last=0", "--device_batch_size=4")
+    train("base", argv)
+    alone = tmp_path / "alone"
+    shutil.copytree(folder, alone)
+    manager.delete(folder, [4, 6])
+    both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    untold = [*argv, "--total_batch_size=-1"]
+    ranks = [start(base, "base", untold, RANK=str(n), LOCAL_RANK=str(n), **both) for n in range(2)]
+    for rank in ranks:
+        rank.join(300)
+    assert [rank.exitcode for rank in ranks] == [0, 0]
+    meta = manager.read_meta(folder, STEPS)
+    assert (meta["total_batch_size"], meta["device_batch_size"]) == (128, 2)
+    assert_close_runs(folder, alone)
+
+
+def test_ranks_that_cannot_share_the_batch_of_a_run_are_refused(world):
+    world("mid")  # with a finished base run of 128 tokens a step
+    asked = config.parse(base_train.Flags, ["--max_seq_len=32", "--device_batch_size=2"])
+    assert base_train.as_begun(asked, "d1", 4) == (128, 1)
+    with pytest.raises(UserError, match=r"128 tokens 3 ranks cannot .* divides 4, or with --total_batch_size=96 "):
+        base_train.as_begun(asked, "d1", 3)
+    for more in ("--resume=never", "--total_batch_size=192"):
+        fresh = config.parse(base_train.Flags, ["--max_seq_len=32", "--device_batch_size=2", more])
+        assert base_train.as_begun(fresh, "d1", 3) == (fresh.total_batch_size, 2)
 
 
 # ---------------------------------------------------------------- torch.compile

@@ -1,5 +1,6 @@
 """Download pretraining text from the hub: `python -m nanochat.data.shards -n 240`."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,9 +11,10 @@ from nanochat import hub
 from nanochat.config import UserError, alias, parse, run
 from nanochat.data import remote, shards
 from nanochat.data.documents import documents
-from nanochat.paths import dataset_dir
+from nanochat.paths import dataset_dir, read_json, write_text
 
 SHARD = re.compile(r"shard_\d{5}\.parquet")
+RECORD = ".source.json"  # says where a folder's shards are from; hidden, as who reads the folder passes such files over
 
 
 @dataclass
@@ -31,8 +33,7 @@ class Flags:
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
-    if flags.workers < 1:
-        raise UserError(f"--workers is {flags.workers}; expected 1 or more")
+    remote.check_workers(flags.workers)
     if flags.num_shards < 1 and flags.num_shards != -1:
         raise UserError(f"--num_shards is {flags.num_shards}; expected 1 or more, or -1 for all")
     repo = remote.REPOSITORIES.get(flags.dataset, flags.dataset)
@@ -56,13 +57,45 @@ def _bring(flags: Flags, published: hub.Listing, name: str) -> None:
         raise UserError(f"--num_shards is {count}, but {published.repo} has {len(train)} shards to train on")
     # Validation first: with it and the first others, which come in order, one can begin to train.
     chosen, folder = replace(published, files=(val, *train[:count])), dataset_dir(name)
+    is_recorded = _check_ours(published, folder)
     if flags.dry_run:
         what = f"{count} of {len(train)} shards and the validation shard"
         _announce(chosen, what, hub.missing(chosen, folder, flags.workers), folder)
         return
+    if not is_recorded:
+        hub.check_space(hub.missing(chosen, folder, flags.workers), folder, f"fetching {published.repo}")
+        write_text(folder / RECORD, json.dumps({"repository": published.repo}) + "\n")
     hub.bring(chosen, folder, flags.workers)
     print(f"{count} shards to train on and {val.path} for validation are in {folder}")
-    _what_next(name)
+    print(shards.how_to_train(name))
+
+
+def _check_ours(published: hub.Listing, folder: Path) -> bool:
+    """Whether the folder is recorded as that of these shards. Raises UserError where it holds anybody else's.
+
+    Where nothing is recorded, shards that are the published ones byte for byte may be there: other programs bring them.
+    """
+    recorded = _recorded(folder)
+    if recorded == {"repository": published.repo}:
+        return True
+    if recorded is not None:
+        raise UserError(
+            f"{folder} is for shards of {recorded.get('repository')} as they were made then, and those of "
+            f"{published.repo} would replace them; move it away first"
+        )
+    files = {file.path: file for file in published.files}
+    for shard in sorted(folder.glob("*.parquet")):
+        if shard.name not in files or not hub.is_here(files[shard.name], shard):
+            raise UserError(f"{folder} holds {shard.name}, which is not from {published.repo}; move it away first")
+    return False
+
+
+def _recorded(folder: Path) -> dict | None:
+    """What is known of where a folder's shards are from; None where nothing is, or there are none left."""
+    path = folder / RECORD
+    if not path.exists() or all(entry.name.startswith(".") for entry in folder.iterdir()):
+        return None
+    return read_json(path, "delete it")
 
 
 def _convert(flags: Flags, listing: hub.Listing, name: str) -> None:
@@ -74,11 +107,19 @@ def _convert(flags: Flags, listing: hub.Listing, name: str) -> None:
         _announce(listing, f"{len(listing.files)} files", hub.missing(listing), hub.cache())
         print(f"  shards    about as much again in {folder}")
         return
-    shards.check_replaceable(folder)
+    record = {"repository": listing.repo, "files": {file.path: file.digest for file in listing.files}}
+    if _recorded(folder) == record:
+        print(f"the text of these {len(listing.files)} files is in {folder} already; {shards.how_to_train(name)}")
+        return
+    remedy = f"it is not made of these {len(listing.files)} files of {listing.repo}, so move it away first"
+    shards.check_replaceable(folder, remedy=remedy)
     texts = documents(remote.bring(listing, "text", flags.workers), "text", [])
-    print(shards.write_shards(texts, folder).summary())
+    written = shards.write_shards(
+        texts, folder, beside=lambda draft: write_text(draft / RECORD, json.dumps(record) + "\n")
+    )
+    print(written.summary())
     print(f"written to {folder}; the files they come from remain in the hub's cache, {hub.cache()}")
-    _what_next(name)
+    print(shards.how_to_train(name))
 
 
 def _announce(listing: hub.Listing, what: str, missing: int, place: Path) -> None:
@@ -86,12 +127,6 @@ def _announce(listing: hub.Listing, what: str, missing: int, place: Path) -> Non
     print(f"{listing.repo}: {what}, {hub.in_bytes(listing.size)}")
     print(f"  to fetch  {hub.in_bytes(missing)} into {place}")
     print(f"  free      {hub.in_bytes(hub.free(place))}")
-
-
-def _what_next(name: str) -> None:
-    print("train on them with")
-    print(f"  python -m scripts.tok_train --dataset {name}")
-    print(f"  python -m scripts.base_train --dataset {name}")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,12 @@ def dataset_name(repo: str) -> str:
     return repo.replace("/", "-") if name in (*REPOSITORIES, DEFAULT_DATASET) else name
 
 
+def check_workers(workers: int) -> None:
+    """Raise UserError where --workers is not a number of files that can be fetched at a time."""
+    if workers < 1:
+        raise UserError(f"--workers is {workers}; expected 1 or more")
+
+
 def look(repo: str) -> hub.Listing:
     """All files of a dataset that could hold text; of one without any those of the copy that the hub makes as parquet.
 

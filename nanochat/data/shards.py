@@ -11,8 +11,9 @@ import contextlib
 import hashlib
 import itertools
 import os
+import re
 import runpy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -34,6 +35,20 @@ _HOW_TO_GET_DATA = "run python -m scripts.add_data YOUR_TEXT, python -m nanochat
 MAX_DOCUMENT = 64 << 20  # bytes of text, as the next
 MAX_GROUP = 1 << 30
 MAX_RATIO = 1000  # to the size of the file, where that comes to more than MAX_GROUP
+
+
+def check_name(name: str) -> None:
+    """Raise UserError where a dataset that is about to be made cannot have this name."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UserError(f"--name {name!r} cannot be a dataset's name; use letters, digits, dots, dashes, underscores")
+    if name == DEFAULT_DATASET:
+        raise UserError(f"--name {name} is the name of the embedded dataset; choose another with --name")
+
+
+def how_to_train(name: str) -> str:
+    """What to do with a dataset next, for people: three lines."""
+    commands = (f"  python -m scripts.{script} --dataset {name}" for script in ("tok_train", "base_train"))
+    return "\n".join(["train on it with", *commands])
 
 
 class Written(NamedTuple):
@@ -111,6 +126,10 @@ class TextReader:
             position += len(part)
         return texts
 
+    def shard_of(self, position: int) -> Path:
+        """The file that document `position` is in."""
+        return self.paths[bisect.bisect_right(self._shard_starts, position) - 1]
+
     def _load_group(self, position: int) -> None:
         shard = bisect.bisect_right(self._shard_starts, position) - 1
         with _naming(self.paths[shard]):
@@ -186,6 +205,7 @@ def write_shards(
     val_texts: Iterable[str] | None = None,
     val_fraction: float = 0.1,
     overwrite: bool = False,
+    beside: Callable[[Path], object] = lambda draft: None,
     docs_per_group: int = 1024,
     group_bytes: int = 8 << 20,
     shard_bytes: int = 256 << 20,
@@ -195,7 +215,8 @@ def write_shards(
     A document's own hash decides its split, so the same text always falls on the same side. With `val_texts` these
     are the validation split and all of `texts` are training text. Neither split is ever empty: if need be the last
     document goes where none is, and a stream of one document is cut inside it. Blank documents are dropped.
-    The folder appears under its name when it is complete and flushed to disk. Sizes count UTF-8 bytes of text.
+    The folder appears under its name when it is complete and flushed to disk; `beside` puts more files into the folder
+    it is given before that. Sizes count UTF-8 bytes of text.
 
     Raises UserError when there is too little text for two splits, when the folder already holds something and
     `overwrite` is false, when another process is writing it, and when the disk is full.
@@ -213,6 +234,7 @@ def write_shards(
         files = len(train.paths) + 1
         os.replace(val.paths[0], draft / _shard_name(len(train.paths)))
         val.folder.rmdir()
+        beside(draft)
     return Written(train.documents, train.chars, val.documents, val.chars, files)
 
 
@@ -353,15 +375,17 @@ def _shard_name(number: int) -> str:
     return f"shard_{number:05d}.parquet"
 
 
-def check_replaceable(folder: Path, overwrite: bool = False) -> None:
-    """Raise UserError where a dataset must not be written."""
+def check_replaceable(
+    folder: Path, overwrite: bool = False, remedy: str = "choose another name, or replace it with --overwrite"
+) -> None:
+    """Raise UserError, ending in `remedy` where there is data already, where a dataset must not be written."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise UserError(f"cannot write the dataset {folder}: a file has this name")
     entries = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
     if entries and not overwrite:
-        raise UserError(f"{folder} already holds data; choose another name, or replace it with --overwrite")
+        raise UserError(f"{folder} already holds data; {remedy}")
     foreign = [name for name in entries if not name.endswith(".parquet")]
     if foreign:
         raise UserError(f"will not replace {folder}: it holds {foreign[0]}, which is no shard; move it away first")

@@ -118,7 +118,10 @@ class MixedSource:
         self.parts = [(source, weight / total) for source, weight in parts if weight > 0]
         self.cut = all(source.cut for source, _ in self.parts)
         # An epoch is over when the source that lasts longest has been read once.
-        self.size = max(round(source.size / share) for source, share in self.parts)
+        self.size = max(
+            next(n for n in itertools.count(int(source.size / share)) if int(n * share) >= source.size)
+            for source, share in self.parts
+        )
 
     def read(self, position: int, count: int) -> list[Document]:
         documents = []

@@ -8,7 +8,11 @@ out of each task's accuracy, and CORE is the mean of what is left: 0 for guessin
     language_modeling  right where the likeliest tokens, one by one, are the continuation
 
 The items that are asked, the examples before them, and what counts as the continuation are as in the original
-nanochat, so the scores compare with those that are published for it.
+nanochat. What is longer than the context is not: here the oldest tokens behind the first one are left out, for every
+model, and a continuation that does not fit even alone counts as wrong; there its own models read the whole prompt,
+also beyond the context that they were trained with, and only one with a fixed limit, GPT-2, has it cut, the first token
+too. So scores compare with those that are published for it where the prompts fit; on few-shot tasks with long texts,
+or with a short context, only roughly.
 """
 
 import math

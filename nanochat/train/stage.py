@@ -96,7 +96,7 @@ class ConversationFlags(LaterFlags):
     """Flags of the stages that learn from given conversations."""
 
     conversations: str = "littleworld"
-    """which conversations to train on: littleworld or none"""
+    """which conversations to train on: littleworld, real or none"""
     data_path: list[Path] = field(default_factory=list)
     """JSONL files of your own conversations"""
     max_seq_len: int | None = None
@@ -132,6 +132,23 @@ class Begun:
     optimizer: dict | None = None
 
 
+@dataclass(frozen=True)
+class Run:
+    """A run of a stage on its way: where its checkpoints go, under which flags, and what it starts from.
+
+    `about` goes into the meta files beside the usual.
+    """
+
+    source: str
+    tag: str
+    flags: TrainFlags
+    h: Hyperparameters
+    rt: Runtime
+    tokenizer: Tokenizer
+    begun: Begun
+    about: dict
+
+
 def accumulation(h: Hyperparameters, rt: Runtime) -> int:
     """Micro-batches per step and rank. Raises UserError where the batch sizes do not divide."""
     for name in ("device_batch_size", "max_seq_len", "total_batch_size"):
@@ -145,6 +162,15 @@ def accumulation(h: Hyperparameters, rt: Runtime) -> int:
             f"{max(1, h.total_batch_size // round_tokens) * round_tokens} is"
         )
     return h.total_batch_size // round_tokens
+
+
+def resumed_step(source: str, tag: str, resume: str) -> int | None:
+    """The step of the stage's run under `tag` that --resume goes on from; None where a run starts."""
+    if resume not in ("auto", "never") and not resume.isdigit():
+        raise UserError(f"--resume is {resume!r}; expected auto, never or the number of a step")
+    if resume == "never" or resume == "auto" and not manager.steps(checkpoints_dir(source) / tag):
+        return None
+    return manager.find(source, tag, int(resume) if resume.isdigit() else None)[2]
 
 
 def begin(
@@ -163,12 +189,9 @@ def begin(
     Raises UserError for an explicit step that is not there, and for a run that does not fit what is asked for now.
     """
     folder = checkpoints_dir(source) / tag
-    there = manager.steps(folder)
-    if resume not in ("auto", "never") and not resume.isdigit():
-        raise UserError(f"--resume is {resume!r}; expected auto, never or the number of a step")
-    if resume == "never" or resume == "auto" and not there:
+    step = resumed_step(source, tag, resume)
+    if step is None:
         return Begun(new(), TrainState())
-    step = int(resume) if resume.isdigit() else None
     loaded = manager.load(source, tag, step, rt.device, rt.dtype, with_optimizer=True)
     if loaded.model.config != wanted:
         found, asked = dataclasses.asdict(loaded.model.config), dataclasses.asdict(wanted)
@@ -189,30 +212,24 @@ def begin(
 
 def run_stage(
     name: str,
-    source: str,
-    tag: str,
-    flags: TrainFlags,
-    h: Hyperparameters,
-    rt: Runtime,
-    tokenizer: Tokenizer,
-    begun: Begun,
+    run: Run,
     train_source: Source,
     val_source: Source,
     num_iterations: int = -1,
     num_epochs: float = 1.0,
-    about: dict | None = None,
     probes: Sequence[Probe] = (),
 ) -> TrainState:
     """Train, log, save, validate and report a stage that learns from given text or conversations.
 
-    `about` goes into the meta file beside the usual; `probes` are measured beside the validation.
+    `probes` are measured beside the validation.
     """
+    h, rt, begun = run.h, run.rt, run.begun
 
     def validate(stopping: Callable[[], bool]) -> dict[str, float]:
         with closing(batches_for(rt, val_source, h.device_batch_size, h.max_seq_len)) as stream:
             measured = one_pass(stream, h.eval_tokens, rt.world)
             on_device = (batch.to(rt.device) for batch in takewhile(lambda _: not stopping(), measured))
-            return {"val_bpb": bits_per_byte(begun.model, on_device, tokenizer.token_bytes)}
+            return {"val_bpb": bits_per_byte(begun.model, on_device, run.tokenizer.token_bytes)}
 
     def results(state: TrainState, scores: dict) -> dict:
         tokens = state.step * h.total_batch_size
@@ -222,30 +239,22 @@ def run_stage(
         }  # fmt: skip
 
     start = begun.state.cursor
-    with closing(batches_for(rt, train_source, h.device_batch_size, h.max_seq_len, start, flags.seed)) as stream:
+    with closing(batches_for(rt, train_source, h.device_batch_size, h.max_seq_len, start, run.flags.seed)) as stream:
         return run_stream(
-            name, source, tag, flags, h, rt, tokenizer, begun, stream,
-            accumulation(h, rt), [Probe(flags.eval_every, validate), *probes], results,
-            num_iterations, num_epochs, about, flops_per_token(begun.model.config),
+            name, run, stream, accumulation(h, rt), [Probe(run.flags.eval_every, validate), *probes], results,
+            num_iterations, num_epochs, flops_per_token(begun.model.config),
         )  # fmt: skip
 
 
 def run_stream(
     name: str,
-    source: str,
-    tag: str,
-    flags: TrainFlags,
-    h: Hyperparameters,
-    rt: Runtime,
-    tokenizer: Tokenizer,
-    begun: Begun,
+    run: Run,
     stream: Iterator[Batch],
     accumulation: int,
     probes: list[Probe],
     results: Callable[[TrainState, dict], dict],
     num_iterations: int = -1,
     num_epochs: float = 1.0,
-    about: dict | None = None,
     flops_per_token: int = 0,
     best: str = "val_bpb",
     shown: tuple[str, ...] = (),
@@ -255,7 +264,8 @@ def run_stream(
     `results` makes the section of the report, beside what all have, of the last state and its checkpoint's meta.
     The checkpoint with the lowest `best`, one of the probes' scores, is kept beside the newest.
     """
-    folder = checkpoints_dir(source) / tag
+    flags, h, rt, begun = run.flags, run.h, run.rt, run.begun
+    folder = checkpoints_dir(run.source) / run.tag
     model, state = begun.model, begun.state
     adamw, muon = parameter_groups(
         model,
@@ -277,8 +287,8 @@ def run_stream(
         "max_seq_len": h.max_seq_len,
         "seed": flags.seed,
         "git_commit": report.git_commit(),
-        "tokenizer_hash": tokenizer.hash,
-        **(about or {}),
+        "tokenizer_hash": run.tokenizer.hash,
+        **run.about,
     }
     described = json.loads(strict_json(described))  # paths become strings
     # What an abandoned run left goes with this one's first save, so that it is never taken for this one's last.
@@ -297,7 +307,7 @@ def run_stream(
                 "loop_state": state.state_dict(),
             }
             try:
-                manager.keep_tokenizer(folder, tokenizer)
+                manager.keep_tokenizer(folder, run.tokenizer)
                 manager.save(folder, state.step, model, {"optimizer": whole, "rng": torch.get_rng_state()}, meta)
             except UserError:  # the disk is full, and these lines are of steps that are lost
                 log.take_back(saved_at)
@@ -348,7 +358,7 @@ def run_stream(
     if rt.is_main:
         particular = results(state, manager.read_meta(folder, state.step))
         section = {
-            "source": source, "tag": tag, "step": state.step, "flags": changes(flags), "seed": flags.seed,
+            "source": run.source, "tag": run.tag, "step": state.step, "flags": changes(flags), "seed": flags.seed,
             "parameters": count_parameters(model), "steps": state.step, "seconds": state.seconds,
             "tokens_per_second": particular["tokens"] / max(state.seconds, 1e-9), **particular,
         }  # fmt: skip

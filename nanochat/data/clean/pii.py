@@ -3,10 +3,13 @@
 A pattern finds candidates and, where a format carries proof of itself, a check decides: Luhn's digit in card numbers,
 the remainder in IBANs, the standard library's parser for addresses. What has no such proof is matched narrowly, for a
 tag in place of an ordinary number harms the text: telephone numbers need a +, a leading 0 with groups, the groups of
-North America, or a word such as "phone" before them.
+North America, or a word such as "phone" before them, and must not look like a list of years, scores or thousands;
+addresses of version 4 must not be numbered as chapters and versions are. Five pairs of digits, the first of them 01 to
+09, are taken for a French telephone number.
 """
 
 import ipaddress
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -55,13 +58,18 @@ def _masked(text: str, kind: _Kind, found: Counter[str]) -> str:
 def _card(candidate: str) -> int:
     """As many groups as have a prefix and length that a network issues (ISO/IEC 7812), and Luhn's digit.
 
+    Together, in fours, or as American Express and Diners Club group them: of other numbers one in ten passes Luhn.
+
     Another number may follow a card's after a space, so that all of the candidate need not be it.
     """
-    for group in reversed(list(re.finditer(r"\d+", candidate))):
+    groups = list(re.finditer(r"\d+", candidate))
+    lengths = [len(group.group()) for group in groups]
+    for count, group in reversed(list(enumerate(groups, 1))):
+        printed = count == 1 or {*lengths[: count - 1]} == {4} or lengths[:count] in ([4, 6, 5], [4, 6, 4])
         digits = re.sub(r"\D", "", candidate[: group.end()])
         issued = any(len(digits) in lengths and re.match(prefix, digits) for prefix, lengths in _CARD_NETWORKS.items())
         doubled = [int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits))]
-        if issued and sum(number // 10 + number % 10 for number in doubled) % 10 == 0:
+        if printed and issued and sum(number // 10 + number % 10 for number in doubled) % 10 == 0:
             return group.end()
     return 0
 
@@ -102,10 +110,11 @@ _IBAN_LENGTHS = {
 
 
 def _ipv4(candidate: str) -> int:
-    """All but 0.0.0.0, loopback, netmasks and broadcast, which are nobody's."""
+    """All but those of no network, loopback, netmasks and broadcast, which are nobody's, and 1.2.3.4."""
     address = _address(candidate)
-    nobody = address is None or address.is_unspecified or address.is_loopback or candidate.startswith("255.")
-    return 0 if nobody else len(candidate)
+    nobody = address is None or address.is_loopback or candidate.startswith(("0.", "255."))
+    chapter = len(candidate) == len("1.2.3.4")
+    return 0 if nobody or chapter else len(candidate)
 
 
 def _ipv6(candidate: str) -> int:
@@ -126,10 +135,40 @@ def _address(candidate: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | 
 
 
 def _phone(candidate: str) -> int:
-    """Eight digits to the fifteen that E.164 allows, nine with a leading 0 of the country's own; and no date."""
-    digits = sum(sign.isdigit() for sign in candidate)
-    national = re.match(r"\(?0[1-9]", candidate) is not None
-    return len(candidate) if 8 + national <= digits <= 15 and not _DATE.match(candidate) else 0
+    """Eight digits to the fifteen that E.164 allows, one more for each leading 0; and no list or date.
+
+    Without + or brackets the groups differ in length, but for the five pairs of France; with a + groups as those of
+    thousands need the eleven digits of Spain and Poland.
+    """
+    groups = re.findall(r"\d+", candidate)
+    digits = sum(map(len, groups))
+    zeros = 2 if candidate.startswith("00") else re.match(r"\(?0", candidate) is not None
+    if not 8 + zeros <= digits <= 15 or _is_list(candidate):
+        return 0
+    lengths = [len(group) for group in groups]
+    if candidate.startswith("+"):
+        thousands = len(groups) > 2 and set(lengths[1:]) == {3}
+        return 0 if thousands and digits < 11 else len(candidate)
+    even = len(groups) > 1 and len(set(lengths)) == 1 and lengths != [2] * 5
+    return 0 if "(" not in candidate and (even or len(groups) > 5) else len(candidate)
+
+
+def _called(candidate: str) -> int:
+    """What stands after a word such as "phone", unless it is a list."""
+    return 0 if _is_list(candidate) else len(candidate)
+
+
+def _is_list(candidate: str) -> bool:
+    """Dates, years, round millions, single digits, and numbers that rise evenly, as 01 02 03."""
+    if candidate.startswith("+") or "(" in candidate:
+        return False
+    groups = re.findall(r"\d+", candidate)
+    years = sum(re.fullmatch(r"(19|20)\d\d", group) is not None for group in groups)
+    single = any(len(group) == 1 for group in groups[1:])
+    steps = {int(later) - int(earlier) for earlier, later in itertools.pairwise(groups)}
+    evenly = len(groups) > 2 and len(steps) == 1 and len({len(group) for group in groups}) == 1
+    spelled = _DATE.match(candidate) or re.fullmatch(r"\d{1,3}(?: ?000)+", candidate)
+    return years > 1 or single or evenly or spelled is not None
 
 
 _DATE = re.compile(r"\(?\d{1,2}[-/. ]\d{1,2}[-/. ](19|20)\d\d|\d{4}-\d\d-\d\d")
@@ -172,15 +211,22 @@ _EMAIL = r"(?<![\w.+%-])[\w.+%'-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![
 _NUMBER_START = r"(?<![\w+])(?<!\d[.,:/-])"
 _CARD = _NUMBER_START + r"\d(?:[ -]?\d){12,18}(?![\w-])(?!\.\d)"
 _IBAN = r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)"
-_IPV4 = r"(?<![\w.])(?<!ersion )(?<!ersion: )(?<!elease )(?<!ection )(?<!==)(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)"
+_FOUR = r"(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)"
+_IPV4 = (  # a word that numbers are given to takes those after it, so that they are no candidates
+    r"(?<!\w)(?i:versions?|ver|v|releases?|rev|revisions?|builds?|firmware|chapters?|ch|sections?|sect?|subsections?"
+    r"|paragraphs?|para|clauses?|articles?|art|appendix|tables?|figures?|fig|exercises?|items?|steps?|parts?"
+    rf"|§§?)\.?:?\s{{0,2}}{_FOUR}(?:(?:,|,? and|,? or|,? to| ?[-–])\s?{_FOUR}){{0,20}}"
+    rf"|(?<![\w.])(?<!==)({_FOUR})"
+)
 _IPV6 = r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:(?:\d{1,3}\.){3}\d{1,3}|[0-9A-Fa-f]{1,4}|(?<=::))(?![\w:])(?!\.\d)"
 _PHONE = r"""
     (?<![\w+])\+[1-9]\d{0,14}(?:[ ./-]?\(\d{1,4}\)[ ./-]?\d{1,12})?(?:[ ./-]\d{1,12}){0,6}(?!\d)  # +44 20 7946 0958
   | (?<![\w+])(?<!\d[.,:/-])(?:
-        00[1-9]\d{0,2}(?:[ ./-]?\(\d{1,4}\)[ ./-]?\d{1,12})?(?:[ ./-]\d{2,12}){1,5}       # 0049 30 123456
-      | (?:1[ .-])?(?:\(\d{3}\)[ ]?|\d{3}[.-]|[2-9]\d{2}[ ])\d{3}[ .-]\d{4}             # (555) 123-4567
-      | (?:\(0[1-9]\d{0,4}\)[ ]?|0[1-9]\d{0,4}[ /-])\d{2,8}(?:[ -]\d{2,8}){0,4}         # 030 1234567
-      | 0[1-9](?:\.\d\d){4}                                                             # 01.23.45.67.89
+        (?<!\d[ ])00[1-9]\d{0,2}(?:[ ./-]?\(\d{1,4}\)[ ./-]?\d{1,12})?(?:[ ./-]\d{2,12}){1,5}  # 0049 30 123456
+      | (?:1[ .-])?(?:\(\d{3}\)[ ]?\d{3}[ .-]|\d{3}-\d{3}-|\d{3}\.\d{3}\.)\d{4}             # (555) 123-4567
+      | (?:1[ ][2-9]\d{2}[ ][2-9]\d{2}[ ]|(?<!\d[ ])[2-9]\d{2}[ ]\d{3}[.-])\d{4}             # 555 123-4567
+      | (?<!\d[ ])(?:\(0[1-9]\d{0,4}\)[ ]?|0[1-9]\d{0,4}[ /-])\d{2,8}(?:[ -]\d{2,8}){0,4}    # 030 1234567
+      | 0[1-9](?:\.\d\d){4}                                                                 # 01.23.45.67.89
     )(?![\w-])(?!\.\d)
 """
 _CALL = (
@@ -199,6 +245,6 @@ KINDS = tuple(
         ("ip", _IPV6, _ipv6, ":[0-9A-Fa-f]{0,4}:"),  # its end may be written as version 4
         ("ip", _IPV4, _ipv4, r"\d\.\d{1,3}\.\d"),
         ("phone", _PHONE, _phone, r"\d{2}.{0,3}\d{2}"),
-        ("phone", _CALL, lambda candidate: len(candidate), r"\d.{0,2}\d.{0,2}\d.{0,2}\d"),
+        ("phone", _CALL, _called, r"\d.{0,2}\d.{0,2}\d.{0,2}\d"),
     )
 )

@@ -13,6 +13,7 @@ import re
 import numpy as np
 
 from nanochat.config import UserError
+from nanochat.data.clean.words import NO_SPACES
 
 PIECE = 5  # words; as FineWeb takes them (Penedo et al. 2024)
 NUMBERS = 128
@@ -24,9 +25,7 @@ LONGEST = 1 << 20  # characters of a document that its numbers are made of
 
 _HASH = 8  # bytes of a text's own hash
 WIDTH = _HASH + NUMBERS  # bytes of a sketch
-# A word, or a sign of a script that puts no spaces between words: Thai, Lao, kana, Chinese characters.
-_NO_SPACES = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-_WORD = re.compile(rf"[^\W{_NO_SPACES}]+|[{_NO_SPACES}]")
+_WORD = re.compile(rf"[^\W{NO_SPACES}]+|[{NO_SPACES}]")  # or a sign where there are no spaces between words
 
 
 class Sketcher:

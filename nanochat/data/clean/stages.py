@@ -151,6 +151,7 @@ def _scan(plan: Plan, number: int) -> None:
         for document in range(piece.start, piece.start + piece.documents):
             text = _judged(plan.rules, tally, f"{piece.split} {document}", reader.read(document, 1)[0])
             if text is not None:
+                _check_length(text, reader.shard_of(document))
                 kept.append((document, len(text)))
                 if sketcher:
                     sketcher.add(text)
@@ -163,6 +164,15 @@ def _scan(plan: Plan, number: int) -> None:
         _save(plan.file(number, "sketches.npy"), table)
         _save(plan.file(number, "places.npy"), places)
     write_text(plan.file(number, "tally.json"), strict_json(tally.counts))
+
+
+def _check_length(text: str, shard: Path) -> None:
+    """Refuse here what the write stage could not read again."""
+    if (length := len(text.encode())) > shards.MAX_DOCUMENT:
+        raise UserError(
+            f"{shard} has a document of {length:,} bytes, and one may have {shards.MAX_DOCUMENT:,}; "
+            "divide it, or leave it out"
+        )
 
 
 def _judged(rules: Rules, tally: Tally, document: str, text: str) -> str | None:

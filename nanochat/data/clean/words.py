@@ -8,8 +8,10 @@ from nanochat.config import UserError
 
 LIST = Path(__file__).with_name("profanity.txt")
 
+# Signs of scripts that put no spaces between words, for a pattern: Thai, Lao, kana, Chinese characters.
+NO_SPACES = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 _WORD = re.compile(r"\w+")
-_NO_SPACES = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")  # Thai, Lao, Japanese, Chinese
+_NO_SPACES = re.compile(f"[{NO_SPACES}]")
 
 
 def load(path: Path) -> tuple[str, ...]:
