@@ -208,6 +208,7 @@ dry_run=${DRY_RUN:-} list='' history='' child='' fetching='' where=''
 for option in "$@"; do
     case $option in
         --dry_run | --dry-run) dry_run=1 ;;
+        --help | -h) sed -n '2,/^set /{s/^# \{0,1\}//p;}' speedrun.sh && exit ;;
         --list) list=1 ;; # name, state and command of each stage, for scripts/plan.py
         *) die "unknown option $option; there is --dry_run, and RECIPE=tiny or RECIPE=real in front of bash" ;;
     esac
@@ -240,6 +241,11 @@ if [ -n "$list" ]; then
     exit
 fi
 
+if [ "$recipe" = tiny ]; then
+    for name in DEPTH RL IDENTITY CORE_BUNDLE; do
+        [ -z "${!name:-}" ] || echo "$name=${!name} belongs to RECIPE=real; this is the tiny recipe" >&2
+    done
+fi
 python=${NANOCHAT_PYTHON:-} chat=$python
 if [ -z "$python" ]; then
     source dev/setup.sh

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import starmap
 
 from nanochat.curves import Line, Picture
 from nanochat.log import duration, short
@@ -257,7 +258,7 @@ def _times(found: Sections, price: float | None) -> list[Block]:
     head = ["stage", "time", "steps", "tokens", "tokens/s"]
     blocks = _table(head if price is None else [*head, "GPUs", "cost"], rows)
     if price is not None:
-        blocks.append(Paragraph([f"at ${price:.2f} an hour for each GPU of the machine"]))
+        blocks.append(Paragraph([f"at ${price:.2f} an hour for each GPU of the machine, or for a machine without any"]))
     return blocks
 
 
@@ -329,8 +330,13 @@ def _flags(found: Sections) -> list[Block]:
     for stage, section in found.items():
         if "flags" in section:
             flags = {name: value for name, value in _dict(section["flags"]).items() if name != "resume"}
-            rows.append([stage, Code(" ".join(f"--{name}={value}" for name, value in flags.items())) or "defaults"])
+            rows.append([stage, Code(" ".join(starmap(_typed, flags.items()))) or "defaults"])
     return _table(["stage", "flags that differ from the defaults"], rows)
+
+
+def _typed(name: str, value: object) -> str:
+    """A flag as it is typed."""
+    return f"--{name} {' '.join(map(str, value))}" if isinstance(value, list) else f"--{name}={value}"
 
 
 def _settled(logged: Mapping[str, Logged]) -> list[Block]:

@@ -196,7 +196,7 @@ def short(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: 45s, 3m12s, 1h02m."""
+    """Seconds for people: 45s, 3m12s, 1h02m, 5d03h."""
     if not math.isfinite(seconds):
         return str(seconds)
     whole = round(seconds)
@@ -204,7 +204,9 @@ def duration(seconds: float) -> str:
         return f"{whole}s"
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    if whole < 4 * 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
 
 
 def strict_json(value: object, indent: int | None = None) -> str:

@@ -112,7 +112,7 @@ class Tokenizer:
         Raises UserError, naming the file, when it is missing, not whole or of another kind.
         """
         path = Path(folder) / "tokenizer.json"
-        remedy = "run python -m scripts.tok_train"
+        remedy = "run python -m scripts.tok_train, with the --dataset that is to be trained on"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             foreign = isinstance(content, dict) and "model" in content

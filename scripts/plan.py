@@ -291,7 +291,7 @@ def _rows(setting: Setting) -> str:
 
 
 def _needs(memory: cost.Memory, on: gpus.Accelerator) -> str:
-    return f"{memory.total / GB:.1f} GB, and there are {on.memory / GB:.1f}"
+    return f"{memory.total / GB:.1f} GB, and of the {on.memory / GB:.1f} there are {cost.USABLE:.0%} can be used"
 
 
 def _step(made: Forecast) -> str:
@@ -332,7 +332,7 @@ def plan_recipe(flags: Flags, on: gpus.Accelerator, count: int, unknown: str = "
 
     Of a GPU that is `unknown` neither time nor memory nor price can be, and `on` says nothing.
     """
-    recipe = flags.recipe or "auto"
+    recipe = flags.recipe or ("auto" if flags.gpu in (None, "cpu") else "real")
     asked = {} if flags.depth is None else {"DEPTH": flags.depth, "TINY_DEPTH": flags.depth}
     if flags.gpus is not None or flags.gpu is not None:
         asked["GPUS"] = 0 if flags.gpu == "cpu" else count

@@ -94,7 +94,10 @@ def fetch(
             raise UserError(f"{folder()} holds something; move it away to fetch the bundle again")
 
     with paths.draft_of(folder(), check) as draft:
-        came = web.fetch(url, draft, max_bytes, allow_private)
+        try:
+            came = web.fetch(url, draft, max_bytes, allow_private)
+        except UserError as error:
+            raise UserError(f"{error}; a copy of CORE's questions can be named with --bundle") from error
         found = paths.sha256(came)
         if sha256 is not None and found != sha256:
             raise UserError(

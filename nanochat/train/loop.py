@@ -90,7 +90,7 @@ class Stage:
     shown: tuple[str, ...] = ()  # metrics on the line of progress; none: the loss
     log_every: int = 0  # steps between lines, which show a step's own loss; 0 = as time passes, smoothed, or as a bar
     rate_flags: str = "--matrix_lr, --embedding_lr"  # what to lower when the loss is not finite
-    go_on: str = "start again to go on"  # what to do after a SIGTERM
+    go_on: str = "step {step} is saved, start again to go on"  # what is said after a SIGTERM
 
 
 def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> TrainState:
@@ -113,7 +113,7 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                 stage.save(state)
                 saved_at = state.step
             if stopping:
-                said = f"step {saved_at} is saved, {stage.go_on}" if saved_at else "nothing was learned yet"
+                said = stage.go_on.format(step=saved_at) if saved_at else "nothing was learned yet"
                 rt.print(f"{stage.name}: terminated; {said}")
                 raise SystemExit(EXIT_TERMINATED)
             probes = [probe for probe in stage.probes if probe.is_due(state.step, done)]

@@ -4,7 +4,6 @@ A run has random windows of token files, AdamW, half a cosine of a learning rate
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import MetricsLog, short
 from nanochat.optim import Optimizer, Rates, adamw_groups
 from nanochat.paths import check_name, write_atomically
-from nanochat.runtime import Runtime
+from nanochat.runtime import Runtime, memory_of
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Probe, Stage, TrainState, train
 from nanochat.train.out_dir import CkptKeeper, Run, StepKeeper, earlier, resume
@@ -212,7 +211,7 @@ def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
         probes=[Probe(settings.eval_interval, validate)],
         log_every=settings.log_interval,
         rate_flags="--learning_rate",
-        go_on="go on with --init_from=resume",
+        go_on="step {step} is saved, go on with --init_from=resume",
     )
     if state.step == 0:
         scores = validate(lambda: False)
@@ -272,13 +271,6 @@ def _from_scratch(
         )
     config, _ = gpt2.from_nanogpt({**shape, "vocab_size": rows}, {}, folder)
     return gpt2.with_tokenizer(config, vocab_size)
-
-
-def memory_of(device: torch.device) -> int:
-    """Bytes of memory that a device has in all; 0 where that cannot be told."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[1]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in os.sysconf_names else 0
 
 
 def _adapted(run: Run, settings: Settings, rt: Runtime) -> Run:

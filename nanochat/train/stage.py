@@ -13,7 +13,7 @@ import torch
 from nanochat import report, schedule
 from nanochat.checkpoint import manager
 from nanochat.config import UserError, changes
-from nanochat.cost import count_parameters, flops_per_token
+from nanochat.cost import count_parameters, flops_per_token, training_memory
 from nanochat.data.batch import Batch
 from nanochat.data.streams import Source, batches_for, one_pass
 from nanochat.eval.bpb import bits_per_byte
@@ -21,7 +21,7 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import MetricsLog, strict_json
 from nanochat.optim import Optimizer, Rates, parameter_groups
 from nanochat.paths import checkpoints_dir
-from nanochat.runtime import Runtime, can_compile
+from nanochat.runtime import Runtime, can_compile, memory_of
 from nanochat.scaling import REFERENCE_BATCH
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Probe, Stage, TrainState, train
@@ -202,12 +202,34 @@ def begin(
     for name, value in json.loads(strict_json(about)).items():
         if loaded.meta.get(name) != value:
             raise UserError(
-                f"{folder} holds a run with another {name} ({_short(loaded.meta.get(name))}, now {_short(value)}); "
+                f"{folder} holds a run whose {name} is {_short(loaded.meta.get(name))}, not {_short(value)}; "
                 "use another --model_tag, or --resume never to start over"
             )
     assert loaded.optimizer is not None
     rt.print(f"resuming from step {loaded.step} of {folder}")
     return Begun(loaded.model, TrainState(**loaded.meta["loop_state"]), loaded.optimizer)
+
+
+def check_memory(config: GPTConfig, h: Hyperparameters, rt: Runtime, compiled: bool) -> None:
+    """Raise UserError where training cannot fit into memory, rather than be killed for it.
+
+    The prediction may be 15 % off (tests/test_plan.py), so what is up to a quarter too much is tried.
+    """
+
+    sharing = rt.world if rt.device.type == "cpu" else 1  # ranks of one memory
+
+    def needed(rows: int) -> float:
+        return sharing * training_memory(config, rows, h.max_seq_len, compiled, rt.world).total
+
+    there = memory_of(rt.device) * 1.25
+    if not there or needed(h.device_batch_size) <= there:
+        return
+    fitting = next((rows for rows in range(h.device_batch_size - 1, 0, -1) if needed(rows) * 1.25 <= there), 0)
+    advice = f"--device_batch_size={fitting} fits" if fitting else "a model of fewer layers (--depth) fits"
+    raise UserError(
+        f"training on {h.device_batch_size} rows of {h.max_seq_len} tokens at a time takes about "
+        f"{needed(h.device_batch_size) / 1e9:.0f} GB, and there are {there / 1.25e9:.0f} GB; {advice}"
+    )
 
 
 def run_stage(
@@ -224,6 +246,7 @@ def run_stage(
     `probes` are measured beside the validation.
     """
     h, rt, begun = run.h, run.rt, run.begun
+    check_memory(begun.model.config, h, rt, run.flags.compile)
 
     def validate(stopping: Callable[[], bool]) -> dict[str, float]:
         with closing(batches_for(rt, val_source, h.device_batch_size, h.max_seq_len)) as stream:

@@ -271,7 +271,13 @@ def _write(plan: Plan, _: int) -> None:
     gone = _gone(plan, tallies)
     for split, tally in tallies.items():
         if not tally.counts["after"]["documents"]:
-            raise UserError(f"these rules leave no document in the {split} split of {plan.source}; ask for less")
+            rules = ", ".join(f"{rule['documents']} by {name}" for name, rule in tally.counts["rules"].items()
+                              if rule["action"] == "dropped")  # fmt: skip
+            n = tally.counts["before"]["documents"]
+            raise UserError(
+                f"these rules leave none of the {n} documents in the {split} split of {plan.source} ({rules} were "
+                "dropped); ask for less"
+            )
     splits = {split: tally.counts for split, tally in tallies.items()}
     rules = {**asdict(plan.rules), "profanity": f"{len(plan.rules.profanity)} words"}
     report = {"source": str(plan.source), "target": str(plan.target), "rules": rules, "splits": splits}
