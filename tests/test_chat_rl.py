@@ -589,5 +589,5 @@ def test_mistakes(more: list[str], said: list[str], rl: Path, base: Path) -> Non
 
 def test_a_run_on_another_task(rl: Path, base: Path) -> None:
     chat_rl.main([*ARGV, "--num_iterations=1"])
-    with pytest.raises(UserError, match=r"another task \(refusal, now facts\).*--resume never"):
+    with pytest.raises(UserError, match=r"holds a run whose task is refusal, not facts; .*--resume never"):
         chat_rl.main([*ARGV, "--task=facts"])

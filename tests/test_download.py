@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -226,7 +227,11 @@ def test_mistakes_are_a_sentence(fake, base, flags, said):
 def program(fake: FakeHub, tmp_path: Path, base: Path, *flags: str) -> subprocess.Popen[str]:
     env = {**os.environ, **fakehub.environment(fake, tmp_path / "huggingface"), "NANOCHAT_BASE_DIR": str(base)}
     command = [sys.executable, "-m", "nanochat.data.shards", "--dataset", REPO, *flags]
-    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A suite that runs in a shell's background ignores SIGINT, and its children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def test_as_a_command_killed_and_started_again(fake, tmp_path, base):
