@@ -78,7 +78,7 @@ def test_a_run_on_a_mixture(two):
     base_train.main([*BASE, *mixture, "--num_iterations=5"])
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5]
-    with pytest.raises(UserError, match=r"another dataset \(one:0.7 two:0.3, now one:0.5 two:0.5\)"):
+    with pytest.raises(UserError, match=r"whose dataset is one:0.7 two:0.3, not one:0.5 two:0.5"):
         base_train.main([*BASE, "--dataset=one:0.5", "--dataset=two:0.5"])
     mid_train.main([*COMMON, "--text_share=1", "--conversations=littleworld"])
     assert manager.read_meta(checkpoints_dir("mid") / "d1", 3)["dataset"] == "one:0.7 two:0.3"
