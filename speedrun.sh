@@ -3,7 +3,7 @@
 #
 #   RECIPE=auto    what was begun; else real where there are GPUs of 40 GB and a Hugging Face hub answers; else tiny
 #          tiny    the little world, on this machine as it is
-#          real    web text, public conversations and exams; about four hours on eight H100 at DEPTH=20
+#          real    web text, public conversations and exams; scripts.plan predicts two hours on eight H100
 #   PRESET=smoke   the recipe within a minute or two: every stage works, and the model has learned nothing
 #   DEPTH=20       layers of the real recipe's model, on which all its sizes depend
 #   GPUS=n         how many GPUs, and processes that train; default: those that are there

@@ -315,7 +315,7 @@ def _price(setting: Setting, seconds: float) -> str:
 
 @dataclass
 class Stage:
-    """A line of `speedrun.sh --list`. state is "done", "goes on", "to do" or "missing"."""
+    """A line of `speedrun.sh --list`. state is "done", "goes on" or "to do"."""
 
     name: str
     state: str
