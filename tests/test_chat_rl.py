@@ -105,7 +105,7 @@ def stage_of(model: GPT, stream: Iterator[Batch], steps: int = 1, lr: float = 0.
     """With beta1 = 0 and rate 0, AdamW remembers the gradient as it is."""
     return Stage(
         "test", model, model, Optimizer([AdamWGroup(dict(model.named_parameters()), lr, (beta1, 0.95))], []), stream,
-        accumulation=1000, rates=lambda step, progress: Rates(), save=lambda state: None,
+        accumulation=1000, rates=lambda step, progress: Rates(), save=lambda state, passing: None,
         scored=lambda state, scores: None, num_iterations=steps, shown=("reward",),
     )  # fmt: skip
 

@@ -167,7 +167,7 @@ def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
         keeper.begin(run)
     saved_at = -1 if is_new else state.step
 
-    def save(_: TrainState) -> None:
+    def save(_: TrainState, passing: bool) -> None:
         nonlocal saved_at
         run.optimizer = optimizer.state_dict()
         if rt.is_main:
@@ -211,7 +211,7 @@ def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
         probes=[Probe(settings.eval_interval, validate)],
         log_every=settings.log_interval,
         rate_flags="--learning_rate",
-        go_on="step {step} is saved, go on with --init_from=resume",
+        after_signal="step {step} is saved, resume with --init_from=resume",
     )
     if state.step == 0:
         scores = validate(lambda: False)
