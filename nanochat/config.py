@@ -61,6 +61,7 @@ def parse(flags: type[Flags], argv: Sequence[str] | None = None) -> Flags:
     for one that stands in a config file.
     """
     files, rest = _files_among(flags, list(sys.argv[1:] if argv is None else argv))
+    _check_aliases(flags, rest)
     args = _gathered(flags, _boolean_values(flags, rest))
     defaults = _filled(flags, files)
     complaint = io.StringIO()
@@ -112,6 +113,17 @@ def run(main: Callable[[], int | None]) -> None:
         print("interrupted", file=sys.stderr)
         code = EXIT_INTERRUPTED
     sys.exit(code)
+
+
+def _check_aliases(flags: type, args: Sequence[str]) -> None:
+    """Raise UserError where a flag is given under two of its names, which may say different things."""
+    fields = _names(flags)
+    given: dict[str, str] = {}
+    for name in (arg.partition("=")[0] for arg in args if arg.startswith("--")):
+        field = fields.get(name[2:].replace("-", "_"))
+        other = given.setdefault(field, name) if field else name
+        if other.replace("-", "_") != name.replace("-", "_"):
+            raise UserError(f"{other} and {name} say the same; give one of them")
 
 
 # ---------------------------------------------------------------- config files

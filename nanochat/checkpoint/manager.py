@@ -15,8 +15,9 @@ import json
 import math
 import os
 import re
+import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -31,7 +32,24 @@ from nanochat.tokenizer import Tokenizer
 
 STAGE_COMMAND = {"base": "scripts.base_train", "mid": "scripts.mid_train", "sft": "scripts.chat_sft",
                  "rl": "scripts.chat_rl"}  # fmt: skip
+FORMAT = 1  # of the meta file
 LENGTHS = "token_bytes.pt"  # what the original counts a token for, beside its tokenizer
+
+
+@dataclass(frozen=True)
+class LoadAs:
+    """Where and how a model is loaded: it computes in `dtype` on `device`.
+
+    keep_float32 keeps weights as stored (bfloat16 becomes float32 on a CPU), for training; without it they are
+    converted to dtype, for generating.
+    """
+
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
+    keep_float32: bool = True
+
+
+AS_STORED = LoadAs()
 
 
 @dataclass(frozen=True)
@@ -169,44 +187,18 @@ def read_meta(folder: Path, step: int) -> dict:
     return meta
 
 
-def load(
-    source: str,
-    tag: str | None = None,
-    step: int | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    with_optimizer: bool = False,
-    keep_float32: bool = True,
-    softcap: float | None = None,
-) -> Loaded:
-    """Find, check and load a checkpoint; the model computes in `dtype`.
+def load_step(
+    folder: Path, tag: str, step: int, load_as: LoadAs = AS_STORED, with_optimizer: bool = False
+) -> Loaded:  # fmt: skip
+    """Check and load a checkpoint of a folder, wherever it lies.
 
-    keep_float32 keeps weights as stored (bfloat16 becomes float32 on a CPU), for training; without it they are
-    converted to dtype, for generating. softcap is for the files of the original that do not tell theirs.
     Raises UserError for a missing or damaged file, an architecture that is not known, or another tokenizer than the
     model was trained with.
     """
-    folder, tag, step = find(source, tag, step)
-    return replace(load_step(folder, tag, step, device, dtype, with_optimizer, keep_float32, softcap), source=source)
-
-
-def load_step(
-    folder: Path,
-    tag: str,
-    step: int,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    with_optimizer: bool = False,
-    keep_float32: bool = True,
-    softcap: float | None = None,
-) -> Loaded:
-    """`load` for a folder that is known, wherever it lies."""
     meta = read_meta(folder, step)
-    if not isinstance(meta.get("model_config"), dict):
-        raise UserError(f"{folder / _meta_file(step)} has no model_config; expected the meta file of a checkpoint")
+    _check_format(folder / _meta_file(step), meta)
     model_path = folder / _model_file(step)
-    is_ours = legacy.is_ours(meta["model_config"])
-    if with_optimizer and not is_ours:
+    if with_optimizer and not legacy.is_ours(meta["model_config"]):
         raise UserError(
             f"{folder} was trained by the original nanochat, whose run cannot be resumed here; "
             "start the next stage from it, or train under another --model_tag"
@@ -214,36 +206,32 @@ def load_step(
     _check_files(folder, step, meta, [model_path.name] + ([_optimizer_file(step)] if with_optimizer else []))
     state = torch_file.weights(torch_file.read(model_path, _offer_previous(folder, step)), model_path)
     note = ""
-    if softcap is None and legacy.doubtful_softcap(meta["model_config"], state):
-        note = "its softcap is not recorded, 15 is taken; if it was trained after 3 March 2026, give --softcap 20"
+    if legacy.doubtful_softcap(meta["model_config"], state):
+        record = f"python -m scripts.pull --set_softcap {shlex.quote(str(folder))} --softcap 20"
+        note = (
+            "its softcap is not recorded, 15 is assumed; if it was trained after 3 March 2026, record 20 with " + record
+        )
     with torch_file.sensible(model_path):
-        config, state = legacy.translate(meta["model_config"], state, model_path, softcap)
+        config, state = legacy.translate(meta["model_config"], state, model_path)
     tokenizer = load_tokenizer(meta, model_path)
-    model = build(config, state, model_path, device, dtype, keep_float32)
+    model = build(config, state, model_path, load_as)
     optimizer = None
     if with_optimizer:
         optimizer = torch_file.read(folder / _optimizer_file(step), _offer_previous(folder, step))
     return Loaded(model, tokenizer, meta, folder, tag, step, optimizer, note)
 
 
-def build(
-    config: GPTConfig,
-    state: dict[str, Tensor],
-    path: Path,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    keep_float32: bool = True,
-) -> GPT:
-    """A model of these tensors, as `load` makes it; `state` is used up. Raises UserError, naming path, for a misfit."""
+def build(config: GPTConfig, state: dict[str, Tensor], path: Path, load_as: LoadAs = AS_STORED) -> GPT:
+    """A model of these tensors; `state` is used up. Raises UserError, naming path, for a misfit."""
     with torch_file.sensible(path), torch.device("meta"):
         check_shape(config)
-        model = GPT(config, dtype)
+        model = GPT(config, load_as.dtype)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     _check_tensors(expected, {name: tensor.shape for name, tensor in state.items()}, path)
-    on_cpu = torch.device(device).type != "cuda"
+    on_cpu = torch.device(load_as.device).type != "cuda"
     for name, tensor in state.items():
         target = torch.float32 if on_cpu and tensor.dtype != torch.float32 else tensor.dtype
-        state[name] = tensor.to(device, target if keep_float32 else dtype)
+        state[name] = tensor.to(load_as.device, target if load_as.keep_float32 else load_as.dtype)
     model.load_state_dict(state, strict=True, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
@@ -320,6 +308,15 @@ def keep_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     tokenizer.save(folder / "tokenizer")
     if tokenizer.token_bytes != Tokenizer.load(folder / "tokenizer").token_bytes:
         save_lengths(folder / "tokenizer", tokenizer)
+
+
+def _check_format(path: Path, meta: dict) -> None:
+    """Refuse a meta file that a newer version wrote, or in which something has a type that nobody writes."""
+    version = meta.get("format", FORMAT)
+    if type(version) is not int or version > FORMAT:
+        raise UserError(f"{path} has the format {version!r}; this version knows {FORMAT}: use the newer one to read it")
+    if not isinstance(meta.get("model_config"), dict):
+        raise UserError(f"{path} has no model_config; expected the meta file of a checkpoint")
 
 
 def _check_files(folder: Path, step: int, meta: dict, names: Sequence[str]) -> None:
