@@ -5,12 +5,13 @@
                                      meta_SSSSSS.json       everything else; written last
                                      tokenizer/             only where it is not the one of the base folder
 
-A checkpoint exists from the moment its meta file does. The meta file holds the size and sha256 of the others, so a
-file that was cut short or belongs to another step is noticed before a tensor of it is used. Checkpoints of the original
-nanochat have the same names and load as they are (`legacy`).
+A checkpoint exists from the moment its meta file does. The meta file holds the size and sha256 of the others, and a
+checksum of itself, so what was cut short, changed or belongs to another step is noticed before a tensor of it is used.
+Checkpoints of the original nanochat have the same names and load as they are (`legacy`).
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -27,12 +28,14 @@ from nanochat import vocabularies
 from nanochat.checkpoint import legacy, torch_file
 from nanochat.config import UserError
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.paths import SOURCES, checkpoints_dir, sha256, tokenizer_dir, write_atomically, write_text
+from nanochat.log import strict_json
+from nanochat.paths import SOURCES, check_tag, checkpoints_dir, sha256, tokenizer_dir, write_atomically, write_text
 from nanochat.tokenizer import Tokenizer
 
 STAGE_COMMAND = {"base": "scripts.base_train", "mid": "scripts.mid_train", "sft": "scripts.chat_sft",
                  "rl": "scripts.chat_rl"}  # fmt: skip
-FORMAT = 1  # of the meta file
+FORMAT = 1  # of the meta files that this version writes
+CHECKSUM = "checksum"  # key of a meta file: the sha256 of all else in it
 LENGTHS = "token_bytes.pt"  # what the original counts a token for, beside its tokenizer
 
 
@@ -93,33 +96,47 @@ def save(folder: Path, step: int, model: GPT, optimizer: dict | None, meta: dict
         for name, write in files.items():
             digest = write_atomically(folder / name, write)
             described[name] = {"size": (folder / name).stat().st_size, "sha256": digest}
-        whole = {"format": 1, "step": step, **meta, "model_config": asdict(model.config), "files": described}
-        write_text(meta_path, json.dumps(whole, indent=2))
+        whole = {"format": FORMAT, "step": step, **meta, "model_config": asdict(model.config), "files": described}
+        write_meta(meta_path, whole)
     except UserError:
         for name in files:
             (folder / name).unlink(missing_ok=True)
         raise
 
 
+def write_meta(path: Path, meta: dict) -> None:
+    """Write a meta file with its own checksum."""
+    meta = json.loads(strict_json(meta))
+    write_text(path, json.dumps({**meta, CHECKSUM: _checksum(meta)}, indent=2))
+
+
 def update_meta(folder: Path, step: int, changes: dict) -> None:
     """Add what is known only after the save, such as the result of the validation."""
-    meta = read_meta(folder, step)
-    write_text(folder / _meta_file(step), json.dumps({**meta, **changes}, indent=2))
+    write_meta(folder / _meta_file(step), {**read_meta(folder, step), **changes})
 
 
-def prune(folder: Path, keep_last: int, best: str = "val_bpb") -> list[int]:
-    """Delete all but the newest `keep_last` checkpoints and the one with the lowest meta[best]; returns what went.
+def prune(folder: Path, keep_last: int, best: str = "val_bpb") -> list[str]:
+    """Delete all but the newest `keep_last` checkpoints and the one with the lowest meta[best].
 
-    keep_last <= 0 keeps all.
+    keep_last <= 0 keeps all but those that were passing, written between two that were due: these make way for the
+    next in any case. A damaged checkpoint is left alone; returns what is wrong with each of them.
     """
-    found = steps(folder)
-    if keep_last <= 0:
-        return []
-    scored = [(score, step) for step in found if math.isfinite(score := _number(read_meta(folder, step).get(best)))]
-    keep = set(found[-keep_last:]) | ({min(scored)[1]} if scored else set())
-    gone = [step for step in found if step not in keep]
+    metas, damaged = {}, []
+    for step in steps(folder):
+        try:
+            metas[step] = read_meta(folder, step)
+        except UserError as error:
+            damaged.append(str(error))
+    found = list(metas)
+    scored = [(score, step) for step in found if math.isfinite(score := _number(metas[step].get(best)))]
+    best_step = min(scored)[1] if scored else None
+    newest = set(found[-keep_last:] if keep_last > 0 else found)
+    gone = [
+        step for step in found
+        if step != best_step and (step not in newest or (metas[step].get("passing") and step != found[-1]))
+    ]  # fmt: skip
     delete(folder, gone)
-    return gone
+    return damaged
 
 
 def delete(folder: Path, gone: Sequence[int]) -> None:
@@ -143,27 +160,40 @@ def steps(folder: Path) -> list[int]:
 
 
 def find(source: str, tag: str | None = None, step: int | None = None) -> tuple[Path, str, int]:
-    """The folder, tag and step that are meant. Without a tag the largest d<number>, else the newest folder;
+    """The folder, tag and step that are meant. Without a tag the deepest d<number>, else the only model there is;
     without a step the last one. Raises UserError naming what there is."""
     root = checkpoints_dir(source)
-    tags = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    if not tags:
-        command = STAGE_COMMAND.get(source, f"the {source} stage")
-        raise UserError(f"no {source} checkpoint in {root}; train one with python -m {command}")
+    if tag is not None:
+        check_tag("model_tag", tag)
+    tags = sorted(path.name for path in root.iterdir() if path.is_dir() and steps(path)) if root.is_dir() else []
     if tag is None:
-        numbered = [(int(match[1]), name) for name in tags if (match := re.match(r"d(\d+)", name))]
-        tag = max(numbered)[1] if numbered else max(tags, key=lambda name: (root / name).stat().st_mtime)
-    if tag not in tags:
-        raise UserError(f"no {source} checkpoint is tagged {tag!r} in {root}; there are: {', '.join(tags)}")
+        tag = _default_tag(source, tags, root)
     folder = root / tag
     there = steps(folder)
-    if not there:
+    if not there and folder.is_dir():
         raise UserError(f"{folder} holds no complete checkpoint (a model_*.pt with its meta_*.json); train it again")
+    if not there:
+        others = f"there are: {', '.join(tags)}" if tags else _how_to_train(source)
+        raise UserError(f"no {source} checkpoint is tagged {tag!r} in {root}; {others}")
     if step is None:
         step = there[-1]
     if step not in there:
         raise UserError(f"{folder} has no checkpoint of step {step}; there are: {', '.join(map(str, there))}")
     return folder, tag, step
+
+
+def _default_tag(source: str, tags: list[str], root: Path) -> str:
+    """The deepest d<number>. A copy (d4_backup), a date or a name of the user's own is never taken among several."""
+    if not tags:
+        raise UserError(f"no {source} checkpoint in {root}; {_how_to_train(source)}")
+    depths = {int(match[1]): tag for tag in tags if (match := re.fullmatch(r"d(\d{1,9})", tag))}
+    if not depths and len(tags) > 1:
+        raise UserError(f"{root} holds several models ({', '.join(tags)}); choose one with --model_tag")
+    return depths[max(depths)] if depths else tags[0]
+
+
+def _how_to_train(source: str) -> str:
+    return f"train one with python -m {STAGE_COMMAND.get(source, f'the {source} stage')}"
 
 
 def trained_with(tokenizer_hash: str) -> list[str]:
@@ -184,7 +214,14 @@ def read_meta(folder: Path, step: int) -> dict:
         raise UserError(f"{path} cannot be read ({error}){_offer_previous(folder, step)}") from error
     if not isinstance(meta, dict):
         raise UserError(f"{path} is damaged: it holds no JSON object{_offer_previous(folder, step)}")
+    if meta.pop(CHECKSUM, None) not in (None, _checksum(meta)):  # None: of the original, or of an older version
+        raise UserError(f"{path} is damaged: its checksum is wrong{_offer_previous(folder, step)}")
     return meta
+
+
+def _checksum(meta: dict) -> str:
+    """The sha256 of a meta file's content without its checksum, in hex."""
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def load_step(
@@ -217,7 +254,9 @@ def load_step(
     model = build(config, state, model_path, load_as)
     optimizer = None
     if with_optimizer:
-        optimizer = torch_file.read(folder / _optimizer_file(step), _offer_previous(folder, step))
+        # Mapped, not read: it is copied tensor by tensor, so that resuming takes no more memory than starting.
+        path = folder / _optimizer_file(step)
+        optimizer = torch_file.read(path, _offer_previous(folder, step), lazily=True)
     return Loaded(model, tokenizer, meta, folder, tag, step, optimizer, note)
 
 
