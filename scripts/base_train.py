@@ -128,9 +128,8 @@ def train(flags: Flags, rt: Runtime) -> None:
             "seed": flags.seed, "tokenizer_hash": tokenizer.hash,
         }  # fmt: skip
         begun = begin(start, h, about, config, new)
-        parameters, tokens = (
-            short(number) for number in (cost.count_parameters(begun.model), horizon.num_iterations * h.total_batch_size)
-        )
+        parameters = short(cost.count_parameters(begun.model))
+        tokens = short(horizon.num_iterations * h.total_batch_size)
         rt.print(
             f"base model {tag}: {parameters} parameters, {config.n_layer} layers of width {config.n_embd}, "
             f"{horizon.num_iterations} steps of {h.total_batch_size} tokens ({tokens}), {rt.device.type} "

@@ -1,4 +1,4 @@
-"""What mid-training and fine-tuning learn from: chosen by the model's descent, opened, counted, and printed at the start."""
+"""What mid-training and fine-tuning learn from: chosen by the model's descent, opened and counted."""
 
 from nanochat import hub
 from nanochat.config import UserError
@@ -57,8 +57,9 @@ def conversations(
 
 
 def count_own(
-    flags: ConversationFlags, recipe: str, tokenizer: Tokenizer, h: Hyperparameters, start: Start, num_epochs: float = 1.0
-) -> dict:
+    flags: ConversationFlags, recipe: str, tokenizer: Tokenizer, h: Hyperparameters, start: Start,
+    num_epochs: float = 1.0,
+) -> dict:  # fmt: skip
     """Print how many conversations of the user's own there are, how many do not fit, and how often they will be read.
 
     Returns the same for the meta file and the report; nothing where there are none.
@@ -77,6 +78,6 @@ def count_own(
     )
     lost = (found.cut + found.left_out) / max(1, found.conversations)
     if lost > MUCH:
-        remedy = f"give --max_seq_len {longest}" if T < longest else "shorten them, or take a model with a longer context"
+        remedy = f"give --max_seq_len {longest}" if longest > T else "shorten them, or take another model"
         start.rt.print(f"warning: {lost:.0%} of your conversations lose turns or all of them; {remedy}")
     return {"own_conversations": {**found._asdict(), "longest": T, "passes": passes}}

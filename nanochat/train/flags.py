@@ -7,9 +7,7 @@ from typing import Annotated
 from nanochat.checkpoint.door import ModelName
 from nanochat.config import UserError, alias
 from nanochat.runtime import Runtime
-from nanochat.scaling import REFERENCE_BATCH, shared
-
-SFT_ROWS = 32  # of an optimizer step, unless told; as in the original's fine-tuning
+from nanochat.scaling import REFERENCE_BATCH, SFT_ROWS, shared
 
 
 @dataclass

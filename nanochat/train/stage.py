@@ -206,8 +206,9 @@ def run_stream(
         particular = results(state, manager.read_meta(folder, state.step))
         section = {
             "source": run.start.stage, "tag": run.start.tag, "step": state.step, "flags": changes(flags),
-            "seed": flags.seed, "parameters": count_parameters(model), "steps": state.step,
-            "seconds": state.seconds, "tokens_per_second": particular["tokens"] / max(state.seconds, 1e-9), **particular,
+            "seed": flags.seed, "parameters": count_parameters(model), "steps": state.step, "seconds": state.seconds,
+            "tokens_per_second": particular["tokens"] / max(state.seconds, 1e-9), **particular,
+            "own_conversations": run.about.get("own_conversations"),
         }  # fmt: skip
         report.write_section(name, section)
     rt.print(f"{name}: done; step {state.step} is in {folder}")
