@@ -20,7 +20,7 @@ from nanochat.cost import training_memory
 from nanochat.data import contents
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import strict_json
-from nanochat.paths import SOURCES, alone_in, check_tag, checkpoints_dir, leave_if_empty
+from nanochat.paths import SOURCES, alone_in, check_tag, checkpoints_dir
 from nanochat.runtime import Runtime, compute_dtype, memory_of
 from nanochat.train.flags import Hyperparameters, LaterFlags, TrainFlags
 from nanochat.train.loop import TrainState
@@ -213,15 +213,12 @@ def _parent(stage: str, flags: LaterFlags) -> tuple[door.Found | None, dict, str
 
 @contextmanager
 def _locked(folder: Path, flags: TrainFlags, rt: Runtime) -> Iterator[None]:
-    """Rank 0 keeps other processes out of the output folder, and leaves none behind in which nothing was written."""
+    """Rank 0 keeps other processes out of the output folder."""
     if not rt.is_main or flags.dry_run:
         yield
         return
     with alone_in(folder, "wait until it has finished, stop it, or write elsewhere"):
-        try:
-            yield
-        finally:
-            leave_if_empty(folder)
+        yield
 
 
 def _own(stage: str, folder: Path, tag: str, flags: TrainFlags, rt: Runtime) -> Loaded | None:
