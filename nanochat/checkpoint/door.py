@@ -47,6 +47,16 @@ class Found:
             return f"{self.source} {self.tag}, step {self.step} of {self.folder}".lstrip()
         return f"{self.tag}, from {self.folder / self.file}"
 
+    @property
+    def of_stage(self) -> bool:
+        """Whether it was named as a checkpoint of a stage of the base folder."""
+        return self.name.partition(":")[0] in paths.SOURCES
+
+    @property
+    def short_name(self) -> str:
+        """The name, with the tag that was chosen where it names a stage only."""
+        return f"{self.source}:{self.tag}" if self.name in paths.SOURCES else self.name
+
     def load(self, load_as: LoadAs = AS_STORED) -> Loaded:
         """Check and read the weights. Raises UserError for damaged files and for models that do not fit."""
         if self.kind == "nanochat":
@@ -68,8 +78,8 @@ class ModelFlags:
     step: Annotated[int | None, alias("-s")] = None
     """which of its checkpoints; default: the last"""
 
-    def find(self) -> Found:
-        return find(self.source, self.model_tag, self.step)
+    def find(self, out_dir: Path | str = "out") -> Found:
+        return find(self.source, self.model_tag, self.step, out_dir)
 
 
 def open(
@@ -85,6 +95,7 @@ def find(name: str, tag: str | None = None, step: int | None = None, out_dir: Pa
     tag and step choose among the checkpoints of a stage, step also among those of a folder; out_dir is where "resume"
     looks. Raises UserError listing what a name can be, and for a tag or step where there is nothing to choose.
     """
+    paths.check_name("source", name)
     stage, _, rest = name.partition(":")
     if stage in paths.SOURCES:
         named_tag, _, named_step = rest.partition(":")
