@@ -119,8 +119,15 @@ def check_name(flag: str, name: str) -> None:
         raise UserError(f"--{flag} {name[:20]}... is no path: a name in it is longer than {LONGEST_NAME} bytes")
 
 
+def check_regular(path: Path) -> None:
+    """Raise UserError for a pipe, device or folder where a file should be; reading one of them may never end."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file; put the file that belongs there in its place")
+
+
 def read_json(path: Path, remedy: str = "get it again") -> dict:
     """The object that a JSON file holds. Raises UserError, ending in `remedy`, where there is none to be read."""
+    check_regular(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -104,7 +104,7 @@ def find(name: str, tag: str | None = None, step: int | None = None, out_dir: Pa
         if (named_tag and tag is not None) or (named_step and step is not None):
             raise UserError(f"{name} already names its tag or step; leave out the separate one")
         folder, tag, step = manager.find(stage, named_tag or tag, int(named_step) if named_step else step)
-        return Found(name, "nanochat", folder, stage, tag, step, manager.read_meta(folder, step))
+        return Found(name, "nanochat", folder, stage, tag, step, _meta(folder, step))
     if tag is not None:
         raise UserError(f"a tag ({tag}) chooses a model of a stage ({', '.join(paths.SOURCES)}), which {name} is not")
     if name in hub.GPT2:
@@ -144,7 +144,7 @@ def _in(folder: Path, name: str, tag: str, step: int | None, file: str = "") -> 
         if step is not None and step not in there:
             raise UserError(f"{folder} has no checkpoint of step {step}; there are: {', '.join(map(str, there))}")
         step = there[-1] if step is None else step
-        meta = manager.read_meta(folder, step)
+        meta = _meta(folder, step)
         return Found(name, kind, folder, _stage_of_folder(meta, folder, tag), tag, step, meta)
     if step is not None:
         raise _no_step(name, step)
@@ -262,6 +262,14 @@ def _loaded(found: Found, config: GPTConfig, state: dict, tokenizer: Tokenizer, 
     model = manager.build(config, state, found.folder, load_as)
     meta = {**found.meta, "model_config": dataclasses.asdict(config), "tokenizer_hash": tokenizer.hash}
     return Loaded(model, tokenizer, meta, found.folder, found.tag, found.step, source=found.source)
+
+
+def _meta(folder: Path, step: int) -> dict:
+    path = folder / f"meta_{step:06d}.json"
+    paths.check_regular(path)
+    meta = manager.read_meta(folder, step)
+    manager.check_meta(path, meta)
+    return meta
 
 
 def _config_json(folder: Path) -> dict:
