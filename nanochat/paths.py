@@ -175,8 +175,15 @@ def alone_in(folder: Path, advice: str = "wait until it has finished, or stop it
         os.close(lock)
 
 
+def check_regular(path: Path) -> None:
+    """Raise UserError for a pipe, device or folder where a file should be; reading one of them may never end."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file; put the file that belongs there in its place")
+
+
 def read_json(path: Path, remedy: str = "get it again") -> dict:
     """The object that a JSON file holds. Raises UserError, ending in `remedy`, where there is none to be read."""
+    check_regular(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
