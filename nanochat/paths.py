@@ -21,6 +21,7 @@ SOURCES = {  # the stages that checkpoints come from, and their folders
 }
 
 LONGEST_NAME = 255  # bytes; on all file systems that are in use
+LONGEST_TAG = 200  # bytes; longer names are made from it
 
 
 def base_dir() -> Path:
@@ -117,6 +118,25 @@ def check_name(flag: str, name: str) -> None:
     """Raise UserError, naming the flag, for what no file system takes for a path."""
     if "\0" in name or any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(name).parts):
         raise UserError(f"--{flag} {name[:20]}... is no path: a name in it is longer than {LONGEST_NAME} bytes")
+
+
+def check_tag(flag: str, tag: str) -> None:
+    """Raise UserError, naming the flag, for a tag that cannot be the name of one folder."""
+    if why := unfit_as_tag(tag):
+        raise UserError(f"--{flag} {tag[:40]!r} cannot be a tag: it {why}; a tag is one folder name, as in d4")
+
+
+def unfit_as_tag(tag: str) -> str:
+    """Why a tag cannot be the name of one folder, and a part of source:tag:step; empty where it can."""
+    if not tag:
+        return "is empty"
+    if not tag.isprintable():
+        return "has characters that cannot be shown"
+    if found := next((character for character in "/\\:" if character in tag), ""):
+        return f"has a {found!r}"
+    if tag.startswith("."):
+        return "starts with a dot"
+    return f"is longer than {LONGEST_TAG} bytes" if len(os.fsencode(tag)) > LONGEST_TAG else ""
 
 
 def read_json(path: Path, remedy: str = "get it again") -> dict:

@@ -468,11 +468,11 @@ def test_each_generation_is_told_by_its_tensors(name):
     assert renamed.keys() == state.keys()
     doubtful = name == "early with value embeddings"
     assert legacy.doubtful_softcap(config, state) == doubtful
-    if doubtful:
-        assert legacy.translate(config, state, Path("model.pt"), softcap=20)[0].softcap == 20
-    else:
-        with pytest.raises(UserError, match="--softcap is for checkpoints that do not tell"):
-            legacy.translate(config, state, Path("model.pt"), softcap=20)
+    recorded = legacy.with_softcap(config, state, 20)
+    assert (recorded is not None) == doubtful
+    if recorded is not None:
+        assert legacy.translate(recorded, state, Path("model.pt"))[0].softcap == 20
+        assert legacy.with_softcap(recorded, state, 15) == {**config, "softcap": 15.0}  # 20 was wrong
 
 
 def test_a_configuration_that_is_not_known_is_refused():

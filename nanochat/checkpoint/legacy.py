@@ -11,6 +11,7 @@ Nothing tells an early file of February from one of March, which caps its logits
 it stands in the meta file as the softcap of its model_config (`with_softcap`).
 """
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -38,28 +39,23 @@ def generation(state: Mapping[str, Tensor]) -> Generation:
 
 
 def translate(
-    model_config: Mapping, state: Mapping[str, Tensor], path: Path, softcap: float | None = None
+    model_config: Mapping, state: Mapping[str, Tensor], path: Path
 ) -> tuple[GPTConfig, dict[str, Tensor]]:
     """The architecture and the state dict under our names. Our own files pass through unchanged.
 
-    softcap overrides what an early file does not record. Raises UserError for settings that are not known, and for
-    a softcap where the file leaves no doubt.
+    Raises UserError for settings that are not known.
     """
     plain = {name.removeprefix("_orig_mod."): tensor for name, tensor in state.items()}
     known = {field.name for field in fields(GPTConfig)}
     if unknown := sorted(model_config.keys() - known):
         raise UserError(f"{path}: its configuration has {', '.join(unknown)}, which this version does not know")
-    check_softcap(softcap)
-    if softcap is not None and not doubtful_softcap(model_config, plain):
-        raise UserError(f"--softcap is for checkpoints that do not tell their softcap; {path} does, leave it out")
     if is_ours(model_config):
         return GPTConfig(**model_config), plain
     needed = ("sequence_len", "vocab_size", "n_layer", "n_head", "n_embd")
     missing = [name for name in needed if name not in model_config]
     if missing:
         raise UserError(f"{path}: its configuration lacks {', '.join(missing)}; expected the meta file of a nanochat")
-    chosen = {} if softcap is None else {"softcap": float(softcap)}
-    return _of_generation(generation(plain), {**model_config, **chosen}, plain)
+    return _of_generation(generation(plain), model_config, plain)
 
 
 def is_ours(model_config: Mapping) -> bool:
@@ -73,22 +69,25 @@ def doubtful_softcap(model_config: Mapping, state: Mapping[str, Tensor]) -> bool
     return not said and generation(state) == "early" and any("ve_gate" in name for name in state)
 
 
+def softcap_note(folder: Path) -> str:
+    """What to say of a checkpoint in `folder` whose softcap is in doubt."""
+    command = f"python -m scripts.pull --set_softcap {shlex.quote(str(folder))} --softcap 20"
+    return f"its softcap is not recorded, 15 is taken; if it was trained after 3 March 2026, record 20 with {command}"
+
+
 def check_softcap(softcap: float | None) -> None:
     """Raise UserError for a --softcap that no checkpoint has."""
     if softcap not in (None, 15, 20):
         raise UserError(f"--softcap is {softcap:g}; the checkpoints that do not tell theirs have 15 or 20")
 
 
-def with_softcap(model_config: Mapping, state: Mapping[str, Tensor], softcap: float, path: Path) -> dict[str, Any]:
+def with_softcap(model_config: Mapping, state: Mapping[str, Tensor], softcap: float) -> dict[str, Any] | None:
     """The model_config of a checkpoint that does not tell its softcap, so that it does from now on.
 
-    What was written so before may be changed. Raises UserError where the file itself leaves no doubt.
+    What was recorded so before may be changed. None where the file itself leaves no doubt.
     """
-    check_softcap(softcap)
     bare = {name: value for name, value in model_config.items() if name != "softcap"}
-    if not doubtful_softcap(bare, state):
-        raise UserError(f"--softcap is for checkpoints that do not tell their softcap; {path} does, leave it out")
-    return {**bare, "softcap": float(softcap)}
+    return {**bare, "softcap": float(softcap)} if doubtful_softcap(bare, state) else None
 
 
 def _of_generation(

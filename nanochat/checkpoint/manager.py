@@ -215,9 +215,9 @@ def load_step(
     state = torch_file.weights(torch_file.read(model_path, _offer_previous(folder, step)), model_path)
     note = ""
     if softcap is None and legacy.doubtful_softcap(meta["model_config"], state):
-        note = "its softcap is not recorded, 15 is taken; if it was trained after 3 March 2026, give --softcap 20"
+        note = legacy.softcap_note(folder)
     with torch_file.sensible(model_path):
-        config, state = legacy.translate(meta["model_config"], state, model_path, softcap)
+        config, state = legacy.translate(meta["model_config"], state, model_path)
     tokenizer = load_tokenizer(meta, model_path)
     model = build(config, state, model_path, device, dtype, keep_float32)
     optimizer = None
