@@ -13,7 +13,7 @@ from nanochat import hub, vocabularies
 from nanochat.checkpoint import foreign, hf, legacy, manager, repository
 from nanochat.checkpoint.repository import Place
 from nanochat.config import UserError, changes, named, parse, positional, run
-from nanochat.paths import base_dir, check_tag, fsync_folder, refusal, sha256, unfit_as_tag, write_atomically
+from nanochat.paths import base_dir, check_tag, fsync_folder, refusal, sha256, write_atomically
 from nanochat.tokenizer import Tokenizer
 from tasks.catalog import recipe_of
 
@@ -78,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("no repository is named; name one, as in python -m scripts.pull karpathy/nanochat-d34")
     if flags.tag is not None:
         check_tag("tag", flags.tag)
+        if ":" in flags.tag:
+            raise UserError(f"--tag {flags.tag!r} has a colon, which separates it from the step (base:d4:700)")
     draft = base_dir() / ".pull" / flags.repo.replace("/", "--")
     files = look(flags.repo, flags.revision, draft / FILES)
     chosen = choose(files.paths, flags)
@@ -89,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if (draft / READY).exists():
         with discarding(draft):
             loaded = manager.load_step(draft / READY, place.tag, place.step)
-        note = legacy.softcap_note(place.folder) if loaded.note else ""
+        note = loaded.note.replace(*(shlex.quote(str(folder)) for folder in (draft / READY, place.folder)))
         if flags.softcap is not None:
             repository.record_softcap(draft / READY, [place.step], flags.softcap)
             note = f"its softcap of {flags.softcap:g} is recorded"
@@ -222,9 +224,11 @@ def convert(files: Files, draft: Path, flags: Flags) -> Place:
 
 def fit(tag: str, repo: str) -> str:
     """The tag that a repository's names lead to. Raises UserError where it cannot be the name of a folder."""
-    if why := unfit_as_tag(tag):
-        raise UserError(f"{repo} calls its model {tag[:40]!r}, which {why}; choose another name for it with --tag")
-    return tag
+    with contextlib.suppress(UserError):
+        check_tag("tag", tag)
+        if ":" not in tag:
+            return tag
+    raise UserError(f"{repo} calls its model {tag[:40]!r}, which cannot be a tag here; choose a name for it with --tag")
 
 
 def settle(ready: Path, place: Place) -> None:

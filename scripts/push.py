@@ -15,7 +15,7 @@ from nanochat.checkpoint import manager, repository
 from nanochat.checkpoint.repository import Place
 from nanochat.config import UserError, parse, positional, run
 from nanochat.log import duration, short
-from nanochat.paths import SOURCES, checkpoints_dir, unfit_as_tag, write_text
+from nanochat.paths import SOURCES, checkpoints_dir, write_text
 from tasks.catalog import recipe_of
 
 # What becomes public of a meta file; anything else (folders, machine, accounts, whatever is recorded one day) stays
@@ -110,8 +110,7 @@ def public(meta: Mapping, source: str) -> dict:
         kept["user_config"] |= named(meta["user_config"])
     if isinstance(parent := meta.get("parent"), Mapping):
         kept["parent"] = figures({key: parent.get(key) for key in ("step", "sha256")})
-        said = {key: str(parent.get(key, "")) for key in ("source", "tag")}
-        kept["parent"] |= {key: value for key, value in said.items() if not unfit_as_tag(value)}
+        kept["parent"] |= {key: bare(parent[key]) for key in ("source", "tag") if key in parent}
     return {**kept, "model_config": meta.get("model_config"), "source": source}
 
 

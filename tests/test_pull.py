@@ -111,8 +111,9 @@ def test_a_classic_base_model_lands_where_mid_training_finds_it(
     parameters = sum(tensor.numel() for tensor in loaded.model.state_dict().values())
     out = capsys.readouterr().out
     assert f"base d34, step 169150: classic nanochat, {short(parameters)} parameters, context 64, vocabulary" in out
-    assert "  python -m scripts.mid_train --model_tag=d34 --model_step=169150 --device_batch_size=4  # mid-training on " \
-        "the real recipe: SmolTalk, MMLU, GSM8K, spelling (downloads about 1 GB)\n" in out  # fmt: skip
+    command = "  python -m scripts.mid_train --model_tag=d34 --model_step=169150 --device_batch_size=4"
+    recipe = "the real recipe: SmolTalk, MMLU, GSM8K, spelling (downloads about 1 GB)"
+    assert f"{command}  # mid-training on {recipe}\n" in out
     assert not (base_dir() / ".pull").exists()
 
 
@@ -229,7 +230,7 @@ def test_a_softcap_is_written_down_once(
     pull.main([REPO, "--tag=plain"])
     said = capsys.readouterr().out
     folder = checkpoints_dir("base") / "plain"
-    assert f"15 is taken; if it was trained after 3 March 2026, record 20 with {record(folder)} --softcap 20\n" in said
+    assert f"record 20 with python -m scripts.pull --set_softcap {folder} --softcap 20\n" in said
     pull.main([REPO, "--softcap=20"])
     assert "its softcap of 20 is recorded" in capsys.readouterr().out
     loaded = manager.load("base", "d34")
@@ -245,10 +246,6 @@ def test_a_softcap_is_written_down_once(
     theirs = manager.load("base", "d34")
     assert theirs.model.config.softcap == 20
     assert torch.equal(logits(theirs.model), logits(loaded.model))
-
-
-def record(folder: Path) -> str:
-    return f"python -m scripts.pull --set_softcap {folder}"
 
 
 def test_a_softcap_is_recorded_for_files_that_came_by_hand(
@@ -441,9 +438,8 @@ def test_an_interrupted_pull_goes_on(fake: FakeHub, tokenizer: Tokenizer) -> Non
 
 
 def test_names_that_cannot_be(fake: FakeHub) -> None:
-    for tag, why in {"../x": "has a '/'", "": "is empty", "..": "starts with a dot", "a:b": "has a ':'",
-                     "a\nb": "has characters that cannot be shown", "é" * 101: "is longer than 200 bytes"}.items():
-        with pytest.raises(UserError, match=f"--tag .* cannot be a tag: it {why}; a tag is one folder name, as in d4"):
+    for tag in ("../x", "", "..", ".x", "a:b", "a\nb", "é" * 101):
+        with pytest.raises(UserError, match="--tag '.* (cannot be the name of a folder; expected|has a colon, which)"):
             pull.main([REPO, "--tag", tag])
     assert fake.asked == []
     with pytest.raises(UserError, match="has no karpathy/nanochat-d34"):
@@ -458,7 +454,7 @@ def test_names_that_cannot_be(fake: FakeHub) -> None:
 @pytest.mark.parametrize("tag", [".hidden", "a:b"])
 def test_folders_of_a_repository_that_make_no_tag(tag: str, fake: FakeHub, tokenizer: Tokenizer) -> None:
     fake.add(REPO, classic(tokenizer, model_in=f"base_checkpoints/{tag}/"))
-    with pytest.raises(UserError, match="karpathy/nanochat-d34 calls its model .*; choose another name for it with"):
+    with pytest.raises(UserError, match="karpathy/nanochat-d34 calls its model .*; choose a name for it with --tag"):
         pull.main([REPO])
     assert nothing_is_placed()
     pull.main([REPO, "--tag=d34"])

@@ -11,7 +11,6 @@ Nothing tells an early file of February from one of March, which caps its logits
 it stands in the meta file as the softcap of its model_config (`with_softcap`).
 """
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -40,7 +39,7 @@ def generation(state: Mapping[str, Tensor]) -> Generation:
 
 def translate(
     model_config: Mapping, state: Mapping[str, Tensor], path: Path
-) -> tuple[GPTConfig, dict[str, Tensor]]:
+) -> tuple[GPTConfig, dict[str, Tensor]]:  # fmt: skip
     """The architecture and the state dict under our names. Our own files pass through unchanged.
 
     Raises UserError for settings that are not known.
@@ -67,12 +66,6 @@ def doubtful_softcap(model_config: Mapping, state: Mapping[str, Tensor]) -> bool
     """Whether the file may have been written with a softcap of 15 or 20, and nothing in it says which."""
     said = is_ours(model_config) or "softcap" in model_config
     return not said and generation(state) == "early" and any("ve_gate" in name for name in state)
-
-
-def softcap_note(folder: Path) -> str:
-    """What to say of a checkpoint in `folder` whose softcap is in doubt."""
-    command = f"python -m scripts.pull --set_softcap {shlex.quote(str(folder))} --softcap 20"
-    return f"its softcap is not recorded, 15 is taken; if it was trained after 3 March 2026, record 20 with {command}"
 
 
 def check_softcap(softcap: float | None) -> None:

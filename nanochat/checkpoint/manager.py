@@ -15,6 +15,7 @@ import json
 import math
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -215,7 +216,10 @@ def load_step(
     state = torch_file.weights(torch_file.read(model_path, _offer_previous(folder, step)), model_path)
     note = ""
     if softcap is None and legacy.doubtful_softcap(meta["model_config"], state):
-        note = legacy.softcap_note(folder)
+        record = f"python -m scripts.pull --set_softcap {shlex.quote(str(folder))} --softcap 20"
+        note = (
+            "its softcap is not recorded, 15 is assumed; if it was trained after 3 March 2026, record 20 with " + record
+        )
     with torch_file.sensible(model_path):
         config, state = legacy.translate(meta["model_config"], state, model_path)
     tokenizer = load_tokenizer(meta, model_path)
