@@ -13,6 +13,7 @@ import itertools
 import os
 import re
 import runpy
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -85,7 +86,7 @@ def list_shards(folder: Path, split: Split) -> list[Path]:
     if len(shards) == 1:
         raise UserError(
             f"{folder} holds {shards[0].name} only, but the last shard is for validation, so nothing is left to train "
-            f"on; run python -m scripts.add_data {shards[0]} --name NEW_NAME to split it in two"
+            f"on; run python -m scripts.add_data {shlex.quote(str(shards[0]))} --name NEW_NAME to split it in two"
         )
     return shards[:-1] if split == "train" else shards[-1:]
 
@@ -146,9 +147,10 @@ class TextReader:
             for text, length in _documents_of(self._file, "text", group):
                 size += length
                 if size > MAX_GROUP:
+                    path = shlex.quote(str(self.paths[shard]))
                     raise UserError(
                         f"{self.paths[shard]} has a row group of more than {MAX_GROUP:,} bytes of text, which is read "
-                        f"at once; run python -m scripts.add_data {self.paths[shard]} --name NEW_NAME to divide it"
+                        f"at once; run python -m scripts.add_data {path} --name NEW_NAME to divide it"
                     )
                 texts.append(text.as_py() or "")  # foreign files may hold nulls
             if len(texts) != self._file.metadata.row_group(group).num_rows:
