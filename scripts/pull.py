@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if (draft / READY).exists():
         with discarding(draft):
             loaded = manager.load_step(draft / READY, place.tag, place.step)
-        note = loaded.note.replace(*(shlex.quote(str(folder)) for folder in (draft / READY, place.folder)))
+        note = loaded.note.replace(shlex.quote(str(draft / READY)), shlex.quote(str(place.folder)))
         if flags.softcap is not None:
             repository.record_softcap(draft / READY, [place.step], flags.softcap)
             note = f"its softcap of {flags.softcap:g} is recorded"

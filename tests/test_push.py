@@ -91,9 +91,9 @@ def test_only_what_others_need_becomes_public(
         "accuracy/" + SECRET: 0.5, "val_loss": SECRET,
     }  # fmt: skip
     path = checkpoint.folder / "meta_000700.json"
-    whole = {**json.loads(path.read_text()), **private}
+    whole = {**json.loads(path.read_text(encoding="utf-8")), **private}
     whole.pop("checksum", None)
-    path.write_text(json.dumps(whole))
+    path.write_text(json.dumps(whole), encoding="utf-8")
     push.main(["sft", REPO])
     out, files = capsys.readouterr().out, fake.repos[REPO].files
     meta = json.loads(files["meta_000700.json"])

@@ -31,7 +31,7 @@ def lone_shard(folder: Path) -> str:
 
 def conversation(folder: Path) -> str:
     path = folder.with_suffix(".jsonl")
-    path.write_text('{"messages": []}')
+    path.write_text('{"messages": []}', encoding="utf-8")
     list(documents.documents([path], "text", []))
     return str(path)
 
@@ -59,7 +59,7 @@ def test_what_follows_prepare_can_be_typed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("a.txt").write_text("abc " * 100)
+    Path("a.txt").write_text("abc " * 100, encoding="utf-8")
     prepare.main(["a.txt", "--tokenizer=char", f"--out_dir={NAME}"])
     command = capsys.readouterr().out.splitlines()[-1]
     assert shlex.split(command)[4:] == [f"--dataset={NAME}", "--out_dir=out-a"]
