@@ -215,7 +215,7 @@ def load_step(
     _check_files(folder, step, meta, [model_path.name] + ([_optimizer_file(step)] if with_optimizer else []))
     state = torch_file.weights(torch_file.read(model_path, _offer_previous(folder, step)), model_path)
     note = ""
-    if softcap is None and legacy.doubtful_softcap(meta["model_config"], state):
+    if legacy.doubtful_softcap(meta["model_config"], state):
         record = f"python -m scripts.pull --set_softcap {shlex.quote(str(folder))} --softcap 20"
         note = (
             "its softcap is not recorded, 15 is assumed; if it was trained after 3 March 2026, record 20 with " + record

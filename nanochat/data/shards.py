@@ -147,10 +147,9 @@ class TextReader:
             for text, length in _documents_of(self._file, "text", group):
                 size += length
                 if size > MAX_GROUP:
-                    path = shlex.quote(str(self.paths[shard]))
                     raise UserError(
                         f"{self.paths[shard]} has a row group of more than {MAX_GROUP:,} bytes of text, which is read "
-                        f"at once; run python -m scripts.add_data {path} --name NEW_NAME to divide it"
+                        f"at once; run python -m scripts.add_data {self.paths[shard]} --name NEW_NAME to divide it"
                     )
                 texts.append(text.as_py() or "")  # foreign files may hold nulls
             if len(texts) != self._file.metadata.row_group(group).num_rows:
