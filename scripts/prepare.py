@@ -1,5 +1,6 @@
 """Make token files of a text, for python -m scripts.train and for nanoGPT."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +58,10 @@ def _arguments(made: Prepared, flags: Flags) -> str:
     dataset = made.name if flags.out_dir is None else str(flags.out_dir)
     near = "shakespeare_char" if made.tokenizer.pattern is None else "shakespeare"
     recipe = f"config/{RECIPES.get(made.name, RECIPES[near])}.py"
-    model = f" --init_from={flags.tokenizer}" if flags.tokenizer and door.recognise(Path(flags.tokenizer)) else ""
-    return recipe if dataset in RECIPES else f"{recipe} --dataset={dataset} --out_dir=out-{made.name}{model}"
+    rest = [f"--dataset={dataset}", f"--out_dir=out-{made.name}"]
+    if flags.tokenizer and door.recognise(Path(flags.tokenizer)):
+        rest.append(f"--init_from={flags.tokenizer}")
+    return recipe if dataset in RECIPES else f"{recipe} {shlex.join(rest)}"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def _json_text(line: str, column: str, where: str) -> str:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not JSON ({error}); each line must be an object with a {column!r}") from None
     if isinstance(row, list) or (isinstance(row, dict) and "messages" in row and column not in row):
-        path = where.rpartition(":")[0]
+        path = shlex.quote(where.rpartition(":")[0])
         raise UserError(f"{where} is a conversation; give such a file to mid_train or chat_sft with --data_path={path}")
     text = row.get(column) if isinstance(row, dict) else None
     if not isinstance(text, str):

@@ -4,6 +4,7 @@ A run has random windows of token files, AdamW, half a cosine of a learning rate
 """
 
 import math
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -226,7 +227,7 @@ def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
         raise SystemExit(EXIT_INTERRUPTED) from None
     log.close()
     rt.print(f"{NAME}: done; step {state.step}, best val_loss {run.best:.4f}; python -m scripts.sample "
-             f"--out_dir={out_dir} shows what it writes")  # fmt: skip
+             f"--out_dir={shlex.quote(str(out_dir))} shows what it writes")  # fmt: skip
     return state
 
 
