@@ -122,7 +122,7 @@ def check_name(flag: str, name: str) -> None:
 def read_json(path: Path, remedy: str = "get it again") -> dict:
     """The object that a JSON file holds. Raises UserError, ending in `remedy`, where there is none to be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); {remedy}") from None
     if not isinstance(content, dict):

@@ -123,7 +123,7 @@ class Tokenizer:
         path = Path(folder) / "tokenizer.json"
         remedy = "run python -m scripts.tok_train, with the --dataset that is to be trained on"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
             foreign = isinstance(content, dict) and "model" in content
         except FileNotFoundError:
             foreign = True
