@@ -49,7 +49,8 @@ ATTACKS = {
     "environment": "import os, glob\nprint(dict(os.environ))\nfor path in glob.glob('/proc/[0-9]*/environ'):\n"
     "  try: print(open(path).read())\n  except OSError: pass",
     "outside": "import os\nfor act in (lambda: open('{folder}/new', 'w'), lambda: os.remove('{folder}/precious'),\n"
-    "  lambda: os.rename('{folder}/precious', '{folder}/gone'), lambda: print(open('{folder}/precious').read())):\n"
+    "  lambda: os.rename('{folder}/precious', '{folder}/gone'), lambda: print(open('{folder}/precious').read()),\n"
+    "  lambda: os.chmod('{folder}/precious', 0o666), lambda: os.truncate('{folder}/precious', 0)):\n"
     "  try: act()\n  except OSError: pass",
     "kill": "import os\nfor pid in (os.getppid(), 0, -1, 1):\n  try: os.kill(pid, 9)\n  except OSError: pass",
     "daemon": "import os, time\nif os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0:\n    time.sleep(10000)",
@@ -62,27 +63,25 @@ ATTACKS = {
     "print('took 1 GB')",
     "memory files": "import os\nfiles = [os.memfd_create('f') for _ in range(50)]\n"
     "for file in files: os.write(file, bytes(15_000_000))\nprint('took 750 MB')",
-    "files in memory": "import contextlib, os\npaths = [f'/dev/shm/nanochat-{port}-{i}' for i in range(30)]\ntry:\n"
-    "  for path in paths:\n    with open(path, 'wb') as f: f.write(bytes(15_000_000))\n  print('took 450 MB')\n"
+    "files in memory": "import contextlib, os\npaths = [f'/dev/shm/nanochat-{port}-{i}' for i in range(20)]\ntry:\n"
+    "  for path in paths:\n    with open(path, 'wb') as f: f.write(bytes(15_000_000))\n  print('took 300 MB')\n"
     "finally:\n  for path in paths:\n    with contextlib.suppress(OSError): os.remove(path)",
-    "message queues": "import ctypes\nc = ctypes.CDLL(None)\nq = c.msgget(0, 0o600)\nprint(q)\nassert q < 0 or c.msgctl(q, 0, None)",
     "many descriptors": "files = []\nwhile True: files.append(open('/dev/null'))",
     "key": "import ctypes\nadd, request, control = {keys}\ncall = ctypes.CDLL(None).syscall\n"
     "key, text = call(request, b'user', b'nanochat', None, 0), ctypes.create_string_buffer(100)\n"
     "call(control, 11, key, text, 100)\nprint(text.value)",
     "names of keys": "print(open('/proc/keys').read())",
-    "others' memory": "import os\nfor pid in filter(str.isdecimal, os.listdir('/proc')):\n  try: open(f'/proc/{pid}/mem', 'r+b')\n"
-    "  except OSError: continue\n  if int(pid) != os.getpid(): print(pid == str(os.getppid()), pid)",
-    "trace": "import ctypes, os\nprint(ctypes.CDLL(None).ptrace(16, os.getppid(), None, None))",
+    "others' memory": "import os\nfor pid in filter(str.isdecimal, os.listdir('/proc')):\n"
+    "  try: open(f'/proc/{pid}/mem', 'r+b')\n  except OSError: continue\n"
+    "  if int(pid) != os.getpid(): print(pid == str(os.getppid()), pid)",
+    "calls": "import ctypes, os\nc = ctypes.CDLL(None)\nqueue = c.msgget(0, 0o600)\n"
+    "if queue >= 0: c.msgctl(queue, 0, None)\n"
+    "print(queue, c.ptrace(16, os.getppid(), None, None), c.unshare(0x10000000))\n"
+    "print([call for call in range(424, 480) if c.syscall(call, 0, 0, 0, 0, 0) != -1])",
     "signal by a file": "import fcntl, os, socket\na, b = socket.socketpair()\nfcntl.fcntl(a, 10, 9)\n"
     "fcntl.fcntl(a, fcntl.F_SETOWN, os.getppid())\nfcntl.fcntl(a, fcntl.F_SETFL, os.O_ASYNC)\nb.send(b'x')",
     "others' limits": "import os, resource\nresource.prlimit(os.getppid() or 2, resource.RLIMIT_CPU, (0, 0)) and None",
     "datagram": "import socket\nsocket.socketpair(type=socket.SOCK_DGRAM)[0].sendto(b'hello', '\\0nanochat-{port}')",
-    "recent calls": "import ctypes\nfor call in range(424, 480):\n"
-    "  if ctypes.CDLL(None).syscall(call, 0, 0, 0, 0, 0) != -1: print(call)",
-    "namespace": "import ctypes\nprint(ctypes.CDLL(None).unshare(0x10000000))",
-    "mode": "import os\nos.chmod('{folder}/precious', 0o666)",
-    "cut": "import os\nos.truncate('{folder}/precious', 0)",
     "crash": "import ctypes\nctypes.string_at(0)",
     "thread": "import threading\nt = threading.Thread(target=print, args=['in a thread'])\nt.start()\nt.join()",
 }  # fmt: skip
@@ -317,15 +316,9 @@ def test_the_memory_of_others_is_out_of_reach(attacked: dict) -> None:
     assert found == "" or "files" not in attacked["isolation"]
 
 
-@pytest.mark.parametrize("attack", ["message queues", "trace", "namespace"])
-def test_other_calls_are_refused(attacked: dict, attack: str) -> None:
+def test_other_calls_are_refused(attacked: dict) -> None:
     filtered(attacked)
-    assert attacked["results"][attack].stdout == "-1\n"
-
-
-def test_recent_calls_do_not_exist(attacked: dict) -> None:
-    filtered(attacked)
-    assert (attacked["results"]["recent calls"].stdout, attacked["results"]["recent calls"].error) == ("", "")
+    assert attacked["results"]["calls"].stdout == "-1 -1 -1\n[]\n"  # queue, trace, namespace; recent ones
 
 
 def test_others_are_left_alone(attacked: dict) -> None:
@@ -491,10 +484,8 @@ def test_the_numbers_of_system_calls_are_the_headers() -> None:
         assert {name: numbers[column] for name, numbers in calls.items() if numbers[column] < sandbox.NONE} == known
 
 
-def test_a_cgroup_of_version_2_is_made_where_limits_can_be_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a picture of one: the kernel here may have version 1. Only a slice has its controllers given to its children."""
+def test_a_cgroup_of_version_2_is_made_where_limits_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an imitation, as this machine may have version 1: only the slice gives its children controllers."""
     (tmp_path / "cgroups/slice/scope").mkdir(parents=True)
     (tmp_path / "own").write_text("1:name=systemd:/\n0::/slice/scope\n", encoding="utf-8")
     monkeypatch.setattr(sandbox, "CGROUPS", str(tmp_path / "cgroups"))
