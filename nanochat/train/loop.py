@@ -21,7 +21,7 @@ from nanochat.config import UserError
 from nanochat.data.batch import Batch
 from nanochat.log import MetricsLog, Progress
 from nanochat.optim import Optimizer, Rates
-from nanochat.runtime import Runtime
+from nanochat.runtime import Runtime, repeatable
 
 TOLERATED_BAD_STEPS = 5  # in a row; one more would be no better, and the weights are still good
 EXIT_TERMINATED = 143  # 128 + SIGTERM, what a shell reports for a process that ended on it
@@ -103,7 +103,7 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
     state.measure_progress(stage.num_iterations, stage.num_epochs)
     saved_at = state.step
     scale = LossScale(enabled=rt.dtype == torch.float16)
-    with on_sigterm() as terminated, _progress_bar(stage, rt) as bar:
+    with repeatable(rt.device), on_sigterm() as terminated, _progress_bar(stage, rt) as bar:
         while True:
             done = state.progress >= 1.0
             stopping = _any_rank(terminated, rt)
@@ -196,6 +196,8 @@ def _step(stage: Stage, state: TrainState, rt: Runtime, scale: "LossScale") -> d
         )
     tokens = sum(batch.inputs.numel() for batch in micro_batches) * rt.world
     metrics = {"loss": loss, "grad_norm": norm, "lr": rates.lr, "progress": state.progress, "tokens": tokens}
+    if stage.optimizer.muon:
+        metrics |= {"momentum": rates.momentum, "weight_decay": rates.weight_decay}
     return {**metrics, **last.figures}
 
 

@@ -347,8 +347,10 @@ def run_stream(
             manager.prune(folder, flags.keep_last, best)
 
     is_logging = rt.is_main and not flags.dry_run
-    log = MetricsLog(folder, flags.run, {**described, "model_config": dataclasses.asdict(model.config)}, is_logging)
-    log.resume(state.step if begun.optimizer is not None else -1, state.probed)
+    is_new = begun.optimizer is None
+    about = {**described, "model_config": dataclasses.asdict(model.config)}
+    log = MetricsLog(folder, flags.run, about, is_logging, resumed=not is_new)
+    log.resume(-1 if is_new else state.step, state.probed)
     stage = Stage(
         name=name,
         model=model,
