@@ -13,10 +13,12 @@ import ast
 import contextlib
 import dataclasses
 import difflib
+import errno
 import io
 import json
 import math
 import operator
+import os
 import re
 import reprlib
 import sys
@@ -37,6 +39,12 @@ LONGEST_SHOWN = 300  # characters of a value in a sentence
 LONGEST = 1 << 16  # characters that texts of a config file may be put together to
 ALIASED = 1 << 20  # characters that the aliases of a YAML file may stand for, all together
 BITS = 63  # of a whole number; torch and numpy know no larger ones
+REFUSALS = {  # why a file system does not take what is written
+    errno.ENOSPC: "the disk is full; free some space and start again",
+    errno.EDQUOT: "the quota on this disk is used up; free some space and start again",
+    errno.EFBIG: "files may not be that large here; raise the limit (ulimit -f unlimited) and start again",
+    errno.EROFS: "the file system is mounted read-only; write elsewhere, or mount it read-write",
+}
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a process that ended on Ctrl-C
 
 positional = tyro.conf.Positional  # Annotated[list[Path], positional]: an argument without a flag's name
@@ -117,16 +125,22 @@ def escape_unshowable() -> None:
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Call a script's `main` as a program: a UserError becomes one line on stderr and exit code 2."""
+    """Call a script's `main` as a program: a UserError becomes one line on stderr and exit code 2.
+
+    So does a file system that refuses, wherever that was. What goes wrong on all ranks of a run alike is said once.
+    """
     escape_unshowable()
+    said = None
     try:
         code = main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
+    except (UserError, OSError) as error:
+        if (sentence := sentence_of(error)) is None:
+            raise
+        said, code = f"error: {sentence}", 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = EXIT_INTERRUPTED
+        said, code = "interrupted", EXIT_INTERRUPTED
+    if said and os.environ.get("LOCAL_RANK", "0") == "0":
+        print(said, file=sys.stderr)
     sys.exit(code)
 
 
@@ -139,6 +153,18 @@ def _check_aliases(flags: type, args: Sequence[str]) -> None:
         other = given.setdefault(field, name) if field else name
         if other.replace("-", "_") != name.replace("-", "_"):
             raise UserError(f"{other} and {name} say the same; give one of them")
+
+
+def sentence_of(error: BaseException) -> str | None:
+    """What to print of an error that the user can put right; None for a fault of the program, which has a traceback."""
+    match error:
+        case UserError():
+            return str(error)
+        case PermissionError(filename=str() | bytes() as name):
+            return f"{os.fsdecode(name)}: permission denied"
+        case OSError(errno=int() as number) if number in REFUSALS:
+            return f"{os.fsdecode(error.filename or 'the output')}: {REFUSALS[number]}"
+    return None
 
 
 # ---------------------------------------------------------------- config files

@@ -162,7 +162,7 @@ def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
         )
     about = {"settings": described, "model_config": asdict(model.config), "git_commit": report.git_commit()}
     wandb_run = settings.wandb_run_name if settings.wandb_log else "dummy"
-    log = MetricsLog(out_dir, wandb_run, about, rt.is_main, settings.wandb_project)
+    log = MetricsLog(out_dir, wandb_run, about, rt.is_main, settings.wandb_project, not is_new)
     log.resume(-1 if is_new else state.step, state.probed)
     if rt.is_main:
         keeper.begin(run)
