@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train(flags: Flags, rt: Runtime) -> None:
-    tag = flags.model_tag or f"d{flags.depth}"
+    tag = f"d{flags.depth}" if flags.model_tag is None else flags.model_tag
     check_tag("model_tag", tag)
     with opened("base", flags, rt, tag) as (start, flags):
         rt = start.rt

@@ -422,7 +422,9 @@ def test_no_compiler_is_a_line_of_output(world, base, monkeypatch, capsys):
 
 
 def listing(folder: Path) -> list[tuple[str, int, int]]:
-    return sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+    """What a folder holds: names, and of files their sizes and times."""
+    return sorted((str(path), *((path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else (0, 0)))
+                  for path in folder.rglob("*"))  # fmt: skip
 
 
 def refused(stage: str, argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -183,7 +183,7 @@ def find(source: str, tag: str | None = None, step: int | None = None) -> tuple[
         tag = _default_tag(source, tags, root)
     folder = root / tag
     there = steps(folder)
-    if not there and folder.is_dir():
+    if not there and folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise UserError(f"{folder} holds no complete checkpoint (a model_*.pt with its meta_*.json); train it again")
     if not there:
         others = f"there are: {', '.join(tags)}" if tags else _how_to_train(source)

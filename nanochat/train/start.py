@@ -200,7 +200,7 @@ def _parent(stage: str, flags: LaterFlags) -> tuple[door.Found | None, dict, str
         if any(value not in (None, parent.get(name)) for name, value in asked.items()):
             raise
         return None, parent, tag
-    tag = flags.out_tag or found.tag.rpartition("/")[2]
+    tag = found.tag.rpartition("/")[2] if flags.out_tag is None else flags.out_tag
     check_tag("out_tag", tag)
     return found, manager.record_of(found.meta, found.source, found.tag, found.step), tag
 
