@@ -113,7 +113,7 @@ def find(name: str, tag: str | None = None, step: int | None = None, out_dir: Pa
         return _in(hub.fetch(hub.GPT2[name], [*WEIGHT_FILES, *gpt2.TOKENIZER_FILES]), name, name, None)
     path = Path(out_dir) if name == "resume" else Path(name).expanduser()
     if name == "resume" or path.exists():
-        file = "" if path.is_dir() else path.name
+        file = path.name if path.exists() and not path.is_dir() else ""
         folder = path.parent if file else path
         return _in(folder, name, Path(os.path.abspath(folder)).name, step, file)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
