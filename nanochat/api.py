@@ -200,6 +200,7 @@ def open(
     once, 0 for as many as fit. Raises UserError where there is no such model, or no such device.
     """
     chosen = runtime.pick_device(device)
+    serving.dtype_for(dtype, chosen)  # a mistake is named before anything is downloaded
     return Model(name, serving.serve_model(door.find(name, tag, step, out_dir), chosen, dtype, slots))
 
 

@@ -9,10 +9,11 @@ from typing import Annotated, Literal
 
 from nanochat import report
 from nanochat.checkpoint import manager
-from nanochat.checkpoint.door import ModelFlags, ModelName
+from nanochat.checkpoint.door import ModelName
 from nanochat.config import UserError, alias, changes, parse, run
 from nanochat.data import shards, streams, texts, web
 from nanochat.engine.engine import Engine
+from nanochat.engine.serving import ServingFlags
 from nanochat.eval import bundle as bundles
 from nanochat.eval import core, harness
 from nanochat.eval.bpb import bits_per_byte
@@ -33,14 +34,12 @@ PROMPTS = (
 
 
 @dataclass
-class Flags(ModelFlags):
+class Flags(ServingFlags):
     """Bits per byte of a model on the dataset it was trained on, samples of what it writes, CORE, and other scores."""
 
     eval: str = "bpb,sample"
     """what to do, joined by commas: core, bpb, sample"""
     source: ModelName = "base"
-    device_type: str = ""
-    """cuda, mps or cpu; default: the best there is"""
     dtype: Annotated[str, alias("-d")] = "auto"
     """what to compute in: auto, float32, bfloat16 or float16"""
     dataset: str | None = None

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from nanochat import chat, runtime
-from nanochat.checkpoint.door import ModelFlags
 from nanochat.config import UserError, alias, parse, run
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Reply, Request
-from nanochat.engine.serving import serve_model
+from nanochat.engine.serving import ServingFlags, serve_model
 from nanochat.engine.tools import calculator_tools
 from nanochat.terminal import interrupts, lines_typed, show, tolerate_odd_text
 from nanochat.tokenizer import Tokenizer
@@ -20,7 +19,7 @@ DIM, PLAIN = "\033[2m", "\033[0m"
 
 
 @dataclass
-class Flags(ModelFlags):
+class Flags(ServingFlags):
     """Talk to a trained model. Type clear to start over, quit or exit to leave; Ctrl-C stops an answer."""
 
     prompt: Annotated[str | None, alias("-p")] = None
@@ -35,10 +34,6 @@ class Flags(ModelFlags):
     """longest answer"""
     seed: int | None = None
     """same seed and questions, same answers; default: a random one"""
-    device_type: str = ""
-    """cuda, mps or cpu; default: the best there is"""
-    dtype: Annotated[str, alias("-d")] = "auto"
-    """what the model computes in: auto, float32, bfloat16, float16, or int8 for the weights (on a CPU)"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

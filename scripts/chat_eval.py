@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Annotated
 
 from nanochat import chat, report, runtime
-from nanochat.checkpoint.door import ModelFlags
 from nanochat.config import UserError, alias, changes, parse, run
-from nanochat.engine.serving import serve_model
+from nanochat.engine.serving import ServingFlags, serve_model
 from nanochat.engine.tools import permit_code
 from nanochat.eval.accuracy import Example, Result, Task, chatcore, evaluate
 from nanochat.paths import base_dir, write_text
@@ -19,7 +18,7 @@ from tasks import catalog
 
 
 @dataclass
-class Flags(ModelFlags):
+class Flags(ServingFlags):
     """Measure a chat model's accuracy on held-out questions."""
 
     task_name: Annotated[str | None, alias("-a")] = None
@@ -40,8 +39,6 @@ class Flags(ModelFlags):
     """questions that are answered at the same time"""
     max_problems: Annotated[int | None, alias("-x")] = None
     """questions of each task at most; default: all"""
-    device_type: str = ""
-    """cuda, mps or cpu; default: the best there is"""
     seed: int = 42
     """decides the samples at a temperature above 0"""
     show_errors: int = 1

@@ -9,7 +9,6 @@ import torch
 
 from nanochat import runtime
 from nanochat.checkpoint import door
-from nanochat.checkpoint.door import ModelFlags
 from nanochat.config import UserError, alias, parse, run
 from nanochat.engine import serving
 from nanochat.engine.tools import permit_code, python_tools
@@ -19,7 +18,7 @@ from nanochat.web.service import Model, Service, Settings, model
 
 
 @dataclass
-class Flags(ModelFlags):
+class Flags(serving.ServingFlags):
     """Serve trained models on a page and by an API. Ctrl-C finishes what runs and ends."""
 
     model: list[str] = field(default_factory=list)
@@ -52,10 +51,6 @@ class Flags(ModelFlags):
     """with --allow_code: also on a machine that cannot isolate the sandbox completely"""
     log_prompts: bool = False
     """write what people say and models answer to stderr"""
-    device_type: Annotated[str, alias("--device")] = ""
-    """cuda, mps or cpu; default: the best there is"""
-    dtype: Annotated[str, alias("-d")] = "auto"
-    """what the model computes in: auto, float32, bfloat16, float16 or int8"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

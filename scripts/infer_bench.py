@@ -9,15 +9,13 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from nanochat import runtime
-from nanochat.checkpoint.door import ModelFlags
-from nanochat.config import UserError, alias, parse, run
+from nanochat.config import UserError, parse, run
 from nanochat.engine import serving
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Request
@@ -27,7 +25,7 @@ from nanochat.scaling import config_from_depth
 
 
 @dataclass
-class Flags(ModelFlags):
+class Flags(serving.ServingFlags):
     """Measure how fast a model answers; the last line is JSON."""
 
     depth: int = 0
@@ -36,10 +34,6 @@ class Flags(ModelFlags):
     """vocabulary of random weights"""
     max_seq_len: int = 1024
     """context of random weights"""
-    dtype: Annotated[str, alias("-d")] = "auto"
-    """auto, float32, bfloat16, float16 or int8"""
-    device_type: str = ""
-    """cuda, mps or cpu; default: the best there is"""
     batch_sizes: list[int] = field(default_factory=lambda: [1, 4, 16])
     """how many requests at once"""
     prompt_tokens: int = 32

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from nanochat import runtime
-from nanochat.checkpoint.door import ModelFlags
 from nanochat.config import UserError, alias, parse, run
 from nanochat.engine import serving
 from nanochat.paths import check_name
@@ -17,7 +16,7 @@ MOST_SLOTS = 4096  # whose caches no machine holds beyond toy models
 
 
 @dataclass
-class Flags(ModelFlags):
+class Flags(serving.ServingFlags):
     """Serve one model: POST /generate continues a text, GET / says what runs; also the page and the API of chat_web."""
 
     source: Annotated[
@@ -33,10 +32,6 @@ class Flags(ModelFlags):
     """what clients must send as a bearer token; default: NANOCHAT_API_KEY or NANOGPT_API_KEY, else none is needed"""
     slots: int = 0
     """texts that are continued at once, more wait; 0: as many as are good for this machine"""
-    device: Annotated[str, alias("--device-type")] = ""
-    """cuda, cuda:1, mps or cpu; default: the best there is"""
-    dtype: Annotated[str, alias("-d")] = "auto"
-    """what the model computes in: auto, float32, bfloat16, float16, or int8 for the weights (on a CPU)"""
     compile: bool = False
     """has no effect; for commands that were written for nanoGPT"""
 
@@ -50,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     key = api_key(flags.api_key)
     host = flags.host or ("0.0.0.0" if key else "127.0.0.1")
     settings = Settings(temperature=0.8, top_k=200, max_tokens=256, api_key=key, hosts=known_hosts(host))
-    with listen(host, flags.port) as bound, runtime.start(flags.device) as rt:
+    with listen(host, flags.port) as bound, runtime.start(flags.device_type) as rt:
         loaded = serving.serve_model(flags.find(flags.out_dir), rt.device, flags.dtype, flags.slots)
         if flags.compile:
             print("--compile has no effect on generating")

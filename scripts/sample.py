@@ -10,7 +10,6 @@ from typing import Annotated, BinaryIO, NamedTuple
 
 from nanochat import chat, runtime
 from nanochat.api import Model
-from nanochat.checkpoint.door import ModelFlags
 from nanochat.config import UserError, alias, changes, parse, run
 from nanochat.engine import serving
 from nanochat.engine.request import Finish, Request
@@ -22,7 +21,7 @@ FILE = "FILE:"
 
 
 @dataclass
-class Flags(ModelFlags):
+class Flags(serving.ServingFlags):
     """Continue texts with any model. Samples go to stdout, with a line of dashes after each; all else to stderr."""
 
     source: Annotated[str, alias("-i", "--init-from", "--model", "--checkpoint")] = "resume"
@@ -54,10 +53,6 @@ class Flags(ModelFlags):
     """show text as it comes instead of whole samples"""
     output: Path | None = None
     """write JSON lines with prompt, sample, text and finish here instead of showing the samples"""
-    device: Annotated[str, alias("--device-type")] = ""
-    """cuda, cuda:1, mps or cpu; default: the best there is"""
-    dtype: Annotated[str, alias("-d")] = "auto"
-    """what the model computes in: auto, float32, bfloat16, float16, or int8 for the weights (on a CPU)"""
     compile: bool = False
     """has no effect; for commands that were written for nanoGPT"""
 
@@ -67,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     _check(flags)
     prompts = [] if flags.interactive else _prompts(flags)
     tolerate_odd_text()
-    with runtime.start(flags.device) as rt:
+    with runtime.start(flags.device_type) as rt:
         with contextlib.redirect_stdout(sys.stderr):
             one_at_once = len(prompts) * _samples(flags) == 1
             loaded = serving.serve_model(flags.find(flags.out_dir), rt.device, flags.dtype, int(one_at_once))

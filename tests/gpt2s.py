@@ -35,7 +35,7 @@ def write_nanogpt(folder: Path, text: str, context: int = 32) -> transformers.GP
     """nanoGPT's ckpt.pt and meta.pkl for the characters of a text. Returns transformers' model of the same weights."""
     model = _random(len(set(text)), context, "gelu")
     config, state = gpt2.from_hf(model.config.to_dict(), model.state_dict(), folder)
-    ours = manager.build(config, state, folder, "cpu", torch.float32, True)
+    ours = manager.build(config, state, folder)
     nanogpt.write(folder / "ckpt.pt", ours, {"steps": 0, "state": {}}, {"dataset": "letters"}, 5, 1.5)
     (folder / "meta.pkl").write_bytes(Tokenizer.characters(text).pickled())
     return model

@@ -64,7 +64,7 @@ def test_importing_nanochat_does_no_work() -> None:
     """Neither does looking at what is there; torch comes with the first use."""
     program = """
         import sys, nanochat
-        assert {"Model", "load", "prepare_data", "serve"} <= set(dir(nanochat)) and "torch" not in sys.modules
+        assert {"Model", "open", "prepare_data", "serve"} <= set(dir(nanochat)) and "torch" not in sys.modules
         assert [name for name in sys.modules if name.startswith("nanochat.")] == []
         try:
             nanochat.lode

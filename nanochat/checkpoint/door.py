@@ -104,7 +104,7 @@ def find(name: str, tag: str | None = None, step: int | None = None, out_dir: Pa
         if (named_tag and tag is not None) or (named_step and step is not None):
             raise UserError(f"{name} already names its tag or step; leave out the separate one")
         folder, tag, step = manager.find(stage, named_tag or tag, int(named_step) if named_step else step)
-        return Found(name, "nanochat", folder, stage, tag, step, _meta(folder, step))
+        return Found(name, "nanochat", folder, stage, tag, step, manager.checked_meta(folder, step))
     if tag is not None:
         raise UserError(f"a tag ({tag}) chooses a model of a stage ({', '.join(paths.SOURCES)}), which {name} is not")
     if name in hub.GPT2:
@@ -113,7 +113,7 @@ def find(name: str, tag: str | None = None, step: int | None = None, out_dir: Pa
         return _in(hub.fetch(hub.GPT2[name], [*WEIGHT_FILES, *gpt2.TOKENIZER_FILES]), name, name, None)
     path = Path(out_dir) if name == "resume" else Path(name).expanduser()
     if name == "resume" or path.exists():
-        file = "" if path.is_dir() else path.name
+        file = path.name if path.exists() and not path.is_dir() else ""
         folder = path.parent if file else path
         return _in(folder, name, Path(os.path.abspath(folder)).name, step, file)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
@@ -133,7 +133,7 @@ def recognise(folder: Path) -> Kind | None:
     if (folder / nanogpt.CKPT).exists():
         return "nanogpt"
     kinds: dict[str, Kind] = {"gpt2": "gpt2", "nanochat": "hf_nanochat", "nanochat_gpt": "hf_nanochat"}
-    return kinds.get(str(_config_json(folder).get("model_type")))
+    return kinds.get(str(hf.read_config(folder).get("model_type")))
 
 
 def _in(folder: Path, name: str, tag: str, step: int | None, file: str = "") -> Found:
@@ -144,7 +144,7 @@ def _in(folder: Path, name: str, tag: str, step: int | None, file: str = "") -> 
         if step is not None and step not in there:
             raise UserError(f"{folder} has no checkpoint of step {step}; there are: {', '.join(map(str, there))}")
         step = there[-1] if step is None else step
-        meta = _meta(folder, step)
+        meta = manager.checked_meta(folder, step)
         return Found(name, kind, folder, _stage_of_folder(meta, folder, tag), tag, step, meta)
     if step is not None:
         raise _no_step(name, step)
@@ -157,7 +157,7 @@ def _in(folder: Path, name: str, tag: str, step: int | None, file: str = "") -> 
             f"{folder} {found}; expected a folder with model_*.pt and meta_*.json, with {nanogpt.CKPT}, or with a "
             "config.json of transformers' gpt2 or nanochat"
         )
-    said = hf.record(_config_json(folder))
+    said = hf.record(hf.read_config(folder))
     source = _known(said.get("source")) or repository.stage_spelled(tag) or ""
     step = said.get("step")
     return Found(name, kind, folder, source, tag, step if type(step) is int and step >= 0 else 0)
@@ -175,11 +175,11 @@ def _load_hf(found: Found, load_as: LoadAs) -> Loaded:
     tokenizer = Tokenizer.load(place)
     with torch_file.sensible(path / "config.json"):
         if found.kind == "gpt2":
-            config, state = gpt2.from_hf(_config_json(path), hf.tensors(path), path)
+            config, state = gpt2.from_hf(hf.read_config(path), hf.tensors(path), path)
         else:
             config, state = hf.read(path)
         manager.check_shape(config)
-    config = _with_tokenizer(config, tokenizer, hf.record(_config_json(path)).get("tokenizer_hash"), path, place)
+    config = _with_tokenizer(config, tokenizer, hf.record(hf.read_config(path)).get("tokenizer_hash"), path, place)
     return _loaded(found, config, state, tokenizer, load_as)
 
 
@@ -262,16 +262,3 @@ def _loaded(found: Found, config: GPTConfig, state: dict, tokenizer: Tokenizer, 
     model = manager.build(config, state, found.folder, load_as)
     meta = {**found.meta, "model_config": dataclasses.asdict(config), "tokenizer_hash": tokenizer.hash}
     return Loaded(model, tokenizer, meta, found.folder, found.tag, found.step, source=found.source)
-
-
-def _meta(folder: Path, step: int) -> dict:
-    path = folder / f"meta_{step:06d}.json"
-    paths.check_regular(path)
-    meta = manager.read_meta(folder, step)
-    manager.check_meta(path, meta)
-    return meta
-
-
-def _config_json(folder: Path) -> dict:
-    path = folder / "config.json"
-    return paths.read_json(path) if path.exists() else {}

@@ -63,8 +63,9 @@ def tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The content of config.json. Raises UserError when it is missing or not a JSON object."""
-    return read_json(folder / "config.json")
+    """The content of config.json, {} where there is none. Raises UserError when it is not a JSON object."""
+    path = folder / "config.json"
+    return read_json(path) if path.exists() else {}
 
 
 def read(folder: Path) -> tuple[GPTConfig, dict[str, Tensor]]:

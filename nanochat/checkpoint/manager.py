@@ -251,8 +251,7 @@ def load_step(
     Raises UserError for a missing or damaged file, an architecture that is not known, or another tokenizer than the
     model was trained with.
     """
-    meta = read_meta(folder, step)
-    check_meta(folder / _meta_file(step), meta)
+    meta = checked_meta(folder, step)
     model_path = folder / _model_file(step)
     if with_optimizer and not legacy.is_ours(meta["model_config"]):
         raise UserError(
@@ -293,9 +292,7 @@ def build(config: GPTConfig, state: dict[str, Tensor], path: Path, load_as: Load
         target = torch.float32 if on_cpu and tensor.dtype != torch.float32 else tensor.dtype
         state[name] = tensor.to(load_as.device, target if load_as.keep_float32 else load_as.dtype)
     model.load_state_dict(state, strict=True, assign=True)
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    return model
+    return model.requires_grad_(True)
 
 
 def check_shape(config: GPTConfig) -> None:
@@ -376,8 +373,11 @@ def keep_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
         save_lengths(folder / "tokenizer", tokenizer)
 
 
-def check_meta(path: Path, meta: dict) -> None:
-    """Raise UserError for a meta file that a newer version wrote, or that has a value of a type that nobody writes."""
+def checked_meta(folder: Path, step: int) -> dict:
+    """`read_meta`. Raises UserError also for what a newer version wrote, and for values of types that nobody writes."""
+    path = folder / _meta_file(step)
+    check_regular(path)
+    meta = read_meta(folder, step)
     version = meta.get("format", FORMAT)
     if type(version) is not int or version > FORMAT:
         raise UserError(f"{path} has the format {version!r}; this version knows {FORMAT}: use the newer one to read it")
@@ -389,6 +389,7 @@ def check_meta(path: Path, meta: dict) -> None:
     for name, vouched in (meta.get("files") or {}).items():
         if not isinstance(vouched, dict) or not {"size", "sha256"} <= vouched.keys():
             raise UserError(f"{path} is damaged: it has no size and sha256 of {reprlib.repr(name)}; get it again")
+    return meta
 
 
 def _check_files(folder: Path, step: int, meta: dict, names: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nanochat.checkpoint import door, gpt2, hf, manager, nanogpt
 from nanochat.config import UserError
-from nanochat.gpt import GPT, GPTConfig
+from nanochat.gpt import GPT
 from nanochat.paths import write_atomically, write_text
 
 NANOGPT_EPS = 1e-5
@@ -95,7 +95,7 @@ def _read_back(folder: Path, loaded: manager.Loaded) -> list[str]:
     expected = _logits(manager.build(ours, state, folder), ids)
     conventions = {name: getattr(ours, name) for name in FREE if name != "pad_vocab_to"}
     translated = dataclasses.replace(again.model.config, **conventions)
-    same = _logits(_rebuilt(again.model, translated, folder), ids)
+    same = _logits(manager.build(translated, dict(again.model.state_dict()), folder), ids)
     distance = float((same - expected).abs().max())
     if not distance <= EXACT:
         raise UserError(f"the export is not right: read back, its logits are up to {distance:.2g} from the model's")
@@ -104,10 +104,6 @@ def _read_back(folder: Path, loaded: manager.Loaded) -> list[str]:
     if there > EXACT:
         found.append(f"the program it is for rounds and approximates otherwise: its logits are up to {there:.2g} away")
     return found
-
-
-def _rebuilt(model: GPT, config: GPTConfig, folder: Path) -> GPT:
-    return manager.build(config, dict(model.state_dict()), folder)
 
 
 def _with_rows(tensor: Tensor, rows: int) -> Tensor:

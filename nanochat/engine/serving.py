@@ -3,14 +3,14 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 
 from nanochat import chat
 from nanochat.checkpoint import door
 from nanochat.checkpoint.manager import LoadAs
-from nanochat.config import UserError
+from nanochat.config import UserError, alias
 from nanochat.cost import count_parameters
 from nanochat.engine.engine import Engine
 from nanochat.gpt import GPTConfig
@@ -48,6 +48,16 @@ class Serving:
                 f"{self.tag}, from {self.folder}, is a base model, which continues texts and has not learned to chat; "
                 "let it write with python -m scripts.sample, or choose another model"
             )
+
+
+@dataclass
+class ServingFlags(door.ModelFlags):
+    """The flags of scripts that load a model to generate with it."""
+
+    device_type: Annotated[str, alias("--device")] = ""
+    """cuda, cuda:1, mps or cpu; default: the best there is"""
+    dtype: Annotated[str, alias("-d")] = "auto"
+    """what the model computes in: auto, float32, bfloat16, float16, or int8 for the weights (on a CPU)"""
 
 
 def serve_model(found: door.Found, device: torch.device | str, dtype: str = "auto", slots: int = 0) -> Serving:
