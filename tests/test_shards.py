@@ -311,6 +311,19 @@ def test_damaged_shards_are_named(tmp_path):
         list(iterate_file(shard))
 
 
+def test_a_single_flipped_bit_is_noticed(tmp_path):
+    write_shards(some_texts(3000), tmp_path / "data")
+    shard = tmp_path / "data" / "shard_00000.parquet"
+    whole = shard.read_bytes()
+    texts = list(iterate(tmp_path / "data", "train"))
+    for place in range(200, len(whole) - 200, len(whole) // 40):
+        shard.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            assert list(iterate(tmp_path / "data", "train")) == texts  # of a page's head some bits mean nothing
+        except UserError as error:
+            assert "shard_00000.parquet is damaged" in str(error)
+
+
 # -- files that hold more than they weigh
 
 

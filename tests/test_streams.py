@@ -414,6 +414,7 @@ def test_text_is_shuffled_over_all_shards_and_anew_each_epoch(tokenizer, tmp_pat
     first, second = source.texts(0, 300), source.texts(300, 300)
     assert sorted(first) == sorted(second) == sorted(inorder)
     assert len({tuple(first), tuple(second), tuple(inorder)}) == 3
+    assert source._shuffled is not None
     windows = source._shuffled[1].windows
     assert len(windows) > 2 and max(sum(group.size for group in window) for window in windows) < 1500
     halves = [sum(int(text.split()[1]) < 150 for text in first[n : n + 100]) for n in (0, 100, 200)]
@@ -554,7 +555,7 @@ def test_memory_is_bounded_by_a_window(tokenizer, tmp_path, monkeypatch):
     load = TextReader.load
     monkeypatch.setattr(TextReader, "load", lambda self, group: loaded.append(group.rows) or load(self, group))
     source.texts(0, 400)
-    assert sum(loaded) == 400 and len(source._shuffled[1]._texts) <= 30
+    assert sum(loaded) == 400 and source._shuffled is not None and len(source._shuffled[1]._texts) <= 30
 
 
 def talk(n: int, words: int = 3) -> dict:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nanochat import chat, hub
 from nanochat.checkpoint import manager
 from nanochat.config import UserError
-from nanochat.data import streams
+from nanochat.data import contents, streams
 from nanochat.engine.tools import calculator
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import checkpoints_dir, tokenizer_dir
@@ -178,6 +178,22 @@ def test_what_was_fetched_serves_without_a_hub(fake: FakeHub, base: Path) -> Non
     assert list(MMLU("test")) == before
     with pytest.raises(UserError, match="cannot be reached for cais/mmlu .* check the network"):
         MMLU("val")
+
+
+def test_a_run_knows_them_by_their_content(fake: FakeHub, base: Path) -> None:
+    tasks = {task.name: task for task in (SmolTalk("train", 7), MMLU("val"), GSM8K("train"), ARC("ARC-Easy", "val"))}
+    before = json.loads(json.dumps({name: task.contents() for name, task in tasks.items()}))
+    assert len(before["SmolTalk"][0]["files"]) == 4
+    for arrow in (base / "datasets").rglob("*.arrow"):
+        arrow.unlink()
+    assert contents.changed(before["MMLU"], MMLU("val").contents()) is None
+    assert contents.changed(before["SmolTalk"], SmolTalk("train", 6).contents()) is not None
+    assert contents.changed(before["GSM8K"], GSM8K("val").contents()) is not None
+    rows = [realsets.exam(n) for n in range(20, 31)]
+    fake.add(realsets.MMLU, {"all/validation-00000-of-00001.parquet": realsets.parquet(rows, realsets.MMLU_SCHEMA)})
+    hub.fetch("cais/mmlu", ["all/validation-*.parquet"], kind="dataset")
+    said = contents.changed(before["MMLU"], MMLU("val").contents())
+    assert said == "MMLU, val is made in another way than when this run read it"
 
 
 def test_a_hub_that_vanishes_in_the_middle_leaves_nothing_half(fake: FakeHub, base: Path) -> None:

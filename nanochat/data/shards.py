@@ -194,6 +194,8 @@ def read_footer(path: Path) -> tuple[str, pq.FileMetaData]:
         file.seek(max(0, size - _FOOTER))
         end = file.read()
         length = int.from_bytes(end[-8:-4], "little") + 8  # with its own length and the magic bytes
+        if end[-4:] != b"PAR1" or length > size:
+            raise pa.ArrowInvalid("its last bytes are not those of a footer")
         if length > len(end):
             file.seek(max(0, size - length))
             end = file.read()
@@ -424,7 +426,9 @@ class _ShardWriter:
 def _new_shard(path: Path) -> Iterator[pq.ParquetWriter]:
     with open(path, "wb") as file:
         # Dictionaries and statistics pay for short repeated values, not for documents.
-        with pq.ParquetWriter(file, _SCHEMA, compression="zstd", use_dictionary=False, write_statistics=False) as shard:
+        with pq.ParquetWriter(
+            file, _SCHEMA, compression="zstd", use_dictionary=False, write_statistics=False, write_page_checksum=True
+        ) as shard:
             yield shard
         file.flush()
         os.fsync(file.fileno())
@@ -464,7 +468,8 @@ def _batches_of(file: pq.ParquetFile, column: str, group: int) -> Iterator[pa.Ar
 
 
 def _open(path: Path, column: str = "text") -> pq.ParquetFile:
-    file = pq.ParquetFile(path, buffer_size=1 << 20)  # else it reads all of a row group's bytes at once
+    # Without a buffer it reads all of a row group's bytes at once.
+    file = pq.ParquetFile(path, buffer_size=1 << 20, page_checksum_verification=True)
     try:
         _check_column(path, file.schema_arrow, column)
     except UserError:

@@ -7,7 +7,7 @@ from nanochat import chat
 from nanochat.config import UserError
 from nanochat.tokenizer import Tokenizer
 
-SAMPLE = 10_000  # conversations that are looked at, evenly spread where there are more; some seconds
+SAMPLE = 50_000  # conversations that are looked at, evenly spread where there are more; some seconds
 LOST = 0.05  # the share of too long conversations from which on a user should be warned
 
 
@@ -74,8 +74,17 @@ def survey(conversations: Sequence[dict], tokenizer: Tokenizer, max_seq_len: int
     needed = sorted(lengths)[-1 - int(LOST * looked_at)] - 1
     found = Survey(total, looked_at, tokens, cut, left_out, max_seq_len, needed)
     if left_out == looked_at:
+        firsts = (_first_exchange(conversations[n * total // looked_at]) for n in range(looked_at))
+        shortest = min(len(chat.render(tokenizer, first)[0]) for first in firsts) - 1
+        advice = f"shorten them, or start from a model whose context has {needed:,} tokens"
         raise UserError(
             f"none of the {total:,} conversations fits into {max_seq_len:,} tokens, not even with its first exchange "
-            f"alone; {found.remedy(context)}"
+            f"alone; {found.remedy(context) if shortest <= context else advice}"
         )
     return found
+
+
+def _first_exchange(conversation: dict) -> dict:
+    messages = conversation["messages"]
+    end = next(n for n, message in enumerate(messages, 1) if message["role"] == "assistant")
+    return {"messages": messages[:end]}

@@ -36,10 +36,11 @@ def weights(datasets: Sequence[str]) -> dict[str, float]:
 
 
 def text_source(datasets: Sequence[str], split: Split, tokenizer: Tokenizer, seed: int | None = None) -> Source:
-    """One split of a dataset, or of several: shuffled for training where there is a `seed`, else in order.
+    """One split of a dataset, or of several: the training split shuffled where there is a `seed`, all else in order.
 
     The weights of several are shares of the tokens. Raises as `weights` and TextReader do.
     """
+    seed = seed if split == "train" else None
     readers = [(TextReader(dataset_dir(name), split), weight) for name, weight in weights(datasets).items()]
     if len(readers) == 1:
         return TextSource(readers[0][0], tokenizer, seed)
