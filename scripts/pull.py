@@ -13,7 +13,7 @@ from nanochat import hub, vocabularies
 from nanochat.checkpoint import door, gpt2, hf, legacy, manager, nanogpt, repository
 from nanochat.checkpoint.repository import Place
 from nanochat.config import UserError, changes, named, parse, positional, run
-from nanochat.paths import base_dir, check_tag, fsync_folder, refusal, sha256, write_atomically
+from nanochat.paths import alone_in, base_dir, check_tag, fsync_folder, refusal, sha256, write_atomically
 from nanochat.tokenizer import Tokenizer
 from tasks.catalog import recipe_of
 
@@ -86,6 +86,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if flags.dry_run:
         announce(files, chosen)
         return
+    with alone_in(draft):
+        pull(files, draft, chosen, flags)
+        shutil.rmtree(draft, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another pull may be under way
+        draft.parent.rmdir()
+
+
+def pull(files: Files, draft: Path, chosen: tuple[PurePosixPath, int] | None, flags: Flags) -> None:
+    """Bring a model to its place, and print what it is and what comes next."""
     shutil.rmtree(draft / READY, ignore_errors=True)
     place = take_over(files, draft, chosen, flags) if chosen else convert(files, draft, flags)
     if (draft / READY).exists():
@@ -104,9 +113,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if flags.softcap is not None:
             repository.record_softcap(place.folder, [place.step], flags.softcap)
         print(f"{place} is already there, the same as in {flags.repo}: {place.folder}")
-    shutil.rmtree(draft, ignore_errors=True)
-    with contextlib.suppress(OSError):  # another pull may be under way
-        draft.parent.rmdir()
 
 
 def record_by_hand(flags: Flags, folder: Path) -> None:
@@ -164,7 +170,8 @@ def take_over(files: Files, draft: Path, chosen: tuple[PurePosixPath, int], flag
     """
     inside, step = chosen
     model, meta = (inside / f"{kind}_{step:06d}.{end}" for kind, end in (("model", "pt"), ("meta", "json")))
-    tokenizer_at, tokenizer_files = tokenizer_of(files, inside)
+    with discarding(draft):
+        tokenizer_at, tokenizer_files = tokenizer_of(files, inside)
     files.bring([str(meta), *tokenizer_files])
     with discarding(draft):
         about = manager.read_meta(files.folder / inside, step)

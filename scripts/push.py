@@ -115,15 +115,18 @@ def public(meta: Mapping, source: str) -> dict:
 
 
 def figures(value: object) -> Any:
-    """Numbers, truth values and digests, alone or within lists and mappings; None instead of any other value."""
+    """Numbers (also as `strict_json` writes them), truth values and digests, alone or within lists and mappings.
+
+    None instead of any other value.
+    """
     if isinstance(value, Mapping):
         plain = {key: figures(value[key]) for key in value if re.fullmatch(r"(accuracy/)?[\w. -]+", str(key))}
         return {key: item for key, item in plain.items() if item is not None or value[key] is None}
     if isinstance(value, list):
         items = [figures(item) for item in value]
         return items if items.count(None) == value.count(None) else None
-    is_digest = isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value)
-    return value if is_digest or isinstance(value, (bool, int, float)) else None
+    is_figure = isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}|NaN|-?Infinity", value)
+    return value if is_figure or isinstance(value, (bool, int, float)) else None
 
 
 def named(about: Mapping) -> dict:

@@ -23,7 +23,7 @@ from nanochat.checkpoint import door, export, gpt2, manager, nanogpt, repository
 from nanochat.config import UserError, parse
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import short
-from nanochat.paths import base_dir, checkpoints_dir
+from nanochat.paths import alone_in, base_dir, checkpoints_dir
 from nanochat.tokenizer import Tokenizer
 from scripts import base_eval, chat_sft, mid_train, pull, push, sample
 from tasks.catalog import recipe_of
@@ -500,6 +500,16 @@ def test_a_pull_that_was_killed_while_it_placed_files_is_completed(fake: FakeHub
     (folder / "tokenizer" / "tokenizer.json").unlink()
     pull.main([REPO])
     assert door.open("base", tag="d34").tokenizer.hash == tokenizer.hash
+
+
+def test_two_pulls_of_a_repository_do_not_mix(fake: FakeHub, tokenizer: Tokenizer) -> None:
+    fake.add(REPO, classic(tokenizer))
+    said = f"nanochat-d34 is in use by process {os.getpid()} .*; wait until it has finished"
+    with alone_in(base_dir() / ".pull" / "karpathy--nanochat-d34"), pytest.raises(UserError, match=said):
+        pull.main([REPO])
+    assert fake.sent("/large/") == []
+    pull.main([REPO])
+    assert not (base_dir() / ".pull").exists()
 
 
 def test_a_listing_may_say_anything(fake: FakeHub, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]) -> None:

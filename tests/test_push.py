@@ -22,7 +22,7 @@ REPO = "tester/nanochat-d4"
 META = {
     "val_bpb": 0.5, "accuracy/facts": 0.75, "dataset": "tinyworld", "conversations": "littleworld",
     "data_path": ["/home/somebody/mine.jsonl"], "user_config": {"data_path": ["/home/somebody/mine.jsonl"]},
-    "loop_state": {"best": float("inf"), "seconds": 75.0}, "total_batch_size": 1024,
+    "loop_state": {"best": 0.5, "seconds": 75.0}, "total_batch_size": 1024,
     "parent": {"source": "base", "tag": "d4", "step": 1200, "sha256": None},
 }  # fmt: skip
 
@@ -85,7 +85,8 @@ def test_only_what_others_need_becomes_public(
         "dataset": f"a:0.7 b:0.3 {SECRET}/notes", "conversations": "C:\\Users\\alice\\secret\\talk",
         "data_path": [f"{SECRET}/mine.jsonl"], "best": SECRET,
         "user_config": {"run": "alice", "data_path": [f"{SECRET}/mine.jsonl"], "out_dir": SECRET, "names": ["alice", 1],
-                        "matrix_lr": 0.02, "compile": True, "nested": {SECRET: 1, "deep": {"who": "alice", "n": 2}}},
+                        "matrix_lr": 0.02, "max": "Infinity", "compile": True,
+                        "nested": {SECRET: 1, "deep": {"who": "alice", "n": 2}}},
         "loop_state": {"seconds": 75.0, "cursor": {"document": 3, "file": SECRET}, "before": {"accuracy/facts": 0.5}},
         "parent": {"source": "base", "tag": f"{SECRET}/d4", "step": 1200, "sha256": "b" * 64, "folder": SECRET},
         "accuracy/" + SECRET: 0.5, "val_loss": SECRET,
@@ -105,7 +106,7 @@ def test_only_what_others_need_becomes_public(
         "format": 1, "step": 700, "source": "sft", "tokenizer_hash": checkpoint.tokenizer.hash,
         "val_bpb": 0.5, "accuracy/facts": 0.75, "total_batch_size": 1024,
         "dataset": "notes", "conversations": "talk", "data_path": ["mine.jsonl"],
-        "user_config": {"data_path": ["mine.jsonl"], "matrix_lr": 0.02, "compile": True,
+        "user_config": {"data_path": ["mine.jsonl"], "matrix_lr": 0.02, "max": "Infinity", "compile": True,
                         "nested": {"deep": {"n": 2}}},
         "loop_state": {"seconds": 75.0, "cursor": {"document": 3}, "before": {"accuracy/facts": 0.5}},
         "parent": {"source": "base", "tag": "d4", "step": 1200, "sha256": "b" * 64},
