@@ -283,7 +283,7 @@ for limit, most in ((resource.RLIMIT_CPU, 5), (resource.RLIMIT_AS, 4 << 30), (re
 pattern, text = sys.stdin.buffer.read().decode().split("\\ufffe")
 ranks = {bytes([byte]): byte for byte in range(256)}
 try:
-    encoding = tiktoken.Encoding("try", pat_str=pattern, mergeable_ranks=ranks, special_tokens={"<|end|>": 256})
+    encoding = tiktoken.Encoding("try", pat_str=pattern, mergeable_ranks=ranks, special_tokens={"end": 256})
 except ValueError as error:
     sys.exit(print(error) or 1)
 if encoding.decode(encoding.encode_ordinary(text)) != text:

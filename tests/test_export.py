@@ -305,7 +305,7 @@ def read_by_transformers(tokenizer: Tokenizer) -> Any:
 
 
 texts = st.text(
-    st.characters(exclude_categories=["Cs"]) | st.sampled_from(" \n\t'sdLLve12aA,.é猫"), max_size=60
+    st.characters(exclude_categories=["Cs"]) | st.sampled_from(" \n\t'sdLLve12aA,.é猫\u0301ी่\ufe0f"), max_size=60
 ).filter(lambda text: not any(name in text for name in chat.SPECIALS))
 
 
