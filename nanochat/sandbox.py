@@ -61,7 +61,7 @@ MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID = 44
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 2, 38
 CAPABILITY_VERSION, KEYCTL_JOIN_SESSION_KEYRING = 0x20080522, 1
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
-LANDLOCK_EXECUTE, LANDLOCK_WRITE_FILE, LANDLOCK_READ_FILE, LANDLOCK_READ_DIR = 1, 2, 4, 8
+LANDLOCK_WRITE_FILE, LANDLOCK_READ_FILE, LANDLOCK_READ_DIR = 2, 4, 8
 CLONE_THREAD, ENOSYS = 0x10000, 38
 
 # Which machine: how the filter recognises its system calls, and the column of their numbers below.
@@ -129,7 +129,7 @@ class Result:
     """-9 for one that signal 9 ended; None where it was not started or had to be stopped"""
     timed_out: bool = False
     isolation: frozenset[str] = frozenset()
-    """of "network", "processes", "files", "memory": what was isolated"""
+    """which of "network", "processes", "files" and "memory" were isolated"""
 
     @property
     def ok(self) -> bool:
@@ -204,7 +204,8 @@ def _last_line(text: str) -> str:
 def _make_cgroups(name: str, memory: int) -> list[str]:
     """New cgroups, as paths, that limit memory in bytes and the number of threads; none where they cannot be made.
 
-    A cgroup is made inside the server's own. Version 2 forbids limits there, so that it is the nearest parent's.
+    A cgroup is made inside the server's own. Version 2 has no limits to give to children of a cgroup with processes,
+    so there it is made inside the nearest parent that has.
     """
     # by version 1's controller, "" for version 2: where it is mounted, and the limits, of which the first is required
     hierarchies = {
@@ -256,8 +257,13 @@ def _write(path: str, text: str) -> None:
 
 def _remove(folder: str, cgroups: list[str]) -> None:
     for path in cgroups:
-        with contextlib.suppress(OSError):  # of one that the supervisor has removed
-            os.rmdir(path)
+        for _ in range(50):  # a killed process takes a moment to leave
+            try:
+                os.rmdir(path)
+            except FileNotFoundError:  # where server and supervisor both remove it
+                break
+            except OSError:
+                time.sleep(0.02)
     try:
         os.rmdir(folder)  # with a root of its own the program left nothing in it
     except OSError:
