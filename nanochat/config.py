@@ -84,10 +84,7 @@ def parse(flags: type[Flags], argv: Sequence[str] | None = None) -> Flags:
         raise UserError(_one_sentence(complaint.getvalue())) from None
     if unknown:
         raise UserError(_unknown(flags, unknown[0]))
-    vars(parsed)[_GIVEN] = _names_given(flags, args) | {
-        field.name for field in dataclasses.fields(flags)  # type: ignore[arg-type]
-        if files and getattr(defaults, field.name) != default(field)
-    }  # fmt: skip
+    vars(parsed)[_GIVEN] = _names_given(flags, args) | vars(defaults)[_GIVEN]
     return parsed
 
 
@@ -209,6 +206,7 @@ def _filled(flags: type[Flags], files: Sequence[Path]) -> Flags:
     """The flags with what stands in config files as their defaults."""
     hints = typing.get_type_hints(flags)
     fields = _names(flags)
+    said: set[str] = set()
     values: dict[str, Any] = {
         field.name: tyro.MISSING
         for field in dataclasses.fields(flags)  # type: ignore[arg-type]
@@ -230,11 +228,14 @@ def _filled(flags: type[Flags], files: Sequence[Path]) -> Flags:
             if field in given:
                 raise UserError(f"{place}: {given[field]} and {name} say the same; give one of them")
             given[field] = name
+            said.add(field)
             try:
                 values[field] = _fitted(value, hints[field])
             except TypeError:
                 raise UserError(f"{place}: {name} is {shown(value)}; expected {_spelled(hints[field])}") from None
-    return flags(**values)
+    filled = flags(**values)
+    vars(filled)[_GIVEN] = said
+    return filled
 
 
 def _names(flags: type) -> dict[str, str]:

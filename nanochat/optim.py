@@ -155,7 +155,10 @@ class Optimizer:
         return {"steps": self.steps, "state": whole}
 
     def load_state_dict(self, saved: dict) -> None:
-        """Take up a state from `state_dict`, on any number of ranks. Raises KeyError for a missing parameter."""
+        """Take up a state from `state_dict`, on any number of ranks; its tensors are freed as they are copied.
+
+        Raises KeyError for a missing parameter.
+        """
         self.steps, state = saved["steps"], saved["state"]
         self.state = {}
         if not self.steps:
@@ -163,7 +166,7 @@ class Optimizer:
         for group in self.adamw:
             for name, parameter in group.parameters.items():
                 if name in state:
-                    self.state[name] = {k: v.to(parameter.device).clone() for k, v in state[name].items()}
+                    self.state[name] = {k: v.to(parameter.device).clone() for k, v in state.pop(name).items()}
         for group in self.muon:
             names = list(group.parameters)
             mine = [names[i] for i in self._share(len(names))]
@@ -172,6 +175,8 @@ class Optimizer:
                 self.state[names[0]] = {
                     key: torch.stack([state[name][key] for name in mine]).to(device) for key in ("momentum", "second")
                 }
+            for name in names:
+                state.pop(name, None)
 
 
 def muon_update(gradient: Tensor, momentum: Tensor, second: Tensor, beta1: float, beta2: float) -> Tensor:

@@ -50,11 +50,13 @@ def dataset_dir(name: str) -> Path:
     return base_dir() / ("base_data" if name == "fineweb-edu" else f"base_data_{name}")
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> str:
+def write_atomically(
+    path: Path, write: Callable[[BinaryIO], object], vouch: Callable[[str], object] = lambda digest: None
+) -> str:
     """Write a file so that a reader, or a crash, sees the old one or the new one and nothing between.
 
     `write` fills a temporary neighbour of `path`, which is flushed to disk and renamed over `path`.
-    Returns the sha256 of the bytes written, in hex.
+    Returns the sha256 of the bytes written, in hex; `vouch` is given it before the file gets its name.
     Raises UserError when the disk is full or the folder cannot be written; the temporary file is removed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -65,6 +67,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> str:
             file.flush()
             os.fsync(file.fileno())
         digest = sha256(temporary)
+        vouch(digest)
         os.replace(temporary, path)
         fsync_folder(path.parent)  # the rename itself must survive a power cut
     except BaseException as error:

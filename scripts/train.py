@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanochat import runtime
-from nanochat.config import parse, run
+from nanochat.config import given, parse, run
 from nanochat.data import tokens
 from nanochat.data.files import name_from
 from nanochat.paths import sha256
 from nanochat.prepare import prepare
 from nanochat.runtime import Runtime
-from nanochat.train.nanogpt import Settings, check, train_as_nanogpt
+from nanochat.train.nanogpt import train_as_nanogpt
+from nanochat.train.out_dir import settings_of
+from nanochat.train.settings import Settings, check, resumed
 
 
 @dataclass
@@ -23,21 +25,33 @@ class Flags(Settings):
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     check(flags)
+    text = Path(flags.dataset) if _is_text(flags) else None
+    if text is not None:
+        # The name tells the text, so that its token files always fit it.
+        flags.dataset = f"{name_from(text)}-{sha256(text)[:8]}"
+    changed: list[str] = []
+    if flags.init_from == "resume":
+        out_dir = Path(flags.out_dir)
+        flags, changed = resumed(flags, given(flags), settings_of(out_dir), out_dir)
+        check(flags)
     with runtime.start(flags.device, flags.dtype, flags.seed) as rt:
-        if os.path.isfile(flags.dataset) and not tokens.is_there(flags.dataset):
-            flags.dataset = prepared(Path(flags.dataset), rt)
-        train_as_nanogpt(flags, rt)
+        if text is not None:
+            make_tokens(text, flags.dataset, rt)
+        train_as_nanogpt(flags, rt, changed)
 
 
-def prepared(text: Path, rt: Runtime) -> str:
-    """The name of a text's token files, made where they are missing. The name tells the text, so they always fit it."""
-    name = f"{name_from(text)}-{sha256(text)[:8]}"
+def make_tokens(text: Path, name: str, rt: Runtime) -> None:
+    """Make the token files of a text, where they are missing."""
     folder = tokens.home(name)
     if rt.is_main and not (folder / "train.bin").exists():
         made = prepare(str(text), folder)
         rt.print(f"{text} is {made.train_tokens:,} + {made.val_tokens:,} tokens of GPT-2 in {folder}: --dataset={name}")
     rt.wait()
-    return name
+
+
+def _is_text(flags: Flags) -> bool:
+    is_meant = flags.init_from != "resume" or "dataset" in given(flags)
+    return is_meant and os.path.isfile(flags.dataset) and not tokens.is_there(flags.dataset)
 
 
 def cli() -> None:

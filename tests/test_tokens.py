@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +17,16 @@ from nanochat.config import UserError
 from nanochat.data import tokens
 from nanochat.data.batch import Batch
 from nanochat.data.tokens import Tokens, windows
+from nanochat.paths import sha256
 
 
 def numbered(count: int) -> Tokens:
     """Ids that say where they stand."""
-    return Tokens(Path("train.bin"), np.arange(count, dtype=np.uint16), count)
+    with tempfile.TemporaryDirectory() as folder:
+        np.arange(count, dtype=np.uint16).tofile(path := Path(folder, "train.bin"))
+        tokens = Tokens(path, "uint16", count)
+    tokens.check_unchanged = lambda: None  # type: ignore[method-assign]  # the file is open, its name is gone
+    return tokens
 
 
 def take(stream: Iterator[Batch], count: int) -> list[Batch]:
@@ -85,7 +91,7 @@ def test_what_is_written_is_read(tmp_path, vocab_size, dtype):
     folder = written(tmp_path / "new", ids, [1, 2], vocab_size)
     assert np.fromfile(folder / "train.bin", dtype).tolist() == ids
     got = tokens.read(folder, "train", vocab_size, 6)
-    assert got.ids.tolist() == ids and isinstance(got.ids, np.memmap)
+    assert got.ids.tolist() == ids and got.count == len(ids)
     assert tokens.vocabulary_size(folder) == vocab_size
     (batch,) = take(windows(got, 1, 6), 1)
     assert batch.targets.tolist() == [ids[1:]]
@@ -104,7 +110,51 @@ def test_a_split_larger_than_memory_costs_none(tmp_path):
         file.truncate(1 << 38)
     got = tokens.read(tmp_path, "train", 10, 1024)
     (batch,) = take(windows(got, 4, 1024), 1)
-    assert batch.inputs.eq(0).all() and len(got.ids) == 1 << 37
+    assert batch.inputs.eq(0).all() and got.count == 1 << 37
+
+
+def test_content_is_the_same_wherever_it_lies(tmp_path, monkeypatch):
+    one, other = (written(tmp_path / name, [1, 2, 3, 4], [5, 6]) for name in ("one", "other"))
+    content = [tokens.read(folder, "train", 100, 1).content() for folder in (one, other)]
+    assert content[0] == content[1] == {"sha256": sha256(one / "train.bin"), "bytes": 8, "dtype": "uint16"}
+    wide = written(tmp_path / "wide", [1, 2, 3, 4], [5, 6], 1 << 17)
+    assert tokens.read(wide, "train", 100, 1).content() != content[0]
+    # Of a large file blocks are looked at: here 5 of 2 bytes in 24, at 0, 5, 11, 16 and 22.
+    for name, value in ("WHOLE", 16), ("BLOCK", 2), ("BLOCKS", 5):
+        monkeypatch.setattr(tokens, name, value)
+    large = tmp_path / "large"
+    seen = set()
+    for n in range(24):
+        large.write_bytes(bytes(n) + b"x" + bytes(23 - n))
+        seen.add(tokens.fingerprint(large))
+    assert len(seen) == 10 + 1
+    large.write_bytes(bytes(25))
+    assert tokens.fingerprint(large) not in seen
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_file_that_changes_under_a_run(tmp_path, known):
+    """Cut short, which a mapped file would answer with SIGBUS, written to, replaced, gone; the same again is fine."""
+    folder = written(tmp_path / "new", [*range(90)], [1, 2])
+    path = folder / "train.bin"
+    content = path.read_bytes()
+    read = tokens.read(folder, "train", 100, 10)
+    if known:
+        read.content()
+    stream = windows(read, 4, 10)
+    next(stream)
+    path.write_bytes(content[:6])
+    with pytest.raises(UserError, match=r"train\.bin was cut short .* resume with --init_from=resume"):
+        next(stream)
+    path.write_bytes(content[:-2] + b"\1\1")
+    with pytest.raises(UserError, match=r"train\.bin was changed"):
+        next(windows(read, 4, 10))
+    path.unlink()
+    with pytest.raises(UserError, match=r"train\.bin vanished"):
+        next(windows(read, 4, 10))
+    path.write_bytes(content)
+    if known:
+        assert take(windows(read, 4, 10), 2)[1].inputs.shape == (4, 10)
 
 
 def test_what_was_there_besides_stays(tmp_path):

@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from dataclasses import asdict
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -25,15 +24,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat import config, schedule
-from nanochat.checkpoint import door, manager
+from nanochat.checkpoint import door, manager, nanogpt
 from nanochat.config import UserError, parse
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import Optimizer, Rates, adamw_groups
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.prepare import prepare
 from nanochat.tokenizer import Tokenizer
-from nanochat.train import out_dir
-from nanochat.train.nanogpt import Settings, learning_rate
+from nanochat.train import nanogpt as train_nanogpt
+from nanochat.train.loop import Stage, TrainState
+from nanochat.train.nanogpt import learning_rate
+from nanochat.train.settings import OF_ONE_START, Settings
 from scripts import base_train, chat_sft, inference_server, mid_train, sample
 from scripts import train as train_script
 from scripts.train import Flags, main
@@ -42,7 +43,11 @@ ROOT = Path(__file__).resolve().parent.parent
 FIXTURE = ROOT.parent / "shared" / "fixtures" / "nanogpt"
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["scripts.train"])
+# All that a child would import anew because this file does.
+processes.set_forkserver_preload(
+    ["scripts.train", "scripts.base_train", "scripts.chat_sft", "scripts.mid_train", "scripts.inference_server",
+     "scripts.sample", "hypothesis.strategies", "pytest"]
+)  # fmt: skip
 
 STEPS = 12
 SMALL = [
@@ -118,14 +123,17 @@ def test_a_run_from_scratch_and_what_it_leaves(here, capsys):
     assert first == pytest.approx(math.log(chars), rel=0.02) and last < first - 0.6
     assert "train: step 0  train_loss" in said and "64 a step" in said and "scripts.sample --out_dir=out" in said
     assert sorted(path.name for path in Path("out").iterdir()) == [
-        "ckpt.pt", "ckpt_best.pt", "config.json", "meta.pkl", "metrics.jsonl", "token_bytes.json", "tokenizer.json"
+        ".lock", "ckpt.pt", "ckpt.pt.sha256", "ckpt_best.pt", "ckpt_best.pt.sha256", "config.json", "meta.pkl",
+        "metrics.jsonl", "token_bytes.json", "tokenizer.json"
     ]  # fmt: skip
     saved = ckpt("out/ckpt.pt")
     assert saved["model_args"] == {"n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 16, "bias": False,
                                    "vocab_size": chars, "dropout": 0.1}  # fmt: skip
     assert (saved["iter_num"], saved["config"]["dataset"]) == (60, "cats")
     assert saved["best_val_loss"] == min(val for _, _, val in scores("out"))
-    assert saved["config"].keys() == set(Settings.__dataclass_fields__)
+    assert saved["config"].keys() == set(Settings.__dataclass_fields__) - {"eval_only", "overwrite"}
+    assert set(OF_ONE_START) == {"eval_only", "overwrite", "out_dir", "init_from"}
+    subprocess.run(["sha256sum", "--check", "--strict", "ckpt.pt.sha256", "ckpt_best.pt.sha256"], cwd="out", check=True)
     assert Path("out/meta.pkl").read_bytes() == Path("data/cats/meta.pkl").read_bytes()
     shutil.rmtree("data")  # sampling needs nothing but out_dir
     loaded = door.open("resume")
@@ -232,7 +240,7 @@ def test_fine_tuning_a_gpt2(here, gpt2):
     assert loaded.tokenizer.hash == Tokenizer.load(Path(gpt2)).hash
     assert not Path("out/meta.pkl").exists()
     # The run goes on with a shorter context: positions and their moments are cut.
-    main([*tuned, "--init_from=resume", "--max_iters=41", "--block_size=10"])
+    main(["--init_from=resume", "--max_iters=41", "--block_size=10"])
     last = ckpt("out/ckpt_last.pt")
     assert last["model_args"]["block_size"] == 10 and last["iter_num"] == 41
 
@@ -260,7 +268,7 @@ def test_a_nanochat_model_keeps_its_own_format(here, tokenizer, base):
     shutil.copytree("out", "whole")
     shutil.rmtree("out")
     main([*argv, "--init_from=base:d2", "--max_iters=8"])
-    main([*argv, "--init_from=resume"])
+    main(["--init_from=resume", f"--max_iters={STEPS}"])
     a, b = (torch.load(Path(out, f"model_{STEPS:06}.pt"), weights_only=True) for out in ("whole", "out"))
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert losses("out") == losses("whole") and scores("out") == scores("whole")
@@ -279,8 +287,15 @@ def in_child(folder: str, base: str, argv: list[str], environment: dict[str, str
 
 
 def in_child_until(place: str, folder: str, base: str, argv: list[str]) -> None:
-    """A run that is killed where it calls a function of out_dir."""
-    setattr(out_dir, place, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    """A run that is killed where it writes a checkpoint of that name."""
+    write = nanogpt.write
+
+    def killed(path: Path, *more) -> None:
+        if path.name == place:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(path, *more)
+
+    nanogpt.write = killed
     in_child(folder, base, argv, {})
 
 
@@ -315,7 +330,7 @@ def test_killed_again_and_again_it_ends_the_same(here):
         seen += chance.randint(2, 8)
         child = start(here, [*argv, *go_on("out")])
         while child.is_alive() and (not Path("out/metrics.jsonl").exists() or len(losses("out")) < seen):
-            child.join(0.001)
+            child.join(0.01)
         child.join(chance.random() * 0.03)  # anywhere in a step, a save or a validation
         assert child.is_alive(), "it must be killed before it is done"
         child.kill()
@@ -329,7 +344,7 @@ def test_a_sigterm_saves_and_ends_with_143(here):
     argv = [*SMALL, "--max_iters=4000", "--eval_interval=4000", "--always_save_checkpoint=False"]
     child = start(here, argv)
     while child.is_alive() and (not Path("out/metrics.jsonl").exists() or len(losses("out")) < 3):
-        child.join(0.001)
+        child.join(0.01)
     child.terminate()
     child.join(300)
     assert child.exitcode == 143
@@ -351,12 +366,15 @@ def test_latest_and_best_keep_their_names_whichever_way_a_run_goes_on(here):
     assert (ckpt("out/ckpt.pt")["iter_num"], ckpt("out/ckpt_last.pt")["iter_num"]) == (8, 12)
     assert not Path("out/ckpt_best.pt").exists()
     assert door.open("resume").step == 8
-    main([*SMALL, "--max_iters=16", "--init_from=resume", *worse])
+    main([*SMALL, "--max_iters=16", "--init_from=resume", "--always_save_checkpoint", *worse])
     assert (ckpt("out/ckpt.pt")["iter_num"], ckpt("out/ckpt_best.pt")["iter_num"]) == (16, 8)
     assert not Path("out/ckpt_last.pt").exists()
-    main([*SMALL, "--max_iters=4", "--always_save_checkpoint=False"])  # a new run has no use for any of them
+    main([*SMALL, "--max_iters=4", "--always_save_checkpoint=False", "--overwrite"])  # which has no use for them
     assert (ckpt("out/ckpt.pt")["iter_num"], ckpt("out/ckpt_last.pt")["iter_num"]) == (4, 4)
-    assert not Path("out/ckpt_best.pt").exists() and [n for n, _ in losses("out")] == [1, 2, 3, 4]
+    assert sorted(path.name for path in Path("out").glob("ckpt*")) == [
+        "ckpt.pt", "ckpt.pt.sha256", "ckpt_last.pt", "ckpt_last.pt.sha256"
+    ]  # fmt: skip
+    assert [n for n, _ in losses("out")] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("always", [True, False])
@@ -365,14 +383,15 @@ def test_the_best_is_not_lost_when_a_kill_comes_before_it_is_kept(here, always, 
     """The latest checkpoint is written, and it is the best, but the best one's name is still to be given."""
     first = ["--max_iters=4", f"--always_save_checkpoint={always}"]
     more = ["--init_from=resume", f"--always_save_checkpoint={then}"]
-    child = processes.Process(target=in_child_until, args=("_link", str(here), str(here / "base"), [*SMALL, *first]))
+    place = "ckpt_best.pt" if always else "ckpt.pt"
+    child = processes.Process(target=in_child_until, args=(place, str(here), str(here / "base"), [*SMALL, *first]))
     child.start()
     child.join(300)
     assert child.exitcode == -signal.SIGKILL
-    assert [path.name for path in Path("out").glob("ckpt*")] == ["ckpt.pt" if always else "ckpt_last.pt"]
+    assert [path.name for path in Path("out").glob("ckpt*.pt")] == ["ckpt.pt" if always else "ckpt_last.pt"]
     Path("out/.ckpt.pt.123.tmp").write_bytes(b"half of a checkpoint that another kill left")
     main([*SMALL, *first, *more])  # nothing is left to be learned or saved
-    assert not list(Path("out").glob(".*"))
+    assert [path.name for path in Path("out").glob(".*")] == [".lock"]
     best, latest = ("ckpt_best.pt", "ckpt.pt") if then else ("ckpt.pt", "ckpt_last.pt")
     if not (always and not then):  # there ckpt.pt, which is both, has its name already
         assert ckpt(f"out/{latest}")["nanochat"]["best_step"] == 4
@@ -385,7 +404,7 @@ def test_a_run_without_the_state_of_its_optimizer_goes_on(here):
     """As somebody leaves it who makes a ckpt.pt smaller; its validation is due at once."""
     main([*SMALL, "--max_iters=8"])
     bare = {name: value for name, value in ckpt("out/ckpt.pt").items() if name not in ("optimizer", "nanochat")}
-    torch.save(bare, "out/ckpt.pt")
+    torch.save(bare, "out/ckpt.pt")  # its checksum is that of another file, as where nanoGPT has trained on
     main([*SMALL, "--init_from=resume"])
     assert ckpt("out/ckpt.pt")["iter_num"] == STEPS and len(ckpt("out/ckpt.pt")["optimizer"]["state"]) > 5
     assert [n for n, *_ in scores("out")][-2:] == [8, STEPS]
@@ -440,15 +459,285 @@ def test_wandb_without_a_login_is_one_sentence(here, monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_what_a_new_run_replaces_is_said(here, capsys):
-    main([*SMALL, "--max_iters=4"])
-    assert "earlier run" not in capsys.readouterr().out
+def test_a_new_run_replaces_nothing_of_another(here, capsys):
+    """A ckpt.pt, a model in our format, what transformers wrote, a tokenizer: nothing without --overwrite."""
+    main([*SMALL, "--max_iters=8", "--always_save_checkpoint=False"])
+    before = {path: path.read_bytes() for path in here.rglob("[!.]*") if path.is_file()}
+    finished = r"another run \(finished at step 8 of 8, best val_loss \d\.\d{4}\)"
+    with pytest.raises(UserError, match=f"out holds ckpt.pt, ckpt_last.pt of {finished}; resume it .* --overwrite"):
+        main([*SMALL, "--max_iters=8"])
+    assert {path: path.read_bytes() for path in before} == before
+    main([*SMALL, "--eval_only"])  # which writes nothing
+    for files, said in (
+        ({"config.json": '{"model_type": "gpt2"}'}, "other/config.json does not belong to a run of scripts.train"),
+        ({"tokenizer.json": Path("out/tokenizer.json").read_text(encoding="utf-8").replace("7", "8")}, "a tokenizer"),
+        ({"meta_000007.json": "{}", "model_000007.pt": ""}, "other holds step 7 of another run;"),
+    ):
+        Path("other").mkdir()
+        for name, text in files.items():
+            Path("other", name).write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=said):
+            main([*SMALL, "--out_dir=other"])
+        assert {path.name for path in Path("other").iterdir()} == {*files, ".lock"}
+        shutil.rmtree("other")
+    main([*SMALL, "--max_iters=4", "--overwrite"])
+    assert ckpt("out/ckpt.pt")["iter_num"] == 4 and not Path("out/ckpt_last.pt").exists()
+
+
+def test_a_run_remembers_what_it_is_not_told(here, capsys):
+    """A resumed run needs no flags; one that differs is named and applied, or refused."""
+    main([*SMALL, "--out_dir=whole"])
     main([*SMALL, "--max_iters=8"])
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if "earlier run" in line)
-    assert line.startswith("train: out holds ckpt.pt, ckpt_best.pt of an earlier run, which this one replaces")
-    assert "--init_from=resume goes on with it instead" in line
-    main([*SMALL, "--init_from=resume"])
-    assert "earlier run" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "settings" not in said
+    Path("same.py").write_text("batch_size = 2\nmax_iters = 12\nbias = False\n", encoding="utf-8")
+    main(["--init_from=resume", "same.py"])
+    assert "resumed with other settings: max_iters 8 -> 12\n" in capsys.readouterr().out
+    assert_same_run("out", "whole")
+    saved = ckpt("out/ckpt.pt")["config"]
+    assert saved == {**ckpt("whole/ckpt.pt")["config"], "out_dir": "out"} and saved["init_from"] == "scratch"
+    Path("more.py").write_text("dropout = 0.0\nbatch_size = 12\n", encoding="utf-8")  # the defaults
+    main(["--init_from=resume", "more.py", "--max_iters=16", "--learning_rate=6e-4"])
+    changes = "batch_size 2 -> 12, dropout 0.1 -> 0.0, learning_rate 0.01 -> 0.0006, max_iters 12 -> 16\n"
+    assert f"resumed with other settings: {changes}" in capsys.readouterr().out
+    assert ckpt("out/ckpt.pt")["config"]["batch_size"] == 12 and ckpt("out/ckpt.pt")["model_args"]["dropout"] == 0
+    before = Path("out/ckpt.pt").read_bytes()
+    for flag, own in ("--n_layer=12", 1), ("--bias", "False"), ("--n_head=1", 2):
+        with pytest.raises(UserError, match=rf"{flag.partition('=')[0]} \w+ does not fit the model in out, .* {own};"):
+            main(["--init_from=resume", flag])
+    with pytest.raises(UserError, match="--block_size 64 is longer than the model's context of 16 tokens"):
+        main(["--init_from=resume", "--block_size=64"])
+    assert Path("out/ckpt.pt").read_bytes() == before
+    capsys.readouterr()
+    main(["--init_from=resume"])
+    said = capsys.readouterr().out
+    assert "the run in out is finished: step 16 of 16, best val_loss" in said
+    assert "python -m scripts.train --init_from=resume --max_iters=32" in said
+    assert Path("out/ckpt.pt").read_bytes() == before
+
+
+def test_a_device_that_is_not_here_is_chosen_anew(here, capsys):
+    main([*SMALL, "--max_iters=4"])
+    changed = ckpt("out/ckpt.pt")
+    changed["config"].update(device="cuda:77", dtype="bfloat16", learning_rate=1, max_iters=5.0)
+    del changed["nanochat"]
+    torch.save(changed, "out/ckpt.pt")
+    main(["--init_from=resume", "--eval_only", "--eval_iters=1"])
+    assert "settings: eval_iters 3 -> 1, device cuda:77, which is not here -> " in capsys.readouterr().out
+    changed["config"].update(batch_size="many")
+    torch.save(changed, "out/ckpt.pt")
+    with pytest.raises(UserError, match="out: the batch_size of its run is 'many', not of type int"):
+        main(["--init_from=resume"])
+
+
+def test_other_tokens_are_not_trained_on(here, capsys):
+    main([*SMALL, "--max_iters=4"])
+    shutil.copytree("data/cats", "elsewhere")
+    main(["--init_from=resume", "--dataset=elsewhere", "--max_iters=8"])  # the same, in another place
+    assert "dataset cats -> elsewhere" in capsys.readouterr().out
+    whole = {split: Path("elsewhere", f"{split}.bin").read_bytes() for split in ("train", "val")}
+    before = Path("out/ckpt.pt").read_bytes()
+    for split, content, how in (
+        ("train", whole["train"][: len(whole["train"]) // 4 * 2], r"[\d,]+ bytes, not [\d,]+"),
+        ("val", whole["val"][2:] + whole["val"][:2], "other tokens of the same number"),
+    ):
+        Path("elsewhere", f"{split}.bin").write_bytes(content)
+        said = f"elsewhere/{split}.bin is not what the run in out was trained with: {how}; .* --init_from=out and"
+        with pytest.raises(UserError, match=said):
+            main(["--init_from=resume", "--max_iters=12"])
+        main(["--init_from=resume", "--eval_only"])
+        Path("elsewhere", f"{split}.bin").write_bytes(whole[split])
+    assert Path("out/ckpt.pt").read_bytes() == before
+    Path("elsewhere/train.bin").write_bytes(whole["train"][:400])
+    main([*SMALL, "--init_from=out", "--dataset=elsewhere", "--out_dir=new", "--max_iters=1"])  # as it was advised
+
+
+def test_data_that_is_cut_short_under_a_run_costs_no_step(here):
+    argv = [*SMALL, "--eval_interval=100000", "--max_iters=100000"]
+    child = start(here, argv)
+    while child.is_alive() and (not Path("out/metrics.jsonl").exists() or len(losses("out")) < 6):
+        child.join(0.01)
+    whole = Path("data/cats/train.bin").read_bytes()
+    os.truncate("data/cats/train.bin", 0)
+    child.join(300)
+    assert child.exitcode == 2
+    step = losses("out")[-1][0]
+    assert ckpt("out/ckpt.pt")["iter_num"] == step and not Path("out/ckpt_best.pt").exists()
+    Path("data/cats/train.bin").write_bytes(whole)
+    main(["--init_from=resume", f"--max_iters={step + 1}"])
+    assert [n for n, _ in losses("out")] == list(range(1, step + 2))
+
+
+def test_two_runs_in_one_place(here):
+    """The second is refused, with the first one's process, and leaves its files alone; a dead one holds nothing."""
+    child = start(here, [*SMALL, "--eval_interval=1", "--max_iters=100000"])
+    while child.is_alive() and not Path("out/ckpt_best.pt").exists():
+        child.join(0.01)
+    for more in (["--init_from=resume"], ["--overwrite"]):
+        with pytest.raises(UserError, match=rf"out is in use by process {child.pid} on .* started at 20.*--out_dir"):
+            main([*SMALL, *more])
+    main(["--init_from=resume", "--eval_only"])  # which only reads
+    assert child.is_alive()
+    child.kill()
+    child.join(300)
+    step = nanogpt.iter_num(Path("out/ckpt.pt"))
+    main(["--init_from=resume", f"--max_iters={step + 1}"])
+    assert ckpt("out/ckpt.pt")["iter_num"] == step + 1
+    assert [n for n, _ in losses("out")] == list(range(1, step + 2))
+
+
+def test_the_loss_scale_of_float16_is_resumed(here):
+    """With rates at which gradients overflow now and then: steps are left out, and the scale falls."""
+    wild = ["--dtype=float16", "--learning_rate=1", "--min_lr=1", "--grad_clip=0"]
+    main([*SMALL, *wild, "--out_dir=whole"])
+    main([*SMALL, *wild, "--max_iters=8"])
+    middle = ckpt("out/ckpt.pt")["nanochat"]["loop_state"]
+    main(["--init_from=resume", f"--max_iters={STEPS}"])
+    assert_same_run("out", "whole")
+    assert middle["loss_scale"] < TrainState().loss_scale and middle["good_steps"] > 0
+
+
+# ---------------------------------------------------------------- damage
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The out_dir of a run whose best step is 4 and whose latest is 8."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Path("data").mkdir()
+        Path("cats.txt").write_text(CATS, encoding="utf-8")
+        prepare("cats.txt", tokenizer="char")
+        main([*SMALL, "--max_iters=4"])
+        main(["--init_from=resume", "--max_iters=8", "--learning_rate=3", "--min_lr=3"])
+    return folder / "out"
+
+
+def test_every_flipped_bit_is_noticed(trained, tmp_path):
+    """By the checksum beside the file; without it, by those that torch puts into it, wherever it matters."""
+    whole = (trained / "ckpt.pt").read_bytes()
+    good = nanogpt.read(trained / "ckpt.pt")
+    shutil.copyfile(trained / "ckpt.pt.sha256", tmp_path / "ckpt.pt.sha256")
+    chance = random.Random(3)
+    read = 0
+    for _ in range(40):
+        place = chance.randrange(8 * len(whole))
+        broken = bytearray(whole)
+        broken[place // 8] ^= 1 << place % 8
+        (tmp_path / "ckpt.pt").write_bytes(broken)
+        with pytest.raises(UserError, match=r"ckpt\.pt"):
+            nanogpt.read(tmp_path / "ckpt.pt")
+        (tmp_path / "bare.pt").write_bytes(broken)
+        try:
+            found = nanogpt.read(tmp_path / "bare.pt")
+        except UserError:
+            continue
+        read += 1
+        assert found.settings == good.settings and found.ours == good.ours
+        assert all(torch.equal(tensor, good.state[name]) for name, tensor in found.state.items())
+    assert read < 20
+
+
+def test_a_damaged_checkpoint_is_replaced_by_the_best(here, trained, capsys):
+    shutil.copytree(trained, "out")
+    whole = Path("out/ckpt.pt").read_bytes()
+    broken = bytearray(whole)
+    broken[len(whole) // 2] ^= 1
+    Path("out/ckpt.pt").write_bytes(broken)
+    with pytest.raises(UserError, match=r"out/ckpt.pt is damaged: .*; beside it lies out/ckpt_best.pt$"):
+        door.open("resume")
+    assert door.open("out/ckpt_best.pt").step == 4
+    main(["--init_from=resume", "--max_iters=12"])
+    said = "train: out/ckpt.pt is damaged: its checksum is wrong; resuming from out/ckpt_best.pt instead, at step 4\n"
+    assert said in capsys.readouterr().out
+    assert ckpt("out/ckpt.pt")["iter_num"] == 12 and [n for n, _ in losses("out")] == list(range(1, 13))
+    for name in ("ckpt.pt", "ckpt_best.pt"):
+        Path("out", name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="out/ckpt.pt .*no checkpoint in out can be resumed, start anew in ano"):
+        main(["--init_from=resume"])
+
+
+def test_a_checkpoint_without_or_with_another_checksum(here, trained):
+    """Of another whole file it says how to go on; one that was being written allows the old and the new."""
+    shutil.copytree(trained, "out")
+    sums = Path("out/ckpt.pt.sha256")
+    said = sums.read_text(encoding="utf-8")
+    shutil.copyfile("out/ckpt_best.pt", "out/ckpt.pt")
+    with pytest.raises(UserError, match=r"ckpt.pt is not the file that ckpt.pt.sha256 vouches for.* delete out/"):
+        nanogpt.read(Path("out/ckpt.pt"))
+    sums.unlink()
+    assert nanogpt.read(Path("out/ckpt.pt")).iter_num == 4
+    best = Path("out/ckpt_best.pt.sha256").read_text(encoding="utf-8")
+    sums.write_text(said + best.replace("_best", ""), encoding="utf-8")
+    os.utime("out/ckpt.pt", (1, 1))
+    assert nanogpt.read(Path("out/ckpt.pt")).iter_num == 4
+    assert Path("out/ckpt.pt").stat().st_ino != Path("out/ckpt_best.pt").stat().st_ino
+    assert Path(trained, "ckpt_best.pt").stat().st_nlink == 1
+
+
+def killed_at(call: int, model: GPT, read: nanogpt.Checkpoint) -> None:
+    """Writes out/ckpt.pt again and moves it, and dies before the rename with that number."""
+    replace = os.replace
+
+    def counted(source: Path, target: Path) -> None:
+        nonlocal call
+        if call == 0:
+            os._exit(9)
+        call -= 1
+        replace(source, target)
+
+    os.replace = counted  # type: ignore[assignment]
+    Path.replace = counted  # type: ignore[assignment,method-assign]
+    nanogpt.write(Path("out/ckpt.pt"), model, read.optimizer or {}, read.settings, 5, 1.0, read.ours)
+    nanogpt.move(Path("out/ckpt.pt"), Path("out/ckpt_best.pt"))
+    os._exit(0)
+
+
+@pytest.mark.parametrize("with_sums", [True, False])
+def test_a_kill_between_a_file_and_its_checksum(here, trained, with_sums):
+    read = nanogpt.read(trained / "ckpt.pt")
+    model = manager.build(read.config, read.state, trained)
+    for call in range(7):
+        shutil.rmtree("out", ignore_errors=True)
+        shutil.copytree(trained, "out")
+        if not with_sums:
+            for path in Path("out").glob("*.sha256"):
+                path.unlink()
+        child = os.fork()
+        if child == 0:
+            killed_at(call, model, read)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (9 if call < 6 else 0)
+        there = {name: Path("out", name) for name in ("ckpt.pt", "ckpt_best.pt")}
+        found = {name: nanogpt.read(path, tensors=False).iter_num for name, path in there.items() if path.exists()}
+        expected = [{"ckpt.pt": 8, "ckpt_best.pt": 4}] * 2 + [{"ckpt.pt": 5, "ckpt_best.pt": 4}] * 3
+        assert found == [*expected, {"ckpt_best.pt": 5}, {"ckpt_best.pt": 5}][call]
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"loop_state": {"step": 8, "cursor": {"window": "x"}}}, r"malformed \(cursor\)"),
+        ({"loop_state": {"step": 9}}, r"malformed \(step\)"),
+        ({"loop_state": {"step": 8, "seconds": "long"}}, "the seconds of its run is 'long', not a number"),
+        ({"loop_state": {"step": 8, "unheard": 1}}, "does not hold the state of a run that this version can resume"),
+        ({"loop_state": [8]}, r"malformed \(loop_state\)"),
+        ({"best_step": "x", "data": 3}, r"malformed \(best_step, data\)"),
+        ([1], "malformed"),
+    ],
+)
+def test_what_cannot_be_resumed(here, trained, change, said):
+    shutil.copytree(trained, "out")
+    saved = ckpt("out/ckpt.pt")
+    saved["nanochat"] = {**saved["nanochat"], **change} if isinstance(change, dict) else change
+    torch.save(saved, "out/ckpt.pt")
+    Path("out/ckpt.pt.sha256").unlink()
+    with pytest.raises(UserError, match=rf"out/ckpt\.pt.*{said}") as error:
+        main(["--init_from=resume", "--max_iters=9"])
+    assert "\n" not in str(error.value)
+
+
+# ---------------------------------------------------------------- what a run says
 
 
 def test_a_line_of_progress_shows_the_loss_of_its_step(here, capsys):
@@ -458,16 +747,38 @@ def test_a_line_of_progress_shows_the_loss_of_its_step(here, capsys):
 
 
 def test_ctrl_c_says_where_the_run_stands(here):
-    for interval, said in ((400000, "nothing is saved yet"), (4, r"step \d+ is saved, go on with --init_from=resume")):
-        out = f"out-{interval}"
-        child = start(here, [*SMALL, "--max_iters=400000", f"--eval_interval={interval}", f"--out_dir={out}"])
-        while child.is_alive() and (not Path(out, "metrics.jsonl").exists() or len(losses(out)) < 6):
-            child.join(0.001)
-        os.kill(child.pid or 0, signal.SIGINT)
-        child.join(300)
-        assert child.exitcode == 130
-        last = Path("said.txt").read_text(encoding="utf-8").splitlines()[-1]
-        assert re.fullmatch(rf"train: interrupted at step \d+; {said}", last), last
+    child = start(here, [*SMALL, "--max_iters=400000", "--eval_interval=400000", "--out_dir=out {x}"])
+    while child.is_alive() and (not Path("out {x}", "metrics.jsonl").exists() or len(losses("out {x}")) < 6):
+        child.join(0.01)
+    os.kill(child.pid or 0, signal.SIGINT)
+    child.join(300)
+    assert child.exitcode == 130
+    step = losses("out {x}")[-1][0]
+    said = f"train: interrupted; step {step} is saved, resume with --init_from=resume --out_dir='out {{x}}'\n"
+    assert said in Path("said.txt").read_text(encoding="utf-8")
+    assert ckpt("out {x}/ckpt.pt")["iter_num"] == step
+
+
+def test_a_second_ctrl_c_says_what_is_saved(here, monkeypatch, capsys):
+    def impatient(stage: Stage, state: TrainState, *_) -> None:
+        state.step = 7
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_nanogpt, "train", impatient)
+    with pytest.raises(SystemExit) as ended:
+        main(SMALL)
+    assert ended.value.code == 130 and "interrupted at step 7; nothing is saved yet" in capsys.readouterr().out
+
+
+def test_minutes_are_enough_for_a_checkpoint(here):
+    """Between validations, too: ckpt.pt is the latest, and no best one is made of what was not validated."""
+    child = start(here, [*SMALL, "--max_iters=400000", "--eval_interval=400000", "--save_minutes=1e-6"])
+    while child.is_alive() and not Path("out/ckpt.pt").exists():
+        child.join(0.01)
+    child.kill()
+    child.join(300)
+    assert ckpt("out/ckpt.pt")["iter_num"] > 0 and not Path("out/ckpt_best.pt").exists()
+    assert ckpt("out/ckpt.pt")["config"]["save_minutes"] == 1e-6
 
 
 @pytest.mark.skipif(not FIXTURE.exists(), reason="needs the fixtures that the original programs made")
@@ -481,8 +792,11 @@ def test_a_run_of_the_original_goes_on(here):
     for split in ("train", "val"):
         ids.tofile(f"data/random/{split}.bin")
     begun = theirs["iter_num"]
-    argv = [*SMALL, "--dataset=random", "--init_from=resume", f"--max_iters={begun + 4}", "--dropout=0.0",
-            "--block_size=64", "--warmup_iters=0", f"--lr_decay_iters={begun + 4}"]  # fmt: skip
+    argv = ["--dataset=random", "--init_from=resume", f"--max_iters={begun + 4}", "--dropout=0.0", "--compile=False",
+            "--block_size=64", "--warmup_iters=0", f"--lr_decay_iters={begun + 4}", "--batch_size=2",
+            "--learning_rate=1e-2", "--eval_iters=3", "--gradient_accumulation_steps=2"]  # fmt: skip
+    with pytest.raises(UserError, match="--n_layer 1 does not fit the model in out, which has"):
+        main([*argv, "--n_layer=1"])
     main(argv)
     assert [n for n, _ in losses("out")] == list(range(begun + 1, begun + 5))
     ours = ckpt("out/ckpt.pt")
@@ -497,19 +811,23 @@ def test_a_run_of_the_original_goes_on(here):
 # ---------------------------------------------------------------- two ranks
 
 
+def two_ranks(here: Path, argv: list[str]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [start(here, argv, RANK=str(n), LOCAL_RANK=str(n), **both) for n in range(2)]
+    for rank in ranks:
+        rank.join(300)
+    assert [rank.exitcode for rank in ranks] == [0, 0]
+
+
 def test_two_ranks_equal_one_that_accumulates(here):
     """And a run goes on on another number of ranks. Without dropout, which each rank draws for itself."""
     argv = [*SMALL, "--dropout=0.0"]
     main([*argv, "--out_dir=alone"])
     main([*argv, "--max_iters=4"])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    ranks = [start(here, [*argv, "--init_from=resume"], RANK=str(n), LOCAL_RANK=str(n), **both) for n in range(2)]
-    for rank in ranks:
-        rank.join(300)
-    assert [rank.exitcode for rank in ranks] == [0, 0]
+    two_ranks(here, [*argv, "--init_from=resume"])
     assert [n for n, _ in losses("out")] == list(range(1, STEPS + 1))
     assert [loss for _, loss in losses("out")] == pytest.approx([loss for _, loss in losses("alone")], rel=1e-4)
     assert np.array(scores("out")) == pytest.approx(np.array(scores("alone")), rel=1e-4)
@@ -521,12 +839,9 @@ def test_two_ranks_equal_one_that_accumulates(here):
 
 def test_two_ranks_with_dropout_go_on_exactly(here):
     """Each rank draws what it drops from the step and its own number."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for more in (["--out_dir=whole"], ["--max_iters=8"], ["--init_from=resume"]):
-        command = [*torchrun, "-m", "scripts.train", *SMALL, *more]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
-        assert done.returncode == 0, done.stderr
+    two_ranks(here, [*SMALL, "--out_dir=whole"])
+    two_ranks(here, [*SMALL, "--max_iters=8"])
+    two_ranks(here, ["--init_from=resume", f"--max_iters={STEPS}"])
     assert_same_run("out", "whole")
     main([*SMALL, "--out_dir=alone"])
     assert losses("alone") != losses("whole")
@@ -583,8 +898,8 @@ def test_the_learning_rate_is_what_was_asked_for(here):
     settings = Settings(learning_rate=1e-2, warmup_iters=2, lr_decay_iters=STEPS, min_lr=1e-3)
     rates = [line["lr"] for line in lines("out") if "lr" in line]
     assert rates == [learning_rate(settings, step) for step in range(STEPS)]
-    main([*SMALL, "--eval_interval=100", "--decay_lr=False"])
-    assert {line["lr"] for line in lines("out") if "lr" in line} == {1e-2}
+    main([*SMALL, "--eval_interval=100", "--decay_lr=False", "--out_dir=flat"])
+    assert {line["lr"] for line in lines("flat") if "lr" in line} == {1e-2}
 
 
 # ---------------------------------------------------------------- mistakes
@@ -600,13 +915,15 @@ def test_the_learning_rate_is_what_was_asked_for(here):
         (["--dataset=" + "a" * 300], "--dataset aaaaaaaaaaaaaaaaaaaa... is no path"),
         (["--init_from=" + "a" * 300], "--init_from aaaaaaaaaaaaaaaaaaaa... is no path"),
         (["--out_dir=x/" + "ä" * 200], "is no path: a name in it is longer than 255 bytes"),
-        (["--out_dir=/proc/none"], "cannot write /proc/none/config.json: no such file or directory; give another"),
+        (["--out_dir=/proc/none"], "cannot write /proc/none/.lock: no such file or directory; give another"),
         (["--out_dir=cats.txt/out"], "cats.txt/out is no folder; give another place to write to"),
         (["--learning_rate=-1"], "--learning_rate is -1.0; expected 0 or more"),
         (["--learning_rate=nan"], "--learning_rate is nan; expected 0 or more"),
         (["--min_lr=-1"], "--min_lr is -1.0; expected 0 or more"),
         (["--min_lr=inf"], "--min_lr is inf; expected 0 or more"),
         (["--weight_decay=-1"], "--weight_decay is -1.0; expected 0 or more"),
+        (["--save_minutes=-1"], "--save_minutes is -1.0; expected 0 or more"),
+        (["--overwrite", "--init_from=resume"], "--overwrite is for a new run, --init_from=resume for the one in"),
         (["--grad_clip=-1"], "--grad_clip is -1.0; expected 0 or more"),
         (["--warmup_iters=-1"], "--warmup_iters is -1; expected 0 or more"),
         (["--lr_decay_iters=-1"], "--lr_decay_iters is -1; expected 0 or more"),
@@ -614,7 +931,7 @@ def test_the_learning_rate_is_what_was_asked_for(here):
         (["--beta2=-0.1"], "--beta2 is -0.1; expected a share below 1"),
         (["--n_embd=100000000", "--n_head=100000000"], "--n_head is 100000000; expected 10000 at most"),
         (["--n_embd=100000000"], "--n_embd is 100000000; expected 1000000 at most"),
-        (["--n_embd=1000000"], "12T parameters, whose training takes 192T bytes; this machine has"),
+        (["--n_embd=1000000"], "training on 2 rows of 16 tokens at a time takes about 262,722 GB, and there are"),
         (["--n_layer=1000000"], "--n_layer is 1000000; expected 1000 at most"),
         (["--batch_size=1000000", "--block_size=1000"], "tokens are too many for one micro-batch"),
         (["--gradient_accumulation_steps=1000000000"], "expected 1000000 at most"),
@@ -623,7 +940,7 @@ def test_the_learning_rate_is_what_was_asked_for(here):
         (["--config=mistake.py"], "mistake.py:1: unknown key max_iter; did you mean max_iters?"),
         (["--config=cats.txt"], "cats.txt is no config file; expected a name that ends in .py, .yaml, .yml, .json"),
         (["--config"], "--config names no file"),
-        (["--init_from=resume"], "out has no ckpt.pt to go on from; check --out_dir"),
+        (["--init_from=resume"], "out has no ckpt.pt to resume from; check --out_dir"),
         (["--init_from=gpt5"], "there is no model 'gpt5'"),
         (["--batch_size=0"], "--batch_size is 0; expected 1 or more"),
         (["--eval_iters=0"], "--eval_iters is 0; expected 1 or more"),
@@ -667,24 +984,16 @@ def test_more_ranks_than_micro_batches(here, monkeypatch):
         train_as_nanogpt(Settings(), three)
 
 
-def test_a_damaged_checkpoint(here):
-    main([*SMALL, "--max_iters=4"])
-    whole = Path("out/ckpt.pt").read_bytes()
-    Path("out/ckpt.pt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="out/ckpt.pt"):
-        main([*SMALL, "--init_from=resume"])
-
-
 def test_a_full_disk(here, small_disk, capsys):
     out = small_disk / "out"
     argv = [*SMALL, f"--out_dir={out}"]
     main([*argv, "--max_iters=4"])
-    before = {path.name: path.stat().st_size for path in out.iterdir()}
+    before = {path.name: path.stat().st_size for path in out.iterdir() if path.name != "config.json"}
     free = shutil.disk_usage(small_disk).free
     (small_disk / "filler").write_bytes(bytes(free - 8 * 4096))  # room for the metrics, not for a checkpoint
     with pytest.raises(UserError, match="the disk is full"):
         main([*argv, "--init_from=resume"])
-    assert {path.name: path.stat().st_size for path in out.iterdir()} == before
+    assert {path.name: path.stat().st_size for path in out.iterdir() if path.name != "config.json"} == before
     (small_disk / "filler").unlink()
     main([*argv, "--init_from=resume"])
     main([*SMALL, "--out_dir=whole"])

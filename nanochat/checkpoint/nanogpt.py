@@ -1,8 +1,14 @@
 """nanoGPT's ckpt.pt, both ways: weights, the state of AdamW, and where the run stands.
 
 What our own training needs besides to go on exactly stands under the key "nanochat", which nanoGPT does not look at.
+
+Beside a ckpt.pt of ours lies ckpt.pt.sha256, as sha256sum writes and checks it. While the file is being replaced it
+names the old and the new one, so that a kill never leaves a good file without its checksum.
 """
 
+import functools
+import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +19,12 @@ from torch import Tensor
 from nanochat.checkpoint import gpt2, torch_file
 from nanochat.config import UserError
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.paths import base_dir, write_atomically
+from nanochat.paths import base_dir, fsync_folder, sha256, write_atomically, write_text
 
-CKPT, LAST_CKPT = "ckpt.pt", "ckpt_last.pt"
+CKPT, LAST_CKPT, BEST_CKPT = "ckpt.pt", "ckpt_last.pt", "ckpt_best.pt"
 MOMENTS = ("exp_avg", "exp_avg_sq")
+OURS = "nanochat"  # the key
+CKPT, LAST_CKPT = "ckpt.pt", "ckpt_last.pt"
 
 
 @dataclass(frozen=True)
@@ -37,15 +45,31 @@ def data_dirs(dataset: str) -> list[Path]:
     return [Path("data") / dataset, base_dir() / "tokens" / dataset]
 
 
-def read(path: Path) -> Checkpoint:
-    """Read a ckpt.pt, nanoGPT's own or one of ours. Raises UserError for anything else."""
-    content = torch_file.read(path)
+def read(path: Path, tensors: bool = True) -> Checkpoint:
+    """Read a ckpt.pt, nanoGPT's own or one of ours; with tensors=False all but these, which costs no memory.
+
+    Raises UserError for anything else, and for a file that is not what its checksum vouches for.
+    """
+    if path.is_file():
+        found = path.stat()
+        _check(path, found.st_ino, found.st_size, found.st_mtime_ns)
+    return _read(path, tensors)
+
+
+def iter_num(path: Path) -> int:
+    """How many steps a ckpt.pt says it has behind it, unchecked. Raises UserError for what is none."""
+    return _read(path, tensors=False).iter_num
+
+
+def _read(path: Path, tensors: bool) -> Checkpoint:
+    content = torch_file.read(path, _others(path), lazily=not tensors)
     if not isinstance(content, dict) or not {"model", "model_args"} <= content.keys():
         raise UserError(f"{path} is no checkpoint of nanoGPT: it lacks model and model_args")
     with torch_file.sensible(path):
-        config, state = gpt2.from_nanogpt(content["model_args"], content["model"], path)
-        torch_file.check_layers(config.n_layer, state, path)
-        saved = content.get("optimizer")
+        config, state = gpt2.from_nanogpt(content["model_args"], content["model"] if tensors else {}, path)
+        if tensors:
+            torch_file.check_layers(config.n_layer, state, path)
+        saved = content.get("optimizer") if tensors else None
         return Checkpoint(
             config=config,
             state=state,
@@ -53,15 +77,8 @@ def read(path: Path) -> Checkpoint:
             iter_num=int(content.get("iter_num", 0)),
             best_val_loss=float(content.get("best_val_loss", float("inf"))),
             settings=dict(content.get("config") or {}),
-            ours=content.get("nanochat"),
+            ours=content.get(OURS),
         )
-
-
-def iter_num(path: Path) -> int:
-    """How many steps a ckpt.pt has behind it. Raises UserError for what is none."""
-    content = torch_file.read(path, lazily=True)
-    with torch_file.sensible(path):
-        return int(content["iter_num"])
 
 
 def write(
@@ -73,7 +90,7 @@ def write(
     best_val_loss: float,
     ours: Mapping | None = None,
 ) -> None:
-    """Write a ckpt.pt that nanoGPT's sample.py reads and its train.py resumes, whole or not at all.
+    """Write a ckpt.pt that nanoGPT's sample.py reads and its train.py resumes, whole or not at all, and its checksum.
 
     Raises UserError when the disk is full or the folder cannot be written.
     """
@@ -85,9 +102,93 @@ def write(
         "iter_num": iter_num,
         "best_val_loss": best_val_loss,
         "config": dict(settings),
-        "nanochat": dict(ours or {}),
+        OURS: dict(ours or {}),
     }
-    write_atomically(path, lambda file: torch.save(content, file))
+    before = _sums(path) or _own_sum(path)
+    digest = write_atomically(
+        path, lambda file: torch.save(content, file), lambda digest: _vouch(path, [digest, *before])
+    )
+    _vouch(path, [digest])
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a ckpt.pt another name, and its checksum with it; a kill at any moment leaves both names right."""
+    sums = _sums(source) or _own_sum(source)
+    _vouch(target, [*sums, *(_sums(target) or _own_sum(target))])
+    source.replace(target)
+    fsync_folder(target.parent)
+    _vouch(target, sums)
+    _checksum(source).unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Delete a ckpt.pt, if it is there, and its checksum."""
+    path.unlink(missing_ok=True)
+    _checksum(path).unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------- checksums
+
+
+@functools.lru_cache
+def _check(path: Path, inode: int, size: int, modified: int) -> None:
+    """Raise UserError for a ckpt.pt that is damaged; looked at once for as long as the file stays what it is."""
+    told = _sums(path)
+    if told:
+        digest = sha256(path)
+        # Listed now: another process may have replaced the file in between.
+        if digest in told or digest in _sums(path):
+            return
+    if not _records_are_whole(path):
+        raise UserError(f"{path} is damaged: its checksum is wrong{_others(path)}")
+    content = torch_file.read(path, lazily=True) if told else None
+    if isinstance(content, dict) and OURS in content:  # nanoGPT's own training writes no such key
+        raise UserError(
+            f"{path} is not the file that {_checksum(path).name} vouches for: it is damaged, or was replaced; if by "
+            f"you, delete {_checksum(path)}{_others(path)}"
+        )
+
+
+def _records_are_whole(path: Path) -> bool:
+    """Whether torch's own checksums (CRC-32), one for each record of the file, are right."""
+    if not zipfile.is_zipfile(path):  # of an old torch, or cut short, which is noticed when it is read
+        return True
+    try:
+        with zipfile.ZipFile(path) as archive:
+            is_torchs = all(record.compress_type == zipfile.ZIP_STORED for record in archive.infolist())
+            return not is_torchs or archive.testzip() is None
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, ValueError):
+        return False
+
+
+def _others(path: Path) -> str:
+    """What to say of the other checkpoints beside one that cannot be read."""
+    there = [str(path.with_name(name)) for name in (CKPT, LAST_CKPT, BEST_CKPT) if name != path.name]
+    there = [other for other in there if Path(other).exists()]
+    return f"; beside it lies {' and '.join(there)}" if there and path.name.startswith("ckpt") else ""
+
+
+def _checksum(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _sums(path: Path) -> list[str]:
+    """The checksums that the file beside `path` allows it to have; none where there is no such file."""
+    try:
+        return re.findall(r"^[0-9a-f]{64}(?= )", _checksum(path).read_text(encoding="utf-8", errors="replace"), re.M)
+    except OSError:
+        return []
+
+
+def _own_sum(path: Path) -> list[str]:
+    return [sha256(path)] if path.is_file() else []
+
+
+def _vouch(path: Path, sums: list[str]) -> None:
+    write_text(_checksum(path), "".join(f"{digest}  {path.name}\n" for digest in dict.fromkeys(sums)))
+
+
+# ---------------------------------------------------------------- the optimizer
 
 
 def _numbered(state: Mapping[str, Tensor]) -> list[str]:

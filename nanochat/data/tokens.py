@@ -12,7 +12,6 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,20 +20,72 @@ import torch
 from nanochat.config import UserError
 from nanochat.data.batch import Batch
 from nanochat.data.shards import Split
-from nanochat.paths import base_dir, draft_of, fsync_folder, read_json, write_text
+from nanochat.paths import base_dir, draft_of, fsync_folder, read_json, sha256, write_text
 
 META = "meta.json"
+WHOLE, BLOCK, BLOCKS = 1 << 30, 1 << 20, 1024  # bytes, bytes, number; see `fingerprint`
 REPLACED = ("train.bin", "val.bin", META, "meta.pkl", "tokenizer.json", "token_bytes.json")
 DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+AGAIN = "put it back as it was and resume with --init_from=resume"
 
 
-@dataclass(frozen=True)
 class Tokens:
-    """One split in memory as far as it is looked at: ids (n,) of a vocabulary of vocab_size tokens."""
+    """One split on the disk: `count` ids of a vocabulary of vocab_size tokens, read where they are asked for.
 
-    path: Path
-    ids: np.ndarray
-    vocab_size: int
+    They are not mapped into memory: a mapped file that is cut short kills the process that looks at it (SIGBUS).
+    """
+
+    def __init__(self, path: Path, dtype: str, vocab_size: int):
+        self.path = path
+        self.dtype = DTYPES[dtype]
+        self.vocab_size = vocab_size
+        self._file = path.open("rb", buffering=0)  # for as long as there may be windows of it
+        self._seen = _state(path)
+        self._content: dict | None = None
+        self.count = os.fstat(self._file.fileno()).st_size // self.dtype.itemsize
+
+    @property
+    def ids(self) -> np.ndarray:
+        """All of them (count,), in memory."""
+        return self.take(0, self.count)
+
+    def take(self, start: int, length: int) -> np.ndarray:
+        """The ids (length,) from `start` on. Raises UserError where the file has become too short or unreadable."""
+        size = self.dtype.itemsize
+        try:
+            read = os.pread(self._file.fileno(), length * size, start * size)
+        except OSError as error:
+            raise UserError(f"cannot read {self.path}: {error.strerror}; {AGAIN}") from None
+        if len(read) < length * size:
+            raise UserError(f"{self.path} was cut short while it was being read; {AGAIN}")
+        return np.frombuffer(read, self.dtype)
+
+    def content(self) -> dict:
+        """What tells these tokens from others, wherever they lie: {"sha256": its `fingerprint`, "bytes", "dtype"}."""
+        if self._content is None:
+            self._content = self._look()
+        return self._content
+
+    def check_unchanged(self) -> None:
+        """Raise UserError unless the file is there with the content it had; a copy under the same name does.
+
+        A different time alone costs a look at its content, if that was looked at before.
+        """
+        now = _state(self.path)
+        if now == self._seen:
+            return
+        if now is None:
+            raise UserError(f"{self.path} vanished while it was being read; {AGAIN}")
+        if self._content is None or self._look() != self._content:
+            raise UserError(f"{self.path} was changed while it was being read; {AGAIN}")
+        self._seen = now
+
+    def _look(self) -> dict:
+        try:
+            size = self.path.stat().st_size
+            return {"sha256": fingerprint(self.path), "bytes": size, "dtype": self.dtype.name}
+        except OSError as error:
+            raise UserError(f"cannot read {self.path}: {error.strerror}; {AGAIN}") from None
 
 
 def find(name: str) -> Path:
@@ -71,13 +122,14 @@ def vocabulary_size(folder: Path) -> int | None:
 
 
 def read(folder: Path, split: Split, vocab_size: int, T: int) -> Tokens:
-    """Map a split into memory, for windows of T tokens of a model that knows `vocab_size`.
+    """A split for windows of T tokens of a model that knows `vocab_size`.
 
     Raises UserError when the file is missing, cut short, or shorter than one window and the token after it.
     """
     path = folder / f"{split}.bin"
-    if not path.exists():
-        raise UserError(f"{path} is missing; make it with python -m scripts.prepare")
+    if not path.is_file():
+        found = "is not a file" if path.exists() else "is missing"
+        raise UserError(f"{path} {found}; make it with python -m scripts.prepare")
     dtype = DTYPES.get(name := _meta(folder).get("dtype", "uint16"))
     if dtype is None:
         raise UserError(f"{folder / META}: its dtype is {name!r}; expected {' or '.join(DTYPES)}")
@@ -89,7 +141,27 @@ def read(folder: Path, split: Split, vocab_size: int, T: int) -> Tokens:
             f"{path} holds {size // dtype.itemsize} tokens, but a window of --block_size {T} needs {T + 1}; "
             "give more text or a smaller --block_size"
         )
-    return Tokens(path, np.memmap(path, dtype, mode="r"), vocab_size)
+    try:
+        return Tokens(path, name, vocab_size)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+def fingerprint(path: Path) -> str:
+    """The sha256 of a file in hex, as sha256sum gives it.
+
+    Of a file of more than WHOLE bytes (1 GiB), whose reading would take longer than a run may wait: the sha256 of its
+    size and of BLOCKS (1024) blocks of BLOCK bytes (1 MiB) at even distances, the first and the last among them.
+    """
+    size = path.stat().st_size
+    if size <= WHOLE:
+        return sha256(path)
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        for n in range(BLOCKS):
+            file.seek((size - BLOCK) * n // (BLOCKS - 1))
+            digest.update(file.read(BLOCK))
+    return digest.hexdigest()
 
 
 def windows(
@@ -98,12 +170,14 @@ def windows(
     """Batches of `rows` random windows of T tokens for this rank, without end, from `cursor` on.
 
     Window n begins at a place that follows from the seed and n alone, so W ranks see in one round what one rank sees in
-    W, and a run goes on with the same windows on any number of ranks. Raises UserError for an id that is no token.
+    W, and a run goes on with the same windows on any number of ranks. Raises UserError for an id that is no token, and
+    where the file is no longer what it was.
     """
     n = cursor["window"] if cursor else 0
     while True:
-        starts = [number(seed, n + rank * rows + row, len(tokens.ids) - T) for row in range(rows)]
-        table = np.stack([tokens.ids[start : start + T + 1] for start in starts]).astype(np.int64)
+        starts = [number(seed, n + rank * rows + row, tokens.count - T) for row in range(rows)]
+        table = np.stack([tokens.take(start, T + 1) for start in starts]).astype(np.int64)
+        tokens.check_unchanged()  # after reading, so that what was read is known to be good
         if (largest := int(table.max())) >= tokens.vocab_size:
             raise UserError(
                 f"{tokens.path} holds the token {largest}, but the model knows 0 to {tokens.vocab_size - 1}; prepare "
@@ -112,7 +186,7 @@ def windows(
         n += rows * world
         ids = torch.from_numpy(table)
         weights = torch.ones(rows, T)
-        yield Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), weights, n * T / len(tokens.ids), {"window": n})
+        yield Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), weights, n * T / tokens.count, {"window": n})
 
 
 def write(
@@ -186,6 +260,15 @@ def _has_tokens(folder: Path) -> bool:
         return (folder / "train.bin").exists()
     except OSError as error:  # a folder that must not be looked into, or a name longer than any
         raise UserError(f"cannot look for token files in {folder}: {error.strerror}") from None
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is replaced, written to or cut; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _meta(folder: Path) -> dict:

@@ -1,136 +1,70 @@
-"""nanoGPT's way of training: its settings with their names, defaults and meanings, on the one training loop.
+"""nanoGPT's way of training, on the one training loop.
 
 A run has random windows of token files, AdamW, half a cosine of a learning rate, and a ckpt.pt in its out_dir.
 """
 
-import math
+import contextlib
 import shlex
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
 
 import torch
 import torch.distributed as dist
 
 from nanochat import report, schedule, vocabularies
 from nanochat.checkpoint import door, gpt2, manager
-from nanochat.config import BITS, EXIT_INTERRUPTED, UserError, alias
-from nanochat.cost import count_parameters, flops_per_token
+from nanochat.config import EXIT_INTERRUPTED, UserError
+from nanochat.cost import count_parameters, flops_per_token, training_memory
 from nanochat.data import tokens
 from nanochat.data.batch import Batch
 from nanochat.data.shards import Split
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import MetricsLog, short
 from nanochat.optim import Optimizer, Rates, adamw_groups
-from nanochat.paths import check_name, write_atomically
+from nanochat.paths import alone_in, write_atomically
 from nanochat.runtime import Runtime, memory_of
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Probe, Stage, TrainState, train
-from nanochat.train.out_dir import CkptKeeper, Run, StepKeeper, earlier, resume
+from nanochat.train.out_dir import CkptKeeper, Run, StepKeeper, refuse_taken, resume
+from nanochat.train.settings import OF_ONE_START, SHAPE, Settings, check
 from nanochat.train.stage import compiled
 
 NAME = "train"
 SPLITS: tuple[Split, ...] = ("train", "val")
 POSITIONS = "transformer.wpe.weight"
-MOST = 1 << 62
-# What no machine does; building more takes for ever before it fails.
-LARGEST = {
-    "gradient_accumulation_steps": 1_000_000, "batch_size": 1_000_000, "block_size": 100_000_000, "n_layer": 1000,
-    "n_head": 10_000, "n_embd": 1_000_000, "max_iters": MOST, "eval_interval": MOST, "eval_iters": MOST,
-    "log_interval": MOST,
-}  # fmt: skip
-BYTES = 16  # a parameter takes in training: itself, its gradient and two moments, in float32
+
+Data = dict[Split, tokens.Tokens]
 
 
-@dataclass
-class Settings:
-    """nanoGPT's settings."""
+def train_as_nanogpt(settings: Settings, rt: Runtime, changed: Sequence[str] = ()) -> TrainState:
+    """Train, or with eval_only validate; `changed` is what a resumed run does otherwise than before, to be told.
 
-    out_dir: str = "out"
-    """where checkpoints go, and what init_from=resume goes on from"""
-    eval_interval: int = 2000
-    """steps between validations, at which checkpoints are saved, too"""
-    log_interval: int = 1
-    """steps between lines of progress"""
-    eval_iters: int = 200
-    """batches of each split in a validation"""
-    eval_only: bool = False
-    """validate once and write nothing"""
-    always_save_checkpoint: bool = True
-    """ckpt.pt is the latest and ckpt_best.pt the best; without it ckpt.pt is the best and ckpt_last.pt the latest"""
-    init_from: str = "scratch"
-    """scratch, resume, gpt2, gpt2-medium, gpt2-large, gpt2-xl, a path, user/repository, or such as base:d4"""
-    wandb_log: bool = False
-    """log to wandb"""
-    wandb_project: str = "owt"
-    """project of the wandb run"""
-    wandb_run_name: str = "gpt2"
-    """name of the wandb run"""
-    dataset: Annotated[str, alias("--data-path")] = "openwebtext"
-    """name of the token files, as scripts.prepare made them, or their folder; a text file is prepared first"""
-    gradient_accumulation_steps: int = 5 * 8
-    """micro-batches per step, over all ranks"""
-    batch_size: int = 12
-    """windows per micro-batch"""
-    block_size: int = 1024
-    """context in tokens; that of a loaded model is cut to it"""
-    n_layer: int = 12
-    """layers of a model from scratch"""
-    n_head: int = 12
-    """its attention heads"""
-    n_embd: int = 768
-    """its width"""
-    dropout: float = 0.0
-    """share of the activations that is dropped in training; 0.1 or more for fine-tuning"""
-    bias: bool = False
-    """whether a model from scratch has biases, as GPT-2 has"""
-    learning_rate: float = 6e-4
-    """the highest"""
-    max_iters: int = 600000
-    """steps of the whole run"""
-    weight_decay: float = 1e-1
-    """of the matrices"""
-    beta1: float = 0.9
-    """of AdamW"""
-    beta2: float = 0.95
-    """of AdamW"""
-    grad_clip: float = 1.0
-    """largest norm of the gradient; 0 is off"""
-    decay_lr: bool = True
-    """warm up and decay; without it the learning rate stays as it is"""
-    warmup_iters: int = 2000
-    """steps over which the learning rate rises"""
-    lr_decay_iters: int = 600000
-    """step at which it has fallen to min_lr"""
-    min_lr: float = 6e-5
-    """the lowest"""
-    backend: str = "nccl"
-    """has no effect: ranks speak NCCL on GPUs and Gloo elsewhere"""
-    device: Annotated[str, alias("--device-type")] = ""
-    """cuda, cuda:1, mps or cpu; empty takes the best one there is"""
-    dtype: str = "auto"
-    """compute type: auto, float32, bfloat16 or float16"""
-    compile: bool = True
-    """use torch.compile where there is a compiler"""
-    seed: int = 1337
-    """of the initial weights and the windows"""
-
-
-def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
-    """Train, or with eval_only validate. Raises UserError where settings, data and model do not fit each other."""
+    Raises UserError where settings, data and model do not fit each other, where another process trains into out_dir,
+    and where a new run would replace what is there.
+    """
     check(settings)
     accumulation = _accumulation(settings, rt)
     folder, out_dir = tokens.find(settings.dataset), Path(settings.out_dir)
+    with contextlib.ExitStack() as stack:
+        if rt.is_main and not settings.eval_only:
+            stack.enter_context(alone_in(out_dir, "give another --out_dir, or wait until it has finished"))
+        return _train(settings, accumulation, folder, rt, changed)
+
+
+def _train(settings: Settings, accumulation: int, folder: Path, rt: Runtime, changed: Sequence[str]) -> TrainState:
+    out_dir, is_new = Path(settings.out_dir), settings.init_from != "resume"
     run = begin(settings, folder, rt)
-    model, state, is_new = run.model, run.state, settings.init_from != "resume"
+    model, state = run.model, run.state
     T = min(settings.block_size, model.config.sequence_len)
-    data = {split: tokens.read(folder, split, model.config.vocab_size, T) for split in SPLITS}
+    data: Data = {split: tokens.read(folder, split, model.config.vocab_size, T) for split in SPLITS}
     tokens_per_step = settings.gradient_accumulation_steps * settings.batch_size * T
     rt.print(
-        f"{NAME}: {settings.init_from}, {short(count_parameters(model))} parameters, {len(data['train'].ids):,} tokens "
+        f"{NAME}: {settings.init_from}, {short(count_parameters(model))} parameters, {data['train'].count:,} tokens "
         f"in {folder}, {tokens_per_step:,} a step, {rt.device.type} {str(rt.dtype).removeprefix('torch.')}"
     )
+    if changed:
+        rt.print(f"{NAME}: resumed with other settings: {', '.join(changed)}")
 
     def validate(stopping: Callable[[], bool]) -> dict[str, float]:
         def stream(split: Split) -> Iterator[Batch]:
@@ -143,6 +77,8 @@ def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
     if settings.eval_only:
         _print_scores(state.step, validate(lambda: False), rt)
         return state
+    _check_data(run, data, settings)
+    run.data = {split: data[split].content() for split in SPLITS}
     optimizer = Optimizer(
         # The schedule gives the rate itself, not a factor on it.
         adamw_groups(model, 1.0, (settings.beta1, settings.beta2), settings.weight_decay), []
@@ -150,22 +86,24 @@ def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
     if run.optimizer is not None:
         optimizer.load_state_dict(run.optimizer)
     run.optimizer = optimizer.state_dict()
-    described = asdict(settings)
+    described = _described(settings, run, T)
     if fits_ckpt(model.config):
         keeper = CkptKeeper(out_dir, settings.always_save_checkpoint, described, is_new)
     else:
         keeper = StepKeeper(out_dir, described, is_new)
-    if is_new and (replaced := earlier(out_dir)):
+    rt.wait()  # all have read what may get another name
+    if rt.is_main:
+        keeper.begin(run)
+    if not is_new and state.probed and state.step >= settings.max_iters:
         rt.print(
-            f"{NAME}: {out_dir} holds {', '.join(replaced)} of an earlier run, which this one replaces when it first "
-            "saves; --init_from=resume goes on with it instead, another --out_dir keeps it"
+            f"{NAME}: the run in {out_dir} is finished: step {state.step} of {settings.max_iters}, best val_loss "
+            f"{run.best:.4f}; train more with python -m scripts.train {_again(settings)} --max_iters={2 * state.step}"
         )
+        return state
     about = {"settings": described, "model_config": asdict(model.config), "git_commit": report.git_commit()}
     wandb_run = settings.wandb_run_name if settings.wandb_log else "dummy"
     log = MetricsLog(out_dir, wandb_run, about, rt.is_main, settings.wandb_project, not is_new)
     log.resume(-1 if is_new else state.step, state.probed)
-    if rt.is_main:
-        keeper.begin(run)
     saved_at = -1 if is_new else state.step
 
     def save(_: TrainState, passing: bool) -> None:
@@ -195,6 +133,7 @@ def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
             torch.manual_seed(tokens.number(f"{settings.seed} dropout {rt.rank}", state.step, 1 << 63))
             yield batch
 
+    again = _again(settings)
     stage = Stage(
         name=NAME,
         model=model,
@@ -207,12 +146,13 @@ def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
         scored=scored,
         num_iterations=settings.max_iters,
         save_every=settings.eval_interval,
+        save_minutes=settings.save_minutes,
         grad_clip=settings.grad_clip,
         flops_per_token=flops_per_token(model.config),
         probes=[Probe(settings.eval_interval, validate)],
         log_every=settings.log_interval,
         rate_flags="--learning_rate",
-        after_signal="step {step} is saved, resume with --init_from=resume",
+        after_signal="step {step} is saved, resume with " + again.replace("{", "{{").replace("}", "}}"),
     )
     if state.step == 0:
         scores = validate(lambda: False)
@@ -221,8 +161,8 @@ def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
         run.best, run.best_step = scores["val_loss"], 0
     try:
         train(stage, state, rt, log)
-    except KeyboardInterrupt:
-        said = f"step {saved_at} is saved, go on with --init_from=resume" if saved_at > 0 else "nothing is saved yet"
+    except KeyboardInterrupt:  # the second Ctrl-C
+        said = f"step {saved_at} is saved, resume with {again}" if saved_at > 0 else "nothing is saved yet"
         rt.print(f"{NAME}: interrupted at step {state.step}; {said}")
         raise SystemExit(EXIT_INTERRUPTED) from None
     log.close()
@@ -231,18 +171,54 @@ def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
     return state
 
 
+def _check_data(run: Run, data: Data, settings: Settings) -> None:
+    """Raise UserError where a run was trained on other tokens, in which its windows are others. Their path is free."""
+    for split, now in data.items():
+        before = run.data.get(split)
+        if before is None or before == now.content():
+            continue
+        sizes = [content.get("bytes") for content in (before, now.content()) if isinstance(content, dict)]
+        how = "other tokens of the same number" if len(set(sizes)) == 1 else f"{sizes[-1]:,} bytes, not {sizes[0]:,}"
+        out_dir = shlex.quote(settings.out_dir)
+        raise UserError(
+            f"{now.path} is not what the run in {settings.out_dir} was trained with: {how}; put that back or name it "
+            f"with --dataset, or start a new run from this model with --init_from={out_dir} and another --out_dir"
+        )
+
+
+def _described(settings: Settings, run: Run, T: int) -> dict:
+    """The settings to be saved: as they are in effect, also where the model was not made from them."""
+    started = {"init_from": run.settings.get("init_from", settings.init_from), "out_dir": settings.out_dir}
+    kept = {name: value for name, value in asdict(settings).items() if name not in OF_ONE_START}
+    return {**kept, **started, **{name: getattr(run.model.config, name) for name in SHAPE}, "block_size": T}
+
+
+def _again(settings: Settings) -> str:
+    """The flags that resume this run."""
+    place = "" if settings.out_dir == Settings.out_dir else f" --out_dir={shlex.quote(settings.out_dir)}"
+    return f"--init_from=resume{place}"
+
+
 def begin(settings: Settings, folder: Path, rt: Runtime) -> Run:
     """The model that init_from names, fit for the token files in `folder`, and what else there is of its run."""
     out_dir = Path(settings.out_dir)
     there = [place for place in (folder, out_dir) if vocabularies.holds(place)]
     tokenizer = Tokenizer.load(folder) if folder in there else None
+    if settings.init_from != "resume" and not settings.eval_only:
+        refuse_taken(out_dir, tokenizer, settings.overwrite)
+
+    def fits(config: GPTConfig) -> None:
+        check_memory(config, settings, rt)
+
     if settings.init_from == "scratch":
-        config = _from_scratch(settings, tokenizer, folder, rt.device)
+        config = _from_scratch(settings, tokenizer, folder)
+        fits(config)
         return Run(GPT(config, rt.dtype).to(rt.device), tokenizer, TrainState())
     if settings.init_from == "resume":
-        run = resume(out_dir, Tokenizer.load(out_dir) if out_dir in there else tokenizer, rt)
+        run = resume(out_dir, Tokenizer.load(out_dir) if out_dir in there else tokenizer, rt, fits)
     else:
-        loaded = door.open(settings.init_from, manager.LoadAs(rt.device, rt.dtype))
+        loaded = door.open(settings.init_from, manager.LoadAs(rt.device, rt.dtype), out_dir=out_dir)
+        fits(loaded.model.config)
         run = Run(loaded.model, loaded.tokenizer, TrainState())
     if tokenizer and run.tokenizer and tokenizer.hash != run.tokenizer.hash:
         raise UserError(
@@ -253,9 +229,7 @@ def begin(settings: Settings, folder: Path, rt: Runtime) -> Run:
     return _adapted(run, settings, rt)
 
 
-def _from_scratch(
-    settings: Settings, tokenizer: Tokenizer | None, folder: Path, device: torch.device
-) -> GPTConfig:
+def _from_scratch(settings: Settings, tokenizer: Tokenizer | None, folder: Path) -> GPTConfig:
     if settings.n_embd % settings.n_head:
         raise UserError(f"--n_embd {settings.n_embd} is not a multiple of --n_head {settings.n_head}")
     known = tokenizer.vocab_size if tokenizer else tokens.vocabulary_size(folder)
@@ -264,14 +238,32 @@ def _from_scratch(
     # As nanoGPT rounds GPT-2's vocabulary, and not that of characters.
     rows = vocab_size if is_characters else -(-vocab_size // 64) * 64
     shape = {name: getattr(settings, name) for name in ("n_layer", "n_head", "n_embd", "block_size", "bias", "dropout")}
-    size = (12 * settings.n_layer * settings.n_embd + rows + settings.block_size) * settings.n_embd
-    if (memory := memory_of(device)) and size * BYTES > memory:
-        raise UserError(
-            f"a model of {settings.n_layer} layers of width {settings.n_embd} has {short(size)} parameters, whose "
-            f"training takes {short(size * BYTES)} bytes; this machine has {short(memory)}; lower --n_layer or --n_embd"
-        )
     config, _ = gpt2.from_nanogpt({**shape, "vocab_size": rows}, {}, folder)
     return gpt2.with_tokenizer(config, vocab_size)
+
+
+def check_memory(config: GPTConfig, settings: Settings, rt: Runtime) -> None:
+    """Raise UserError where training cannot fit into memory, rather than be killed for it.
+
+    The prediction may be 15 % off (tests/test_plan.py), so what is up to a quarter too much is tried.
+    """
+    T = min(settings.block_size, config.sequence_len)
+    sharing = rt.world if rt.device.type == "cpu" else 1  # ranks of one memory
+
+    def needed(rows: int) -> float:
+        return sharing * training_memory(config, rows, T, settings.compile, rt.world).total
+
+    there = memory_of(rt.device) * 1.25
+    if settings.eval_only or not there or needed(settings.batch_size) <= there:
+        return
+    rows = settings.batch_size
+    while rows and needed(rows) * 1.25 > there:
+        rows //= 2
+    advice = f"--batch_size={rows} fits" if rows else "lower --n_layer or --n_embd"
+    raise UserError(
+        f"training on {settings.batch_size} rows of {T} tokens at a time takes about "
+        f"{needed(settings.batch_size) / 1e9:,.0f} GB, and there are {there / 1.25e9:,.0f} GB; {advice}"
+    )
 
 
 def _adapted(run: Run, settings: Settings, rt: Runtime) -> Run:
@@ -346,32 +338,6 @@ def keep_tokenizer(folder: Path, out_dir: Path, tokenizer: Tokenizer | None) -> 
         if (folder / "meta.pkl").exists():
             write_atomically(out_dir / "meta.pkl", lambda file: file.write((folder / "meta.pkl").read_bytes()))
         tokenizer.save(out_dir)
-
-
-def check(settings: Settings) -> None:
-    """Complain about what can be known before anything is built. Raises UserError."""
-    for name, most in LARGEST.items():
-        value = getattr(settings, name)
-        if not 1 <= value <= most:
-            expected = "1 or more" if value < 1 else f"{most} at most"
-            raise UserError(f"--{name} is {value}; expected {expected}")
-    if settings.batch_size * settings.block_size > LARGEST["block_size"]:
-        raise UserError(
-            f"--batch_size {settings.batch_size} x --block_size {settings.block_size} tokens are too many for one "
-            f"micro-batch; expected {LARGEST['block_size']} at most, and more --gradient_accumulation_steps instead"
-        )
-    for name in ("learning_rate", "min_lr", "weight_decay", "grad_clip", "warmup_iters", "lr_decay_iters"):
-        value = getattr(settings, name)
-        if not 0 <= value < math.inf:
-            raise UserError(f"--{name} is {value}; expected 0 or more")
-    for name in ("dropout", "beta1", "beta2"):
-        value = getattr(settings, name)
-        if not 0 <= value < 1:
-            raise UserError(f"--{name} is {value}; expected a share below 1")
-    if settings.seed.bit_length() > BITS:
-        raise UserError(f"--seed is a number of {settings.seed.bit_length()} bits; expected {BITS} bits at most")
-    for name in ("out_dir", "dataset", "init_from"):
-        check_name(name, getattr(settings, name))
 
 
 def _accumulation(settings: Settings, rt: Runtime) -> int:

@@ -1,37 +1,42 @@
-"""What a run by nanoGPT's ways keeps in its out_dir, and how it goes on from there.
+"""What a run by nanoGPT's ways keeps in its out_dir, and how it is resumed.
 
     ckpt.pt        with --always_save_checkpoint the latest checkpoint, else the best by validation (as nanoGPT has it)
     ckpt_best.pt   with it the best
     ckpt_last.pt   without it the latest
+    *.pt.sha256    their checksums
 
 A model that nanoGPT's format cannot hold is kept in our own: model_*.pt, optim_*.pt and meta_*.json.
 """
 
 import contextlib
 import math
-import os
-import shutil
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from nanochat.checkpoint import gpt2, manager, nanogpt, torch_file
+from nanochat import vocabularies
+from nanochat.checkpoint import gpt2, manager, nanogpt
 from nanochat.checkpoint.gpt2 import VOCABULARIES
-from nanochat.checkpoint.nanogpt import CKPT, LAST_CKPT
+from nanochat.checkpoint.nanogpt import BEST_CKPT, CKPT, LAST_CKPT
 from nanochat.config import UserError
-from nanochat.gpt import GPT
-from nanochat.paths import fsync_folder
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.paths import read_json
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import TrainState
 
-BEST_CKPT = "ckpt_best.pt"
 CKPTS = (CKPT, LAST_CKPT, BEST_CKPT)
+OURS = {"settings", "model_config"}  # what the config.json of a run has
 
 
 @dataclass
 class Run:
-    """All that a run goes on from. best is the lowest val_loss so far, best_step its step where that is known."""
+    """All that a run is resumed from. best is the lowest val_loss so far, best_step its step where that is known.
+
+    data: the `content` of its token files by split, empty where no checkpoint tells it; settings: those it was trained
+    with, empty for a new run.
+    """
 
     model: GPT
     tokenizer: Tokenizer | None
@@ -39,6 +44,8 @@ class Run:
     optimizer: dict | None = None
     best: float = math.inf
     best_step: int | None = None
+    data: dict = field(default_factory=dict)
+    settings: dict = field(default_factory=dict)
 
 
 class Keeper(Protocol):
@@ -67,36 +74,37 @@ class CkptKeeper:
         self.latest, self.best = (folder / name for name in ((CKPT, BEST_CKPT) if always else (LAST_CKPT, CKPT)))
 
     def begin(self, run: Run) -> None:
-        for leftover in self.folder.glob(".ckpt*.tmp"):  # of a save that was killed
+        for leftover in self.folder.glob(".ckpt*.tmp"):  # of a save that was killed: nobody else is here
             leftover.unlink(missing_ok=True)
         if self.is_new:
             return
         self._rename()
         if run.best_step == run.state.step == _step(self.latest) != _step(self.best):  # killed inside of `scored`
-            _link(self.latest, self.best)
+            self._write(run, self.best)
 
     def save(self, run: Run) -> None:
-        self._write(run)
+        self._write(run, self.latest)
         if self.is_new:
             _clear(self.folder, self.latest)
             self.is_new = False
 
     def scored(self, run: Run, is_best: bool) -> None:
-        self._write(run)
+        self._write(run, self.latest)
         if is_best:
-            _link(self.latest, self.best)
+            self._write(run, self.best)  # a copy of its own, which no damage to the other reaches
 
-    def _write(self, run: Run) -> None:
+    def _write(self, run: Run, path: Path) -> None:
         assert run.optimizer is not None
         ours = {
             "loop_state": run.state.state_dict(),
             "best_step": run.best_step,
             "tokenizer_hash": run.tokenizer.hash if run.tokenizer else None,
+            "data": run.data,
         }
-        nanogpt.write(self.latest, run.model, run.optimizer, self.settings, run.state.step, run.best, ours)
+        nanogpt.write(path, run.model, run.optimizer, self.settings, run.state.step, run.best, ours)
 
     def _rename(self) -> None:
-        """The files of a run that goes on with the other --always_save_checkpoint get the names they have now."""
+        """The files of a run that is resumed with the other --always_save_checkpoint get the names they have now."""
         if self.latest.name == CKPT and (self.folder / LAST_CKPT).exists():
             moves = [(CKPT, BEST_CKPT), (LAST_CKPT, CKPT)]
         elif self.latest.name == LAST_CKPT and (self.folder / BEST_CKPT).exists():
@@ -104,8 +112,8 @@ class CkptKeeper:
         else:
             return
         for old, new in moves:
-            with contextlib.suppress(FileNotFoundError):  # there is not always a best one
-                os.replace(self.folder / old, self.folder / new)
+            if (self.folder / old).exists():  # there is not always a best one
+                nanogpt.move(self.folder / old, self.folder / new)
 
 
 class StepKeeper:
@@ -138,77 +146,176 @@ class StepKeeper:
             "best_val_loss": run.best if math.isfinite(run.best) else None,
             "loop_state": run.state.state_dict(),
             "tokenizer_hash": run.tokenizer.hash if run.tokenizer else None,
+            "data": run.data,
         }
 
 
-def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime) -> Run:
+def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime, check: Callable[[GPTConfig], object]) -> Run:
     """The run in `folder` at its latest checkpoint, also one that nanoGPT itself has begun.
 
     tokenizer: the one beside it, else that of the data, where there is one; ckpt.pt has only the number of rows.
-    Raises UserError when there is no checkpoint, for one that is damaged, and for another tokenizer than the run's.
+    check: is given the architecture before anything of its size is made.
+    A damaged checkpoint is named, and the one before it or the best one taken instead. Raises UserError where there is
+    none or all are damaged, and for another tokenizer than the run's.
     """
-    path = latest_ckpt(folder)
-    steps = manager.steps(folder)
-    if path is not None:
-        read = nanogpt.read(path)
-        rows, ours = read.config.vocab_size, read.ours or {}
-        trained_with = ours.get("tokenizer_hash")
-        if tokenizer and trained_with and tokenizer.hash != trained_with:
-            raise UserError(
-                f"{path} was trained with the tokenizer {trained_with[:12]}, not with {tokenizer.hash[:12]}, which "
-                f"lies beside it or with the data; put the right one into {folder}, or name its data by --dataset"
-            )
-        rounded = VOCABULARIES[0] if rows in VOCABULARIES else rows
-        known = tokenizer.vocab_size if tokenizer else rounded
-        if known > rows:
-            raise UserError(f"{path} has {rows} tokens, but its tokenizer has {known}; put the right one beside it")
-        config = gpt2.with_tokenizer(read.config, known)
-        model = manager.build(config, read.state, path, manager.LoadAs(rt.device, rt.dtype))
-        with torch_file.sensible(path):
-            state = TrainState(**ours.get("loop_state", {"step": read.iter_num}))
-        return Run(model, tokenizer, state, read.optimizer, read.best_val_loss, ours.get("best_step"))
-    if not steps:
-        raise UserError(f"{folder} has no {CKPT} to go on from; check --out_dir, or start with another --init_from")
-    load_as = manager.LoadAs(rt.device, rt.dtype)
-    loaded = manager.load_step(folder, folder.name, steps[-1], load_as, with_optimizer=True)
-    assert loaded.optimizer is not None
-    state, best = TrainState(**loaded.meta["loop_state"]), loaded.meta.get("best_val_loss")
-    optimizer = loaded.optimizer["optimizer"]
-    return Run(loaded.model, loaded.tokenizer, state, optimizer, math.inf if best is None else best)
+    path, damage = latest_ckpt(folder)
+    if path is None:
+        return _resume_steps(folder, rt, check)
+    light = nanogpt.read(path, tensors=False)
+    check(light.config)
+    rows, ours = light.config.vocab_size, _ours(light, path)
+    trained_with = ours.get("tokenizer_hash")
+    if tokenizer and trained_with and tokenizer.hash != trained_with:
+        raise UserError(
+            f"{path} was trained with the tokenizer {trained_with[:12]}, not with {tokenizer.hash[:12]}, which "
+            f"lies beside it or with the data; put the right one into {folder}, or name its data by --dataset"
+        )
+    rounded = VOCABULARIES[0] if rows in VOCABULARIES else rows
+    known = tokenizer.vocab_size if tokenizer else rounded
+    if known > rows:
+        raise UserError(f"{path} has {rows} tokens, but its tokenizer has {known}; put the right one beside it")
+    state = TrainState.restored(ours.get("loop_state", {"step": light.iter_num}), path)
+    read = nanogpt.read(path)
+    config, load_as = gpt2.with_tokenizer(read.config, known), manager.LoadAs(rt.device, rt.dtype)
+    model = manager.build(config, read.state, path, load_as)
+    if damage:
+        rt.print(f"train: {damage.partition(';')[0]}; resuming from {path} instead, at step {state.step}")
+    best_step, data = ours.get("best_step"), ours.get("data") or {}
+    return Run(model, tokenizer, state, read.optimizer, read.best_val_loss, best_step, data, read.settings)
 
 
-def latest_ckpt(folder: Path) -> Path | None:
-    """The one of ckpt.pt and ckpt_last.pt that is further; copied files have the time of the copy."""
+def _resume_steps(folder: Path, rt: Runtime, check: Callable[[GPTConfig], object]) -> Run:
+    """`resume` from checkpoints in our own format."""
+    damage = ""
+    for step in reversed(manager.steps(folder)):
+        try:
+            loaded = manager.load_step(folder, folder.name, step, manager.LoadAs(rt.device, rt.dtype), True)
+        except UserError as error:
+            damage = damage or str(error)
+            continue
+        check(loaded.model.config)
+        if damage:
+            rt.print(f"train: {damage.partition(';')[0]}; resuming from step {step} instead")
+        meta, where = loaded.meta, f"the meta file of step {step} of {folder}"
+        state, best = TrainState.restored(meta.get("loop_state"), where), meta.get("best_val_loss")
+        optimizer = (loaded.optimizer or {}).get("optimizer")
+        if optimizer is None or not isinstance(best, (float, int, type(None))):
+            raise UserError(f"{where} does not hold a run of scripts.train; start from it with --init_from={folder}")
+        best, data, settings = math.inf if best is None else best, meta.get("data"), meta.get("user_config")
+        return Run(loaded.model, loaded.tokenizer, state, optimizer, best, None, _mapping(data), _mapping(settings))
+    raise UserError(damage or _nothing_in(folder))
+
+
+def latest_ckpt(folder: Path) -> tuple[Path | None, str]:
+    """The furthest of ckpt.pt and ckpt_last.pt that is whole, else ckpt_best.pt; None where there is none.
+
+    And what is wrong with the one that it stands in for, or nothing. Raises UserError where all are damaged.
+    Not by their times: copied files have that of the copy.
+    """
     there = [path for name in (CKPT, LAST_CKPT) if (path := folder / name).exists()]
-    if len(there) < 2:
-        return there[0] if there else None
-    return max(there, key=lambda path: (nanogpt.iter_num(path), path.name == LAST_CKPT))
+    there.sort(key=lambda path: (_step(path) or 0, path.name == LAST_CKPT), reverse=True)
+    damage = "" if there else f"{folder} has no {CKPT}"
+    if (folder / BEST_CKPT).exists():
+        there.append(folder / BEST_CKPT)
+    for path in there:
+        try:
+            nanogpt.read(path, tensors=False)
+        except UserError as error:
+            damage = damage or str(error)
+        else:
+            return path, damage
+    if there:
+        raise UserError(f"{damage}; no checkpoint in {folder} can be resumed, start anew in another --out_dir")
+    return None, ""
 
 
-def earlier(folder: Path) -> list[str]:
-    """The names of the checkpoints in a folder that a new run will replace."""
-    return [name for name in CKPTS if (folder / name).exists()] + [f"step {step}" for step in manager.steps(folder)]
+def settings_of(folder: Path) -> dict:
+    """What the run in `folder` was trained with, by nanoGPT's names. Raises UserError where there is no run."""
+    path, _ = latest_ckpt(folder)
+    if path is not None:
+        read = nanogpt.read(path, tensors=False)
+        c = read.config
+        shape = {"n_layer": c.n_layer, "n_head": c.n_head, "n_embd": c.n_embd, "bias": c.bias}
+        return {**read.settings, **shape, "block_size": c.sequence_len}
+    for step in reversed(manager.steps(folder)):
+        with contextlib.suppress(UserError):  # named by `resume`
+            meta = manager.read_meta(folder, step)
+            return _mapping(meta.get("user_config"))
+    raise UserError(_nothing_in(folder))
+
+
+def refuse_taken(folder: Path, tokenizer: Tokenizer | None, overwrite: bool) -> None:
+    """Raise UserError where a new run would replace what it has not written; `overwrite` lets it replace another run.
+
+    That is a run's checkpoints, or the files of something else that has a config.json or a tokenizer.
+    """
+    config = folder / "config.json"
+    is_run = config.exists() and read_json(config, "give another --out_dir").keys() >= OURS
+    if config.exists() and not is_run:
+        raise UserError(f"{config} does not belong to a run of scripts.train; give another --out_dir")
+    is_own = not vocabularies.holds(folder) or tokenizer and Tokenizer.load(folder).hash == tokenizer.hash
+    if not is_run and not is_own:
+        raise UserError(f"{folder} holds a tokenizer that is not the data's; give another --out_dir")
+    there = [name for name in CKPTS if (folder / name).exists()]
+    there += [f"step {step}" for step in manager.steps(folder)]
+    if there and not overwrite:
+        raise UserError(
+            f"{folder} holds {', '.join(there)} of another run{_reached(folder)}; resume it with --init_from=resume, "
+            "give another --out_dir, or replace it with --overwrite"
+        )
+
+
+def _reached(folder: Path) -> str:
+    """How far a run has come, in brackets; nothing where that cannot be read."""
+    try:
+        path, _ = latest_ckpt(folder)
+        if path is None:
+            return ""
+        read = nanogpt.read(path, tensors=False)
+        end = read.settings["max_iters"]
+        finished = "finished at" if read.iter_num >= end else "at"
+    except (UserError, LookupError, TypeError):
+        return ""
+    return f" ({finished} step {read.iter_num} of {end}, best val_loss {read.best_val_loss:.4f})"
+
+
+def _nothing_in(folder: Path) -> str:
+    return f"{folder} has no {CKPT} to resume from; check --out_dir, or start with another --init_from"
+
+
+def _ours(read: nanogpt.Checkpoint, path: Path) -> dict:
+    """What our own training has put into a ckpt.pt; empty for one of nanoGPT's. Raises UserError if malformed."""
+    ours = {} if read.ours is None else read.ours
+    kinds = {"loop_state": dict, "best_step": int, "tokenizer_hash": str, "data": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(_mapping(ours).get(name), (kind, type(None)))]
+    state = _mapping(_mapping(ours).get("loop_state"))
+    cursor = state.get("cursor")
+    if cursor is not None and type(_mapping(cursor).get("window")) is not int:
+        wrong.append("cursor")
+    if state and state.get("step") != read.iter_num:
+        wrong.append("step")
+    if wrong or not isinstance(ours, dict):
+        raise UserError(
+            f"{path} is damaged: what it holds for a resume is malformed ({', '.join(wrong) or 'no dict'}); "
+            f"start from its weights with --init_from={path} and another --out_dir"
+        )
+    return ours
+
+
+def _mapping(value: object) -> dict:
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def _step(path: Path) -> int | None:
-    return nanogpt.iter_num(path) if path.exists() else None
+    try:
+        return nanogpt.iter_num(path) if path.exists() else None
+    except UserError:  # it is damaged
+        return None
 
 
 def _clear(folder: Path, latest: Path | int) -> None:
     """Remove the checkpoints of an older run: all but the latest, a file or a step."""
     for name in CKPTS:
         if folder / name != latest:
-            (folder / name).unlink(missing_ok=True)
+            nanogpt.remove(folder / name)
     manager.delete(folder, [step for step in manager.steps(folder) if step != latest])
-
-
-def _link(source: Path, target: Path) -> None:
-    """Let target be the same file as source, without writing it again where the file system can do that."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
-    fsync_folder(target.parent)
