@@ -322,16 +322,15 @@ def test_what_is_printed_can_be_typed(
     fake.add(REPO, classic(tokenizer, model_in=f"base_checkpoints/{tag}/"))
     pull.main([REPO])
     place = repository.Place("base", tag, 169150)
-    meant = {"scripts.base_eval": (base_eval, "model_tag", tag), "scripts.mid_train": (mid_train, "model_tag", tag),
-             "scripts.chat_sft": (chat_sft, "model_tag", tag),
-             "scripts.sample": (sample, "init_from", f"base:{tag}:169150")}  # fmt: skip
+    meant = {"scripts.base_eval": (base_eval, tag), "scripts.mid_train": (mid_train, tag),
+             "scripts.chat_sft": (chat_sft, tag), "scripts.sample": (sample, f"base:{tag}:169150")}  # fmt: skip
     lines = printed(capsys.readouterr().out)
     assert len(lines) == len(meant)
     for line in lines:
         words = subprocess.run(["bash", "-c", f"printf '%s\\n' {line}"], capture_output=True, text=True, check=True)
         _, _, name, *args = words.stdout.splitlines()
-        script, flag, value = meant[name]
-        assert getattr(parse(script.Flags, args), flag) == value
+        script, value = meant[name]
+        assert value in vars(parse(script.Flags, args)).values()
     assert door.open(f"base:{tag}:169150").folder == place.folder
 
 
@@ -439,7 +438,7 @@ def test_an_interrupted_pull_goes_on(fake: FakeHub, tokenizer: Tokenizer) -> Non
 
 def test_names_that_cannot_be(fake: FakeHub) -> None:
     for tag in ("../x", "", "..", ".x", "a:b", "a\nb", "é" * 101):
-        with pytest.raises(UserError, match="--tag '.* (cannot be the name of a folder; expected|has a colon, which)"):
+        with pytest.raises(UserError, match="--tag '.* (cannot be the name of .* folder; expected|has a colon, which)"):
             pull.main([REPO, "--tag", tag])
     assert fake.asked == []
     with pytest.raises(UserError, match="has no karpathy/nanochat-d34"):
