@@ -45,7 +45,8 @@ tiny() {
     stage mid_train "mid_checkpoints/$tag/meta_*.json" -m scripts.mid_train --model_tag="$tag" \
         --text_share=0.2 --warmdown_ratio=0.3 --final_lr_frac=0.5 --num_iterations="${TINY_MID_STEPS:=600}" "${train[@]}"
     stage chat_sft "chatsft_checkpoints/$tag/meta_*.json" -m scripts.chat_sft --model_tag="$tag" \
-        --target_examples_per_step="$rows" --init_lr_frac=0.5 --eval_metrics_every=-1 --num_iterations="${TINY_SFT_STEPS:=1400}" "${train[@]}"
+        --target_examples_per_step="$rows" --init_lr_frac=0.5 --eval_metrics_every=-1 \
+        --num_iterations="${TINY_SFT_STEPS:=1400}" "${train[@]}"
     for source in base mid sft; do
         stage "chat_eval_$source" '' -m scripts.chat_eval --source="$source" --model_tag="$tag" \
             --batch_size=64 --max_problems="${TINY_PROBLEMS:=1000}"
@@ -169,9 +170,9 @@ stage() {
     if [ "$name" = tok_train ]; then mark "$name" "done" "$(sums "$files")"; else mark "$name" "done"; fi
 }
 
-# What a training stage does with the checkpoints it finds. Marks hold checksums, for times change when a folder is
-# copied or a clock is set: NAME.started those that its present command is to replace, NAME.left those that lay there
-# when the stage last ended here. Only what NAME.left proves to be this script's own may be overwritten.
+# Decide what a training stage does with the checkpoints it finds, by checksums, because times change when a folder is
+# copied or a clock is set: NAME.started notes the checkpoints that its present command replaces, NAME.left those that
+# were there when the stage last ended. Only what NAME.left proves to be this script's own may be overwritten.
 start_or_resume() {
     local old='' fresh
     if [ "$state" = 'goes on' ]; then
@@ -181,7 +182,7 @@ start_or_resume() {
     fi
     [ "$state" = 'goes on' ] || mark "$name" started "$old"
     fresh=$(without "$found" "$old")
-    if [ "$fresh" = "$found" ]; then # nothing here, or nothing but this run
+    if [ "$fresh" = "$found" ]; then # nothing to replace; the stage refuses to resume another run
         extra=(--resume=auto)
     elif [ -z "$fresh" ]; then
         extra=(--resume=never)
@@ -191,7 +192,8 @@ start_or_resume() {
     fi
 }
 
-left_behind() { # note what a training stage leaves, where all that lay there before it was known to be this script's own
+# Note what a training stage leaves, if everything that lay there before was proven to be this script's own.
+left_behind() {
     [ -n "$mine" ] || return 0
     [ "$(sums "$files")" = "$found" ] || mark "$name" left "$(sums "$files")"
 }
@@ -205,12 +207,12 @@ failed() { # NAME CODE: say what helps, and stop
     129 | 130 | 143) echo "$1 was stopped; start speedrun.sh again to resume" ;;
     *)
         if [ -n "$again" ]; then
-            echo "$1 ended with code $2, exactly as the last time; starting speedrun.sh again does not help before the" \
-                "error above is resolved"
+            echo "$1 ended with code $2, as it did the last time; resolve the error above before starting" \
+                "speedrun.sh again"
         elif [ "$2" = 2 ]; then
-            echo "$1 ended with code 2; when the error above is resolved, start speedrun.sh again to resume here"
+            echo "$1 ended with code 2; resolve the error above, then start speedrun.sh again to resume from here"
         else
-            echo "$1 ended with code $2; start speedrun.sh again to resume here"
+            echo "$1 ended with code $2; start speedrun.sh again to resume from here"
         fi
         ;;
     esac >&2
@@ -325,7 +327,7 @@ main() { # a function, so that bash has read it all before anything runs; the fi
     [ "${begun:-$recipe}" = "$recipe" ] || die "$NANOCHAT_BASE_DIR holds a run of the $begun recipe, whose tokenizer" \
         "and models the $recipe recipe would replace; set NANOCHAT_BASE_DIR to another folder"
 
-    # Models of somebody else may need the tokenizer that this recipe would replace: said now, not after the data is here.
+    # Other models may need the tokenizer that this recipe would replace; refuse now, not after the download.
     IFS=$'\t' read -r _ state command < <(list=1 && "$recipe" | grep '^tok_train')
     # shellcheck disable=SC2086 # these are several words
     [ "$state" = 'done' ] || "$python" ${command#python } --check || exit

@@ -17,7 +17,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from nanochat import runtime
-from nanochat.checkpoint import foreign
+from nanochat.checkpoint import door
 from nanochat.config import UserError, parse, run
 from nanochat.engine import serving
 from nanochat.engine.engine import Engine
@@ -75,10 +75,10 @@ def _random_gpt2(size: str, folder: Path) -> Any:
 
 @torch.no_grad()
 def _agreement(theirs: Any, folder: str) -> dict[str, Any]:
-    ours = foreign.load(folder).model.eval()
+    ours = door.open(folder).model.eval()
     ids = torch.randint(TOKENS, (1, 256))
     difference = float((ours(ids) - theirs(ids).logits).abs().max())
-    engine = serving.open(folder, "cpu", "float32", slots=1).engine
+    engine = serving.serve_model(door.find(folder), "cpu", "float32", slots=1).engine
     (reply,) = engine.generate([Request(ids[0, :64].tolist(), 32, temperature=0)])
     expected = theirs.generate(ids[:, :64], attention_mask=torch.ones(1, 64), max_new_tokens=32, min_new_tokens=32,
                                do_sample=False, pad_token_id=0)  # fmt: skip
@@ -105,7 +105,7 @@ def _generating(flags: Flags, theirs: Any, folder: str, rt: runtime.Runtime) -> 
         made = size * flags.tokens
         speeds = {}
         for kind in kinds:
-            engine = serving.open(folder, rt.device, kind, slots=size).engine
+            engine = serving.serve_model(door.find(folder), rt.device, kind, slots=size).engine
             speeds[f"nanochat {kind}"] = made / _fastest(flags.repeats, lambda e=engine: answer(e))
         speeds[f"transformers {kinds[0]}"] = made / _fastest(flags.repeats, their_answer)
         for name, speed in speeds.items():
@@ -118,7 +118,7 @@ def _generating(flags: Flags, theirs: Any, folder: str, rt: runtime.Runtime) -> 
 def _training(flags: Flags, theirs: Any, folder: str, rt: runtime.Runtime) -> list[dict]:
     """Forward and backward of two rows of 256 tokens, compiled, in autocast or as we cast."""
     ids = torch.randint(TOKENS, (2, 257), device=rt.device)
-    ours = foreign.load(folder, rt.device, rt.dtype).model
+    ours = door.open(folder, rt.device, rt.dtype).model
     theirs = theirs.float().train()
     compiled = runtime.can_compile(rt.device)
     forward, peer = (torch.compile(model) if compiled else model for model in (ours, theirs))

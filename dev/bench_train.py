@@ -113,7 +113,7 @@ def _nanochat(flags: Flags) -> list[float]:
             stream=_random_batches(flags),
             accumulation=1,
             rates=lambda step, progress: Rates(),
-            save=lambda state: None,
+            save=lambda state, passing: None,
             scored=lambda state, scores: None,
             num_iterations=flags.steps + 3,
         )

@@ -1,4 +1,4 @@
-"""nanochat as a library: `nanochat.load`, `nanochat.prepare_data`, `nanochat.serve`. See nanochat/api.py.
+"""nanochat as a library: `nanochat.open`, `nanochat.prepare_data`, `nanochat.serve`. See nanochat/api.py.
 
 Mistakes raise `nanochat.UserError`, whose text says what is wrong and what to do.
 
@@ -8,10 +8,10 @@ What stands here is imported when it is first asked for, so that importing any p
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nanochat.api import Model, load, prepare_data, serve
+    from nanochat.api import Model, open, prepare_data, serve
     from nanochat.config import UserError
 
-__all__ = ["Model", "UserError", "load", "prepare_data", "serve"]
+__all__ = ["Model", "UserError", "open", "prepare_data", "serve"]
 
 
 def __getattr__(name: str) -> object:

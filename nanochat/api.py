@@ -2,21 +2,21 @@
 
     import nanochat
 
-    model = nanochat.load("gpt2")
+    model = nanochat.open("gpt2")
     print(model.generate("Once upon a time", max_tokens=30, seed=1))
     for text in model.stream("Once upon a time", max_tokens=30):
         print(text, end="", flush=True)
     print()
     print("perplexity", model.perplexity("The cat sat on the mat."))
 
-    print(nanochat.load("sft").chat("What is 6 * 7?"))  # a model that was taught to chat
+    print(nanochat.open("sft").chat("What is 6 * 7?"))  # a model that was taught to chat
 
     made = nanochat.prepare_data("story.txt", "data/story", tokenizer="char")
     print(made.train_tokens, "tokens to train on")
 
     nanochat.serve(model, port=8000)  # until Ctrl-C
 
-`load` takes what the scripts take as --init_from: "gpt2" and its sizes, a repository of the Hugging Face hub, a folder
+`open` takes what the scripts take as --source: "gpt2" and its sizes, a repository of the Hugging Face hub, a folder
 or ckpt.pt, "resume", or a checkpoint of ours such as "sft:d4". Mistakes raise nanochat.UserError.
 """
 
@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from nanochat import chat, runtime
+from nanochat.checkpoint import door
 from nanochat.config import UserError
 from nanochat.engine import serving
 from nanochat.engine.engine import Engine
@@ -133,8 +134,7 @@ class Model:
         chat and for messages that are no conversation, ContextLengthError (a UserError) for more than the context
         holds.
         """
-        if self.serving.source == "base":
-            raise UserError(f"{self.name} continues texts and has not learned to chat; use generate, or another model")
+        self.serving.check_chat()
         stops = _stops(stop)
         turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
         try:
@@ -188,19 +188,19 @@ class Model:
                     yield Part(index, text, reply.finish)
 
 
-def load(
-    name: str, device: str = "", dtype: str = "auto", slots: int = 0, out_dir: str = "out",
-    softcap: float | None = None,
+def open(
+    name: str, device: str = "", dtype: str = "auto", slots: int = 0, tag: str | None = None, step: int | None = None,
+    out_dir: str = "out",
 ) -> Model:  # fmt: skip
-    """Load a model of any source.
+    """Load a model of any source, ready to generate.
 
     name: gpt2, gpt2-medium, gpt2-large, gpt2-xl or user/repository (downloaded once), the path of a folder or a
-    ckpt.pt, "resume" (out_dir's ckpt.pt), or a checkpoint of ours: sft, sft:d4, sft:d4:700. device "" takes the best
-    there is; dtype is auto, float32, bfloat16, float16 or int8; slots: how many texts run at once, 0 for as many as
-    fit; softcap is for the original's checkpoints that do not tell theirs. Raises UserError where there is no such
-    model, or no such device.
+    ckpt.pt, "resume" (out_dir's ckpt.pt), or a checkpoint of ours: sft, sft:d4, sft:d4:700 (or by tag and step).
+    device "" takes the best there is; dtype is auto, float32, bfloat16, float16 or int8; slots: how many texts run at
+    once, 0 for as many as fit. Raises UserError where there is no such model, or no such device.
     """
-    return Model(name, serving.open(name, runtime.pick_device(device), dtype, slots, out_dir, softcap))
+    chosen = runtime.pick_device(device)
+    return Model(name, serving.serve_model(door.find(name, tag, step, out_dir), chosen, dtype, slots))
 
 
 def prepare_data(
@@ -235,7 +235,7 @@ def serve(
 
     key = operation.api_key(api_key)
     with listen(host, port) as bound:
-        loaded = load(model) if isinstance(model, str) else model
+        loaded = open(model) if isinstance(model, str) else model
         settings = Settings(api_key=key, hosts=operation.known_hosts(host))
         operation.serve(Service([served(loaded.name, [loaded.serving])], settings), bound, host, ready=ready)
 

@@ -61,6 +61,7 @@ def parse(flags: type[Flags], argv: Sequence[str] | None = None) -> Flags:
     for one that stands in a config file.
     """
     files, rest = _files_among(flags, list(sys.argv[1:] if argv is None else argv))
+    _check_aliases(flags, rest)
     args = _gathered(flags, _boolean_values(flags, rest))
     defaults = _filled(flags, files)
     complaint = io.StringIO()
@@ -73,7 +74,16 @@ def parse(flags: type[Flags], argv: Sequence[str] | None = None) -> Flags:
         raise UserError(_one_sentence(complaint.getvalue())) from None
     if unknown:
         raise UserError(_unknown(flags, unknown[0]))
+    vars(parsed)[_GIVEN] = _names_given(flags, args) | {
+        field.name for field in dataclasses.fields(flags)  # type: ignore[arg-type]
+        if files and getattr(defaults, field.name) != default(field)
+    }  # fmt: skip
     return parsed
+
+
+def given(flags: object) -> frozenset[str]:
+    """The fields that were given, on the command line or in a config file, also where that is their default."""
+    return frozenset(vars(flags).get(_GIVEN, changes(flags)))
 
 
 def changes(flags: object) -> dict:
@@ -103,6 +113,17 @@ def run(main: Callable[[], int | None]) -> None:
         print("interrupted", file=sys.stderr)
         code = EXIT_INTERRUPTED
     sys.exit(code)
+
+
+def _check_aliases(flags: type, args: Sequence[str]) -> None:
+    """Raise UserError where a flag is given under two of its names, which may say different things."""
+    fields = _names(flags)
+    given: dict[str, str] = {}
+    for name in (arg.partition("=")[0] for arg in args if arg.startswith("--")):
+        field = fields.get(name[2:].replace("-", "_"))
+        other = given.setdefault(field, name) if field else name
+        if other.replace("-", "_") != name.replace("-", "_"):
+            raise UserError(f"{other} and {name} say the same; give one of them")
 
 
 # ---------------------------------------------------------------- config files
@@ -347,6 +368,19 @@ def _spelled(hint: Any) -> str:
 
 
 # ---------------------------------------------------------------- the command line
+
+_GIVEN = "fields that were given"  # an attribute that no field can be named like
+
+
+def _names_given(flags: type, args: list[str]) -> set[str]:
+    """The fields that command-line arguments set."""
+    names = {f"--{name}": field for name, field in _names(flags).items()}
+    for name, hint in typing.get_type_hints(flags, include_extras=True).items():
+        for extra in getattr(hint, "__metadata__", ()):
+            names |= {short: name for short in getattr(extra, "aliases", None) or () if not short.startswith("--")}
+    words = ("--" + arg[2:].replace("-", "_") if arg.startswith("--") else arg for arg in args)
+    words = (word.partition("=")[0] for word in words)
+    return {names[word] for arg in words if (word := arg if arg in names else arg.replace("--no_", "--", 1)) in names}
 
 
 def _boolean_values(flags: type, args: list[str]) -> list[str]:

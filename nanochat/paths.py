@@ -6,7 +6,10 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +24,8 @@ SOURCES = {  # the stages that checkpoints come from, and their folders
 }
 
 LONGEST_NAME = 255  # bytes; on all file systems that are in use
+LONGEST_TAG = 200  # bytes; what is made of a tag is a little longer
+LOCK = ".lock"
 
 
 def base_dir() -> Path:
@@ -117,6 +122,55 @@ def check_name(flag: str, name: str) -> None:
     """Raise UserError, naming the flag, for what no file system takes for a path."""
     if "\0" in name or any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(name).parts):
         raise UserError(f"--{flag} {name[:20]}... is no path: a name in it is longer than {LONGEST_NAME} bytes")
+
+
+def check_tag(flag: str, tag: str) -> None:
+    """Raise UserError, naming the flag, where a tag cannot be the name of one folder."""
+    if not re.fullmatch(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*", tag) or len(os.fsencode(tag)) > LONGEST_TAG:
+        shown = tag if len(tag) <= 40 else f"{tag[:40]}..."
+        raise UserError(
+            f"--{flag} {shown!r} cannot be the name of a folder; expected letters, digits, dots and dashes, no more than "
+            f"{LONGEST_TAG} bytes, such as d20-mine"
+        )
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, advice: str = "wait until it has finished, or stop it") -> Iterator[None]:
+    """Keep every other process out of a run's folder for as long as the context lasts.
+
+    The lock is the operating system's (flock), so a process that died holds nothing. Raises UserError, with `advice`
+    at its end, naming the process that is there and when it began.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        if said := refusal(error, folder / LOCK):
+            raise said from error
+        raise
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.stat(folder / LOCK)  # gone where the process before has just removed it, with its empty folder
+        except (BlockingIOError, FileNotFoundError):
+            holder = os.read(lock, 1000).decode("utf-8", "replace").strip() or "another process"
+            raise UserError(f"{folder} is in use by {holder}; {advice}") from None
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without a name
+            os.truncate(lock, 0)
+            os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}, which started at {since}\n".encode(), 0)
+        yield
+    finally:
+        os.close(lock)
+
+
+def leave_if_empty(folder: Path) -> None:
+    """Remove a run's folder, and the one around it, where nothing but a lock was written there."""
+    with contextlib.suppress(OSError):
+        if [path.name for path in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
+            folder.rmdir()
+            folder.parent.rmdir()
 
 
 def read_json(path: Path, remedy: str = "get it again") -> dict:

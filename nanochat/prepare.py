@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nanochat import chat, hub
-from nanochat.checkpoint import foreign
+from nanochat.checkpoint import gpt2
 from nanochat.config import UserError
 from nanochat.data import tokens, web
 from nanochat.data.documents import decoded, documents, name_from
@@ -114,7 +114,7 @@ def _obtain(source: str, folder: Path, scratch: Path, max_bytes: int, allow_priv
 
 def _tokenizer(name: str) -> Tokenizer:
     if name == "gpt2":
-        return foreign.gpt2_tokenizer()
+        return gpt2.tokenizer()
     if name == "base":
         return Tokenizer.load(tokenizer_dir())
     if not Path(name).is_dir():

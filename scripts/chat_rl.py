@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from nanochat import runtime
-from nanochat.checkpoint import manager
+from nanochat.checkpoint import door
+from nanochat.checkpoint.manager import LoadAs
 from nanochat.config import UserError, parse, run
 from nanochat.engine.serving import slots_that_fit
 from nanochat.eval.accuracy import interval
@@ -71,9 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         names = select(flags.task)
         asked = [catalog.task(name, "train") for name in names]
         held_out = [held_out_task(name, flags.eval_examples) for name in names]
-        loaded = manager.load(
-            flags.source, flags.model_tag, flags.model_step, rt.device, rt.dtype, softcap=flags.softcap
-        )
+        loaded = door.open(flags.source, LoadAs(rt.device, rt.dtype), flags.model_tag, flags.model_step)
         rt.print(f"starting from {loaded}")
         h = settle(flags, loaded, rt)
         if h.device_batch_size < 1:

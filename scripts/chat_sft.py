@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from nanochat import runtime
-from nanochat.checkpoint import manager
+from nanochat.checkpoint import door
+from nanochat.checkpoint.manager import LoadAs
 from nanochat.config import UserError, parse, run
 from nanochat.data.shards import Split
 from nanochat.data.streams import ConversationSource
@@ -45,9 +46,7 @@ class Flags(ConversationFlags):
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     with runtime.start(flags.device_type, flags.dtype, flags.seed) as rt:
-        loaded = manager.load(
-            flags.source, flags.model_tag, flags.model_step, rt.device, rt.dtype, softcap=flags.softcap
-        )
+        loaded = door.open(flags.source, LoadAs(rt.device, rt.dtype), flags.model_tag, flags.model_step)
         rt.print(f"starting from {loaded}")
         if flags.target_examples_per_step is not None:
             T = flags.max_seq_len or loaded.model.config.sequence_len

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nanochat import runtime
-from nanochat.checkpoint import manager
+from nanochat.checkpoint import door
+from nanochat.checkpoint.manager import LoadAs
 from nanochat.config import UserError, parse, run
 from nanochat.data import texts, tinyworld
 from nanochat.data.shards import DEFAULT_DATASET, Split
@@ -34,7 +35,7 @@ class Flags(ConversationFlags):
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     with runtime.start(flags.device_type, flags.dtype, flags.seed) as rt:
-        loaded = manager.load("base", flags.model_tag, flags.model_step, rt.device, rt.dtype, softcap=flags.softcap)
+        loaded = door.open("base", LoadAs(rt.device, rt.dtype), flags.model_tag, flags.model_step)
         rt.print(f"starting from {loaded}")
         h = settle(flags, loaded, rt)
         if not 0 <= flags.text_share <= 1:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from nanochat.checkpoint import foreign
+from nanochat.checkpoint import door
 from nanochat.config import parse, positional, run
 from nanochat.data import web
 from nanochat.prepare import Prepared, prepare
@@ -57,7 +57,7 @@ def _arguments(made: Prepared, flags: Flags) -> str:
     dataset = made.name if flags.out_dir is None else str(flags.out_dir)
     near = "shakespeare_char" if made.tokenizer.pattern is None else "shakespeare"
     recipe = f"config/{RECIPES.get(made.name, RECIPES[near])}.py"
-    model = f" --init_from={flags.tokenizer}" if flags.tokenizer and foreign.recognise(Path(flags.tokenizer)) else ""
+    model = f" --init_from={flags.tokenizer}" if flags.tokenizer and door.recognise(Path(flags.tokenizer)) else ""
     return recipe if dataset in RECIPES else f"{recipe} --dataset={dataset} --out_dir=out-{made.name}{model}"
 
 

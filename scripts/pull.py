@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from nanochat import hub, vocabularies
-from nanochat.checkpoint import foreign, hf, legacy, manager, repository
+from nanochat.checkpoint import door, gpt2, hf, legacy, manager, nanogpt, repository
 from nanochat.checkpoint.repository import Place
 from nanochat.config import UserError, named, parse, positional, run
 from nanochat.paths import base_dir, sha256, write_atomically
@@ -165,16 +165,16 @@ def convert(files: Files, draft: Path, flags: Flags) -> Place:
     """Make another program's model READY as a checkpoint of ours, unless it is in its place already."""
     files.bring([path for path in files.paths if path == "config.json"])
     with discarding(draft):
-        if foreign.CKPT not in files.paths and foreign.recognise(files.folder) is None:
+        if nanogpt.CKPT not in files.paths and door.recognise(files.folder) is None:
             raise UserError(
                 f"{files.repo} holds no model that is known; expected one of nanochat (model_*.pt with meta_*.json), "
-                f"nanoGPT ({foreign.CKPT}), or transformers' gpt2 or nanochat (config.json)"
+                f"nanoGPT ({nanogpt.CKPT}), or transformers' gpt2 or nanochat (config.json)"
             )
         config = hf.read_config(files.folder) if "config.json" in files.paths else {}
     if flags.softcap is not None:
         raise UserError(f"--softcap is for checkpoints of the original nanochat; {files.repo} holds another model")
-    if foreign.CKPT in files.paths and not any(name in files.paths for name, *_ in vocabularies.FILES):
-        foreign.gpt2_tokenizer()  # the model may need it, and is much larger
+    if nanogpt.CKPT in files.paths and not any(name in files.paths for name, *_ in vocabularies.FILES):
+        gpt2.tokenizer()  # the model may need it, and is much larger
     origin = {"repo": files.repo, "commit": files.commit}
     stage = flags.stage or repository.stage_of(hf.record(config), files.repo) or "base"
     place = Place(stage, flags.tag or repository.tag_of(files.repo), 0)
@@ -183,7 +183,7 @@ def convert(files: Files, draft: Path, flags: Flags) -> Place:
             return replace(place, step=step)
     files.bring(files.paths)
     with discarding(draft):
-        loaded = foreign.load_path(files.folder)
+        loaded = door.open(str(files.folder))
         place = replace(place, step=loaded.step)
         if loaded.step in manager.steps(place.folder):
             raise taken(place)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import Annotated, Literal
 
 from nanochat import hub, report
-from nanochat.checkpoint import legacy, manager, repository
+from nanochat.checkpoint import door, legacy, manager, repository
 from nanochat.checkpoint.repository import Place
 from nanochat.config import UserError, parse, positional, run
 from nanochat.log import duration, short
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{flags.repo!r} is no repository's name; expected user/name")
     if not re.fullmatch(r"[\w.-]*", flags.license):
         raise UserError(f"--license {flags.license!r} is no license's name; expected one such as mit")
-    loaded = manager.load(flags.source, flags.tag, flags.step, softcap=flags.softcap)
+    loaded = door.open(flags.source, tag=flags.tag, step=flags.step)
     place = Place(flags.source, loaded.tag, loaded.step)
     if loaded.note:
         print(f"{place}: {loaded.note}")

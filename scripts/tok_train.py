@@ -169,10 +169,10 @@ def _need(folder: Path, step: int, needs: Callable[[str], bool]) -> str | None:
 
 def refusal(folder: Path, current: Tokenizer | None, users: list[str]) -> UserError:
     """Why the tokenizer of `folder` is not replaced."""
-    found = f"holds the tokenizer {current.hash[:12]}" if current else "holds no readable tokenizer"
+    found = f"holds tokenizer {current.hash[:12]}" if current else "holds no readable tokenizer"
     return UserError(
-        f"{folder} {found}, and these models need the one they were trained with there: {', '.join(users)}; "
-        "set NANOCHAT_BASE_DIR to another folder to train a new one, or make these models unusable with --overwrite"
+        f"{folder} {found}, and models need theirs to be there: {', '.join(users)}; set NANOCHAT_BASE_DIR to another "
+        "folder for a new tokenizer, or make these models unusable with scripts.tok_train --overwrite"
     )
 
 

@@ -47,7 +47,7 @@ def theirs(folder: Path):
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> nanochat.Model:
-    return nanochat.load(str(folder), device="cpu", dtype="float32", slots=4)
+    return nanochat.open(str(folder), device="cpu", dtype="float32", slots=4)
 
 
 def teach(tokenizer: Tokenizer) -> None:
@@ -72,7 +72,7 @@ def test_importing_nanochat_does_no_work() -> None:
             assert "lode" in str(error)
         else:
             raise AssertionError
-        nanochat.load
+        nanochat.open
         assert "torch" in sys.modules and "fastapi" not in sys.modules and "transformers" not in sys.modules
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, capture_output=True, text=True)
@@ -171,11 +171,11 @@ def test_stop_strings_end_a_text(model: nanochat.Model) -> None:
 def test_a_character_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_nanogpt(tmp_path / "out", LETTERS, CONTEXT)
     monkeypatch.chdir(tmp_path)
-    model = nanochat.load("resume", device="cpu", dtype="float32", slots=2)
+    model = nanochat.open("resume", device="cpu", dtype="float32", slots=2)
     assert model.config.sequence_len == CONTEXT and model.tokenizer.pattern is None
     assert len(model.generate("abc", max_tokens=2 * CONTEXT)) == 2 * CONTEXT
     assert len(model.generate("", max_tokens=5)) == 5 and model.perplexity("abc") > 1
-    assert torch.equal(model.logits("abc"), nanochat.load("out/ckpt.pt", "cpu", "float32").logits([3, 4, 5]))
+    assert torch.equal(model.logits("abc"), nanochat.open("out/ckpt.pt", "cpu", "float32").logits([3, 4, 5]))
     with pytest.raises(UserError, match="'é'"):
         model.generate(["abc", "é"])
     with pytest.raises(UserError, match="has not learned to chat"):
@@ -187,7 +187,7 @@ def test_a_character_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_chat_model_answers(tokenizer: Tokenizer) -> None:
     teach(tokenizer)
-    model = nanochat.load("sft:d1", device="cpu", dtype="float32", slots=1)
+    model = nanochat.open("sft:d1", device="cpu", dtype="float32", slots=1)
     assert "sft:d1" in repr(model) and "step 7" in repr(model)
     assert model.chat("What is 6*7?", seed=1) == "é! Rome"  # the calculation is not shown
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello!"}]
@@ -212,7 +212,7 @@ def test_mistakes_are_named(model: nanochat.Model, monkeypatch: pytest.MonkeyPat
         ("resume", "tpu", "auto", "tpu"), ("resume", "cpu", "float8", "float8"), ("sft:d9", "cpu", "auto", "no sft"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=said):
-            nanochat.load(name, device=device, dtype=dtype)
+            nanochat.open(name, device=device, dtype=dtype)
     with pytest.raises(UserError, match="temperature is -1"):
         model.generate("a", temperature=-1)
     with pytest.raises(UserError, match="empty string"):
@@ -262,5 +262,5 @@ def test_serve_refuses_what_it_cannot_do(model: nanochat.Model) -> None:
 
 def test_mistakes_have_a_name_here_too() -> None:
     with pytest.raises(nanochat.UserError, match="there is no model 'nowhere'"):
-        nanochat.load("nowhere")
+        nanochat.open("nowhere")
     assert nanochat.UserError is UserError and "UserError" in dir(nanochat)

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat import chat, config, report
-from nanochat.checkpoint import manager
+from nanochat.checkpoint import door, manager
 from nanochat.config import UserError
 from nanochat.data.batch import Batch
 from nanochat.engine.engine import Engine
@@ -105,7 +105,7 @@ def stage_of(model: GPT, stream: Iterator[Batch], steps: int = 1, lr: float = 0.
     """With beta1 = 0 and rate 0, AdamW remembers the gradient as it is."""
     return Stage(
         "test", model, model, Optimizer([AdamWGroup(dict(model.named_parameters()), lr, (beta1, 0.95))], []), stream,
-        accumulation=1000, rates=lambda step, progress: Rates(), save=lambda state: None,
+        accumulation=1000, rates=lambda step, progress: Rates(), save=lambda state, passing: None,
         scored=lambda state, scores: None, num_iterations=steps, shown=("reward",),
     )  # fmt: skip
 
@@ -466,7 +466,7 @@ def test_the_run_folder_tells_the_run(whole: Path, monkeypatch, capsys) -> None:
     assert (section["questions"], section["samples"]) == ({"refusal": 3}, 2)
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(whole.parents[1]))
     assert "| chat_rl" in report.build()
-    assert manager.load("rl").step == STEPS
+    assert door.open("rl").step == STEPS
     capsys.readouterr()
     chat_cli.main(["-i", "rl", "-p", "Where is Paris?", "-t", "0", "--dtype=float32", "--device_type=cpu"])
     assert capsys.readouterr().out.strip()

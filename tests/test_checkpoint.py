@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nanochat.checkpoint import manager
+from nanochat.checkpoint import door, manager
+from nanochat.checkpoint.manager import LoadAs
 from nanochat.config import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import checkpoints_dir, tokenizer_dir
@@ -58,7 +59,7 @@ def listing(folder: Path) -> list[str]:
 def test_what_is_loaded_is_what_was_saved_to_the_bit(folder, tokenizer):
     saved = save(folder, 7, tokenizer, seed=3, dataset="mine", val_bpb=1.25)
     torch.manual_seed(99)
-    loaded = manager.load("base", with_optimizer=True)
+    loaded = manager.load_step(*manager.find("base"), with_optimizer=True)
     assert (loaded.folder, loaded.tag, loaded.step) == (folder, "d2", 7)
     assert loaded.model.config == CONFIG
     assert loaded.tokenizer.hash == tokenizer.hash
@@ -71,14 +72,14 @@ def test_what_is_loaded_is_what_was_saved_to_the_bit(folder, tokenizer):
     assert torch.equal(loaded.optimizer["optimizer"]["state"]["w"]["exp_avg"], torch.full((4,), 1.5))
     ids = torch.tensor([[1, 2, 3]])
     assert torch.equal(loaded.model(ids), saved(ids))
-    assert manager.load("base").optimizer is None
+    assert door.open("base").optimizer is None
 
 
 def test_the_random_state_is_kept(folder, tokenizer):
     torch.manual_seed(12)
     manager.save(folder, 1, GPT(CONFIG), {"rng": torch.get_rng_state()}, {"tokenizer_hash": tokenizer.hash})
     expected = torch.rand(3)
-    loaded = manager.load("base", with_optimizer=True)
+    loaded = manager.load_step(*manager.find("base"), with_optimizer=True)
     assert loaded.optimizer is not None
     torch.set_rng_state(loaded.optimizer["rng"])
     assert torch.equal(torch.rand(3), expected)
@@ -97,9 +98,9 @@ def test_the_folder_holds_three_files_with_six_digits(folder, tokenizer):
 
 def test_weights_in_bfloat16_become_float32_on_a_cpu(folder, tokenizer):
     manager.save(folder, 1, model().bfloat16(), {}, {"tokenizer_hash": tokenizer.hash})
-    for loaded in (manager.load("base"), manager.load("base", dtype=torch.bfloat16)):
+    for loaded in (door.open("base"), door.open("base", LoadAs(dtype=torch.bfloat16))):
         assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
-    for_use = manager.load("base", dtype=torch.bfloat16, keep_float32=False).model
+    for_use = door.open("base", LoadAs(dtype=torch.bfloat16, keep_float32=False)).model
     assert {parameter.dtype for parameter in for_use.parameters()} == {torch.bfloat16}
 
 
@@ -108,7 +109,7 @@ def test_scores_are_added_later(folder, tokenizer):
     manager.update_meta(folder, 3, {"val_bpb": 2.5})
     meta = manager.read_meta(folder, 3)
     assert (meta["val_bpb"], meta["note"], meta["step"]) == (2.5, "kept", 3)
-    manager.load("base")
+    door.open("base")
 
 
 # ---------------------------------------------------------------- which one
@@ -117,7 +118,7 @@ def test_scores_are_added_later(folder, tokenizer):
 def test_the_largest_number_wins_not_the_last_in_the_alphabet(folder, tokenizer):
     for tag, step in (("d10", 20), ("d10", 100), ("d2", 3), ("zebra", 999)):
         save(folder.parent / tag, step, tokenizer)
-    loaded = manager.load("base")
+    loaded = door.open("base")
     assert (loaded.tag, loaded.step) == ("d10", 100)
     assert manager.find("base", "d2") == (folder, "d2", 3)
     assert manager.find("base", "d10", 20)[2] == 20
@@ -136,7 +137,7 @@ def test_without_a_number_the_newest_folder_wins(folder, tokenizer):
 @pytest.mark.parametrize("source, command", [("base", "scripts.base_train"), ("sft", "scripts.chat_sft")])
 def test_no_checkpoint_at_all(base, source, command):
     with pytest.raises(UserError, match=f"no {source} checkpoint .* python -m {command}"):
-        manager.load(source)
+        door.open(source)
     assert not base.exists()
 
 
@@ -144,12 +145,12 @@ def test_an_unknown_tag_or_step_is_told_what_there_is(folder, tokenizer):
     for step in (3, 6):
         save(folder, step, tokenizer)
     with pytest.raises(UserError, match=r"tagged 'd4' .*there are: d2"):
-        manager.load("base", "d4")
+        door.open("base", tag="d4")
     with pytest.raises(UserError, match=r"step 5.*there are: 3, 6"):
-        manager.load("base", "d2", 5)
+        door.open("base", tag="d2", step=5)
     manager.delete(folder, [3, 6])
     with pytest.raises(UserError, match="no complete checkpoint"):
-        manager.load("base")
+        door.open("base")
 
 
 def test_foreign_files_in_the_folder_are_ignored(folder, tokenizer):
@@ -157,7 +158,7 @@ def test_foreign_files_in_the_folder_are_ignored(folder, tokenizer):
     for name in ("notes.txt", "model_best.pt", "meta_last.json", "meta_000009.json", "model_000012.pt", ".x.tmp"):
         (folder / name).write_text("{}", encoding="utf-8")
     assert manager.steps(folder) == [3]
-    assert manager.load("base").step == 3
+    assert door.open("base").step == 3
 
 
 # ---------------------------------------------------------------- damage
@@ -176,20 +177,20 @@ def test_a_damaged_file_is_named_and_the_step_before_is_offered(folder, tokenize
         flipped = whole[:999] + bytes([whole[999] ^ 1]) + whole[1000:]
         path.write_bytes({"cut": whole[:-100], "flip": flipped, "empty": b""}[harm])
     if harm == "remove" and name.startswith("model"):
-        assert manager.load("base").step == 4  # without its model it is no checkpoint
+        assert door.open("base").step == 4  # without its model it is no checkpoint
         return
     with pytest.raises(UserError, match=rf"{name} is (damaged|missing).*the previous checkpoint is step 4"):
-        manager.load("base", with_optimizer=True)
-    assert manager.load("base", step=4, with_optimizer=True).step == 4
+        manager.load_step(*manager.find("base"), with_optimizer=True)
+    assert manager.load_step(*manager.find("base", step=4), with_optimizer=True).step == 4
     if name.startswith("optim"):
-        assert manager.load("base").step == 6  # to generate, the optimizer is not needed
+        assert door.open("base").step == 6  # to generate, the optimizer is not needed
 
 
 def test_a_damaged_first_checkpoint_has_none_before(folder, tokenizer):
     save(folder, 2, tokenizer)
     (folder / "model_000002.pt").write_bytes(b"rubbish")
     with pytest.raises(UserError, match="there is no earlier checkpoint"):
-        manager.load("base")
+        door.open("base")
 
 
 @pytest.mark.parametrize("content", ["", '{"step": 4, "model_con', "\x00" * 50])
@@ -198,7 +199,7 @@ def test_a_damaged_meta_file(folder, tokenizer, content):
         save(folder, step, tokenizer)
     (folder / "meta_000004.json").write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=r"meta_000004.json cannot be read.*previous checkpoint is step 2"):
-        manager.load("base")
+        door.open("base")
 
 
 def test_a_file_that_vouches_for_nothing_must_still_be_a_torch_file(folder, tokenizer):
@@ -208,10 +209,10 @@ def test_a_file_that_vouches_for_nothing_must_still_be_a_torch_file(folder, toke
     meta = manager.read_meta(folder, 4)
     del meta["files"]
     (folder / "meta_000004.json").write_text(json.dumps(meta), encoding="utf-8")
-    assert manager.load("base").step == 4
+    assert door.open("base").step == 4
     (folder / "model_000004.pt").write_bytes((folder / "model_000004.pt").read_bytes()[:2000])
     with pytest.raises(UserError, match=r"model_000004.pt cannot be read.*previous checkpoint is step 2"):
-        manager.load("base")
+        door.open("base")
 
 
 def test_a_pickle_is_never_executed(folder, tokenizer, tmp_path):
@@ -222,7 +223,7 @@ def test_a_pickle_is_never_executed(folder, tokenizer, tmp_path):
     code = f"cos\nsystem\n(S'touch {tmp_path}/owned'\ntR."
     (folder / "model_000002.pt").write_bytes(code.encode())
     with pytest.raises(UserError, match="was not read: it uses os.system, which could run any code"):
-        manager.load("base")
+        door.open("base")
     assert not (tmp_path / "owned").exists()
 
 
@@ -234,21 +235,21 @@ def test_another_tokenizer_of_the_same_size(folder, tokenizer):
     assert swapped.vocab_size == tokenizer.vocab_size
     swapped.save(tokenizer_dir())
     with pytest.raises(UserError, match=rf"{tokenizer.hash[:12]}.*{swapped.hash[:12]}.*NANOCHAT_BASE_DIR"):
-        manager.load("base")
+        door.open("base")
 
 
 def test_a_tokenizer_of_another_size(folder, tokenizer):
     other = dataclasses.replace(CONFIG, vocab_size=500)
     manager.save(folder, 2, model(config=other), {}, {})  # no hash, as in checkpoints of other programs
     with pytest.raises(UserError, match="500 tokens.*320"):
-        manager.load("base")
+        door.open("base")
 
 
 def test_no_tokenizer(folder, tokenizer):
     save(folder, 2, tokenizer)
     (tokenizer_dir() / "tokenizer.json").unlink()
     with pytest.raises(UserError, match="no tokenizer"):
-        manager.load("base")
+        door.open("base")
 
 
 def test_tensors_that_do_not_fit_are_named(folder, tokenizer):
@@ -262,7 +263,7 @@ def test_tensors_that_do_not_fit_are_named(folder, tokenizer):
     torch.save(state, folder / "model_000002.pt")
     (folder / "meta_000002.json").write_text(json.dumps(meta), encoding="utf-8")
     with pytest.raises(UserError, match=r"missing x0_lambdas; unexpected surplus; lm_head.weight is \(320, 31\)"):
-        manager.load("base")
+        door.open("base")
 
 
 # ---------------------------------------------------------------- pruning
@@ -276,7 +277,7 @@ def test_the_newest_and_the_best_stay(folder, tokenizer, keep_last, kept):
     assert manager.steps(folder) == kept and sorted(gone + kept) == [1, 2, 3, 4, 5]
     assert len(listing(folder)) == 3 * len(kept)
     for step in kept:
-        manager.load("base", step=step, with_optimizer=True)
+        manager.load_step(*manager.find("base", step=step), with_optimizer=True)
 
 
 def test_a_score_that_is_no_number_is_not_the_best(folder, tokenizer):
@@ -332,7 +333,7 @@ def test_a_kill_at_any_moment_leaves_whole_checkpoints_only(base, folder):
         assert there and there[-1] >= newest
         newest = there[-1]
         for step in there:
-            loaded = manager.load("base", step=step, with_optimizer=True)
+            loaded = manager.load_step(*manager.find("base", step=step), with_optimizer=True)
             assert loaded.optimizer is not None
             values = {float(p.detach().unique()) for p in loaded.model.parameters()}
             values |= {float(loaded.optimizer["optimizer"]["state"]["w"]["exp_avg"].unique())}
@@ -361,8 +362,8 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_nothing_else(small_disk, m
         save(folder, 4, tokenizer, seed=1)
     filler.unlink()
     assert listing(small_disk) == before
-    loaded = manager.load("base", with_optimizer=True)
+    loaded = manager.load_step(*manager.find("base"), with_optimizer=True)
     assert loaded.step == 2
     assert all(torch.equal(a, b) for a, b in zip(loaded.model.parameters(), saved.parameters(), strict=True))
     save(folder, 4, tokenizer, seed=1)
-    assert manager.load("base").step == 4
+    assert door.open("base").step == 4

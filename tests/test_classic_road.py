@@ -10,7 +10,7 @@ import tiktoken
 import torch
 
 from nanochat import chat
-from nanochat.checkpoint import legacy, manager
+from nanochat.checkpoint import door, legacy
 from nanochat.config import UserError
 from nanochat.data import tinyworld
 from nanochat.engine import serving
@@ -55,13 +55,13 @@ def test_from_a_loaded_checkpoint_to_a_served_one(d34: dict[str, torch.Tensor], 
     said = capsys.readouterr().out
     assert "starting from step 169150 of" in said
     assert "total_batch_size=512, whole rounds of 256 tokens" in said  # 500 was recorded, and nobody typed it
-    mid = manager.load("mid", "d34")
+    mid = door.open("mid", tag="d34")
     assert (mid.step, mid.meta["parent"]["step"]) == (2, 169150)
     assert mid.model.config.rope_base == 10000.0 and not mid.model.config.smear
     moved = (mid.model.state_dict()["transformer.wte.weight"].float() - d34["transformer.wte.weight"].float()).abs()
     assert 0 < moved.max() < 1
     chat_sft.main(["--model_tag=d34", "--device_batch_size=4", "--eval_metrics_every=-1", *QUICK])
-    answers = serving.load("sft", "d34", 2, "cpu")
+    answers = serving.serve_model(door.find("sft", tag="d34", step=2), "cpu")
     with served.served([answers]) as live:
         question = {"model": "sft:d34", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}
         reply = live.post("/v1/chat/completions", question)
@@ -75,14 +75,14 @@ def test_the_little_world_is_written_for_who_has_no_text(
     monkeypatch.setattr(tinyworld, "write", lambda folder: small(folder, num_documents=100))  # 60000 take a minute
     mid_train.main(["--model_tag=d34", "--device_batch_size=4", *QUICK])
     assert "writing the text of the little world" in capsys.readouterr().out
-    assert manager.load("mid").step == 2
+    assert door.open("mid").step == 2
 
 
 def test_it_is_evaluated_with_its_own_lengths(d34: dict[str, torch.Tensor], capsys) -> None:
     tinyworld.write(dataset_dir("tinyworld"), num_documents=100)
     base_eval.main(["--eval_tokens=2000", "--device_type=cpu", "--num_samples=1", "--max_new_tokens=4", "--split=val"])
     assert "bits per byte" in capsys.readouterr().out
-    loaded = manager.load("base")
+    loaded = door.open("base")
     halves = [i for i, token in enumerate(loaded.tokenizer.tokens) if len(token) == 1 and token[0] >= 0x80]
     assert {loaded.tokenizer.token_bytes[i] for i in halves} == {3}  # the original counted U+FFFD
 

@@ -19,7 +19,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.checkpoint import foreign, manager
+from nanochat.checkpoint import door, manager
 from nanochat.config import UserError
 from nanochat.data.shards import write_shards
 from nanochat.engine.engine import Engine
@@ -102,7 +102,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 
 @pytest.fixture(scope="module")
 def engine(reference: Reference) -> Engine:
-    return Engine(foreign.load_path(reference.folder).model, 4)
+    return Engine(door.open(str(reference.folder)).model, 4)
 
 
 def said_greedily(reference: Reference, count: int) -> list[dict]:
@@ -242,7 +242,7 @@ def test_core_is_the_mean_of_what_guessing_does_not_explain() -> None:
 def on_a_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    loaded = foreign.load_path(Path(folder) / "model")
+    loaded = door.open(str(Path(folder) / "model"))
     tasks = bundle.read(Path(folder) / "bundle").tasks
     scores = [core.evaluate(Engine(loaded.model, 2), loaded.tokenizer, task, 7) for task in tasks]
     counts = [[score.n, score.correct] for score in scores]
@@ -255,7 +255,7 @@ def test_ranks_share_the_questions(tmp_path: Path) -> None:
     small_bundle(tmp_path / "bundle")
     mp.start_processes(on_a_rank, (str(tmp_path),), nprocs=2, start_method="fork")  # type: ignore[attr-defined]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(2))
-    loaded = foreign.load_path(tmp_path / "model")
+    loaded = door.open(str(tmp_path / "model"))
     alone = [core.evaluate(Engine(loaded.model, 2), loaded.tokenizer, task, 7)
              for task in bundle.read(tmp_path / "bundle").tasks]  # fmt: skip
     assert first == second == [[score.n, score.correct] for score in alone]

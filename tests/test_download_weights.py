@@ -12,7 +12,7 @@ import transformers
 from fakehub import FakeHub
 
 from nanochat import hub
-from nanochat.checkpoint import foreign, manager
+from nanochat.checkpoint import door, manager
 from nanochat.config import UserError
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
@@ -60,7 +60,7 @@ def test_all_sizes_are_fetched_and_found_without_a_network(
     assert fake.sent("tf_model") == []
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     for name in hub.GPT2:
-        assert foreign.load(name).tag == name
+        assert door.open(name).tag == name
     verify_weights.main(["--all"])
     out = capsys.readouterr().out
     assert out.count("good") == 4

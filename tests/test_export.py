@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from test_gpt import CLASSIC, FULL, draw
 
 from nanochat import chat
-from nanochat.checkpoint import export, foreign, gpt2, hf, hf_tokenizer, manager, modeling_nanochat_gpt
+from nanochat.checkpoint import door, export, gpt2, hf, hf_tokenizer, manager, modeling_nanochat_gpt
 from nanochat.config import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import base_dir, checkpoints_dir, draft_of, tokenizer_dir
@@ -116,10 +116,10 @@ def test_every_generation_gives_the_same_logits_and_continuation(name: str, tmp_
 def test_gpt2s_are_gpt2_again(kind: str, tmp_path: Path) -> None:
     if kind == "gpt2":
         write_gpt2(tmp_path / "in")
-        made = foreign.load_path(tmp_path / "in")
+        made = door.open(str(tmp_path / "in"))
     else:
         write_nanogpt(tmp_path / "in", "To be, or not to be: that is the question.\n")
-        made = foreign.load_path(tmp_path / "in")
+        made = door.open(str(tmp_path / "in"))
         if kind == "nanogpt without":
             made = dataclasses.replace(made, model=draw(dataclasses.replace(made.model.config, bias=False)))
     assert made.model.config.activation == ("gelu_tanh" if kind == "gpt2" else "gelu")
@@ -221,7 +221,7 @@ def exact(first: GPT, second: GPT) -> None:
 def test_an_export_read_back_is_the_model_to_the_bit(name: str, tmp_path: Path) -> None:
     made = loaded(GENERATIONS[name], NEW())
     export.write(made, tmp_path / "out")
-    again = foreign.load_path(tmp_path / "out")
+    again = door.open(str(tmp_path / "out"))
     assert again.model.config == made.model.config
     assert again.tokenizer.hash == made.tokenizer.hash
     exact(made.model, again.model)
@@ -232,9 +232,9 @@ def test_an_export_read_back_is_the_model_to_the_bit(name: str, tmp_path: Path) 
 def test_the_originals_go_out_and_back(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(FIXTURES / name, tmp_path / name)
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / name))
-    made = foreign.load(str(tmp_path / name) if name == "gpt2" else "base")
+    made = door.open(str(tmp_path / name) if name == "gpt2" else "base")
     export.write(made, tmp_path / "out")
-    again = foreign.load_path(tmp_path / "out")
+    again = door.open(str(tmp_path / "out"))
     exact(made.model, again.model)
     if name == "classic":
         export.write(again, tmp_path / "back", style="nanochat")
@@ -242,7 +242,7 @@ def test_the_originals_go_out_and_back(name: str, tmp_path: Path, monkeypatch: p
         before = torch.load(tmp_path / "classic/base_checkpoints/d2/model_000020.pt", weights_only=True)
         shapes = {name: tensor.shape for name, tensor in stored.items()}
         assert shapes == {name: tensor.shape for name, tensor in before.items()}
-        exact(made.model, foreign.load_path(tmp_path / "back").model)
+        exact(made.model, door.open(str(tmp_path / "back")).model)
     if name == "gpt2":
         stored, before = (load_file(folder / "model.safetensors") for folder in (tmp_path / "out", tmp_path / "gpt2"))
         assert stored.keys() == before.keys()
@@ -256,7 +256,7 @@ def test_weights_are_stored_in_the_dtype_asked_for(dtype: str, tmp_path: Path) -
     stored = load_file(tmp_path / "out" / "model.safetensors")
     assert {str(tensor.dtype) for tensor in stored.values()} == {f"torch.{dtype}"}
     assert opened(tmp_path / "out", trust_remote_code=True).dtype == getattr(torch, dtype)
-    again = foreign.load_path(tmp_path / "out")  # what is rounded once stays as it is
+    again = door.open(str(tmp_path / "out"))  # what is rounded once stays as it is
     export.write(again, tmp_path / "again", dtype)
     second = load_file(tmp_path / "again" / "model.safetensors")
     assert all(torch.equal(stored[name], second[name]) for name in stored)
@@ -281,10 +281,10 @@ def test_what_rounding_changes_is_said_apart(tmp_path: Path) -> None:
     moved, others = re.search(r"rounding the weights to bfloat16 moves the logits by up to (\S+): at (\d+) of 64",
                               found).groups()  # type: ignore[union-attr]  # fmt: skip
     ids = export._ids(made.tokenizer, 64)
-    before, after = logits(made.model, ids), logits(foreign.load_path(tmp_path / "out").model, ids)
+    before, after = logits(made.model, ids), logits(door.open(str(tmp_path / "out")).model, ids)
     assert float(moved) == pytest.approx((before - after).abs().max().item(), rel=0.06) and float(moved) > 1e-3
     assert int(others) == (before.argmax(-1) != after.argmax(-1)).sum()
-    again = foreign.load_path(tmp_path / "out")
+    again = door.open(str(tmp_path / "out"))
     assert "rounding" not in " ".join(export.write(again, tmp_path / "again", "bfloat16").found)
 
 
@@ -353,7 +353,7 @@ def test_a_character_model_has_no_ids_of_special_tokens(features: dict | None, t
     """Those that transformers takes by default may be any character, or none."""
     if features is None:
         write_nanogpt(tmp_path / "in", "To be, or not to be: that is the question.\n")
-        made = foreign.load_path(tmp_path / "in")
+        made = door.open(str(tmp_path / "in"))
     else:
         made = loaded(features, Tokenizer.characters("To be, or not"))
     export.write(made, tmp_path / "out")
@@ -492,7 +492,7 @@ def test_an_export_with_another_tokenizer_is_not_read(features: dict, tmp_path: 
     export.write(made, tmp_path / "out")
     other_tokenizer(tmp_path / "out")
     with pytest.raises(UserError, match=f"was trained with the tokenizer {NEW().hash[:12]}, but .*out holds"):
-        foreign.load_path(tmp_path / "out")
+        door.open(str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("style", ["hf", "nanogpt"])
@@ -503,7 +503,7 @@ def test_the_stage_and_step_come_back(source: str, style: export.Style, tmp_path
     )[0]
     made = dataclasses.replace(loaded(MODERN, NEW()), source=source, model=draw(config))
     export.write(made, tmp_path / "out", style=style)
-    again = foreign.load_path(tmp_path / "out")
+    again = door.open(str(tmp_path / "out"))
     assert (again.source, again.step) == (source, 7)
 
 
@@ -579,7 +579,7 @@ def test_an_export_is_replaced_only_when_asked(tmp_path: Path) -> None:
 
 def test_a_model_of_characters_goes_to_nanogpt_and_back(tmp_path: Path) -> None:
     write_nanogpt(tmp_path / "in", "To be, or not to be: that is the question.\n")
-    made = foreign.load_path(tmp_path / "in")
+    made = door.open(str(tmp_path / "in"))
     assert export.write(made, tmp_path / "out", style="nanogpt").kind == "nanogpt"
     assert listing(tmp_path / "out") == ["ckpt.pt", "meta.pkl"]
     assert (tmp_path / "out/meta.pkl").read_bytes() == (tmp_path / "in/meta.pkl").read_bytes()
@@ -591,9 +591,9 @@ def test_a_model_of_characters_goes_to_nanogpt_and_back(tmp_path: Path) -> None:
 
 def test_gpt2_in_nanogpt_is_told_to_differ(tmp_path: Path) -> None:
     write_gpt2(tmp_path / "in")
-    report = export.write(foreign.load_path(tmp_path / "in"), tmp_path / "out", style="nanogpt")
+    report = export.write(door.open(str(tmp_path / "in")), tmp_path / "out", style="nanogpt")
     assert "approximates otherwise" in report.found[-1]  # nanoGPT's GELU is the exact one
-    assert foreign.load_path(tmp_path / "out").tokenizer.hash == Tokenizer.load(tmp_path / "in").hash
+    assert door.open(str(tmp_path / "out")).tokenizer.hash == Tokenizer.load(tmp_path / "in").hash
 
 
 @pytest.mark.parametrize("features", [MODERN, {**PLAIN, "softcap": 20.0}, {**PLAIN, "rope_base": 500.0}], ids=str)
@@ -611,9 +611,9 @@ def test_classic_files_are_those_of_the_original(tmp_path: Path) -> None:
     assert listing(tmp_path / "out") == ["meta_000007.json", "model_000007.pt", "token_bytes.pt", "tokenizer.pkl"]
     meta = json.loads((tmp_path / "out/meta_000007.json").read_text(encoding="utf-8"))
     assert sorted(meta["model_config"]) == ["n_embd", "n_head", "n_kv_head", "n_layer", "sequence_len", "vocab_size"]
-    assert foreign.load_path(tmp_path / "out").model.config.rope_in_bfloat16
+    assert door.open(str(tmp_path / "out")).model.config.rope_in_bfloat16
     assert b"tiktoken.core" in (tmp_path / "out/tokenizer.pkl").read_bytes()
-    exact(made.model, foreign.load_path(tmp_path / "out").model)
+    exact(made.model, door.open(str(tmp_path / "out")).model)
 
 
 # ---------------------------------------------------------------- the command
@@ -634,7 +634,7 @@ def test_the_command_says_what_was_found_and_what_comes_next(checkpoint: GPTConf
     for words in ("tokenizer: the same ids", "chat template: the same ids", "logits: within", "the same 32 tokens",
                   f"wrote {folder}", f"vllm serve {folder} --model-impl transformers"):  # fmt: skip
         assert words in said
-    assert foreign.load_path(folder).model.config == checkpoint
+    assert door.open(str(folder)).model.config == checkpoint
     script.main(["--source", str(folder), "--format", "nanochat", "--out", str(base_dir() / "again")])
     assert (base_dir() / "again" / "tokenizer.pkl").exists()
 
@@ -654,7 +654,7 @@ def test_the_server_is_named_with_its_model(base: Path, capsys) -> None:
     assert "  python -m scripts.chat_web --source=mid --model_tag=d4 --step=70\n" in capsys.readouterr().out
     script.main([f"--source={base / 'out'}", f"--out={base / 'again'}"])
     assert f"  python -m scripts.inference_server --init_from={base / 'again'}\n" in capsys.readouterr().out
-    assert foreign.load_path(base / "again").source == "mid"
+    assert door.open(str(base / "again")).source == "mid"
 
 
 def test_nanogpt_is_told_where_its_characters_go(tmp_path: Path, capsys) -> None:
@@ -665,7 +665,7 @@ def test_nanogpt_is_told_where_its_characters_go(tmp_path: Path, capsys) -> None
     assert f"mkdir -p data/letters && cp {out}/meta.pkl data/letters\n  python sample.py --out_dir={out}" in said
     stored = torch.load(out / "ckpt.pt", weights_only=True)
     assert stored["config"]["dataset"] == "letters"
-    made = dataclasses.replace(foreign.load_path(out), meta={}, tag="my model")
+    made = dataclasses.replace(door.open(str(out)), meta={}, tag="my model")
     export.write(made, tmp_path / "named", style="nanogpt")
     assert torch.load(tmp_path / "named/ckpt.pt", weights_only=True)["config"]["dataset"] == "my-model"
 
@@ -678,7 +678,7 @@ def test_programs_that_know_gpt2s_tokenizer_alone_are_named_for_it_alone(tmp_pat
         script.main([f"--source={tmp_path / 'in'}", f"--format={style}", f"--out={tmp_path / style}"])
         out = capsys.readouterr().out
         assert said in out and unsaid not in out
-        made, report = foreign.load_path(tmp_path / "in"), export.Report(tmp_path, {"hf": "gpt2"}.get(style, style), [])
+        made, report = door.open(str(tmp_path / "in")), export.Report(tmp_path, {"hf": "gpt2"}.get(style, style), [])
         ranks = {bytes([n]): n for n in range(256)} | {n.to_bytes(3, "big"): n for n in range(256, 50256)}
         as_gpt2 = Tokenizer(ranks, ["end"], GPT2_PATTERN)
         out = script.usage(report, dataclasses.replace(made, tokenizer=as_gpt2))

@@ -17,7 +17,7 @@ import transformers
 import yaml
 
 from nanochat import chat
-from nanochat.checkpoint import foreign, manager
+from nanochat.checkpoint import door, manager
 from nanochat.config import UserError
 from nanochat.engine.engine import Engine
 from nanochat.eval import accuracy, core, harness
@@ -106,7 +106,7 @@ class Pair:
         model = write_gpt2(folder, CONTEXT)
         their_tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         self.theirs: Any = HFLM(model, tokenizer=their_tokenizer, batch_size=3)  # type: ignore[call-arg]
-        loaded = foreign.load_path(folder)
+        loaded = door.open(str(folder))
         self.tokenizer = loaded.tokenizer
         self.engine = Engine(loaded.model, 3)
         self.ours = harness.language_model(self.engine, loaded.tokenizer)
@@ -393,7 +393,7 @@ def test_tasks_that_cannot_be_had_are_named(pair: Pair, tasks: Path, tmp_path: P
 def on_a_rank(rank: int, folder: str, tasks: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    loaded = foreign.load_path(Path(folder))
+    loaded = door.open(str(Path(folder)))
     names = ["tiny_arc", "tiny_gsm8k", "tiny_wikitext"]
     measured = harness.evaluate(Engine(loaded.model, 2), loaded.tokenizer, names, 3, Path(tasks))
     Path(folder, f"{rank}.json").write_text(json.dumps(measured), encoding="utf-8")

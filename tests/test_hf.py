@@ -1,6 +1,6 @@
 """Folders of transformers: their weights in every layout, and the NanoChat port against transformers' own.
 
-The fixture that transformers made is tested with the other originals (test_foreign.py).
+The fixture that transformers made is tested with the other originals (test_door.py).
 """
 
 import dataclasses

@@ -16,6 +16,7 @@ import torch
 
 from nanochat.api import Model
 from nanochat.config import UserError
+from nanochat.checkpoint import door
 from nanochat.engine import serving
 from scripts import inference_server
 from tests.gpt2s import write_gpt2, write_nanogpt
@@ -59,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def gpt2(folder: Path) -> Iterator[Live]:
     """The GPT-2 behind the app in this process."""
-    with served([serving.open(str(folder), "cpu", "float32", slots=4)]) as live:
+    with served([serving.serve_model(door.find(str(folder)), "cpu", "float32", slots=4)]) as live:
         yield live
 
 
@@ -68,7 +69,7 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, to
     """nanoGPT's character model behind the app, and transformers' model of the same weights."""
     folder = tmp_path_factory.mktemp("letters")
     theirs = write_nanogpt(folder, LETTERS, CONTEXT)
-    with served([serving.open(str(folder), "cpu", "float32", slots=4)]) as live:
+    with served([serving.serve_model(door.find(str(folder)), "cpu", "float32", slots=4)]) as live:
         yield live, theirs
 
 
@@ -118,7 +119,7 @@ def test_without_a_key_only_this_machine_is_let_in(tmp_path: Path) -> None:
 
 
 def test_generate_gives_the_continuation_without_prompt_and_space(gpt2: Live, folder: Path) -> None:
-    model = Model("tiny", serving.open(str(folder), "cpu", "float32", slots=1))
+    model = Model("tiny", serving.serve_model(door.find(str(folder)), "cpu", "float32", slots=1))
     for prompt in ("hello the cat", "é", " ", ""):
         body = {"prompt": prompt, "max_tokens": 12, "temperature": 0}
         text = model.generate(prompt, max_tokens=12, temperature=0)

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import MetricsLog
 from nanochat.optim import AdamWGroup, Optimizer, Rates
 from nanochat.runtime import Runtime
-from nanochat.train.loop import LossScale, Probe, Stage, TrainState, train
+from nanochat.train.loop import Probe, Stage, TrainState, train
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["scripts.base_train", "scripts.mid_train", "scripts.chat_sft"])
@@ -52,7 +53,7 @@ def stage(model: GPT, stream: Iterator[Batch], optimizer: Optimizer | None = Non
     given: dict = {
         "name": "test", "model": model, "forward": model, "stream": stream, "accumulation": 1,
         "optimizer": optimizer or Optimizer([AdamWGroup(parameters, 0.01, (0.8, 0.9))], []),
-        "rates": lambda step, progress: Rates(), "save": lambda state: None, "scored": lambda state, scores: None,
+        "rates": lambda step, progress: Rates(), "save": lambda state, passing: None, "scored": lambda state, scores: None,
         "num_iterations": 3, **settings,
     }  # fmt: skip
     return Stage(**given)
@@ -121,7 +122,7 @@ def two_ranks(rank: int, port: int, folder: str) -> None:
                     os.kill(os.getpid(), signal.SIGTERM)
                 yield one
 
-        def save(state: TrainState) -> None:
+        def save(state: TrainState, passing: bool) -> None:
             Path(folder, f"saved{rank}").write_text(str(state.step), encoding="utf-8")
 
         run(stage(model(), stream(), save=save, num_iterations=50), mine, rt)
@@ -225,7 +226,7 @@ def test_five_bad_steps_in_a_row_stop_the_run_before_anything_is_saved(tmp_path)
     saved: list[int] = []
     stream = iter([batch(0, 4), *[batch(0, 4, BAD)] * 9])
     with pytest.raises(UserError, match=r"stopped at step 6.*5 times in a row.*last checkpoint is untouched"):
-        run(stage(made, stream, num_iterations=20, save_every=1, save=lambda s: saved.append(s.step)), tmp_path)
+        run(stage(made, stream, num_iterations=20, save_every=1, save=lambda s, passing: saved.append(s.step)), tmp_path)
     assert saved == [1]
 
 
@@ -244,18 +245,17 @@ def test_weights_that_overflowed_stop_the_run(tmp_path):
     assert equal(weights_of(made), before)
 
 
-def test_the_loss_scale_halves_and_doubles():
-    scale = LossScale(enabled=True)
-    first = scale.factor
-    assert first > 1 and scale.update(False) and scale.factor == first / 2
-    for _ in range(2000):
-        scale.update(True)
-    assert scale.factor == first
-    while scale.update(False):
-        pass
-    assert scale.factor < 1  # from here on it is the run that is bad, not the scale
-    off = LossScale(enabled=False)
-    assert not off.update(False) and off.factor == 1
+def test_the_loss_scale_halves_and_doubles(tmp_path):
+    """It is part of the state, so a run that is resumed after an overflow, or shortly before a doubling, keeps it."""
+    half = Runtime(torch.device("cpu"), torch.float16, 0, 1, 0)
+    made = model(torch.float16)
+    state = run(stage(made, rows_in_turn(2), num_iterations=1), tmp_path, half, TrainState(good_steps=1999, loss_scale=8.0))
+    assert (state.loss_scale, state.good_steps) == (16.0, 2000)
+    loud = (Batch(b.inputs, b.targets, b.weights * 1e30, 0.0, {}) for b in rows_in_turn(2))
+    state = run(stage(made, loud, num_iterations=2), tmp_path, half, state)
+    assert (state.loss_scale, state.good_steps) == (8.0, 0)
+    with pytest.raises(UserError, match="not finite 5 times"):  # from a scale of 1 on it is the run that is bad
+        run(stage(made, loud, num_iterations=20), tmp_path, half, TrainState(step=2, loss_scale=1.0))
 
 
 def test_a_float16_overflow_is_mended_by_a_smaller_scale(tmp_path):
@@ -288,7 +288,7 @@ def events_of(tmp_path: Path, save_every: int, every: list[int], steps: int) -> 
     run(
         stage(
             model(), rows_in_turn(2), num_iterations=steps, save_every=save_every, probes=probes,
-            save=lambda state: events.append(f"save {state.step}"),
+            save=lambda state, passing: events.append(f"save {state.step}"),
             scored=lambda state, scores: events.append(f"scored {state.step} {'+'.join(sorted(scores))}"),
         ),
         tmp_path,
@@ -326,7 +326,7 @@ def test_without_a_number_of_steps_the_epochs_decide(tmp_path):
 def test_the_state_knows_where_the_data_goes_on(tmp_path):
     states: list[dict] = []
     run(stage(model(), rows_in_turn(2), accumulation=3, num_iterations=2, save_every=1,
-              save=lambda state: states.append(state.state_dict())), tmp_path)  # fmt: skip
+              save=lambda state, passing: states.append(state.state_dict())), tmp_path)  # fmt: skip
     assert [s["cursor"] for s in states] == [{"row": 6}, {"row": 12}]
     assert [s["progress"] for s in states] == [0.5, 1.0]
     assert TrainState(**json.loads(json.dumps(states[0]))).step == 1
@@ -343,24 +343,67 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path):
     assert equal(weights_of(made), before)
 
 
-# ---------------------------------------------------------------- SIGTERM
+def test_late_checkpoints_are_passing(tmp_path):
+    """Between two that are due, a run saves as soon as more than save_minutes would be lost."""
+    saved: list[tuple[int, bool]] = []
+    run(stage(model(), rows_in_turn(2), num_iterations=5, save_every=3, save_minutes=1e-9,
+              save=lambda s, passing: saved.append((s.step, passing))), tmp_path)  # fmt: skip
+    assert saved == [(1, True), (2, True), (3, False), (4, True), (5, False)]
 
 
-def test_a_sigterm_finishes_the_step_and_saves(tmp_path, capsys):
-    before = signal.getsignal(signal.SIGTERM)
+def test_data_that_fails_costs_no_step(tmp_path):
+    saved: list[tuple[int, bool]] = []
+
+    def stream() -> Iterator[Batch]:
+        yield from (batch(n, n + 2) for n in range(3))
+        raise UserError("docs.jsonl changed while this run was reading it")
+
+    with pytest.raises(UserError, match="changed while"):
+        run(stage(model(), stream(), num_iterations=20, save=lambda s, passing: saved.append((s.step, passing))), tmp_path)
+    assert saved == [(3, True)]
+
+
+@pytest.mark.parametrize("wrong", [None, {}, {"stepp": 1}, {"step": 1, "more": 2}, {"step": "1"}, {"step": math.nan}])
+def test_a_state_that_no_run_wrote(wrong):
+    with pytest.raises(UserError, match="the meta file"):
+        TrainState.restored(wrong, "the meta file")
+    state = TrainState(step=3, loss_scale=4.0, before={"pass@1": 0.5})
+    assert TrainState.restored(state.state_dict(), "it") == state
+
+
+# ---------------------------------------------------------------- signals
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_finishes_the_step_and_saves(number, code, tmp_path, capsys):
+    before = signal.getsignal(number)
     saved: list[int] = []
 
     def stream() -> Iterator[Batch]:
         for n, one in enumerate(rows_in_turn(2)):
             if n == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
             yield one
 
     with pytest.raises(SystemExit) as stop:
-        run(stage(model(), stream(), num_iterations=20, save=lambda s: saved.append(s.step)), tmp_path)
-    assert stop.value.code == 143 and saved == [3]
+        run(stage(model(), stream(), num_iterations=20, save=lambda s, passing: saved.append(s.step)), tmp_path)
+    assert stop.value.code == code and saved == [3]
     assert "step 3 is saved" in capsys.readouterr().out
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path):
+    saved: list[int] = []
+
+    def stream() -> Iterator[Batch]:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+        yield from rows_in_turn(2)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(stage(model(), stream(), num_iterations=20, save=lambda s, passing: saved.append(s.step)), tmp_path)
+    assert saved == []
 
 
 def test_a_sigterm_in_a_measurement(tmp_path):
@@ -378,7 +421,7 @@ def test_a_sigterm_in_a_measurement(tmp_path):
         run(
             stage(
                 model(), rows_in_turn(2), num_iterations=20, save_every=2, probes=[Probe(2, measure)],
-                save=lambda s: saved.append(s.step), scored=lambda s, _: scored.append(s.step),
+                save=lambda s, passing: saved.append(s.step), scored=lambda s, _: scored.append(s.step),
             ),
             tmp_path,
         )  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nanochat.checkpoint import manager
+from nanochat.checkpoint import door, manager
 from nanochat.config import UserError
 from nanochat.engine import serving
 from nanochat.engine.engine import Engine
@@ -131,7 +131,7 @@ def checkpoint(base, tokenizer) -> GPT:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int8"])
 def test_serving_a_checkpoint(checkpoint, dtype: str, tokenizer) -> None:
-    served = serving.load("sft", None, None, "cpu", dtype)
+    served = serving.serve_model(door.find("sft"), "cpu", dtype)
     assert (served.tag, served.step, served.dtype_name, served.tokenizer.hash) == ("d2", 5, dtype, tokenizer.hash)
     assert served.engine.slots == serving.MOST_SLOTS  # it is a tiny model
     assert f"in {dtype} on cpu" in str(served)
@@ -145,12 +145,12 @@ def test_auto_takes_what_the_processor_is_quick_with(checkpoint, monkeypatch, ha
     monkeypatch.delenv("NANOCHAT_DTYPE", raising=False)
     for module in ("nanochat.runtime", "nanochat.engine.serving"):
         monkeypatch.setattr(f"{module}.multiplies_bfloat16", lambda: hardware)
-    assert serving.load("sft", None, None, "cpu").dtype_name == expected
+    assert serving.serve_model(door.find("sft"), "cpu").dtype_name == expected
     monkeypatch.setenv("NANOCHAT_DTYPE", "float32")
-    assert serving.load("sft", None, None, "cpu", slots=3).dtype_name == "float32"
+    assert serving.serve_model(door.find("sft"), "cpu", slots=3).dtype_name == "float32"
 
 
 @pytest.mark.parametrize("settings, said", [({"dtype": "int4"}, "int4"), ({"slots": -1}, "--slots is -1")])
 def test_what_cannot_be_served_is_said(checkpoint, settings: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        serving.load("sft", None, None, "cpu", **settings)
+        serving.serve_model(door.find("sft"), "cpu", **settings)

@@ -18,7 +18,7 @@ from fakehub import FakeHub
 from torch import Tensor
 
 from nanochat import hub
-from nanochat.checkpoint import export, foreign, gpt2, manager, nanogpt
+from nanochat.checkpoint import door, export, gpt2, manager, nanogpt
 from nanochat.config import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import short
@@ -101,7 +101,7 @@ def test_a_classic_base_model_lands_where_mid_training_finds_it(
         ("model_169150.pt", "meta_169150.json", "tokenizer/tokenizer.json", "tokenizer/token_bytes.json",
          "tokenizer/token_bytes.pt")
     }  # fmt: skip
-    loaded = manager.load("base", "d34", 169150)
+    loaded = door.open("base", tag="d34", step=169150)
     assert loaded.tokenizer.hash == tokenizer.hash
     assert loaded.meta["loop_state"] == BASE_META["loop_state"]
     state = torch.load(checkpoints_dir("base") / "d34/model_169150.pt", weights_only=True)
@@ -150,7 +150,7 @@ def test_every_layout_is_understood(place: dict[str, str], fake: FakeHub, tokeni
     fake.add("tester/a-model", classic(tokenizer, EITHER_META, **place))
     pull.main(["tester/a-model"])
     tag = "d7" if "model_in" in place else "a-model"
-    assert manager.load("mid", tag, 700).tokenizer.hash == tokenizer.hash
+    assert door.open("mid", tag=tag, step=700).tokenizer.hash == tokenizer.hash
 
 
 def test_of_several_checkpoints_the_last_or_the_one_that_is_named(fake: FakeHub, tokenizer: Tokenizer) -> None:
@@ -210,7 +210,7 @@ def test_a_repositorys_folders_may_have_any_name(fake: FakeHub, tokenizer: Token
         repo = f"tester/{number}-d{number}"
         fake.add(repo, classic(tokenizer, model_in=f"{name}/", tokenizer_in=f"{name}/"))
         pull.main([repo])
-        assert manager.load("base", f"d{number}", 169150).tokenizer.hash == tokenizer.hash
+        assert door.open("base", tag=f"d{number}", step=169150).tokenizer.hash == tokenizer.hash
 
 
 EARLY = {"lambdas": True, "value_embeds": True, "ve_gate_channels": 32, "ve_gate_range": 2.0}
@@ -227,9 +227,9 @@ def test_a_softcap_is_written_down_once(
     assert "its softcap is not recorded, 15 is taken" in capsys.readouterr().out
     pull.main([REPO, "--softcap=20"])
     assert "its softcap of 20 is recorded" in capsys.readouterr().out
-    loaded = manager.load("base", "d34")
+    loaded = door.open("base", tag="d34")
     assert (loaded.model.config.softcap, loaded.note) == (20, "")
-    assert manager.load("base", "plain").model.config.softcap == 15
+    assert door.open("base", tag="plain").model.config.softcap == 15
     with pytest.raises(UserError, match="--softcap is for checkpoints that do not tell their softcap"):
         manager.load("base", "d34", softcap=15)
     verify_weights.verify("base:plain", torch.device("cpu"), "float32", 20)
@@ -240,12 +240,12 @@ def test_a_softcap_is_written_down_once(
     with pytest.raises(UserError, match="random weights of a --depth have 15"):
         infer_bench.main(["--depth=1", "--softcap=20"])
     pull.main([REPO, "--softcap=15"])  # it was the wrong one
-    assert manager.load("base", "d34").model.config.softcap == 15
+    assert door.open("base", tag="d34").model.config.softcap == 15
     monkeypatch.setenv("HF_TOKEN", fakehub.TOKEN)
     push.main(["base", "tester/again-d34", "--tag=plain", "--softcap=20"])
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / "theirs"))
     pull.main(["tester/again-d34"])
-    theirs = manager.load("base", "d34")
+    theirs = door.open("base", tag="d34")
     assert theirs.model.config.softcap == 20
     assert torch.equal(logits(theirs.model), logits(loaded.model))
 
@@ -344,7 +344,7 @@ def test_an_interrupted_pull_goes_on(fake: FakeHub, tokenizer: Tokenizer) -> Non
     pull.main([REPO])
     assert [each.range is not None for each in fake.sent(digest)] == [True]
     assert fake.sent("tokenizer.pkl") == []
-    assert manager.load("base", "d34").step == 169150
+    assert door.open("base", tag="d34").step == 169150
 
 
 def test_names_that_cannot_be(fake: FakeHub) -> None:
@@ -385,7 +385,7 @@ def test_the_cache_will_do_where_there_is_no_hub(
     folder = hub.fetch(REPO)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     pull.main([REPO])
-    assert manager.load("base", "d34").step == 169150
+    assert door.open("base", tag="d34").step == 169150
     assert files_below(folder) == set(fake.repos[REPO].files)
     pull.main([REPO])
 
@@ -397,7 +397,7 @@ def test_gpt2_becomes_a_checkpoint_of_ours(fake: FakeHub, tmp_path: Path, capsys
     theirs = gpt2s.write_gpt2(tmp_path / "gpt2")
     fake.add("openai-community/gpt2", tmp_path / "gpt2")
     pull.main(["openai-community/gpt2"])
-    loaded = manager.load("base", "gpt2", 0)
+    loaded = door.open("base", tag="gpt2", step=0)
     with torch.no_grad():
         expected = theirs(torch.arange(20)[None] % 50).logits
     assert (logits(loaded.model)[..., : expected.size(-1)] - expected).abs().max() < 2e-5
@@ -414,7 +414,7 @@ def test_nanogpts_checkpoint_becomes_one_of_ours(fake: FakeHub, tmp_path: Path) 
     theirs = gpt2s.write_nanogpt(tmp_path / "letters", "".join(map(chr, range(60, 123))))
     fake.add("tester/letters", tmp_path / "letters")
     pull.main(["tester/letters"])
-    loaded = manager.load("base", "letters", 5)
+    loaded = door.open("base", tag="letters", step=5)
     with torch.no_grad():
         expected = theirs(torch.arange(20)[None] % 50).logits
     assert (logits(loaded.model)[..., : expected.size(-1)] - expected).abs().max() < 2e-5
@@ -440,13 +440,13 @@ def test_the_weights_wait_for_gpt2s_tokenizer(fake: FakeHub, tmp_path: Path) -> 
 def test_an_export_comes_back_with_its_stage_and_step(fake: FakeHub, tokenizer: Tokenizer, tmp_path: Path) -> None:
     fake.add(REPO, classic(tokenizer))
     pull.main([REPO, "--as=sft"])
-    before = manager.load("sft", "d34")
+    before = door.open("sft", tag="d34")
     export.write(before, tmp_path / "export")
     fake.add("tester/exported-d34", tmp_path / "export")
-    opened = foreign.load("tester/exported-d34")
+    opened = door.open("tester/exported-d34")
     assert (opened.source, opened.step) == ("sft", 169150)
     pull.main(["tester/exported-d34", "--tag=again"])
-    again = manager.load("sft", "again", 169150)
+    again = door.open("sft", tag="again", step=169150)
     assert torch.equal(logits(again.model), logits(before.model))
 
 
@@ -477,9 +477,9 @@ def test_the_hubs_own_command_brings_folders_that_load(
 
     folder = checkpoints_dir("base") / "d34"
     hf("download", REPO, "--local-dir", str(folder))
-    loaded = manager.load("base", "d34", 169150)
+    loaded = door.open("base", tag="d34", step=169150)
     assert loaded.tokenizer.hash == tokenizer.hash
     hf("upload", "tester/again-d34", str(folder), ".")
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / "elsewhere"))
     pull.main(["tester/again-d34"])
-    assert torch.equal(logits(manager.load("base", "d34", 169150).model), logits(loaded.model))
+    assert torch.equal(logits(door.open("base", tag="d34", step=169150).model), logits(loaded.model))

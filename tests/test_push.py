@@ -12,7 +12,7 @@ import yaml
 from fakehub import FakeHub
 
 from nanochat import report
-from nanochat.checkpoint import manager
+from nanochat.checkpoint import door, manager
 from nanochat.config import UserError
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
@@ -41,7 +41,7 @@ def checkpoint(tokenizer: Tokenizer) -> manager.Loaded:
     model = served.random_model(tokenizer)
     meta = {**META, "tokenizer_hash": tokenizer.hash}
     manager.save(checkpoints_dir("sft") / "d4", 700, model, {"optimizer": {}, "rng": torch.get_rng_state()}, meta)
-    return manager.load("sft", "d4", 700)
+    return door.open("sft", tag="d4", step=700)
 
 
 def logits(loaded: manager.Loaded) -> torch.Tensor:
@@ -62,7 +62,7 @@ def test_what_is_pulled_is_what_was_pushed(
     }  # fmt: skip
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / "theirs"))
     pull.main([REPO])
-    theirs = manager.load("sft", "d4", 700)
+    theirs = door.open("sft", tag="d4", step=700)
     assert theirs.folder.is_relative_to(tmp_path / "theirs")
     assert torch.equal(logits(theirs), logits(checkpoint))
     assert theirs.tokenizer.hash == checkpoint.tokenizer.hash

@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat import config, schedule
-from nanochat.checkpoint import foreign, manager
+from nanochat.checkpoint import door, manager
 from nanochat.config import UserError, parse
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import Optimizer, Rates, adamw_groups
@@ -128,7 +128,7 @@ def test_a_run_from_scratch_and_what_it_leaves(here, capsys):
     assert saved["config"].keys() == set(Settings.__dataclass_fields__)
     assert Path("out/meta.pkl").read_bytes() == Path("data/cats/meta.pkl").read_bytes()
     shutil.rmtree("data")  # sampling needs nothing but out_dir
-    loaded = foreign.load("resume")
+    loaded = door.open("resume")
     assert loaded.step == 60 and loaded.tokenizer.decode(loaded.tokenizer.encode("cats")) == "cats"
     assert isinstance(loaded.model, GPT) and loaded.model.config.dropout == 0.1
 
@@ -228,7 +228,7 @@ def test_fine_tuning_a_gpt2(here, gpt2):
     assert saved["model_args"] == {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 24, "bias": True,
                                    "vocab_size": 265, "dropout": 0.1}  # fmt: skip
     assert saved["best_val_loss"] == after
-    loaded = foreign.load("resume")
+    loaded = door.open("resume")
     assert loaded.tokenizer.hash == Tokenizer.load(Path(gpt2)).hash
     assert not Path("out/meta.pkl").exists()
     # The run goes on with a shorter context: positions and their moments are cut.
@@ -255,7 +255,7 @@ def test_a_nanochat_model_keeps_its_own_format(here, tokenizer, base):
     main([*argv, "--init_from=base:d2"])
     assert manager.steps(Path("out")) == [STEPS] and not Path("out/ckpt.pt").exists()
     assert scores("out")[-1][2] < scores("out")[0][2] - 0.3
-    loaded = foreign.load("resume")
+    loaded = door.open("resume")
     assert loaded.model.config == small and loaded.step == STEPS
     shutil.copytree("out", "whole")
     shutil.rmtree("out")
@@ -350,7 +350,7 @@ def test_latest_and_best_keep_their_names_whichever_way_a_run_goes_on(here):
     main([*SMALL, "--max_iters=12", "--init_from=resume", "--always_save_checkpoint=False", *worse])
     assert (ckpt("out/ckpt.pt")["iter_num"], ckpt("out/ckpt_last.pt")["iter_num"]) == (8, 12)
     assert not Path("out/ckpt_best.pt").exists()
-    assert foreign.load("resume").step == 8
+    assert door.open("resume").step == 8
     main([*SMALL, "--max_iters=16", "--init_from=resume", *worse])
     assert (ckpt("out/ckpt.pt")["iter_num"], ckpt("out/ckpt_best.pt")["iter_num"]) == (16, 8)
     assert not Path("out/ckpt_last.pt").exists()

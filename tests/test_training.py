@@ -20,7 +20,7 @@ import torch
 from conftest import TEXT
 
 from nanochat import chat, config
-from nanochat.checkpoint import manager
+from nanochat.checkpoint import door, manager
 from nanochat.config import UserError
 from nanochat.data.shards import write_shards
 from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
@@ -397,7 +397,7 @@ def test_compiled_training_computes_the_same(world, base, worlds):
     assert losses(folder)[0][1] == pytest.approx(plain[0][1], rel=1e-5)
     saved = tensors(folder, 2)  # under the names of the model that was not compiled
     assert all(not name.startswith("_orig_mod") for name in saved)
-    assert manager.load("base").step == 2
+    assert door.open("base").step == 2
 
 
 def test_no_compiler_is_a_line_of_output(world, base, monkeypatch, capsys):

@@ -38,28 +38,23 @@ def generation(state: Mapping[str, Tensor]) -> Generation:
 
 
 def translate(
-    model_config: Mapping, state: Mapping[str, Tensor], path: Path, softcap: float | None = None
-) -> tuple[GPTConfig, dict[str, Tensor]]:
+    model_config: Mapping, state: Mapping[str, Tensor], path: Path
+) -> tuple[GPTConfig, dict[str, Tensor]]:  # fmt: skip
     """The architecture and the state dict under our names. Our own files pass through unchanged.
 
-    softcap overrides what an early file does not record. Raises UserError for settings that are not known, and for
-    a softcap where the file leaves no doubt.
+    Raises UserError for settings that are not known.
     """
     plain = {name.removeprefix("_orig_mod."): tensor for name, tensor in state.items()}
     known = {field.name for field in fields(GPTConfig)}
     if unknown := sorted(model_config.keys() - known):
         raise UserError(f"{path}: its configuration has {', '.join(unknown)}, which this version does not know")
-    check_softcap(softcap)
-    if softcap is not None and not doubtful_softcap(model_config, plain):
-        raise UserError(f"--softcap is for checkpoints that do not tell their softcap; {path} does, leave it out")
     if is_ours(model_config):
         return GPTConfig(**model_config), plain
     needed = ("sequence_len", "vocab_size", "n_layer", "n_head", "n_embd")
     missing = [name for name in needed if name not in model_config]
     if missing:
         raise UserError(f"{path}: its configuration lacks {', '.join(missing)}; expected the meta file of a nanochat")
-    chosen = {} if softcap is None else {"softcap": float(softcap)}
-    return _of_generation(generation(plain), {**model_config, **chosen}, plain)
+    return _of_generation(generation(plain), model_config, plain)
 
 
 def is_ours(model_config: Mapping) -> bool:

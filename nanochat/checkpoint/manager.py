@@ -5,18 +5,20 @@
                                      meta_SSSSSS.json       everything else; written last
                                      tokenizer/             only where it is not the one of the base folder
 
-A checkpoint exists from the moment its meta file does. The meta file holds the size and sha256 of the others, so a
-file that was cut short or belongs to another step is noticed before a tensor of it is used. Checkpoints of the original
-nanochat have the same names and load as they are (`legacy`).
+A checkpoint exists from the moment its meta file does. The meta file holds the size and sha256 of the others, and a
+checksum of itself, so what was cut short, changed or belongs to another step is noticed before a tensor of it is used.
+Checkpoints of the original nanochat have the same names and load as they are (`legacy`).
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import os
 import re
+import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -26,12 +28,31 @@ from nanochat import vocabularies
 from nanochat.checkpoint import legacy, torch_file
 from nanochat.config import UserError
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.paths import SOURCES, checkpoints_dir, sha256, tokenizer_dir, write_atomically, write_text
+from nanochat.log import strict_json
+from nanochat.paths import SOURCES, check_tag, checkpoints_dir, sha256, tokenizer_dir, write_atomically, write_text
 from nanochat.tokenizer import Tokenizer
 
 STAGE_COMMAND = {"base": "scripts.base_train", "mid": "scripts.mid_train", "sft": "scripts.chat_sft",
                  "rl": "scripts.chat_rl"}  # fmt: skip
+FORMAT = 1  # of the meta files that this version writes
+CHECKSUM = "checksum"  # key of a meta file: the sha256 of all else in it
 LENGTHS = "token_bytes.pt"  # what the original counts a token for, beside its tokenizer
+
+
+@dataclass(frozen=True)
+class LoadAs:
+    """Where and how a model is loaded: it computes in `dtype` on `device`.
+
+    keep_float32 keeps weights as stored (bfloat16 becomes float32 on a CPU), for training; without it they are
+    converted to dtype, for generating.
+    """
+
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
+    keep_float32: bool = True
+
+
+AS_STORED = LoadAs()
 
 
 @dataclass(frozen=True)
@@ -75,33 +96,47 @@ def save(folder: Path, step: int, model: GPT, optimizer: dict | None, meta: dict
         for name, write in files.items():
             digest = write_atomically(folder / name, write)
             described[name] = {"size": (folder / name).stat().st_size, "sha256": digest}
-        whole = {"format": 1, "step": step, **meta, "model_config": asdict(model.config), "files": described}
-        write_text(meta_path, json.dumps(whole, indent=2))
+        whole = {"format": FORMAT, "step": step, **meta, "model_config": asdict(model.config), "files": described}
+        write_meta(meta_path, whole)
     except UserError:
         for name in files:
             (folder / name).unlink(missing_ok=True)
         raise
 
 
+def write_meta(path: Path, meta: dict) -> None:
+    """Write a meta file with its own checksum."""
+    meta = json.loads(strict_json(meta))
+    write_text(path, json.dumps({**meta, CHECKSUM: _checksum(meta)}, indent=2))
+
+
 def update_meta(folder: Path, step: int, changes: dict) -> None:
     """Add what is known only after the save, such as the result of the validation."""
-    meta = read_meta(folder, step)
-    write_text(folder / _meta_file(step), json.dumps({**meta, **changes}, indent=2))
+    write_meta(folder / _meta_file(step), {**read_meta(folder, step), **changes})
 
 
-def prune(folder: Path, keep_last: int, best: str = "val_bpb") -> list[int]:
-    """Delete all but the newest `keep_last` checkpoints and the one with the lowest meta[best]; returns what went.
+def prune(folder: Path, keep_last: int, best: str = "val_bpb") -> list[str]:
+    """Delete all but the newest `keep_last` checkpoints and the one with the lowest meta[best].
 
-    keep_last <= 0 keeps all.
+    keep_last <= 0 keeps all but those that were passing, written between two that were due: these make way for the
+    next in any case. A damaged checkpoint is left alone; returns what is wrong with each of them.
     """
-    found = steps(folder)
-    if keep_last <= 0:
-        return []
-    scored = [(score, step) for step in found if math.isfinite(score := _number(read_meta(folder, step).get(best)))]
-    keep = set(found[-keep_last:]) | ({min(scored)[1]} if scored else set())
-    gone = [step for step in found if step not in keep]
+    metas, damaged = {}, []
+    for step in steps(folder):
+        try:
+            metas[step] = read_meta(folder, step)
+        except UserError as error:
+            damaged.append(str(error))
+    found = list(metas)
+    scored = [(score, step) for step in found if math.isfinite(score := _number(metas[step].get(best)))]
+    best_step = min(scored)[1] if scored else None
+    newest = set(found[-keep_last:] if keep_last > 0 else found)
+    gone = [
+        step for step in found
+        if step != best_step and (step not in newest or (metas[step].get("passing") and step != found[-1]))
+    ]  # fmt: skip
     delete(folder, gone)
-    return gone
+    return damaged
 
 
 def delete(folder: Path, gone: Sequence[int]) -> None:
@@ -125,27 +160,40 @@ def steps(folder: Path) -> list[int]:
 
 
 def find(source: str, tag: str | None = None, step: int | None = None) -> tuple[Path, str, int]:
-    """The folder, tag and step that are meant. Without a tag the largest d<number>, else the newest folder;
+    """The folder, tag and step that are meant. Without a tag the deepest d<number>, else the only model there is;
     without a step the last one. Raises UserError naming what there is."""
     root = checkpoints_dir(source)
-    tags = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    if not tags:
-        command = STAGE_COMMAND.get(source, f"the {source} stage")
-        raise UserError(f"no {source} checkpoint in {root}; train one with python -m {command}")
+    if tag is not None:
+        check_tag("model_tag", tag)
+    tags = sorted(path.name for path in root.iterdir() if path.is_dir() and steps(path)) if root.is_dir() else []
     if tag is None:
-        numbered = [(int(match[1]), name) for name in tags if (match := re.match(r"d(\d+)", name))]
-        tag = max(numbered)[1] if numbered else max(tags, key=lambda name: (root / name).stat().st_mtime)
-    if tag not in tags:
-        raise UserError(f"no {source} checkpoint is tagged {tag!r} in {root}; there are: {', '.join(tags)}")
+        tag = _default_tag(source, tags, root)
     folder = root / tag
     there = steps(folder)
-    if not there:
+    if not there and folder.is_dir():
         raise UserError(f"{folder} holds no complete checkpoint (a model_*.pt with its meta_*.json); train it again")
+    if not there:
+        others = f"there are: {', '.join(tags)}" if tags else _how_to_train(source)
+        raise UserError(f"no {source} checkpoint is tagged {tag!r} in {root}; {others}")
     if step is None:
         step = there[-1]
     if step not in there:
         raise UserError(f"{folder} has no checkpoint of step {step}; there are: {', '.join(map(str, there))}")
     return folder, tag, step
+
+
+def _default_tag(source: str, tags: list[str], root: Path) -> str:
+    """The deepest d<number>. A copy (d4_backup), a date or a name of the user's own is never taken among several."""
+    if not tags:
+        raise UserError(f"no {source} checkpoint in {root}; {_how_to_train(source)}")
+    depths = {int(match[1]): tag for tag in tags if (match := re.fullmatch(r"d(\d{1,9})", tag))}
+    if not depths and len(tags) > 1:
+        raise UserError(f"{root} holds several models ({', '.join(tags)}); choose one with --model_tag")
+    return depths[max(depths)] if depths else tags[0]
+
+
+def _how_to_train(source: str) -> str:
+    return f"train one with python -m {STAGE_COMMAND.get(source, f'the {source} stage')}"
 
 
 def read_meta(folder: Path, step: int) -> dict:
@@ -156,47 +204,28 @@ def read_meta(folder: Path, step: int) -> dict:
         raise UserError(f"{path} cannot be read ({error}){_offer_previous(folder, step)}") from error
     if not isinstance(meta, dict):
         raise UserError(f"{path} is damaged: it holds no JSON object{_offer_previous(folder, step)}")
+    if meta.pop(CHECKSUM, None) not in (None, _checksum(meta)):  # None: of the original, or of an older version
+        raise UserError(f"{path} is damaged: its checksum is wrong{_offer_previous(folder, step)}")
     return meta
 
 
-def load(
-    source: str,
-    tag: str | None = None,
-    step: int | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    with_optimizer: bool = False,
-    keep_float32: bool = True,
-    softcap: float | None = None,
-) -> Loaded:
-    """Find, check and load a checkpoint; the model computes in `dtype`.
-
-    keep_float32 keeps weights as stored (bfloat16 becomes float32 on a CPU), for training; without it they are
-    converted to dtype, for generating. softcap is for the files of the original that do not tell theirs.
-    Raises UserError for a missing or damaged file, an architecture that is not known, or another tokenizer than the
-    model was trained with.
-    """
-    folder, tag, step = find(source, tag, step)
-    return replace(load_step(folder, tag, step, device, dtype, with_optimizer, keep_float32, softcap), source=source)
+def _checksum(meta: dict) -> str:
+    """The sha256 of a meta file's content without its checksum, in hex."""
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def load_step(
-    folder: Path,
-    tag: str,
-    step: int,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    with_optimizer: bool = False,
-    keep_float32: bool = True,
-    softcap: float | None = None,
-) -> Loaded:
-    """`load` for a folder that is known, wherever it lies."""
+    folder: Path, tag: str, step: int, load_as: LoadAs = AS_STORED, with_optimizer: bool = False
+) -> Loaded:  # fmt: skip
+    """Check and load a checkpoint of a folder, wherever it lies.
+
+    Raises UserError for a missing or damaged file, an architecture that is not known, or another tokenizer than the
+    model was trained with.
+    """
     meta = read_meta(folder, step)
-    if not isinstance(meta.get("model_config"), dict):
-        raise UserError(f"{folder / _meta_file(step)} has no model_config; expected the meta file of a checkpoint")
+    _check_format(folder / _meta_file(step), meta)
     model_path = folder / _model_file(step)
-    is_ours = legacy.is_ours(meta["model_config"])
-    if with_optimizer and not is_ours:
+    if with_optimizer and not legacy.is_ours(meta["model_config"]):
         raise UserError(
             f"{folder} was trained by the original nanochat, whose run cannot be resumed here; "
             "start the next stage from it, or train under another --model_tag"
@@ -204,36 +233,34 @@ def load_step(
     _check_files(folder, step, meta, [model_path.name] + ([_optimizer_file(step)] if with_optimizer else []))
     state = torch_file.weights(torch_file.read(model_path, _offer_previous(folder, step)), model_path)
     note = ""
-    if softcap is None and legacy.doubtful_softcap(meta["model_config"], state):
-        note = "its softcap is not recorded, 15 is taken; if it was trained after 3 March 2026, give --softcap 20"
+    if legacy.doubtful_softcap(meta["model_config"], state):
+        record = f"python -m scripts.pull --set_softcap {shlex.quote(str(folder))} --softcap 20"
+        note = (
+            "its softcap is not recorded, 15 is assumed; if it was trained after 3 March 2026, record 20 with " + record
+        )
     with torch_file.sensible(model_path):
-        config, state = legacy.translate(meta["model_config"], state, model_path, softcap)
+        config, state = legacy.translate(meta["model_config"], state, model_path)
     tokenizer = load_tokenizer(meta, model_path)
-    model = build(config, state, model_path, device, dtype, keep_float32)
+    model = build(config, state, model_path, load_as)
     optimizer = None
     if with_optimizer:
-        optimizer = torch_file.read(folder / _optimizer_file(step), _offer_previous(folder, step))
+        # Mapped, not read: it is copied tensor by tensor, so that resuming takes no more memory than starting.
+        path = folder / _optimizer_file(step)
+        optimizer = torch_file.read(path, _offer_previous(folder, step), lazily=True)
     return Loaded(model, tokenizer, meta, folder, tag, step, optimizer, note)
 
 
-def build(
-    config: GPTConfig,
-    state: dict[str, Tensor],
-    path: Path,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    keep_float32: bool = True,
-) -> GPT:
-    """A model of these tensors, as `load` makes it; `state` is used up. Raises UserError, naming path, for a misfit."""
+def build(config: GPTConfig, state: dict[str, Tensor], path: Path, load_as: LoadAs = AS_STORED) -> GPT:
+    """A model of these tensors; `state` is used up. Raises UserError, naming path, for a misfit."""
     with torch_file.sensible(path), torch.device("meta"):
         check_shape(config)
-        model = GPT(config, dtype)
+        model = GPT(config, load_as.dtype)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     _check_tensors(expected, {name: tensor.shape for name, tensor in state.items()}, path)
-    on_cpu = torch.device(device).type != "cuda"
+    on_cpu = torch.device(load_as.device).type != "cuda"
     for name, tensor in state.items():
         target = torch.float32 if on_cpu and tensor.dtype != torch.float32 else tensor.dtype
-        state[name] = tensor.to(device, target if keep_float32 else dtype)
+        state[name] = tensor.to(load_as.device, target if load_as.keep_float32 else load_as.dtype)
     model.load_state_dict(state, strict=True, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
@@ -310,6 +337,15 @@ def keep_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     tokenizer.save(folder / "tokenizer")
     if tokenizer.token_bytes != Tokenizer.load(folder / "tokenizer").token_bytes:
         save_lengths(folder / "tokenizer", tokenizer)
+
+
+def _check_format(path: Path, meta: dict) -> None:
+    """Refuse a meta file that a newer version wrote, or in which something has a type that nobody writes."""
+    version = meta.get("format", FORMAT)
+    if type(version) is not int or version > FORMAT:
+        raise UserError(f"{path} has the format {version!r}; this version knows {FORMAT}: use the newer one to read it")
+    if not isinstance(meta.get("model_config"), dict):
+        raise UserError(f"{path} has no model_config; expected the meta file of a checkpoint")
 
 
 def _check_files(folder: Path, step: int, meta: dict, names: Sequence[str]) -> None:

@@ -13,8 +13,9 @@ from torch import Tensor
 from nanochat.checkpoint import gpt2, torch_file
 from nanochat.config import UserError
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.paths import write_atomically
+from nanochat.paths import base_dir, write_atomically
 
+CKPT, LAST_CKPT = "ckpt.pt", "ckpt_last.pt"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -29,6 +30,11 @@ class Checkpoint:
     best_val_loss: float
     settings: dict = field(default_factory=dict)
     ours: dict | None = None
+
+
+def data_dirs(dataset: str) -> list[Path]:
+    """Where the token files of a dataset are looked for: as nanoGPT has it, then in our base folder."""
+    return [Path("data") / dataset, base_dir() / "tokens" / dataset]
 
 
 def read(path: Path) -> Checkpoint:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nanochat.checkpoint import foreign, gpt2, hf, manager, nanogpt
+from nanochat.checkpoint import door, gpt2, hf, manager, nanogpt
 from nanochat.config import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import write_atomically, write_text
@@ -38,7 +38,7 @@ def write_nanogpt(folder: Path, loaded: manager.Loaded) -> list[str]:
     if tokenizer.pattern is None:  # its sample.py looks for the characters in the dataset's folder
         settings["dataset"] = dataset(loaded)
     nanogpt.write(
-        folder / foreign.CKPT, loaded.model, {"steps": 0, "state": {}}, settings, loaded.step,
+        folder / nanogpt.CKPT, loaded.model, {"steps": 0, "state": {}}, settings, loaded.step,
         math.inf if best is None else best, {"tokenizer_hash": tokenizer.hash, "source": loaded.source},
     )  # fmt: skip
     if tokenizer.pattern is None:
@@ -69,7 +69,7 @@ def write_classic(folder: Path, loaded: manager.Loaded) -> list[str]:
             f"the original nanochat of January 2026 does not know this architecture ({why[0]}); "
             "export the model with --format hf"
         )
-    rows = -(-config.vocab_size // foreign.PAD) * foreign.PAD
+    rows = -(-config.vocab_size // gpt2.PAD) * gpt2.PAD
     state = {name: _with_rows(tensor, rows) if "wte" in name or "lm_head" in name else tensor
              for name, tensor in hf.cut(config, loaded.model.state_dict()).items()}  # fmt: skip
     shape = ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd")
@@ -85,7 +85,7 @@ def write_classic(folder: Path, loaded: manager.Loaded) -> list[str]:
 
 def _read_back(folder: Path, loaded: manager.Loaded) -> list[str]:
     """Compare what was written with the model, first by the model's conventions, then by those of its new home."""
-    again = foreign.load_path(folder)
+    again = door.open(str(folder))
     if again.tokenizer.hash != loaded.tokenizer.hash:
         raise UserError("the export is not right: its tokenizer is another one when read back")
     ours = loaded.model.config

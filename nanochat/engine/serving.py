@@ -1,20 +1,20 @@
 """A checkpoint made ready to answer: loaded, laid out for generating, in an Engine whose cache fits this machine."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from nanochat import chat
-from nanochat.checkpoint import foreign, manager
+from nanochat.checkpoint import door
+from nanochat.checkpoint.manager import LoadAs
 from nanochat.config import UserError
 from nanochat.cost import count_parameters
 from nanochat.engine.engine import Engine
 from nanochat.gpt import GPTConfig
 from nanochat.packed import pack
-from nanochat.paths import SOURCES
 from nanochat.runtime import DTYPES, compute_dtype, multiplies_bfloat16
 from nanochat.tokenizer import Tokenizer
 
@@ -41,57 +41,41 @@ class Serving:
         place = f"from {self.folder}, in {self.dtype_name} on {self.device}" + (f" ({self.note})" if self.note else "")
         return f"{self.source} {self.tag}, step {self.step}, {place}"
 
+    def check_chat(self) -> None:
+        """Raise UserError for a model that only continues texts."""
+        if self.source == "base":
+            raise UserError(
+                f"{self.tag}, from {self.folder}, is a base model, which continues texts and has not learned to chat; "
+                "let it write with python -m scripts.sample, or choose another model"
+            )
 
-def load(
-    source: str, tag: str | None, step: int | None, device: torch.device | str, dtype: str = "auto", slots: int = 0,
-    softcap: float | None = None,
-) -> Serving:  # fmt: skip
-    """Load a checkpoint for generating.
+
+def serve_model(found: door.Found, device: torch.device | str, dtype: str = "auto", slots: int = 0) -> Serving:
+    """Load a model for generating.
 
     dtype "auto" is the device's compute dtype, or int8 on a CPU that does not multiply bfloat16 in hardware: there
     reading four bytes a weight costs more than anything else. slots 0 takes as many as a quarter of the free memory
-    holds, MOST_SLOTS at most. Raises what manager.load raises, and UserError for int8 on another device than a CPU.
+    holds, MOST_SLOTS at most. A model whose tokenizer knows no conversations counts as base; where nothing tells the
+    stage, another one counts as sft, with a note. Raises what `Found.load` raises, and UserError for int8 on another
+    device than a CPU.
     """
-    chosen, device = _settled(dtype, device, slots)
-    loaded = manager.load(source, tag, step, device, chosen.compute, keep_float32=False, softcap=softcap)
-    return _serving(loaded, source, chosen, device, slots)
-
-
-def open(
-    name: str, device: torch.device | str, dtype: str = "auto", slots: int = 0, out_dir: Path | str = "out",
-    softcap: float | None = None,
-) -> Serving:  # fmt: skip
-    """`load` for any name that `foreign.load` knows.
-
-    Where nothing tells the stage, a model whose tokenizer knows conversations counts as sft, which the note says.
-    """
-    chosen, device = _settled(dtype, device, slots)
-    loaded = foreign.load(name, device, chosen.compute, keep_float32=False, out_dir=out_dir, softcap=softcap)
-    if name.partition(":")[0] not in SOURCES:
-        if not chat.can_chat(loaded.tokenizer):
-            loaded = replace(loaded, source="base")
-        elif not loaded.source:
-            taken = "nothing tells its stage; by its tokenizer it may chat, so it is taken for sft"
-            loaded = replace(loaded, source="sft", note="; ".join(filter(None, [loaded.note, taken])))
-    return _serving(loaded, loaded.source, chosen, device, slots)
-
-
-def _settled(dtype: str, device: torch.device | str, slots: int) -> "tuple[ServedDtype, torch.device]":
     if slots < 0:
         raise UserError(f"--slots is {slots}; expected 1 or more, or 0 for as many as fit")
     device = torch.device(device)
-    return dtype_for(dtype, device), device
-
-
-def _serving(
-    loaded: manager.Loaded, source: str, chosen: "ServedDtype", device: torch.device, slots: int
-) -> Serving:
+    chosen = dtype_for(dtype, device)
+    loaded = found.load(LoadAs(device, chosen.compute, keep_float32=False))
+    source, note = loaded.source, loaded.note
+    if not chat.can_chat(loaded.tokenizer):
+        source = "base"
+    elif not source:
+        taken = "nothing tells its stage; by its tokenizer it may chat, so it is taken for sft"
+        source, note = "sft", "; ".join(filter(None, [note, taken]))
     parameters = count_parameters(loaded.model)  # a packed model no longer knows
     pack(loaded.model, chosen.int8)
     engine = Engine(loaded.model, slots or slots_that_fit(loaded.model.config, chosen.compute, device))
     return Serving(
         engine, loaded.tokenizer, loaded.meta, source, loaded.tag, loaded.step, loaded.folder, chosen.name, device,
-        parameters, loaded.note,
+        parameters, note,
     )  # fmt: skip
 
 
@@ -104,7 +88,7 @@ class ServedDtype(NamedTuple):
 
 
 def dtype_for(name: str, device: torch.device) -> ServedDtype:
-    """What --dtype `name` means on a device; see `load`. Raises UserError for a name that is not known."""
+    """What --dtype `name` means on a device; see `serve_model`. Raises UserError for a name that is not known."""
     if name == "auto":
         name = os.environ.get("NANOCHAT_DTYPE") or "auto"
     if name == "auto" and device.type == "cpu" and not multiplies_bfloat16():

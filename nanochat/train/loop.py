@@ -7,11 +7,13 @@ also when they hold different numbers of supervised tokens.
 """
 
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from types import FrameType
 
 import torch
 import torch.distributed as dist
@@ -24,7 +26,8 @@ from nanochat.optim import Optimizer, Rates
 from nanochat.runtime import Runtime
 
 TOLERATED_BAD_STEPS = 5  # in a row; one more would be no better, and the weights are still good
-EXIT_TERMINATED = 143  # 128 + SIGTERM, what a shell reports for a process that ended on it
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}  # 128 + the signal, as a shell reports it
+SAME_CTRL_C = 1.0  # seconds in which torchrun passes one Ctrl-C on to ranks that the terminal has sent it to already
 
 
 @dataclass
@@ -41,6 +44,20 @@ class TrainState:
     before: dict[str, float] = field(default_factory=dict)  # what was measured before the first step
     bad_steps: int = 0  # in a row, not applied
     probed: bool = False  # this step's validation is done
+    loss_scale: float = 2.0**16  # float16 only: the factor on the loss, see `_update_loss_scale`
+    good_steps: int = 0  # float16 only: since the last overflow
+
+    @classmethod
+    def restored(cls, saved: object, where: object) -> "TrainState":
+        """The state in a checkpoint. Raises UserError, naming `where`, for what is not one."""
+        known = {entry.name: getattr(cls(), entry.name) for entry in fields(cls)}
+        if not isinstance(saved, dict) or "step" not in saved or saved.keys() - known.keys():
+            raise UserError(f"{where} does not hold the state of a run that this version can resume")
+        for name, value in saved.items():
+            is_number = isinstance(value, (int, float)) and value == value
+            if isinstance(known[name], (int, float)) and not is_number:
+                raise UserError(f"{where} is damaged: the {name} of its run is {value!r}, not a number")
+        return cls(**saved)
 
     def measure_progress(self, num_iterations: int, num_epochs: float) -> None:
         """Set `progress`, from the steps where their number is given, else from the passes over the data."""
@@ -70,7 +87,11 @@ class Probe:
 
 @dataclass
 class Stage:
-    """A stage as data. forward(ids, targets) gives (B, T) nll; `save` writes a checkpoint, `scored` adds its scores."""
+    """A stage as data. forward(ids, targets) gives (B, T) nll; `scored` adds its scores to the latest checkpoint.
+
+    `save(state, passing)` writes a checkpoint; one that is passing was written for its time only, and the next replaces
+    it.
+    """
 
     name: str
     model: nn.Module
@@ -79,46 +100,56 @@ class Stage:
     stream: Iterator[Batch]
     accumulation: int  # micro-batches per step and rank, at most
     rates: Callable[[int, float], Rates]  # of step and progress
-    save: Callable[[TrainState], None]
+    save: Callable[[TrainState, bool], None]
     scored: Callable[[TrainState, dict[str, float]], None]
     num_iterations: int = -1  # -1 = until the stream has made num_epochs
     num_epochs: float = 1.0
-    save_every: int = -1  # -1 = at the end only
+    save_every: int = -1  # steps; -1 = at the end only
+    save_minutes: float = 0.0  # the most training that a crash may cost; 0 = no limit
     grad_clip: float = 0.0  # largest norm of the whole gradient; 0 = off
     flops_per_token: int = 0
     probes: list[Probe] = field(default_factory=list)
     shown: tuple[str, ...] = ()  # metrics on the line of progress; none: the loss
     log_every: int = 0  # steps between lines, which show a step's own loss; 0 = as time passes, smoothed, or as a bar
     rate_flags: str = "--matrix_lr, --embedding_lr"  # what to lower when the loss is not finite
-    go_on: str = "step {step} is saved, start again to go on"  # what is said after a SIGTERM
+    after_signal: str = "step {step} is saved, start again to resume"
 
 
 def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> TrainState:
     """Run a stage from `state` to its end, saving and measuring on the way.
 
-    A checkpoint is always written before anything is measured at its step. On SIGTERM the step is finished, saved,
-    and SystemExit(143) raised. Raises UserError after TOLERATED_BAD_STEPS losses in a row that are not finite.
+    A checkpoint is always written before anything is measured at its step. On SIGTERM or Ctrl-C the step is finished,
+    saved, and SystemExit raised with the signal's code; a second Ctrl-C raises KeyboardInterrupt at once.
+    Raises UserError after TOLERATED_BAD_STEPS losses in a row that are not finite, and what the stream raises, after
+    saving what was learned before.
     """
-    # A finished run that is given more steps goes on.
+    # A finished run that is given more steps has some left.
     state.measure_progress(stage.num_iterations, stage.num_epochs)
     saved_at = state.step
-    scale = LossScale(enabled=rt.dtype == torch.float16)
-    with on_sigterm() as terminated, _progress_bar(stage, rt) as bar:
+    saved_time = time.monotonic()
+
+    def save(passing: bool) -> None:
+        nonlocal saved_at, saved_time
+        _refuse_broken_weights(stage, state)
+        stage.save(state, passing)
+        saved_at, saved_time = state.step, time.monotonic()
+
+    with stop_signals(rt) as stop, _progress_bar(stage, rt) as bar:
         while True:
             done = state.progress >= 1.0
-            stopping = _any_rank(terminated, rt)
-            due = _due(stage.save_every, state.step) and not state.bad_steps
-            if (done or stopping or due) and saved_at != state.step:
-                _refuse_broken_weights(stage, state)
-                stage.save(state)
-                saved_at = state.step
-            if stopping:
-                said = stage.go_on.format(step=saved_at) if saved_at else "nothing was learned yet"
-                rt.print(f"{stage.name}: terminated; {said}")
-                raise SystemExit(EXIT_TERMINATED)
+            late = 0 < stage.save_minutes * 60 <= time.monotonic() - saved_time
+            code, late = _agreed(stop, late, rt)
+            due = done or code or _due(stage.save_every, state.step) and not state.bad_steps
+            if (due or late and not state.bad_steps) and saved_at != state.step:
+                save(passing=not due)
+            if code:
+                ending = "interrupted" if code == EXIT_CODES[signal.SIGINT] else "terminated"
+                saved = stage.after_signal.format(step=saved_at) if saved_at else "nothing was learned yet"
+                rt.print(f"{stage.name}: {ending}; {saved}")
+                raise SystemExit(code)
             probes = [probe for probe in stage.probes if probe.is_due(state.step, done)]
             if probes and not state.probed:
-                scores = _measure(probes, lambda: _any_rank(terminated, rt))
+                scores = _measure(probes, lambda: bool(_agreed(stop, False, rt)[0]))
                 if scores is None:
                     continue
                 state.probed = True
@@ -130,7 +161,13 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
             if done:
                 return state
             started = time.perf_counter()
-            metrics = _step(stage, state, rt, scale)
+            try:
+                micro_batches = [batch.to(rt.device) for batch in _next_step(stage)]
+            except UserError:  # the data changed under the run, or cannot be read any more
+                if saved_at != state.step and not state.bad_steps:
+                    save(passing=True)
+                raise
+            metrics = _step(stage, state, micro_batches, rt)
             metrics["seconds"] = time.perf_counter() - started
             state.seconds += metrics["seconds"]
             metrics["tok_per_second"] = metrics.pop("tokens") / metrics["seconds"]
@@ -158,18 +195,19 @@ def _progress_bar(stage: Stage, rt: Runtime) -> Progress:
     return Progress(100, stage.name, "percent", rt.is_main)
 
 
-def _step(stage: Stage, state: TrainState, rt: Runtime, scale: "LossScale") -> dict[str, float]:
+def _step(stage: Stage, state: TrainState, micro_batches: list[Batch], rt: Runtime) -> dict[str, float]:
     """One optimizer step; advances `state`."""
-    micro_batches = [batch.to(rt.device) for batch in _next_step(stage)]
+    is_scaled = rt.dtype == torch.float16
+    factor = state.loss_scale if is_scaled else 1.0
     valid = _sum_over_ranks(torch.stack([batch.counted for batch in micro_batches]).sum().float(), rt)
     loss = torch.zeros((), device=rt.device)
     for batch in micro_batches:
         nll = stage.forward(batch.inputs, batch.targets)
         part = (nll * batch.weights).sum() / valid.clamp_min(1)
-        (part * scale.factor).backward()
+        (part * factor).backward()
         loss += part.detach()
     loss = float(_sum_over_ranks(loss, rt))
-    norm = float(_reduce_gradients(stage.model, rt, scale.factor))
+    norm = float(_reduce_gradients(stage.model, rt, factor))
     rates = stage.rates(state.step, state.progress)
     finite = math.isfinite(loss) and math.isfinite(norm)
     if finite:
@@ -178,7 +216,7 @@ def _step(stage: Stage, state: TrainState, rt: Runtime, scale: "LossScale") -> d
         stage.optimizer.step(rates)
         state.smooth_loss = loss if state.smooth_loss is None else 0.95 * state.smooth_loss + 0.05 * loss
     stage.optimizer.zero_grad()
-    overflowed = scale.update(finite) and math.isfinite(loss)
+    overflowed = is_scaled and _update_loss_scale(state, finite) and math.isfinite(loss)
     state.bad_steps = 0 if finite else state.bad_steps + (not overflowed)
     last = micro_batches[-1]
     state.step += 1
@@ -195,7 +233,10 @@ def _step(stage: Stage, state: TrainState, rt: Runtime, scale: "LossScale") -> d
             f"Lower the learning rates ({stage.rate_flags}), set --grad_clip 1, or use --dtype float32"
         )
     tokens = sum(batch.inputs.numel() for batch in micro_batches) * rt.world
-    metrics = {"loss": loss, "grad_norm": norm, "lr": rates.lr, "progress": state.progress, "tokens": tokens}
+    metrics = {
+        "loss": loss, "grad_norm": norm, "lr": rates.lr, "momentum": rates.momentum, "weight_decay": rates.weight_decay,
+        "progress": state.progress, "tokens": tokens,
+    }  # fmt: skip
     return {**metrics, **last.figures}
 
 
@@ -250,51 +291,54 @@ def _sum_over_ranks(value: Tensor, rt: Runtime) -> Tensor:
     return value
 
 
-def _any_rank(flag: "Flag", rt: Runtime) -> bool:
-    """Whether the flag is up on any rank, so that all of them leave the loop at the same step."""
-    return bool(_sum_over_ranks(torch.tensor(float(bool(flag)), device=rt.device), rt))
+def _agreed(stop: "Stop", late: bool, rt: Runtime) -> tuple[int, bool]:
+    """stop.code and `late`, the same on all ranks, so that they save, and leave the loop, at the same step."""
+    if rt.world == 1:
+        return stop.code, late
+    flags = torch.tensor([stop.code, int(late)], device=rt.device)
+    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+    code, late = flags.tolist()
+    return code, bool(late)
 
 
-class LossScale:
-    """Keeps float16 gradients in range (Micikevicius 2018): halved on an overflow, doubled after 2000 good steps."""
+def _update_loss_scale(state: TrainState, finite: bool) -> bool:
+    """Keep float16 gradients in range (Micikevicius 2018): half the scale on an overflow, twice after 2000 good steps.
 
-    def __init__(self, enabled: bool):
-        self.enabled = enabled
-        self.factor = 2.0**16 if enabled else 1.0
-        self.good_steps = 0
-
-    def update(self, finite: bool) -> bool:
-        """Count a step; returns whether a smaller scale may still mend a step that was not finite."""
-        if not self.enabled:
-            return False
-        self.good_steps = self.good_steps + 1 if finite else 0
-        if not finite:
-            self.factor /= 2
-        elif self.good_steps % 2000 == 0:
-            self.factor *= 2
-        return self.factor >= 1
+    Returns whether a smaller scale may still mend a step that was not finite.
+    """
+    state.good_steps = state.good_steps + 1 if finite else 0
+    if not finite:
+        state.loss_scale /= 2
+    elif state.good_steps % 2000 == 0:
+        state.loss_scale *= 2
+    return state.loss_scale >= 1
 
 
-class Flag:
-    """False until raised, by a signal handler for one."""
+class Stop:
+    """Whether a signal has asked the run to end: code is 0, or the exit code for the first of them."""
 
     def __init__(self) -> None:
-        self.raised = False
-
-    def __bool__(self) -> bool:
-        return self.raised
+        self.code = 0
+        self.since = 0.0
 
 
 @contextmanager
-def on_sigterm() -> Iterator[Flag]:
-    """A flag that SIGTERM raises, for as long as the context lasts."""
-    flag = Flag()
+def stop_signals(rt: Runtime) -> Iterator[Stop]:
+    """Note SIGTERM and the first Ctrl-C for as long as the context lasts; a second Ctrl-C interrupts as usual."""
+    stop = Stop()
 
-    def raise_flag(*_: object) -> None:
-        flag.raised = True
+    def note(number: int, frame: FrameType | None) -> None:
+        is_ctrl_c = number == signal.SIGINT
+        if not stop.code:
+            stop.code, stop.since = EXIT_CODES[signal.Signals(number)], time.monotonic()
+            if is_ctrl_c and rt.is_main:  # past Python's buffers, which a handler must not enter a second time
+                os.write(2, b"\nCtrl-C: finishing this step and saving it; Ctrl-C again ends at once\n")
+        elif is_ctrl_c and (rt.world == 1 or time.monotonic() - stop.since > SAME_CTRL_C):
+            raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, raise_flag)
+    before = {number: signal.signal(number, note) for number in EXIT_CODES}
     try:
-        yield flag
+        yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from nanochat import report, schedule, vocabularies
-from nanochat.checkpoint import foreign, gpt2, manager
+from nanochat.checkpoint import door, gpt2, manager
 from nanochat.config import BITS, EXIT_INTERRUPTED, UserError, alias
 from nanochat.cost import count_parameters, flops_per_token
 from nanochat.data import tokens
@@ -167,7 +167,7 @@ def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
         keeper.begin(run)
     saved_at = -1 if is_new else state.step
 
-    def save(_: TrainState) -> None:
+    def save(_: TrainState, passing: bool) -> None:
         nonlocal saved_at
         run.optimizer = optimizer.state_dict()
         if rt.is_main:
@@ -211,7 +211,7 @@ def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
         probes=[Probe(settings.eval_interval, validate)],
         log_every=settings.log_interval,
         rate_flags="--learning_rate",
-        go_on="step {step} is saved, go on with --init_from=resume",
+        after_signal="step {step} is saved, resume with --init_from=resume",
     )
     if state.step == 0:
         scores = validate(lambda: False)
@@ -241,7 +241,7 @@ def begin(settings: Settings, folder: Path, rt: Runtime) -> Run:
     if settings.init_from == "resume":
         run = resume(out_dir, Tokenizer.load(out_dir) if out_dir in there else tokenizer, rt)
     else:
-        loaded = foreign.load(settings.init_from, rt.device, rt.dtype, out_dir=out_dir)
+        loaded = door.open(settings.init_from, manager.LoadAs(rt.device, rt.dtype))
         run = Run(loaded.model, loaded.tokenizer, TrainState())
     if tokenizer and run.tokenizer and tokenizer.hash != run.tokenizer.hash:
         raise UserError(
@@ -258,7 +258,7 @@ def _from_scratch(
     if settings.n_embd % settings.n_head:
         raise UserError(f"--n_embd {settings.n_embd} is not a multiple of --n_head {settings.n_head}")
     known = tokenizer.vocab_size if tokenizer else tokens.vocabulary_size(folder)
-    vocab_size = known or foreign.GPT2_VOCABULARIES[0]
+    vocab_size = known or gpt2.VOCABULARIES[0]
     is_characters = tokenizer is not None and tokenizer.pattern is None
     # As nanoGPT rounds GPT-2's vocabulary, and not that of characters.
     rows = vocab_size if is_characters else -(-vocab_size // 64) * 64
@@ -294,7 +294,7 @@ def _adapted(run: Run, settings: Settings, rt: Runtime) -> Run:
         state[POSITIONS] = state[POSITIONS][: wanted.sequence_len].clone()
         moments = (run.optimizer or {}).get("state", {}).get(POSITIONS, {})
         moments.update({name: moment[: wanted.sequence_len].clone() for name, moment in moments.items()})
-    run.model = manager.build(wanted, state, Path(settings.init_from), rt.device, rt.dtype)
+    run.model = manager.build(wanted, state, Path(settings.init_from), manager.LoadAs(rt.device, rt.dtype))
     return run
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Protocol
 
 from nanochat.checkpoint import gpt2, manager, nanogpt, torch_file
-from nanochat.checkpoint.foreign import CKPT, GPT2_VOCABULARIES, LAST_CKPT
+from nanochat.checkpoint.gpt2 import VOCABULARIES
+from nanochat.checkpoint.nanogpt import CKPT, LAST_CKPT
 from nanochat.config import UserError
 from nanochat.gpt import GPT
 from nanochat.paths import fsync_folder
@@ -157,18 +158,19 @@ def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime) -> Run:
                 f"{path} was trained with the tokenizer {trained_with[:12]}, not with {tokenizer.hash[:12]}, which "
                 f"lies beside it or with the data; put the right one into {folder}, or name its data by --dataset"
             )
-        rounded = GPT2_VOCABULARIES[0] if rows in GPT2_VOCABULARIES else rows
+        rounded = VOCABULARIES[0] if rows in VOCABULARIES else rows
         known = tokenizer.vocab_size if tokenizer else rounded
         if known > rows:
             raise UserError(f"{path} has {rows} tokens, but its tokenizer has {known}; put the right one beside it")
         config = gpt2.with_tokenizer(read.config, known)
-        model = manager.build(config, read.state, path, rt.device, rt.dtype)
+        model = manager.build(config, read.state, path, manager.LoadAs(rt.device, rt.dtype))
         with torch_file.sensible(path):
             state = TrainState(**ours.get("loop_state", {"step": read.iter_num}))
         return Run(model, tokenizer, state, read.optimizer, read.best_val_loss, ours.get("best_step"))
     if not steps:
         raise UserError(f"{folder} has no {CKPT} to go on from; check --out_dir, or start with another --init_from")
-    loaded = manager.load_step(folder, folder.name, steps[-1], rt.device, rt.dtype, with_optimizer=True)
+    load_as = manager.LoadAs(rt.device, rt.dtype)
+    loaded = manager.load_step(folder, folder.name, steps[-1], load_as, with_optimizer=True)
     assert loaded.optimizer is not None
     state, best = TrainState(**loaded.meta["loop_state"]), loaded.meta.get("best_val_loss")
     optimizer = loaded.optimizer["optimizer"]

@@ -73,8 +73,6 @@ class LaterFlags(TrainFlags):
 
     model_step: int | None = None
     """step of the checkpoint to start from; the last one by default"""
-    softcap: float | None = None
-    """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
     device_batch_size: int | None = None
     """rows per forward pass and rank; inherited, else 32"""
     embedding_lr: float | None = None
@@ -192,7 +190,7 @@ def begin(
     step = resumed_step(source, tag, resume)
     if step is None:
         return Begun(new(), TrainState())
-    loaded = manager.load(source, tag, step, rt.device, rt.dtype, with_optimizer=True)
+    loaded = manager.load_step(folder, tag, step, manager.LoadAs(rt.device, rt.dtype), with_optimizer=True)
     if loaded.model.config != wanted:
         found, asked = dataclasses.asdict(loaded.model.config), dataclasses.asdict(wanted)
         differ = ", ".join(f"{name} {found[name]} (now {asked[name]})" for name in asked if found[name] != asked[name])

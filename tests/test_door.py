@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat import chat, pickles
-from nanochat.checkpoint import foreign, gpt2, manager, nanogpt
+from nanochat.checkpoint import door, gpt2, manager, nanogpt
 from nanochat.config import UserError
 from nanochat.engine import serving
 from nanochat.engine.engine import Engine
@@ -44,10 +44,10 @@ def opened(name: str, tmp_path: Path) -> manager.Loaded:
     if name in ("classic", "modern"):
         (checkpoint,) = (folder / "base_checkpoints").iterdir()
         shutil.copytree(folder / "tokenizer", checkpoint / "tokenizer")
-        return foreign.load(str(checkpoint))
+        return door.open(str(checkpoint))
     if name not in HAVE_TOKENIZER:
         numbered(512).save(folder / "tokenizer" if name == "hf_nanochat" else folder)
-    return foreign.load(str(folder))
+    return door.open(str(folder))
 
 
 @fixtures
@@ -121,10 +121,10 @@ def test_a_tokenizer_is_found_wherever_a_download_puts_it(layout: str, base: Pat
     place.mkdir(parents=True, exist_ok=True)
     for path in (FIXTURES / "classic/tokenizer").iterdir():
         shutil.copy(path, place)
-    loaded = manager.load("base")
+    loaded = door.open("base")
     assert (loaded.tag, loaded.step, loaded.tokenizer.vocab_size) == ("d2", 20, 500)
     with pytest.raises(UserError, match="trained by the original nanochat, whose run cannot be resumed"):
-        manager.load("base", with_optimizer=True)
+        manager.load_step(*manager.find("base"), with_optimizer=True)
 
 
 @fixtures
@@ -133,10 +133,10 @@ def test_the_tokenizer_beside_a_checkpoint_wins_over_the_base_folders(base: Path
     folder = checkpoints_dir("base") / "d2"
     shutil.copytree(FIXTURES / "classic/base_checkpoints/d2", folder)
     with pytest.raises(UserError, match="has a vocabulary of 500 tokens, but the tokenizer in .* has 320"):
-        manager.load("base")
+        door.open("base")
     own = Tokenizer.load(FIXTURES / "classic/tokenizer")
     manager.keep_tokenizer(folder, own)
-    assert manager.load("base").tokenizer.hash == own.hash
+    assert door.open("base").tokenizer.hash == own.hash
 
 
 # ---------------------------------------------------------------- what is not to be believed
@@ -168,7 +168,7 @@ def test_a_ckpt_that_would_run_code_does_not(tmp_path: Path) -> None:
     mark = tmp_path / "owned"
     torch.save({"model": Evil(mark), "model_args": {}}, tmp_path / "ckpt.pt")
     with pytest.raises(UserError, match=r"ckpt.pt was not read: it uses getattr, which could run any code"):
-        foreign.load(str(tmp_path))
+        door.open(str(tmp_path))
     assert not mark.exists()
 
 
@@ -219,7 +219,7 @@ def tiny_gpt2(folder: Path, tokenizer: Tokenizer, **changes: object) -> "transfo
 @pytest.mark.parametrize("changes", [{}, {"activation_function": "gelu"}, {"layer_norm_epsilon": 1e-3}], ids=str)
 def test_gpt2_agrees_with_transformers(changes: dict, tmp_path: Path, tokenizer: Tokenizer) -> None:
     theirs = tiny_gpt2(tmp_path, tokenizer, **changes)
-    ours = foreign.load(str(tmp_path)).model.eval()
+    ours = door.open(str(tmp_path)).model.eval()
     ids = torch.randint(tokenizer.vocab_size, (3, 32))
     with torch.no_grad():
         assert (ours(ids) - theirs(ids).logits).abs().max() < 2e-5
@@ -228,7 +228,7 @@ def test_gpt2_agrees_with_transformers(changes: dict, tmp_path: Path, tokenizer:
                 json.dumps({**json.loads((tmp_path / "config.json").read_text(encoding="utf-8")),
                             "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}), encoding="utf-8"
             )  # fmt: skip
-            assert (foreign.load(str(tmp_path)).model(ids) - theirs(ids).logits).abs().max() > 1e-4
+            assert (door.open(str(tmp_path)).model(ids) - theirs(ids).logits).abs().max() > 1e-4
     loss = theirs(ids, labels=ids).loss
     nll = ours(ids[:, :-1], ids[:, 1:])
     assert nll.mean().item() == pytest.approx(loss.item(), abs=1e-5)
@@ -241,7 +241,7 @@ def test_gpt2_agrees_with_transformers(changes: dict, tmp_path: Path, tokenizer:
 
 def test_gpt2_goes_to_transformers_names_and_back(tmp_path: Path, tokenizer: Tokenizer) -> None:
     theirs = tiny_gpt2(tmp_path, tokenizer, activation_function="gelu")
-    loaded = foreign.load(str(tmp_path))
+    loaded = door.open(str(tmp_path))
     assert gpt2.is_gpt2(loaded.model.config)
     config, state = gpt2.to_hf(loaded.model.config, loaded.model.state_dict())
     expected = {name: tensor for name, tensor in theirs.state_dict().items() if name != "lm_head.weight"}
@@ -266,12 +266,12 @@ def test_a_gpt2_that_is_not_known_is_refused(
     kept = {name: value for name, value in {**config, **changes}.items() if changes.get(name, 0) is not None}
     (tmp_path / "config.json").write_text(json.dumps(kept), encoding="utf-8")
     with pytest.raises(UserError, match=said or "lacks n_head"):
-        foreign.load(str(tmp_path))
+        door.open(str(tmp_path))
 
 
 def test_dropout_is_for_training_alone(tmp_path: Path, tokenizer: Tokenizer) -> None:
     tiny_gpt2(tmp_path, tokenizer, resid_pdrop=0.5)
-    model = foreign.load(str(tmp_path)).model
+    model = door.open(str(tmp_path)).model
     ids = torch.randint(tokenizer.vocab_size, (1, 16))
     assert model.config.dropout == 0.5
     assert not torch.equal(model(ids), model(ids))
@@ -284,7 +284,7 @@ def test_dropout_is_for_training_alone(tmp_path: Path, tokenizer: Tokenizer) -> 
 
 def test_more_positions_than_were_learned_are_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
     tiny_gpt2(tmp_path, tokenizer)
-    model = foreign.load(str(tmp_path)).model
+    model = door.open(str(tmp_path)).model
     with pytest.raises(ValueError, match="33 tokens exceed the 32 positions"):
         model(torch.zeros(1, 33, dtype=torch.long))
 
@@ -292,7 +292,7 @@ def test_more_positions_than_were_learned_are_refused(tmp_path: Path, tokenizer:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_gpt2_is_served_in_every_dtype(dtype: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
     theirs = tiny_gpt2(tmp_path, tokenizer)
-    served = serving.open(str(tmp_path), "cpu", dtype, slots=3)
+    served = serving.serve_model(door.find(str(tmp_path)), "cpu", dtype, slots=3)
     assert served.source == "sft"  # this tokenizer has the tokens of conversations
     prompts = [[5, 9, 3], [7] * 20, [250, 4]]
     together = served.engine.generate([Request(prompt, 8, temperature=0) for prompt in prompts])
@@ -305,7 +305,7 @@ def test_gpt2_is_served_in_every_dtype(dtype: str, tmp_path: Path, tokenizer: To
 
 def test_rolling_equals_cropping_by_hand(tmp_path: Path, tokenizer: Tokenizer) -> None:
     tiny_gpt2(tmp_path, tokenizer)
-    loaded = foreign.load(str(tmp_path))
+    loaded = door.open(str(tmp_path))
     engine = Engine(loaded.model, slots=3, prefill_chunk=10)
     prompts = [[3, 1, 4], list(range(40)), [9] * 32]
     replies = engine.generate([Request(prompt, 45, temperature=0, rolls=True) for prompt in prompts])
@@ -323,7 +323,7 @@ def test_rolling_equals_cropping_by_hand(tmp_path: Path, tokenizer: Tokenizer) -
 def test_who_rolls_lets_others_begin(tmp_path: Path, tokenizer: Tokenizer) -> None:
     """It reads a whole context for each of its tokens, and a step reads only so much."""
     tiny_gpt2(tmp_path, tokenizer)
-    engine = Engine(foreign.load(str(tmp_path)).model, slots=2, prefill_chunk=16)
+    engine = Engine(door.open(str(tmp_path)).model, slots=2, prefill_chunk=16)
     rolling = engine.submit(Request([1, 2, 3], 300, temperature=0, rolls=True))
     said = 0
     while said < 60:
@@ -352,7 +352,7 @@ def test_a_config_of_odd_values_is_one_sentence(
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     (tmp_path / "config.json").write_text(json.dumps({**config, key: value}), encoding="utf-8")
     with pytest.raises(UserError) as error:
-        foreign.load(str(tmp_path))
+        door.open(str(tmp_path))
     assert str(tmp_path) in str(error.value)
 
 
@@ -422,7 +422,7 @@ def test_weights_that_are_none_are_one_sentence(
         content = {"model": content, "model_args": args}
     torch.save(content, tmp_path / kind)
     with pytest.raises(UserError, match=said) as error:
-        foreign.load(str(tmp_path))
+        door.open(str(tmp_path))
     assert kind in str(error.value)
 
 
@@ -433,7 +433,7 @@ def test_a_bare_pickle_is_one_sentence_and_no_warning(
     (tmp_path / "meta_000005.json").write_text('{"model_config": {}}', encoding="utf-8")
     (tmp_path / "model_000005.pt").write_bytes(pickle.dumps({"lm_head.weight": [1.0]}, protocol=4))
     with pytest.raises(UserError, match="model_000005.pt .*; get it again"):
-        foreign.load(str(tmp_path))
+        door.open(str(tmp_path))
     assert not recwarn.list
 
 
@@ -445,7 +445,7 @@ def test_masks_of_old_files_may_be_of_any_kind(tmp_path: Path, tokenizer: Tokeni
     torch.save({**state, **masks}, tmp_path / "pytorch_model.bin")
     ids = torch.arange(8)[None]
     with torch.no_grad():
-        assert (foreign.load(str(tmp_path)).model(ids) - theirs(ids).logits).abs().max() < 2e-5
+        assert (door.open(str(tmp_path)).model(ids) - theirs(ids).logits).abs().max() < 2e-5
 
 
 # ---------------------------------------------------------------- nanoGPT
@@ -506,13 +506,13 @@ def test_padded_rows_of_a_ckpt_are_never_sampled(tmp_path: Path) -> None:
     """nanoGPT rounds its vocabulary up and does not say how many tokens there are; the tokenizer does."""
     shutil.copy(FIXTURES / "nanogpt/ckpt.pt", tmp_path)
     numbered(500).save(tmp_path)
-    loaded = foreign.load("resume", out_dir=tmp_path)
+    loaded = door.open("resume", out_dir=tmp_path)
     assert (loaded.model.config.vocab_size, loaded.model.config.padded_vocab) == (500, 512)
     assert loaded.model(torch.tensor([[1, 2]])).shape == (1, 2, 500)
     assert loaded.step == 10
     numbered(513).save(tmp_path)
     with pytest.raises(UserError, match="has 512 tokens, but the tokenizer in .* has 513"):
-        foreign.load("resume", out_dir=tmp_path)
+        door.open("resume", out_dir=tmp_path)
 
 
 def written_ckpt(folder: Path, rows: int, ours: dict | None = None, **settings: object) -> Path:
@@ -529,39 +529,39 @@ def test_a_ckpt_has_no_more_padding_than_to_the_next_64(tokens: int, fits: bool,
     path = written_ckpt(tmp_path, 320)
     numbered(tokens).save(tmp_path)
     if fits:
-        assert foreign.load(str(path)).model.config.vocab_size == tokens
+        assert door.open(str(path)).model.config.vocab_size == tokens
         return
     with pytest.raises(UserError, match=f"has 320 tokens, but the tokenizer in .* has {tokens}: they do not belong"):
-        foreign.load(str(path))
+        door.open(str(path))
 
 
 def test_a_gpt2_has_no_more_padding_than_to_the_next_64(tmp_path: Path, tokenizer: Tokenizer) -> None:
     tiny_gpt2(tmp_path, tokenizer, vocab_size=384)
     with pytest.raises(UserError, match="has 384 tokens, but the tokenizer in .* has 320: they do not belong together"):
-        foreign.load(str(tmp_path))
+        door.open(str(tmp_path))
     numbered(384 - 63).save(tmp_path / "tokenizer")
-    assert foreign.load(str(tmp_path)).model.config.vocab_size == 384 - 63
+    assert door.open(str(tmp_path)).model.config.vocab_size == 384 - 63
 
 
 def test_a_ckpt_that_names_its_tokenizer_is_believed(tmp_path: Path) -> None:
     known = numbered(100)
     path = written_ckpt(tmp_path, 320, {"tokenizer_hash": known.hash})  # whatever its padding
     known.save(tmp_path)
-    assert foreign.load(str(path)).model.config.vocab_size == 100
+    assert door.open(str(path)).model.config.vocab_size == 100
     Tokenizer.characters("".join(map(chr, range(0x5000, 0x5000 + 320)))).save(tmp_path)
     with pytest.raises(UserError, match=f"was trained with the tokenizer {known.hash[:12]}, but .* put the right one"):
-        foreign.load(str(path))
+        door.open(str(path))
 
 
 def test_nanogpts_rows_for_data_of_unknown_tokens_are_told(tmp_path: Path, tokenizer: Tokenizer) -> None:
     path = written_ckpt(tmp_path, 50304)
     tokenizer.save(tmp_path)
-    loaded = foreign.load(str(path))
+    loaded = door.open(str(path))
     assert loaded.model.config.vocab_size == 320
     assert "does not say which of its 50304 rows are tokens; 320, as in" in str(loaded)
     numbered(320).save(tmp_path)  # of characters nanoGPT knows how many there are
     with pytest.raises(UserError, match="has 50304 tokens, but the tokenizer in .* has 320"):
-        foreign.load(str(path))
+        door.open(str(path))
 
 
 def test_what_there_is_not_to_choose_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
@@ -569,15 +569,15 @@ def test_what_there_is_not_to_choose_is_refused(tmp_path: Path, tokenizer: Token
     tokenizer.save(tmp_path)
     for place in (path, tmp_path):
         with pytest.raises(UserError, match="--step is for several of nanochat's checkpoints .* leave it out"):
-            foreign.load_path(place, step=3)
+            door.open(str(place, step=3))
         with pytest.raises(UserError, match="--softcap is for checkpoints of the original nanochat"):
-            foreign.load(str(place), softcap=20)
+            door.open(str(place), softcap=20)
     with pytest.raises(UserError, match="--softcap is for checkpoints"):
-        foreign.load("resume", out_dir=tmp_path, softcap=20)
+        door.open("resume", out_dir=tmp_path, softcap=20)
     (tmp_path / "gpt2").mkdir()
     tiny_gpt2(tmp_path / "gpt2", tokenizer)
     with pytest.raises(UserError, match="--softcap is for checkpoints"):
-        foreign.load(str(tmp_path / "gpt2"), softcap=15)
+        door.open(str(tmp_path / "gpt2"), softcap=15)
 
 
 # ---------------------------------------------------------------- the stage
@@ -599,8 +599,8 @@ def test_the_stage_is_what_is_known_of_a_folder(
     folder = tmp_path / place
     manager.save(folder, 5, served.random_model(tokenizer), None, meta)
     tokenizer.save(folder / "tokenizer")
-    assert foreign.load(str(folder)).source == stage
-    answers = serving.open(str(folder), "cpu", "float32", slots=1)
+    assert door.open(str(folder)).source == stage
+    answers = serving.serve_model(door.find(str(folder)), "cpu", "float32", slots=1)
     assert answers.source == (stage or "sft")
     assert ("nothing tells its stage" in str(answers)) == (stage == "")
 
@@ -611,7 +611,7 @@ def test_the_stage_of_a_run_is_that_of_what_it_began_with(
 ) -> None:
     path = written_ckpt(tmp_path, 320, init_from=origin)
     tokenizer.save(tmp_path)
-    assert foreign.load(str(path)).source == stage
+    assert door.open(str(path)).source == stage
 
 
 def test_lengths_go_with_a_tokenizer_to_the_next_stage(tmp_path: Path, base: Path, tokenizer: Tokenizer) -> None:
@@ -621,9 +621,9 @@ def test_lengths_go_with_a_tokenizer_to_the_next_stage(tmp_path: Path, base: Pat
     for name in ("first", "second"):  # the second finds them there
         manager.save(tmp_path / name, 5, served.random_model(tokenizer), None, {})
         manager.keep_tokenizer(tmp_path / name, kept)
-        assert foreign.load(str(tmp_path / name)).tokenizer.token_bytes == kept.token_bytes
+        assert door.open(str(tmp_path / name)).tokenizer.token_bytes == kept.token_bytes
     manager.keep_tokenizer(tmp_path / "second", tokenizer)
-    assert foreign.load(str(tmp_path / "second")).tokenizer.token_bytes == tokenizer.token_bytes
+    assert door.open(str(tmp_path / "second")).tokenizer.token_bytes == tokenizer.token_bytes
     assert not (tmp_path / "second/tokenizer/token_bytes.pt").exists()
     manager.keep_tokenizer(tmp_path / "plain", tokenizer)
     assert not (tmp_path / "plain").exists()  # the base folder's will do
@@ -638,12 +638,12 @@ def test_a_ckpt_reads_its_meta_pickle(tmp_path: Path) -> None:
     )[0]  # fmt: skip
     nanogpt.write(tmp_path / "ckpt.pt", GPT(config), {"steps": 0, "state": {}}, {"dataset": "x"}, 3, 1.5)
     with pytest.raises(UserError, match="there is no tokenizer for it; expected tokenizer.json or meta.pkl"):
-        foreign.load(str(tmp_path / "ckpt.pt"))
+        door.open(str(tmp_path / "ckpt.pt"))
     characters = sorted(set(text))
     meta = {"vocab_size": len(characters), "itos": dict(enumerate(characters)),
             "stoi": {character: i for i, character in enumerate(characters)}}  # fmt: skip
     (tmp_path / "meta.pkl").write_bytes(pickle.dumps(meta))
-    loaded = foreign.load(str(tmp_path / "ckpt.pt"))
+    loaded = door.open(str(tmp_path / "ckpt.pt"))
     assert loaded.tokenizer.encode("café") == [meta["stoi"][character] for character in "café"]
     assert loaded.tokenizer.decode(loaded.tokenizer.encode(text)) == text
     with pytest.raises(UserError, match="the character 'z' is none of the 12"):
@@ -665,4 +665,4 @@ def test_a_ckpt_reads_its_meta_pickle(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_a_name_that_means_nothing_is_told(name: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=said):
-        foreign.load(name.format(tmp=tmp_path))
+        door.open(name.format(tmp=tmp_path))
