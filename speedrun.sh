@@ -246,7 +246,11 @@ sums() { # PATTERN: checksum, size and name of each file, from the base folder o
     (cd "$NANOCHAT_BASE_DIR" && compgen -G "$1" | LC_ALL=C sort | while IFS= read -r file; do cksum "$file"; done) || true
 }
 
-last_step() { sed 's/.*meta_0*//; s/\.json$//' <<<"$1" | sort -n | tail -1; } # LINES of sums
+last_step() { # LINES: the highest step of the meta files in lines of `sums`
+    local step
+    step=$(sed 's/.*meta_//; s/\.json$//' <<<"$1" | sort -n | tail -1)
+    echo "$((10#$step))"
+}
 
 without() { # LINES OTHERS: the lines that are not among the others
     [ -z "$1" ] || grep -vxFf <(printf '%s\n' "$2") <<<"$1" || true
