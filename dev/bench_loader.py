@@ -24,7 +24,7 @@ from nanochat.config import UserError, parse, run
 from nanochat.data import tinyworld
 from nanochat.data.batch import Batch
 from nanochat.data.shards import TextReader
-from nanochat.data.streams import AHEAD, ConversationSource, Source, TextSource, batches
+from nanochat.data.streams import AHEAD, ConversationSource, Place, Source, TextSource, batches
 from nanochat.gpt import GPT
 from nanochat.log import MetricsLog
 from nanochat.optim import Optimizer, Rates, parameter_groups
@@ -60,14 +60,26 @@ class Flags:
 class Joined:
     """Eight documents of a source in one."""
 
-    cut, grows = True, True
+    cut = True
 
     def __init__(self, source: TextSource):
         self.source = source
-        self.size = source.size // 8
+        self.size = source.reader.num_documents // 8
+
+    def locate(self, position: int) -> Place:
+        return Place(*divmod(position, self.size), self.size)
+
+    def contents(self) -> list[dict]:
+        return self.source.contents()
+
+    def state(self) -> int:
+        return self.size
+
+    def resumed(self, state: object, position: int) -> "Joined":
+        return self
 
     def read(self, position: int, count: int) -> list:
-        texts = self.source.reader.read(position % self.size * 8, count * 8)
+        texts = self.source.texts(position % self.size * 8, count * 8)
         joined = ["\n\n".join(texts[n : n + 8]) for n in range(0, len(texts), 8)]
         encoded = self.source.tokenizer.encode_arrays(joined, prepend=self.source.tokenizer.bos)
         return [(ids, ids * 0 + 1) for ids in encoded]
@@ -102,7 +114,7 @@ def _text(folder: Path) -> TextSource:
         tinyworld.write(folder / "data", num_documents=DOCUMENTS)
         texts = TextReader(folder / "data", "train").read(0, DOCUMENTS)
         Tokenizer.train(texts, 4096, chat.SPECIALS).save(folder / "tokenizer")
-    return TextSource(TextReader(folder / "data", "train"), Tokenizer.load(folder / "tokenizer"))
+    return TextSource(TextReader(folder / "data", "train"), Tokenizer.load(folder / "tokenizer"), 0)
 
 
 def _talk(tokenizer: Tokenizer, T: int) -> ConversationSource:

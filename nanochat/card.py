@@ -47,6 +47,7 @@ def chapters(found: Sections, logged: Mapping[str, Logged], price: float | None)
         Chapter("Bits per byte", _bits_per_byte(found)),
         Chapter("Curves", _curves(logged)),
         Chapter("Tokenizer", _tokenizer(found)),
+        Chapter("Your conversations", _own(found)),
         Chapter("Time", _times(found, price)),
         *_conversations(found),
         Chapter("Samples of the base model", _samples(found)),
@@ -243,6 +244,17 @@ def _tokenizer(found: Sections) -> list[Block]:
         ratios = [f"{size / n:.2f}" if size and (n := number(tokens.get(column))) else "" for column in columns]
         rows.append([name, _number(size, 0), *ratios])
     return [*([Paragraph([", ".join(facts)])] if facts else []), *_table(["bytes per token", "bytes", *columns], rows)]
+
+
+def _own(found: Sections) -> list[Block]:
+    """A row a stage: the user's own conversations, how many of them were too long, and how often they were read."""
+    rows = []
+    for stage, section in found.items():
+        own = _dict(section.get("own_conversations"))
+        if number(own.get("conversations")) is not None:
+            counts = [_number(own.get(key), 0) for key in ("conversations", "tokens", "longest", "cut", "left_out")]
+            rows.append([stage, *counts, _number(own.get("passes"), 2)])
+    return _table(["stage", "conversations", "tokens", "longest", "cut", "left out", "passes"], rows)
 
 
 def _times(found: Sections, price: float | None) -> list[Block]:

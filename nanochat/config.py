@@ -86,6 +86,11 @@ def given(flags: object) -> frozenset[str]:
     return frozenset(vars(flags).get(_GIVEN, changes(flags)))
 
 
+def as_field(flags: type, name: str, value: Any) -> Any:
+    """A value of JSON as the type of a field. Raises TypeError where it is of another."""
+    return _fitted(value, typing.get_type_hints(flags)[name])
+
+
 def changes(flags: object) -> dict:
     """The fields of a dataclass instance that differ from their defaults, as {name: value}."""
     return {

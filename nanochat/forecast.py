@@ -6,13 +6,13 @@ known runs that it is held to are those of the original; this code itself has no
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nanochat import cost
 from nanochat.cost import Memory
 from nanochat.gpt import GPTConfig
 from nanochat.gpus import Accelerator
-from nanochat.scaling import config_from_depth, horizon
+from nanochat.scaling import SFT_ROWS, config_from_depth, horizon, shared
 
 STAGES = ("base", "mid", "sft", "rl")
 PUBLISHED = (32, 34)  # depths of the original's models on the hub, which are classic
@@ -21,7 +21,7 @@ PUBLISHED = (32, 34)  # depths of the original's models on the hub, which are cl
 # 813 steps of 524288 tokens in published reports of the original. That makes 817 tokens of a SmolTalk conversation.
 MID_TOKENS = 813 * 524288
 # Fine-tuning: 10k of SmolTalk, 7.5k of GSM8K (200 tokens each), 3.4k of ARC (90), 1.6k others (180).
-SFT_ROWS, SFT_ROW_TOKENS = 22_439, 458
+SFT_CONVERSATIONS, SFT_CONVERSATION_TOKENS = 22_439, 458
 SFT_PADDED = 1050  # tokens of a row where four conversations are padded to the longest: mostly one is of SmolTalk
 TEXT_DOCUMENT = 1000  # tokens of a document of web text
 MID_CONVERSATIONS = 850_000
@@ -138,10 +138,16 @@ def mid(setting: Setting, text_share: float = 0.0) -> Forecast:
     return training(setting, MID_TOKENS + documents * TEXT_DOCUMENT, 150)
 
 
+def for_sft(setting: Setting) -> Setting:
+    """The setting with the batch that fine-tuning takes by itself; it inherits none."""
+    batch, rows = shared(SFT_ROWS * setting.length, setting.rows, setting.length, setting.gpus)
+    return replace(setting, total_batch=batch, rows=rows)
+
+
 def sft(setting: Setting) -> Forecast:
     """Fine-tuning once over the conversations, packed into rows, with the accuracies at the end."""
     answering = 2 * 1024 * ANSWER_TOKENS / PROBE_SLOTS * cost.decode_seconds(setting.config, setting.on)
-    return training(setting, SFT_ROWS * SFT_ROW_TOKENS, 100, answering)
+    return training(setting, SFT_CONVERSATIONS * SFT_CONVERSATION_TOKENS, 100, answering)
 
 
 def rl(setting: Setting, steps: int = -1) -> Forecast:
@@ -216,7 +222,7 @@ def original_sft(setting: Setting, rows: int = 4) -> tuple[Memory, Memory, float
     """
     typical, fullest = (
         cost.training_memory(setting.config, rows, length, False, setting.gpus, setting.embedding_bytes, original=True)
-        for length in (SFT_ROW_TOKENS, setting.length)
+        for length in (SFT_CONVERSATION_TOKENS, setting.length)
     )
     accumulation = max(1, ORIGINAL_SFT_EXAMPLES // (rows * setting.gpus))
     step = cost.step_seconds(setting.config, setting.on, rows * SFT_PADDED, accumulation, setting.gpus, compiled=False)

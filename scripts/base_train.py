@@ -2,27 +2,32 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from nanochat import cost, runtime, scaling
-from nanochat.checkpoint import manager
-from nanochat.config import UserError, parse, run
+from nanochat.config import UserError, alias, parse, run
 from nanochat.data import texts
 from nanochat.data.shards import DEFAULT_DATASET
 from nanochat.eval.samples import write_samples
 from nanochat.gpt import GPT
 from nanochat.log import short
-from nanochat.paths import checkpoints_dir, tokenizer_dir
+from nanochat.paths import check_tag, tokenizer_dir
+from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
+from nanochat.train.flags import Hyperparameters, TrainFlags, accumulation
 from nanochat.train.loop import Probe
-from nanochat.train.stage import Hyperparameters, Run, TrainFlags, accumulation, begin, resumed_step, run_stage
+from nanochat.train.stage import Run, run_stage
+from nanochat.train.start import Start, begin, opened, or_anew
 
 SAMPLED = ("", "Once upon a time", "The capital of", "My name is")
 
 
 @dataclass
 class Flags(TrainFlags):
-    """Train a base model on the text of a dataset; --depth sets everything that is not told."""
+    """Train a base model on the text of a dataset; --depth sets everything that is not given."""
 
+    model_tag: Annotated[str | None, alias("--out_tag")] = None
+    """tag to write the model under; default: d<depth>"""
     dataset: list[str] = field(default_factory=lambda: [DEFAULT_DATASET])
     """name of the dataset, as add_data was given; several are mixed by weight: a:0.7 b:0.3"""
     depth: int = 20
@@ -68,8 +73,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     if flags.resume_from_step >= 0:
         flags.resume = str(flags.resume_from_step)
     with runtime.start(flags.device_type, flags.dtype, flags.seed) as rt:
+        or_anew(flags, lambda flags: train(flags, rt))
+
+
+def train(flags: Flags, rt: Runtime) -> None:
+    tag = flags.model_tag or f"d{flags.depth}"
+    check_tag("model_tag", tag)
+    with opened("base", flags, rt, tag) as (start, flags):
+        rt = start.rt
         tokenizer = Tokenizer.load(tokenizer_dir())
-        train_source, val_source = (texts.text_source(flags.dataset, split, tokenizer) for split in ("train", "val"))
+        train_source, val_source = (
+            texts.text_source(flags.dataset, split, tokenizer, flags.seed) for split in ("train", "val")
+        )
         config = scaling.config_from_depth(
             flags.depth,
             tokenizer.vocab_size,
@@ -78,11 +93,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             flags.head_dim,
             flags.window_pattern,
         )
-        tag = flags.model_tag or f"d{flags.depth}"
-        told_batch, rows = as_begun(flags, tag, rt.world)
+        batch, rows = as_begun(flags, start)
         horizon = scaling.horizon(
             config,
-            told_batch,
+            batch,
             flags.num_iterations,
             flags.target_flops,
             cost.flops_per_token(config),
@@ -110,43 +124,44 @@ def main(argv: Sequence[str] | None = None) -> None:
             return GPT(config, rt.dtype).to(rt.device)
 
         about = {
-            "dataset": " ".join(flags.dataset), "data_fingerprint": texts.fingerprint(flags.dataset),
+            "dataset": " ".join(flags.dataset), "data": train_source.contents() + val_source.contents(),
             "seed": flags.seed, "tokenizer_hash": tokenizer.hash,
         }  # fmt: skip
-        begun = begin("base", tag, flags.resume, rt, config, new, about)
+        begun = begin(start, h, about, config, new)
+        parameters = short(cost.count_parameters(begun.model))
+        tokens = short(horizon.num_iterations * h.total_batch_size)
         rt.print(
-            f"base model {tag}: {short(cost.count_parameters(begun.model))} parameters, {config.n_layer} layers of "
-            f"width {config.n_embd}, {horizon.num_iterations} steps of {h.total_batch_size} tokens "
-            f"({short(horizon.num_iterations * h.total_batch_size)}), {rt.device.type} {rt.dtype}".replace(
-                "torch.", ""
-            )
+            f"base model {tag}: {parameters} parameters, {config.n_layer} layers of width {config.n_embd}, "
+            f"{horizon.num_iterations} steps of {h.total_batch_size} tokens ({tokens}), {rt.device.type} "
+            f"{str(rt.dtype).removeprefix('torch.')}"
         )
+
         def samples(_: Callable[[], bool]) -> dict[str, float]:
             if rt.is_main:
                 write_samples(begun.model, tokenizer, SAMPLED)
             return {}
 
         run_stage(
-            "base_train", Run("base", tag, flags, h, rt, tokenizer, begun, about), train_source, val_source,
+            "base_train", Run(start, flags, h, tokenizer, begun, about), train_source, val_source,
             num_iterations=horizon.num_iterations, probes=[Probe(flags.sample_every, samples)],
         )  # fmt: skip
 
 
-def as_begun(flags: Flags, tag: str, ranks: int) -> tuple[int, int]:
-    """--total_batch_size and --device_batch_size; where none is told, the batch of the run that is gone on with.
+def as_begun(flags: Flags, start: Start) -> tuple[int, int]:
+    """--total_batch_size and --device_batch_size; a run that is resumed keeps its batch where none is given.
 
     Its rows are as many as share that batch on the ranks there are now. Raises UserError where none do.
     """
-    folder, T = checkpoints_dir("base") / tag, flags.max_seq_len
-    step = resumed_step("base", tag, flags.resume)
-    batch = None if step is None else manager.read_meta(folder, step).get("total_batch_size")
+    ranks, T = start.rt.world, flags.max_seq_len
+    batch = start.meta.get("total_batch_size") if start.is_resumed else None
     if batch is None or flags.total_batch_size > 0:
         return flags.total_batch_size, flags.device_batch_size
     nearest, rows = scaling.shared(batch, flags.device_batch_size, T, ranks)
     if nearest != batch:
         raise UserError(
-            f"{folder} holds a run whose steps of {batch} tokens {ranks} ranks cannot share; go on with a number of "
-            f"ranks that divides {batch // T}, or with --total_batch_size={nearest} --device_batch_size={rows}"
+            f"{start.folder} holds a run whose steps of {batch} tokens {ranks} ranks cannot share; resume it on a "
+            f"number of ranks that divides {batch // T}, or with --total_batch_size={nearest} "
+            f"--device_batch_size={rows}"
         )
     return batch, rows
 

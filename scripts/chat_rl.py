@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from nanochat import runtime
-from nanochat.checkpoint import door
-from nanochat.checkpoint.manager import LoadAs
+from nanochat.checkpoint.door import ModelName
 from nanochat.config import UserError, parse, run
+from nanochat.data import contents
 from nanochat.engine.serving import slots_that_fit
 from nanochat.eval.accuracy import interval
+from nanochat.runtime import Runtime
+from nanochat.train.flags import LaterFlags, settle
 from nanochat.train.loop import Probe, TrainState
 from nanochat.train.rollouts import Questions, Respondent, Sampling, pass_rates, rollouts
-from nanochat.train.stage import LaterFlags, Run, begin, describe_parent, run_stream, settle
+from nanochat.train.stage import Run, run_stream
+from nanochat.train.start import begin, opened, or_anew
 from tasks import catalog
 from tasks.littleworld import KINDS, LittleWorld
 
@@ -21,8 +23,8 @@ from tasks.littleworld import KINDS, LittleWorld
 class Flags(LaterFlags):
     """Reinforcement learning: a chat model learns from its own answers, by which of them are right."""
 
-    source: Literal["mid", "sft"] = "sft"
-    """stage to start from"""
+    source: ModelName = "sft"
+    """model to start from: mid, sft, rl, sft:d4:700, a folder or user/name"""
     task: str = "spelling|counting"
     """what to ask: spelling, counting, arithmetic, GSM8K, SpellingBee, ...; several joined by |"""
     examples_per_step: int = 64
@@ -59,29 +61,28 @@ class Flags(LaterFlags):
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
-    for name in ("examples_per_step", "num_samples", "max_new_tokens", "eval_examples", "eval_samples"):
-        if getattr(flags, name) < 1:
-            raise UserError(f"--{name} is {getattr(flags, name)}; expected 1 or more")
-    if flags.num_samples == 1:
-        raise UserError("--num_samples is 1; an answer is weighed against the others to its question, so 2 or more")
-    if flags.temperature <= 0:
-        raise UserError(f"--temperature is {flags.temperature}; expected more than 0, or all answers are the same")
-    if flags.num_iterations < 1 and flags.num_epochs <= 0:
-        raise UserError(f"--num_epochs is {flags.num_epochs}; expected more than 0")
     with runtime.start(flags.device_type, flags.dtype, flags.seed) as rt:
+        or_anew(flags, lambda flags: train(flags, rt))
+
+
+def train(flags: Flags, rt: Runtime) -> None:
+    select(flags.task)
+    with opened("rl", flags, rt) as (start, flags):
+        check(flags)
         names = select(flags.task)
         asked = [catalog.task(name, "train") for name in names]
         held_out = [held_out_task(name, flags.eval_examples) for name in names]
-        loaded = door.open(flags.source, LoadAs(rt.device, rt.dtype), flags.model_tag, flags.model_step)
-        rt.print(f"starting from {loaded}")
-        h = settle(flags, loaded, rt)
+        rt, loaded = start.rt, start.loaded
+        assert loaded is not None
+        h = settle(flags, start.meta.get("user_config") or {}, loaded.model.config.sequence_len, rt)
         if h.device_batch_size < 1:
             raise UserError(f"--device_batch_size is {h.device_batch_size}; expected 1 or more")
         about = {
-            "parent": describe_parent(loaded, flags.source), "task": "|".join(names), "seed": flags.seed,
-            "dataset": loaded.meta.get("dataset"), "conversations": loaded.meta.get("conversations"),
+            "parent": start.parent, "task": "|".join(names), "seed": flags.seed,
+            "dataset": start.meta.get("dataset"), "conversations": start.meta.get("conversations"),
+            "data": [entry for task in asked for entry in contents.of(task, task.name)],
         }  # fmt: skip
-        begun = begin("rl", loaded.tag, flags.resume, rt, loaded.model.config, lambda: loaded.model, about)
+        begun = begin(start, h, about)
         model = begun.model.eval()  # with dropout another model would learn than the one that answered
         # Their rate, which no flag lowers, is for a model that is new: here a step of it costs more than many gain.
         for name, parameter in model.named_parameters():
@@ -121,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             return {"tokens": tokens, "before": before, "scores": after, **held}
 
         run_stream(
-            "chat_rl", Run("rl", loaded.tag, flags, h, rt, loaded.tokenizer, begun, about),
+            "chat_rl", Run(start, flags, h, loaded.tokenizer, begun, about),
             rollouts(
                 questions, respondent, sampling, flags.examples_per_step, h.device_batch_size, rt.rank, rt.world,
                 begun.state.cursor, few_shapes=flags.compile,
@@ -129,6 +130,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             -(-mine // h.device_batch_size), [Probe(flags.eval_every, measure, first=True)], results,
             flags.num_iterations, flags.num_epochs, best="val_error", shown=("reward", "answer_tokens"),
         )  # fmt: skip
+
+
+def check(flags: Flags) -> None:
+    """Complain about what can be known before anything is loaded. Raises UserError."""
+    for name in ("examples_per_step", "num_samples", "max_new_tokens", "eval_examples", "eval_samples"):
+        if getattr(flags, name) < 1:
+            raise UserError(f"--{name} is {getattr(flags, name)}; expected 1 or more")
+    if flags.num_samples == 1:
+        raise UserError("--num_samples is 1; an answer is weighed against the others to its question, so 2 or more")
+    if flags.temperature <= 0:
+        raise UserError(f"--temperature is {flags.temperature}; expected more than 0, or all answers are the same")
+    if flags.num_iterations < 1 and flags.num_epochs <= 0:
+        raise UserError(f"--num_epochs is {flags.num_epochs}; expected more than 0")
 
 
 def select(task: str) -> list[str]:

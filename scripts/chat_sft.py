@@ -2,33 +2,30 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from nanochat import runtime
-from nanochat.checkpoint import door
-from nanochat.checkpoint.manager import LoadAs
 from nanochat.config import UserError, parse, run
-from nanochat.data.shards import Split
-from nanochat.data.streams import ConversationSource
 from nanochat.engine.engine import Engine
 from nanochat.eval.accuracy import evaluate
+from nanochat.runtime import Runtime
+from nanochat.train.flags import ConversationFlags, settle
 from nanochat.train.loop import Probe
-from nanochat.train.stage import ConversationFlags, Run, begin, describe_parent, run_stage, settle
-from tasks.catalog import graded_tasks, training_conversations
+from nanochat.train.stage import Run, run_stage
+from nanochat.train.start import begin, opened, or_anew
+from tasks import recipes
+from tasks.catalog import graded_tasks
 
 
 @dataclass
 class Flags(ConversationFlags):
-    """Fine-tune a base or mid-trained model on conversations."""
+    """Fine-tune a base, mid-trained or fine-tuned model on conversations."""
 
-    source: Literal["base", "mid"] = "mid"
-    """stage to start from"""
     num_epochs: float = 1.0
-    """passes over the conversations, where --num_iterations is not given"""
+    """passes over the conversations, unless --num_iterations is given"""
     target_examples_per_step: int | None = None
-    """rows per optimizer step: the older way to say --total_batch_size"""
+    """rows per optimizer step: the older way to give --total_batch_size; default: 32"""
     eval_steps: int | None = None
-    """batches of a validation: the older way to say --eval_tokens"""
+    """batches of a validation: the older way to give --eval_tokens"""
     init_lr_frac: float = 0.02
     """factor on all learning rates"""
     eval_metrics_every: int = 200
@@ -38,47 +35,55 @@ class Flags(ConversationFlags):
     eval_every: int = 100
     """steps between validations; 0 validates at the end only, -1 never"""
     warmdown_ratio: float = 1.0
-    """share of the run over which the learning rate falls"""
+    """fraction of the run spent in learning-rate warmdown"""
     final_lr_frac: float = 0.0
-    """learning rate at the end, as a share"""
+    """final learning rate as a fraction of the peak"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     with runtime.start(flags.device_type, flags.dtype, flags.seed) as rt:
-        loaded = door.open(flags.source, LoadAs(rt.device, rt.dtype), flags.model_tag, flags.model_step)
-        rt.print(f"starting from {loaded}")
-        if flags.target_examples_per_step is not None:
-            T = flags.max_seq_len or loaded.model.config.sequence_len
-            flags.total_batch_size = flags.target_examples_per_step * T
-        h = settle(flags, loaded, rt)
-        if flags.eval_steps is not None:
-            h = replace(h, eval_tokens=flags.eval_steps * h.device_batch_size * h.max_seq_len * rt.world)
+        or_anew(flags, lambda flags: train(flags, rt))
+
+
+def train(flags: Flags, rt: Runtime) -> None:
+    with opened("sft", flags, rt) as (start, flags):
+        rt, loaded = start.rt, start.loaded
+        assert loaded is not None
+        tokenizer, T = loaded.tokenizer, loaded.model.config.sequence_len
+        recipe = recipes.choose(flags, start)
         if flags.num_epochs <= 0:
             raise UserError(f"--num_epochs is {flags.num_epochs}; expected more than 0")
+        sized = flags
+        if flags.target_examples_per_step is not None:
+            sized = replace(flags, total_batch_size=flags.target_examples_per_step * (flags.max_seq_len or T))
+        h = settle(sized, start.meta.get("user_config") or {}, T, rt, own_batch=start.is_resumed)
+        if flags.eval_steps is not None:
+            h = replace(h, eval_tokens=flags.eval_steps * h.device_batch_size * h.max_seq_len * rt.world)
+        train_source, val_source = (
+            recipes.conversations(flags, recipe, split, "sft", tokenizer, h, start) for split in ("train", "val")
+        )
         about = {
-            "parent": describe_parent(loaded, flags.source), "dataset": loaded.meta.get("dataset"),
-            "conversations": flags.conversations, "data_path": flags.data_path, "seed": flags.seed,
+            "parent": start.parent, "dataset": start.meta.get("dataset"), "conversations": recipe,
+            "max_seq_len": h.max_seq_len, "seed": flags.seed,
+            "data": train_source.contents() + val_source.contents(),
         }  # fmt: skip
-        begun = begin("sft", loaded.tag, flags.resume, rt, loaded.model.config, lambda: loaded.model, about)
-
-        def source(split: Split) -> ConversationSource:
-            conversations = training_conversations(flags.conversations, flags.data_path, split)
-            return ConversationSource(conversations, loaded.tokenizer, h.max_seq_len + 1, masked=True, order="sft")
+        begun = begin(start, h, about)
+        own = recipes.count_own(flags, recipe, tokenizer, h, start, flags.num_epochs)
 
         def accuracies(stopping: Callable[[], bool]) -> dict[str, float]:
             scores: dict[str, float] = {}
             engine = Engine(begun.model, slots=32)
-            for task in graded_tasks(flags.conversations, "val"):
+            for task in graded_tasks(recipe, "val"):
                 if stopping():
                     break
                 most = flags.eval_metrics_max_problems
-                scores[f"accuracy/{task.name}"] = evaluate(task, engine, loaded.tokenizer, max_problems=most).accuracy
+                scores[f"accuracy/{task.name}"] = evaluate(task, engine, tokenizer, max_problems=most).accuracy
             return scores
 
         run_stage(
-            "chat_sft", Run("sft", loaded.tag, flags, h, rt, loaded.tokenizer, begun, about),
-            source("train"), source("val"), num_iterations=flags.num_iterations, num_epochs=flags.num_epochs,
+            "chat_sft", Run(start, flags, h, tokenizer, begun, {**about, "data_path": flags.data_path, **own}),
+            train_source, val_source, num_iterations=flags.num_iterations, num_epochs=flags.num_epochs,
             probes=[Probe(flags.eval_metrics_every, accuracies)],
         )  # fmt: skip
 

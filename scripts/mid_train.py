@@ -4,63 +4,81 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nanochat import runtime
-from nanochat.checkpoint import door
-from nanochat.checkpoint.manager import LoadAs
+from nanochat.checkpoint.door import ModelName
 from nanochat.config import UserError, parse, run
 from nanochat.data import texts, tinyworld
 from nanochat.data.shards import DEFAULT_DATASET, Split
-from nanochat.data.streams import ConversationSource, MixedSource, Source
+from nanochat.data.streams import MixedSource, Source
 from nanochat.paths import dataset_dir
 from nanochat.runtime import Runtime
-from nanochat.train.stage import ConversationFlags, Run, begin, describe_parent, run_stage, settle
-from tasks.catalog import training_conversations
+from nanochat.train.flags import ConversationFlags, settle
+from nanochat.train.stage import Run, run_stage
+from nanochat.train.start import begin, opened, or_anew
+from tasks import recipes
+
+TEXT_SHARE = 0.3
 
 
 @dataclass
 class Flags(ConversationFlags):
     """Continue a base model on text and conversations together."""
 
+    source: ModelName = "base"
+    """model to start from: base, mid, sft, rl, base:d4:700, gpt2, a folder, a ckpt.pt or user/name"""
     dataset: list[str] = field(default_factory=list)
-    """dataset whose text is mixed in, or several by weight: a:0.7 b:0.3; inherited"""
-    text_share: float = 0.3
-    """share of the documents that are text of the dataset; the others are conversations"""
+    """dataset whose text is mixed in, or several by weight in tokens: a:0.7 b:0.3; default: the model's"""
+    text_share: float | None = None
+    """fraction of the documents (not tokens) that are text; default: 0.3, or 0 in the real recipe without --dataset"""
     eval_every: int = 150
     """steps between validations; 0 validates at the end only, -1 never"""
     warmdown_ratio: float = 0.2
-    """share of the run over which the learning rate falls"""
+    """fraction of the run spent in learning-rate warmdown"""
     final_lr_frac: float = 0.0
-    """learning rate at the end, as a share"""
+    """final learning rate as a fraction of the peak"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     with runtime.start(flags.device_type, flags.dtype, flags.seed) as rt:
-        loaded = door.open("base", LoadAs(rt.device, rt.dtype), flags.model_tag, flags.model_step)
-        rt.print(f"starting from {loaded}")
-        h = settle(flags, loaded, rt)
-        if not 0 <= flags.text_share <= 1:
-            raise UserError(f"--text_share is {flags.text_share}; expected a share between 0 and 1")
-        datasets = flags.dataset or (loaded.meta.get("dataset") or DEFAULT_DATASET).split()
-        if datasets == [DEFAULT_DATASET] and flags.text_share > 0:
+        or_anew(flags, lambda flags: train(flags, rt))
+
+
+def train(flags: Flags, rt: Runtime) -> None:
+    with opened("mid", flags, rt) as (start, flags):
+        rt, loaded = start.rt, start.loaded
+        assert loaded is not None
+        tokenizer = loaded.tokenizer
+        recipe = "none" if flags.text_share == 1 and flags.conversations is None else recipes.choose(flags, start)
+        text_share = flags.text_share
+        if text_share is None:
+            text_share = 0.0 if recipe == "real" and not flags.dataset else TEXT_SHARE
+        if not 0 <= text_share <= 1:
+            raise UserError(f"--text_share is {text_share}; expected a fraction between 0 and 1")
+        h = settle(flags, start.meta.get("user_config") or {}, loaded.model.config.sequence_len, rt)
+        datasets = flags.dataset or (start.meta.get("dataset") or DEFAULT_DATASET).split()
+        if datasets == [DEFAULT_DATASET] and text_share > 0:
             write_where_missing(rt)
-        about = {
-            "parent": describe_parent(loaded, "base"), "dataset": " ".join(datasets),
-            "conversations": flags.conversations, "data_path": flags.data_path, "text_share": flags.text_share,
-            "seed": flags.seed,
-        }  # fmt: skip
-        begun = begin("mid", loaded.tag, flags.resume, rt, loaded.model.config, lambda: loaded.model, about)
 
         def source(split: Split) -> Source:
-            conversations = training_conversations(flags.conversations, flags.data_path, split, "mid")
-            talk = ConversationSource(conversations, loaded.tokenizer, h.max_seq_len + 1, masked=False, order="mid")
-            if flags.text_share <= 0:
-                return talk
-            text = texts.text_source(datasets, split, loaded.tokenizer)
-            return MixedSource([(text, flags.text_share), (talk, 1 - flags.text_share)])
+            parts: list[tuple[Source, float]] = []
+            if text_share > 0:
+                parts.append((texts.text_source(datasets, split, tokenizer, flags.seed), text_share))
+            if text_share < 1:
+                talk = recipes.conversations(flags, recipe, split, "mid", tokenizer, h, start)
+                parts.append((talk, 1 - text_share))
+            return MixedSource(parts) if len(parts) > 1 else parts[0][0]
 
+        train_source, val_source = source("train"), source("val")
+        about = {
+            "parent": start.parent, "dataset": " ".join(datasets) if text_share else None, "conversations": recipe,
+            "text_share": text_share, "max_seq_len": h.max_seq_len, "seed": flags.seed,
+            "data": train_source.contents() + val_source.contents(),
+        }  # fmt: skip
+        begun = begin(start, h, about)
+        own = recipes.count_own(flags, recipe, tokenizer, h, start)
         run_stage(
-            "mid_train", Run("mid", loaded.tag, flags, h, rt, loaded.tokenizer, begun, about),
-            source("train"), source("val"), num_iterations=flags.num_iterations,
+            "mid_train", Run(start, flags, h, tokenizer, begun, {**about, "data_path": flags.data_path, **own}),
+            train_source, val_source, num_iterations=flags.num_iterations,
         )  # fmt: skip
 
 

@@ -122,8 +122,11 @@ def plan_model(flags: Flags, on: gpus.Accelerator, count: int) -> None:
         return _show_serving(setting)
     largest = _largest(flags.stage, setting)
     rows = flags.device_batch_size or min(max(largest, 1), ROWS[-1])
-    batch, rows = shared(setting.total_batch, rows, setting.length, count)
-    setting = replace(setting, rows=rows, total_batch=batch)
+    if flags.stage == "sft" and flags.total_batch_size is None:
+        setting = forecast.for_sft(replace(setting, rows=rows))
+    else:
+        batch, rows = shared(setting.total_batch, rows, setting.length, count)
+        setting = replace(setting, rows=rows, total_batch=batch)
     if flags.stage == "all":
         return _show_all(flags, setting)
     _show_stage(flags, setting, largest)
@@ -233,7 +236,8 @@ def _show_all(flags: Flags, setting: Setting) -> None:
     """A line a stage, and all of them together."""
     made = {"tokenizer": forecast.tokenizer()}
     made |= {stage: _forecast(flags, stage, setting) for stage in ("base", "base_eval", "mid")}
-    made |= {"chat_eval of mid": forecast.chat_eval(setting), "sft": forecast.sft(setting)}
+    tuning = setting if flags.total_batch_size else forecast.for_sft(setting)
+    made |= {"chat_eval of mid": forecast.chat_eval(setting), "sft": forecast.sft(tuning)}
     made["chat_eval of sft"] = made["chat_eval of mid"]
     _table(made, setting)
     print(f"\n{_rows(setting)}")
@@ -393,9 +397,12 @@ def _told(stage: Stage, setting: Setting) -> Setting:
     elif stage.name == "tok_train":
         vocab_size = int(stage.flag("vocab_size", setting.config.vocab_size))
         setting = replace(setting, config=replace(setting.config, vocab_size=vocab_size))
+    setting = replace(setting, rows=int(stage.flag("device_batch_size", setting.rows)))
+    if stage.name == "chat_sft":
+        setting = forecast.for_sft(setting)
     total_batch = int(stage.flag("target_examples_per_step", 0)) * setting.length or setting.total_batch
     return replace(
-        setting, rows=int(stage.flag("device_batch_size", setting.rows)),
+        setting,
         total_batch=int(stage.flag("total_batch_size", total_batch)),
         eval_tokens=int(stage.flag("eval_tokens", setting.eval_tokens)), compiled="--no-compile" not in stage.command,
     )  # fmt: skip

@@ -19,10 +19,15 @@ class ARC:
     baseline = BASELINE
 
     def __init__(self, subset: Literal["ARC-Easy", "ARC-Challenge"], split: Split):
+        self.split = split
         self.name = subset
         split_there = {"train": "train", "val": "validation", "test": "test"}[split]
         pattern, columns = f"{subset}/{split_there}-*.parquet", ["question", "choices", "answerKey"]
         self.rows = tables.dataset("allenai/ai2_arc", [pattern], columns).shuffled()
+
+    def contents(self) -> list[dict]:
+        """What they are made of, for nanochat/data/contents.py."""
+        return self.rows.contents(f"{self.name}, {self.split}", self.split)
 
     def __len__(self) -> int:
         return len(self.rows)

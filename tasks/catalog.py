@@ -9,7 +9,7 @@ from nanochat.data import shards
 from nanochat.data.tinyworld.world import Split
 from nanochat.eval.accuracy import Task
 from tasks.arc import ARC
-from tasks.customjson import CustomJSON
+from tasks.customjson import CustomJSON, Part, held_out
 from tasks.gsm8k import GSM8K
 from tasks.humaneval import HumanEval
 from tasks.identity import identity
@@ -54,22 +54,56 @@ def recipe_of(meta: dict) -> str:
 
 
 def training_conversations(
-    recipe: str, data_path: Sequence[Path], split: shards.Split, stage: Stage = "sft"
-) -> Mixture:
-    """The conversations of a recipe and of the user's own files, shuffled together.
+    recipe: str, data_path: Sequence[Path], split: shards.Split, stage: Stage = "sft",
+    val_data_path: Sequence[Path] = (),
+) -> Mixture:  # fmt: skip
+    """The conversations of a recipe and of the user's own files, shuffled together; split is train or val.
 
-    split is train or val; a user's file is used for training only, unless it is all there is.
+    Validation is of the files in `val_data_path` where there are any, else of the recipe, else, where the user's own
+    conversations are all there is, of a share of them that is not trained on. The mixture's `note` says what a user
+    could not guess.
     """
     if recipe not in RECIPES:
         raise UserError(f"--conversations is {recipe!r}; expected one of {', '.join(RECIPES)}")
+    own = [CustomJSON(path) for path in data_path] if split == "train" or val_data_path or recipe == "none" else []
+    if recipe == "none" and not own:
+        raise UserError("there are no conversations to train on; name a file with --data_path or use --conversations")
+    if split == "val" and val_data_path:
+        given = [CustomJSON(path) for path in val_data_path]
+        return Mixture(given, _overlap(own, given))
+    if recipe == "none" and not val_data_path:
+        return _divided(own, split)
     if recipe == "littleworld":
         known: list[Rows] = [LittleWorld(kind, split) for kind in KINDS]
     else:
         known = _real(stage, split) if recipe == "real" else []
-    own = [CustomJSON(path) for path in data_path] if split == "train" or not known else []
-    if not known and not own:
-        raise UserError("there are no conversations to train on; name a file with --data_path or use --conversations")
     return Mixture([*known, *own])
+
+
+def _divided(files: Sequence[CustomJSON], split: shards.Split) -> Mixture:
+    """The user's own conversations, where there are no others: those to train on, or those to validate on."""
+    chosen = held_out(key for file in files for key in file.keys)
+    if not chosen:
+        note = "validation is on the one conversation that is trained on; --val_data_path names others"
+        return Mixture(files, note if split == "val" else "")
+    use = {"train": "training, but for a held-out share", "val": "validation, a held-out share"}[split]
+    parts = [Part(file, [row for row, key in enumerate(file.keys) if (key in chosen) == (split == "val")], use)
+             for file in files]  # fmt: skip
+    mixture = Mixture(parts)
+    if split == "val":
+        total = sum(len(file) for file in files)
+        mixture.note = (
+            f"validation is on {len(mixture)} of the {total} conversations, which are not trained on; "
+            "--val_data_path names others"
+        )
+    return mixture
+
+
+def _overlap(trained_on: Sequence[CustomJSON], given: Sequence[CustomJSON]) -> str:
+    keys = {key for file in trained_on for key in file.keys}
+    both = sum(key in keys for file in given for key in file.keys)
+    total = sum(len(file) for file in given)
+    return f"{both} of the {total} conversations of --val_data_path are also trained on" if both else ""
 
 
 def _real(stage: Stage, split: shards.Split) -> list[Rows]:

@@ -1,43 +1,52 @@
-"""Conversations of the user's own, from a JSONL file."""
+"""Conversations of the user's own, from JSON files."""
 
-import codecs
+import contextlib
+import hashlib
 import json
+import os
+import re
+import stat
+import tempfile
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
+
+import pyarrow as pa
 
 from nanochat import chat
 from nanochat.config import UserError
+from nanochat.data import shards
+
+EXAMPLE = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}'
+COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
+HELD_OUT = 0.05  # share of the user's own conversations that is for validation
+_BOM = b"\xef\xbb\xbf"  # Windows editors put it in front
 
 
 class CustomJSON(Sequence[dict]):
     """One conversation a line, {"messages": [...]} or the bare list of messages; blank lines are skipped.
 
-    Opening the file checks every line of it, and keeps only where each begins.
-    Raises UserError, naming file and line, for the first line that is not a conversation to learn from.
+    The file may also be one JSON array of such values over any number of lines, and compressed (.gz, .zst).
+    Opening it checks every conversation, and keeps only where each begins and a hash of it. Raises UserError, naming
+    file and line, for the first that is none to learn from, and later where the file is no longer as it was opened.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.name = self.path.name
-        self.lines = array("Q")  # the number and byte offset of each conversation's line
+        self.lines = array("Q")  # the line that each conversation begins on, its place in bytes, and its hash
         self.offsets = array("Q")
-        try:
-            with open(self.path, "rb") as file:
-                offset = 0
-                for number, line in enumerate(file, 1):
-                    if number == 1 and line.startswith(codecs.BOM_UTF8):  # Windows editors put it there
-                        offset, line = len(codecs.BOM_UTF8), line[len(codecs.BOM_UTF8) :]
-                    if line.strip():
-                        self._conversation(line, number, offset)
-                        self.lines.append(number)
-                        self.offsets.append(offset)
-                    offset += len(line)
-        except FileNotFoundError:
-            raise UserError(f"there is no file {self.path}; --data_path takes a JSONL file of conversations") from None
-        except OSError as error:
-            raise UserError(f"cannot read {self.path}: {error.strerror}") from None
+        self.lengths = array("Q")
+        self.keys = array("Q")
+        self._unpacked: BinaryIO | None = None
+        with self._readable():
+            if not stat.S_ISREG(os.stat(self.path).st_mode):
+                raise UserError(f"cannot read {self.path}: it is no regular file; --data_path takes a JSONL file")
+            if kind := COMPRESSED.get(self.path.suffix.lower()):
+                self._unpacked = self._unpack(kind)
+            with self._open() as file:
+                self.sha256 = self._index(file)
         if not self.lines:
             raise UserError(f"{self.path} holds no conversations; expected lines such as " + EXAMPLE)
 
@@ -45,28 +54,186 @@ class CustomJSON(Sequence[dict]):
         return len(self.lines)
 
     def __getitem__(self, index: int) -> dict:
-        with open(self.path, "rb") as file:
-            file.seek(self.offsets[index])
-            return self._conversation(file.readline(), self.lines[index], self.offsets[index])
-
-    def _conversation(self, line: bytes, number: int, offset: int) -> dict:
         try:
-            value = json.loads(line.rstrip().decode("utf-8"))
-            conversation = {"messages": value} if isinstance(value, list) else value
-            chat.check(conversation)
-            return {"messages": conversation["messages"]}
+            with self._open() as file:
+                file.seek(self.offsets[index])
+                conversation = _conversation(json.loads(file.read(self.lengths[index])))
+            if _key(conversation) == self.keys[index]:
+                return conversation
+        except FileNotFoundError:
+            said = "was removed while this run was reading it; put it back and start again"
+            raise UserError(f"{self.path} {said}") from None
+        except (OSError, ValueError, RecursionError):
+            pass
+        raise UserError(
+            f"{self.path} changed while this run was reading it (line {self.lines[index]}); "
+            "put the old file back and start again"
+        )
+
+    def contents(self) -> list[dict]:
+        """What the file holds, for nanochat/data/contents.py."""
+        return [{"what": self.name, "sha256": self.sha256, "conversations": len(self)}]
+
+    def _index(self, file: BinaryIO) -> str:
+        """Note every conversation; returns the sha256 of the whole file."""
+        digest, offset = hashlib.sha256(), 0
+        for number, line in enumerate(file, 1):
+            digest.update(line)
+            if number == 1 and line.startswith(_BOM):
+                offset, line = len(_BOM), line[len(_BOM) :]
+            if line.strip():
+                if not self.lines and _begins_array(line):
+                    rest = file.read()
+                    digest.update(rest)
+                    self._index_array(line + rest, number, offset)
+                    break
+                try:
+                    self._note(json.loads(line.rstrip().decode("utf-8")), number, offset, len(line.rstrip()))
+                except json.JSONDecodeError as error:
+                    what = f"not JSON: {error.msg} at column {error.colno}; expected one conversation a line"
+                    self._refuse(number, what)
+                except UnicodeDecodeError as error:
+                    self._refuse_bytes(number, line, offset, error)
+                except RecursionError:
+                    self._refuse(number, "not a conversation: nested too deeply")
+                except ValueError as error:  # a number of too many digits
+                    self._refuse(number, str(error))
+            offset += len(line)
+        return digest.hexdigest()
+
+    def _index_array(self, data: bytes, number: int, offset: int) -> None:
+        """Note the conversations of an array that begins on line `number`, with what comes before at `offset`."""
+        try:
+            text = data.decode("utf-8")
         except UnicodeDecodeError as error:
-            byte = line[error.start]
-            self._refuse(number, f"byte {byte:#04x} at offset {offset + error.start} is not UTF-8; save it as UTF-8")
+            self._refuse_bytes(number + data.count(b"\n", 0, error.start), data, offset, error)
+        first, at = number, 0
+        try:
+            for value, start, end in _elements(text):
+                number, offset = number + text.count("\n", at, start), offset + len(text[at:start].encode())
+                size = len(text[start:end].encode())
+                self._note(value, number, offset, size)
+                number, offset, at = number + text.count("\n", start, end), offset + size, end
         except json.JSONDecodeError as error:
-            self._refuse(number, f"not JSON: {error.msg} at column {error.colno}; expected one conversation a line")
+            self._refuse(first + error.lineno - 1, f"not JSON: {error.msg} at column {error.colno}")
         except RecursionError:
             self._refuse(number, "not a conversation: nested too deeply")
         except ValueError as error:
             self._refuse(number, str(error))
 
+    def _note(self, value: object, number: int, offset: int, length: int) -> None:
+        try:
+            conversation = _conversation(value)
+        except ValueError as error:
+            self._refuse(number, str(error))
+        self.lines.append(number)
+        self.offsets.append(offset)
+        self.lengths.append(length)
+        self.keys.append(_key(conversation))
+
+    def _unpack(self, kind: str) -> BinaryIO:
+        """The decompressed file, which is gone with this process."""
+        most = max(shards.MAX_GROUP, shards.MAX_RATIO * self.path.stat().st_size)
+        whole = tempfile.TemporaryFile()  # noqa: SIM115 - it stays open for as long as this object lives
+        with pa.input_stream(str(self.path), compression=kind) as packed:
+            while block := packed.read(1 << 20):
+                if whole.tell() > most:
+                    raise UserError(f"{self.path} has more than {most:,} bytes in it, which nobody wrote; leave it out")
+                whole.write(block)
+        whole.flush()
+        return whole
+
+    def _open(self) -> BinaryIO:
+        if self._unpacked is None:
+            return open(self.path, "rb")
+        return open(f"/dev/fd/{self._unpacked.fileno()}", "rb")
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise UserError(f"there is no file {self.path}; --data_path takes a JSONL file of conversations") from None
+        except OSError as error:
+            raise UserError(f"cannot read {self.path}: {error.strerror or error}") from None
+
+    def _refuse_bytes(self, number: int, data: bytes, offset: int, error: UnicodeDecodeError) -> NoReturn:
+        byte, place = data[error.start], offset + error.start
+        self._refuse(number, f"byte {byte:#04x} at offset {place} is not UTF-8; save it as UTF-8")
+
     def _refuse(self, number: int, reason: str) -> NoReturn:
         raise UserError(f"{self.path}:{number}: {reason}") from None
 
 
-EXAMPLE = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}'
+class Part(Sequence[dict]):
+    """Some conversations of a file, those with the numbers `rows`; `use` says what for, as in "validation"."""
+
+    def __init__(self, file: CustomJSON, rows: Sequence[int], use: str):
+        self.file, self.name, self.rows, self.use = file, file.name, rows, use
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.file[self.rows[index]]
+
+    def contents(self) -> list[dict]:
+        return [{**entry, "part": self.use} for entry in self.file.contents()]
+
+
+def held_out(keys: Iterable[int]) -> set[int]:
+    """The hashes of the conversations that are for validation, at least one and never all; none of a single one.
+
+    A conversation's own hash decides, so that it stays on its side whatever is added, and its copies go with it.
+    """
+    different = set(keys)
+    if len(different) < 2:
+        return set()
+    chosen = {key for key in different if key < HELD_OUT * 2**64} or {min(different)}
+    return chosen - {max(different)}
+
+
+def _conversation(value: object) -> dict:
+    conversation = {"messages": value} if isinstance(value, list) else value
+    chat.check(conversation)
+    assert isinstance(conversation, dict)
+    return {"messages": conversation["messages"]}
+
+
+def _key(conversation: dict) -> int:
+    text = json.dumps(conversation["messages"], sort_keys=True)  # ASCII, so that half a surrogate pair is no obstacle
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _begins_array(line: bytes) -> bool:
+    """Whether a file whose first line this is holds an array of conversations, and not one a line."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return line.lstrip().startswith(b"[") and not re.match(rb'\s*\[+\s*(\[\s*\[|\{\s*"(role|content)")', line)
+    first = value[0] if isinstance(value, list) and value else None
+    return isinstance(first, list) or (isinstance(first, dict) and "messages" in first)
+
+
+def _elements(text: str) -> Iterator[tuple[object, int, int]]:
+    """The values of a JSON array, which need not all be in memory, and where each begins and ends."""
+    decoder = json.JSONDecoder()
+    at = _past_space(text, text.index("[") + 1)
+    while text[at : at + 1] != "]":
+        value, end = decoder.raw_decode(text, at)
+        yield value, at, end
+        at = _past_space(text, end)
+        if text[at : at + 1] == ",":
+            at = _past_space(text, at + 1)
+            if text[at : at + 1] == "]":
+                raise json.JSONDecodeError("Expecting value", text, at)
+        elif text[at : at + 1] != "]":
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
+    if text[at + 1 :].strip():
+        raise json.JSONDecodeError("Extra data", text, _past_space(text, at + 1))
+
+
+def _past_space(text: str, at: int) -> int:
+    while text[at : at + 1] in (" ", "\t", "\n", "\r"):
+        at += 1
+    return at

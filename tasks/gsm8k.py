@@ -22,12 +22,17 @@ class GSM8K:
     baseline = 0.0
 
     def __init__(self, split: Split):
+        self.split = split
         split_there = "test" if split == "test" else "train"
         rows = tables.dataset("openai/gsm8k", [f"main/{split_there}-*.parquet"], ["question", "answer"])
         self.rows = rows.shuffled()
         places = range(len(self.rows))
         self.places = {"train": [place for place in places if place % HELD_OUT], "val": places[::HELD_OUT],
                        "test": places}[split]  # fmt: skip
+
+    def contents(self) -> list[dict]:
+        """What they are made of, for nanochat/data/contents.py."""
+        return self.rows.contents(f"{self.name}, {self.split}", self.split)
 
     def __len__(self) -> int:
         return len(self.places)

@@ -4,7 +4,7 @@ import functools
 import random
 import re
 
-from nanochat.data.tinyworld import talk, words
+from nanochat.data.tinyworld import VERSION, talk, words
 from nanochat.data.tinyworld.exercises import count_turns, spell_turns
 from nanochat.data.tinyworld.stories import Subject, faults
 from nanochat.data.tinyworld.world import Split, world
@@ -57,6 +57,11 @@ class LittleWorld:
             if before[0]["role"] == "user":  # what a system message asks for would hold for the question too
                 messages = before + messages
         return {"messages": messages, "expect": expect}
+
+    def contents(self) -> list[dict]:
+        """What they are made of, for nanochat/data/contents.py."""
+        made = ["little world", VERSION, self.name, self.split, self.size]
+        return [{"what": f"{self.name} of the little world, {self.split}", "made": made}]
 
     def grade(self, conversation: dict, answer: str) -> bool:
         """Whether `answer`, the visible text of a reply to all but the last message, is right."""

@@ -26,7 +26,12 @@ class MMLU:
     baseline = BASELINE
 
     def __init__(self, split: Split):
+        self.split = split
         self.rows = tables.dataset(REPO, FILES[split], ["question", "choices", "answer"]).shuffled()
+
+    def contents(self) -> list[dict]:
+        """What they are made of, for nanochat/data/contents.py."""
+        return self.rows.contents(f"{self.name}, {self.split}", self.split)
 
     def __len__(self) -> int:
         return len(self.rows)

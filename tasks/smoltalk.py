@@ -16,10 +16,15 @@ class SmolTalk:
 
     def __init__(self, split: Literal["train", "val"], size: int | None = None):
         """size: so many at most, those that come first in the shuffled order."""
+        self.split = split
         split_there = {"train": "train", "val": "test"}[split]  # nobody scores its test split
         self.rows = tables.dataset("HuggingFaceTB/smol-smoltalk", [f"data/{split_there}-*.parquet"], ["messages"])
         self.rows = self.rows.shuffled()
         self.size = len(self.rows) if size is None else min(size, len(self.rows))
+
+    def contents(self) -> list[dict]:
+        """What they are made of, for nanochat/data/contents.py."""
+        return self.rows.contents(f"{self.name}, {self.split}", self.split, self.size)
 
     def __len__(self) -> int:
         return self.size

@@ -6,6 +6,7 @@ domain), else the 4,186 words of the little world.
 """
 
 import functools
+import hashlib
 import random
 import re
 from pathlib import Path
@@ -17,6 +18,7 @@ from nanochat.paths import base_dir
 from tasks.gsm8k import is_final_number
 
 SIZES = {"train": 80_000, "val": 256, "test": 256}
+VERSION = 1  # of what is made here; whoever changes a word of it raises it
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -48,6 +50,10 @@ class SpellingBee:
         return {"messages": [{"role": "user", "content": question},
                              {"role": "assistant", "content": counted(word, letter)}]}  # fmt: skip
 
+    def contents(self) -> list[dict]:
+        """What they are made of, for nanochat/data/contents.py."""
+        return _contents(self)
+
     def grade(self, conversation: dict, answer: str) -> bool:
         return is_final_number(conversation, answer)
 
@@ -72,6 +78,15 @@ class SimpleSpelling:
         word = rng.choice(self.words)
         return {"messages": [{"role": "user", "content": _typed(rng, rng.choice(SPELL).format(w=word))},
                              {"role": "assistant", "content": spelled(word)}]}  # fmt: skip
+
+    def contents(self) -> list[dict]:
+        """What they are made of, for nanochat/data/contents.py."""
+        return _contents(self)
+
+
+def _contents(task: SpellingBee | SimpleSpelling) -> list[dict]:
+    digest = hashlib.sha256("\n".join(task.words).encode()).hexdigest()
+    return [{"what": f"{task.name}, {task.split}", "made": [task.name, VERSION, task.split, task.size, digest[:16]]}]
 
 
 def spelled(word: str) -> str:

@@ -109,12 +109,20 @@ def test_a_missing_file_or_a_folder_is_refused(file):
         CustomJSON(file.parent)
 
 
-def test_a_file_that_changed_since_it_was_checked_is_noticed(file):
-    file.write_text(lines(messages("a"), messages("b")), encoding="utf-8")
+@pytest.mark.parametrize("change", ["in front", "one letter", "shorter", "gone"])
+def test_a_file_that_changes_while_it_is_read_is_named(file, change):
+    file.write_text(before := lines(messages("a"), messages("b")), encoding="utf-8")
     task = CustomJSON(file)
-    file.write_text("#" + lines(messages("a"), messages("b")), encoding="utf-8")
-    with pytest.raises(UserError, match=":2: "):
+    if change == "gone":
+        file.unlink()
+    else:
+        after = {"in front": "#" + before, "one letter": before.replace('"b"', '"c"'), "shorter": before[:90]}[change]
+        file.write_text(after, encoding="utf-8")
+    said = "was removed while" if change == "gone" else r"changed while this run was reading it \(line 2\)"
+    with pytest.raises(UserError, match=f"my.jsonl {said}"):
         task[1]
+    if change == "one letter":
+        assert task[0] == {"messages": messages("a")}
 
 
 @given(st.lists(st.integers(0, 7), max_size=6))

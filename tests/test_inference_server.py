@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from nanochat.api import Model
-from nanochat.config import UserError
 from nanochat.checkpoint import door
+from nanochat.config import UserError
 from nanochat.engine import serving
 from scripts import inference_server
 from tests.gpt2s import write_gpt2, write_nanogpt

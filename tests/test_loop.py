@@ -53,8 +53,8 @@ def stage(model: GPT, stream: Iterator[Batch], optimizer: Optimizer | None = Non
     given: dict = {
         "name": "test", "model": model, "forward": model, "stream": stream, "accumulation": 1,
         "optimizer": optimizer or Optimizer([AdamWGroup(parameters, 0.01, (0.8, 0.9))], []),
-        "rates": lambda step, progress: Rates(), "save": lambda state, passing: None, "scored": lambda state, scores: None,
-        "num_iterations": 3, **settings,
+        "rates": lambda step, progress: Rates(), "save": lambda state, passing: None,
+        "scored": lambda state, scores: None, "num_iterations": 3, **settings,
     }  # fmt: skip
     return Stage(**given)
 
@@ -226,7 +226,8 @@ def test_five_bad_steps_in_a_row_stop_the_run_before_anything_is_saved(tmp_path)
     saved: list[int] = []
     stream = iter([batch(0, 4), *[batch(0, 4, BAD)] * 9])
     with pytest.raises(UserError, match=r"stopped at step 6.*5 times in a row.*last checkpoint is untouched"):
-        run(stage(made, stream, num_iterations=20, save_every=1, save=lambda s, passing: saved.append(s.step)), tmp_path)
+        save = lambda s, _: saved.append(s.step)  # noqa: E731
+        run(stage(made, stream, num_iterations=20, save_every=1, save=save), tmp_path)
     assert saved == [1]
 
 
@@ -249,7 +250,8 @@ def test_the_loss_scale_halves_and_doubles(tmp_path):
     """It is part of the state, so a run that is resumed after an overflow, or shortly before a doubling, keeps it."""
     half = Runtime(torch.device("cpu"), torch.float16, 0, 1, 0)
     made = model(torch.float16)
-    state = run(stage(made, rows_in_turn(2), num_iterations=1), tmp_path, half, TrainState(good_steps=1999, loss_scale=8.0))
+    state = TrainState(good_steps=1999, loss_scale=8.0)
+    state = run(stage(made, rows_in_turn(2), num_iterations=1), tmp_path, half, state)
     assert (state.loss_scale, state.good_steps) == (16.0, 2000)
     loud = (Batch(b.inputs, b.targets, b.weights * 1e30, 0.0, {}) for b in rows_in_turn(2))
     state = run(stage(made, loud, num_iterations=2), tmp_path, half, state)
@@ -359,7 +361,8 @@ def test_data_that_fails_costs_no_step(tmp_path):
         raise UserError("docs.jsonl changed while this run was reading it")
 
     with pytest.raises(UserError, match="changed while"):
-        run(stage(model(), stream(), num_iterations=20, save=lambda s, passing: saved.append((s.step, passing))), tmp_path)
+        save = lambda s, passing: saved.append((s.step, passing))  # noqa: E731
+        run(stage(model(), stream(), num_iterations=20, save=save), tmp_path)
     assert saved == [(3, True)]
 
 

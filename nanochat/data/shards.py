@@ -27,6 +27,7 @@ DEFAULT_DATASET = "tinyworld"
 Split = Literal["train", "val"]
 
 _SCHEMA = pa.schema([("text", pa.string())])
+_FOOTER = 1 << 16  # bytes at a shard's end that are read at once; most footers are shorter
 _SHORTEST_SPLIT = 200  # characters; a tenth of anything shorter says nothing about a model
 _HOW_TO_GET_DATA = "run python -m scripts.add_data YOUR_TEXT, python -m nanochat.data.shards, or bash speedrun.sh"
 
@@ -90,70 +91,120 @@ def list_shards(folder: Path, split: Split) -> list[Path]:
     return shards[:-1] if split == "train" else shards[-1:]
 
 
+class Group(NamedTuple):
+    """A row group of a split: which shard it is in, its number there, its documents, and their bytes as the footer
+    has them."""
+
+    shard: int
+    number: int
+    rows: int
+    size: int
+
+
 class TextReader:
     """The documents of one split by number: shards in order of their names, then row groups, then rows.
 
     Only the footers are read at construction. The last row group stays in memory, so reading forward is cheap.
-    Raises UserError for a damaged shard, one without a string column `text`, and a split without documents.
+    Raises UserError for a damaged shard, one without a string column `text`, a split without documents, and a shard
+    that is no longer the one whose footer was read.
     """
 
     def __init__(self, folder: Path, split: Split):
+        self.folder, self.split = folder, split
         self.paths = list_shards(folder, split)
-        self._shard_starts: list[int] = []  # number of the first document of each shard
+        self.digests: list[str] = []  # of the shards' footers
+        self.ends: list[int] = []  # the documents up to the end of each shard
+        self.groups: list[Group] = []  # those that have documents
         self.num_documents = 0
-        for path in self.paths:
-            self._shard_starts.append(self.num_documents)
-            with _naming(path), _open(path) as file:
-                self.num_documents += file.metadata.num_rows
+        for shard, path in enumerate(self.paths):
+            digest, metadata = read_footer(path)
+            column = _text_column(metadata, path)
+            self.digests.append(digest)
+            self.num_documents += metadata.num_rows
+            self.ends.append(self.num_documents)
+            for number in range(metadata.num_row_groups):
+                group = metadata.row_group(number)
+                if group.num_rows:
+                    size = group.column(column).total_uncompressed_size
+                    self.groups.append(Group(shard, number, group.num_rows, size))
         if self.num_documents == 0:
             raise UserError(f"the {split} split of {folder} has no documents; {_HOW_TO_GET_DATA}")
-        self._shard = -1  # which shard is open
-        self._file: pq.ParquetFile
-        self._group_starts: list[int] = []  # number of the first document of each row group of the open shard
-        self._group_start = 0
-        self._group: list[str] = []
+        self._starts = [0, *itertools.accumulate(group.rows for group in self.groups)]
+        self._latest = -1  # the group in memory
+        self._texts: list[str] = []
+
+    def contents(self) -> dict:
+        """What the split is made of, for nanochat/data/contents.py."""
+        shards = {path.name: digest for path, digest in zip(self.paths, self.digests, strict=True)}
+        return {"what": f"the {self.split} split of {self.folder.name}", "shards": shards,
+                "grows": self.split == "train"}  # fmt: skip
+
+    def group_ends(self) -> list[int]:
+        """The documents up to the end of each of `groups`."""
+        return self._starts[1:]
 
     def read(self, position: int, count: int) -> list[str]:
         """Documents `position` to `position + count - 1`; fewer only where the split ends."""
         assert position >= 0
         texts: list[str] = []
-        while len(texts) < count and position < self.num_documents:
-            if not self._group_start <= position < self._group_start + len(self._group):
-                self._load_group(position)
-            offset = position - self._group_start
-            part = self._group[offset : offset + count - len(texts)]
-            texts += part
-            position += len(part)
+        first = bisect.bisect_right(self._starts, position) - 1
+        for n in range(first, len(self.groups)):
+            if len(texts) == count:
+                break
+            if n != self._latest:
+                self._texts = [text.as_py() or "" for text in self.load(self.groups[n])]  # foreign files hold nulls
+                self._latest = n
+            offset = position + len(texts) - self._starts[n]
+            texts += self._texts[offset : offset + count - len(texts)]
         return texts
 
     def shard_of(self, position: int) -> Path:
         """The file that document `position` is in."""
-        return self.paths[bisect.bisect_right(self._shard_starts, position) - 1]
+        return self.paths[bisect.bisect_right(self.ends, position)]
 
-    def _load_group(self, position: int) -> None:
-        shard = bisect.bisect_right(self._shard_starts, position) - 1
-        with _naming(self.paths[shard]):
-            if shard != self._shard:
-                self._file = _open(self.paths[shard])
-                self._shard = shard
-                self._group_starts = [self._shard_starts[shard]]
-                for group in range(self._file.num_row_groups - 1):
-                    rows = self._file.metadata.row_group(group).num_rows
-                    self._group_starts.append(self._group_starts[-1] + rows)
-            group = bisect.bisect_right(self._group_starts, position) - 1
-            texts: list[str] = []
-            size = 0
-            for text, length in _documents_of(self._file, "text", group):
-                size += length
-                if size > MAX_GROUP:
-                    raise UserError(
-                        f"{self.paths[shard]} has a row group of more than {MAX_GROUP:,} bytes of text, which is read "
-                        f"at once; run python -m scripts.add_data {self.paths[shard]} --name NEW_NAME to divide it"
-                    )
-                texts.append(text.as_py() or "")  # foreign files may hold nulls
-            if len(texts) != self._file.metadata.row_group(group).num_rows:
-                raise pa.ArrowInvalid(f"row group {group} has {len(texts)} documents and says otherwise")
-            self._group, self._group_start = texts, self._group_starts[group]
+    def load(self, group: Group) -> pa.ChunkedArray:
+        """The documents of a row group, of which there are as many as its shard's footer said."""
+        path = self.paths[group.shard]
+        with _naming(path):
+            if not path.exists():
+                raise UserError(f"{path} was removed while this run was reading it; put it back and start again")
+            if read_footer(path)[0] != self.digests[group.shard]:
+                raise UserError(f"{path} changed while this run was reading it; put the old file back and start again")
+            parts, rows, size = [], 0, 0
+            with _open(path) as file:
+                for batch in _batches_of(file, "text", group.number):
+                    size += batch.nbytes
+                    rows += len(batch)
+                    if size > MAX_GROUP:
+                        raise UserError(
+                            f"{path} has a row group of more than {MAX_GROUP:,} bytes of text, which is read at once; "
+                            f"run python -m scripts.add_data {path} --name NEW_NAME to divide it"
+                        )
+                    parts.append(batch)
+            if rows != group.rows:
+                raise pa.ArrowInvalid(f"row group {group.number} has {rows} documents and says otherwise")
+        return pa.chunked_array(parts)
+
+
+def read_footer(path: Path) -> tuple[str, pq.FileMetaData]:
+    """A hash of a parquet file's footer, 16 hex digits, and what it says. Raises UserError for a damaged file."""
+    with _naming(path), open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _FOOTER))
+        end = file.read()
+        length = int.from_bytes(end[-8:-4], "little") + 8  # with its own length and the magic bytes
+        if length > len(end):
+            file.seek(max(0, size - length))
+            end = file.read()
+        footer = end[-length:]
+        metadata = pq.read_metadata(pa.BufferReader(b"PAR1" + footer))
+    return hashlib.sha256(footer).hexdigest()[:16], metadata
+
+
+def _text_column(metadata: pq.FileMetaData, path: Path) -> int:
+    """The number of the column of text. Raises UserError where there is none."""
+    _check_column(path, metadata.schema.to_arrow_schema(), "text")
+    return next(n for n in range(metadata.num_columns) if metadata.schema.column(n).path == "text")
 
 
 def iterate(folder: Path, split: Split) -> Iterator[str]:
@@ -173,7 +224,8 @@ def iterate_file(path: Path, column: str = "text") -> Iterator[str]:
         on_disk = path.stat().st_size
         size, most = 0, max(MAX_GROUP, MAX_RATIO * on_disk)
         for group in range(file.num_row_groups):
-            for text, length in _documents_of(file, column, group):
+            for text in itertools.chain.from_iterable(_batches_of(file, column, group)):
+                length = text.as_buffer().size if text.is_valid else 0
                 size += length
                 if length > MAX_DOCUMENT:
                     raise UserError(
@@ -315,6 +367,7 @@ class _ShardWriter:
         self._group: list[str] = []
         self._group_bytes = 0
         self._shard_bytes = 0
+        self._digest = hashlib.sha256()  # of the open shard's text
         self._open = contextlib.ExitStack()
         self._parquet: pq.ParquetWriter | None = None
 
@@ -330,13 +383,15 @@ class _ShardWriter:
 
     def add(self, text: str) -> None:
         docs_per_group, group_bytes, shard_bytes = self._limits
-        size = len(text.encode("utf-8"))
+        encoded = text.encode("utf-8")
+        size = len(encoded)
         if self._group and self._group_bytes + size > group_bytes:
             self._end_group()
         if shard_bytes is not None and self._shard_bytes and self._shard_bytes + size > shard_bytes:
             self._end_group()
             self._end_shard()
         self._group.append(text)
+        self._digest.update(b"%d " % size + encoded)
         self._group_bytes += size
         self._shard_bytes += size
         self.documents += 1
@@ -356,6 +411,9 @@ class _ShardWriter:
         self._group_bytes = 0
 
     def _end_shard(self) -> None:
+        if self._parquet is not None:  # so that footers tell shards apart whose texts are of equal length
+            self._parquet.add_key_value_metadata({"text_sha256": self._digest.hexdigest()})
+        self._digest = hashlib.sha256()
         self._open.close()
         self._parquet = None
         self._shard_bytes = 0
@@ -391,8 +449,8 @@ def check_replaceable(
         raise UserError(f"will not replace {folder}: it holds {foreign[0]}, which is no shard; move it away first")
 
 
-def _documents_of(file: pq.ParquetFile, column: str, group: int) -> Iterator[tuple[pa.StringScalar, int]]:
-    """The documents of a row group, each with its bytes, of which MAX_DOCUMENT or one are in memory at a time.
+def _batches_of(file: pq.ParquetFile, column: str, group: int) -> Iterator[pa.Array]:
+    """The documents of a row group, of which MAX_DOCUMENT or one are in memory at a time.
 
     No value is larger than all that the footer says its column has on disk; where that is a lie there are 16 at a time.
     """
@@ -401,19 +459,25 @@ def _documents_of(file: pq.ParquetFile, column: str, group: int) -> Iterator[tup
     unpacked = [chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column]
     rows = min(16, max(1, MAX_DOCUMENT // max(1, *unpacked)))
     for batch in file.iter_batches(rows, row_groups=[group], columns=[column]):
-        for text in batch.column(0):
-            yield text, text.as_buffer().size if text.is_valid else 0
+        yield batch.column(0)
 
 
 def _open(path: Path, column: str = "text") -> pq.ParquetFile:
     file = pq.ParquetFile(path, buffer_size=1 << 20)  # else it reads all of a row group's bytes at once
-    columns = {field.name: field.type for field in file.schema_arrow}
+    try:
+        _check_column(path, file.schema_arrow, column)
+    except UserError:
+        file.close()
+        raise
+    return file
+
+
+def _check_column(path: Path, schema: pa.Schema, column: str) -> None:
+    columns = {field.name: field.type for field in schema}
     kind = columns.get(column)
     if kind is None or not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         found = ", ".join(f"{name} ({kind})" for name, kind in columns.items()) or "no columns"
-        file.close()
         raise UserError(f"{path} needs a string column named {column}, but has {found}")
-    return file
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """Endless batches from documents, exactly resumable, the same whatever the number of ranks.
 
 A source numbers its documents from 0 without end (the epochs follow each other). They are read in chunks; a chunk is
-packed and shuffled by itself, so two numbers say where a stream is: the chunk's first document and the rows used.
+packed and shuffled by itself, so two numbers say where a stream is: the chunk's first document and the rows used. What
+the source had to read by then stands beside them, for data may grow.
 That makes a chunk the work of a background thread, or of one rank among many, who then hand each other their rows.
 """
 
@@ -11,7 +12,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +21,9 @@ from torch import Tensor
 
 from nanochat import chat
 from nanochat.config import UserError
+from nanochat.data import contents
 from nanochat.data.batch import Batch
+from nanochat.data.order import Shuffled
 from nanochat.data.packing import Document, pack
 from nanochat.data.shards import TextReader
 from nanochat.runtime import Runtime
@@ -32,37 +35,110 @@ AHEAD = 2  # chunks that a run has made in the background; of web text one is so
 Item = TypeVar("Item")
 
 
-class Source(Protocol):
-    """Documents 0, 1, 2, ...; `size` of them make an epoch. `cut` says whether they may be cut to fill rows.
+class Place(NamedTuple):
+    """Where a document is: in which epoch, at which place of it, and how many documents that epoch has."""
 
-    `grows` says that documents which are added later come after all others, and change nothing in the first epoch.
-    """
-
+    epoch: int
+    offset: int
     size: int
-    cut: bool
-    grows: bool
 
-    def read(self, position: int, count: int) -> list[Document]: ...
+
+class Source(Protocol):
+    """Documents 0, 1, 2, ... without end; an epoch is some of them. `cut` says whether they may be cut to fill rows."""
+
+    cut: bool
+
+    def locate(self, position: int) -> Place: ...
+
+    def read(self, position: int, count: int) -> list[Document]:
+        """`count` documents from `position` on, fewer where some fit into no row."""
+        ...
+
+    def contents(self) -> list[dict]:
+        """What it is made of, as nanochat/data/contents.py compares it."""
+        ...
+
+    def state(self) -> Any:
+        """What, beside a position, says which documents come next; JSON, part of the cursor."""
+        ...
+
+    def resumed(self, state: Any, position: int) -> "Source":
+        """The source as it was when it had that `state`, from `position` on. Raises UserError where it cannot be."""
+        ...
 
 
 class TextSource:
-    """The texts of a dataset's shards, each with bos in front, every token of weight 1."""
+    """The texts of a dataset's shards, each with bos in front, every token of weight 1.
+
+    With a `seed` they are in an order shuffled over all shards, anew each epoch; without, in the order of the files.
+    What is appended to the dataset while an epoch lasts, over any number of runs, belongs to the next one: `sizes` has
+    the first document of some epochs, and how many documents these and the following ones have.
+    """
 
     cut = True
-    grows = True
 
-    def __init__(self, reader: TextReader, tokenizer: Tokenizer):
+    def __init__(
+        self, reader: TextReader, tokenizer: Tokenizer, seed: int | None = None,
+        sizes: Sequence[Sequence[int]] | None = None,
+    ):  # fmt: skip
         self.reader = reader
         self.tokenizer = tokenizer
-        self.size = reader.num_documents
+        self.seed = seed
+        self.sizes = [(0, reader.num_documents)] if sizes is None else [(start, size) for start, size in sizes]
+        self._shuffled: tuple[int, Shuffled] | None = None  # the latest epoch and its order
+        known = {0, *reader.ends}
+        if odd := [size for _, size in self.sizes if size not in known]:
+            raise UserError(
+                f"{reader.folder} had {odd[0]} documents in its {reader.split} split when this run read them, and has "
+                f"{reader.num_documents} in other shards now; put back what was there, or use --resume never"
+            )
+
+    def locate(self, position: int) -> Place:
+        epoch = 0
+        for (start, size), (end, _) in zip(self.sizes, [*self.sizes[1:], (position + 1, 0)], strict=True):
+            if position < end:
+                return Place(epoch + (position - start) // size, (position - start) % size, size)
+            epoch += (end - start) // size
+        raise AssertionError(position)
 
     def read(self, position: int, count: int) -> list[Document]:
+        encoded = self.tokenizer.encode_arrays(self.texts(position, count), prepend=self.tokenizer.bos)
+        return [(ids, np.ones_like(ids)) for ids in encoded]
+
+    def texts(self, position: int, count: int) -> list[str]:
+        """Documents as they are, over the ends of epochs."""
         texts: list[str] = []
         while len(texts) < count:
-            start = (position + len(texts)) % self.size
-            texts += self.reader.read(start, min(count - len(texts), self.size - start))
-        encoded = self.tokenizer.encode_arrays(texts, prepend=self.tokenizer.bos)
-        return [(ids, np.ones_like(ids)) for ids in encoded]
+            epoch, offset, size = self.locate(position + len(texts))
+            more = min(count - len(texts), size - offset)
+            found = self._texts_of(epoch, offset, more, size)
+            assert len(found) == more > 0  # so this ends
+            texts += found
+        return texts
+
+    def _texts_of(self, epoch: int, offset: int, count: int, size: int) -> list[str]:
+        if self.seed is None:
+            return self.reader.read(offset, count)
+        if self._shuffled is None or self._shuffled[0] != epoch:
+            self._shuffled = epoch, Shuffled(self.reader, size, f"{self.seed}/{epoch}")
+        return self._shuffled[1].read(offset, count)
+
+    def contents(self) -> list[dict]:
+        return [self.reader.contents()]
+
+    def state(self) -> dict:
+        return {"seed": self.seed, "sizes": [list(pair) for pair in self.sizes]}
+
+    def resumed(self, state: Any, position: int, grows: bool = True) -> "TextSource":
+        """Older checkpoints have the number of documents or nothing as the state; their text was in order."""
+        if not isinstance(state, dict):
+            state = {"seed": None, "sizes": [(0, self.reader.num_documents if state is None else state)]}
+        then = TextSource(self.reader, self.tokenizer, state["seed"], state["sizes"])
+        if not grows or then.sizes[-1][1] == self.reader.num_documents:
+            return then
+        _, offset, size = then.locate(position)
+        appended = (position - offset + size, self.reader.num_documents)
+        return TextSource(self.reader, self.tokenizer, then.seed, [*then.sizes, appended])
 
 
 class ConversationSource:
@@ -74,7 +150,6 @@ class ConversationSource:
     """
 
     cut = False
-    grows = False
 
     def __init__(
         self, conversations: Sequence[dict], tokenizer: Tokenizer, max_tokens: int, masked: bool, order: str = ""
@@ -99,8 +174,22 @@ class ConversationSource:
                 documents.append((ids, mask if self.masked else [1] * len(ids)))
         return documents
 
+    def locate(self, position: int) -> Place:
+        return Place(*divmod(position, self.size), self.size)
+
+    def contents(self) -> list[dict]:
+        return contents.of(self.conversations, "conversations")
+
+    def state(self) -> int:
+        return self.size
+
+    def resumed(self, state: Any, position: int) -> "ConversationSource":
+        if state not in (None, self.size):
+            raise UserError(_other_size(state, self.size))
+        return self
+
     def _row(self, n: int) -> int:
-        epoch, place = divmod(n, self.size)
+        epoch, place, _ = self.locate(n)
         if self._shuffled[0] != epoch:
             order = list(range(self.size))
             random.Random(f"{self.order}/{epoch}").shuffle(order)
@@ -109,19 +198,23 @@ class ConversationSource:
 
 
 class MixedSource:
-    """Several sources dealt by weight: of any number of documents each gives its share, to within one."""
+    """Several sources dealt by weight: of any number of documents each gives its share, to within one.
 
-    grows = False
+    Its parts stay as they were when a run began; what is appended to one of them later is for other runs.
+    """
 
     def __init__(self, parts: Sequence[tuple[Source, float]]):
-        total = sum(weight for _, weight in parts)
-        self.parts = [(source, weight / total) for source, weight in parts if weight > 0]
+        self.weights = [weight for _, weight in parts if weight > 0]
+        self.parts = [(source, weight / sum(self.weights)) for source, weight in parts if weight > 0]
         self.cut = all(source.cut for source, _ in self.parts)
         # An epoch is over when the source that lasts longest has been read once.
-        self.size = max(
-            next(n for n in itertools.count(int(source.size / share)) if int(n * share) >= source.size)
-            for source, share in self.parts
-        )
+        self.size = 0
+        for source, share in self.parts:
+            size = source.locate(0).size
+            self.size = max(self.size, next(n for n in itertools.count(int(size / share)) if int(n * share) >= size))
+
+    def locate(self, position: int) -> Place:
+        return Place(*divmod(position, self.size), self.size)
 
     def read(self, position: int, count: int) -> list[Document]:
         documents = []
@@ -129,6 +222,24 @@ class MixedSource:
             start, end = int(position * share), int((position + count) * share)
             documents += source.read(start, end - start)
         return documents
+
+    def contents(self) -> list[dict]:
+        return [entry for source, _ in self.parts for entry in source.contents()]
+
+    def state(self) -> list:
+        return [[source.state(), weight] for (source, _), weight in zip(self.parts, self.weights, strict=True)]
+
+    def resumed(self, state: Any, position: int) -> "MixedSource":
+        if not isinstance(state, list) or len(state) != len(self.parts):
+            raise UserError(
+                "this run mixed its data in another way, or was begun by an older version of this program, whose place "
+                "in a mixture is not kept; start over with --resume never"
+            )
+        then = []
+        for (source, _), (was, weight) in zip(self.parts, state, strict=True):
+            part = source.resumed(was, 0, grows=False) if isinstance(source, TextSource) else source.resumed(was, 0)
+            then.append((part, weight))
+        return MixedSource(then)
 
 
 def batches(
@@ -151,7 +262,7 @@ def batches(
     GPU copies from while it computes. Raises UserError where no document fits into a row, where the source has
     another size than the cursor is of, what the source raises, and on all ranks where it does so on one.
     """
-    dealt = _dealt(source, rows, T, rank, world, cursor or {"document": 0, "row": 0}, seed, ahead, group)
+    dealt = _dealt(source, rows, T, rank, world, cursor, seed, ahead, group)
     with closing(dealt):
         mine = torch.empty(0, 2, T + 1, dtype=torch.int32)
         for more, rounds in dealt:
@@ -190,13 +301,15 @@ def ahead_of(items: Iterator[Item], count: int) -> Generator[Item]:
 
 
 def _dealt(
-    source: Source, rows: int, T: int, rank: int, world: int, cursor: dict, seed: int, ahead: int,
+    source: Source, rows: int, T: int, rank: int, world: int, cursor: dict | None, seed: int, ahead: int,
     group: dist.ProcessGroup | None,
 ) -> Generator[tuple[Tensor, list[tuple[float, dict]]]]:  # fmt: skip
     """This rank's rows (n, 2, T+1) of the next chunks, and progress and cursor after each round that ends with them."""
-    position, used = cursor["document"], cursor["row"]
-    documents = _documents(source)
-    _check_size(source, position, cursor.get("of", documents))
+    position = used = 0
+    if cursor is not None:
+        position, used = cursor["document"], cursor["row"]
+        source = source.resumed(cursor.get("of"), position)
+    state = source.state()
     turn, turns = (rank, world) if group is not None else (0, 1)
     chunks = _chunks(source, T, position, seed, turn, turns)
     start = fruitless = 0  # number of the next row since the cursor; documents without a row between them
@@ -205,18 +318,22 @@ def _dealt(
             chunk, totals = _next_chunk(chunks, group)
             rounds, receives, sends = [], [], []
             for each, total in enumerate(totals):
+                epoch, offset, size = source.locate(position)
                 count, used = _chunk_len(source, position), min(used, total)
                 owners = np.arange(start, start + total - used) // rows % world
                 if each == turn:
                     chunk, sends = chunk[used:][owners.argsort(kind="stable")], _counted(owners, world)
                 receives.append(_counted(owners, world)[rank])
                 for n in range(used + -(start + 1) % (rows * world), total, rows * world):
-                    progress = (position + count * (n + 1) / total) / source.size
-                    rounds.append((progress, {"document": position, "row": n + 1, "of": documents}))
+                    progress = (epoch * size + offset + count * (n + 1) / total) / size
+                    rounds.append((progress, {"document": position, "row": n + 1, "of": state}))
                 start, position, used = start + total - used, position + count, 0
                 fruitless = 0 if total else fruitless + count
-            if fruitless > source.size:
-                raise UserError(f"none of the {source.size} documents fits into {T} tokens; raise --max_seq_len")
+            if fruitless > size:
+                raise UserError(
+                    f"none of the {size} documents fits into {T} tokens; shorten them, or train a model whose context "
+                    "is longer (--max_seq_len may rise as far as that)"
+                )
             yield _swapped(torch.from_numpy(chunk), sends, receives, rank, group), rounds
 
 
@@ -233,26 +350,19 @@ def _chunks(source: Source, T: int, position: int, seed: int, turn: int, turns: 
 
 def _chunk_len(source: Source, position: int) -> int:
     """The documents of the chunk at `position`. It ends with its epoch, which is whole so whatever came before."""
-    return min(CHUNK, source.size - position % source.size)
+    place = source.locate(position)
+    return min(CHUNK, place.size - place.offset)
 
 
 def _counted(owners: np.ndarray, world: int) -> list[int]:
     return np.bincount(owners, minlength=world).tolist()
 
 
-def _documents(source: Source) -> int:
-    """How many documents a source is made of; of a mixture those of all parts, any of which may have grown."""
-    return sum(_documents(part) for part, _ in source.parts) if isinstance(source, MixedSource) else source.size
-
-
-def _check_size(source: Source, position: int, of: int) -> None:
-    now = _documents(source)
-    same_chunk = now == of or (source.grows and position + CHUNK <= min(of, now))
-    if not same_chunk:
-        raise UserError(
-            f"the data had {of} documents when this run read them and has {now} now, so that its place in them "
-            "is lost; put back what was there, or start over with --resume never"
-        )
+def _other_size(then: int, now: int) -> str:
+    return (
+        f"the data had {then} documents when this run read them and has {now} now, so that its place in them "
+        "is lost; put back what was there, or start over with --resume never"
+    )
 
 
 def _next_chunk(chunks: Iterator[np.ndarray], group: dist.ProcessGroup | None) -> tuple[np.ndarray, list[int]]:

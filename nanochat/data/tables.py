@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from nanochat import hub
 from nanochat.config import UserError
+from nanochat.data.shards import read_footer
 from nanochat.log import Progress
 from nanochat.paths import base_dir, refusal, write_atomically
 
@@ -34,8 +35,11 @@ class Table(Sequence[dict]):
     Raises UserError for a file that is damaged.
     """
 
-    def __init__(self, path: Path, order: Sequence[int] | np.ndarray | None = None):
+    def __init__(
+        self, path: Path, order: Sequence[int] | np.ndarray | None = None, files: Sequence[str] = ()
+    ):  # fmt: skip
         self.path = path
+        self.files = list(files)  # hashes of the footers of the parquet files that it was copied from
         with _naming(path):
             file = pa.ipc.open_file(pa.memory_map(str(path)))
             self._batches = [file.get_batch(n) for n in range(file.num_record_batches)]
@@ -51,11 +55,15 @@ class Table(Sequence[dict]):
         return self._batches[n].slice(row - self._starts[n], 1).to_pylist()[0]
 
     def __reduce__(self) -> tuple:  # for another process the file's name will do
-        return Table, (self.path, self.order)
+        return Table, (self.path, self.order, self.files)
+
+    def contents(self, what: str, *parameters: object) -> list[dict]:
+        """What rows of it are made of, for nanochat/data/contents.py; `parameters` say which rows and how."""
+        return [{"what": what, "files": self.files, "made": list(parameters)}]
 
     def shuffled(self, seed: int = 42) -> "Table":
         """The same rows in the order that `.shuffle(seed)` of the library `datasets` gives them."""
-        return Table(self.path, np.random.default_rng(seed).permutation(len(self)))
+        return Table(self.path, np.random.default_rng(seed).permutation(len(self)), self.files)
 
 
 def dataset(repo: str, patterns: Sequence[str], columns: Sequence[str]) -> Table:
@@ -72,7 +80,7 @@ def dataset(repo: str, patterns: Sequence[str], columns: Sequence[str]) -> Table
         with _alone_in(target.parent):
             if not target.exists():
                 write_atomically(target, partial(_copy, repo, files, columns))
-    return Table(target)
+    return Table(target, files=[read_footer(file)[0] for file in files])
 
 
 def _files(repo: str, patterns: Sequence[str]) -> list[Path]:

@@ -30,10 +30,13 @@ def weights(datasets: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def text_source(datasets: Sequence[str], split: Split, tokenizer: Tokenizer) -> Source:
-    """One split of a dataset, or of several. Raises as `weights` and TextReader do."""
+def text_source(datasets: Sequence[str], split: Split, tokenizer: Tokenizer, seed: int | None = None) -> Source:
+    """One split of a dataset, or of several: shuffled for training where there is a `seed`, else in order.
+
+    Raises as `weights` and TextReader do.
+    """
     parts = [
-        (TextSource(TextReader(dataset_dir(name), split), tokenizer), weight)
+        (TextSource(TextReader(dataset_dir(name), split), tokenizer, seed), weight)
         for name, weight in weights(datasets).items()
     ]
     return parts[0][0] if len(parts) == 1 else MixedSource(parts)

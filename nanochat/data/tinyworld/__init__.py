@@ -9,7 +9,9 @@ from pathlib import Path
 from nanochat.data import shards
 from nanochat.data.tinyworld.documents import documents
 
-__all__ = ["documents", "write"]
+__all__ = ["VERSION", "documents", "write"]
+
+VERSION = 1  # of all that is made here and of the conversations; whoever changes a word of them raises it
 
 
 def write(folder: Path, seed: int = 0, num_documents: int = 60_000) -> shards.Written:

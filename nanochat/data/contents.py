@@ -1,0 +1,90 @@
+"""What training data is made of, by which a run knows its own data again: by content, never by path, name or size.
+
+A source says so as a list of entries, which goes into a checkpoint's meta file as JSON. Of each entry one of these is
+compared, and the rest is for people:
+
+    {"what": "the train split of base_data_mine", "shards": {"shard_00000.parquet": "ab12...", ...}, "grows": true}
+    {"what": "my.jsonl", "sha256": "cd34...", "conversations": 60}
+    {"what": "facts, train", "made": ["little world", 1, "facts", "train", 32000]}
+
+Shards are known by a hash of their footers, which hold the place, size and number of rows of everything inside, and
+for shards that were written here a hash of the text.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+COMPARED = ("shards", "sha256", "files", "made", "part")
+
+
+def of(rows: Any, what: str) -> list[dict]:
+    """The entries of a sequence of JSON values: those that it gives itself, else a hash of its items."""
+    if hasattr(rows, "contents"):
+        return rows.contents()
+    digest = hashlib.sha256()
+    for number in range(len(rows)):
+        digest.update(json.dumps(rows[number], sort_keys=True).encode() + b"\n")
+    return [{"what": what, "sha256": digest.hexdigest(), "conversations": len(rows)}]
+
+
+def changed(before: Sequence[dict], now: Sequence[dict]) -> str | None:
+    """What is no longer as it was when a run read its data, as a clause for people; None where nothing is.
+
+    Shards that were appended to a split that grows are no change.
+    """
+    if len(before) != len(now) or any(_kind(old) != _kind(new) for old, new in zip(before, now, strict=True)):
+        return f"this run learned from {_listed(before)}, and now there is {_listed(now)}"
+    phrases = (_changed_entry(old, new, now) for old, new in zip(before, now, strict=True))
+    return next((phrase for phrase in phrases if phrase), None)
+
+
+def _kind(entry: dict) -> list[str]:
+    return [name for name in COMPARED if name in entry]
+
+
+def _listed(entries: Sequence[dict]) -> str:
+    names = list(dict.fromkeys(str(entry.get("what")) for entry in entries))
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "nothing"
+
+
+def _changed_entry(old: dict, new: dict, now: Sequence[dict]) -> str | None:
+    if "shards" in old:
+        return _changed_shards(old, new, now)
+    if all(old[name] == new[name] for name in _kind(old)):
+        return None
+    if old.get("sha256") == new.get("sha256") and old.get("made") == new.get("made") and "part" in old:
+        return f"{new['what']} was used for {old['part']} and is now used for {new['part']}"
+    if "sha256" in old and old["what"] == new["what"]:
+        counts = [entry.get("conversations") for entry in (old, new)]
+        said = f" ({counts[0]} conversations then, {counts[1]} now)" if counts[0] != counts[1] else ""
+        return f"{new['what']} has other contents{said}"
+    if old["what"] == new["what"]:
+        return f"{new['what']} is made in another way than when this run read it"
+    return f"{new['what']} is not {old['what']}, which this run learned from in its place"
+
+
+def _changed_shards(old: dict, new: dict, now: Sequence[dict]) -> str | None:
+    was, there = list(old["shards"].values()), list(new["shards"].values())
+    if there == was or new.get("grows") and there[: len(was)] == was:
+        return None
+    names, new_names, what = list(old["shards"]), list(new["shards"]), new["what"]
+    if not new.get("grows"):  # the validation split: the last shard, whichever that is
+        training = {digest for entry in now if entry.get("grows") for digest in entry["shards"].values()}
+        if set(was) & training:
+            return f"{new_names[-1]} comes after {names[-1]}, which was for validation and would now be trained on"
+    if missing := [name for name, digest in zip(names, was, strict=True) if digest not in there]:
+        place = names.index(missing[0])
+        if len(there) == len(was) and missing[0] in new["shards"]:
+            return f"{missing[0]} is not the shard that this run read there ({what})"
+        if len(there) == len(was):
+            return f"{new_names[place]} is not {missing[0]}, which this run read there ({what})"
+        return f"{missing[0]} is not there as this run read it ({what}: {_shards(was)} then, {_shards(there)} now)"
+    if added := [name for name, digest in zip(new_names, there, strict=True) if digest not in was]:
+        return f"{added[0]} was put between the shards that this run read ({what})"
+    return f"the shards are in another order than when this run read them ({what})"
+
+
+def _shards(digests: list) -> str:
+    return f"{len(digests)} shard{'s' * (len(digests) != 1)}"

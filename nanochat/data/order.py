@@ -1,0 +1,80 @@
+"""A dataset's documents in an order that is shuffled over all of it, at bounded memory, by number.
+
+An epoch permutes the row groups of all shards, takes as many at a time as a window holds, and permutes the documents
+inside. So neighbours in a file are far apart where it matters, and one window is all that is in memory.
+"""
+
+import bisect
+import itertools
+import random
+from array import array
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from nanochat.config import UserError
+from nanochat.data.shards import Group, TextReader
+
+WINDOW_BYTES = 64 << 20  # of text; of web text that is a dozen row groups
+WINDOW_DOCUMENTS = 1 << 16
+
+
+class Shuffled:
+    """The first `size` documents of a split in the order that `seed` stands for.
+
+    Raises UserError where no shard ends there: the shards are others than when `size` was written down.
+    """
+
+    def __init__(self, reader: TextReader, size: int, seed: str):
+        groups = [group for group, end in zip(reader.groups, reader.group_ends(), strict=True) if end <= size]
+        random.Random(seed).shuffle(groups)
+        self.reader = reader
+        self.seed = seed
+        self.windows = list(_windows(groups))
+        self.starts = [0, *itertools.accumulate(sum(group.rows for group in window) for window in self.windows)]
+        if self.starts[-1] != size:
+            raise UserError(
+                f"{reader.folder} had {size} documents in its {reader.split} split when this run read them, and no "
+                "shard ends there now; put back the shards that were there, or start over with --resume never"
+            )
+        self._latest = -1  # the window in memory
+        self._texts: pa.ChunkedArray
+        self._order: array
+
+    def read(self, place: int, count: int) -> list[str]:
+        """Documents number `place` to `place + count - 1` of this order, all of which there must be."""
+        texts: list[str] = []
+        for n in range(bisect.bisect_right(self.starts, place) - 1, len(self.windows)):
+            start = place + len(texts) - self.starts[n]
+            self._load(n)
+            wanted = self._order[start : start + count - len(texts)]
+            texts += [self._texts[row].as_py() or "" for row in wanted]  # foreign files hold nulls
+            if len(texts) == count:
+                break
+        assert len(texts) == count
+        return texts
+
+    def _load(self, n: int) -> None:
+        if n == self._latest:
+            return
+        self._latest, self._texts = -1, pa.chunked_array([], pa.string())  # the old one goes before the new one comes
+        loaded = [self.reader.load(group) for group in self.windows[n]]
+        # One array, in which a row is found at once; with 64-bit offsets, since a group may be large.
+        chunks = [chunk.cast(pa.large_string()) for each in loaded for chunk in each.chunks]
+        self._texts = pa.chunked_array([pa.concat_arrays(chunks)])
+        order = array("Q", range(len(self._texts)))
+        random.Random(f"{self.seed}/{n}").shuffle(order)
+        self._latest, self._order = n, order
+
+
+def _windows(groups: list[Group]) -> Iterator[list[Group]]:
+    """The groups, as many together as a window holds, or one."""
+    window: list[Group] = []
+    size = rows = 0
+    for group in groups:
+        size, rows = size + group.size, rows + group.rows
+        if window and (size > WINDOW_BYTES or rows > WINDOW_DOCUMENTS):
+            yield window
+            window, size, rows = [], group.size, group.rows
+        window.append(group)
+    yield window

@@ -1,0 +1,81 @@
+"""What becomes of conversations in a context of some length: how many are cut, and how many are left out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nanochat import chat
+from nanochat.config import UserError
+from nanochat.tokenizer import Tokenizer
+
+SAMPLE = 10_000  # conversations that are looked at, evenly spread where there are more; some seconds
+LOST = 0.05  # the share of too long conversations from which on a user should be warned
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Counts of `conversations`, of which `looked_at` were rendered: those too long for the context (`cut` lose turns
+    at their end, of `left_out` not even the first exchange fits), and the tokens of the others and of what is left.
+
+    `needed` is the context, as --max_seq_len, in which at most LOST of them are too long.
+    """
+
+    conversations: int
+    looked_at: int
+    tokens: int
+    cut: int
+    left_out: int
+    max_seq_len: int
+    needed: int
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether so many are too long that a user should be warned."""
+        return self.cut + self.left_out > LOST * self.looked_at
+
+    def __str__(self) -> str:
+        """One line, for people."""
+        whole = self.looked_at == self.conversations
+        tokens = round(self.tokens * self.conversations / self.looked_at)
+        said = f"{self.conversations:,} conversations, {'' if whole else 'about '}{tokens:,} tokens"
+        if not self.cut + self.left_out:
+            return said if whole else f"{said} (of a sample of {self.looked_at:,})"
+        too_long = f"{self.cut + self.left_out:,}" + ("" if whole else f" of a sample of {self.looked_at:,}")
+        return (
+            f"{said}; {too_long} are longer than {self.max_seq_len:,} tokens: {self.cut:,} lose turns at their end, "
+            f"{self.left_out:,} are left out"
+        )
+
+    def remedy(self, context: int) -> str:
+        """What keeps more of them, of a model with so long a context."""
+        if self.max_seq_len < context:
+            enough = "" if self.needed <= context else " keeps more of them"
+            return f"--max_seq_len={min(self.needed, context)}{enough}"
+        return f"shorten them, or start from a model whose context has {self.needed:,} tokens"
+
+
+def survey(conversations: Sequence[dict], tokenizer: Tokenizer, max_seq_len: int, context: int) -> Survey:
+    """Look at conversations before they are trained on in rows of max_seq_len tokens; context is the model's longest.
+
+    Raises UserError where all that were looked at are left out.
+    """
+    total = len(conversations)
+    looked_at = min(total, SAMPLE)
+    tokens = cut = left_out = 0
+    lengths = []
+    for n in range(looked_at):
+        conversation = conversations[n * total // looked_at]
+        length = len(chat.render(tokenizer, conversation)[0])
+        lengths.append(length)
+        if length > max_seq_len + 1:  # a row has one token more than a context, the last one's target
+            kept = chat.render(tokenizer, conversation, max_seq_len + 1)
+            cut, left_out = cut + (kept is not None), left_out + (kept is None)
+            length = 0 if kept is None else len(kept[0])
+        tokens += length
+    needed = sorted(lengths)[-1 - int(LOST * looked_at)] - 1
+    found = Survey(total, looked_at, tokens, cut, left_out, max_seq_len, needed)
+    if left_out == looked_at:
+        raise UserError(
+            f"none of the {total:,} conversations fits into {max_seq_len:,} tokens, not even with its first exchange "
+            f"alone; {found.remedy(context)}"
+        )
+    return found

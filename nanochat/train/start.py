@@ -1,0 +1,302 @@
+"""Where a training stage starts: at its own last checkpoint, or with the model it is given.
+
+A run is resumed only where it is the same run: the same parent, the same data by content, the same seed and
+architecture. Whatever else lies in its output folder is never replaced unless --overwrite says so.
+"""
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from nanochat.checkpoint import door, manager
+from nanochat.checkpoint.manager import LoadAs, Loaded
+from nanochat.config import UserError, as_field, default, given
+from nanochat.cost import training_memory
+from nanochat.data import contents
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.log import strict_json
+from nanochat.paths import SOURCES, alone_in, check_tag, checkpoints_dir, leave_if_empty
+from nanochat.runtime import Runtime, compute_dtype, memory_of
+from nanochat.train.flags import Hyperparameters, LaterFlags, TrainFlags
+from nanochat.train.loop import TrainState
+
+Flags = TypeVar("Flags", bound=TrainFlags)
+
+# Flags of a command and not of the run that it starts or resumes.
+OF_A_COMMAND = (
+    "run", "device_type", "resume", "overwrite", "dry_run", "source", "model_tag", "model_step", "out_tag",
+    "resume_from_step",
+)  # fmt: skip
+
+
+class OtherRun(UserError):
+    """The output folder holds what this command did not write."""
+
+
+@dataclass
+class Start:
+    """Where a run starts. `flags` has the run's own values for what was not given; `rt` its compute dtype.
+
+    loaded: the run's own checkpoint with its optimizer where is_resumed, else the parent's, or None for a new base
+    model. parent: what a later stage records of the checkpoint it started from. stale: steps in the folder that the
+    first save replaces.
+    """
+
+    stage: str
+    tag: str
+    folder: Path
+    flags: TrainFlags
+    rt: Runtime
+    loaded: Loaded | None
+    parent: dict | None
+    is_resumed: bool
+    stale: list[int]
+
+    @property
+    def meta(self) -> dict:
+        """The meta file of `loaded`."""
+        return self.loaded.meta if self.loaded else {}
+
+
+@dataclass
+class Begun:
+    """A model to be trained, and what else is restored of an interrupted run."""
+
+    model: GPT
+    state: TrainState
+    is_resumed: bool
+    stale: list[int]
+    saved: dict | None = None  # optimizer and random state; dropped once they are restored
+
+
+def or_anew(flags: Flags, train: Callable[[Flags], None]) -> None:
+    """Call `train`; where the output folder holds another run and --overwrite allows it, call it to start anew."""
+    try:
+        return train(flags)
+    except OtherRun:
+        if not flags.overwrite or flags.resume == "never":
+            raise
+    anew = copy.copy(flags)
+    anew.resume = "never"
+    train(anew)
+
+
+@contextmanager
+def opened(stage: str, flags: Flags, rt: Runtime, tag: str | None = None) -> Iterator[tuple[Start, Flags]]:
+    """Find what a stage starts from, lock its output folder, and load the model. tag is that of a base model.
+
+    Raises UserError for a model that is not there and for a folder in use, OtherRun for one that holds something else.
+    """
+    found, parent = None, None
+    if isinstance(flags, LaterFlags):
+        found, parent, tag = _parent(stage, flags)
+    assert tag is not None
+    folder = checkpoints_dir(stage) / tag
+    if found is not None and found.folder.resolve() == folder.resolve():
+        raise UserError(f"the run would replace the model that it starts from, in {folder}; give it an --out_tag NAME")
+    with _locked(folder, flags, rt):
+        loaded = _own(stage, folder, tag, flags, rt)
+        stale = [step for step in manager.steps(folder) if loaded is None or step > loaded.step]
+        is_resumed = loaded is not None
+        if loaded is not None:
+            flags = _adopted(flags, loaded.meta, rt)
+            rt = dataclasses.replace(rt, dtype=loaded.model.dtype)
+            rt.print(f"resuming from step {loaded.step} of {folder}")
+        elif found is not None:
+            loaded = found.load(LoadAs(rt.device, rt.dtype))
+            rt.print(f"starting from {loaded}")
+        yield Start(stage, tag, folder, flags, rt, loaded, parent, is_resumed, stale), flags
+
+
+def begin(
+    start: Start, h: Hyperparameters, about: dict, wanted: GPTConfig | None = None, new: Callable[[], GPT] | None = None
+) -> Begun:
+    """The model to train: of the run that is resumed, or the parent's, or what `new` makes for a base model.
+
+    about: what must be the same in a run that is resumed, its "data" by content; wanted: the architecture of a base
+    model. Raises OtherRun where they are not the same, UserError for what does not fit into memory.
+    """
+    config = wanted or (start.loaded.model.config if start.loaded else None)
+    assert config is not None
+    check_memory(config, h, start.rt, start.flags.compile)
+    if not start.is_resumed:
+        model = start.loaded.model if start.loaded else new() if new else None
+        assert model is not None
+        return Begun(model, TrainState(), False, start.stale)
+    loaded = start.loaded
+    assert loaded is not None and loaded.optimizer is not None
+    if wanted is not None and loaded.model.config != wanted:
+        found, asked = dataclasses.asdict(loaded.model.config), dataclasses.asdict(wanted)
+        differ = ", ".join(f"{name} {found[name]} (now {asked[name]})" for name in asked if found[name] != asked[name])
+        raise _other(start, f"a run with {differ}")
+    _check_parent(start)
+    about = json.loads(strict_json(about))
+    if "data" not in loaded.meta:
+        raise _other(start, "a run of an older version, which did not record its data")
+    if change := contents.changed(loaded.meta["data"], about.pop("data")):
+        raise _other(start, f"a run on other data: {change}", "put the old data back to resume it, ")
+    for name, value in about.items():
+        if name != "parent" and loaded.meta.get(name) != value:
+            raise _other(start, f"a run whose {name} is {loaded.meta.get(name)}, not {value}")
+    meta_path = loaded.folder / f"meta_{loaded.step:06d}.json"
+    state = TrainState.restored(loaded.meta.get("loop_state"), meta_path)
+    return Begun(loaded.model, state, True, start.stale, loaded.optimizer)
+
+
+def check_memory(config: GPTConfig, h: Hyperparameters, rt: Runtime, compiled: bool) -> None:
+    """Raise UserError where training cannot fit into memory, rather than be killed for it.
+
+    The prediction may be 15 % off (tests/test_plan.py), so what is up to a quarter too much is tried.
+    """
+
+    sharing = rt.world if rt.device.type == "cpu" else 1  # ranks of one memory
+
+    def needed(rows: int) -> float:
+        return sharing * training_memory(config, rows, h.max_seq_len, compiled, rt.world).total
+
+    there = memory_of(rt.device) * 1.25
+    if not there or needed(h.device_batch_size) <= there:
+        return
+    fitting = next((rows for rows in range(h.device_batch_size - 1, 0, -1) if needed(rows) * 1.25 <= there), 0)
+    advice = f"--device_batch_size={fitting} fits" if fitting else "a model of fewer layers (--depth) fits"
+    raise UserError(
+        f"training on {h.device_batch_size} rows of {h.max_seq_len} tokens at a time takes about "
+        f"{needed(h.device_batch_size) / 1e9:.0f} GB, and there are {there / 1.25e9:.0f} GB; {advice}"
+    )
+
+
+def described(parent: dict | None) -> str:
+    """A parent for people."""
+    parent = parent or {}
+    return f"{parent.get('source')} {parent.get('tag')} step {parent.get('step')}, {str(parent.get('sha256'))[:8]}"
+
+
+def record_of(meta: dict, source: str, tag: str, step: int) -> dict:
+    """What a later stage, or an evaluation, records of a checkpoint."""
+    digest = meta.get("files", {}).get(f"model_{step:06d}.pt", {}).get("sha256")
+    return {"source": source, "tag": tag, "step": step, "sha256": digest}
+
+
+def _parent(stage: str, flags: LaterFlags) -> tuple[door.Found | None, dict, str]:
+    """The model that a later stage starts from, what is recorded of it, and the output tag.
+
+    A run needs its own checkpoints only, so the model may be gone where the run that it began is resumed.
+    """
+    for name in ("model_tag", "out_tag"):
+        if getattr(flags, name) is not None:
+            check_tag(name, getattr(flags, name))
+    source, _, rest = flags.source.partition(":")
+    try:
+        found = door.find(flags.source, flags.model_tag, flags.model_step)
+    except UserError:
+        tag = flags.out_tag or flags.model_tag or rest.partition(":")[0]
+        there = manager.steps(checkpoints_dir(stage) / tag) if tag and flags.resume != "never" else []
+        if not there or source not in SOURCES:
+            raise
+        parent = manager.read_meta(checkpoints_dir(stage) / tag, there[-1]).get("parent") or {}
+        asked = {"source": source, "tag": flags.model_tag, "step": flags.model_step}
+        if any(value not in (None, parent.get(name)) for name, value in asked.items()):
+            raise
+        return None, parent, tag
+    tag = flags.out_tag or found.tag.rpartition("/")[2]
+    check_tag("out_tag", tag)
+    return found, record_of(found.meta, found.source, found.tag, found.step), tag
+
+
+@contextmanager
+def _locked(folder: Path, flags: TrainFlags, rt: Runtime) -> Iterator[None]:
+    """Rank 0 keeps other processes out of the output folder, and leaves none behind in which nothing was written."""
+    if not rt.is_main or flags.dry_run:
+        yield
+        return
+    with alone_in(folder, "wait until it has finished, stop it, or write elsewhere"):
+        try:
+            yield
+        finally:
+            leave_if_empty(folder)
+
+
+def _own(stage: str, folder: Path, tag: str, flags: TrainFlags, rt: Runtime) -> Loaded | None:
+    """The checkpoint of the output folder that --resume means, with its optimizer; None where a run starts.
+
+    `auto` takes the newest that is whole.
+    """
+    if flags.resume not in ("auto", "never") and not flags.resume.isdecimal():
+        raise UserError(f"--resume is {flags.resume!r}; expected auto, never or the number of a step")
+    there = manager.steps(folder)
+    if flags.resume.isdecimal():
+        return _loaded(folder, tag, manager.find(stage, tag, int(flags.resume))[2], flags, rt)
+    if flags.resume == "never":
+        if there and not flags.overwrite:
+            raise OtherRun(f"{folder} holds the checkpoints of step {', '.join(map(str, there))}; {_advice(stage)}")
+        return None
+    errors: list[UserError] = []
+    for step in reversed(there):
+        try:
+            loaded = _loaded(folder, tag, step, flags, rt)
+        except UserError as error:
+            errors.append(error)
+            continue
+        for error in errors:
+            rt.print(error)
+        return loaded
+    if errors:
+        raise OtherRun(f"{errors[0]}; {_advice(stage)}")
+    return None
+
+
+def _loaded(folder: Path, tag: str, step: int, flags: TrainFlags, rt: Runtime) -> Loaded:
+    """A checkpoint with its optimizer, in the run's own dtype unless another is given."""
+    own = manager.read_meta(folder, step).get("changed_flags") or {}
+    name = flags.dtype if "dtype" in given(flags) else own.get("dtype", flags.dtype)
+    load_as = LoadAs(rt.device, compute_dtype(name, rt.device))
+    return manager.load_step(folder, tag, step, load_as, with_optimizer=True)
+
+
+def _adopted(flags: Flags, meta: dict, rt: Runtime) -> Flags:
+    """The flags with the run's own values for those that were not given; prints which were, and which now differ."""
+    own = meta.get("changed_flags") or {}
+    adopted, kept, changed = copy.copy(flags), [], []
+    for field in dataclasses.fields(flags):
+        if field.name in OF_A_COMMAND:
+            continue
+        now, then = getattr(flags, field.name), own.get(field.name, json.loads(strict_json(default(field))))
+        if json.loads(strict_json(now)) == then:
+            continue
+        if field.name in given(flags):
+            changed.append(f"--{field.name} {then} -> {now}")
+            continue
+        try:
+            setattr(adopted, field.name, as_field(type(flags), field.name, then))
+            kept.append(f"{field.name}={then}")
+        except TypeError:
+            raise UserError(f"the run recorded {field.name}={then!r}, which is not a value of that flag") from None
+    if kept:
+        rt.print(f"as the run was started: {', '.join(kept)}")
+    if changed:
+        rt.print(f"changed from here on: {', '.join(changed)}")
+    return adopted
+
+
+def _check_parent(start: Start) -> None:
+    """Raise OtherRun where a run started from another checkpoint: known by its content, else by its name."""
+    if start.parent is None:
+        return
+    was, now = start.meta.get("parent") or {}, start.parent
+    keys = ("sha256",) if was.get("sha256") and now.get("sha256") else ("source", "tag", "step")
+    if any(was.get(key) != now.get(key) for key in keys):
+        raise _other(start, f"a run that started from {described(was)}, not from {described(now)}")
+
+
+def _other(start: Start, what: str, remedy: str = "") -> OtherRun:
+    return OtherRun(f"{start.folder} holds {what}; {remedy}{_advice(start.stage)}")
+
+
+def _advice(stage: str) -> str:
+    tag = "--model_tag" if stage == "base" else "--out_tag"
+    return f"write this run elsewhere with {tag} NAME, or replace that one with --overwrite"

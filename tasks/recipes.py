@@ -1,0 +1,83 @@
+"""What mid-training and fine-tuning learn from: chosen by the model's descent, opened and counted."""
+
+from nanochat import hub
+from nanochat.config import UserError
+from nanochat.data.shards import Split
+from nanochat.data.streams import ConversationSource
+from nanochat.tokenizer import Tokenizer
+from nanochat.train.flags import ConversationFlags, Hyperparameters
+from nanochat.train.start import Start
+from tasks import catalog
+from tasks.customjson import CustomJSON, survey
+from tasks.identity import identity_path
+
+MUCH = 0.05  # share of the user's own conversations whose loss is worth a warning
+REAL = {"mid": "SmolTalk, MMLU, GSM8K and spelling", "sft": "ARC, GSM8K, SmolTalk and spelling"}
+
+
+def choose(flags: ConversationFlags, start: Start) -> str:
+    """The recipe that --conversations names, else the one that suits the model; prints which and why.
+
+    The text and conversations of the little world suit what was trained on them, the real recipe everything else.
+    """
+    if flags.conversations is not None:
+        return flags.conversations
+    recipe = catalog.recipe_of(start.meta)
+    name = "the little world" if recipe == "littleworld" else f"the real recipe ({REAL.get(start.stage, '')})"
+    descent = "descends" if recipe == "littleworld" else "does not descend"
+    others = "real or none" if recipe == "littleworld" else "littleworld or none"
+    start.rt.print(
+        f"conversations: {name}, because the model {descent} from the little world; --conversations {others} chooses "
+        "others"
+    )
+    if recipe == "real" and not identity_path().exists():
+        start.rt.print("no conversations about the model itself; python -m scripts.make_identity writes some")
+    return recipe
+
+
+def conversations(
+    flags: ConversationFlags, recipe: str, split: Split, stage: catalog.Stage, tokenizer: Tokenizer, h: Hyperparameters,
+    start: Start,
+) -> ConversationSource:  # fmt: skip
+    """The conversations of one split as a source; only the assistant's turns have weight in fine-tuning.
+
+    Raises UserError where data of the real recipe cannot be had, with the ways on.
+    """
+    try:
+        mixture = catalog.training_conversations(recipe, flags.data_path, split, stage, flags.val_data_path)
+    except hub.Unreachable as error:
+        raise UserError(
+            f"the real recipe's data cannot be fetched: {error}; set HF_ENDPOINT to a hub that can be reached, train "
+            "on your own conversations (--conversations none --data_path FILE), or on those of the little world "
+            "(--conversations littleworld)"
+        ) from None
+    if mixture.note:
+        start.rt.print(mixture.note)
+    return ConversationSource(mixture, tokenizer, h.max_seq_len + 1, masked=stage == "sft", order=stage)
+
+
+def count_own(
+    flags: ConversationFlags, recipe: str, tokenizer: Tokenizer, h: Hyperparameters, start: Start,
+    num_epochs: float = 1.0,
+) -> dict:  # fmt: skip
+    """Print how many conversations of the user's own there are, how many do not fit, and how often they will be read.
+
+    Returns the same for the meta file and the report; nothing where there are none.
+    """
+    if not flags.data_path:
+        return {}
+    T, longest = h.max_seq_len, start.loaded.model.config.sequence_len if start.loaded else h.max_seq_len
+    found = survey([CustomJSON(path) for path in flags.data_path], tokenizer, T + 1)
+    passes: float | None = num_epochs
+    if flags.num_iterations > 0:
+        passes = flags.num_iterations * h.total_batch_size / max(1, found.tokens) if recipe == "none" else None
+    start.rt.print(
+        f"your conversations: {found.conversations:,} with {found.tokens:,} tokens; longer than {T} tokens: "
+        f"{found.cut:,} are cut, {found.left_out:,} left out"
+        + (f"; about {passes:.3g} passes over them" if passes is not None else "")
+    )
+    lost = (found.cut + found.left_out) / max(1, found.conversations)
+    if lost > MUCH:
+        remedy = f"give --max_seq_len {longest}" if longest > T else "shorten them, or take another model"
+        start.rt.print(f"warning: {lost:.0%} of your conversations lose turns or all of them; {remedy}")
+    return {"own_conversations": {**found._asdict(), "longest": T, "passes": passes}}
