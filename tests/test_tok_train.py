@@ -53,7 +53,7 @@ def test_models_of_every_stage_keep_their_tokenizer(base: Path, trained: Tokeniz
     keep_model("sft", "mine", trained.hash)
     keep_model("sft", "mine", "0" * 64, step=2)  # trained again, but the older checkpoint is still there
     before = contents(base)
-    with pytest.raises(UserError, match=r"holds tokenizer \w+, and .* there: base d1, sft mine, rl d1; set NANOCHAT_BASE"):
+    with pytest.raises(UserError, match=r"holds tokenizer \w+, and .*: base d1, sft mine, rl d1; set NANOCHAT_BASE"):
         tok_train.main(AGAIN)
     assert contents(base) == before
     tok_train.main(["--dataset=ships", "--vocab_size=300"])  # the same one again is welcome
