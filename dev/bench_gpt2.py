@@ -18,6 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from nanochat import runtime
 from nanochat.checkpoint import door
+from nanochat.checkpoint.manager import LoadAs
 from nanochat.config import UserError, parse, run
 from nanochat.engine import serving
 from nanochat.engine.engine import Engine
@@ -118,7 +119,7 @@ def _generating(flags: Flags, theirs: Any, folder: str, rt: runtime.Runtime) -> 
 def _training(flags: Flags, theirs: Any, folder: str, rt: runtime.Runtime) -> list[dict]:
     """Forward and backward of two rows of 256 tokens, compiled, in autocast or as we cast."""
     ids = torch.randint(TOKENS, (2, 257), device=rt.device)
-    ours = door.open(folder, rt.device, rt.dtype).model
+    ours = door.open(folder, LoadAs(rt.device, rt.dtype)).model
     theirs = theirs.float().train()
     compiled = runtime.can_compile(rt.device)
     forward, peer = (torch.compile(model) if compiled else model for model in (ours, theirs))

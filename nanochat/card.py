@@ -252,9 +252,9 @@ def _own(found: Sections) -> list[Block]:
     for stage, section in found.items():
         own = _dict(section.get("own_conversations"))
         if number(own.get("conversations")) is not None:
-            counts = [_number(own.get(key), 0) for key in ("conversations", "tokens", "longest", "cut", "left_out")]
+            counts = [_number(own.get(key), 0) for key in ("conversations", "tokens", "max_seq_len", "cut", "left_out")]
             rows.append([stage, *counts, _number(own.get("passes"), 2)])
-    return _table(["stage", "conversations", "tokens", "longest", "cut", "left out", "passes"], rows)
+    return _table(["stage", "conversations", "tokens", "context", "cut", "left out", "passes"], rows)
 
 
 def _times(found: Sections, price: float | None) -> list[Block]:

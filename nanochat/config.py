@@ -425,7 +425,7 @@ def _gathered(flags: type, args: list[str]) -> list[str]:
 def _unknown(flags: type, arg: str) -> str:
     if not arg.startswith("-"):
         return f"unexpected argument {arg!r}; every option starts with --, see --help"
-    known = [f"--{field.name}" for field in dataclasses.fields(flags)]
+    known = [f"--{name}" for name in _names(flags)]
     near = difflib.get_close_matches(arg.split("=")[0].replace("-", "_").replace("__", "--", 1), known, 1)
     return f"unknown flag {arg.split('=')[0]}; " + (f"did you mean {near[0]}?" if near else "--help lists the flags")
 

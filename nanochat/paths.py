@@ -138,43 +138,52 @@ def check_tag(flag: str, tag: str) -> None:
 def alone_in(folder: Path, advice: str = "wait until it has finished, or stop it") -> Iterator[None]:
     """Keep every other process out of a run's folder for as long as the context lasts.
 
-    The lock is the operating system's (flock), so a process that died holds nothing. Raises UserError, with `advice`
-    at its end, naming the process that is there and when it began.
+    The lock is the operating system's (flock), so a process that died holds nothing. A folder made here in which
+    nothing was written goes again. Raises UserError, with `advice` at its end, naming the process that is there and
+    when it began.
     """
+    path = folder / LOCK
+    made = [place for place in (folder, folder.parent) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        if said := refusal(error, folder / LOCK):
+        if said := refusal(error, path):
             raise said from error
         raise
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.stat(folder / LOCK)  # gone where the process before has just removed it, with its empty folder
-        except (BlockingIOError, FileNotFoundError):
+            is_there = path.exists() and os.path.samestat(os.stat(path), os.fstat(lock))
+        except BlockingIOError:
+            is_there = False
+        if not is_there:  # or the process before has removed the file just now
             holder = os.read(lock, 1000).decode("utf-8", "replace").strip() or "another process"
-            raise UserError(f"{folder} is in use by {holder}; {advice}") from None
+            raise UserError(f"{folder} is in use by {holder}; {advice}")
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         with contextlib.suppress(OSError):  # a full disk: the lock holds without a name
             os.truncate(lock, 0)
             os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}, which started at {since}\n".encode(), 0)
-        yield
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not empty, or gone
+                for place in made:
+                    place.rmdir()
     finally:
         os.close(lock)
 
 
-def leave_if_empty(folder: Path) -> None:
-    """Remove a run's folder, and the one around it, where nothing but a lock was written there."""
-    with contextlib.suppress(OSError):
-        if [path.name for path in folder.iterdir()] == [LOCK]:
-            (folder / LOCK).unlink()
-            folder.rmdir()
-            folder.parent.rmdir()
+def check_regular(path: Path) -> None:
+    """Raise UserError for a pipe, device or folder where a file should be; reading one of them may never end."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file; put the file that belongs there in its place")
 
 
 def read_json(path: Path, remedy: str = "get it again") -> dict:
     """The object that a JSON file holds. Raises UserError, ending in `remedy`, where there is none to be read."""
+    check_regular(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

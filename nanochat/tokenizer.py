@@ -22,7 +22,7 @@ import tiktoken
 
 from nanochat import pickles, vocabularies
 from nanochat.config import UserError
-from nanochat.paths import write_text
+from nanochat.paths import check_regular, write_text
 
 # GPT-4's split with at most two digits a piece: a small vocabulary should not be spent on 1000 three-digit numbers.
 SPLIT_PATTERN = (
@@ -113,6 +113,7 @@ class Tokenizer:
         """
         path = Path(folder) / "tokenizer.json"
         remedy = "run python -m scripts.tok_train, with the --dataset that is to be trained on"
+        check_regular(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             foreign = isinstance(content, dict) and "model" in content

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from nanochat import pickles
 from nanochat.config import UserError
-from nanochat.paths import read_json
+from nanochat.paths import check_regular, read_json
 
 # GPT-2's split (Radford et al. 2019); in Hugging Face's files it goes by the name ByteLevel.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -36,6 +36,8 @@ def read(folder: Path) -> Vocabulary | None:
     path = next((folder / name for name, *_ in FILES if (folder / name).exists()), None)
     if path is None:
         return None
+    for name in (path.name, "merges.txt"):
+        check_regular(folder / name)
     try:
         if path.name == "vocab.json":
             return _vocab_and_merges(path, folder / "merges.txt")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from nanochat import report
-from nanochat.checkpoint import foreign, manager
+from nanochat.checkpoint import manager
+from nanochat.checkpoint.door import ModelFlags, ModelName
 from nanochat.config import UserError, alias, changes, parse, run
 from nanochat.data import shards, streams, texts, web
 from nanochat.engine.engine import Engine
@@ -33,21 +34,12 @@ PROMPTS = (
 
 
 @dataclass
-class Flags:
+class Flags(ModelFlags):
     """Bits per byte of a model on the dataset it was trained on, samples of what it writes, CORE, and other scores."""
 
     eval: str = "bpb,sample"
     """what to do, joined by commas: core, bpb, sample"""
-    source: Annotated[Literal["base", "mid", "sft", "rl"], alias("-i")] = "base"
-    """the stage whose checkpoint is evaluated"""
-    model_tag: Annotated[str | None, alias("-g")] = None
-    """the model; default: the deepest one"""
-    step: Annotated[int | None, alias("-s")] = None
-    """the step; default: the last one"""
-    init_from: str | None = None
-    """any model instead: gpt2, gpt2-medium, gpt2-large, gpt2-xl, a path, user/repository, or such as sft:d4"""
-    softcap: float | None = None
-    """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
+    source: ModelName = "base"
     device_type: str = ""
     """cuda, mps or cpu; default: the best there is"""
     dtype: Annotated[str, alias("-d")] = "auto"
@@ -98,8 +90,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with start(flags.device_type, flags.dtype, flags.seed) as runtime:
         began = time.monotonic()
         before = report.sections().get("base_eval", {})
+        found = flags.find()
         questions = _bundle(flags, runtime) if "core" in parts else None
-        loaded = _load(flags, runtime)
+        loaded = found.load(manager.LoadAs(runtime.device, runtime.dtype))
+        runtime.print(f"{found.short_name}, {loaded}, in {runtime.dtype}")
         results: dict = {}
         if "bpb" in parts:
             results |= _bits_per_byte(flags, loaded, runtime)
@@ -118,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 loaded.model, loaded.tokenizer, [""] * flags.num_samples + list(flags.prompts), flags.max_new_tokens,
                 flags.temperature, flags.top_k, flags.seed,
             )  # fmt: skip
-        if flags.source == "base" and flags.init_from is None:
+        if found.of_stage and found.source == "base":
             _record(flags, loaded, results, time.monotonic() - began, before)
 
 
@@ -166,8 +160,6 @@ def _check(flags: Flags) -> set[str]:
     parts = set(_names(flags.eval))
     if unknown := sorted(parts - {*PARTS}):
         raise UserError(f"--eval knows no {unknown[0]!r}; expected some of {', '.join(PARTS)}, joined by commas")
-    if flags.init_from is not None and (flags.source != "base" or flags.model_tag or flags.step is not None):
-        raise UserError("--init_from names a whole model; leave out --source, --model_tag and --step")
     if flags.harness is not None:
         if not _names(flags.harness):
             raise UserError("--harness names no task; expected such as hellaswag,arc_easy")
@@ -189,18 +181,6 @@ def _bundle(flags: Flags, runtime: Runtime) -> bundles.Bundle:
             bundles.fetch(flags.bundle_url, known, flags.max_bytes, flags.allow_private_urls)
         runtime.wait()
     return bundles.read(flags.bundle or bundles.folder())
-
-
-def _load(flags: Flags, runtime: Runtime) -> manager.Loaded:
-    if flags.init_from is not None:
-        loaded = foreign.load(flags.init_from, runtime.device, runtime.dtype, softcap=flags.softcap)
-        runtime.print(f"{flags.init_from}, {loaded}, in {runtime.dtype}")
-        return loaded
-    loaded = manager.load(
-        flags.source, flags.model_tag, flags.step, runtime.device, runtime.dtype, softcap=flags.softcap
-    )
-    runtime.print(f"{flags.source} {loaded.tag}, {loaded}, in {runtime.dtype}")
-    return loaded
 
 
 def _bits_per_byte(flags: Flags, loaded: manager.Loaded, runtime: Runtime) -> dict:
@@ -238,7 +218,7 @@ def _harness(flags: Flags, engine: Engine, loaded: manager.Loaded, runtime: Runt
 
 def _record(flags: Flags, loaded: manager.Loaded, results: dict, seconds: float, before: dict) -> None:
     """Write the section, with what the section before has of the very same weights and this run did not look for."""
-    told = {**describe_parent(loaded, flags.source), "flags": changes(flags)}
+    told = {**describe_parent(loaded, "base"), "flags": changes(flags)}
     if told["sha256"] is not None and before.get("sha256") == told["sha256"]:
         found = {name: before[name] for name in RESULTS if name in before}
         if results.get("dataset", found.get("dataset")) != found.get("dataset"):

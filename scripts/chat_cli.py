@@ -4,13 +4,14 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from nanochat import chat, runtime
+from nanochat.checkpoint.door import ModelFlags
 from nanochat.config import UserError, alias, parse, run
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Reply, Request
-from nanochat.engine.serving import load
+from nanochat.engine.serving import serve_model
 from nanochat.engine.tools import calculator_tools
 from nanochat.terminal import interrupts, lines_typed, show, tolerate_odd_text
 from nanochat.tokenizer import Tokenizer
@@ -19,15 +20,9 @@ DIM, PLAIN = "\033[2m", "\033[0m"
 
 
 @dataclass
-class Flags:
+class Flags(ModelFlags):
     """Talk to a trained model. Type clear to start over, quit or exit to leave; Ctrl-C stops an answer."""
 
-    source: Annotated[Literal["base", "mid", "sft", "rl"], alias("-i")] = "sft"
-    """which stage's checkpoint"""
-    model_tag: Annotated[str | None, alias("-g")] = None
-    """which model of the stage; default: the largest"""
-    step: Annotated[int | None, alias("-s")] = None
-    """which of its checkpoints; default: the last"""
     prompt: Annotated[str | None, alias("-p")] = None
     """answer this and exit; nothing but the answer goes to stdout"""
     system: str | None = None
@@ -40,8 +35,6 @@ class Flags:
     """longest answer"""
     seed: int | None = None
     """same seed and questions, same answers; default: a random one"""
-    softcap: float | None = None
-    """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
     device_type: str = ""
     """cuda, mps or cpu; default: the best there is"""
     dtype: Annotated[str, alias("-d")] = "auto"
@@ -56,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     about = sys.stdout if flags.prompt is None else sys.stderr
     with runtime.start(flags.device_type, seed=flags.seed) as rt:
         with contextlib.redirect_stdout(about):
-            serving = load(flags.source, flags.model_tag, flags.step, rt.device, flags.dtype, 1, flags.softcap)
+            serving = serve_model(flags.find(), rt.device, flags.dtype, 1)
+            serving.check_chat()
         print(f"{serving}; seed {rt.seed}", file=about, flush=True)
         talk = Talk(serving.engine, serving.tokenizer, flags, rt.seed)
         if flags.prompt is None:

@@ -6,22 +6,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from nanochat import report, runtime
+from nanochat import chat, report, runtime
+from nanochat.checkpoint.door import ModelFlags
 from nanochat.config import UserError, alias, changes, parse, run
-from nanochat.engine.serving import load
+from nanochat.engine.serving import serve_model
 from nanochat.eval.accuracy import Example, Result, Task, chatcore, evaluate
 from nanochat.paths import base_dir, write_text
 from tasks import catalog
 
 
 @dataclass
-class Flags:
+class Flags(ModelFlags):
     """Measure a chat model's accuracy on held-out questions."""
 
-    source: Annotated[Literal["base", "mid", "sft", "rl"], alias("-i")]
-    """which stage's checkpoint"""
     task_name: Annotated[str | None, alias("-a")] = None
     """tasks to evaluate, several joined by |; default: those of the little world, or else of the real recipe"""
     dtype: Annotated[str, alias("-d")] = "auto"
@@ -38,14 +37,8 @@ class Flags:
     """sample from the k likeliest tokens; 0: from all"""
     batch_size: Annotated[int, alias("-b")] = 8
     """questions that are answered at the same time"""
-    model_tag: Annotated[str | None, alias("-g")] = None
-    """which model of the stage; default: the largest"""
-    step: Annotated[int | None, alias("-s")] = None
-    """which of its checkpoints; default: the last"""
     max_problems: Annotated[int | None, alias("-x")] = None
     """questions of each task at most; default: all"""
-    softcap: float | None = None
-    """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
     device_type: str = ""
     """cuda, mps or cpu; default: the best there is"""
     seed: int = 42
@@ -66,9 +59,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     with runtime.start(flags.device_type, flags.dtype, flags.seed) as rt:
         dtype = str(rt.dtype).removeprefix("torch.")  # "auto" must not mean int8 here: it is the model that is measured
-        serving = load(
-            flags.source, flags.model_tag, flags.step, rt.device, dtype, flags.batch_size, flags.softcap
-        )
+        found = flags.find()
+        serving = serve_model(found, rt.device, dtype, flags.batch_size)
+        if not chat.can_chat(serving.tokenizer):
+            serving.check_chat()
         rt.print(serving)
         results = [
             evaluate(
@@ -83,16 +77,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         rt.print("\n" + table(results))
         if not rt.is_main:
             return
-        folder = base_dir() / "eval" / f"{flags.source}_{serving.tag}_{serving.step:06d}"
+        folder = base_dir() / "eval" / f"{serving.source}_{serving.tag.replace('/', '--')}_{serving.step:06d}"
         save_examples(results, folder)
         print(f"all questions with their answers are in {folder}")
-        if f"chat_eval_{flags.source}" in report.STAGES:
+        if found.of_stage:
             report.write_section(
-                f"chat_eval_{flags.source}",
+                f"chat_eval_{found.source}",
                 {
                     "flags": changes(flags),
                     "seconds": time.monotonic() - started,
-                    "source": flags.source,
+                    "source": found.source,
                     "tag": serving.tag,
                     "step": serving.step,
                     "tasks": {r.name: {"n": r.n, "correct": r.correct, "interval": r.interval} for r in results},

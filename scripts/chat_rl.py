@@ -74,7 +74,8 @@ def train(flags: Flags, rt: Runtime) -> None:
         held_out = [held_out_task(name, flags.eval_examples) for name in names]
         rt, loaded = start.rt, start.loaded
         assert loaded is not None
-        h = settle(flags, start.meta.get("user_config") or {}, loaded.model.config.sequence_len, rt)
+        T = loaded.model.config.sequence_len
+        h = settle(flags, start.meta.get("user_config") or {}, T, rt, start.is_resumed)
         if h.device_batch_size < 1:
             raise UserError(f"--device_batch_size is {h.device_batch_size}; expected 1 or more")
         about = {

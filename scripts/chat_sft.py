@@ -57,7 +57,7 @@ def train(flags: Flags, rt: Runtime) -> None:
         sized = flags
         if flags.target_examples_per_step is not None:
             sized = replace(flags, total_batch_size=flags.target_examples_per_step * (flags.max_seq_len or T))
-        h = settle(sized, start.meta.get("user_config") or {}, T, rt, own_batch=start.is_resumed)
+        h = settle(sized, start.meta.get("user_config") or {}, T, rt, start.is_resumed, is_sft=True)
         if flags.eval_steps is not None:
             h = replace(h, eval_tokens=flags.eval_steps * h.device_batch_size * h.max_seq_len * rt.world)
         train_source, val_source = (

@@ -2,33 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import torch
 
 from nanochat import runtime, sandbox
+from nanochat.checkpoint import door
+from nanochat.checkpoint.door import ModelFlags
 from nanochat.config import UserError, alias, parse, run
 from nanochat.engine import serving
 from nanochat.engine.tools import python_tools
-from nanochat.paths import SOURCES
 from nanochat.web.operation import api_key, known_hosts, log_to_stderr, serve
 from nanochat.web.server import listen
 from nanochat.web.service import Model, Service, Settings, model
 
 
 @dataclass
-class Flags:
+class Flags(ModelFlags):
     """Serve trained models on a page and by an API. Ctrl-C finishes what runs and ends."""
 
-    source: Annotated[Literal["base", "mid", "sft", "rl"], alias("-i")] = "sft"
-    """which stage's checkpoint"""
-    model_tag: Annotated[str | None, alias("-g")] = None
-    """which model of the stage; default: the largest"""
-    step: Annotated[int | None, alias("-s")] = None
-    """which of its checkpoints; default: the last"""
     model: list[str] = field(default_factory=list)
-    """source:tag or source:tag:step instead of these three; repeat it for several models, the first is the default"""
+    """a model instead of these three, as in --source; repeat it for several, the first is the default"""
     temperature: Annotated[float, alias("-t")] = 0.8
     """unless a client asks for another; 0 takes the likeliest token"""
     top_k: Annotated[int, alias("-k")] = 50
@@ -55,8 +50,6 @@ class Flags:
     """let models run Python in a sandbox"""
     log_prompts: bool = False
     """write what people say and models answer to stderr"""
-    softcap: float | None = None
-    """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
     device_type: Annotated[str, alias("--device")] = ""
     """cuda, mps or cpu; default: the best there is"""
     dtype: Annotated[str, alias("-d")] = "auto"
@@ -82,18 +75,17 @@ def load(flags: Flags, device: torch.device) -> list[Model]:
     there = torch.cuda.device_count() if device.type == "cuda" else flags.num_gpus
     if flags.num_gpus > there:
         raise UserError(f"--num_gpus is {flags.num_gpus}, but this machine has {there}")
-    wanted = [_named(name) for name in flags.model] or [("", flags.source, flags.model_tag, flags.step)]
-    models = []
-    for name, source, tag, step in wanted:
+    models: dict[str, Model] = {}
+    for found in [door.find(name) for name in flags.model] or [flags.find()]:
+        if (id := found.short_name) in models:
+            raise UserError(f"--model names {id} twice")
         devices = [torch.device("cuda", n) if device.type == "cuda" else device for n in range(flags.num_gpus)]
-        servings = [
-            serving.load(source, tag, step, each, flags.dtype, flags.slots, flags.softcap) for each in devices
-        ]
+        servings = [serving.serve_model(found, each, flags.dtype, flags.slots) for each in devices]
         if servings[0].note:
-            print(f"{source}:{servings[0].tag}: {servings[0].note}")
+            print(f"{id}: {servings[0].note}")
         tools = python_tools(servings[0].tokenizer) if flags.allow_code else None
-        models.append(model(name or f"{source}:{servings[0].tag}", servings, flags.max_queue, tools))
-    return models
+        models[id] = model(id, servings, flags.max_queue, tools)
+    return list(models.values())
 
 
 def _check(flags: Flags) -> None:
@@ -110,17 +102,6 @@ def _check(flags: Flags) -> None:
             raise UserError(f"--cors_origin {origin} is no origin; expected one such as https://example.com, or *")
     if flags.model and (flags.source != "sft" or flags.model_tag or flags.step):
         raise UserError("--model says it all; leave out --source, --model_tag and --step")
-    if len(set(flags.model)) < len(flags.model):
-        raise UserError("--model names a model twice")
-
-
-def _named(name: str) -> tuple[str, str, str, int | None]:
-    """The id, source, tag and step that a --model names."""
-    source, _, rest = name.partition(":")
-    tag, _, step = rest.partition(":")
-    if source not in SOURCES or not tag or (step and not step.isdecimal()):
-        raise UserError(f"--model {name} names no checkpoint; expected source:tag or source:tag:step, as in sft:d4")
-    return name, source, tag, int(step) if step else None
 
 
 def _fences() -> str:

@@ -8,40 +8,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from nanochat.checkpoint import export, foreign, hf, manager, originals
-from nanochat.config import UserError, alias, parse, run
-from nanochat.paths import SOURCES, base_dir, checkpoints_dir
+from nanochat.checkpoint import export, gpt2, hf, manager, originals
+from nanochat.checkpoint.door import Found, ModelFlags
+from nanochat.config import alias, parse, run
+from nanochat.paths import base_dir, checkpoints_dir
 
 
 @dataclass
-class Flags:
+class Flags(ModelFlags):
     """Write a model for other programs."""
 
-    source: Annotated[str, alias("-i")] = "sft"
-    """base, mid, sft or rl; or a folder, a ckpt.pt, gpt2, gpt2-medium, gpt2-large, gpt2-xl, a repository (user/name)"""
-    tag: Annotated[str | None, alias("-g")] = None
-    """which model of the stage; default: the largest"""
-    step: Annotated[int | None, alias("-s")] = None
-    """which of its checkpoints; default: the last"""
     format: export.Style = "hf"
     """hf: a folder for transformers; nanogpt: ckpt.pt; nanochat: a checkpoint of the original, January 2026"""
     out: Path | None = None
     """the folder to write; default: exports/ in the base folder"""
     dtype: Annotated[str, alias("-d")] = "float32"
     """of the weights that hf stores: float32, bfloat16 or float16"""
-    softcap: float | None = None
-    """for checkpoints of the original that do not record it"""
     overwrite: bool = False
     """replace an export for transformers that is already there"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
-    if flags.source not in SOURCES and flags.tag is not None:
-        raise UserError(f"--tag is for {', '.join(SOURCES)}; --source {flags.source} names its model by itself")
-    out = flags.out or base_dir() / "exports" / default_name(flags)
+    found = flags.find()
+    out = flags.out or base_dir() / "exports" / f"{default_name(found)}-{flags.format}"
     export.check(out, flags.dtype, flags.overwrite)  # before a large model is loaded
-    loaded = load(flags)
+    loaded = found.load()
     print(f"exporting {loaded}", flush=True)
     report = export.write(loaded, out, flags.dtype, flags.overwrite, flags.format)
     for line in report.found:
@@ -49,27 +41,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"wrote {report.folder}\n\n{usage(report, loaded)}")
 
 
-def load(flags: Flags) -> manager.Loaded:
-    """The model that --source, --tag and --step mean, as it is stored, on the CPU."""
-    if flags.source in SOURCES:
-        return manager.load(flags.source, flags.tag, flags.step, softcap=flags.softcap)
-    if flags.step is None:
-        return foreign.load(flags.source, softcap=flags.softcap)
-    if not Path(flags.source).exists():
-        raise UserError(f"--step is for {', '.join(SOURCES)} and folders; --source {flags.source} names its model "
-                        "by itself")  # fmt: skip
-    return foreign.load_path(Path(flags.source), step=flags.step, softcap=flags.softcap)
-
-
-def default_name(flags: Flags) -> str:
-    """sft-d4-000700-hf, gpt2-hf: what the model is, and what it is written for."""
-    if flags.source in SOURCES:
-        _, tag, step = manager.find(flags.source, flags.tag, flags.step)
-        return f"{flags.source}-{tag}-{step:06d}-{flags.format}"
-    path = Path(flags.source).absolute()
-    place = path.parent if path.is_file() else path
-    name = place.name if path.exists() else flags.source.replace("/", "--").replace(":", "-")
-    return f"{name}-{flags.format}"
+def default_name(found: Found) -> str:
+    """sft-d4-000700, gpt2: what the model is."""
+    if found.of_stage:
+        return f"{found.source}-{found.tag}-{found.step:06d}"
+    return found.tag.replace("/", "--")
 
 
 def usage(report: export.Report, loaded: manager.Loaded) -> str:
@@ -96,7 +72,7 @@ def usage(report: export.Report, loaded: manager.Loaded) -> str:
         f"vllm serve {folder}{backend}",
         f"python -m sglang.launch_server --model-path {folder}{backend}",
     ]
-    if report.kind == "gpt2" and foreign.is_gpt2s(loaded.tokenizer):  # its converter knows tokenizers one by one
+    if report.kind == "gpt2" and gpt2.is_tokenizer(loaded.tokenizer):  # its converter knows tokenizers one by one
         commands.append(f"python convert_hf_to_gguf.py {folder} --outfile model.gguf    # in llama.cpp's folder")
     return "other servers take it from here:\n" + "\n".join(f"  {command}" for command in commands)
 
@@ -107,7 +83,7 @@ def nanogpt_usage(folder: str, loaded: manager.Loaded) -> str:
     if loaded.tokenizer.pattern is None:
         place = shlex.quote(str(Path("data") / originals.dataset(loaded)))
         return f"in nanoGPT's folder:\n  mkdir -p {place} && cp {folder}/meta.pkl {place}\n{sample}"
-    if foreign.is_gpt2s(loaded.tokenizer):
+    if gpt2.is_tokenizer(loaded.tokenizer):
         return f"in nanoGPT's folder:\n{sample}"
     return (
         "nanoGPT's sample.py would take this model's tokens for GPT-2's, as it knows no other tokenizer; use instead\n"

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nanochat import runtime
+from nanochat.checkpoint.door import ModelFlags
 from nanochat.config import UserError, alias, parse, run
 from nanochat.engine import serving
 from nanochat.engine.engine import Engine
@@ -26,23 +27,15 @@ from nanochat.scaling import config_from_depth
 
 
 @dataclass
-class Flags:
+class Flags(ModelFlags):
     """Measure how fast a model answers; the last line is JSON."""
 
-    source: Annotated[str, alias("-i")] = "sft"
-    """which stage's checkpoint: base, mid, sft or rl"""
-    model_tag: Annotated[str | None, alias("-g")] = None
-    """which model of the stage; default: the largest"""
-    step: Annotated[int | None, alias("-s")] = None
-    """which of its checkpoints; default: the last"""
     depth: int = 0
     """measure random weights of this depth instead of a checkpoint; 12 has the shape of GPT-2's smallest"""
     vocab_size: int = 50304
     """vocabulary of random weights"""
     max_seq_len: int = 1024
     """context of random weights"""
-    softcap: float | None = None
-    """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
     dtype: Annotated[str, alias("-d")] = "auto"
     """auto, float32, bfloat16, float16 or int8"""
     device_type: str = ""
@@ -63,8 +56,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, least in smallest.items():
         if getattr(flags, name) < least:
             raise UserError(f"--{name} is {getattr(flags, name)}; expected {least} or more")
-    if flags.depth and flags.softcap is not None:
-        raise UserError("--softcap is for checkpoints; random weights of a --depth have 15, leave it out")
     if not flags.batch_sizes or min(flags.batch_sizes) < 1:
         raise UserError("--batch_sizes expects one or more numbers from 1 on")
     with runtime.start(flags.device_type, seed=0) as rt:
@@ -126,7 +117,7 @@ def memory_bandwidth(device: torch.device) -> float:
 def _model(flags: Flags, rt: runtime.Runtime) -> tuple[GPT, str, str]:
     """The model, laid out for generating, what it is, and its dtype's name."""
     if not flags.depth:
-        served = serving.load(flags.source, flags.model_tag, flags.step, rt.device, flags.dtype, 1, flags.softcap)
+        served = serving.serve_model(flags.find(), rt.device, flags.dtype, 1)
         return served.engine.model, str(served), served.dtype_name
     dtype = serving.dtype_for(flags.dtype, rt.device)
     config = config_from_depth(flags.depth, flags.vocab_size, flags.max_seq_len)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from nanochat import runtime
+from nanochat.checkpoint.door import ModelFlags
 from nanochat.config import UserError, alias, parse, run
 from nanochat.engine import serving
 from nanochat.paths import check_name
@@ -16,11 +17,12 @@ MOST_SLOTS = 4096  # whose caches no machine holds beyond toy models
 
 
 @dataclass
-class Flags:
+class Flags(ModelFlags):
     """Serve one model: POST /generate continues a text, GET / says what runs; also the page and the API of chat_web."""
 
-    init_from: Annotated[str, alias("--model-type", "--checkpoint", "--checkpoint-path")] = "resume"
-    """resume (out_dir's ckpt.pt), gpt2, gpt2-medium, gpt2-large, gpt2-xl, a path, user/repository, or such as sft:d4"""
+    source: Annotated[
+        str, alias("-i", "--init-from", "--model-type", "--checkpoint", "--checkpoint-path")
+    ] = "resume"  # fmt: skip
     out_dir: str = "out"
     """where resume looks for ckpt.pt"""
     host: str | None = None
@@ -31,8 +33,6 @@ class Flags:
     """what clients must send as a bearer token; default: NANOCHAT_API_KEY or NANOGPT_API_KEY, else none is needed"""
     slots: int = 0
     """texts that are continued at once, more wait; 0: as many as are good for this machine"""
-    softcap: float | None = None
-    """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
     device: Annotated[str, alias("--device-type")] = ""
     """cuda, cuda:1, mps or cpu; default: the best there is"""
     dtype: Annotated[str, alias("-d")] = "auto"
@@ -43,8 +43,7 @@ class Flags:
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
-    for name in ("init_from", "out_dir"):
-        check_name(name, getattr(flags, name))
+    check_name("out_dir", flags.out_dir)
     if flags.slots > MOST_SLOTS:
         raise UserError(f"--slots is {flags.slots}; expected {MOST_SLOTS} at most, or 0 for as many as are good")
     log_to_stderr()
@@ -52,11 +51,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     host = flags.host or ("0.0.0.0" if key else "127.0.0.1")
     settings = Settings(temperature=0.8, top_k=200, max_tokens=256, api_key=key, hosts=known_hosts(host))
     with listen(host, flags.port) as bound, runtime.start(flags.device) as rt:
-        loaded = serving.open(flags.init_from, rt.device, flags.dtype, flags.slots, flags.out_dir, flags.softcap)
+        loaded = serving.serve_model(flags.find(flags.out_dir), rt.device, flags.dtype, flags.slots)
         if flags.compile:
             print("--compile has no effect on generating")
         remark = "" if flags.host or key else "Without --api_key only this machine is let in; --host says otherwise."
-        serve(Service([model(flags.init_from, [loaded])], settings), bound, host, remark=remark)
+        serve(Service([model(flags.source, [loaded])], settings), bound, host, remark=remark)
 
 
 def cli() -> None:

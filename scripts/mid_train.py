@@ -54,7 +54,8 @@ def train(flags: Flags, rt: Runtime) -> None:
             text_share = 0.0 if recipe == "real" and not flags.dataset else TEXT_SHARE
         if not 0 <= text_share <= 1:
             raise UserError(f"--text_share is {text_share}; expected a fraction between 0 and 1")
-        h = settle(flags, start.meta.get("user_config") or {}, loaded.model.config.sequence_len, rt)
+        T = loaded.model.config.sequence_len
+        h = settle(flags, start.meta.get("user_config") or {}, T, rt, start.is_resumed)
         datasets = flags.dataset or (start.meta.get("dataset") or DEFAULT_DATASET).split()
         if datasets == [DEFAULT_DATASET] and text_share > 0:
             write_where_missing(rt)

@@ -10,6 +10,7 @@ from typing import Annotated, BinaryIO, NamedTuple
 
 from nanochat import chat, runtime
 from nanochat.api import Model
+from nanochat.checkpoint.door import ModelFlags
 from nanochat.config import UserError, alias, changes, parse, run
 from nanochat.engine import serving
 from nanochat.engine.request import Finish, Request
@@ -21,11 +22,10 @@ FILE = "FILE:"
 
 
 @dataclass
-class Flags:
+class Flags(ModelFlags):
     """Continue texts with any model. Samples go to stdout, with a line of dashes after each; all else to stderr."""
 
-    init_from: Annotated[str, alias("--model", "--checkpoint")] = "resume"
-    """resume (out_dir's ckpt.pt), gpt2, gpt2-medium, gpt2-large, gpt2-xl, a path, user/repository, or such as sft:d4"""
+    source: Annotated[str, alias("-i", "--init-from", "--model", "--checkpoint")] = "resume"
     out_dir: str = "out"
     """where resume looks for ckpt.pt"""
     start: str = "\n"
@@ -54,8 +54,6 @@ class Flags:
     """show text as it comes instead of whole samples"""
     output: Path | None = None
     """write JSON lines with prompt, sample, text and finish here instead of showing the samples"""
-    softcap: float | None = None
-    """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
     device: Annotated[str, alias("--device-type")] = ""
     """cuda, cuda:1, mps or cpu; default: the best there is"""
     dtype: Annotated[str, alias("-d")] = "auto"
@@ -72,13 +70,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     with runtime.start(flags.device) as rt:
         with contextlib.redirect_stdout(sys.stderr):
             one_at_once = len(prompts) * _samples(flags) == 1
-            loaded = serving.open(
-                flags.init_from, rt.device, flags.dtype, int(one_at_once), flags.out_dir, flags.softcap
-            )
+            loaded = serving.serve_model(flags.find(flags.out_dir), rt.device, flags.dtype, int(one_at_once))
             print(f"{loaded}; seed {flags.seed}", flush=True)
             if flags.compile:
                 print("--compile has no effect on generating", flush=True)
-        model = Model(flags.init_from, loaded)
+        model = Model(flags.source, loaded)
         if flags.interactive:
             _converse(model, flags)
             return
@@ -171,8 +167,7 @@ def _samples(flags: Flags) -> int:
 
 def _check(flags: Flags) -> None:
     """Complain about what can be known before anything is loaded."""
-    for name in ("init_from", "out_dir"):
-        check_name(name, getattr(flags, name))
+    check_name("out_dir", flags.out_dir)
     Request([0], flags.max_new_tokens, flags.temperature, flags.top_k, flags.top_p)
     for name in ("num_samples", "max_new_tokens"):
         if (value := getattr(flags, name)) is not None and value < 1:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nanochat import chat, hub, runtime
+from nanochat.checkpoint import door
 from nanochat.config import UserError, alias, parse, positional, run
 from nanochat.engine import serving
 from nanochat.engine.request import Request
@@ -35,13 +36,15 @@ class Flags:
     """Load models, measure them on a short text, English by default, and let each write a few words."""
 
     names: Annotated[list[str], positional] = field(default_factory=list)
-    """folders and files, or such as sft:d4 or user/repository"""
-    model: list[str] = field(default_factory=list)
-    """gpt2, gpt2-medium, gpt2-large or gpt2-xl; repeat it for several"""
+    """models: sft, sft:d4, sft:d4:700, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name or resume"""
+    model: Annotated[list[str], alias("-i", "--source", "--init-from")] = field(default_factory=list)
+    """the same by a flag; repeat it for several"""
+    model_tag: Annotated[str | None, alias("-g", "--tag")] = None
+    """which model of the stage; default: the largest"""
+    step: Annotated[int | None, alias("-s")] = None
+    """which of its checkpoints; default: the last"""
     all: bool = False
-    """all four of them"""
-    softcap: float | None = None
-    """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
+    """all four GPT-2s"""
     text: Path | None = None
     """a text file to try them on, for models that were not trained on English; default: a built-in one"""
     device: Annotated[str, alias("--device-type")] = ""
@@ -64,9 +67,9 @@ class Verdict:
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     text = TEXT if flags.text is None else read(flags.text)
-    names = [*flags.names, *(hub.GPT2 if flags.all else flags.model)] or ["gpt2"]
+    names = [*flags.names, *flags.model, *(hub.GPT2 if flags.all else [])] or ["gpt2"]
     with runtime.start(flags.device) as rt:
-        verdicts = [verify(name, rt.device, flags.dtype, flags.softcap, text) for name in names]
+        verdicts = [verify(name, rt.device, flags.dtype, text, flags.model_tag, flags.step) for name in names]
     Console().print(table(verdicts))
     wrong = [verdict for verdict in verdicts if verdict.wrong]
     if wrong:
@@ -82,10 +85,10 @@ def read(path: Path) -> str:
 
 
 def verify(
-    name: str, device: torch.device, dtype: str, softcap: float | None = None, text: str = TEXT
+    name: str, device: torch.device, dtype: str, text: str = TEXT, tag: str | None = None, step: int | None = None
 ) -> Verdict:
-    """Load a model by any of the names that `serving.open` knows, and try it on a text. Raises what that raises."""
-    loaded = serving.open(name, device, dtype, slots=1, softcap=softcap)
+    """Load a model by any of the names that `door.find` knows, and try it on a text. Raises what that raises."""
+    loaded = serving.serve_model(door.find(name, tag, step), device, dtype, slots=1)
     ids = text_ids(loaded.tokenizer, text)[: loaded.engine.model.config.sequence_len]
     if not torch.isfinite(loaded.engine.next_logits([ids])).all():
         return Verdict(name, loaded.parameters, math.nan, "", "gives logits that are no numbers")

@@ -1,17 +1,20 @@
 """What mid-training and fine-tuning learn from: chosen by the model's descent, opened and counted."""
 
+from dataclasses import asdict
+
 from nanochat import hub
 from nanochat.config import UserError
 from nanochat.data.shards import Split
 from nanochat.data.streams import ConversationSource
+from nanochat.data.survey import LOST, survey
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.flags import ConversationFlags, Hyperparameters
 from nanochat.train.start import Start
 from tasks import catalog
-from tasks.customjson import CustomJSON, survey
+from tasks.customjson import CustomJSON
 from tasks.identity import identity_path
+from tasks.mixture import Mixture
 
-MUCH = 0.05  # share of the user's own conversations whose loss is worth a warning
 REAL = {"mid": "SmolTalk, MMLU, GSM8K and spelling", "sft": "ARC, GSM8K, SmolTalk and spelling"}
 
 
@@ -66,18 +69,15 @@ def count_own(
     """
     if not flags.data_path:
         return {}
-    T, longest = h.max_seq_len, start.loaded.model.config.sequence_len if start.loaded else h.max_seq_len
-    found = survey([CustomJSON(path) for path in flags.data_path], tokenizer, T + 1)
+    context = start.loaded.model.config.sequence_len if start.loaded else h.max_seq_len
+    files = Mixture([CustomJSON(path) for path in flags.data_path])
+    found = survey(files, tokenizer, h.max_seq_len, context)
+    tokens = found.tokens * found.conversations / found.looked_at
     passes: float | None = num_epochs
-    if flags.num_iterations > 0:
-        passes = flags.num_iterations * h.total_batch_size / max(1, found.tokens) if recipe == "none" else None
-    start.rt.print(
-        f"your conversations: {found.conversations:,} with {found.tokens:,} tokens; longer than {T} tokens: "
-        f"{found.cut:,} are cut, {found.left_out:,} left out"
-        + (f"; about {passes:.3g} passes over them" if passes is not None else "")
-    )
-    lost = (found.cut + found.left_out) / max(1, found.conversations)
-    if lost > MUCH:
-        remedy = f"give --max_seq_len {longest}" if longest > T else "shorten them, or take another model"
-        start.rt.print(f"warning: {lost:.0%} of your conversations lose turns or all of them; {remedy}")
-    return {"own_conversations": {**found._asdict(), "longest": T, "passes": passes}}
+    if flags.num_iterations > 0:  # beside other conversations nobody knows
+        passes = flags.num_iterations * h.total_batch_size / max(1, tokens) if recipe == "none" else None
+    often = "" if passes is None else f"; about {passes:.3g} passes over them"
+    start.rt.print(f"your own data: {found}{often}")
+    if found.is_lossy:
+        start.rt.print(f"warning: more than {LOST:.0%} of your conversations are too long; {found.remedy(context)}")
+    return {"own_conversations": {**asdict(found), "passes": passes}}

@@ -479,7 +479,7 @@ def test_the_script_names_what_cannot_be(base: Path) -> None:
     for arguments, said in [
         (["--eval=core,essay"], "--eval knows no 'essay'; expected some of core, bpb, sample"),
         (["--eval="], "there is nothing to do"),
-        (["--init_from=gpt2", "-g", "d4"], "--init_from names a whole model"),
+        (["--init_from=gpt2", "-g", "d4"], r"a tag \(d4\) chooses a model of a stage"),
         (["--harness= "], "--harness names no task"),
         (["--harness=a", "--harness_limit=0"], "--harness_limit is 0"),
         (["--eval=core", "--bundle=nowhere"], "nowhere cannot be read"),

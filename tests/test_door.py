@@ -1,9 +1,11 @@
 """Models of other programs, loaded by their files: the same ids, logits, continuations and bits per byte as there."""
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from nanochat import chat, pickles
 from nanochat.checkpoint import door, gpt2, manager, nanogpt
-from nanochat.config import UserError
+from nanochat.config import UserError, parse
 from nanochat.engine import serving
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Request
@@ -24,6 +26,7 @@ from nanochat.optim import Optimizer, Rates, adamw_groups
 from nanochat.paths import checkpoints_dir
 from nanochat.tokenizer import Tokenizer
 from nanochat.vocabularies import byte_characters
+from scripts import base_eval, chat_cli, chat_eval, chat_web, export, infer_bench, inference_server, sample
 
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
 NAMES = ["classic", "modern", "gpt2", "nanogpt", "hf_nanochat"]
@@ -567,17 +570,18 @@ def test_nanogpts_rows_for_data_of_unknown_tokens_are_told(tmp_path: Path, token
 def test_what_there_is_not_to_choose_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
     path = written_ckpt(tmp_path, 320)
     tokenizer.save(tmp_path)
-    for place in (path, tmp_path):
-        with pytest.raises(UserError, match="--step is for several of nanochat's checkpoints .* leave it out"):
-            door.open(str(place, step=3))
-        with pytest.raises(UserError, match="--softcap is for checkpoints of the original nanochat"):
-            door.open(str(place), softcap=20)
-    with pytest.raises(UserError, match="--softcap is for checkpoints"):
-        door.open("resume", out_dir=tmp_path, softcap=20)
-    (tmp_path / "gpt2").mkdir()
     tiny_gpt2(tmp_path / "gpt2", tokenizer)
-    with pytest.raises(UserError, match="--softcap is for checkpoints"):
-        door.open(str(tmp_path / "gpt2"), softcap=15)
+    for place in (path, tmp_path, tmp_path / "gpt2"):
+        with pytest.raises(UserError, match=r"a step \(3\) chooses among nanochat's checkpoints .* is a single model"):
+            door.find(str(place), step=3)
+    for name in (str(path), "gpt2", "resume", "some/repository"):
+        with pytest.raises(UserError, match=r"a tag \(d4\) chooses a model of a stage .*, which .* is not"):
+            door.find(name, tag="d4", out_dir=tmp_path)
+    with pytest.raises(UserError, match="gpt2 is a single model"):
+        door.find("gpt2", step=3)
+    for chosen in ({"tag": "d4"}, {"step": 700}):
+        with pytest.raises(UserError, match="sft:d4:700 already names its tag or step"):
+            door.find("sft:d4:700", **chosen)
 
 
 # ---------------------------------------------------------------- the stage
@@ -666,3 +670,139 @@ def test_a_ckpt_reads_its_meta_pickle(tmp_path: Path) -> None:
 def test_a_name_that_means_nothing_is_told(name: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=said):
         door.open(name.format(tmp=tmp_path))
+
+
+def our_checkpoint(folder: Path, tokenizer: Tokenizer, step: int = 5) -> Path:
+    manager.save(folder, step, served.random_model(tokenizer), None, {"tokenizer_hash": tokenizer.hash})
+    tokenizer.save(folder / "tokenizer")
+    return folder
+
+
+@pytest.mark.parametrize("name, tag, step, found", [
+    ("sft", None, None, 7), ("sft", "d1", 5, 5), ("sft:d1", None, None, 7), ("sft:d1", None, 5, 5),
+    ("sft:d1:5", None, None, 5), ("{folder}", None, None, 7), ("{folder}", None, 5, 5),
+    ("resume", None, None, 7),
+])  # fmt: skip
+def test_a_name_finds_a_checkpoint_without_its_weights(
+    name: str, tag: str | None, step: int | None, found: int, tokenizer: Tokenizer
+) -> None:
+    folder = our_checkpoint(checkpoints_dir("sft") / "d1", tokenizer)
+    our_checkpoint(folder, tokenizer, 7)
+    (folder / f"model_{found:06d}.pt").write_bytes(b"damaged")
+    model = door.find(name.format(folder=folder), tag, step, out_dir=folder)
+    assert (model.kind, model.folder, model.source, model.tag, model.step) == ("nanochat", folder, "sft", "d1", found)
+    assert model.meta["step"] == found and str(model) == f"sft d1, step {found} of {folder}"
+    with pytest.raises(UserError, match=f"model_{found:06d}.pt is damaged"):
+        model.load()
+
+
+def test_a_model_is_loaded_as_it_is_wanted(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    our_checkpoint(tmp_path / "d1", tokenizer)
+    for load_as, stored in [
+        (manager.LoadAs(dtype=torch.bfloat16), torch.float32),
+        (manager.LoadAs(dtype=torch.bfloat16, keep_float32=False), torch.bfloat16),
+    ]:
+        model = door.open(str(tmp_path / "d1"), load_as).model
+        assert model.dtype == torch.bfloat16 and {tensor.dtype for tensor in model.parameters()} == {stored}
+
+
+# ---------------------------------------------------------------- files that say what is not so
+
+
+def with_meta(folder: Path, **changes: object) -> None:
+    meta = manager.read_meta(folder, 5)
+    meta["model_config"] |= changes.pop("model_config", {}) if isinstance(changes.get("model_config"), dict) else {}
+    (folder / "meta_000005.json").write_text(json.dumps({**meta, **changes}), encoding="utf-8")
+
+
+@pytest.mark.parametrize("changes, said", [
+    ({"format": 2}, "has the format 2; this version knows 1"),
+    ({"format": "1"}, "has the format '1'"),
+    ({"format": True}, "has the format True"),
+    ({"model_config": {"flux": 1}}, "its configuration has flux, which this version does not know"),
+    ({"model_config": [1]}, "has no model_config"),
+    ({"files": ["model_000005.pt"]}, r"its files is \['model_000005.pt'\]"),
+    ({"files": {"model_000005.pt": 7}}, "it has no size and sha256 of 'model_000005.pt'"),
+    ({"files": {"model_000005.pt": {"size": 7}}}, "it has no size and sha256 of 'model_000005.pt'"),
+    ({"files": {"model_000005.pt": {"size": "x", "sha256": []}}}, "bytes, x expected"),
+    ({"tokenizer_hash": 12}, "its tokenizer_hash is 12"),
+    ({"tokenizer_hash": {"a": 1}}, "its tokenizer_hash is {'a': 1}"),
+    ({"source": ["sft"]}, r"its source is \['sft'\]"),
+    ({"user_config": "sft"}, "its user_config is 'sft'"),
+    ({"model_config": {"n_layer": 5000}}, "is said to have 5000 layers, but holds 2"),
+    ({"model_config": {"n_layer": "2"}}, "is said to have '2' layers, but holds 2"),
+    ({"model_config": {"n_embd": 1 << 20}}, "does not fit its architecture"),
+    ({"model_config": {"activation": "swish"}}, "activation is 'swish', expected one of relu2"),
+    ({"model_config": {"qk_scale": "1"}}, "qk_scale is '1', expected a value such as 1.2"),
+    ({"model_config": {"smear": 1}}, "smear is 1, expected a value such as True"),
+])  # fmt: skip
+def test_a_meta_file_that_lies_is_one_sentence(changes: dict, said: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    with_meta(our_checkpoint(tmp_path, tokenizer), **changes)
+    with pytest.raises(UserError, match=said) as error:
+        door.open(str(tmp_path))
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+def test_tensors_that_nobody_knows_are_one_sentence(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    our_checkpoint(tmp_path, tokenizer)
+    state = torch.load(tmp_path / "model_000005.pt")
+    torch.save({**state, **{f"extra.{i}": torch.zeros(1) for i in range(9)}}, tmp_path / "model_000005.pt")
+    with_meta(tmp_path, files={})
+    with pytest.raises(UserError, match="unexpected extra.0, extra.1, extra.2 and 6 more"):
+        door.open(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["ckpt", "gpt2"])
+def test_layers_are_counted_before_they_are_built(kind: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    tokenizer.save(tmp_path)
+    if kind == "ckpt":
+        path = written_ckpt(tmp_path, 320)
+        content = torch.load(path)
+        content["model_args"]["n_layer"] = 5000
+        torch.save(content, path)
+    else:
+        tiny_gpt2(tmp_path, tokenizer)
+        config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+        (tmp_path / "config.json").write_text(json.dumps({**config, "n_layer": 5000}), encoding="utf-8")
+    with pytest.raises(UserError, match="is said to have 5000 layers, but holds"):
+        door.open(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind, name", [
+    ("ours", "meta_000005.json"), ("ours", "model_000005.pt"), ("ours", "tokenizer/tokenizer.json"),
+    ("gpt2", "config.json"), ("gpt2", "model.safetensors"), ("gpt2", "tokenizer.json"), ("ckpt", "ckpt.pt"),
+    ("ckpt", "meta.pkl"),
+])  # fmt: skip
+def test_a_pipe_is_not_opened(kind: str, name: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    if kind == "ours":
+        our_checkpoint(tmp_path, tokenizer)
+    elif kind == "gpt2":
+        tiny_gpt2(tmp_path, tokenizer)
+        tokenizer.save(tmp_path)
+    else:
+        written_ckpt(tmp_path, 320)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    for place in (tmp_path, tmp_path / name) if name == "ckpt.pt" else (tmp_path,):
+        with pytest.raises(UserError, match=f"{name} is not a regular file"):
+            door.open(str(place))
+
+
+# ---------------------------------------------------------------- the flags of every script
+
+SCRIPTS = [chat_cli, chat_web, chat_eval, base_eval, sample, inference_server, export, infer_bench]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_every_script_takes_the_same_names(script: ModuleType) -> None:
+    for name in ("--source", "--init_from", "--init-from", "-i"):
+        flags = parse(script.Flags, [name, "sft", "-g", "d4", "-s", "700"])
+        assert (flags.source, flags.model_tag, flags.step) == ("sft", "d4", 700)
+    assert parse(script.Flags, ["--tag=d4"]).model_tag == "d4"
+    with pytest.raises(UserError, match="--source and --init_from say the same; give one of them"):
+        parse(script.Flags, ["--source=a", "--init_from", "b"])
+    with pytest.raises(UserError, match="unknown flag --softcap"):
+        parse(script.Flags, ["--softcap=20"])
+    if script not in (chat_web, inference_server):  # which look at their port first
+        with pytest.raises(UserError, match="there is no model 'sfd:d4'; expected a stage"):
+            script.main(["--init_from=sfd:d4"])

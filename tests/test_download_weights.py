@@ -154,8 +154,6 @@ def test_a_model_of_other_texts_is_tried_on_them(gpt2: Path, tmp_path: Path) -> 
         verify_weights.main([str(gpt2), f"--text={own}"])
     with pytest.raises(UserError, match="--text .*missing.txt cannot be read"):
         verify_weights.main([str(gpt2), f"--text={tmp_path / 'missing.txt'}"])
-    with pytest.raises(UserError, match="--softcap is for checkpoints of the original"):
-        verify_weights.main([str(gpt2), "--softcap=20"])
 
 
 def test_the_real_names_stand_for_the_real_repositories() -> None:

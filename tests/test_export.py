@@ -688,10 +688,10 @@ def test_programs_that_know_gpt2s_tokenizer_alone_are_named_for_it_alone(tmp_pat
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["--source", "gpt2", "--step", "3"], "--step is for base, mid, sft, rl and folders; --source gpt2"),
+        (["--source", "gpt2", "--step", "3"], r"a step \(3\) chooses among .*; gpt2 is a single model"),
         (["--source", "mid"], "no mid checkpoint"),
         (["--source", "gpt3"], "there is no model 'gpt3'"),
-        (["--source", "gpt2", "--tag", "d4"], "--tag is for base, mid, sft, rl"),
+        (["--source", "gpt2", "--tag", "d4"], r"a tag \(d4\) chooses a model of a stage"),
         (["--dtype", "int3"], "--dtype is 'int3'"),
         (["--format", "gguf"], "format"),
     ],

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.distributed as dist
@@ -25,11 +28,12 @@ from hypothesis import strategies as st
 
 from nanochat import chat
 from nanochat.config import UserError
-from nanochat.data import streams
+from nanochat.data import order, streams
 from nanochat.data.batch import Batch
 from nanochat.data.packing import Document, pack
 from nanochat.data.shards import TextReader, write_shards
 from nanochat.data.streams import ConversationSource, MixedSource, TextSource, batches
+from nanochat.tokenizer import Tokenizer
 
 BOS = 0
 document = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 1)), max_size=30).map(
@@ -383,6 +387,176 @@ def test_texts_begin_with_bos_and_come_round(tokenizer, tmp_path):
     assert len(padded) <= 2  # one row an epoch at most
 
 
+@pytest.fixture
+def small_windows(monkeypatch):
+    monkeypatch.setattr(order, "WINDOW_BYTES", 1500)
+
+
+def numbered(folder: Path, counts: Sequence[int], validation: str = "zz") -> Path:
+    """Shards of so many documents, in row groups of 7, that are their own numbers in a row."""
+    folder.mkdir(exist_ok=True)
+    n = 0
+    for number, count in enumerate(counts):
+        column = pa.array([f"document {n + each}" for each in range(count)], pa.string())
+        pq.write_table(pa.table({"text": column}), folder / f"shard_{number:05d}.parquet", row_group_size=7)
+        n += count
+    pq.write_table(pa.table({"text": ["held out"]}), folder / f"shard_{validation}.parquet")
+    return folder
+
+
+def shuffled(folder: Path, tokenizer: Tokenizer, seed: int | None = 1) -> TextSource:
+    return TextSource(TextReader(folder, "train"), tokenizer, seed)
+
+
+def test_text_is_shuffled_over_all_shards_and_anew_each_epoch(tokenizer, tmp_path, small_windows):
+    source = shuffled(numbered(tmp_path / "data", [50, 0, 150, 100]), tokenizer)
+    inorder = [f"document {n}" for n in range(300)]
+    first, second = source.texts(0, 300), source.texts(300, 300)
+    assert sorted(first) == sorted(second) == sorted(inorder)
+    assert len({tuple(first), tuple(second), tuple(inorder)}) == 3
+    windows = source._shuffled[1].windows
+    assert len(windows) > 2 and max(sum(group.size for group in window) for window in windows) < 1500
+    halves = [sum(int(text.split()[1]) < 150 for text in first[n : n + 100]) for n in (0, 100, 200)]
+    assert all(20 < half < 80 for half in halves)  # each third has documents of all shards
+    apart = [abs(int(a.split()[1]) - int(b.split()[1])) for a, b in itertools.pairwise(first)]
+    assert sum(distance == 1 for distance in apart) < 30
+    assert shuffled(tmp_path / "data", tokenizer, 2).texts(0, 600) != first
+    assert shuffled(tmp_path / "data", tokenizer, -1).texts(0, 9) != source.texts(0, 9)
+    assert shuffled(tmp_path / "data", tokenizer, None).texts(290, 20) == inorder[290:] + inorder[:10]
+
+
+@given(st.lists(st.tuples(st.integers(0, 1300), st.integers(0, 40)), max_size=8))
+@settings(max_examples=30)
+def test_shuffled_text_is_the_same_from_wherever_it_is_read(tokenizer, tmp_path_factory, reads):
+    folder = numbered(tmp_path_factory.mktemp("any") / "data", [100, 300, 200])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(order, "WINDOW_BYTES", 900)
+        whole = shuffled(folder, tokenizer).texts(0, 1400)
+        source = shuffled(folder, tokenizer)
+        for position, count in reads:
+            assert source.texts(position, count) == whole[position : position + count]
+
+
+def test_shuffled_text_goes_on_the_same_at_any_point_and_on_any_ranks(tokenizer, tmp_path, small_windows, monkeypatch):
+    monkeypatch.setattr(streams, "CHUNK", 50)
+    numbered(tmp_path / "data", [100, 120])
+    source = shuffled(tmp_path / "data", tokenizer)
+    whole = take(batches(source, 2, 24), 90)
+    assert whole[-1].progress > 1.5
+    for stop in range(0, 80, 7):
+        cursor = json.loads(json.dumps(whole[stop].cursor))
+        again = shuffled(tmp_path / "data", tokenizer)
+        rest = take(batches(again, 2, 24, cursor=cursor), 8)
+        assert all(same(one, other) for one, other in zip(rest, whole[stop + 1 :], strict=False))
+        rounds = shared(again, 2, 24, 3, 2, cursor)
+        flat = [batch for turn in rounds for batch in turn]
+        assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(flat, whole[stop + 1 :], strict=False))
+
+
+def test_what_is_appended_joins_with_the_next_epoch(tokenizer, tmp_path, small_windows, monkeypatch):
+    monkeypatch.setattr(streams, "CHUNK", 50)
+    folder = numbered(tmp_path / "data", [100, 120])
+    before = shuffled(folder, tokenizer)
+    alone = take(batches(before, 2, 24), 80)
+    first = before.texts(0, 220)
+    numbered(folder, [100, 120, 80])
+    middle = next(n for n, batch in enumerate(alone) if batch.progress > 0.5)
+    grown = shuffled(folder, tokenizer)
+    whole = take(batches(grown, 2, 24, cursor=alone[middle].cursor), 120)
+    ends = next(n for n, batch in enumerate(alone) if batch.progress >= 1)
+    assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(whole, alone[middle + 1 : ends], strict=False))
+    assert [batch.progress for batch in whole] == sorted(batch.progress for batch in whole)
+    state = whole[0].cursor["of"]
+    assert state == {"seed": 1, "sizes": [[0, 220], [220, 300]]}
+    then = grown.resumed(state, 220)
+    assert then.texts(0, 220) == first
+    assert sorted(then.texts(220, 300)) == sorted(f"document {n}" for n in range(300))
+    assert then.locate(219) == (0, 219, 220) and then.locate(220) == (1, 0, 300) and then.locate(521) == (2, 1, 300)
+    for stop in (0, 40, 100):  # and it goes on the same from there, where more and more is appended
+        rest = take(batches(shuffled(folder, tokenizer), 2, 24, cursor=whole[stop].cursor), 9)
+        assert all(same(a, b) for a, b in zip(rest, whole[stop + 1 :], strict=False))
+    numbered(folder, [100, 120, 80, 5])
+    more = take(batches(shuffled(folder, tokenizer), 2, 24, cursor=whole[90].cursor), 1)
+    *sizes, (start, size) = more[0].cursor["of"]["sizes"]
+    assert sizes == [[0, 220], [220, 300]] and (start - 220) % 300 == 0 and size == 305
+    assert torch.equal(more[0].inputs, whole[91].inputs)
+
+
+def test_other_shards_than_a_run_read_are_refused(tokenizer, tmp_path):
+    folder = numbered(tmp_path / "data", [100, 120, 80])
+    (batch,) = take(batches(shuffled(folder, tokenizer), 2, 24), 1)
+    (folder / "shard_00001.parquet").unlink()
+    with pytest.raises(UserError, match="data had 300 documents in its train split when this .* has 180 in other"):
+        take(batches(shuffled(folder, tokenizer), 2, 24, cursor=batch.cursor), 1)
+
+
+def test_runs_of_older_versions_go_on_in_the_order_of_the_files(tokenizer, tmp_path):
+    folder = numbered(tmp_path / "data", [100, 120])
+    inorder = take(batches(shuffled(folder, tokenizer, None), 2, 24), 20)
+    for state in ({"of": 220}, {}):
+        cursor = {"document": 0, "row": inorder[3].cursor["row"], **state}
+        got = take(batches(shuffled(folder, tokenizer), 2, 24, cursor=cursor), 9)
+        assert all(same(a, b) for a, b in zip(got, inorder[4:], strict=False))
+    again = take(batches(shuffled(folder, tokenizer), 2, 24, cursor=got[0].cursor), 8)
+    assert all(same(a, b) for a, b in zip(again, got[1:], strict=True))
+
+
+def test_a_mixture_keeps_what_it_began_with(tokenizer, tmp_path, small_windows):
+    folder = numbered(tmp_path / "data", [100, 120])
+
+    def mixture(weight: float) -> MixedSource:
+        talks = ConversationSource([talk(n) for n in range(9)], tokenizer, 33, masked=False)
+        return MixedSource([(shuffled(folder, tokenizer), weight), (talks, 0.7)])
+
+    whole = take(batches(mixture(0.3), 2, 32), 60)
+    numbered(folder, [100, 120, 80])
+    cursor = json.loads(json.dumps(whole[5].cursor))
+    rest = take(batches(mixture(0.31), 2, 32, cursor=cursor), 50)  # an estimate may come out otherwise
+    assert all(same(a, b) for a, b in zip(rest, whole[6:], strict=False))
+    with pytest.raises(UserError, match="begun by an older version"):
+        take(batches(mixture(0.3), 2, 32, cursor={"document": 0, "row": 1, "of": 229}), 1)
+
+
+def test_conversations_of_another_number_are_refused(tokenizer):
+    source = ConversationSource([talk(n) for n in range(9)], tokenizer, 33, masked=False)
+    (batch,) = take(batches(source, 2, 32), 1)
+    more = ConversationSource([talk(n) for n in range(10)], tokenizer, 33, masked=False)
+    with pytest.raises(UserError, match="the data had 9 documents when this run read them and has 10 now"):
+        take(batches(more, 2, 32, cursor=batch.cursor), 1)
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+@pytest.mark.parametrize("change", ["replaced", "fewer", "cut", "gone"])
+def test_a_shard_that_changes_while_it_is_read_is_named(tokenizer, tmp_path, small_windows, seed, change):
+    source = shuffled(numbered(tmp_path / "data", [100, 120]), tokenizer, seed)
+    stream = batches(source, 2, 24)
+    take(stream, 1)
+    shard = tmp_path / "data" / "shard_00001.parquet"
+    if change == "replaced":
+        pq.write_table(pa.table({"text": [f"documenta {n}" for n in range(120)]}), shard, row_group_size=7)
+    elif change == "fewer":
+        pq.write_table(pa.table({"text": ["one"]}), shard)
+    elif change == "cut":
+        shard.write_bytes(shard.read_bytes()[:700])
+    else:
+        shard.unlink()
+    while_read = "while this run was reading it"
+    said = {"cut": "is damaged", "gone": f"was removed {while_read}"}.get(change, f"changed {while_read}")
+    with pytest.raises(UserError, match=f"shard_00001.parquet {said}"):
+        take(stream, 300)
+
+
+def test_memory_is_bounded_by_a_window(tokenizer, tmp_path, monkeypatch):
+    """Windows are read one at a time, whatever the order in which documents are asked for."""
+    monkeypatch.setattr(order, "WINDOW_DOCUMENTS", 30)
+    source = shuffled(numbered(tmp_path / "data", [100, 300]), tokenizer)
+    loaded: list[int] = []
+    load = TextReader.load
+    monkeypatch.setattr(TextReader, "load", lambda self, group: loaded.append(group.rows) or load(self, group))
+    source.texts(0, 400)
+    assert sum(loaded) == 400 and len(source._shuffled[1]._texts) <= 30
+
+
 def talk(n: int, words: int = 3) -> dict:
     question, answer = f"What is {n}?", f"{n} " * words
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
@@ -444,7 +618,8 @@ def test_a_mixture_deals_every_source_its_share(share, first, second, counts):
     assert sum(len(ids) == 2 for ids, _ in whole) == from_a
 
 
-@given(st.lists(st.tuples(st.integers(1, 200), st.integers(1, 100)), min_size=1, max_size=4))
+@given(st.lists(st.tuples(st.integers(1, 99), st.integers(1, 100)), min_size=1, max_size=4))
+@settings(max_examples=40)
 def test_an_epoch_of_a_mixture_has_all_of_each_part_and_no_more_than_that_takes(parts):
     """Ten documents of weight 0.3 need 34, in which they are all; 33 have nine of them."""
     mixed = MixedSource([(Numbers([n] * size, cut=True), weight / 100) for n, (size, weight) in enumerate(parts, 1)])

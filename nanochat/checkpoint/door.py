@@ -47,6 +47,16 @@ class Found:
             return f"{self.source} {self.tag}, step {self.step} of {self.folder}".lstrip()
         return f"{self.tag}, from {self.folder / self.file}"
 
+    @property
+    def of_stage(self) -> bool:
+        """Whether it was named as a checkpoint of a stage of the base folder."""
+        return self.name.partition(":")[0] in paths.SOURCES
+
+    @property
+    def short_name(self) -> str:
+        """The name, with the tag that was chosen where it names a stage only."""
+        return f"{self.source}:{self.tag}" if self.name in paths.SOURCES else self.name
+
     def load(self, load_as: LoadAs = AS_STORED) -> Loaded:
         """Check and read the weights. Raises UserError for damaged files and for models that do not fit."""
         if self.kind == "nanochat":
@@ -68,8 +78,8 @@ class ModelFlags:
     step: Annotated[int | None, alias("-s")] = None
     """which of its checkpoints; default: the last"""
 
-    def find(self) -> Found:
-        return find(self.source, self.model_tag, self.step)
+    def find(self, out_dir: Path | str = "out") -> Found:
+        return find(self.source, self.model_tag, self.step, out_dir)
 
 
 def open(
@@ -85,6 +95,7 @@ def find(name: str, tag: str | None = None, step: int | None = None, out_dir: Pa
     tag and step choose among the checkpoints of a stage, step also among those of a folder; out_dir is where "resume"
     looks. Raises UserError listing what a name can be, and for a tag or step where there is nothing to choose.
     """
+    paths.check_name("source", name)
     stage, _, rest = name.partition(":")
     if stage in paths.SOURCES:
         named_tag, _, named_step = rest.partition(":")
@@ -93,7 +104,7 @@ def find(name: str, tag: str | None = None, step: int | None = None, out_dir: Pa
         if (named_tag and tag is not None) or (named_step and step is not None):
             raise UserError(f"{name} already names its tag or step; leave out the separate one")
         folder, tag, step = manager.find(stage, named_tag or tag, int(named_step) if named_step else step)
-        return Found(name, "nanochat", folder, stage, tag, step, manager.read_meta(folder, step))
+        return Found(name, "nanochat", folder, stage, tag, step, _meta(folder, step))
     if tag is not None:
         raise UserError(f"a tag ({tag}) chooses a model of a stage ({', '.join(paths.SOURCES)}), which {name} is not")
     if name in hub.GPT2:
@@ -133,7 +144,7 @@ def _in(folder: Path, name: str, tag: str, step: int | None, file: str = "") -> 
         if step is not None and step not in there:
             raise UserError(f"{folder} has no checkpoint of step {step}; there are: {', '.join(map(str, there))}")
         step = there[-1] if step is None else step
-        meta = manager.read_meta(folder, step)
+        meta = _meta(folder, step)
         return Found(name, kind, folder, _stage_of_folder(meta, folder, tag), tag, step, meta)
     if step is not None:
         raise _no_step(name, step)
@@ -251,6 +262,14 @@ def _loaded(found: Found, config: GPTConfig, state: dict, tokenizer: Tokenizer, 
     model = manager.build(config, state, found.folder, load_as)
     meta = {**found.meta, "model_config": dataclasses.asdict(config), "tokenizer_hash": tokenizer.hash}
     return Loaded(model, tokenizer, meta, found.folder, found.tag, found.step, source=found.source)
+
+
+def _meta(folder: Path, step: int) -> dict:
+    path = folder / f"meta_{step:06d}.json"
+    paths.check_regular(path)
+    meta = manager.read_meta(folder, step)
+    manager.check_meta(path, meta)
+    return meta
 
 
 def _config_json(folder: Path) -> dict:

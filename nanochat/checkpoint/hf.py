@@ -20,7 +20,7 @@ from torch import Tensor
 from nanochat.checkpoint import gpt2, torch_file
 from nanochat.config import UserError
 from nanochat.gpt import GPTConfig
-from nanochat.paths import read_json
+from nanochat.paths import check_regular, read_json
 
 PORT, OWN = "nanochat", "nanochat_gpt"  # model_type of the port, and of the modelling file that exports carry
 RECORD = "nanochat"  # the key of config.json
@@ -28,6 +28,7 @@ RECORD = "nanochat"  # the key of config.json
 LAYOUTS = [
     ("model.safetensors", "model.safetensors.index.json"), ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 ]  # fmt: skip
+MOST_PADDING = 1 << 20  # rows that a damaged file may make us add
 NAMES = {
     "transformer.wte.": "model.embed_tokens.", "transformer.h.": "model.layers.", ".attn.c_q.": ".self_attn.q_proj.",
     ".attn.c_k.": ".self_attn.k_proj.", ".attn.c_v.": ".self_attn.v_proj.", ".attn.c_proj.": ".self_attn.o_proj.",
@@ -176,7 +177,7 @@ def _recorded(record: object, path: Path) -> GPTConfig:
     """The architecture as an export of ours wrote it down."""
     said = record.get("model_config") if isinstance(record, dict) else None
     known = {field.name for field in fields(GPTConfig)}
-    if not isinstance(said, dict) or not said.keys() <= known:
+    if not isinstance(said, dict) or not said.keys() <= known or not 1 <= said.get("pad_vocab_to", 1) <= MOST_PADDING:
         raise UserError(f"{path}: its key {RECORD!r} is of another version; delete the key, or export the model again")
     return GPTConfig(**said)
 
@@ -198,6 +199,7 @@ def _read_several(index: Path) -> dict[str, Tensor]:
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.exists():
         raise UserError(f"{path} is missing; get it from where the rest came from")
+    check_regular(path)
     if path.suffix == ".safetensors":
         try:
             return torch_file.weights(load_file(path), path, gpt2.MASKS)

@@ -16,9 +16,10 @@ import json
 import math
 import os
 import re
+import reprlib
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -29,13 +30,18 @@ from nanochat.checkpoint import legacy, torch_file
 from nanochat.config import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import strict_json
-from nanochat.paths import SOURCES, check_tag, checkpoints_dir, sha256, tokenizer_dir, write_atomically, write_text
+from nanochat.paths import (
+    SOURCES, check_regular, check_tag, checkpoints_dir, sha256, tokenizer_dir, write_atomically, write_text,
+)  # fmt: skip
 from nanochat.tokenizer import Tokenizer
 
 STAGE_COMMAND = {"base": "scripts.base_train", "mid": "scripts.mid_train", "sft": "scripts.chat_sft",
                  "rl": "scripts.chat_rl"}  # fmt: skip
 FORMAT = 1  # of the meta files that this version writes
 CHECKSUM = "checksum"  # key of a meta file: the sha256 of all else in it
+META_TYPES = {"files": dict, "tokenizer_hash": str, "source": str, "dataset": str, "user_config": dict,
+              "loop_state": dict, "step": int}  # fmt: skip
+ACTIVATIONS = ("relu2", "gelu", "gelu_tanh")
 LENGTHS = "token_bytes.pt"  # what the original counts a token for, beside its tokenizer
 
 
@@ -223,7 +229,7 @@ def load_step(
     model was trained with.
     """
     meta = read_meta(folder, step)
-    _check_format(folder / _meta_file(step), meta)
+    check_meta(folder / _meta_file(step), meta)
     model_path = folder / _model_file(step)
     if with_optimizer and not legacy.is_ours(meta["model_config"]):
         raise UserError(
@@ -232,13 +238,14 @@ def load_step(
         )
     _check_files(folder, step, meta, [model_path.name] + ([_optimizer_file(step)] if with_optimizer else []))
     state = torch_file.weights(torch_file.read(model_path, _offer_previous(folder, step)), model_path)
+    torch_file.check_layers(meta["model_config"].get("n_layer"), state, model_path)
     note = ""
-    if legacy.doubtful_softcap(meta["model_config"], state):
-        record = f"python -m scripts.pull --set_softcap {shlex.quote(str(folder))} --softcap 20"
-        note = (
-            "its softcap is not recorded, 15 is assumed; if it was trained after 3 March 2026, record 20 with " + record
-        )
     with torch_file.sensible(model_path):
+        if legacy.doubtful_softcap(meta["model_config"], state):
+            note = (
+                "its softcap is not recorded, 15 is assumed; if it was trained after 3 March 2026, record 20 with "
+                f"python -m scripts.pull --set_softcap {shlex.quote(str(folder))} --softcap 20"
+            )
         config, state = legacy.translate(meta["model_config"], state, model_path)
     tokenizer = load_tokenizer(meta, model_path)
     model = build(config, state, model_path, load_as)
@@ -252,6 +259,7 @@ def load_step(
 
 def build(config: GPTConfig, state: dict[str, Tensor], path: Path, load_as: LoadAs = AS_STORED) -> GPT:
     """A model of these tensors; `state` is used up. Raises UserError, naming path, for a misfit."""
+    torch_file.check_layers(config.n_layer, state, path)
     with torch_file.sensible(path), torch.device("meta"):
         check_shape(config)
         model = GPT(config, load_as.dtype)
@@ -268,19 +276,25 @@ def build(config: GPTConfig, state: dict[str, Tensor], path: Path, load_as: Load
 
 
 def check_shape(config: GPTConfig) -> None:
-    """Raise ValueError for numbers that no model has."""
+    """Raise ValueError for values that no model has."""
     c = config
+    for field in fields(c):
+        value, kind = getattr(c, field.name), type(field.default)
+        if not (type(value) is kind or (kind is float and type(value) is int)):
+            raise ValueError(f"{field.name} is {value!r}, expected a value such as {field.default!r}")
+    if c.activation not in ACTIVATIONS:
+        raise ValueError(f"activation is {c.activation!r}, expected one of {', '.join(ACTIVATIONS)}")
     for name in ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd", "pad_vocab_to"):
         value = getattr(c, name)
-        if type(value) is not int or value < 1:
+        if value < 1:
             raise ValueError(f"{name} is {value!r}, expected a whole number from 1 on")
     if c.n_embd % c.n_head or c.n_head % c.n_kv_head:
         raise ValueError(f"a width of {c.n_embd} has no {c.n_head} heads that share {c.n_kv_head} keys")
-    if not isinstance(c.window_pattern, str) or not c.window_pattern or set(c.window_pattern.upper()) - set("SL"):
+    if not c.window_pattern or set(c.window_pattern.upper()) - set("SL"):
         raise ValueError(f"window_pattern is {c.window_pattern!r}, expected letters S and L")
     for name, least in (("norm_eps", 0.0), ("softcap", 0.0), ("rope_base", 0.0), ("dropout", 0.0)):
         value = getattr(c, name)
-        if not isinstance(value, (int, float)) or not least <= value < math.inf:
+        if not least <= value < math.inf:
             raise ValueError(f"{name} is {value!r}, expected a number from {least:g} on")
 
 
@@ -339,21 +353,28 @@ def keep_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
         save_lengths(folder / "tokenizer", tokenizer)
 
 
-def _check_format(path: Path, meta: dict) -> None:
-    """Refuse a meta file that a newer version wrote, or in which something has a type that nobody writes."""
+def check_meta(path: Path, meta: dict) -> None:
+    """Raise UserError for a meta file that a newer version wrote, or that has a value of a type that nobody writes."""
     version = meta.get("format", FORMAT)
     if type(version) is not int or version > FORMAT:
         raise UserError(f"{path} has the format {version!r}; this version knows {FORMAT}: use the newer one to read it")
     if not isinstance(meta.get("model_config"), dict):
         raise UserError(f"{path} has no model_config; expected the meta file of a checkpoint")
+    for name, kind in META_TYPES.items():
+        if not isinstance(meta.get(name), (kind, type(None))):
+            raise UserError(f"{path} is damaged: its {name} is {reprlib.repr(meta[name])}; get it again")
+    for name, vouched in (meta.get("files") or {}).items():
+        if not isinstance(vouched, dict) or not {"size", "sha256"} <= vouched.keys():
+            raise UserError(f"{path} is damaged: it has no size and sha256 of {reprlib.repr(name)}; get it again")
 
 
 def _check_files(folder: Path, step: int, meta: dict, names: Sequence[str]) -> None:
     """Compare files with what their meta vouches for; foreign checkpoints vouch for nothing."""
     for name in names:
-        path, said = folder / name, meta.get("files", {}).get(name)
+        path, said = folder / name, (meta.get("files") or {}).get(name)
         if not path.exists():
             raise UserError(f"{path} is missing{_offer_previous(folder, step)}")
+        check_regular(path)
         if said is None:
             continue
         size = path.stat().st_size
@@ -381,9 +402,14 @@ def _check_tensors(expected: dict, found: dict, path: Path) -> None:
         if name in found and found[name] != shape
     ]
     if missing or extra or wrong:
-        parts = [f"missing {', '.join(missing)}"] if missing else []
-        parts += [f"unexpected {', '.join(extra)}"] if extra else []
-        raise UserError(f"{path} does not fit its architecture: {'; '.join(parts + wrong)}")
+        parts = [f"missing {_some(missing)}"] if missing else []
+        parts += [f"unexpected {_some(extra)}"] if extra else []
+        raise UserError(f"{path} does not fit its architecture: {'; '.join(parts + wrong[:3])}")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(name[:80] for name in names[:3]) + more
 
 
 def _number(value: object) -> float:

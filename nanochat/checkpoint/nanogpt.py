@@ -44,6 +44,7 @@ def read(path: Path) -> Checkpoint:
         raise UserError(f"{path} is no checkpoint of nanoGPT: it lacks model and model_args")
     with torch_file.sensible(path):
         config, state = gpt2.from_nanogpt(content["model_args"], content["model"], path)
+        torch_file.check_layers(config.n_layer, state, path)
         saved = content.get("optimizer")
         return Checkpoint(
             config=config,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nanochat.config import UserError
+from nanochat.paths import check_regular
 
 
 @contextmanager
@@ -29,6 +30,7 @@ def read(path: Path, advice: str = "", lazily: bool = False) -> Any:
 
     Raises UserError, with `advice` at its end, for a file that is missing, damaged, or would run code if it could.
     """
+    check_regular(path)
     try:
         with warnings.catch_warnings():  # of a bare pickle torch says something about pickle's protocols
             warnings.simplefilter("ignore", UserWarning)
@@ -43,6 +45,13 @@ def read(path: Path, advice: str = "", lazily: bool = False) -> Any:
         ) from None
     except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be read as a torch file{advice}") from error
+
+
+def check_layers(n_layer: object, state: Mapping[str, object], path: Path) -> None:
+    """Raise UserError where as many layers are claimed as the tensors do not have, before they are built."""
+    there = {int(match[1]) for name in state if (match := re.search(r"(?:^|\.)(?:h|layers)\.(\d{1,9})\.", name))}
+    if n_layer is not None and n_layer != len(there):
+        raise UserError(f"{path} is said to have {n_layer!r} layers, but holds {len(there)}; get it again")
 
 
 def weights(content: object, path: Path, ignored: re.Pattern | None = None) -> dict[str, Tensor]:

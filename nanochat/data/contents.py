@@ -80,11 +80,7 @@ def _changed_shards(old: dict, new: dict, now: Sequence[dict]) -> str | None:
             return f"{missing[0]} is not the shard that this run read there ({what})"
         if len(there) == len(was):
             return f"{new_names[place]} is not {missing[0]}, which this run read there ({what})"
-        return f"{missing[0]} is not there as this run read it ({what}: {_shards(was)} then, {_shards(there)} now)"
+        return f"{missing[0]} is not there as this run read it ({what}: {len(was)} shards then, {len(there)} now)"
     if added := [name for name, digest in zip(new_names, there, strict=True) if digest not in was]:
         return f"{added[0]} was put between the shards that this run read ({what})"
     return f"the shards are in another order than when this run read them ({what})"
-
-
-def _shards(digests: list) -> str:
-    return f"{len(digests)} shard{'s' * (len(digests) != 1)}"

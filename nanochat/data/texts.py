@@ -1,4 +1,7 @@
-"""Datasets by their names, one or several mixed by weight: `mine`, or `climbmix:0.7` and `mine:0.3`."""
+"""Datasets by their names, one or several mixed by weight: `mine`, or `climbmix:0.7` and `mine:0.3`.
+
+A weight is a share of the tokens, for a document may be a line in one dataset and a book in another.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,6 +12,8 @@ from nanochat.data.shards import Split, TextReader
 from nanochat.data.streams import MixedSource, Source, TextSource
 from nanochat.paths import dataset_dir
 from nanochat.tokenizer import Tokenizer
+
+SAMPLED_GROUPS, SAMPLED_DOCUMENTS = 16, 64  # row groups of a dataset that are looked at, and documents of each
 
 
 def weights(datasets: Sequence[str]) -> dict[str, float]:
@@ -33,13 +38,28 @@ def weights(datasets: Sequence[str]) -> dict[str, float]:
 def text_source(datasets: Sequence[str], split: Split, tokenizer: Tokenizer, seed: int | None = None) -> Source:
     """One split of a dataset, or of several: shuffled for training where there is a `seed`, else in order.
 
-    Raises as `weights` and TextReader do.
+    The weights of several are shares of the tokens. Raises as `weights` and TextReader do.
     """
-    parts = [
-        (TextSource(TextReader(dataset_dir(name), split), tokenizer, seed), weight)
-        for name, weight in weights(datasets).items()
-    ]
-    return parts[0][0] if len(parts) == 1 else MixedSource(parts)
+    readers = [(TextReader(dataset_dir(name), split), weight) for name, weight in weights(datasets).items()]
+    if len(readers) == 1:
+        return TextSource(readers[0][0], tokenizer, seed)
+    return MixedSource([
+        (TextSource(reader, tokenizer, seed), weight / tokens_per_document(reader, tokenizer))
+        for reader, weight in readers
+    ])
+
+
+def tokens_per_document(reader: TextReader, tokenizer: Tokenizer) -> float:
+    """How many tokens a document has on average, bos included, estimated from some that lie evenly over the split."""
+    tokens = documents = 0.0
+    count = min(SAMPLED_GROUPS, len(reader.groups))
+    for group in (reader.groups[n * len(reader.groups) // count] for n in range(count)):
+        texts, rows = reader.load(group), min(SAMPLED_DOCUMENTS, group.rows)
+        chosen = [texts[n * group.rows // rows].as_py() or "" for n in range(rows)]
+        lengths = [len(ids) for ids in tokenizer.encode_arrays(chosen, prepend=tokenizer.bos)]
+        tokens += sum(lengths) / rows * group.rows
+        documents += group.rows
+    return tokens / documents
 
 
 def fingerprint(datasets: Sequence[str]) -> str:

@@ -129,12 +129,14 @@ def accumulation(h: Hyperparameters, rt: Runtime) -> int:
     return h.total_batch_size // round_tokens
 
 
-def settle(flags: LaterFlags, recorded: dict, T: int, rt: Runtime, own_batch: bool = True) -> Hyperparameters:
+def settle(
+    flags: LaterFlags, recorded: dict, T: int, rt: Runtime, is_resumed: bool, is_sft: bool = False
+) -> Hyperparameters:  # fmt: skip
     """Flags, then what the checkpoint recorded, then defaults; the batch's factor on the rates as in base training.
 
-    T is the model's context. Without own_batch the step is SFT_ROWS rows and not the checkpoint's batch, which was
-    chosen for pretraining and would make fine-tuning a few dozen steps. RL, whose batches have no fixed size in
-    tokens, keeps the batch's factor of the stage before.
+    T is the model's context. Fine-tuning takes steps of SFT_ROWS rows and not its parent's batch, which was chosen for
+    pretraining and would make it a few dozen steps. RL, whose batches have no fixed size in tokens, keeps the batch's
+    factor of the stage before.
     """
     fallback = {
         "device_batch_size": 32,
@@ -149,10 +151,12 @@ def settle(flags: LaterFlags, recorded: dict, T: int, rt: Runtime, own_batch: bo
     if has_rows:
         fallback["eval_tokens"] = 10485760
     typed = {name: getattr(flags, name, None) for name in fallback}
-    if not own_batch:
+    if is_sft and not is_resumed:
         recorded = {name: value for name, value in recorded.items() if name != "total_batch_size"}
         fallback["total_batch_size"] = -1
-    values = _inherit(typed, recorded, fallback, rt)
+    values, inherited = _inherit(typed, recorded, fallback)
+    if inherited and not is_resumed:
+        rt.print("inherited from the checkpoint: " + ", ".join(inherited))
     if values["max_seq_len"] > T:
         raise UserError(f"--max_seq_len {values['max_seq_len']} is longer than the model's context of {T} tokens")
     if has_rows:
@@ -180,8 +184,8 @@ def _shared_batch(flags: ConversationFlags, values: dict, rt: Runtime) -> dict:
     return {"total_batch_size": batch, "device_batch_size": rows}
 
 
-def _inherit(typed: dict, recorded: dict, fallback: dict, rt: Runtime) -> dict:
-    """Fill what is None in `typed` from the checkpoint's record, else from `fallback`, and print what was inherited."""
+def _inherit(typed: dict, recorded: dict, fallback: dict) -> tuple[dict, list[str]]:
+    """What is None in `typed` filled from the checkpoint's record, else from `fallback`; and what the record gave."""
     values, inherited = {}, []
     for name, otherwise in fallback.items():
         value = typed[name]
@@ -189,6 +193,4 @@ def _inherit(typed: dict, recorded: dict, fallback: dict, rt: Runtime) -> dict:
             value = recorded.get(name)
             inherited += [f"{name}={value}"] if value is not None else []
         values[name] = otherwise if value is None else value
-    if inherited:
-        rt.print("inherited from the checkpoint: " + ", ".join(inherited))
-    return values
+    return values, inherited

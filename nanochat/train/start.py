@@ -20,7 +20,7 @@ from nanochat.cost import training_memory
 from nanochat.data import contents
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import strict_json
-from nanochat.paths import SOURCES, alone_in, check_tag, checkpoints_dir, leave_if_empty
+from nanochat.paths import SOURCES, alone_in, check_tag, checkpoints_dir
 from nanochat.runtime import Runtime, compute_dtype, memory_of
 from nanochat.train.flags import Hyperparameters, LaterFlags, TrainFlags
 from nanochat.train.loop import TrainState
@@ -44,7 +44,7 @@ class Start:
 
     loaded: the run's own checkpoint with its optimizer where is_resumed, else the parent's, or None for a new base
     model. parent: what a later stage records of the checkpoint it started from. stale: steps in the folder that the
-    first save replaces.
+    first save replaces. notes: what to print once it is clear that the run is the same.
     """
 
     stage: str
@@ -56,6 +56,7 @@ class Start:
     parent: dict | None
     is_resumed: bool
     stale: list[int]
+    notes: list[str]
 
     @property
     def meta(self) -> dict:
@@ -102,15 +103,15 @@ def opened(stage: str, flags: Flags, rt: Runtime, tag: str | None = None) -> Ite
     with _locked(folder, flags, rt):
         loaded = _own(stage, folder, tag, flags, rt)
         stale = [step for step in manager.steps(folder) if loaded is None or step > loaded.step]
-        is_resumed = loaded is not None
+        is_resumed, notes = loaded is not None, []
         if loaded is not None:
-            flags = _adopted(flags, loaded.meta, rt)
+            flags, notes = _adopted(flags, loaded.meta)
+            notes = [f"resuming from step {loaded.step} of {folder}", *notes]
             rt = dataclasses.replace(rt, dtype=loaded.model.dtype)
-            rt.print(f"resuming from step {loaded.step} of {folder}")
         elif found is not None:
             loaded = found.load(LoadAs(rt.device, rt.dtype))
             rt.print(f"starting from {loaded}")
-        yield Start(stage, tag, folder, flags, rt, loaded, parent, is_resumed, stale), flags
+        yield Start(stage, tag, folder, flags, rt, loaded, parent, is_resumed, stale, notes), flags
 
 
 def begin(
@@ -143,6 +144,8 @@ def begin(
     for name, value in about.items():
         if name != "parent" and loaded.meta.get(name) != value:
             raise _other(start, f"a run whose {name} is {loaded.meta.get(name)}, not {value}")
+    for note in start.notes:
+        start.rt.print(note)
     meta_path = loaded.folder / f"meta_{loaded.step:06d}.json"
     state = TrainState.restored(loaded.meta.get("loop_state"), meta_path)
     return Begun(loaded.model, state, True, start.stale, loaded.optimizer)
@@ -210,15 +213,12 @@ def _parent(stage: str, flags: LaterFlags) -> tuple[door.Found | None, dict, str
 
 @contextmanager
 def _locked(folder: Path, flags: TrainFlags, rt: Runtime) -> Iterator[None]:
-    """Rank 0 keeps other processes out of the output folder, and leaves none behind in which nothing was written."""
+    """Rank 0 keeps other processes out of the output folder."""
     if not rt.is_main or flags.dry_run:
         yield
         return
     with alone_in(folder, "wait until it has finished, stop it, or write elsewhere"):
-        try:
-            yield
-        finally:
-            leave_if_empty(folder)
+        yield
 
 
 def _own(stage: str, folder: Path, tag: str, flags: TrainFlags, rt: Runtime) -> Loaded | None:
@@ -258,15 +258,18 @@ def _loaded(folder: Path, tag: str, step: int, flags: TrainFlags, rt: Runtime) -
     return manager.load_step(folder, tag, step, load_as, with_optimizer=True)
 
 
-def _adopted(flags: Flags, meta: dict, rt: Runtime) -> Flags:
-    """The flags with the run's own values for those that were not given; prints which were, and which now differ."""
+def _adopted(flags: Flags, meta: dict) -> tuple[Flags, list[str]]:
+    """The flags with the run's own values for those that were not given; and which these are, and which now differ."""
     own = meta.get("changed_flags") or {}
     adopted, kept, changed = copy.copy(flags), [], []
     for field in dataclasses.fields(flags):
         if field.name in OF_A_COMMAND:
             continue
-        now, then = getattr(flags, field.name), own.get(field.name, json.loads(strict_json(default(field))))
-        if json.loads(strict_json(now)) == then:
+        now, then = (
+            json.loads(strict_json(value))
+            for value in (getattr(flags, field.name), own.get(field.name, default(field)))
+        )
+        if now == then:
             continue
         if field.name in given(flags):
             changed.append(f"--{field.name} {then} -> {now}")
@@ -276,11 +279,8 @@ def _adopted(flags: Flags, meta: dict, rt: Runtime) -> Flags:
             kept.append(f"{field.name}={then}")
         except TypeError:
             raise UserError(f"the run recorded {field.name}={then!r}, which is not a value of that flag") from None
-    if kept:
-        rt.print(f"as the run was started: {', '.join(kept)}")
-    if changed:
-        rt.print(f"changed from here on: {', '.join(changed)}")
-    return adopted
+    notes = [f"as the run was started: {', '.join(kept)}"] if kept else []
+    return adopted, notes + ([f"changed from here on: {', '.join(changed)}"] if changed else [])
 
 
 def _check_parent(start: Start) -> None:
