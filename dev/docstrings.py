@@ -97,7 +97,7 @@ def gather(flags: Flags) -> None:
         lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in modules)
         write_atomically(out, lambda file: file.write(lines.encode("utf-8")))
         print(f"{len(modules)} modules, {len(lines.encode('utf-8')) / 1e6:.1f} MB in {out}")
-        add_data.add(documents([out], "text", skipped=[]), NAME, overwrite=flags.overwrite)
+        add_data.add(documents([out], "text", []), NAME, overwrite=flags.overwrite)
     else:
         print(f"{folder} is there already; --overwrite makes it anew")
 

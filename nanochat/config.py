@@ -13,10 +13,12 @@ import ast
 import contextlib
 import dataclasses
 import difflib
+import errno
 import io
 import json
 import math
 import operator
+import os
 import re
 import reprlib
 import sys
@@ -33,8 +35,16 @@ import yaml
 Flags = TypeVar("Flags")
 
 CONFIG_FILES = (".py", ".yaml", ".yml", ".json")
+LONGEST_SHOWN = 300  # characters of a value in a sentence
 LONGEST = 1 << 16  # characters that texts of a config file may be put together to
+ALIASED = 1 << 20  # characters that the aliases of a YAML file may stand for, all together
 BITS = 63  # of a whole number; torch and numpy know no larger ones
+REFUSALS = {  # why a file system does not take what is written
+    errno.ENOSPC: "the disk is full; free some space and start again",
+    errno.EDQUOT: "the quota on this disk is used up; free some space and start again",
+    errno.EFBIG: "files may not be that large here; raise the limit (ulimit -f unlimited) and start again",
+    errno.EROFS: "the file system is mounted read-only; write elsewhere, or mount it read-write",
+}
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a process that ended on Ctrl-C
 
 positional = tyro.conf.Positional  # Annotated[list[Path], positional]: an argument without a flag's name
@@ -107,16 +117,30 @@ def default(field: dataclasses.Field) -> object:
     return None if field.default is dataclasses.MISSING else field.default
 
 
+def escape_unshowable() -> None:
+    """From here on a character that the terminal's encoding does not have is printed as an escape, as in \\u4e2d."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run(main: Callable[[], int | None]) -> None:
-    """Call a script's `main` as a program: a UserError becomes one line on stderr and exit code 2."""
+    """Call a script's `main` as a program: a UserError becomes one line on stderr and exit code 2.
+
+    So does a file system that refuses, wherever that was. What goes wrong on all ranks of a run alike is said once.
+    """
+    escape_unshowable()
+    said = None
     try:
         code = main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
+    except (UserError, OSError) as error:
+        if (sentence := sentence_of(error)) is None:
+            raise
+        said, code = f"error: {sentence}", 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = EXIT_INTERRUPTED
+        said, code = "interrupted", EXIT_INTERRUPTED
+    if said and os.environ.get("LOCAL_RANK", "0") == "0":
+        print(said, file=sys.stderr)
     sys.exit(code)
 
 
@@ -129,6 +153,18 @@ def _check_aliases(flags: type, args: Sequence[str]) -> None:
         other = given.setdefault(field, name) if field else name
         if other.replace("-", "_") != name.replace("-", "_"):
             raise UserError(f"{other} and {name} say the same; give one of them")
+
+
+def sentence_of(error: BaseException) -> str | None:
+    """What to print of an error that the user can put right; None for a fault of the program, which has a traceback."""
+    match error:
+        case UserError():
+            return str(error)
+        case PermissionError(filename=str() | bytes() as name):
+            return f"{os.fsdecode(name)}: permission denied"
+        case OSError(errno=int() as number) if number in REFUSALS:
+            return f"{os.fsdecode(error.filename or 'the output')}: {REFUSALS[number]}"
+    return None
 
 
 # ---------------------------------------------------------------- config files
@@ -182,9 +218,9 @@ def _filled(flags: type[Flags], files: Sequence[Path]) -> Flags:
         read = _unfolded(_read(path), fields)
         unknown = [name for name in read if name.rpartition(".")[2] not in fields]
         if unknown:
-            near = difflib.get_close_matches(unknown[0].rpartition(".")[2], fields, 1)
+            near = difflib.get_close_matches(unknown[0].rpartition(".")[2][:100], fields, 1)
             hint = f"did you mean {near[0]}?" if near else "--help lists them"
-            keys = f"keys {', '.join(unknown)}" if len(unknown) > 1 else f"key {unknown[0]}"
+            keys = f"key{'s' * (len(unknown) > 1)} {', '.join(unknown)[:LONGEST_SHOWN]}"
             raise UserError(f"{read[unknown[0]][1]}: unknown {keys}; {hint}")
         given: dict[str, str] = {}
         for name, (value, place) in read.items():
@@ -197,7 +233,7 @@ def _filled(flags: type[Flags], files: Sequence[Path]) -> Flags:
             try:
                 values[field] = _fitted(value, hints[field])
             except TypeError:
-                raise UserError(f"{place}: {name} is {_shown(value)}; expected {_spelled(hints[field])}") from None
+                raise UserError(f"{place}: {name} is {shown(value)}; expected {_spelled(hints[field])}") from None
     return flags(**values)
 
 
@@ -227,10 +263,10 @@ def _read(path: Path) -> dict[str, tuple[Any, str]]:
     if path.suffix not in CONFIG_FILES:
         raise UserError(f"{path} is no config file; expected a name that ends in {', '.join(CONFIG_FILES)}")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".py":
             return _assigned(text, path)
-        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, _Yaml)
+        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, Yaml)
     except OSError as error:
         raise UserError(f"cannot read the config file {path}: {error.strerror}") from None
     except SyntaxError as error:
@@ -249,11 +285,34 @@ def _read(path: Path) -> dict[str, tuple[Any, str]]:
     return {str(name).replace("-", "_"): (value, str(path)) for name, value in content.items()}
 
 
-class _Yaml(yaml.SafeLoader):
-    """YAML 1.1 takes 1e-3 for a string, for want of a dot; here it is the number that everybody means."""
+class Yaml(yaml.SafeLoader):
+    """YAML without what makes the plain loader a trap.
+
+    YAML 1.1 takes 1e-3 for a string, for want of a dot; here it is the number that everybody means. An alias counts as
+    all that it stands for, so that a few lines of aliases to aliases cannot mean billions of values.
+    """
+
+    def __init__(self, stream: Any):
+        super().__init__(stream)
+        self.sizes: dict[int, int] = {}  # of nodes by their id, in characters
+        self.aliased = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        alias = self.peek_event() if self.check_event(yaml.AliasEvent) else None
+        node: Any = super().compose_node(parent, index)
+        if alias is not None:
+            self.aliased += self.sizes.get(id(node), ALIASED + 1)  # one that stands inside of itself has no size yet
+            if self.aliased > ALIASED:
+                problem = f"its aliases stand for more than {ALIASED} characters"
+                raise yaml.MarkedYAMLError(None, None, problem, alias.start_mark)
+            return node
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        flat = [part for each in parts for part in (each if isinstance(each, tuple) else (each,))]
+        self.sizes[id(node)] = 1 + sum(self.sizes[id(part)] for part in flat) if flat else 1 + len(node.value)
+        return node
 
 
-_Yaml.add_implicit_resolver(
+Yaml.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
 
@@ -338,8 +397,8 @@ def _fitted(value: Any, hint: Any) -> Any:
         case typing.Literal:
             if value in kinds:
                 return value
-        case origin if origin is list and isinstance(value, (list, tuple)):
-            return [_fitted(item, kinds[0]) for item in value]
+        case origin if origin is list:  # which may be a single item
+            return [_fitted(item, kinds[0]) for item in (value if isinstance(value, (list, tuple)) else [value])]
         case None:
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if hint is float and is_number and (isinstance(value, float) or value.bit_length() < 1024):
@@ -353,10 +412,13 @@ def _fitted(value: Any, hint: Any) -> Any:
     raise TypeError
 
 
-def _shown(value: Any) -> str:
-    """A value as a sentence can hold it."""
-    is_long = isinstance(value, int) and value.bit_length() > BITS
-    return f"a number of {value.bit_length()} bits" if is_long else reprlib.repr(value)
+def shown(value: Any) -> str:
+    """A value as a sentence can hold it, whatever its size."""
+    if isinstance(value, int) and value.bit_length() > BITS:
+        return f"a number of {value.bit_length()} bits"
+    brief = reprlib.Repr()
+    brief.maxlevel = 3
+    return brief.repr(value)[:LONGEST_SHOWN]
 
 
 def _spelled(hint: Any) -> str:

@@ -36,6 +36,9 @@ LONGEST_WAIT = 300  # seconds that a hub may ask for
 GLANCE = 3.0  # seconds that a hub has to answer where all of it is in the cache anyway
 TRANSIENT = (408, 429, 500, 502, 503, 504)
 
+# Of what a repository lists. A name has room for what is added while its file arrives.
+MOST_FILES, LONGEST_PATH, LONGEST_PART = 2000, 1000, 200  # files of a model; bytes; bytes
+
 # What a model is made of, and what lies beside it in repositories: optimizers, other programs' weights.
 NEEDED = ("*.json", "*.txt", "*.md", "*.safetensors", "*.bin", "*.pt", "*.pkl")
 NOT_NEEDED = ("optim*", "*/optim*", "onnx/*", "training_args.bin", "scheduler.pt", "rng_state*")
@@ -97,13 +100,18 @@ def look(
         raise UserError(f"{constants.ENDPOINT} does not speak the hub's protocol; check HF_ENDPOINT") from error
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
     files = []
-    for path in _needed(siblings) if allow is None else [name for name in siblings if _matches(name, allow)]:
+    paths = _needed(siblings) if allow is None else [name for name in siblings if _matches(name, allow)]
+    if kind == "model" and len(paths) > MOST_FILES:
+        raise UserError(f"{repo} lists {len(paths):,} files of models, expected at most {MOST_FILES:,}; do not use it")
+    for path in paths:
         sibling = siblings[path]
         digest = (sibling.lfs.sha256 if sibling.lfs else sibling.blob_id) or ""
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path:
-            raise UserError(f"{repo} names a file outside of itself, {path!r}; do not use this repository")
+            raise UserError(f"{repo} names a file outside of itself, {path[:80]!r}; do not use this repository")
+        if not path.isprintable() or len(os.fsencode(path)) > LONGEST_PATH or _longest_part(path) > LONGEST_PART:
+            raise UserError(f"{repo} names a file that no disk can hold, {path[:80]!r}; do not use this repository")
         # A digest becomes a file's name in the cache, so it must be one.
-        if not info.sha or not DIGEST.fullmatch(str(digest)) or not isinstance(sibling.size, int):
+        if not info.sha or not DIGEST.fullmatch(str(digest)) or not isinstance(sibling.size, int) or sibling.size < 0:
             raise UserError(f"the hub says neither size nor checksum of {path} in {repo}; check HF_ENDPOINT")
         files.append(RemoteFile(path, sibling.size, digest))
     if not files:
@@ -246,6 +254,10 @@ def _needed(paths: Sequence[str] | dict) -> list[str]:
     if any(path.endswith(".safetensors") for path in found):  # the same weights again
         found = [path for path in found if not path.endswith(".bin")]
     return found
+
+
+def _longest_part(path: str) -> int:
+    return max(len(os.fsencode(part)) for part in PurePosixPath(path).parts)
 
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:

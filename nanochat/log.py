@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -25,17 +26,19 @@ class MetricsLog:
     A line is {"step": int, "time": seconds since 1970, name: value, ...}. JSON has no NaN and no infinity; they are
     written as the strings "NaN", "Infinity" and "-Infinity", which Python's float() reads back.
     The first line also writes `config` to <folder>/config.json. With is_main=False every call does nothing.
+    wandb's id of the run is in <folder>/wandb_run.json; a run that is `resumed` is the same run there.
     """
 
     def __init__(
-        self, folder: Path, run: str, config: dict, is_main: bool = True, project: str = "nanochat"
-    ) -> None:
+        self, folder: Path, run: str, config: dict, is_main: bool = True, project: str = "nanochat",
+        resumed: bool = False,
+    ) -> None:  # fmt: skip
         self.path = folder / "metrics.jsonl"
         self.config = config
         self.is_main = is_main
         self._started = False
         self._is_new = False  # whether there was no file before this run's first line
-        self._wandb = _start_wandb(folder, project, run, config) if is_main and run != "dummy" else None
+        self._wandb = _start_wandb(folder, project, run, config, resumed) if is_main and run != "dummy" else None
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Write one line; it is with the operating system when this returns, so a kill does not lose it."""
@@ -47,12 +50,10 @@ class MetricsLog:
             self._keep(math.inf)
             self._started = True
         try:
-            with open(self.path, "a", encoding="utf-8") as file:
+            with self._refusals(), open(self.path, "a", encoding="utf-8") as file:
                 file.write(strict_json({"step": step, "time": round(time.time(), 3), **metrics}) + "\n")
-        except OSError as error:
+        except UserError:
             self.take_back(step - 1)
-            if said := paths.refusal(error, self.path):
-                raise said from error
             raise
         if self._wandb is not None:
             self._wandb.log(metrics, step=step)
@@ -69,11 +70,13 @@ class MetricsLog:
         """Forget what was logged after `step`, and leave nothing behind where that is all that this run has written."""
         if not self.is_main:
             return
-        self._keep(step)
-        if self._is_new and self.path.exists() and self.path.stat().st_size == 0:
-            self.path.unlink()
-            self.path.with_name("config.json").unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # a folder that holds something stays
+        # A folder that holds something else stays, and so does all where the file system has become read-only, which
+        # is what the error that led here says.
+        with contextlib.suppress(OSError, UserError):
+            self._keep(step)
+            if self._is_new and self.path.exists() and self.path.stat().st_size == 0:
+                self.path.unlink()
+                self.path.with_name("config.json").unlink(missing_ok=True)
                 self.path.parent.rmdir()
                 self.path.parent.parent.rmdir()
 
@@ -83,6 +86,16 @@ class MetricsLog:
             self._wandb.finish()
             self._wandb = None
 
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Raise UserError where the file system does not let the metrics be written."""
+        try:
+            yield
+        except OSError as error:
+            if said := paths.refusal(error, self.path):
+                raise said from error
+            raise
+
     def _keep(self, last: float, measured: bool = True) -> None:
         """Cut the file after its last line of a step up to `last`; a line that a kill cut short goes too.
 
@@ -90,7 +103,7 @@ class MetricsLog:
         """
         if not self.path.exists():
             return
-        with open(self.path, "r+b") as file:
+        with self._refusals(), open(self.path, "r+b") as file:
             size, before = 0, None
             for line in file.read().splitlines(keepends=True):
                 step = _step_of(line)
@@ -232,8 +245,10 @@ def _step_of(line: bytes) -> int | None:
         return None
 
 
-def _start_wandb(folder: Path, project: str, run: str, config: dict):
+def _start_wandb(folder: Path, project: str, run: str, config: dict, resumed: bool):
     # Returns wandb's run, whose type is known only once it is imported.
+    kept = folder / "wandb_run.json"
+    known = paths.read_json(kept, "delete it, and wandb shows what follows as a new run") if kept.exists() else {}
     try:
         import wandb
     except ImportError:
@@ -245,8 +260,13 @@ def _start_wandb(folder: Path, project: str, run: str, config: dict):
             raise said from error
         raise
     try:
-        return wandb.init(project=project, name=run, config=config, dir=str(folder))
+        started = wandb.init(
+            project=project, name=run, config=config, dir=str(folder), id=known.get("id") if resumed else None,
+            resume="allow",
+        )  # fmt: skip
     except wandb.Error as error:  # no login, no network, a project that is somebody else's
         said = " ".join(str(error).split())[:200]
         raise UserError(f"wandb does not take the run {run} ({said}); log in with wandb login, set WANDB_MODE=offline, "
                         f"or {WITHOUT_WANDB}") from None  # fmt: skip
+    paths.write_text(kept, strict_json({"id": started.id, "project": project, "name": run}, indent=2) + "\n")
+    return started

@@ -137,7 +137,7 @@ class Optimizer:
         if share is not None:
             padded[: len(share)] = share
         whole = torch.empty(self.world * each, *like[0].shape, dtype=padded.dtype, device=padded.device)
-        dist.all_gather_into_tensor(whole, padded)
+        dist.all_gather_single(whole, padded)
         return list(whole[: len(like)])
 
     def state_dict(self) -> dict:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from nanochat.config import UserError
+from nanochat.config import REFUSALS, UserError
 
 SOURCES = {  # the stages that checkpoints come from, and their folders
     "base": "base_checkpoints",
@@ -185,7 +185,7 @@ def read_json(path: Path, remedy: str = "get it again") -> dict:
     """The object that a JSON file holds. Raises UserError, ending in `remedy`, where there is none to be read."""
     check_regular(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); {remedy}") from None
     if not isinstance(content, dict):
@@ -213,14 +213,17 @@ def fsync_folder(folder: Path) -> None:
 
 def refusal(error: BaseException, path: Path) -> UserError | None:
     """What to say when `error` means that the file system will not take `path`; None when it means something else."""
-    cause: BaseException | None = error
-    while cause is not None:  # torch.save raises a RuntimeError of its own while it handles a full disk's OSError
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            return UserError(f"cannot write {path}: the disk is full; free some space and start again")
-        cause = cause.__cause__ or cause.__context__
     is_ours = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(base_dir()))
     advice = "set NANOCHAT_BASE_DIR elsewhere" if is_ours else "give another place to write to"
-    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
+    cause: BaseException | None = error
+    while cause is not None:  # torch.save raises a RuntimeError of its own while it handles the OSError
+        match cause:
+            case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG as number):
+                return UserError(f"cannot write {path}: {REFUSALS[number]}")
+            case OSError(errno=errno.EROFS):
+                return UserError(f"cannot write {path}: the file system is mounted read-only; {advice}")
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, PermissionError):
         return UserError(f"cannot write {path}: permission denied; {advice}")
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         return UserError(f"cannot write {path}: {error.filename} is no folder; {advice}")

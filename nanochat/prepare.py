@@ -1,9 +1,10 @@
 """From a text, wherever it lies, to token files: what scripts.prepare and `nanochat.prepare_data` do.
 
 One text file becomes one long text, whose beginning is for training and whose end for validation, as nanoGPT does it.
-Folders, JSONL and parquet are documents: each falls on one side by its own hash, and a token stands between them.
+Folders, JSON, JSONL and parquet are documents: each falls on one side by its own hash, and a token stands between them.
 """
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +15,8 @@ from nanochat import chat, hub
 from nanochat.checkpoint import gpt2
 from nanochat.config import UserError
 from nanochat.data import tokens, web
-from nanochat.data.documents import decoded, documents, name_from
+from nanochat.data.documents import decoded, documents
+from nanochat.data.files import LeftOut, kind_of, name_from
 from nanochat.data.shards import Split, deal
 from nanochat.log import short
 from nanochat.paths import tokenizer_dir, write_atomically
@@ -35,14 +37,14 @@ Texts = Callable[[], Iterator[tuple[Split, str]]]
 
 @dataclass(frozen=True)
 class Prepared:
-    """Token files, and how many tokens each holds; `skipped` are the binary files of a folder that were left out."""
+    """Token files, and how many tokens each holds; `left_out` is what of a folder is no text."""
 
     name: str
     folder: Path
     tokenizer: Tokenizer
     train_tokens: int
     val_tokens: int
-    skipped: list[Path] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
 
 
 def prepare(
@@ -59,13 +61,13 @@ def prepare(
 
     out_dir: default data/<name> where there is a folder data here, else <base>/tokens/<name>. val_fraction: the part
     held out, default 0.1, of openwebtext 0.0005. tokenizer: gpt2 (the default), char (that of shakespeare_char), base
-    (the base folder's) or a folder. column: where JSONL and parquet hold the text. The same source gives the same
+    (the base folder's) or a folder. column: where JSON and parquet hold the text. The same source gives the same
     files. Raises UserError for a source that is missing or no text, and what `tokens.write` and `web.fetch` raise.
     """
     fraction = (0.0005 if source == "openwebtext" else 0.1) if val_fraction is None else val_fraction
     if not 0 < fraction < 1:
         raise UserError(f"--val_fraction must lie between 0 and 1, not {fraction:g}; 0.1 holds out a tenth")
-    if source not in NAMED and not web.is_url(source) and not Path(source).exists():
+    if source not in NAMED and not web.is_url(source) and not os.path.exists(source):
         raise UserError(f"{source} does not exist; expected a path, a URL or one of {', '.join(NAMED)}")
     name = source if source in NAMED else name_from(Path(web.name_of(source) if web.is_url(source) else source))
     folder = tokens.home(name) if out_dir is None else out_dir
@@ -74,16 +76,16 @@ def prepare(
         web.check(source, allow_private_urls)
     chosen = tokenizer or ("char" if source == "shakespeare_char" else "gpt2")
     encoder = None if chosen == "char" else _tokenizer(chosen)
-    skipped: list[Path] = []
+    left_out: list[LeftOut] = []
     with tempfile.TemporaryDirectory(prefix="nanochat-") as scratch:
         path = _obtain(source, folder, Path(scratch), max_bytes, allow_private_urls)
-        is_one_text = path.is_file() and path.suffix not in (".jsonl", ".parquet")
+        is_one_text = path.is_file() and kind_of(path) == "text"
 
         def texts() -> Iterator[tuple[Split, str]]:
             if is_one_text:
                 return _contiguous(path, fraction)
-            skipped.clear()
-            read = documents([path], column, skipped, LONGEST)
+            left_out.clear()
+            read = documents([path], column, left_out, LONGEST)
             return deal((f"{text}\n" for text in read) if encoder is None else read, fraction)
 
         known = encoder or _characters(texts)
@@ -97,7 +99,7 @@ def prepare(
                 write_atomically(draft / INPUT, lambda file: file.write(path.read_bytes()))
 
         counts = tokens.write(folder, _told(_encoded(texts(), known, *ends)), known.vocab_size, overwrite, beside)
-    return Prepared(name, folder, known, counts["train"], counts["val"], skipped)
+    return Prepared(name, folder, known, counts["train"], counts["val"], left_out)
 
 
 def _obtain(source: str, folder: Path, scratch: Path, max_bytes: int, allow_private: bool) -> Path:

@@ -5,15 +5,22 @@ import logging
 import os
 import random
 import shutil
+import signal
 import sys
+import threading
+import time
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 
 import torch
 import torch.distributed as dist
 
-from nanochat.config import UserError
+from nanochat.config import UserError, sentence_of
+
+PATIENCE = 5.0  # seconds that a rank waits to hear why another one ended
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -43,12 +50,19 @@ class Runtime:
             dist.barrier()
 
 
+class PeerFailed(Exception):
+    """This rank cannot go on because another one failed, which says why itself."""
+
+
 @contextmanager
 def start(device_type: str = "", dtype: str = "auto", seed: int | None = None) -> Iterator[Runtime]:
     """Set up the process: ranks of torchrun (NCCL for what is on CUDA, else Gloo), device, compute dtype, random seeds.
 
     device_type "" takes cuda, then mps, then cpu. dtype "auto" asks $NANOCHAT_DTYPE, then takes what the device
     multiplies fastest. seed None draws one; it is in `seed`. Raises UserError for a device or dtype that is not there.
+
+    An error ends all ranks of a run with one message, and without its launcher a rank gets a SIGTERM; see `_fail`
+    and `_with_parent`.
     """
     rank, local = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
     world = int(os.environ.get("WORLD_SIZE", 1))
@@ -61,17 +75,124 @@ def start(device_type: str = "", dtype: str = "auto", seed: int | None = None) -
         _keep_freed_memory()
         # torch.compile warns of a CUDA toolkit without a GPU, which is no news to somebody who trains on a CPU.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    started_here = world > 1 and not dist.is_initialized()
-    if started_here:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     if seed is None:
         seed = random.SystemRandom().randrange(2**31)
     torch.manual_seed(seed)
-    try:
-        yield Runtime(device, compute, rank, world, seed)
-    finally:
-        if started_here:
+    runtime = Runtime(device, compute, rank, world, seed)
+    if "RANK" not in os.environ:
+        yield runtime
+        return
+    with _with_parent():
+        if world == 1 or dist.is_initialized():
+            yield runtime
+            return
+        store, _, _ = next(dist.rendezvous("env://"))
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world)
+        try:
+            yield runtime
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            _fail(error, dist.PrefixStore("nanochat", store))
+        finally:
             dist.destroy_process_group()
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Training steps that give the same bits each time, compiled or not, on any number of threads of a CPU.
+
+    Inductor adds up an embedding's gradient with atomic operations, in whatever order the threads come; PyTorch's
+    deterministic kernels take one order, at no cost that could be measured (dev/LOG.md). On a GPU nothing changes:
+    there cuBLAS needs a setting from before the process starts, and some kernels would be refused or slow, so that
+    runs on CUDA agree up to rounding only.
+    """
+    if device.type != "cpu":
+        yield
+        return
+    enabled, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True)
+    # Overwriting every new tensor with NaN is for finding reads of memory that was never written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warns)
+        torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
+
+
+def _fail(error: BaseException, store: dist.Store) -> None:
+    """End this rank: with its message where it is the one that knows, quietly where another rank's end broke it.
+
+    A collective operation fails on all ranks when one ends, so that rank leaves its exit code in the store. A sentence
+    that several ranks have is printed once. os._exit, because gloo's threads and the one that reads ahead may be at
+    work: C++ that is torn down under them aborts the process, and its message would bury ours.
+    """
+    if _is_of_a_peer(error):
+        code = _code_of_a_peer(store)
+        if code is None:
+            print("error: another rank ended without a word; start the run again to resume", file=sys.stderr)
+            code = 1
+    else:
+        sentence = sentence_of(error)
+        code = 1 if sentence is None else 2
+        if sentence is None:
+            traceback.print_exception(error)
+        elif _is_first(sentence, store):
+            print(f"error: {sentence}", file=sys.stderr)
+        with suppress(RuntimeError):
+            store.set("code", str(code))
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _is_of_a_peer(error: BaseException) -> bool:
+    """Whether an error says only that the connection to another rank is gone; gloo's have no type of their own."""
+    return isinstance(error, (PeerFailed, dist.DistError)) or isinstance(error, RuntimeError) and "gloo" in str(error)
+
+
+def _code_of_a_peer(store: dist.Store) -> int | None:
+    """The exit code of the rank that failed; None where it was killed, or held the store itself."""
+    until = time.monotonic() + PATIENCE
+    with suppress(RuntimeError):
+        while time.monotonic() < until:
+            if store.check(["code"]):
+                return int(store.get("code"))
+            time.sleep(0.05)
+    return None
+
+
+def _is_first(sentence: str, store: dist.Store) -> bool:
+    """Whether no other rank has said this."""
+    try:
+        return store.add(sha256(sentence.encode()).hexdigest(), 1) == 1
+    except RuntimeError:  # the store is gone with the rank that holds it
+        return True
+
+
+@contextmanager
+def _with_parent() -> Iterator[None]:
+    """Send this process a SIGTERM, on which training saves and ends, once the process that started it is gone.
+
+    A launcher that is killed cannot stop its ranks, and a second run would find them still at work on its folder.
+    """
+    parent, done = os.getppid(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(1):
+            if os.getppid() != parent:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def multiplies_bfloat16() -> bool:

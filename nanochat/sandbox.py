@@ -1,17 +1,21 @@
-"""Model-written Python in a process of its own, behind as many fences as the system grants.
+"""Run model-written Python in a separate process, isolated as far as the system allows.
 
 Both sides are in this file. `run` starts it as a program: a fresh interpreter that shares nothing with this process,
-neither its threads nor its memory, files and environment. That supervisor builds the fences, forks the program,
-collects what it prints, ends it in time and hands in one line of JSON.
+neither its threads nor its memory, files and environment. That supervisor sets up the isolation, forks the program,
+collects its output, ends it in time and reports in one line of JSON.
 
-    fence      keeps from the program                       stands on Linux
-    network    every address, this machine's own included   everywhere (other processors: with namespaces)
-    processes  signals to others, and further processes     everywhere (other processors: with namespaces)
-    memory     more than `memory_mb`                        everywhere
-    files      all but Python, read-only, and one folder    with namespaces, from 5.12 on
+    isolation  what the program cannot do                     provided on Linux by
+    network    reach any address, this machine's included     a network namespace, or the system call filter
+    processes  signal others, start further processes         a PID namespace, or the system call filter
+    files      read anything but Python, write anything       a root of its own, or Landlock (5.13) with the filter or
+               outside its folder                             as another user; with Landlock it cannot write at all
+    memory     use more than `memory_mb`                      files, and the filter or a cgroup within namespaces
 
-Namespaces are for root, and for everybody where the system is set so; containers often have none. Time, output and the
-size of a file are limited everywhere, but none of the four stands on macOS. `Result.fences` says which ones did.
+Namespaces are for root, and for everybody where the system is set so; containers often have none. The filter (seccomp)
+knows x86_64 and aarch64. Wherever a cgroup can be made, the program runs in it, so that the kernel counts whatever the
+filter and the address space limit might overlook. Time, output and the size of a file are limited everywhere, but
+none of the four exists on macOS. `Result.isolation` tells which ones the program had, `missing` what this machine
+lacks.
 """
 
 import ast
@@ -37,23 +41,80 @@ import types
 from dataclasses import dataclass
 
 MAX_CODE = 100_000  # characters
-FILE_BYTES = 16 << 20  # of one file; with the fence around files, of all together
+FILE_BYTES = 16 << 20  # of one file; with a root of its own, of all together
 THREADS = 32  # at once, where they can be counted
 STARTING = 60.0  # seconds that a busy machine may take to start the supervisor
+CGROUPS, OWN_CGROUPS = "/sys/fs/cgroup", "/proc/self/cgroup"
+
+# What each kind of isolation needs; any of the alternatives will do.
+NEEDS = {
+    "network": "network namespaces, or seccomp on x86_64 or aarch64",
+    "processes": "PID and mount namespaces, or seccomp on x86_64 or aarch64",
+    "files": "mount namespaces on Linux 5.12 or later, or Landlock on Linux 5.13 or later with seccomp",
+    "memory": "isolated files, and seccomp or a memory cgroup",
+}
 
 # From Linux's headers; Python has no names for them.
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x8000000, 1 << 28, 1 << 29, 1 << 30
 MS_NOSUID, MS_NODEV, MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = 2, 4, 4096, 8192, 16384, 1 << 18
 MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID = 442, -100, 0x8000, 1, 2
-PR_SET_PDEATHSIG, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, PR_SET_NO_NEW_PRIVS = 1, 22, 2, 38
-CAPABILITY_VERSION = 0x20080522
-CLONE_THREAD, CLONE3, ENOSYS = 0x10000, 435, 38
-# machine: its number, that of clone, and those of what is refused: socket, fork, vfork (aarch64 has neither), kill,
-# tkill, tgkill, rt_sigqueueinfo, pidfd_send_signal, ptrace, process_vm_readv, process_vm_writev, io_uring_setup
-SYSTEM_CALLS = {
-    "x86_64": (0xC000003E, 56, (41, 57, 58, 62, 200, 234, 129, 424, 101, 310, 311, 425)),
-    "aarch64": (0xC00000B7, 220, (198, 129, 130, 131, 138, 424, 117, 270, 271, 425)),
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 2, 38
+CAPABILITY_VERSION, KEYCTL_JOIN_SESSION_KEYRING = 0x20080522, 1
+LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
+LANDLOCK_EXECUTE, LANDLOCK_WRITE_FILE, LANDLOCK_READ_FILE, LANDLOCK_READ_DIR = 1, 2, 4, 8
+CLONE_THREAD, ENOSYS = 0x10000, 38
+
+# Which machine: how the filter recognises its system calls, and the column of their numbers below.
+MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
+NONE = 1 << 31  # a call that this machine does not have
+# fmt: off
+REFUSED = {
+    # other programs and processes
+    "fork": (57, NONE), "vfork": (58, NONE), "execve": (59, 221), "execveat": (322, 281),
+    "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240), "ptrace": (101, 117), "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271), "kcmp": (312, 272), "setpriority": (141, 140), "ioprio_set": (251, 30),
+    "sched_setaffinity": (203, 122), "sched_setattr": (314, 274), "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119), "migrate_pages": (256, 238), "move_pages": (279, 239),
+    # the network
+    "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201), "accept": (43, 202),
+    "accept4": (288, 242),
+    # memory that RLIMIT_AS does not count
+    "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "msgget": (68, 186), "semget": (64, 190),
+    "mq_open": (240, 180), "memfd_create": (319, 279), "inotify_init": (253, NONE), "inotify_init1": (294, 26),
+    "fanotify_init": (300, 262),
+    # the kernel's keyrings
+    "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
+    # what Landlock leaves to the owner of a file
+    "chmod": (90, NONE), "fchmod": (91, 52), "fchmodat": (268, 53), "chown": (92, NONE), "fchown": (93, 55),
+    "lchown": (94, NONE), "fchownat": (260, 54), "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
+    "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16), "truncate": (76, 45),
+    "utime": (132, NONE), "utimes": (235, NONE), "futimesat": (261, NONE), "utimensat": (280, 88),
+    # mounts and namespaces
+    "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "mknod": (133, NONE),
+    "mknodat": (259, 33), "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265), "unshare": (272, 97),
+    "setns": (308, 268), "quotactl": (179, 60), "swapon": (167, 224), "swapoff": (168, 225),
+    # the kernel itself
+    "bpf": (321, 280), "userfaultfd": (323, 282), "perf_event_open": (298, 241), "init_module": (175, 105),
+    "finit_module": (313, 273), "delete_module": (176, 106), "kexec_load": (246, 104), "kexec_file_load": (320, 294),
+    "reboot": (169, 142), "acct": (163, 89), "syslog": (103, 116), "personality": (135, 92), "vhangup": (153, 58),
+    "settimeofday": (164, 170), "clock_settime": (227, 112), "adjtimex": (159, 171), "clock_adjtime": (305, 266),
+    "sethostname": (170, 161), "setdomainname": (171, 162), "iopl": (172, NONE), "ioperm": (173, NONE),
+    "modify_ldt": (154, NONE),
 }
+# fmt: on
+# Both machines number these alike, and their libraries know older kernels that lack them: io_uring, pidfd, the new
+# mount calls, clone3 (whose flags a filter cannot read), Landlock, memfd_secret and all that is still to come.
+FIRST_RECENT_CALL = 424
+# Calls that depend on an argument: (its index, which bits of it, values); one of the values is `needed` or refused.
+LIMITED = [
+    ("clone", (56, 220), 0, CLONE_THREAD, [CLONE_THREAD], True),  # threads
+    ("prlimit64", (302, 261), 0, 0xFFFFFFFF, [0], True),  # its own limits
+    ("socketpair", (53, 199), 0, 0xFFFFFFFF, [1], True),  # AF_UNIX, which asyncio needs,
+    ("socketpair", (53, 199), 1, 2, [2], False),  # and no SOCK_DGRAM or SOCK_RAW, which can send to any address
+    ("fcntl", (72, 25), 1, 0xFFFFFFFF, [8, 10, 15, 1031], False),  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETPIPE_SZ
+    ("ioctl", (16, 29), 1, 0xFFFFFFFF, [0x8901, 0x8902], False),  # FIOSETOWN, SIOCSPGRP: who gets signals
+]
 
 
 @dataclass(frozen=True)
@@ -67,7 +128,8 @@ class Result:
     exit_code: int | None = None
     """-9 for one that signal 9 ended; None where it was not started or had to be stopped"""
     timed_out: bool = False
-    fences: frozenset[str] = frozenset()
+    isolation: frozenset[str] = frozenset()
+    """of "network", "processes", "files", "memory": what was isolated"""
 
     @property
     def ok(self) -> bool:
@@ -75,10 +137,17 @@ class Result:
         return not self.error
 
 
+def missing() -> list[str]:
+    """What this machine lacks for complete isolation, each with what would provide it; empty if nothing is missing."""
+    empty = _empty_run()
+    if empty.error:
+        return [empty.error]
+    return [f"{kind} (needs {needs})" for kind, needs in NEEDS.items() if kind not in empty.isolation]
+
+
 @functools.cache
-def fences() -> frozenset[str]:
-    """The fences that stand on this machine; the first call runs an empty program to find out."""
-    return run("").fences
+def _empty_run() -> Result:
+    return run("", seconds=STARTING)
 
 
 def run(code: str, seconds: float = 5.0, memory_mb: int = 256, output_bytes: int = 1 << 16) -> Result:
@@ -89,13 +158,15 @@ def run(code: str, seconds: float = 5.0, memory_mb: int = 256, output_bytes: int
     """
     if len(code) > MAX_CODE:
         return Result(error=f"the program has {len(code)} characters; at most {MAX_CODE} are run")
-    task = {"code": code, "seconds": seconds, "memory": memory_mb << 20, "output": output_bytes, "server": os.getpid()}
+    memory, cgroups = memory_mb << 20, []
+    task = {"code": code, "seconds": seconds, "memory": memory, "output": output_bytes, "server": os.getpid()}
     # -I -S: nothing from the environment, the user's folders or site-packages; -B: no __pycache__ left anywhere
     command = [sys.executable, "-I", "-S", "-B", "-X", "utf8", __file__]
     pipe = subprocess.PIPE
     try:
         folder = tempfile.mkdtemp(prefix="nanochat-")
         try:
+            task["cgroups"] = cgroups = _make_cgroups(os.path.basename(folder), memory)
             with subprocess.Popen(
                 command, cwd=folder, env={}, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
             ) as supervisor:
@@ -108,18 +179,18 @@ def run(code: str, seconds: float = 5.0, memory_mb: int = 256, output_bytes: int
             if not report:
                 _kill_orphan(program)
         finally:
-            _remove(folder)
+            _remove(folder, cgroups)
     except OSError as error:
         return Result(error=f"the sandbox cannot start: {error}")
     if not report:
         reason = _last_line(complaint.decode("utf-8", "replace")) or "it was killed"
         return Result(error=f"the sandbox failed: {reason}")
     result = json.loads(report)
-    return Result(**{**result, "fences": frozenset(result["fences"])})
+    return Result(**{**result, "isolation": frozenset(result["isolation"])})
 
 
 def _kill_orphan(program: bytes) -> None:
-    """Without the fence around processes a program can kill its supervisor; then it has to go from here."""
+    """A program whose processes are not isolated can kill its supervisor; then it has to be killed from here."""
     with contextlib.suppress(ProcessLookupError, ValueError):
         pid = int(program)
         if os.getsid(pid) == pid:  # still the same: it leads its session, which it cannot leave
@@ -130,9 +201,65 @@ def _last_line(text: str) -> str:
     return (text.strip().splitlines() or [""])[-1]
 
 
-def _remove(folder: str) -> None:
+def _make_cgroups(name: str, memory: int) -> list[str]:
+    """New cgroups, as paths, that limit memory in bytes and the number of threads; none where they cannot be made.
+
+    A cgroup is made inside the server's own. Version 2 forbids limits there, so that it is the nearest parent's.
+    """
+    # by version 1's controller, "" for version 2: where it is mounted, and the limits, of which the first is required
+    hierarchies = {
+        "": (CGROUPS, {"memory.max": memory, "memory.swap.max": 0, "pids.max": THREADS}),
+        "memory": (f"{CGROUPS}/memory", {"memory.limit_in_bytes": memory, "memory.memsw.limit_in_bytes": memory}),
+        "pids": (f"{CGROUPS}/pids", {"pids.max": THREADS}),
+    }
+    made = []
     try:
-        os.rmdir(folder)  # with the fence around files nothing is in it
+        with open(OWN_CGROUPS, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except OSError:  # macOS
+        return []
+    for line in lines:
+        _, controller, place = line.split(":", 2)
+        if controller in hierarchies:
+            mounted, limits = hierarchies[controller]
+            parent = mounted + place.rstrip("/")
+            while not (done := _make_cgroup(f"{parent}/{name}", limits)) and parent != mounted:
+                parent = os.path.dirname(parent)
+            if done:
+                made.append(f"{parent}/{name}")
+    return made
+
+
+def _make_cgroup(path: str, limits: dict[str, int]) -> bool:
+    try:
+        os.mkdir(path)
+    except OSError:
+        return False
+    for n, (file, value) in enumerate(limits.items()):
+        try:
+            _write(f"{path}/{file}", str(value))
+        except OSError:
+            if n == 0:
+                os.rmdir(path)
+                return False
+    return True
+
+
+def _write(path: str, text: str) -> None:
+    """Write to a file of the kernel's, without making one where there is none. Raises OSError."""
+    file = os.open(path, os.O_WRONLY)
+    try:
+        os.write(file, text.encode())
+    finally:
+        os.close(file)
+
+
+def _remove(folder: str, cgroups: list[str]) -> None:
+    for path in cgroups:
+        with contextlib.suppress(OSError):  # of one that the supervisor has removed
+            os.rmdir(path)
+    try:
+        os.rmdir(folder)  # with a root of its own the program left nothing in it
     except OSError:
         # Not shutil.rmtree: folders in folders, thousands deep, are more than Python's stack holds.
         for command in ["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]:
@@ -145,15 +272,20 @@ def _remove(folder: str) -> None:
 
 def _supervise() -> int:
     task = json.load(sys.stdin)
+    joining = _open_for_joining(task["cgroups"])
     namespaces = _unshare()
+    if sys.platform == "linux":
+        # Now /proc/PID/mem of this process is closed to the program, which may run as the same user.
+        _system("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
     null = os.open(os.devnull, os.O_RDWR)
     pipes = [os.pipe() for _ in ("stdout", "stderr", "progress")]
     program = os.fork()
     if program == 0:
+        memory_counted = _join(joining)
         for number, descriptor in enumerate([null, *(writer for _, writer in pipes)]):
             os.dup2(descriptor, number, inheritable=number < 3)
         os.closerange(4, 256)
-        return _become(task, namespaces)
+        return _become(task, namespaces, memory_counted)
     for _, writer in pipes:
         os.close(writer)
     said = [bytearray() for _ in pipes]
@@ -168,7 +300,7 @@ def _supervise() -> int:
                 unfinished[reader] += piece
                 if not piece:
                     del unfinished[reader]
-            if deadline == math.inf and said[2]:  # the fences stand, the program begins
+            if deadline == math.inf and said[2]:  # it is isolated, the program begins
                 deadline = time.monotonic() + task["seconds"]
             loud = max(map(len, said)) > task["output"]
             timed_out = bool(unfinished) and time.monotonic() > deadline
@@ -177,10 +309,10 @@ def _supervise() -> int:
         os.kill(program, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])
         if os.getppid() != task["server"]:  # nobody else is there to do it
-            _remove(os.getcwd())
+            _remove(os.getcwd(), task["cgroups"])
     stdout, stderr = (bytes(text[: task["output"]]).decode("utf-8", "replace") for text in said[:2])
-    fences, _, end = bytes(said[2]).partition(b"\n")
-    if not fences:
+    isolation, _, end = bytes(said[2]).partition(b"\n")
+    if not said[2]:
         error = f"the sandbox failed: {_last_line(stderr) or 'it gave no reason'}"
     elif loud:
         error = f"it printed more than {task['output']} bytes"
@@ -193,8 +325,29 @@ def _supervise() -> int:
     else:
         error = "" if end else "it left before its end"
     report = Result(stdout, stderr, error, None if loud or timed_out else code, timed_out)
-    print(json.dumps({**report.__dict__, "fences": fences.decode().split()}), flush=True)
+    print(json.dumps({**report.__dict__, "isolation": isolation.decode().split()}), flush=True)
     return 0
+
+
+def _open_for_joining(cgroups: list[str]) -> list[tuple[bool, int]]:
+    """Whether it counts memory, and the open file by which to join, for each of the cgroups that can be joined."""
+    files = []
+    for path in cgroups:
+        with contextlib.suppress(OSError):
+            counts = any(os.path.exists(f"{path}/{name}") for name in ("memory.max", "memory.limit_in_bytes"))
+            files.append((counts, os.open(f"{path}/cgroup.procs", os.O_WRONLY)))
+    return files
+
+
+def _join(cgroups: list[tuple[bool, int]]) -> bool:
+    """Move this process into cgroups. Returns whether its memory counts in one of them."""
+    counted = False
+    for counts, file in cgroups:
+        with contextlib.suppress(OSError):  # version 2 refuses who may not write to the parent of both
+            os.write(file, b"0")
+            counted |= counts
+        os.close(file)
+    return counted
 
 
 def _unshare() -> bool:
@@ -216,40 +369,55 @@ def _unshare() -> bool:
     return True
 
 
-def _become(task: dict, namespaces: bool) -> int:
-    """Build the fences around this process, then be the program. Returns its exit code."""
+def _become(task: dict, namespaces: bool, memory_counted: bool) -> int:
+    """Isolate this process, then be the program. Returns its exit code."""
     os.setsid()  # a signal to its own group reaches nobody else
     os.umask(0o022)
-    fences = {"network"} if namespaces else set()
     limits = {
         resource.RLIMIT_CPU: math.ceil(task["seconds"]) + 1,
         resource.RLIMIT_FSIZE: FILE_BYTES,
         resource.RLIMIT_NOFILE: 64,
         resource.RLIMIT_CORE: 0,
     }
+    own_root = stranger = filtered = landlocked = False
     if namespaces:
         limits[resource.RLIMIT_NPROC] = THREADS
         with contextlib.suppress(OSError):
             _new_root(os.getcwd())
-            fences |= {"files", "processes"}
+            own_root = True
     if os.geteuid() == 0:
         with contextlib.suppress(OSError):  # of a container, which has no other users
             _become_a_stranger()
+            stranger = True
     if sys.platform == "linux":
-        fences.add("memory")
         limits[resource.RLIMIT_AS] = task["memory"]
         _system("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         _system("capset", (ctypes.c_uint32 * 2)(CAPABILITY_VERSION), (ctypes.c_uint32 * 6)())  # none
-        with contextlib.suppress(OSError, KeyError):
-            _forbid(*SYSTEM_CALLS[platform.machine()])
-            fences |= {"network", "processes"}
-    if "processes" not in fences:
-        limits[resource.RLIMIT_NPROC] = 0  # all that the user runs is counted, so that there is no number but none
+        _system("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        if not own_root:
+            with contextlib.suppress(OSError):
+                _landlock()
+                landlocked = True
+        if machine := MACHINES.get(platform.machine()):
+            with contextlib.suppress(OSError):  # of a kernel without keyrings, or a container that refuses them
+                _system("syscall", REFUSED["keyctl"][machine[1]], KEYCTL_JOIN_SESSION_KEYRING, None)
+            with contextlib.suppress(OSError):
+                _filter(*machine)
+                filtered = True
+    files = own_root or (landlocked and (filtered or stranger))
+    isolation = {
+        "network": namespaces or filtered,
+        "processes": own_root or filtered,
+        "files": files,
+        "memory": files and (filtered or (memory_counted and namespaces)),
+    }
+    if not isolation["processes"]:
+        limits[resource.RLIMIT_NPROC] = 0  # the kernel counts all processes of the user, so only none is a limit
     for kind, value in limits.items():
         most = resource.getrlimit(kind)[1]
         value = value if most == resource.RLIM_INFINITY else min(value, most)
         resource.setrlimit(kind, (value, value))
-    os.write(3, f"{' '.join(sorted(fences))}\n".encode())
+    os.write(3, f"{' '.join(kind for kind, provided in isolation.items() if provided)}\n".encode())
     return _execute(task["code"])
 
 
@@ -258,7 +426,7 @@ def _new_root(root: str) -> None:
     _system("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
     _system("mount", b"tmpfs", os.fsencode(root), b"tmpfs", MS_NOSUID, b"size=1m,mode=755")
     os.mkdir(root + "/tmp")
-    for path in ["/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/dev/null", "/dev/urandom", sys.base_prefix]:
+    for path in _readable():
         if os.path.lexists(root + path) or not os.path.exists(path):
             continue
         os.makedirs(os.path.dirname(root + path), exist_ok=True)
@@ -281,6 +449,31 @@ def _new_root(root: str) -> None:
     os.chdir("/tmp")
 
 
+def _readable() -> list[str]:
+    """Python and what it is linked with."""
+    return ["/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/dev/null", "/dev/urandom", sys.base_prefix]
+
+
+def _landlock() -> None:
+    """Let this process open Python's files and list its folder, but write nothing except to /dev/null. Raises OSError.
+
+    Landlock also keeps it from the memory of others, by /proc or otherwise.
+    """
+    version = _system("syscall", LANDLOCK_CREATE_RULESET, None, 0, 1)
+    handled = (1 << (13 + min(version - 1, 2) + (version >= 5))) - 1  # the kinds of access that this version knows
+    ruleset = _system("syscall", LANDLOCK_CREATE_RULESET, struct.pack("=Q", handled), 8, 0)
+    for path in [*_readable(), "."]:
+        if os.path.exists(path):
+            access = LANDLOCK_READ_FILE | (LANDLOCK_READ_DIR if os.path.isdir(path) else 0)
+            if path == os.devnull:
+                access |= LANDLOCK_WRITE_FILE
+            file = os.open(path, os.O_PATH)
+            _system("syscall", LANDLOCK_ADD_RULE, ruleset, 1, struct.pack("=Qi", access, file), 0)
+            os.close(file)
+    _system("syscall", LANDLOCK_RESTRICT_SELF, ruleset, 0)
+    os.close(ruleset)
+
+
 def _become_a_stranger() -> None:
     """Change from root to a user that nobody is, another one in each run. Raises OSError before anything is done."""
     stranger = random.SystemRandom().randrange(61184, 65520)
@@ -299,29 +492,35 @@ def _become_a_stranger() -> None:
         os.close(python)
 
 
-def _forbid(machine: int, clone: int, calls: tuple[int, ...]) -> None:
-    """Let this process have threads, but no further process, no signals and no sockets, by a seccomp filter.
+def _filter(machine: int, column: int) -> None:
+    """Refuse this process the calls above from now on, by a seccomp filter. Raises OSError.
 
-    The filter is a program for the kernel: (operation, steps to skip if so, if not, number). Raises OSError.
+    The filter is a program for the kernel: (operation, steps to skip if so, if not, number).
     """
-    load, equal, at_least, has_bits, answer = 0x20, 0x15, 0x35, 0x45, 0x06
-    refuse, allow = (answer, 0, 0, 0x50001), (answer, 0, 0, 0x7FFF0000)  # the first with EPERM
-    steps = [(load, 0, 0, 4), (equal, 1, 0, machine), refuse]  # a 32-bit call would have other numbers
-    steps += [(load, 0, 0, 0), (at_least, 0, 1, 0x40000000), refuse]  # so would one of x86's x32
-    for call in calls:
-        steps += [(equal, 0, 1, call), refuse]
-    steps += [(equal, 0, 1, CLONE3), (answer, 0, 0, 0x50000 + ENOSYS)]  # its flags cannot be read; clone is tried next
-    steps += [(equal, 0, 3, clone), (load, 0, 0, 16), (has_bits, 1, 0, CLONE_THREAD), refuse, allow]
-    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
-    _system("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    _system("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, struct.pack("@HP", len(steps), ctypes.addressof(code)), 0, 0)
+    load, equal, at_least, mask, answer = 0x20, 0x15, 0x35, 0x54, 0x06
+    refuse, unknown, allow = (answer, 0, 0, 0x50001), (answer, 0, 0, 0x50000 + ENOSYS), (answer, 0, 0, 0x7FFF0000)
+    call = (load, 0, 0, 0)
+    steps = [(load, 0, 0, 4), (equal, 1, 0, machine), refuse]  # a 32-bit call would have other numbers,
+    steps += [call, (at_least, 0, 1, FIRST_RECENT_CALL), unknown]  # and one of x86's x32 is above all
+    for numbers in REFUSED.values():
+        steps += [(equal, 0, 1, numbers[column]), refuse]
+    for _, numbers, argument, bits, values, needed in LIMITED:
+        checks = [(load, 0, 0, 16 + 8 * argument), (mask, 0, 0, bits)]
+        for value in values:
+            checks += [(equal, *((1, 0) if needed else (0, 1)), value), refuse]
+        steps += [(equal, 0, len(checks) + 1, numbers[column]), *checks, call]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in [*steps, allow]))
+    program = struct.pack("@HP", len(steps) + 1, ctypes.addressof(code))
+    _system("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0)
 
 
-def _system(name: str, *arguments: object) -> None:
+def _system(name: str, *arguments: object) -> int:
     """Call a function of the C library that returns -1 for an error. Raises OSError."""
     call = ctypes.CDLL(None, use_errno=True)[name]
-    if call(*(ctypes.c_long(value) if isinstance(value, int) else value for value in arguments)) == -1:
+    result = call(*(ctypes.c_long(value) if isinstance(value, int) else value for value in arguments))
+    if result == -1:
         raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
+    return result
 
 
 def _execute(code: str) -> int:

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from nanochat.config import UserError
-from nanochat.gpt import GPTConfig
+from nanochat.gpt import SMEAR_CHANNELS, GPTConfig
 
 REFERENCE_DEPTH = 12
 SFT_ROWS = 32  # of an optimizer step of fine-tuning, unless told; as in the original
@@ -24,14 +24,25 @@ def config_from_depth(
     head_dim: int = 128,
     window_pattern: str = "SSSL",
 ) -> GPTConfig:
-    """The shape of a new model: width = depth * aspect_ratio, rounded up to whole heads."""
-    if depth < 1:
-        raise UserError(f"--depth is {depth}; expected 1 or more")
-    if sequence_len < 1:
-        raise UserError(f"--max_seq_len is {sequence_len}; expected 1 or more")
+    """The shape of a new model: width = depth * aspect_ratio, rounded up to whole heads.
+
+    Raises UserError, naming the flag, for a shape that no model can have.
+    """
+    asked = {"depth": depth, "max_seq_len": sequence_len, "aspect_ratio": aspect_ratio, "vocab_size": vocab_size}
+    for name, value in asked.items():
+        if value < 1:
+            raise UserError(f"--{name} is {value}; expected 1 or more")
+    if head_dim < 2 or head_dim % 2:
+        raise UserError(f"--head_dim is {head_dim}; expected an even number, because positions turn pairs of channels")
     if not window_pattern or set(window_pattern.upper()) - set("SL"):
         raise UserError(f"--window_pattern is {window_pattern!r}; expected letters S (short) and L (long), like SSSL")
     width = -(-depth * aspect_ratio // head_dim) * head_dim
+    gates = max(SMEAR_CHANNELS, GPTConfig.ve_gate_channels)
+    if width < gates:
+        raise UserError(
+            f"the model would be {width} wide (--depth {depth} x --aspect_ratio {aspect_ratio}, in heads of --head_dim "
+            f"{head_dim}), and its gates read {gates} channels; --aspect_ratio={-(-gates // depth)} is wide enough"
+        )
     return GPTConfig(
         sequence_len=sequence_len,
         vocab_size=vocab_size,

@@ -17,10 +17,9 @@ def show(text: str) -> None:
 
 
 def tolerate_odd_text() -> None:
-    """A stray byte from stdin, or what a narrow terminal cannot show, must not end a conversation."""
-    for stream in (sys.stdin, sys.stdout):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    """A stray byte from stdin must not end a conversation."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
 
 
 def lines_typed(label: str) -> Iterator[str]:

@@ -7,11 +7,14 @@ spells: special ids enter only where a caller asks for them by name.
 nanoGPT's character models have the simplest of all: one id a character, no special tokens.
 """
 
+import contextlib
 import hashlib
 import json
 import re
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
@@ -25,11 +28,15 @@ from nanochat.config import UserError
 from nanochat.paths import check_regular, write_text
 
 # GPT-4's split with at most two digits a piece: a small vocabulary should not be spent on 1000 three-digit numbers.
-SPLIT_PATTERN = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
-)
+# From version 2 on the combining marks behind a letter belong to its word: without them Hindi and Thai are cut at every
+# vowel sign. A mark behind anything else, as in emoji and keycaps, is punctuation in both versions, so a text without
+# combining marks is split the same by both.
+_SPLIT = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+WORD|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+PATTERNS = {1: _SPLIT.replace("WORD", r"\p{L}+"), 2: _SPLIT.replace("WORD", r"\p{L}[\p{L}\p{M}]*")}
+SPLIT_PATTERN = PATTERNS[2]  # of tokenizers that are trained here; one that is loaded keeps its own
 FORMAT = "nanochat tokenizer 1"
 LONGEST_SPACE = 50_000  # the pattern backtracks over white space, and at some 300,000 characters its stack overflows
+LONGEST_PATTERN = 10_000  # characters; those of other programs have some hundreds
 SPARE_MERGES = 16  # two merges may give the same bytes; the second is dropped and a later one takes its place
 
 
@@ -37,6 +44,7 @@ class Tokenizer:
     """ranks: {bytes: id}, ids 0..n-1 without gaps; specials: names that take the ids n, n+1, ... in this order.
 
     The first special token is the one that begins every document (`bos`). pattern None: every token is a character.
+    pattern_version is the pattern's number in PATTERNS, None for a pattern of another program.
     """
 
     def __init__(self, ranks: dict[bytes, int], specials: Sequence[str], pattern: str | None = SPLIT_PATTERN):
@@ -45,6 +53,7 @@ class Tokenizer:
         if len(set(specials)) != len(specials):
             raise ValueError("every special token of a tokenizer needs a name of its own")
         self.pattern = pattern
+        self.pattern_version = next((version for version, ours in PATTERNS.items() if ours == pattern), None)
         self.tokens = sorted(ranks, key=ranks.__getitem__)
         self.specials = {name: len(ranks) + i for i, name in enumerate(specials)}
         self.first_special = len(ranks)  # ids from here on are no text
@@ -115,7 +124,7 @@ class Tokenizer:
         remedy = "run python -m scripts.tok_train, with the --dataset that is to be trained on"
         check_regular(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
             foreign = isinstance(content, dict) and "model" in content
         except FileNotFoundError:
             foreign = True
@@ -128,14 +137,16 @@ class Tokenizer:
             if vocabulary is None:
                 raise UserError(f"there is no tokenizer at {path}; {remedy}")
             try:
+                _check_pattern(vocabulary.pattern)
                 ranks = {token: rank for rank, token in enumerate(vocabulary.tokens)}
                 return cls(ranks, vocabulary.specials, vocabulary.pattern)
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 raise UserError(f"the tokenizer in {folder} is not one that is known: {error}") from None
         found = content.get("format") if isinstance(content, dict) else None
         if found != FORMAT:
             raise UserError(f"{path} is not a tokenizer: its format is {found!r}, expected {FORMAT!r}; {remedy}")
         try:
+            _check_pattern(content["pattern"])
             tokens = [token.encode("latin-1") for token in content["ranks"]]
             tokenizer = cls({token: rank for rank, token in enumerate(tokens)}, content["specials"], content["pattern"])
             intact = tokenizer.hash == content["hash"]
@@ -157,6 +168,7 @@ class Tokenizer:
             "format": FORMAT,
             "hash": self.hash,
             "pattern": self.pattern,
+            "pattern_version": self.pattern_version,  # for people; the pattern itself is what counts
             "specials": list(self.specials),
             "ranks": [token.decode("latin-1") for token in self.tokens],
         }
@@ -166,12 +178,13 @@ class Tokenizer:
         """The ids of a text, between optional special tokens given by name or id.
 
         Half of a surrogate pair, which no UTF-8 can hold, is encoded as U+FFFD. Raises UserError for a character that
-        a character tokenizer does not have.
+        a character tokenizer does not have, and for a text that another program's pattern cannot split.
         """
         if self._bpe is None:
             ids = self._encode_characters(text)
         else:
-            ids = [id for piece in _pieces(text) for id in self._bpe.encode_ordinary(piece)]
+            with _no_panic():
+                ids = [id for piece in _pieces(text) for id in self._bpe.encode_ordinary(piece)]
         return self._ends(prepend) + ids + self._ends(append)
 
     def encode_batch(
@@ -181,7 +194,8 @@ class Tokenizer:
         if self._bpe is None:
             return [self.encode(text, prepend) for text in texts]
         pieces = [_pieces(text) for text in texts]
-        encoded = iter(self._bpe.encode_ordinary_batch([p for ps in pieces for p in ps], num_threads=num_threads))
+        with _no_panic():
+            encoded = iter(self._bpe.encode_ordinary_batch([p for ps in pieces for p in ps], num_threads=num_threads))
         return [self._ends(prepend) + [id for _ in ps for id in next(encoded)] for ps in pieces]
 
     def encode_arrays(self, texts: Sequence[str], prepend: str | int | None = None) -> list[np.ndarray]:
@@ -193,7 +207,8 @@ class Tokenizer:
         if self._bpe is None:
             return [np.array(self._encode_characters(text), np.int32)]
         pieces = _pieces(_valid(text))
-        return [self._bpe.encode_to_numpy(piece, disallowed_special=()) for piece in pieces]
+        with _no_panic():
+            return [self._bpe.encode_to_numpy(piece, disallowed_special=()) for piece in pieces]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of some ids, special tokens as their names; bytes that are not UTF-8 become U+FFFD."""
@@ -253,6 +268,62 @@ def gpt_encoder(name: str, patience: float = 30.0) -> Callable[[str], list[int]]
         return got.result(patience).encode_ordinary
     except FutureTimeout:
         raise OSError(f"no answer within {patience:g} seconds") from None
+
+
+# Characters of every kind, which a pattern must split without losing one.
+_PROBE = (
+    "It's a naïve café, 12345 हिन्दी ที่นี่ 世界!  \n\r\n\t\u00a0\u2028 👩🏽‍🚀❤️ ½ x² #_$ \0\x1b\ue000 "
+    + "a" * 999 + "é" * 99
+)  # fmt: skip
+_TRY = """
+import contextlib, resource, sys, tiktoken
+for limit, most in ((resource.RLIMIT_CPU, 5), (resource.RLIMIT_AS, 4 << 30), (resource.RLIMIT_CORE, 0)):
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(limit, (most, most))
+pattern, text = sys.stdin.buffer.read().decode().split("\\ufffe")
+ranks = {bytes([byte]): byte for byte in range(256)}
+try:
+    encoding = tiktoken.Encoding("try", pat_str=pattern, mergeable_ranks=ranks, special_tokens={"<|end|>": 256})
+except ValueError as error:
+    sys.exit(print(error) or 1)
+if encoding.decode(encoding.encode_ordinary(text)) != text:
+    sys.exit(print("it leaves out a part of the text") or 1)
+"""
+
+
+def _check_pattern(pattern: object) -> None:
+    """Raise ValueError for another program's split pattern that does not compile, or cannot split ordinary text.
+
+    The engine compiles for minutes, takes all memory, panics, or ends the process on some patterns, so an unknown one
+    is tried in a process of its own first.
+    """
+    if pattern is None or pattern in (*PATTERNS.values(), vocabularies.GPT2_PATTERN):
+        return
+    if not isinstance(pattern, str):
+        raise ValueError(f"its split pattern is {type(pattern).__name__}, not text")
+    if len(pattern) > LONGEST_PATTERN:
+        raise ValueError(f"its split pattern has {len(pattern):,} characters, expected at most {LONGEST_PATTERN:,}")
+    tried = subprocess.run(
+        [sys.executable, "-c", _TRY], input=f"{pattern}\ufffe{_PROBE}".encode(), capture_output=True, check=False
+    )
+    if tried.returncode:
+        reason = " ".join(tried.stdout.decode("utf-8", "replace").split()) if tried.returncode == 1 else ""
+        reason = reason or "the regular-expression engine fails on it"
+        raise ValueError(f"its split pattern {pattern[:60]!r} is of no use: {reason}")
+
+
+@contextlib.contextmanager
+def _no_panic() -> Iterator[None]:
+    """The engine gives up on a text by a ValueError or a panic, which is no Exception and cannot be imported."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException" and "Regex error" not in str(error):
+            raise
+        raise UserError(
+            "the split pattern of this tokenizer cannot split a text (the regular-expression engine gave up); "
+            "leave that text out, or use a model with another tokenizer"
+        ) from None
 
 
 def _pieces(text: str) -> list[str]:

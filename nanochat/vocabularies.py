@@ -110,7 +110,7 @@ def _one_a_character(model: dict, path: Path) -> Vocabulary:
 
 def _vocab_and_merges(vocab_path: Path, merges_path: Path) -> Vocabulary:
     try:
-        lines = merges_path.read_text(encoding="utf-8").split("\n")
+        lines = merges_path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise UserError(f"{merges_path} cannot be read: {error}") from None
     merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from nanochat.config import UserError, alias, parse, positional, run
 from nanochat.data import remote, shards
-from nanochat.data.documents import documents, name_from
+from nanochat.data.documents import documents
+from nanochat.data.files import LeftOut, name_from, shown
 from nanochat.paths import dataset_dir
 
 
@@ -16,13 +17,13 @@ class Flags:
     """Turn text files, folders, JSONL, parquet and datasets of the hub into a dataset to train on."""
 
     paths: Annotated[list[Path], positional] = field(default_factory=list)
-    """text files, folders (all files in them but hidden ones), .jsonl and .parquet; or ORG/NAME of the hub"""
+    """text files, .jsonl, .json, .parquet, these as .gz or .zst, folders (but hidden files); or ORG/NAME of the hub"""
     name: str | None = None
     """the dataset's name, later given as --dataset NAME (default: from the first path)"""
     val_fraction: float = 0.1
     """part of the documents held out for validation"""
     column: str = "text"
-    """where .jsonl and .parquet files hold the text"""
+    """where .jsonl, .json and .parquet files hold the text"""
     config: str | None = None
     """which configuration of a dataset of the hub"""
     split: str = "train"
@@ -43,10 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = default if flags.name is None else flags.name
     check(name, flags.overwrite)
     paths = [file for path in flags.paths for file in here(path, flags)]
-    skipped: list[Path] = []
-    add(documents(paths, flags.column, skipped), name, flags.val_fraction, flags.overwrite)
-    if skipped:
-        print(f"left out {len(skipped)} binary files, the first is {skipped[0]}")
+    left_out: list[LeftOut] = []
+    add(documents(paths, flags.column, left_out), name, flags.val_fraction, flags.overwrite)
+    for line in shown(left_out):
+        print(line)
 
 
 def here(path: Path, flags: Flags) -> list[Path]:

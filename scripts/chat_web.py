@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 
 import torch
 
-from nanochat import runtime, sandbox
+from nanochat import runtime
 from nanochat.checkpoint import door
 from nanochat.checkpoint.door import ModelFlags
 from nanochat.config import UserError, alias, parse, run
 from nanochat.engine import serving
-from nanochat.engine.tools import python_tools
+from nanochat.engine.tools import permit_code, python_tools
 from nanochat.web.operation import api_key, known_hosts, log_to_stderr, serve
 from nanochat.web.server import listen
 from nanochat.web.service import Model, Service, Settings, model
@@ -48,6 +48,8 @@ class Flags(ModelFlags):
     """how long replies may take to their end after SIGTERM or Ctrl-C"""
     allow_code: bool = False
     """let models run Python in a sandbox"""
+    unsafe_code: bool = False
+    """with --allow_code: also on a machine that cannot isolate the sandbox completely"""
     log_prompts: bool = False
     """write what people say and models answer to stderr"""
     device_type: Annotated[str, alias("--device")] = ""
@@ -59,6 +61,7 @@ class Flags(ModelFlags):
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     _check(flags)
+    notice = permit_code("--allow_code", flags.unsafe_code, "leave --allow_code out") if flags.allow_code else ""
     log_to_stderr()
     settings = Settings(
         temperature=flags.temperature, top_k=flags.top_k, max_tokens=flags.max_tokens, api_key=api_key(flags.api_key),
@@ -67,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     with listen(flags.host, flags.port) as bound, runtime.start(flags.device_type) as rt:
         service = Service(load(flags, rt.device), settings)
-        serve(service, bound, flags.host, flags.drain_seconds, _fences() if flags.allow_code else "")
+        serve(service, bound, flags.host, flags.drain_seconds, notice)
 
 
 def load(flags: Flags, device: torch.device) -> list[Model]:
@@ -100,13 +103,10 @@ def _check(flags: Flags) -> None:
     for origin in flags.cors_origin:
         if origin != "*" and (not urlsplit(origin).netloc or urlsplit(origin).path):
             raise UserError(f"--cors_origin {origin} is no origin; expected one such as https://example.com, or *")
+    if flags.unsafe_code and not flags.allow_code:
+        raise UserError("--unsafe_code has no effect without --allow_code; add --allow_code, or leave it out")
     if flags.model and (flags.source != "sft" or flags.model_tag or flags.step):
         raise UserError("--model says it all; leave out --source, --model_tag and --step")
-
-
-def _fences() -> str:
-    missing = {"network", "processes", "memory", "files"} - sandbox.fences()
-    return f"Models may run Python; not fenced off on this machine: {', '.join(sorted(missing)) or 'nothing'}."
 
 
 if __name__ == "__main__":

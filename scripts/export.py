@@ -94,7 +94,8 @@ def nanogpt_usage(folder: str, loaded: manager.Loaded) -> str:
 def server(folder: str, loaded: manager.Loaded) -> str:
     """The command that serves the exported model."""
     if loaded.source and loaded.folder == checkpoints_dir(loaded.source) / loaded.tag:
-        return f"python -m scripts.chat_web --source={loaded.source} --model_tag={loaded.tag} --step={loaded.step}"
+        tag = shlex.quote(loaded.tag)
+        return f"python -m scripts.chat_web --source={loaded.source} --model_tag={tag} --step={loaded.step}"
     return f"python -m scripts.inference_server --init_from={folder}"
 
 

@@ -73,7 +73,7 @@ def facts_from(given: Sequence[str]) -> list[str]:
             lines.append(each)
             continue
         try:
-            lines += Path(each).read_text(encoding="utf-8").splitlines()
+            lines += Path(each).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read the facts in {each} ({error}); expected text in UTF-8") from error
     return lines

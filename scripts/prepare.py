@@ -1,5 +1,6 @@
 """Make token files of a text, for python -m scripts.train and for nanoGPT."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated
 from nanochat.checkpoint import door
 from nanochat.config import parse, positional, run
 from nanochat.data import web
+from nanochat.data.files import shown
 from nanochat.prepare import Prepared, prepare
 
 RECIPES = {"shakespeare_char": "train_shakespeare_char", "shakespeare": "finetune_shakespeare",
@@ -19,7 +21,7 @@ class Flags:
     """Make train.bin and val.bin of shakespeare_char, shakespeare, openwebtext, or a text at a path or URL."""
 
     source: Annotated[str, positional]
-    """one of these names; a text file, .jsonl, .parquet or a folder of them; or the URL of such a file"""
+    """one of these names; a text file, .jsonl, .json, .parquet, these as .gz or .zst, a folder; or the URL of a file"""
     out_dir: Path | None = None
     """where they go; default: data/<name> where there is a folder data, else tokens/<name> in the base directory"""
     val_fraction: float | None = None
@@ -27,7 +29,7 @@ class Flags:
     tokenizer: str | None = None
     """gpt2, char (one token a character), base (that of the base directory), or a folder; default: gpt2"""
     column: str = "text"
-    """where .jsonl and .parquet files hold the text"""
+    """where .jsonl, .json and .parquet files hold the text"""
     max_bytes: int = web.MAX_BYTES
     """largest download from a URL"""
     allow_private_urls: bool = False
@@ -42,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         flags.source, flags.out_dir, flags.val_fraction, flags.tokenizer, flags.column, flags.max_bytes,
         flags.allow_private_urls, flags.overwrite,
     )  # fmt: skip
-    if made.skipped:
-        print(f"left out {len(made.skipped)} binary files, the first is {made.skipped[0]}")
+    for line in shown(made.left_out):
+        print(line)
     kind = "characters" if made.tokenizer.pattern is None else "tokens"
     print(f"{made.name}: a vocabulary of {made.tokenizer.vocab_size:,} {kind}")
     print(f"  train  {made.train_tokens:,} tokens")
@@ -57,8 +59,10 @@ def _arguments(made: Prepared, flags: Flags) -> str:
     dataset = made.name if flags.out_dir is None else str(flags.out_dir)
     near = "shakespeare_char" if made.tokenizer.pattern is None else "shakespeare"
     recipe = f"config/{RECIPES.get(made.name, RECIPES[near])}.py"
-    model = f" --init_from={flags.tokenizer}" if flags.tokenizer and door.recognise(Path(flags.tokenizer)) else ""
-    return recipe if dataset in RECIPES else f"{recipe} --dataset={dataset} --out_dir=out-{made.name}{model}"
+    rest = [f"--dataset={dataset}", f"--out_dir=out-{made.name}"]
+    if flags.tokenizer and door.recognise(Path(flags.tokenizer)):
+        rest.append(f"--init_from={flags.tokenizer}")
+    return recipe if dataset in RECIPES else f"{recipe} {shlex.join(rest)}"
 
 
 if __name__ == "__main__":

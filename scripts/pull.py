@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-import re
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +12,10 @@ from typing import Annotated, Literal
 from nanochat import hub, vocabularies
 from nanochat.checkpoint import door, gpt2, hf, legacy, manager, nanogpt, repository
 from nanochat.checkpoint.repository import Place
-from nanochat.config import UserError, named, parse, positional, run
-from nanochat.paths import base_dir, sha256, write_atomically
+from nanochat.config import UserError, changes, named, parse, positional, run
+from nanochat.paths import base_dir, check_tag, fsync_folder, refusal, sha256, write_atomically
 from nanochat.tokenizer import Tokenizer
+from tasks.catalog import recipe_of
 
 # The two folders of a draft: what comes from the repository, and what is whole and only waits for its check.
 FILES, READY = "files", "ready"
@@ -22,9 +23,9 @@ FILES, READY = "files", "ready"
 
 @dataclass
 class Flags:
-    """Download a model from the hub, check it, and put it where the stages find it. Goes on after an interruption."""
+    """Download a model from the hub, check it, and put it where the stages find it. Resumes what was interrupted."""
 
-    repo: Annotated[str, positional]
+    repo: Annotated[str, positional] = ""
     """the repository, as in karpathy/nanochat-d34"""
     stage: Annotated[Literal["base", "mid", "sft", "rl"] | None, named("as")] = None
     """the stage whose checkpoint it is; default: what its files say, else its name"""
@@ -35,7 +36,9 @@ class Flags:
     revision: str | None = None
     """branch, tag or commit of the repository; default: the newest commit"""
     softcap: float | None = None
-    """written down for the original's checkpoints of early 2026, which do not tell theirs: 20 from March on"""
+    """recorded for the original's checkpoints of early 2026, which do not tell theirs: 20 from March on"""
+    set_softcap: Path | None = None
+    """download nothing; record --softcap for the checkpoints of this folder, which came here by hand"""
     dry_run: bool = False
     """only say what would be downloaded"""
 
@@ -53,10 +56,13 @@ class Files:
     def bring(self, paths: Sequence[str]) -> None:
         """Afterwards these files are in `folder`, whole."""
         if self.listing is not None and paths:
-            hub.fetch(self.repo, paths, self.commit, self.folder)
+            wanted = tuple(file for file in self.listing.files if file.path in paths)
+            hub.bring(replace(self.listing, files=wanted), self.folder)
 
     def has(self, path: str, place: Path) -> bool:
-        """Whether `place` holds exactly what the repository has at `path`."""
+        """Whether `place` is a file that holds exactly what the repository has at `path`."""
+        if not place.is_file():
+            return False
         if self.listing is None:
             return sha256(self.folder / path) == sha256(place)
         return hub.is_here(next(file for file in self.listing.files if file.path == path), place)
@@ -64,9 +70,16 @@ class Files:
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
-    if flags.tag is not None and not re.fullmatch(r"\w[\w.-]*", flags.tag):
-        raise UserError(f"--tag {flags.tag!r} cannot be a folder's name; use letters, digits, dots and dashes")
     legacy.check_softcap(flags.softcap)
+    if flags.set_softcap is not None:
+        record_by_hand(flags, flags.set_softcap)
+        return
+    if not flags.repo:
+        raise UserError("no repository is named; name one, as in python -m scripts.pull karpathy/nanochat-d34")
+    if flags.tag is not None:
+        check_tag("tag", flags.tag)
+        if ":" in flags.tag:
+            raise UserError(f"--tag {flags.tag!r} has a colon, which separates it from the step (base:d4:700)")
     draft = base_dir() / ".pull" / flags.repo.replace("/", "--")
     files = look(flags.repo, flags.revision, draft / FILES)
     chosen = choose(files.paths, flags)
@@ -78,21 +91,36 @@ def main(argv: Sequence[str] | None = None) -> None:
     if (draft / READY).exists():
         with discarding(draft):
             loaded = manager.load_step(draft / READY, place.tag, place.step)
+        note = loaded.note.replace(shlex.quote(str(draft / READY)), shlex.quote(str(place.folder)))
         if flags.softcap is not None:
-            repository.record_softcap(loaded, flags.softcap)
-            loaded = replace(loaded, note=f"its softcap of {flags.softcap:g} is recorded")
+            repository.record_softcap(draft / READY, [place.step], flags.softcap)
+            note = f"its softcap of {flags.softcap:g} is recorded"
         settle(draft / READY, place)
-        print(f"{place}: {repository.describe(loaded)}" + (f"; {loaded.note}" if loaded.note else ""))
-        print(f"in {place.folder}; go on with")
-        for command in repository.commands(place, loaded.tokenizer):
+        print(f"{place}: {repository.describe(loaded)}" + (f"; {note}" if note else ""))
+        print(f"in {place.folder}; continue with")
+        for command in repository.commands(place, loaded.tokenizer, recipe_of(loaded.meta)):
             print(f"  {command}")
     else:
         if flags.softcap is not None:
-            repository.record_softcap(manager.load_step(place.folder, place.tag, place.step), flags.softcap)
+            repository.record_softcap(place.folder, [place.step], flags.softcap)
         print(f"{place} is already there, the same as in {flags.repo}: {place.folder}")
     shutil.rmtree(draft, ignore_errors=True)
     with contextlib.suppress(OSError):  # another pull may be under way
         draft.parent.rmdir()
+
+
+def record_by_hand(flags: Flags, folder: Path) -> None:
+    """Record --softcap for all checkpoints of a folder that do not tell theirs."""
+    command = f"python -m scripts.pull --set_softcap {shlex.quote(str(folder))} --softcap 20"
+    if flags.softcap is None:
+        raise UserError(f"--set_softcap needs the softcap, 15 or 20, as in {command}")
+    if others := changes(flags).keys() - {"softcap", "set_softcap"}:
+        raise UserError(f"--set_softcap downloads nothing, so leave out {', '.join(sorted(others))}: {command}")
+    steps = manager.steps(folder)
+    if not steps:
+        raise UserError(f"--set_softcap {folder} holds no checkpoint; expected model_*.pt with meta_*.json in it")
+    recorded = repository.record_softcap(folder, steps, flags.softcap)
+    print(f"{folder}: a softcap of {flags.softcap:g} is recorded for step {', '.join(map(str, recorded))}")
 
 
 def look(repo: str, revision: str | None, into: Path) -> Files:
@@ -144,7 +172,7 @@ def take_over(files: Files, draft: Path, chosen: tuple[PurePosixPath, int], flag
         stage = flags.stage or stage or repository.stage_of(about, files.repo)
         if stage is None:
             raise UserError(f"{files.repo} does not say which stage its checkpoint is of; add --as base, mid or sft")
-        place = Place(stage, flags.tag or tag or repository.tag_of(files.repo), step)
+        place = Place(stage, flags.tag or fit(tag or repository.tag_of(files.repo), files.repo), step)
         tokenizer = Tokenizer.load(files.folder / tokenizer_at)
         repository.check_neighbours(place.folder, tokenizer)
         if step in manager.steps(place.folder):
@@ -177,7 +205,7 @@ def convert(files: Files, draft: Path, flags: Flags) -> Place:
         gpt2.tokenizer()  # the model may need it, and is much larger
     origin = {"repo": files.repo, "commit": files.commit}
     stage = flags.stage or repository.stage_of(hf.record(config), files.repo) or "base"
-    place = Place(stage, flags.tag or repository.tag_of(files.repo), 0)
+    place = Place(stage, flags.tag or fit(repository.tag_of(files.repo), files.repo), 0)
     for step in manager.steps(place.folder):
         if manager.read_meta(place.folder, step).get("origin") == origin:
             return replace(place, step=step)
@@ -194,11 +222,43 @@ def convert(files: Files, draft: Path, flags: Flags) -> Place:
     return place
 
 
+def fit(tag: str, repo: str) -> str:
+    """The tag that a repository's names lead to. Raises UserError where it cannot be the name of a folder."""
+    with contextlib.suppress(UserError):
+        check_tag("tag", tag)
+        if ":" not in tag:
+            return tag
+    raise UserError(f"{repo} calls its model {tag[:40]!r}, which cannot be a tag here; choose a name for it with --tag")
+
+
 def settle(ready: Path, place: Place) -> None:
-    """Give a checkpoint its place. The meta file comes last: with it the checkpoint exists."""
-    for path in sorted(ready.rglob("*"), key=lambda path: path.name.startswith("meta_")):
-        if path.is_file():
-            put(path, place.folder / path.relative_to(ready))
+    """Give a checkpoint its place. The meta file comes last: with it the checkpoint exists. Nothing is replaced.
+
+    Raises UserError, before any file is placed, where another one has the name of one of them.
+    """
+    files = [path.relative_to(ready) for path in ready.rglob("*") if path.is_file()]
+    if manager.tokenizer_folder(place.folder).is_relative_to(place.folder):  # the same one, or `ready` would not be
+        files = [path for path in files if path.parts[0] != "tokenizer"]
+    files.sort(key=lambda path: path.name.startswith("meta_"))
+    waiting = [path for path in files if not is_same(ready / path, place.folder / path)]
+    for path in waiting:
+        if os.path.lexists(place.folder / path):
+            raise occupied(place.folder / path)
+    for path in waiting:
+        put(ready / path, place.folder / path)
+    fsync_folder(place.folder)
+
+
+def is_same(ours: Path, there: Path) -> bool:
+    """Whether `there` is a file with the same content, as a pull that was killed leaves it."""
+    try:
+        return there.is_file() and there.stat().st_size == ours.stat().st_size and sha256(there) == sha256(ours)
+    except OSError:
+        return False
+
+
+def occupied(target: Path) -> UserError:
+    return UserError(f"{target} is there already and is another file; move it away, or choose another --tag")
 
 
 def taken(place: Place) -> UserError:
@@ -225,14 +285,18 @@ def discarding(draft: Path) -> Iterator[None]:
 
 
 def put(source: Path, target: Path) -> None:
-    """Give a file a second name, whole or not at all; between file systems, a copy."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    """Give a file a second name that nothing has yet, whole or not at all; between file systems, a copy."""
     try:
-        os.link(source.resolve(), temporary)
-        os.replace(temporary, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if said := refusal(error, target):
+            raise said from error
+        raise
+    try:
+        os.link(source.resolve(), target)
+    except FileExistsError:
+        raise occupied(target) from None
     except OSError:
-        temporary.unlink(missing_ok=True)
         with open(source, "rb") as content:
             write_atomically(target, lambda out: shutil.copyfileobj(content, out, 1 << 20))
 

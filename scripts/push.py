@@ -3,18 +3,27 @@
 import json
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from pathlib import Path, PurePath
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from nanochat import hub, report
-from nanochat.checkpoint import door, legacy, manager, repository
+from nanochat.checkpoint import door, manager, repository
 from nanochat.checkpoint.repository import Place
 from nanochat.config import UserError, parse, positional, run
 from nanochat.log import duration, short
 from nanochat.paths import SOURCES, checkpoints_dir, write_text
+from tasks.catalog import recipe_of
+
+# What becomes public of a meta file; anything else (folders, machine, accounts, whatever is recorded one day) stays
+# here. FIGURES, and TABLES of them, lose all but numbers and digests, NAMES the folders in front.
+FIGURES = ("format", "step", "tokenizer_hash", "seed", "device_batch_size", "total_batch_size", "max_seq_len",
+           "text_share")  # fmt: skip
+TABLES = ("files", "user_config", "loop_state", "dataloader_state_dict")
+NAMES = ("dataset", "conversations", "data_path")
 
 
 @dataclass
@@ -29,8 +38,6 @@ class Flags:
     """which model of the stage; default: the largest"""
     step: int | None = None
     """which of its checkpoints; default: the last"""
-    softcap: float | None = None
-    """of the original's checkpoints of early 2026, which do not tell theirs: 20 from March on; default: 15"""
     private: bool = False
     """make a repository that only you can see"""
     license: str = ""
@@ -38,12 +45,12 @@ class Flags:
     with_optimizer: bool = False
     """upload the state of the optimizer, too, with which training can be resumed"""
     dry_run: bool = False
-    """print the page and what would be uploaded"""
+    """print what would become public, and upload nothing"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
-    if flags.repo.count("/") != 1:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", flags.repo):
         raise UserError(f"{flags.repo!r} is no repository's name; expected user/name")
     if not re.fullmatch(r"[\w.-]*", flags.license):
         raise UserError(f"--license {flags.license!r} is no license's name; expected one such as mit")
@@ -51,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     place = Place(flags.source, loaded.tag, loaded.step)
     if loaded.note:
         print(f"{place}: {loaded.note}")
-    page = card(loaded, place, flags)
+    meta = public(loaded.meta, place.source)
+    page = card(loaded, meta, place, flags)
     files = {f"model_{loaded.step:06d}.pt"}
     if flags.with_optimizer:
         states = {path.name for path in loaded.folder.glob(f"optim_{loaded.step:06d}_rank*.pt")}
@@ -59,18 +67,31 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"{loaded.folder} has no optimizer of step {loaded.step}; leave out --with_optimizer")
         files |= states
     with tempfile.TemporaryDirectory(prefix="nanochat-push-") as folder:
-        stage(Path(folder), loaded, described(loaded, place, flags.softcap), page, sorted(files))
+        stage(Path(folder), loaded, meta, page, sorted(files))
+        show(Path(folder), loaded.meta, flags)
         if flags.dry_run:
-            print(page)
-            for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
-                print(f"{hub.in_bytes(path.stat().st_size):>8}  {path.relative_to(folder)}")
             return
-        address = hub.upload(flags.repo, Path(folder), flags.private, f"Upload {place}")
+        address = hub.upload(flags.repo, Path(folder), flags.private, f"Upload {place.source}, step {place.step}")
     print(f"{place} is at {address}; others get it with\n  python -m scripts.pull {flags.repo}")
+
+
+def show(folder: Path, whole: Mapping, flags: Flags) -> None:
+    """Print what a folder makes public: its texts, and its files by size; and what of the meta file it does not."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    (meta,) = folder.glob("meta_*.json")
+    print((folder / "README.md").read_text(encoding="utf-8"))
+    print(f"{meta.name}:\n{meta.read_text(encoding='utf-8')}")
+    if kept := sorted(str(name) for name in whole.keys() - json.loads(meta.read_text(encoding="utf-8")).keys()):
+        print(f"not uploaded of the checkpoint's own: {', '.join(kept)}")
+    print(f"\n{flags.repo} ({'private' if flags.private else 'public'}) gets")
+    for path in files:
+        print(f"{hub.in_bytes(path.stat().st_size):>8}  {path.relative_to(folder)}", flush=True)
 
 
 def stage(folder: Path, loaded: manager.Loaded, meta: Mapping, page: str, files: Sequence[str]) -> None:
     """Fill a folder with what is uploaded; large files are links."""
+    vouched = meta.get("files") or {}
+    meta = {**meta, "files": {name: vouched[name] for name in files if name in vouched}}
     for name in files:
         os.symlink(loaded.folder.absolute() / name, folder / name)
     write_text(folder / f"meta_{loaded.step:06d}.json", json.dumps(meta, indent=2))
@@ -80,36 +101,56 @@ def stage(folder: Path, loaded: manager.Loaded, meta: Mapping, page: str, files:
     write_text(folder / "README.md", page)
 
 
-def described(loaded: manager.Loaded, place: Place, softcap: float | None) -> dict:
-    """The meta file with its stage and a softcap that was chosen, and without the folders that the data lay in."""
-    chosen = {}
-    if softcap is not None:
-        config, state = loaded.meta["model_config"], loaded.model.state_dict()
-        chosen["model_config"] = legacy.with_softcap(config, state, softcap, loaded.folder)
-
-    def plain(value: object, name: str = "") -> object:
-        if isinstance(value, Mapping):
-            return {key: plain(item, key) for key, item in value.items()}
-        if isinstance(value, list) and name == "data_path":
-            return [PurePath(str(item)).name for item in value]
-        return value
-
-    return {**{key: plain(value, key) for key, value in loaded.meta.items()}, **chosen, "source": place.source}
+def public(meta: Mapping, source: str) -> dict:
+    """What others need of the meta file of a checkpoint of the stage `source`."""
+    kept: dict = {key: figures(meta[key]) for key in FIGURES if key in meta}
+    kept |= {key: figures(meta[key]) for key in TABLES if isinstance(meta.get(key), Mapping)}
+    kept |= {**named(meta), **dict(measured(meta))}
+    if "user_config" in kept:
+        kept["user_config"] |= named(meta["user_config"])
+    if isinstance(parent := meta.get("parent"), Mapping):
+        kept["parent"] = figures({key: parent.get(key) for key in ("step", "sha256")})
+        kept["parent"] |= {key: bare(parent[key]) for key in ("source", "tag") if key in parent}
+    return {**kept, "model_config": meta.get("model_config"), "source": source}
 
 
-def card(loaded: manager.Loaded, place: Place, flags: Flags) -> str:
+def figures(value: object) -> Any:
+    """Numbers, truth values and digests, alone or within lists and mappings; None instead of any other value."""
+    if isinstance(value, Mapping):
+        plain = {key: figures(value[key]) for key in value if re.fullmatch(r"(accuracy/)?[\w. -]+", str(key))}
+        return {key: item for key, item in plain.items() if item is not None or value[key] is None}
+    if isinstance(value, list):
+        items = [figures(item) for item in value]
+        return items if items.count(None) == value.count(None) else None
+    is_digest = isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value)
+    return value if is_digest or isinstance(value, (bool, int, float)) else None
+
+
+def named(about: Mapping) -> dict:
+    """What was trained on by its names, without the folders of somebody's disk."""
+    there = {key: about[key] for key in NAMES if about.get(key)}
+    return {key: [bare(item) for item in said] if isinstance(said, list) else bare(said) for key, said in there.items()}
+
+
+def bare(name: object) -> str:
+    """A name without the folders in front of it, of whichever system."""
+    return re.split(r"[/\\]", str(name).rstrip("/\\"))[-1]
+
+
+def card(loaded: manager.Loaded, meta: Mapping, place: Place, flags: Flags) -> str:
     """The repository's page: what the model is, how to use it, what it was trained on, what it scores."""
     front = ["library_name: nanochat", "pipeline_tag: text-generation", "tags:", "- nanochat", f"- {place.source}"]
     front += [f"license: {flags.license}"] if flags.license else []
     pulled = repository.Place(place.source, repository.tag_of(flags.repo), place.step)
-    lines = [f"python -m scripts.pull {flags.repo}", *repository.commands(pulled, loaded.tokenizer)]
+    then = repository.commands(pulled, loaded.tokenizer, recipe_of(dict(meta)))
+    lines = [f"python -m scripts.pull {shlex.quote(flags.repo)}", *then]
     parts = [
         "\n".join(["---", *front, "---"]),
         f"# {flags.repo.rpartition('/')[2]}",
         f"The {place.source} stage of a {repository.describe(loaded)}. Step {loaded.step}.",
         chapter("Use", "\n".join(["With nanochat:", "", "```bash", *lines, "```"])),
-        chapter("Training", table(["stage", "data", "steps", "tokens", "time"], training(loaded.meta, place))),
-        chapter("Scores", table(["measured", "result"], scores(loaded.meta, place))),
+        chapter("Training", table(["stage", "data", "steps", "tokens", "time"], training(meta, place))),
+        chapter("Scores", table(["measured", "result"], scores(meta, place))),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -122,8 +163,8 @@ def training(meta: Mapping, place: Place) -> list[list[str]]:
         tokens = about.get("total_batch_size") or config.get("total_batch_size")
         seconds = state.get("seconds") or state.get("total_training_time")
         steps = about.get("step", 0)
-        figures = [short(steps), short(steps * tokens) if tokens else "", duration(seconds) if seconds else ""]
-        rows.append([source, ", ".join(data_of(source, {**config, **about})), *figures])
+        sizes = [short(steps), short(steps * tokens) if tokens else "", duration(seconds) if seconds else ""]
+        rows.append([source, ", ".join(data_of(source, {**config, **about})), *sizes])
     return rows
 
 
@@ -134,22 +175,22 @@ def lineage(meta: Mapping, place: Place) -> list[tuple[str, Mapping]]:
         folder = checkpoints_dir(parent["source"]) / str(parent.get("tag"))
         if parent.get("step") not in manager.steps(folder):
             break
-        found.insert(0, (parent["source"], manager.read_meta(folder, parent["step"])))
+        found.insert(0, (parent["source"], public(manager.read_meta(folder, parent["step"]), parent["source"])))
     return found
 
 
 def data_of(source: str, about: Mapping) -> list[str]:
-    """What a stage was trained on: names only, never the folders of somebody's disk."""
-    has_text = source == "base" or about.get("text_share")
-    said = [about.get("dataset")] if has_text else []
+    """What a stage was trained on."""
+    known, has_text = named(about), source == "base" or about.get("text_share")
+    said = [known.get("dataset")] if has_text else []
     if source != "base":
-        said += [about.get("conversations"), *(PurePath(str(path)).name for path in about.get("data_path") or [])]
+        said += [known.get("conversations"), *(known.get("data_path") or [])]
     return [str(name) for name in said if name and name != "none"]
 
 
 def scores(meta: Mapping, place: Place) -> list[list[str]]:
     """What was measured of this very checkpoint: by its stage while it trained, then by the evaluations."""
-    rows = [[name, f"{value:.4g}"] for name, value in measured(meta)]
+    rows = [[f"{name} (validation)", f"{value:.4g}"] for name, value in measured(meta)]
     for name, section in report.sections().items():
         if "eval" not in name or (section.get("source"), section.get("tag"), section.get("step")) != astuple(place):
             continue
@@ -165,9 +206,9 @@ def scores(meta: Mapping, place: Place) -> list[list[str]]:
 def measured(meta: Mapping) -> Iterable[tuple[str, float]]:
     """The scores in a meta file of ours or of the original."""
     for name, value in meta.items():
-        is_score = name in ("val_bpb", "val_loss") or name.endswith("_acc") or name.startswith("accuracy/")
+        is_score = re.fullmatch(r"val_bpb|val_loss|best_val_loss|\w+_acc|accuracy/[\w -]+", name)
         if is_score and isinstance(value, (int, float)):
-            yield f"{name} (validation)", value
+            yield name, value
 
 
 def chapter(title: str, content: str) -> str:

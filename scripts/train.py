@@ -8,7 +8,7 @@ from pathlib import Path
 from nanochat import runtime
 from nanochat.config import parse, run
 from nanochat.data import tokens
-from nanochat.data.documents import name_from
+from nanochat.data.files import name_from
 from nanochat.paths import sha256
 from nanochat.prepare import prepare
 from nanochat.runtime import Runtime

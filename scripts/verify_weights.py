@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")[:LONGEST]
+        return path.read_text(encoding="utf-8-sig")[:LONGEST]
     except (OSError, ValueError) as error:
         raise UserError(f"--text {path} cannot be read as UTF-8: {error}") from None
 

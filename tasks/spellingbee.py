@@ -128,7 +128,7 @@ def _split_words(path: Path | None, split: Split) -> tuple[str, ...]:
 
 def _listed(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path} ({error}); expected one word a line, in UTF-8") from error
     return [word for line in dict.fromkeys(lines) if re.fullmatch("[a-z]{3,20}", word := line.strip().lower())]

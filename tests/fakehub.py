@@ -75,6 +75,7 @@ class FakeHub:
         self.repos: dict[str, Repo] = {}
         self.uploaded: dict[str, bytes] = {}  # large files that wait for their commit, by sha256
         self.asked: list[Asked] = []
+        self.message = ""  # of the last commit
         self.faults: list[Fault] = []
         self.ranges = True  # whether it can send a part of a file
         self.gone = False
@@ -316,6 +317,8 @@ def handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             found = hub.repos[name]
             for line in self.body.splitlines():
                 item = json.loads(line)
+                if item["key"] == "header":
+                    hub.message = item["value"]["summary"]
                 if item["key"] == "file":
                     found.files[item["value"]["path"]] = base64.b64decode(item["value"]["content"])
                 if item["key"] == "lfsFile":

@@ -1,5 +1,7 @@
+import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -13,8 +15,10 @@ from hypothesis import strategies as st
 
 from dev import docstrings
 from nanochat.config import UserError
+from nanochat.data import documents as documents_module
 from nanochat.data import shards
 from nanochat.data.documents import DOCUMENT_CHARS, documents
+from nanochat.data.files import LeftOut
 from nanochat.data.shards import iterate, write_shards
 from nanochat.paths import dataset_dir
 from scripts import add_data
@@ -53,7 +57,7 @@ def test_everything_together_becomes_a_dataset(tmp_path, capsys):
     assert f"train       {len(train)} documents" in said and f"validation  {len(val)} documents" in said
     assert "python -m scripts.tok_train --dataset mine" in said
     assert "python -m scripts.base_train --dataset mine" in said
-    assert "left out 1 binary files" in said and "image.png" in said
+    assert f"left out 1: a binary file\n  {tmp_path / 'in' / 'image.png'}\n" in said
 
 
 def test_the_same_files_give_the_same_bytes(tmp_path, monkeypatch):
@@ -140,6 +144,190 @@ def test_another_column(tmp_path):
     assert read(path, tmp_path / "rows.parquet", column="body") == ["one", "two"]
     with pytest.raises(UserError, match=r"rows\.parquet needs a string column named text, but has body \(string\)"):
         read(tmp_path / "rows.parquet")
+
+
+def packed(path: Path, content: bytes) -> Path:
+    """A file compressed as its name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() == ".gz":
+        return put(path, gzip.compress(content))
+    with pa.CompressedOutputStream(str(path), "zstd") as file:
+        file.write(content)
+    return path
+
+
+def left_out(*paths: Path, column: str = "text") -> tuple[list[str], dict[str, str]]:
+    """The documents, and the names of what gives none with the reasons."""
+    found: list[LeftOut] = []
+    texts = list(documents(paths, column, found))
+    return texts, {path.name: reason for path, reason in found}
+
+
+def test_files_are_known_by_their_suffix_in_any_case_and_unpacked(tmp_path):
+    row = '\ufeff{"text": "row"}\n'.encode()
+    put(tmp_path / "1.JSONL", row)
+    put(tmp_path / "2.ndjson", row)
+    pq.write_table(pa.table({"text": ["row"]}), tmp_path / "3.Parquet")
+    for n, name in enumerate(["jsonl.gz", "JSONL.GZ", "ndjson.zst", "json.gz", "jsonl.zst"], 4):
+        packed(tmp_path / f"{n}.{name}", row)
+    assert left_out(tmp_path) == (["row"] * 8, {})
+    book = "\ufeffA line of prose, and é.\r\n" * 60_000  # more than is read at once
+    for name in ("a.txt.gz", "b.gz", "c.md.zst", "d.TXT.ZST"):
+        assert "".join(read(packed(tmp_path / "more" / name, book.encode()), longest=10**9)) == (
+            book.replace("\r\n", "\n").strip("\ufeff\n")
+        )
+    two = packed(tmp_path / "two.txt.zst", b"one ").read_bytes() + packed(tmp_path / "two.txt.zst", b"two").read_bytes()
+    assert read(put(tmp_path / "two.txt.zst", two)) == ["one two"]
+    add_data.main([str(packed(tmp_path / "My.Rows.jsonl.gz", b'{"text": "a"}\n{"text": "b"}\n'))])
+    assert (dataset_dir("My.Rows")).is_dir()
+
+
+@pytest.mark.parametrize("name", ["x.jsonl.gz", "x.jsonl.zst", "x.txt.gz", "x.txt.zst"])
+def test_damaged_and_endless_compressed_files_are_refused(tmp_path, name, monkeypatch):
+    path = packed(tmp_path / name, b'{"text": "%s"}\n' % os.urandom(9999).hex().encode() * 3)
+    whole = path.read_bytes()
+    for damaged in (whole[:-9], b"text that is not compressed", whole + b"garbage"):
+        with pytest.raises(UserError, match=rf"{name} is damaged, or not compressed as its name says .*; get it again"):
+            read(put(path, damaged))
+    monkeypatch.setattr(shards, "MAX_GROUP", 1 << 20)
+    monkeypatch.setattr(shards, "MAX_RATIO", 100)
+    bomb = packed(path, b'{"text": "a"}\n' * 500_000)
+    with pytest.raises(UserError, match=r"unpacks to more than .* which is nothing that somebody wrote"):
+        read(bomb)
+
+
+def test_json_is_read_as_json(tmp_path):
+    for content in (
+        '["one", "two"]', '[{"text": "one", "id": 1},\n {"text": "two"}]', '\ufeff[\n"one",\n"two"\n]\n',
+        '{"text": "one"}\n{"text": "two"}\n',  # JSON lines, as many such files hold
+    ):  # fmt: skip
+        assert read(put(tmp_path / "rows.json", content)) == ["one", "two"]
+    assert read(put(tmp_path / "rows.json", '{\n  "text": "one"\n}')) == ["one"]
+    assert read(put(tmp_path / "rows.json", '{"body": ["x"], "content": "one"}'), column="content") == ["one"]
+
+
+@pytest.mark.parametrize(
+    "content, sentence",
+    [
+        ('{"text": "x"', r"rows\.json is not JSON; mend it \(Expecting.*\), or name it \.txt"),
+        ("", r"rows\.json is not JSON"),
+        ("[]", r"rows\.json is JSON without text in 'text'; name the right field with --column \(found: NoneType\)"),
+        ('{"body": "x", "id": 1}', r"rows\.json is JSON without text in 'text'; .*--column \(found: body, id\)"),
+        ('[{"body": "x"}]', r"rows\.json is JSON without text in 'text'; .* \(found: body\)"),
+        ('[{"text": "x"}, {"body": "x"}]', r"rows\.json \(item 2\) has no text in 'text' \(found: body\)"),
+        ('["x", 5]', r"rows\.json \(item 2\) has no text in 'text' \(found: int\)"),
+        ('["\\ud83d"]', r"rows\.json \(item 1\) holds half a character"),
+        ('[{"messages": []}]', r"rows\.json \(item 1\) is a conversation; .*--data_path='.*rows\.json'$"),
+        ('[[{"role": "user", "content": "x"}]]', r"rows\.json \(item 1\) is a conversation"),
+        ('[{"role": "user", "content": "x"}]', r"rows\.json is a conversation"),
+        ("[" * 100_000, r"rows\.json is not JSON"),
+        (b'["\xff"]', r"rows\.json is not UTF-8 at byte 2"),
+        (b"\x1f\x8b[]", r"rows\.json is compressed by gzip under another name; let its name end in \.gz"),
+    ],
+)
+def test_json_that_is_no_text_is_refused_and_never_trained_on(tmp_path, content, sentence):
+    path = put(tmp_path / "my files" / "rows.json", content)
+    with pytest.raises(UserError, match=sentence):
+        read(path)
+
+
+def test_json_too_large_to_be_read_as_a_whole(tmp_path, monkeypatch):
+    path = put(tmp_path / "rows.json", json.dumps(["x" * 100, "y" * 100], indent=1))
+    monkeypatch.setattr(documents_module, "MOST_JSON", 100)
+    with pytest.raises(UserError, match=r"rows\.json is JSON of more than 100 bytes; write it as JSON lines"):
+        read(path)
+
+
+def test_what_gives_no_text_is_left_out_and_listed(tmp_path, capsys):
+    folder = tmp_path / "in"
+    put(folder / "text.txt", "prose " * 99)
+    put(folder / "package.json", '{"name": "x"}')
+    put(folder / "broken.json", "{")
+    put(folder / "photo.png", b"\x89PNG\r\n\0\0\0")
+    put(folder / "wide.txt", "\ufefftext".encode("utf-16"))
+    put(folder / "paper.pdf", b"%PDF-1.4\n%\xe2\xe3")
+    put(folder / "all.ZIP", "PK")
+    put(folder / "all.tar.gz", "x")
+    put(folder / "rows.parquet.zst", "x")
+    put(folder / "log", b"\x1f\x8bx")
+    for n in range(7):
+        put(folder / f"{n}" / ".DS_Store", "x")
+    os.mkfifo(folder / "pipe")
+    (folder / "zero").symlink_to("/dev/zero")
+    (folder / "lost").symlink_to(tmp_path / "nowhere")
+    (folder / "self").symlink_to(folder / "self")
+    texts, reasons = left_out(folder)
+    assert texts == ["prose " * 99]
+    assert reasons == {
+        "package.json": "JSON without text in 'text'",
+        "broken.json": "not JSON",
+        "photo.png": "a binary file",
+        "wide.txt": "text in UTF-16",
+        "paper.pdf": "a PDF file",
+        "all.ZIP": "packed as .zip, which is not read",
+        "all.tar.gz": "packed as .tar.gz, which is not read",
+        "rows.parquet.zst": "packed as .parquet.zst, which is not read",
+        "log": "compressed by gzip under another name",
+        ".DS_Store": "hidden (its name begins with a dot)",
+        "pipe": "a named pipe",
+        "zero": "a device",
+        "lost": "a link that leads nowhere",
+        "self": "a link that leads nowhere",
+    }
+    add_data.main([str(folder)])
+    said = capsys.readouterr().out.splitlines()
+    start = said.index("left out 7: hidden (its name begins with a dot)")
+    assert said[start + 1 : start + 7] == [*(f"  {folder / str(n) / '.DS_Store'}" for n in range(5)), "  and 2 more"]
+    assert f"  {folder / 'pipe'}" in said
+    for name in ("package.json", "photo.png", "all.tar.gz", "pipe", "zero"):  # named themselves, they are refused
+        with pytest.raises(UserError, match=f"{name} is {re.escape(reasons[name])}; "):
+            read(folder / name)
+    with pytest.raises(UserError, match="lost does not exist"):
+        read(folder / "lost")
+
+
+def test_what_cannot_be_read_is_left_out_and_listed(tmp_path, monkeypatch):
+    for name in ("a.txt", "b.parquet", "c/d.txt", "e.txt"):
+        put(tmp_path / name, "fine")
+    locked = [tmp_path / "a.txt", tmp_path / "b.parquet", tmp_path / "c"]
+
+    def guarded(call):
+        def refusing(path, *args, **options):
+            if path in locked:
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path, *args, **options)
+
+        return refusing
+
+    monkeypatch.setattr("builtins.open", guarded(open))  # whoever runs the tests may be allowed to read everything
+    monkeypatch.setattr(os, "listdir", guarded(os.listdir))
+    texts, reasons = left_out(tmp_path)
+    assert texts == ["fine"]
+    assert reasons == dict.fromkeys(["a.txt", "b.parquet", "c"], "not readable (Permission denied)")
+    with pytest.raises(UserError, match=r"a\.txt is not readable \(Permission denied\); change its permissions"):
+        read(tmp_path / "a.txt")
+
+
+def test_links_are_followed_but_nothing_is_read_twice(tmp_path):
+    put(tmp_path / "elsewhere" / "far.txt", "far")
+    put(tmp_path / "elsewhere" / "deep" / "deeper.txt", "deeper")
+    put(tmp_path / "one.txt", "one")
+    put(tmp_path / "in" / "near.txt", "near")
+    (tmp_path / "in" / "folder").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "file.txt").symlink_to(tmp_path / "one.txt")
+    (tmp_path / "elsewhere" / "deep" / "up").symlink_to(tmp_path / "in")  # a loop
+    (tmp_path / "in" / "here").symlink_to(".")
+    (tmp_path / "in" / "old name.txt").symlink_to("near.txt")
+    texts, reasons = left_out(tmp_path / "in")
+    assert texts == ["one", "near", "far", "deeper"]
+    assert reasons == {
+        "up": "a folder that is read under another name",
+        "here": "a folder that is read under another name",
+        "old name.txt": "a file that is read under another name",
+    }
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    assert read(tmp_path / "link") == texts
+    assert read(tmp_path / "one.txt", tmp_path / "one.txt") == ["one", "one"]  # as it was asked for
 
 
 def run(*args: object, base: Path) -> subprocess.CompletedProcess:

@@ -11,7 +11,7 @@ import realsets
 import torch
 from fakehub import FakeHub
 
-from nanochat import hub
+from nanochat import hub, sandbox
 from nanochat.checkpoint import manager
 from nanochat.config import UserError
 from nanochat.engine.tools import calculator
@@ -24,7 +24,7 @@ from tasks import catalog
 from tests.scripted import calculating
 from tests.test_accuracy import Sums
 
-ON_CPU = ["--dtype", "float32", "--device_type", "cpu"]
+ON_CPU = ["--dtype", "float32", "--device_type", "cpu", "--unsafe_code"]  # the last for machines that need it
 
 
 def save(tokenizer: Tokenizer, model: GPT | None = None, **meta: str) -> None:
@@ -96,6 +96,21 @@ def test_a_model_is_asked_what_it_was_trained_on(tokenizer, tmp_path, monkeypatc
     chat_eval.main(["-i", "sft", *ON_CPU, "-x", "1", "-m", "4"])
     said = capsys.readouterr().out
     assert "facts" in said and "ChatCORE" not in said
+
+
+def test_humaneval_is_refused_where_code_cannot_be_isolated(tokenizer, base, monkeypatch, capsys) -> None:
+    save(tokenizer)
+    monkeypatch.setattr(sandbox, "missing", lambda: ["files (needs Landlock)"])
+    monkeypatch.setattr(chat_eval, "tasks", lambda names, meta: [Sums(1)])
+    safely = ["-i", "sft", *ON_CPU[:-1]]
+    for flags, instead in ([], "GSM8K|SpellingBee'"), (["-a", "HumanEval"], "other tasks"):
+        with pytest.raises(UserError, match=r"HumanEval .*: files \(needs Landlock\).*--unsafe_code") as refusal:
+            chat_eval.main([*safely, *flags])
+        assert instead in str(refusal.value)
+    chat_eval.main([*safely, "-a", "GSM8K|SpellingBee"])
+    assert "isolat" not in capsys.readouterr().out
+    chat_eval.main([*safely, "--unsafe_code"])
+    assert "not isolated: files (needs Landlock)" in capsys.readouterr().out
 
 
 def test_without_a_hub_there_is_one_sentence(tokenizer, tmp_path, monkeypatch) -> None:

@@ -1,5 +1,10 @@
 """Flags: hyphen or underscore, booleans in every spelling, and one sentence for every mistake."""
 
+import contextlib
+import io
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat.config import UserError, alias, changes, default, parse, positional, run
+
+ROOT = Path(__file__).parent.parent
 
 
 @dataclass
@@ -154,3 +161,58 @@ def test_a_list_is_given_at_once_or_piece_by_piece(argv: list[str], expected: li
 
     parsed = parse(Flags, argv)
     assert (parsed.names, parsed.depth) == (expected, 3 if "--depth=3" in argv else 1)
+
+
+SPEAKER = r"""
+from rich.console import Console
+from rich.table import Table
+from nanochat.config import UserError, run
+from nanochat.log import Progress
+
+def main():
+    print("a 中 é \udcff")
+    with Progress(2, "läuft") as progress:
+        progress.update(1, note="→ ö")
+        progress.update(2, note="→ ö")
+    table = Table("größe")
+    table.add_row("✓ " * 9)
+    Console().print(table)
+    raise UserError("no 中")
+
+run(main)
+"""
+
+
+@pytest.mark.parametrize("settings", [
+    {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "cp1252"}, {"PYTHONIOENCODING": "utf-8"},
+    {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+])  # fmt: skip
+@pytest.mark.parametrize("on_terminal", [False, True])
+def test_what_the_terminal_cannot_show_is_escaped(settings: dict, on_terminal: bool, tmp_path: Path) -> None:
+    """Printed lines, progress bars, tables and errors alike, on a terminal and into a file."""
+    ours, theirs = os.openpty() if on_terminal else os.pipe()
+    environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(ROOT), **settings}
+    (tmp_path / "speaker.py").write_text(SPEAKER, encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "speaker.py"], stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
+        env=environment,
+    ) as program:  # fmt: skip
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while piece := os.read(ours, 1 << 16):
+                said += piece
+        os.close(ours)
+    assert program.returncode == 2 and b"Traceback" not in said
+    shown = {"utf-8": "a 中 é \\udcff", "cp1252": r"a \u4e2d é \udcff"}
+    encoding = settings.get("PYTHONIOENCODING", "ascii")
+    assert shown.get(encoding, r"a \u4e2d \xe9 \udcff").encode(encoding) in said
+    assert ("no 中" if encoding == "utf-8" else r"no \u4e2d").encode(encoding) in said
+
+
+def test_how_odd_text_is_printed_is_left_to_who_has_chosen(monkeypatch, capsys) -> None:
+    chosen = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="xmlcharrefreplace")
+    monkeypatch.setattr(sys, "stdout", chosen)
+    with pytest.raises(SystemExit):
+        run(lambda: print("é", flush=True))
+    assert chosen.buffer.getvalue() == b"&#233;\n"

@@ -219,6 +219,12 @@ def test_any_text_is_read_or_refused_in_a_sentence(tmp_path_factory, text):
         assert "\n" not in str(error)
 
 
+LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
+MERGES = "".join(f"c{n}: &c{n} {{<<: [*c{n - 1}, *c{n - 1}]}}\n" for n in range(1, 40)).replace("*c0,", "*c,").replace(
+    "*c0]", "*c]"
+)
+
+
 @pytest.mark.parametrize(
     "name, text, said",
     [
@@ -235,7 +241,13 @@ def test_any_text_is_read_or_refused_in_a_sentence(tmp_path_factory, text):
         ("x.py", "out_dir = 3", "x:1: out_dir is 3; expected str"),
         ("x.py", "source = 'sft'", "x:1: source is 'sft'; expected 'base' or 'mid'"),
         ("x.py", "keep = 'all'", "x:1: keep is 'all'; expected int or None"),
-        ("x.py", "data_path = 'a'", "x:1: data_path is 'a'; expected a list of a path"),
+        ("x.py", "data_path = 3", "x:1: data_path is 3; expected a list of a path"),
+        ("x.yaml", "data_path:", "x: data_path is None; expected a list of a path"),
+        ("x.yaml", LAUGHS, "x:7 is not YAML: its aliases stand for more than 1048576 characters"),
+        ("x.yaml", "a: &a [*a]", "x:1 is not YAML: its aliases stand for more than"),
+        ("x.yaml", "a: &a {b: 1}\nc: &c {<<: [*a, *a]}\n" + MERGES, "is not YAML: its aliases stand for more than"),
+        ("x.json", '{"' + "a" * 9999 + '": 1}', "x: unknown key aaa"),
+        ("x.json", '{"out_dir": ["' + "a" * 9999 + '"]}', "x: out_dir is ['aaa"),
         ("x.json", '{"data_path": [1]}', "x: data_path is [1]; expected a list of a path"),
         ("x.yaml", "model: {max_iter: 3}", "x: unknown key model.max_iter; did you mean max_iters?"),
         ("x.yaml", "model: {}\nzebra: {a: 1}\nb: 2", "x: unknown keys zebra.a, b; --help lists them"),
@@ -264,7 +276,18 @@ def test_any_text_is_read_or_refused_in_a_sentence(tmp_path_factory, text):
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence(tmp_path, name, text, said):
-    assert said in refused(tmp_path, text, name)
+    found = refused(tmp_path, text, name)
+    assert said in found and len(found) < 1000
+
+
+@pytest.mark.parametrize("name, text", [
+    ("x.py", "data_path = 'a'"), ("x.yaml", "data_path: a"), ("x.json", '{"data_path": "a"}'),
+    ("y.yaml", "data_path: [a]"), ("z.yaml", "one: &one a\n".replace("one: ", "out_dir: ") + "data_path: *one"),
+    ("s.yaml", "data:\n  data_path: a"),
+])  # fmt: skip
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_list_may_be_a_single_value_and_a_file_may_begin_with_a_byte_order_mark(tmp_path, name, text, mark):
+    assert parse(Flags, [put(tmp_path / name, mark + text)]).data_path == [Path("a")]
 
 
 def test_a_file_that_cannot_be_read(tmp_path):

@@ -3,10 +3,12 @@
 import functools
 import http.server
 import json
+import os
 import random
 import struct
 import sys
 import threading
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -286,12 +288,21 @@ CORE = {"icl_tasks": [{"label": "easy", "dataset_uri": "words/easy.jsonl", "num_
                        "icl_task_type": "multiple_choice"}]}  # fmt: skip
 
 
+# Nine lines that stand for 10^9 entries, which to print would take for ever.
+LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
+LAUGHS += "icl_tasks: [*a9]\n"
+
+
 def changed(**settings: object) -> str:
     return json.dumps({"icl_tasks": [{**CORE["icl_tasks"][0], **settings}]})
 
 
 @pytest.mark.parametrize("name, content, said", [
     ("core.yaml", "a: [", "core.yaml of the bundle is not YAML"),
+    ("core.yaml", LAUGHS, "core.yaml of the bundle is not YAML: its aliases stand for more than"),
+    ("core.yaml", "icl_tasks: [{num_fewshot: 2024-13-45}]", "core.yaml of the bundle is not YAML: month must be in"),
+    ("core.yaml", " ".join(map(str, range(200_000))), "core.yaml of the bundle has 1288889 characters"),
+    ("core.yaml", '{"icl_tasks": [{"label": "' + "a" * 9999 + '"}]}', "without label, dataset_uri"),
     ("core.yaml", "tasks: 3", "lists no tasks"),
     ("core.yaml", '{"icl_tasks": ["easy"]}', "lists a task without label, dataset_uri"),
     ("core.yaml", changed(icl_task_type="essay"), "icl_task_type of easy is 'essay'; expected multiple_choice, schema"),
@@ -317,7 +328,37 @@ def test_what_is_wrong_in_a_bundle_is_said(name: str, content: str, said: str, t
     for place in (folder, zipped(folder, tmp_path / "b.zip")):
         with pytest.raises(UserError) as error:
             bundle.read(place)
-        assert said in str(error.value) and "\n" not in str(error.value)
+        assert said in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 1000
+
+
+def test_a_zip_file_that_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch) -> None:
+    folder = small_bundle(tmp_path / "bundle")
+    for method, said in ((zipfile.ZIP_LZMA, "compressed by LZMA"), (zipfile.ZIP_BZIP2, "compressed by bzip2")):
+        with zipfile.ZipFile(tmp_path / "odd.zip", "w", method) as archive:
+            archive.write(folder / "core.yaml", "core.yaml")
+        with pytest.raises(UserError, match=f"odd.zip is {said}; get an evaluation bundle that is stored or deflated"):
+            bundle.read(tmp_path / "odd.zip")
+    (folder / "eval_data/words/easy.jsonl").write_bytes(b"\n" * (100 << 20))
+    bomb = zipped(folder, tmp_path / "bomb.zip")
+    with pytest.raises(UserError, match=r"bytes that unpack to 104857600, which is nothing that somebody wrote"):
+        bundle.read(bomb)
+    # A size in the directory that is a lie does not help: no more is unpacked at once than is asked for.
+    lying = bomb.read_bytes().replace(struct.pack("<L", 100 << 20), struct.pack("<L", 1000))
+    (tmp_path / "lying.zip").write_bytes(lying)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="no readable zip file"):
+        bundle.read(tmp_path / "lying.zip")
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
+    monkeypatch.setattr(bundle, "MOST", 1 << 20)
+    with pytest.raises(UserError, match="has more than 1048576 bytes of questions"):
+        bundle.read(folder)
+
+
+def test_a_bundle_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe is neither a folder nor a regular file"):
+        bundle.read(tmp_path / "pipe")
 
 
 def test_an_answer_of_nothing_is_refused(tmp_path: Path) -> None:

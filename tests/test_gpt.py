@@ -466,8 +466,13 @@ def test_each_generation_is_told_by_its_tensors(name):
     translated, renamed = legacy.translate(config, state, Path("model.pt"))
     assert {key: getattr(translated, key) for key in expected} == expected
     assert renamed.keys() == state.keys()
-    assert legacy.doubtful_softcap(config, state) == (name == "early with value embeddings")
-    assert legacy.translate({**config, "softcap": 20.0}, state, Path("model.pt"))[0].softcap == 20
+    doubtful = name == "early with value embeddings"
+    assert legacy.doubtful_softcap(config, state) == doubtful
+    recorded = legacy.with_softcap(config, state, 20)
+    assert (recorded is not None) == doubtful
+    if recorded is not None:
+        assert legacy.translate(recorded, state, Path("model.pt"))[0].softcap == 20
+        assert legacy.with_softcap(recorded, state, 15) == {**config, "softcap": 15.0}  # 20 was wrong
 
 
 def test_a_configuration_that_is_not_known_is_refused():

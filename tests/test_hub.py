@@ -197,6 +197,11 @@ def test_without_a_hub_the_cache_must_do(
         ("no such name", None, "'no such name' is no repository's name; expected one such as"),
         ("a/b/c", None, "'a/b/c' is no repository's name"),
         ("tester/evil", None, "names a file outside of itself"),
+        ("tester/absolute", None, "names a file outside of itself"),
+        ("tester/long", None, "names a file that no disk can hold, 'nnn"),
+        ("tester/deep", None, "names a file that no disk can hold, 'n/n"),
+        ("tester/escape", None, r"names a file that no disk can hold, '.x1b\[2Jconfig.json'"),
+        ("tester/many", None, "tester/many lists 2,001 files of models, expected at most 2,000"),
         ("tester/empty", None, "tester/empty does not hold a model; it holds picture.png"),
     ],
 )
@@ -206,6 +211,11 @@ def test_what_cannot_be_had_is_said_in_a_sentence(
     fake.add("tester/private", FILES, private=True)
     fake.add("tester/gated", FILES, gated=True)
     fake.add("tester/evil", {"../../evil.json": b"{}"})
+    fake.add("tester/absolute", {"/tmp/evil.json": b"{}"})
+    fake.add("tester/long", {"n" * 300 + ".json": b"{}"})
+    fake.add("tester/deep", {"n/" * 600 + "config.json": b"{}"})
+    fake.add("tester/escape", {"\x1b[2Jconfig.json": b"{}"})
+    fake.add("tester/many", {f"{n}.json": b"{}" for n in range(2001)})
     fake.add("tester/empty", {"picture.png": b"png"})
     with pytest.raises(UserError, match=said):
         hub.fetch(repo, revision=revision, into=tmp_path / "here")

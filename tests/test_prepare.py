@@ -1,5 +1,6 @@
 """Texts to token files: nanoGPT's split of one text, documents by their hash, every tokenizer, and every mistake."""
 
+import gzip
 import json
 import os
 import pickle
@@ -149,7 +150,7 @@ def test_documents_fall_on_their_sides_and_are_told_apart(here, gpt2, tokenizer,
     found = known.decode(both).split(END)
     assert found.pop() == "" and sorted(found) == sorted(texts)  # each ends with the token
     assert 30 < ids(jsonl.folder, "val").count(known.bos) < 90
-    assert (parquet.folder, files.skipped) == (Path("elsewhere"), [Path("files/image.png")])
+    assert (parquet.folder, files.left_out) == (Path("elsewhere"), [(Path("files/image.png"), "a binary file")])
     # nanochat's tokenizers have a token that begins a document.
     tokenizer.save(tokenizer_dir())
     ours = prepare("rows.jsonl", Path("ours"), tokenizer="base")
@@ -159,6 +160,18 @@ def test_documents_fall_on_their_sides_and_are_told_apart(here, gpt2, tokenizer,
     chars = prepare("rows.jsonl", Path("chars"), tokenizer="char")
     text = chars.tokenizer.decode(ids(chars.folder, "val"))
     assert set(text.splitlines()) <= set(texts) and text.endswith("\n")
+
+
+def test_compressed_and_json_sources_give_what_the_plain_ones_do(here, tokenizer):
+    tokenizer.save(tokenizer_dir())
+    Path("same.txt.GZ").write_bytes(gzip.compress(BOOK.encode()))
+    Path("data.json").write_text(json.dumps([f"The cat {n}" for n in range(99)], indent=1), encoding="utf-8")
+    rows(Path("data.jsonl"), [f"The cat {n}" for n in range(99)])
+    for plain, other, name in (("book.txt", "same.txt.GZ", "same"), ("data.jsonl", "data.json", "data")):
+        made = prepare(plain, Path("out"), tokenizer="base", overwrite=True)
+        assert prepare(other, tokenizer="base").folder == Path("data", name)
+        for split in ("train", "val"):
+            assert ids(Path("data", name), split) == ids(made.folder, split) != []
 
 
 def test_the_same_source_gives_the_same_files(here, gpt2):
@@ -198,6 +211,9 @@ def test_a_url(served, here, gpt2):
     assert made.tokenizer.decode(ids(made.folder, "train") + ids(made.folder, "val")) == BOOK
     made = prepare(f"{served}/rows.jsonl?raw=1", tokenizer=str(gpt2), allow_private_urls=True)
     assert made.folder == Path("data/rows") and made.train_tokens > made.val_tokens > 0
+    Path("packed.jsonl.gz").write_bytes(gzip.compress(Path("rows.jsonl").read_bytes()))
+    again = prepare(f"{served}/packed.jsonl.gz", tokenizer=str(gpt2), allow_private_urls=True)
+    assert again.folder == Path("data/packed") and again.train_tokens == made.train_tokens
     for more, said in ({}, "--allow_private_urls"), ({"allow_private_urls": True, "max_bytes": 99}, "--max_bytes"):
         with pytest.raises(UserError, match=said):
             prepare(f"{served}/book.txt", Path("no"), tokenizer="char", **more)
@@ -253,6 +269,9 @@ def test_without_a_folder_data_the_base_folder_takes_it(here, base):
         (["short.txt", "--tokenizer=char"], "too little text: the val split would have 1 tokens"),
         (["binary", "--tokenizer=char"], "binary is a binary file"),
         (["latin.txt", "--tokenizer=char"], "latin.txt is not UTF-8 at byte 1"),
+        (["pipe", "--tokenizer=char"], "pipe is a named pipe; write what comes out into a file first"),
+        (["bad.json", "--tokenizer=char"], "bad.json is JSON without text in 'text'"),
+        (["bad.txt.zst", "--tokenizer=char"], "bad.txt.zst is damaged, or not compressed as its name says"),
         (["bad.jsonl", "--tokenizer=char"], "bad.jsonl:1 has no text in 'text'"),
         (["bad.parquet", "--tokenizer=char"], "bad.parquet is damaged or no parquet file"),
         (["http://127.0.0.1:1/x", "--tokenizer=char"], "which is not public"),
@@ -262,8 +281,10 @@ def test_without_a_folder_data_the_base_folder_takes_it(here, base):
 )
 def test_mistakes_are_a_sentence_and_change_nothing(here, base, argv, said):
     for name, content in {"empty.txt": b"", "short.txt": b"ten bytes!", "binary": b"a\0b", "latin.txt": b"a\xe9",
-                          "bad.jsonl": b'{"a": 1}', "bad.parquet": b"PAR"}.items():  # fmt: skip
+                          "bad.jsonl": b'{"a": 1}', "bad.json": b'[{"a": 1}]', "bad.txt.zst": b"text",
+                          "bad.parquet": b"PAR"}.items():  # fmt: skip
         Path(name).write_bytes(content)
+    os.mkfifo("pipe")
     with pytest.raises(UserError) as error:
         main(argv)
     assert said in str(error.value) and "\n" not in str(error.value)

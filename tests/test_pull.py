@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,13 +19,14 @@ from fakehub import FakeHub
 from torch import Tensor
 
 from nanochat import hub
-from nanochat.checkpoint import door, export, gpt2, manager, nanogpt
-from nanochat.config import UserError
+from nanochat.checkpoint import door, export, gpt2, manager, nanogpt, repository
+from nanochat.config import UserError, parse
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import short
 from nanochat.paths import base_dir, checkpoints_dir
 from nanochat.tokenizer import Tokenizer
-from scripts import pull, push
+from scripts import base_eval, chat_sft, mid_train, pull, push, sample
+from tasks.catalog import recipe_of
 
 REPO = "karpathy/nanochat-d34"
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,7 +111,9 @@ def test_a_classic_base_model_lands_where_mid_training_finds_it(
     parameters = sum(tensor.numel() for tensor in loaded.model.state_dict().values())
     out = capsys.readouterr().out
     assert f"base d34, step 169150: classic nanochat, {short(parameters)} parameters, context 64, vocabulary" in out
-    assert "  python -m scripts.mid_train --model_tag=d34 --model_step=169150 --device_batch_size=4" in out
+    command = "  python -m scripts.mid_train --model_tag=d34 --model_step=169150 --device_batch_size=4"
+    recipe = "the real recipe: SmolTalk, MMLU, GSM8K, spelling (downloads about 1 GB)"
+    assert f"{command}  # mid-training on {recipe}\n" in out
     assert not (base_dir() / ".pull").exists()
 
 
@@ -224,7 +228,9 @@ def test_a_softcap_is_written_down_once(
     with pytest.raises(UserError, match="--softcap is 17; the checkpoints that do not tell theirs have 15 or 20"):
         pull.main([REPO, "--softcap=17"])
     pull.main([REPO, "--tag=plain"])
-    assert "its softcap is not recorded, 15 is assumed" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    folder = checkpoints_dir("base") / "plain"
+    assert f"record 20 with python -m scripts.pull --set_softcap {folder} --softcap 20\n" in said
     pull.main([REPO, "--softcap=20"])
     assert "its softcap of 20 is recorded" in capsys.readouterr().out
     loaded = door.open("base", tag="d34")
@@ -232,13 +238,57 @@ def test_a_softcap_is_written_down_once(
     assert door.open("base", tag="plain").model.config.softcap == 15
     pull.main([REPO, "--softcap=15"])  # it was the wrong one
     assert door.open("base", tag="d34").model.config.softcap == 15
+    pull.main([REPO, "--softcap=20"])
     monkeypatch.setenv("HF_TOKEN", fakehub.TOKEN)
-    push.main(["base", "tester/again-d34", "--tag=plain", "--softcap=20"])
+    push.main(["base", "tester/again-d34", "--tag=d34"])
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / "theirs"))
     pull.main(["tester/again-d34"])
     theirs = door.open("base", tag="d34")
     assert theirs.model.config.softcap == 20
     assert torch.equal(logits(theirs.model), logits(loaded.model))
+
+
+def test_a_softcap_is_recorded_for_files_that_came_by_hand(
+    tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "by hand"
+    folder.mkdir()
+    for files in (classic(tokenizer, **EARLY), classic(tokenizer, {**BASE_META, "step": 7}, **EARLY),
+                  classic(tokenizer, {**BASE_META, "step": 5})):  # fmt: skip
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+    note = door.open(str(folder)).note
+    before = (folder / "meta_000005.json").read_bytes()
+    pull.main(shlex.split(note.partition("scripts.pull ")[2]))
+    assert capsys.readouterr().out == f"{folder}: a softcap of 20 is recorded for step 7, 169150\n"
+    loaded = door.open(str(folder))
+    assert (loaded.model.config.softcap, loaded.note, loaded.meta["val_bpb"]) == (20, "", BASE_META["val_bpb"])
+    assert door.open(str(folder), step=7).model.config.softcap == 20
+    assert (folder / "meta_000005.json").read_bytes() == before  # a classic one, which leaves no doubt
+    pull.main(["--set_softcap", str(folder), "--softcap", "15"])
+    assert door.open(str(folder)).model.config.softcap == 15
+
+
+@pytest.mark.parametrize(
+    "args, said",
+    [
+        (["--set_softcap=here"], "--set_softcap needs the softcap, 15 or 20, as in python -m scripts.pull"),
+        (["--set_softcap=here", "--softcap=17"], "--softcap is 17; the checkpoints that do not tell theirs have"),
+        (["--set_softcap=here", "--softcap=20"], "--set_softcap here holds no checkpoint; expected model_"),
+        (["--set_softcap=classic", "--softcap=20"], "do not tell their softcap; classic does, leave it out"),
+        (["--set_softcap=here", "--softcap=20", REPO, "--tag=x"], "downloads nothing, so leave out repo, tag"),
+        ([], "no repository is named; name one, as in python -m scripts.pull"),
+    ],
+)
+def test_a_softcap_that_cannot_be_recorded(
+    args: list[str], said: str, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("classic").mkdir()
+    for name, content in classic(tokenizer).items():
+        Path("classic", name).write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        pull.main(args)
 
 
 def test_a_softcap_where_there_is_no_doubt_is_refused(
@@ -256,6 +306,55 @@ def test_a_softcap_where_there_is_no_doubt_is_refused(
     with pytest.raises(UserError, match="--softcap is for checkpoints of the original nanochat; tester/gpt2 holds"):
         pull.main(["tester/gpt2", "--softcap=20"])
     assert fake.sent("tester/gpt2/.*safetensors") == []
+
+
+# ---------------------------------------------------------------- what it says to do next
+
+
+def printed(out: str) -> list[str]:
+    return [line.strip() for line in out.splitlines() if line.startswith("  python -m scripts.")]
+
+
+@pytest.mark.parametrize("tag", ["d3;$(touch evil)", "d3 `id` \"'", "-d3", "d 3"])
+def test_what_is_printed_can_be_typed(
+    tag: str, fake: FakeHub, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.add(REPO, classic(tokenizer, model_in=f"base_checkpoints/{tag}/"))
+    pull.main([REPO])
+    place = repository.Place("base", tag, 169150)
+    meant = {"scripts.base_eval": (base_eval, "model_tag", tag), "scripts.mid_train": (mid_train, "model_tag", tag),
+             "scripts.chat_sft": (chat_sft, "model_tag", tag),
+             "scripts.sample": (sample, "init_from", f"base:{tag}:169150")}  # fmt: skip
+    lines = printed(capsys.readouterr().out)
+    assert len(lines) == len(meant)
+    for line in lines:
+        words = subprocess.run(["bash", "-c", f"printf '%s\\n' {line}"], capture_output=True, text=True, check=True)
+        _, _, name, *args = words.stdout.splitlines()
+        script, flag, value = meant[name]
+        assert getattr(parse(script.Flags, args), flag) == value
+    assert door.open(f"base:{tag}:169150").folder == place.folder
+
+
+def test_a_base_model_is_told_from_one_of_the_little_world(
+    fake: FakeHub, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The comments say what the commands train on, which follows from what the model was trained on before."""
+    mid = {"parent": {}, "text_share": 0.3}
+    for number, (meta, recipe, said) in enumerate([
+        (BASE_META, "real", "mid-training on the real recipe: SmolTalk, MMLU"),
+        ({**BASE_META, "dataset": "tinyworld"}, "littleworld", "mid-training on the little world"),
+        ({**mid, "dataset": "tinyworld", "conversations": "real"}, "real", "fine-tuning on the real recipe: SmolTalk"),
+        ({**mid, "conversations": "littleworld"}, "littleworld", "fine-tuning on the little world"),
+    ]):  # fmt: skip
+        repo = f"tester/a-d{number}"
+        fake.add(repo, classic(tokenizer, meta))
+        pull.main([repo])
+        lines = printed(capsys.readouterr().out)
+        step = meta.get("step", 5)
+        assert recipe_of(dict(meta)) == recipe
+        assert [line for line in lines if f"_step={step} --device_batch_size=4  # {said}" in line], lines
+        poor = [line for line in lines if line.endswith("  # works, but a poor chat model without mid-training")]
+        assert [line.split()[3] for line in poor] == (["--source=base"] if "loop_state" in meta else [])
 
 
 # ---------------------------------------------------------------- what goes wrong
@@ -339,8 +438,10 @@ def test_an_interrupted_pull_goes_on(fake: FakeHub, tokenizer: Tokenizer) -> Non
 
 
 def test_names_that_cannot_be(fake: FakeHub) -> None:
-    with pytest.raises(UserError, match="--tag '../x' cannot be a folder's name"):
-        pull.main([REPO, "--tag", "../x"])
+    for tag in ("../x", "", "..", ".x", "a:b", "a\nb", "é" * 101):
+        with pytest.raises(UserError, match="--tag '.* (cannot be the name of a folder; expected|has a colon, which)"):
+            pull.main([REPO, "--tag", tag])
+    assert fake.asked == []
     with pytest.raises(UserError, match="has no karpathy/nanochat-d34"):
         pull.main([REPO])
     fake.add("tester/llama", {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"weights"})
@@ -348,6 +449,70 @@ def test_names_that_cannot_be(fake: FakeHub) -> None:
         pull.main(["tester/llama"])
     assert fake.sent("/large/") == []
     assert nothing_is_placed()
+
+
+@pytest.mark.parametrize("tag", [".hidden", "a:b"])
+def test_folders_of_a_repository_that_make_no_tag(tag: str, fake: FakeHub, tokenizer: Tokenizer) -> None:
+    fake.add(REPO, classic(tokenizer, model_in=f"base_checkpoints/{tag}/"))
+    with pytest.raises(UserError, match="karpathy/nanochat-d34 calls its model .*; choose a name for it with --tag"):
+        pull.main([REPO])
+    assert nothing_is_placed()
+    pull.main([REPO, "--tag=d34"])
+    assert manager.steps(checkpoints_dir("base") / "d34") == [169150]
+
+
+@pytest.mark.parametrize("kind", ["model", "tokenizer", "folder", "link", "file"])
+def test_nothing_that_is_there_is_replaced(kind: str, fake: FakeHub, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    folder = checkpoints_dir("base") / "d34"
+    folder.mkdir(parents=True)
+    other = Tokenizer({bytes([byte]): byte for byte in range(256)}, list(tokenizer.specials))
+    said = f"{folder / 'model_169150.pt'} is there already and is another file; move it away, or choose another --tag"
+    if kind == "model":  # whose meta file is lost
+        (folder / "model_169150.pt").write_bytes(b"mine")
+    elif kind == "tokenizer":
+        other.save(folder / "tokenizer")
+        said = f"{folder} holds another tokenizer; choose another --tag"
+    elif kind == "folder":
+        (folder / "meta_169150.json").mkdir()
+        said = "meta_169150.json is there already"
+    elif kind == "link":
+        (folder / "model_169150.pt").symlink_to(tmp_path / "elsewhere")
+    else:
+        folder.rmdir()
+        folder.write_bytes(b"mine")
+        said = f"cannot write .*: {folder} is no folder"
+    before = {path: path.is_file() and path.read_bytes() for path in folder.parent.rglob("*")}
+    fake.add(REPO, classic(tokenizer))
+    with pytest.raises(UserError, match=said):
+        pull.main([REPO])
+    assert {path: path.is_file() and path.read_bytes() for path in folder.parent.rglob("*")} == before
+    assert not (tmp_path / "elsewhere").exists()
+    pull.main([REPO, "--tag=other"])
+    assert door.open("base", tag="other").step == 169150
+
+
+def test_a_pull_that_was_killed_while_it_placed_files_is_completed(fake: FakeHub, tokenizer: Tokenizer) -> None:
+    fake.add(REPO, classic(tokenizer))
+    pull.main([REPO])
+    folder = checkpoints_dir("base") / "d34"
+    (folder / "meta_169150.json").unlink()
+    (folder / "tokenizer" / "token_bytes.json").unlink()
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    pull.main([REPO])
+    assert door.open("base", tag="d34").tokenizer.hash == tokenizer.hash
+
+
+def test_a_listing_may_say_anything(fake: FakeHub, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]) -> None:
+    """A step in other words is another file, and a name that is a pattern is a name."""
+    files = classic(tokenizer, {**BASE_META, "step": 5}, model_in="[ab]*/")
+    fake.add(REPO, {**files, **{f"{kind}_{step}.{end}": b"{}" for kind, end in (("model", "pt"), ("meta", "json"))
+                                for step in ("0000000009", "٠٠٠٠٠٩", "9" * 100)}})  # fmt: skip
+    pull.main([REPO])
+    assert manager.steps(checkpoints_dir("base") / "d34") == [5]
+    for meta in ({"source": []}, {"user_config": {}, "model_config": 5}, {"parent": 5}):
+        fake.add("tester/odd", {**classic(tokenizer), "meta_169150.json": json.dumps(meta).encode()})
+        with pytest.raises(UserError):
+            pull.main(["tester/odd"])
 
 
 def test_a_dry_run_says_what_would_be_downloaded(

@@ -11,7 +11,7 @@ import torch
 import yaml
 from fakehub import FakeHub
 
-from nanochat import report
+from nanochat import hub, report
 from nanochat.checkpoint import door, manager
 from nanochat.config import UserError
 from nanochat.paths import checkpoints_dir, tokenizer_dir
@@ -67,17 +67,52 @@ def test_what_is_pulled_is_what_was_pushed(
     assert torch.equal(logits(theirs), logits(checkpoint))
     assert theirs.tokenizer.hash == checkpoint.tokenizer.hash
     assert theirs.meta["loop_state"] == META["loop_state"]
+    assert (theirs.meta["parent"], theirs.meta["val_bpb"]) == (META["parent"], META["val_bpb"])
     push.main(["sft", REPO])  # and on from there
     assert len([each for each in fake.asked if each.method == "PUT"]) == 1
 
 
-def test_nothing_tells_where_files_lay(fake: FakeHub, checkpoint: manager.Loaded) -> None:
+SECRET = "/home/alice/secret"
+
+
+def test_only_what_others_need_becomes_public(
+    fake: FakeHub, checkpoint: manager.Loaded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is recorded one day stays here as well, until somebody has decided that others need it."""
+    private = {
+        "hostname": "alice-laptop", "git_commit": "a" * 40, "git_remote": "git@host:alice/x", "wandb_id": "3k2j1h",
+        "environment": {"HOME": SECRET}, "changed_flags": {"out": SECRET}, "fingerprint": 17,
+        "dataset": f"a:0.7 b:0.3 {SECRET}/notes", "conversations": "C:\\Users\\alice\\secret\\talk",
+        "data_path": [f"{SECRET}/mine.jsonl"], "best": SECRET,
+        "user_config": {"run": "alice", "data_path": [f"{SECRET}/mine.jsonl"], "out_dir": SECRET, "names": ["alice", 1],
+                        "matrix_lr": 0.02, "compile": True, "nested": {SECRET: 1, "deep": {"who": "alice", "n": 2}}},
+        "loop_state": {"seconds": 75.0, "cursor": {"document": 3, "file": SECRET}, "before": {"accuracy/facts": 0.5}},
+        "parent": {"source": "base", "tag": f"{SECRET}/d4", "step": 1200, "sha256": "b" * 64, "folder": SECRET},
+        "accuracy/" + SECRET: 0.5, "val_loss": SECRET,
+    }  # fmt: skip
+    path = checkpoint.folder / "meta_000700.json"
+    whole = {**json.loads(path.read_text(encoding="utf-8")), **private}
+    whole.pop("checksum", None)
+    path.write_text(json.dumps(whole), encoding="utf-8")
     push.main(["sft", REPO])
-    files = fake.repos[REPO].files
+    out, files = capsys.readouterr().out, fake.repos[REPO].files
     meta = json.loads(files["meta_000700.json"])
-    assert meta["data_path"] == meta["user_config"]["data_path"] == ["mine.jsonl"]
-    assert meta["source"] == "sft"
-    assert not any(b"/home" in content or b"tmp" in content for path, content in files.items() if path[-3:] != ".pt")
+    meta.pop("checksum", None)
+    config, described = meta.pop("model_config"), meta.pop("files")
+    assert config == whole["model_config"]
+    assert described == {"model_000700.pt": whole["files"]["model_000700.pt"]}
+    assert meta == {
+        "format": 1, "step": 700, "source": "sft", "tokenizer_hash": checkpoint.tokenizer.hash,
+        "val_bpb": 0.5, "accuracy/facts": 0.75, "total_batch_size": 1024,
+        "dataset": "notes", "conversations": "talk", "data_path": ["mine.jsonl"],
+        "user_config": {"data_path": ["mine.jsonl"], "matrix_lr": 0.02, "compile": True,
+                        "nested": {"deep": {"n": 2}}},
+        "loop_state": {"seconds": 75.0, "cursor": {"document": 3}, "before": {"accuracy/facts": 0.5}},
+        "parent": {"source": "base", "tag": "d4", "step": 1200, "sha256": "b" * 64},
+    }  # fmt: skip
+    sent = b"".join(content for path, content in files.items() if path[-3:] != ".pt") + fake.message.encode()
+    assert not any(word in sent for word in (b"alice", b"secret", b"tmp", b"home"))
+    assert "not uploaded of the checkpoint's own: accuracy//home/alice/secret, best, changed_flags, environment" in out
 
 
 def test_the_page_says_what_the_model_is(fake: FakeHub, checkpoint: manager.Loaded) -> None:
@@ -121,24 +156,42 @@ def test_the_optimizer_goes_only_where_it_is_wanted(fake: FakeHub, checkpoint: m
         push.main(["sft", REPO, "--with_optimizer"])
 
 
-def test_a_dry_run_shows_the_page_and_sends_nothing(
+def test_a_dry_run_shows_what_becomes_public_and_sends_nothing(
     fake: FakeHub, checkpoint: manager.Loaded, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")
     push.main(["sft", REPO, "--dry_run"])
     out = capsys.readouterr().out
-    assert out.startswith("---\nlibrary_name: nanochat\n")
-    assert {line.split()[1] for line in out.splitlines()[-5:]} == {
-        "README.md", "meta_000700.json", "model_000700.pt", "tokenizer/token_bytes.json", "tokenizer/tokenizer.json",
-    }  # fmt: skip
     assert fake.asked == []
+    monkeypatch.setenv("HF_TOKEN", fakehub.TOKEN)
+    push.main(["sft", REPO])
+    assert capsys.readouterr().out.startswith(out)
+    files = {path: content for path, content in fake.repos[REPO].files.items() if path != ".gitattributes"}
+    assert out.startswith(files["README.md"].decode())
+    assert files["meta_000700.json"].decode() in out
+    _, _, listed = out.partition(f"{REPO} (public) gets\n")
+    assert listed.splitlines() == [f"{hub.in_bytes(len(files[path])):>8}  {path}" for path in sorted(files)]
+    push.main(["sft", REPO, "--dry_run", "--private"])
+    assert f"{REPO} (private) gets\n" in capsys.readouterr().out
+
+
+def test_the_page_can_be_typed(fake: FakeHub, checkpoint: manager.Loaded) -> None:
+    """What a pulled model's meta file says of its parent leads nowhere else, and a base model is told from its own."""
+    base = {"dataset": "fineweb-edu", "parent": {"source": "sft", "tag": "../../x", "step": []}, "tokenizer_hash": None}
+    manager.save(checkpoints_dir("base") / "d4;$(id)", 5, checkpoint.model, None, base)
+    push.main(["base", "tester/a.b"])
+    page = fake.repos["tester/a.b"].files["README.md"].decode()
+    assert "python -m scripts.pull tester/a.b\n" in page and "$(id)" not in page
+    start = "python -m scripts.mid_train --model_tag=a.b --model_step=5 --device_batch_size=4"
+    assert f"{start}  # mid-training on the real recipe: SmolTalk" in page
 
 
 def test_what_cannot_be_pushed_says_why(
     fake: FakeHub, checkpoint: manager.Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match="'nanochat' is no repository's name; expected user/name"):
-        push.main(["sft", "nanochat"])
+    for name in ("nanochat", "a/b/c", "user/a b", "user/$(id)"):
+        with pytest.raises(UserError, match="is no repository's name; expected user/name"):
+            push.main(["sft", name])
     with pytest.raises(UserError, match="--license 'do what you like' is no license's name"):
         push.main(["sft", REPO, "--license", "do what you like"])
     with pytest.raises(UserError, match="no sft checkpoint is tagged 'd5'"):

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from nanochat import sandbox
 from nanochat.checkpoint import manager
 from nanochat.config import UserError
 from nanochat.paths import checkpoints_dir, tokenizer_dir
@@ -95,13 +96,26 @@ def test_ctrl_c_ends_it_too_and_the_key_comes_from_the_environment(tokenizer: To
         (["--temperature", "3"], "temperature"), (["--host", "no.such.host.invalid"], "--host"),
         (["--drain_seconds", "-1"], "drain_seconds"), (["--nonsense"], "nonsense"),
         (["--max_tokens", "0"], "max_tokens"), (["--api_key", ""], "--api_key"), (["--api_key", "é x"], "--api_key"),
-        (["--dtype", "int4"], "or int8"),
+        (["--dtype", "int4"], "or int8"), (["--unsafe_code"], "without --allow_code"),
     ],
 )  # fmt: skip
 def test_flags_that_make_no_sense_are_refused(tokenizer: Tokenizer, flags: list[str], said: str) -> None:
     save(tokenizer, "sft", 7)
     with pytest.raises(UserError, match=said):
         chat_web.main(["--port", "0", "--device_type", "cpu", *flags])
+
+
+def test_code_is_refused_where_it_cannot_be_isolated(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "missing", lambda: ["files (needs Landlock)", "memory (needs a cgroup)"])
+    with pytest.raises(UserError, match=r"--allow_code .*: files \(needs Landlock\); memory .*--unsafe_code"):
+        chat_web.main(["--port", "0", "--allow_code"])  # before it looks for a model
+    with pytest.raises(UserError, match="no sft checkpoint"):
+        chat_web.main(["--port", "0", "--allow_code", "--unsafe_code"])
+    save(tokenizer, "sft", 7)
+    served: list[str] = []
+    monkeypatch.setattr(chat_web, "serve", lambda service, bound, host, seconds, notice: served.append(notice))
+    chat_web.main(["--port", "0", "--device_type", "cpu", "--allow_code", "--unsafe_code"])
+    assert served[0].startswith("--unsafe_code: ") and "files (needs Landlock)" in served[0]
 
 
 def test_a_taken_port_is_noticed_before_anything_is_loaded() -> None:

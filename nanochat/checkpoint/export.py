@@ -48,7 +48,7 @@ TEXTS = (
     "The quick brown fox's 7 tails: don't you'LL WE'VE it'S?  Two  spaces,\ttabs\t\t,\r\n\r\n   indented\n\n\n  end  ",
     "0 12 345 6789 1234567890 3.14159 ½ ٣٤٥ Ⅷ x² 1,000,000€ $5 50% #1 @you a_b-c/d\\e {}[]()<> == != && ||",
     "Žluťoučký kůň, naïve café, Straße İstanbul ﬁn; ёжик в тумане; Ελληνικά; עִבְרִית; العربية; हिन्दी; ไทย; "
-    "한국어; 日本語と中文。；\u00a0\u2003\u3000 e\u0301 \u200b\ufeff",
+    "한국어; 日本語と中文。；\u00a0\u2003\u3000 e\u0301 \u200b\ufeff ที่นี่ पेड़\u0301 \u0301a 1\u0301 ❤️a 1️⃣",
     "👩🏽‍🚀🇺🇳🫠 \x00\x07\x1b[0m \u0085\u2028 def f(x):\n\treturn x  # done\n",
     " ", "\n", "",
 )  # fmt: skip

@@ -74,16 +74,13 @@ def check_softcap(softcap: float | None) -> None:
         raise UserError(f"--softcap is {softcap:g}; the checkpoints that do not tell theirs have 15 or 20")
 
 
-def with_softcap(model_config: Mapping, state: Mapping[str, Tensor], softcap: float, path: Path) -> dict[str, Any]:
+def with_softcap(model_config: Mapping, state: Mapping[str, Tensor], softcap: float) -> dict[str, Any] | None:
     """The model_config of a checkpoint that does not tell its softcap, so that it does from now on.
 
-    What was written so before may be changed. Raises UserError where the file itself leaves no doubt.
+    What was recorded so before may be changed. None where the file itself leaves no doubt.
     """
-    check_softcap(softcap)
     bare = {name: value for name, value in model_config.items() if name != "softcap"}
-    if not doubtful_softcap(bare, state):
-        raise UserError(f"--softcap is for checkpoints that do not tell their softcap; {path} does, leave it out")
-    return {**bare, "softcap": float(softcap)}
+    return {**bare, "softcap": float(softcap)} if doubtful_softcap(bare, state) else None
 
 
 def _of_generation(

@@ -31,7 +31,14 @@ from nanochat.config import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import strict_json
 from nanochat.paths import (
-    SOURCES, check_regular, check_tag, checkpoints_dir, sha256, tokenizer_dir, write_atomically, write_text,
+    SOURCES,
+    check_regular,
+    check_tag,
+    checkpoints_dir,
+    sha256,
+    tokenizer_dir,
+    write_atomically,
+    write_text,
 )  # fmt: skip
 from nanochat.tokenizer import Tokenizer
 

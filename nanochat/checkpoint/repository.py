@@ -1,17 +1,27 @@
 """Checkpoints in repositories of the hub: what files and names say about them, and what to say about them to people."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from nanochat import chat, vocabularies
-from nanochat.checkpoint import legacy, manager
+from nanochat.checkpoint import legacy, manager, torch_file
 from nanochat.config import UserError
 from nanochat.cost import count_parameters
 from nanochat.log import short
 from nanochat.paths import SOURCES, checkpoints_dir
 from nanochat.tokenizer import Tokenizer
+
+# What mid-training and fine-tuning take by themselves, by the recipe that their parent was trained by.
+RECIPES = {
+    "littleworld": ("the little world, as before", "the little world, as before"),
+    "real": (
+        "the real recipe: SmolTalk, MMLU, GSM8K, spelling (downloads about 1 GB)",
+        "the real recipe: SmolTalk, ARC, GSM8K, spelling (downloads about 1 GB)",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -32,9 +42,12 @@ class Place:
 
 def checkpoints(paths: Sequence[str]) -> list[tuple[PurePosixPath, int]]:
     """The folders and steps of all nanochat checkpoints, model file and meta file, among a repository's paths."""
-    found = [(PurePosixPath(path), re.fullmatch(r"(?:.*/)?model_(\d{6,})\.pt", path)) for path in paths]
+    there = set(paths)
+    # As our files are named and no other way: a number with more zeros is another file's.
+    found = [(PurePosixPath(path), re.fullmatch(r"(?:.*/)?model_(\d{6}|[1-9]\d{6,14})\.pt", path, re.ASCII))
+             for path in paths]  # fmt: skip
     whole = [(path, match[1]) for path, match in found if match]
-    return [(path.parent, int(step)) for path, step in whole if str(path.with_name(f"meta_{step}.json")) in paths]
+    return [(path.parent, int(step)) for path, step in whole if str(path.with_name(f"meta_{step}.json")) in there]
 
 
 def tokenizer_of(paths: Sequence[str], inside: PurePosixPath) -> tuple[PurePosixPath, list[str]] | None:
@@ -57,8 +70,8 @@ def layout(folder: PurePosixPath) -> tuple[str | None, str | None]:
 
 def stage_of(meta: Mapping, repo: str) -> str | None:
     """The stage whose checkpoint a meta file describes; where it leaves that open, what the repository's name says."""
-    if meta.get("source") in SOURCES:  # written by push
-        return str(meta["source"])
+    if (said := str(meta.get("source"))) in SOURCES:  # written by push
+        return said
     if "parent" in meta:  # ours, of a later stage
         return "mid" if "text_share" in meta else "sft"
     if "mmlu_acc" in meta or "val_loss" in meta:
@@ -70,7 +83,8 @@ def stage_of(meta: Mapping, repo: str) -> str | None:
     if stage := stage_spelled(repo):
         return stage
     # The original's mid and sft say the same; when its models got windows, there was no mid stage any more.
-    has_windows = "window_pattern" in (meta.get("model_config") or {})
+    config = meta.get("model_config")
+    has_windows = isinstance(config, Mapping) and "window_pattern" in config
     return ("sft" if has_windows else "mid") if "user_config" in meta else None
 
 
@@ -88,9 +102,11 @@ def tag_of(repo: str) -> str:
 
 
 def check_neighbours(folder: Path, tokenizer: Tokenizer) -> None:
-    """Checkpoints of one folder share a tokenizer. Raises UserError where those there would get another."""
-    if manager.steps(folder) and Tokenizer.load(manager.tokenizer_folder(folder)).hash != tokenizer.hash:
-        raise UserError(f"{folder} holds checkpoints with another tokenizer; choose another --tag")
+    """Checkpoints of one folder share a tokenizer. Raises UserError where there is another one in it, or for those."""
+    there, place = manager.steps(folder), manager.tokenizer_folder(folder)
+    if (there or place.is_relative_to(folder)) and Tokenizer.load(place).hash != tokenizer.hash:
+        found = "checkpoints with another tokenizer" if there else "another tokenizer"
+        raise UserError(f"{folder} holds {found}; choose another --tag")
 
 
 def describe(loaded: manager.Loaded) -> str:
@@ -101,26 +117,43 @@ def describe(loaded: manager.Loaded) -> str:
     return f"{kind}, {parameters} parameters, context {config.sequence_len}, vocabulary {config.vocab_size}"
 
 
-def record_softcap(loaded: manager.Loaded, softcap: float) -> None:
-    """Write the softcap of a checkpoint that does not tell it into its meta file, so that nobody need say it again.
+def record_softcap(folder: Path, steps: Sequence[int], softcap: float) -> list[int]:
+    """Write the softcap into the meta files of those checkpoints that do not tell theirs; returns their steps.
 
-    Raises UserError for a checkpoint that tells it.
+    What was recorded before is replaced. Raises UserError where all tell theirs, and for files that cannot be read.
     """
-    path = loaded.folder / f"meta_{loaded.step:06d}.json"
-    config = legacy.with_softcap(loaded.meta["model_config"], loaded.model.state_dict(), softcap, path)
-    manager.update_meta(loaded.folder, loaded.step, {"model_config": config})
+    recorded = {}
+    for step in steps:
+        config, path = manager.read_meta(folder, step).get("model_config"), folder / f"model_{step:06d}.pt"
+        if not isinstance(config, Mapping):
+            raise UserError(f"the meta file of {path} has no model_config; get the checkpoint again")
+        state = torch_file.weights(torch_file.read(path, "; get it again", lazily=True), path)
+        recorded[step] = legacy.with_softcap(config, state, softcap)
+    changes = {step: {"model_config": config} for step, config in recorded.items() if config is not None}
+    if not changes:
+        raise UserError(f"--softcap is for checkpoints that do not tell their softcap; {folder} does, leave it out")
+    for step, change in changes.items():
+        manager.update_meta(folder, step, change)
+    return list(changes)
 
 
-def commands(place: Place, tokenizer: Tokenizer) -> list[str]:
-    """What can be done next with a checkpoint, as it is typed."""
-    name, chosen = f"{place.source}:{place.tag}:{place.step}", f"--model_tag={place.tag} --step={place.step}"
-    start = f"--model_tag={place.tag} --model_step={place.step} --device_batch_size=4"
-    train = {"base": [f"mid_train {start}", f"chat_sft --source=base {start}"], "mid": [f"chat_sft {start}"]}
+def commands(place: Place, tokenizer: Tokenizer, recipe: str) -> list[str]:
+    """What can be done next with a checkpoint, to be typed into a shell, and in comments what that trains on.
+
+    recipe, littleworld or real: what training without a flag for the data takes after this checkpoint.
+    """
+    tag, step = f"--model_tag={shlex.quote(place.tag)}", place.step
+    name = f"--init_from={shlex.quote(f'{place.source}:{place.tag}:{step}')}"
+    chosen, start = f"--source={place.source} {tag} --step={step}", f"{tag} --model_step={step} --device_batch_size=4"
+    mid, sft = RECIPES[recipe]
     if not chat.can_chat(tokenizer):
-        lines = [f'sample --init_from={name} --start="Once upon a time"', f"inference_server --init_from={name}"]
+        lines = [f'sample {name} --start="Once upon a time"', f"inference_server {name}"]
     elif place.source == "base":
-        lines = [f"base_eval --source=base {chosen}", *train["base"], f'sample --init_from={name} --start="Once"']
+        lines = [f"base_eval {chosen}", f"mid_train {start}  # mid-training on {mid}",
+                 f"chat_sft --source=base {start}  # works, but a poor chat model without mid-training",
+                 f'sample {name} --start="Once"']  # fmt: skip
+    elif place.source == "mid":
+        lines = [f"chat_eval {chosen}", f"chat_sft --source=mid {start}  # fine-tuning on {sft}", f"chat_web {chosen}"]
     else:
-        evaluate, serve = (f"{script} --source={place.source} {chosen}" for script in ("chat_eval", "chat_web"))
-        lines = [evaluate, *train.get(place.source, []), serve]
+        lines = [f"chat_eval {chosen}", f"chat_web {chosen}"]
     return [f"python -m scripts.{line}" for line in lines]

@@ -1,63 +1,68 @@
-"""Text files, folders of them, JSONL and parquet, read as a stream of documents."""
+"""Text files, folders of them, JSONL, JSON and parquet, also compressed, read as a stream of documents."""
 
 import codecs
 import contextlib
 import io
 import json
-import os
-import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from nanochat.config import UserError
-from nanochat.data import shards
+from nanochat.data import files, shards
+from nanochat.data.files import LeftOut, Unfit
 
 # Longest document made of a text file, in characters: about two contexts of the default model. A longer file becomes
 # several documents, so that training can shuffle them and validation gets its share of a single book.
 DOCUMENT_CHARS = 4000
-
-
-def name_from(path: Path) -> str:
-    """A dataset's name made of a file's or folder's name."""
-    return re.sub(r"[^\w.-]+", "-", path.resolve().stem).strip("-.") or "text"
+MOST_JSON = 256 << 20  # bytes of a JSON file, which is read as a whole
 
 
 def documents(
-    paths: Sequence[Path], column: str, skipped: list[Path], longest: int = DOCUMENT_CHARS
+    paths: Sequence[Path], column: str, left_out: list[LeftOut], longest: int = DOCUMENT_CHARS
 ) -> Iterator[str]:
     """All documents of the files and folders in `paths`, in order, read as a stream.
 
-    A text file of more than `longest` characters becomes several. Binary files inside folders are left out and
-    appended to `skipped`; one named in `paths` raises UserError, as do missing files, bytes that are not UTF-8 (with
-    their offset), JSONL lines without text (with their number), and a row or line of more than shards.MAX_DOCUMENT.
+    A text file of more than `longest` characters becomes several. Links are followed, and no file or folder below a
+    path is read twice. What is no text below a folder is appended to `left_out`; where it is named in `paths` it raises
+    UserError, as do missing files, bytes that are not UTF-8 (with their offset), JSONL lines without text (with their
+    number), conversations, damaged and endless compressed files, and a row or line of more than shards.MAX_DOCUMENT.
     """
     for path in paths:
-        if not path.exists():
-            raise UserError(f"{path} does not exist; check the path")
+        with _readable(path):
+            if not path.exists():
+                raise UserError(f"{path} does not exist; check the path")
     for path in paths:
-        for file in _files_below(path):
-            with _readable(file):
-                if file.suffix == ".parquet":
-                    yield from shards.iterate_file(file, column)
-                elif file.suffix == ".jsonl":
-                    yield from _jsonl_documents(file, column)
-                elif path.is_dir() and _is_binary(file):
-                    skipped.append(file)
-                else:
-                    yield from _text_documents(file, longest)
+        for file in files.files_below(path, left_out):
+            try:
+                with _readable(file):
+                    yield from _documents_of(file, column, longest)
+            except Unfit as unfit:
+                if file is path:
+                    raise UserError(f"{file} is {unfit.reason}; {unfit.remedy}") from None
+                left_out.append(LeftOut(file, unfit.reason))
 
 
 def decoded(path: Path) -> Iterator[str]:
-    """The text of a file in pieces, without a byte order mark and with every line end as a newline.
+    """The text of a file in pieces, unpacked, without a byte order mark and with every line end as a newline.
 
-    Raises UserError for a binary file and, naming the offset, for bytes that are not UTF-8.
+    Raises UserError for a file that is no text and, naming the offset, for bytes that are not UTF-8.
     """
+    try:
+        with _readable(path):
+            files.check_readable(path)
+            yield from _decoded(path)
+    except Unfit as unfit:
+        raise UserError(f"{path} is {unfit.reason}; {unfit.remedy}") from None
+
+
+def _decoded(path: Path) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     offset = 0
-    with _readable(path), open(path, "rb") as file:
-        if _is_binary(path):
-            raise UserError(f"{path} is a binary file; give plain text in UTF-8, .jsonl or .parquet")
+    with files.opened(path) as file:
+        files.check_text(file.peek(1 << 13)[: 1 << 13])
         while True:
             data = file.read(1 << 20)
             waiting = len(decoder.getstate()[0])  # the first bytes of a character that the last read cut in two
@@ -72,21 +77,20 @@ def decoded(path: Path) -> Iterator[str]:
             offset += len(data)
 
 
-def _files_below(path: Path) -> Iterator[Path]:
-    if not path.is_dir():
-        yield path
-        return
-    for folder, subfolders, names in os.walk(path):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            file = Path(folder, name)
-            if not name.startswith(".") and file.is_file():  # neither pipes nor dangling links
-                yield file
-
-
-def _is_binary(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return b"\0" in file.read(1 << 13)
+def _documents_of(path: Path, column: str, longest: int) -> Iterator[str]:
+    files.check_readable(path)
+    kind = files.kind_of(path)
+    if kind == "parquet":
+        with files.opened(path):  # not readable is no damage
+            pass
+        yield from shards.iterate_file(path, column)
+    elif kind == "lines":
+        with files.opened(path) as file:
+            yield from _lines(path, file, column)
+    elif kind == "json":
+        yield from _json_documents(path, column)
+    else:
+        yield from _text_documents(path, longest)
 
 
 @contextlib.contextmanager
@@ -100,7 +104,7 @@ def _readable(path: Path) -> Iterator[None]:
 def _text_documents(path: Path, longest: int) -> Iterator[str]:
     """A short file is one document; a longer one is cut where a paragraph ends, else a line, else a word."""
     text, start = "", 0
-    for piece in decoded(path):
+    for piece in _decoded(path):
         text, start = text[start:] + piece, 0
         while len(text) - start > longest:
             end = _end_of_document(text, start, longest)
@@ -118,32 +122,79 @@ def _end_of_document(text: str, start: int, longest: int) -> int:
     return limit
 
 
-def _jsonl_documents(path: Path, column: str) -> Iterator[str]:
+def _lines(path: Path, file: IO[bytes], column: str) -> Iterator[str]:
     offset = 0
     longest = shards.MAX_DOCUMENT
-    with open(path, "rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(longest + 1), b""), 1):
-            if len(line) > longest:
-                raise UserError(f"{path}:{number} is longer than {longest:,} bytes; divide the text, or leave it out")
+    for number, line in enumerate(iter(lambda: file.readline(longest + 1), b""), 1):
+        if len(line) > longest:
+            raise UserError(f"{path}:{number} is longer than {longest:,} bytes; divide the text, or leave it out")
+        text = _unicode(line, path, offset)
+        offset += len(line)
+        if number == 1:
+            text = text.removeprefix("\ufeff")
+        if text.strip():
+            where = f"{path}:{number}"
             try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise _not_utf8(path, offset + error.start) from None
-            offset += len(line)
-            if number == 1:
-                text = text.removeprefix("\ufeff")
-            if text.strip():
-                yield _json_text(text, column, f"{path}:{number}")
+                row = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                needed = f"each line must be an object with a {column!r}"
+                raise UserError(f"{where} is not JSON ({error}); {needed}") from None
+            yield _text_of(row, column, where, path)
 
 
-def _json_text(line: str, column: str, where: str) -> str:
+def _json_documents(path: Path, column: str) -> Iterator[str]:
+    """A JSON file holds a list of texts or of objects with one, or one such object; or it really is JSON lines."""
+    with files.opened(path) as file:
+        content = file.readline(shards.MAX_DOCUMENT + 1)
+        first = None
+        with contextlib.suppress(ValueError, RecursionError):
+            first = json.loads(content)
+        if not isinstance(first, dict):
+            content += file.read(max(0, MOST_JSON + 1 - len(content)))
+    if isinstance(first, dict):
+        _check_first(first, column, path)
+        with files.opened(path) as file:
+            yield from _lines(path, file, column)
+        return
+    if len(content) > MOST_JSON:
+        raise Unfit(f"JSON of more than {MOST_JSON:,} bytes", "write it as JSON lines, as jq -c '.[]' does")
+    files.check_text(content[: 1 << 13])
     try:
-        row = json.loads(line)
+        found = json.loads(_unicode(content, path, 0).removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON ({error}); each line must be an object with a {column!r}") from None
-    if isinstance(row, list) or (isinstance(row, dict) and "messages" in row and column not in row):
-        path = where.rpartition(":")[0]
-        raise UserError(f"{where} is a conversation; give such a file to mid_train or chat_sft with --data_path={path}")
+        raise Unfit("not JSON", f"mend it ({error}), or name it .txt if it is text") from None
+    rows = found if isinstance(found, list) else [found]
+    _check_first(rows[0] if rows else None, column, path)
+    for number, row in enumerate(rows, 1):
+        where = f"{path} (item {number})"
+        text = _text_of({column: row} if isinstance(row, str) else row, column, where, path)
+        if len(text) > shards.MAX_DOCUMENT:
+            raise UserError(f"{where} is longer than {shards.MAX_DOCUMENT:,} characters; divide it, or leave it out")
+        yield text
+
+
+def _check_first(row: object, column: str, path: Path) -> None:
+    """Raise Unfit where a JSON file does not begin with a text, which many hold settings or figures instead of."""
+    if isinstance(row, dict) and {"role", "content"} <= row.keys() and column not in row:
+        raise _conversation(str(path), path)
+    is_text = isinstance(row, str) or (isinstance(row, dict) and isinstance(row.get(column), str))
+    if not is_text and not _is_conversation(row, column):
+        found = ", ".join(row) or "nothing" if isinstance(row, dict) else type(row).__name__
+        raise Unfit(f"JSON without text in {column!r}", f"name the right field with --column (found: {found[:200]})")
+
+
+def _is_conversation(row: object, column: str) -> bool:
+    return isinstance(row, list) or (isinstance(row, dict) and "messages" in row and column not in row)
+
+
+def _conversation(where: str, path: Path) -> UserError:
+    quoted = shlex.quote(str(path))
+    return UserError(f"{where} is a conversation; give such a file to mid_train or chat_sft with --data_path={quoted}")
+
+
+def _text_of(row: object, column: str, where: str, path: Path) -> str:
+    if _is_conversation(row, column):
+        raise _conversation(where, path)
     text = row.get(column) if isinstance(row, dict) else None
     if not isinstance(text, str):
         found = ", ".join(row) or "nothing" if isinstance(row, dict) else type(row).__name__
@@ -153,6 +204,13 @@ def _json_text(line: str, column: str, where: str) -> str:
     except UnicodeEncodeError as error:
         raise UserError(f"{where} holds half a character (\\u{ord(text[error.start]):04x}); repair the line") from None
     return text
+
+
+def _unicode(data: bytes, path: Path, offset: int) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, offset + error.start) from None
 
 
 def _not_utf8(path: Path, offset: int) -> UserError:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from nanochat import hub
 from nanochat.config import UserError
 from nanochat.data.documents import documents
+from nanochat.data.files import KINDS, PACKED
 from nanochat.data.shards import DEFAULT_DATASET
 
 # Datasets that are published as shards, by the names they have here.
@@ -21,7 +22,7 @@ SPLITS = {"train", "training", "validation", "valid", "val", "dev", "eval", "tes
 
 def is_repository(name: str) -> bool:
     """Whether a name can be that of a repository, and is not more likely that of a file which is missing."""
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) or name.endswith(READABLE):
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) or name.lower().endswith((*KINDS, *PACKED, ".txt")):
         return False
     return not Path(name).exists() and not Path(name).parent.is_dir()
 

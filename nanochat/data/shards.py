@@ -13,6 +13,7 @@ import itertools
 import os
 import re
 import runpy
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -86,7 +87,7 @@ def list_shards(folder: Path, split: Split) -> list[Path]:
     if len(shards) == 1:
         raise UserError(
             f"{folder} holds {shards[0].name} only, but the last shard is for validation, so nothing is left to train "
-            f"on; run python -m scripts.add_data {shards[0]} --name NEW_NAME to split it in two"
+            f"on; run python -m scripts.add_data {shlex.quote(str(shards[0]))} --name NEW_NAME to split it in two"
         )
     return shards[:-1] if split == "train" else shards[-1:]
 

@@ -26,7 +26,7 @@ from nanochat.data.batch import Batch
 from nanochat.data.order import Shuffled
 from nanochat.data.packing import Document, pack
 from nanochat.data.shards import TextReader
-from nanochat.runtime import Runtime
+from nanochat.runtime import PeerFailed, Runtime
 from nanochat.tokenizer import Tokenizer
 
 CHUNK = 1024  # documents packed together
@@ -260,7 +260,7 @@ def batches(
     Where a `group` connects them, each makes one chunk in W, and they must ask for their batches in step; otherwise
     each makes all chunks and keeps its rows. `ahead` chunks are made in the background. `pin` puts the tensors where a
     GPU copies from while it computes. Raises UserError where no document fits into a row, where the source has
-    another size than the cursor is of, what the source raises, and on all ranks where it does so on one.
+    another size than the cursor is of, what the source raises, and PeerFailed on the other ranks.
     """
     dealt = _dealt(source, rows, T, rank, world, cursor, seed, ahead, group)
     with closing(dealt):
@@ -377,7 +377,7 @@ def _next_chunk(chunks: Iterator[np.ndarray], group: dist.ProcessGroup | None) -
         return chunk, [len(chunk)]
     totals = _gathered(len(chunk), group)
     if -1 in totals:
-        raise UserError(f"rank {totals.index(-1)} could not read its share of the data; its own message tells why")
+        raise PeerFailed(f"rank {totals.index(-1)} could not read its share of the data")
     return chunk, totals
 
 

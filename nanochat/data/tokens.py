@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def find(name: str) -> Path:
             return place
     there = [folder.name for place in places[:2] for folder in sorted(place.parent.glob("*")) if _has_tokens(folder)]
     near = difflib.get_close_matches(name, there, 1)
-    hint = f"did you mean {near[0]}?" if near else f"make them with python -m scripts.prepare {name}"
+    hint = f"did you mean {near[0]}?" if near else f"make them with python -m scripts.prepare {shlex.quote(name)}"
     raise UserError(
         f"no token files of a dataset {name!r}: there is neither {places[0] / 'train.bin'} nor "
         f"{places[1] / 'train.bin'}; {hint}"

@@ -24,7 +24,7 @@ from nanochat.paths import write_atomically
 MAX_BYTES = 1 << 30
 MAX_REDIRECTS = 5
 REDIRECTS = {301, 302, 303, 307, 308}
-SUFFIXES = (".parquet", ".jsonl", ".txt")
+SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".txt", ".gz", ".zst")
 
 
 def is_url(text: str) -> bool:
@@ -34,7 +34,7 @@ def is_url(text: str) -> bool:
 def name_of(url: str) -> str:
     """The file name that a URL ends with, with one of SUFFIXES, by which it is read: .txt where it has none."""
     name = PurePosixPath(unquote(_parsed(url)[0].path)).name.replace("\0", "")[-100:] or "text"
-    return name if name.endswith(SUFFIXES) else f"{name}.txt"
+    return name if name.lower().endswith(SUFFIXES) else f"{name}.txt"
 
 
 def check(url: str, allow_private: bool = False) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nanochat import chat, sandbox
+from nanochat.config import UserError
 from nanochat.tokenizer import Tokenizer
 
 MAX_CHARACTERS = 1000
@@ -71,6 +72,25 @@ def python_tools(tokenizer: Tokenizer) -> Tools:
         return tokenizer.encode(result[:MAX_OUTPUT])
 
     return Tools(chat.tool_ids(tokenizer), run, slow=True)
+
+
+def permit_code(what: str, unsafe_code: bool, instead: str) -> str:
+    """A line for the user about how model-written Python is isolated on this machine.
+
+    Raises UserError where isolation is incomplete, unless `unsafe_code`. It names `what` runs such code, what is
+    missing, and what to do `instead`.
+    """
+    missing = sandbox.missing()
+    if not missing:
+        return "Model-written Python runs in a sandbox, isolated from network, processes, files and memory."
+    lacks = "; ".join(missing)
+    if not unsafe_code:
+        raise UserError(
+            f"{what} runs model-written Python, and this machine cannot isolate it from: {lacks}. "
+            f"Use a Linux machine or container that provides this, {instead}, "
+            "or add --unsafe_code to run it all the same; it may then do whatever you may do"
+        )
+    return f"--unsafe_code: model-written Python runs without complete isolation; not isolated: {lacks}."
 
 
 def calculator(expression: str) -> str | None:

@@ -14,7 +14,6 @@ import csv
 import hashlib
 import io
 import json
-import lzma
 import os
 import zipfile
 import zlib
@@ -26,13 +25,19 @@ from typing import Literal
 import yaml
 
 from nanochat import paths
-from nanochat.config import UserError
+from nanochat.config import UserError, Yaml, shown
 from nanochat.data import web
 
 URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
 SHA256 = "90a7c19e28ee7a52b4f6e1f87658deb9fde7f63deba2379045bdb1fe9ea5d200"  # of the file at URL, as others pin it too
 ZIP = "eval_bundle.zip"
+# A zip file of some kilobytes can unpack to gigabytes, and a question takes ten times its text in memory.
 LARGEST = 1 << 30  # bytes of all files of a zip file, unpacked
+MOST = 256 << 20  # bytes of all that is read, whether from a folder or a zip file
+MOST_RATIO = 200  # to the packed size of a file of more than FREE bytes; prose has three, one passage over and over 50
+FREE = 1 << 20
+MOST_FILES = 10_000
+LONGEST_NAME = 1000  # characters of a file's name in a zip file
 
 Kind = Literal["multiple_choice", "schema", "language_modeling"]
 FIELDS: dict[Kind, tuple[str, str]] = {  # what the options are, and what they share
@@ -113,17 +118,35 @@ def read(place: Path) -> Bundle:
     try:
         if place.is_dir():
             return read(place / ZIP) if (place / ZIP).is_file() else _read(_root(place))
+        if place.exists() and not place.is_file():
+            raise UserError(f"{place} is neither a folder nor a regular file; name an evaluation bundle")
         with zipfile.ZipFile(place) as archive:
-            size = sum(info.file_size for info in archive.infolist())  # the library reads no more than these say
-            if size > LARGEST:
-                raise UserError(f"{place} unpacks to {size} bytes, more than {LARGEST}; do not use it")
-            if any(info.flag_bits & 1 for info in archive.infolist()):
-                raise UserError(f"{place} is encrypted; get an evaluation bundle that is not")
+            _check(archive.infolist(), place)
             return _read(_root(zipfile.Path(archive)))
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise UserError(f"{place} is no readable zip file ({error}); delete it and get it again") from None
     except OSError as error:
         raise UserError(f"the evaluation bundle {place} cannot be read ({error.strerror or error})") from None
+
+
+def _check(entries: list[zipfile.ZipInfo], place: Path) -> None:
+    """Raise UserError, before anything is unpacked, for a zip file that no bundle is."""
+    size = sum(entry.file_size for entry in entries)
+    if size > LARGEST:
+        raise UserError(f"{place} unpacks to {size} bytes, more than {LARGEST}; do not use it")
+    if len(entries) > MOST_FILES or any(len(entry.filename) > LONGEST_NAME for entry in entries):
+        raise UserError(f"{place} has more than {MOST_FILES:,} files, or names that no bundle has; do not use it")
+    for entry in entries:
+        if entry.flag_bits & 1:
+            raise UserError(f"{place} is encrypted; get an evaluation bundle that is not")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others have no bound in memory
+            kind = {zipfile.ZIP_LZMA: "LZMA", zipfile.ZIP_BZIP2: "bzip2"}.get(entry.compress_type, "an unusual method")
+            raise UserError(f"{place} is compressed by {kind}; get an evaluation bundle that is stored or deflated")
+        if entry.file_size > max(FREE, MOST_RATIO * entry.compress_size):
+            raise UserError(
+                f"{place} has {entry.compress_size} bytes that unpack to {entry.file_size}, which is nothing that "
+                "somebody wrote; do not use it"
+            )
 
 
 def _root(place: Place) -> Place:
@@ -137,23 +160,35 @@ def _root(place: Place) -> Place:
 
 def _read(root: Place) -> Bundle:
     digest = hashlib.sha256()
+    left = MOST
 
     def text(name: str) -> str:
         """A file of the bundle, which goes into the hash."""
         place = root.joinpath(*PurePosixPath(name).parts)
         if ".." in PurePosixPath(name).parts or not place.is_file():
             raise UserError(f"the bundle has no file {name} beside core.yaml in {root}")
-        content = place.read_bytes()
+        nonlocal left
+        pieces = []
+        with place.open("rb") as file:
+            while piece := file.read(FREE):  # all at once would take what a lying size unpacks to
+                pieces.append(piece)
+                left -= len(piece)
+                if left < 0:
+                    raise UserError(f"the bundle in {root} has more than {MOST} bytes of questions; do not use it")
+        content = b"".join(pieces)
         digest.update(f"{name} {len(content)} ".encode() + content)
         try:
             return content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise UserError(f"{name} of the bundle is not UTF-8 at byte {error.start}") from None
 
+    listed = text("core.yaml")
+    if len(listed) > FREE:
+        raise UserError(f"core.yaml of the bundle has {len(listed)} characters; expected a list of tasks")
     try:
-        described = yaml.safe_load(text("core.yaml"))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"core.yaml of the bundle is not YAML: {' '.join(str(error).split())}") from None
+        described = yaml.load(listed, Yaml)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        raise UserError(f"core.yaml of the bundle is not YAML: {' '.join(str(error).split())[:300]}") from None
     entries = described.get("icl_tasks") if isinstance(described, dict) else None
     if not isinstance(entries, list) or not entries:
         raise UserError("core.yaml of the bundle lists no tasks under icl_tasks")
@@ -165,14 +200,14 @@ def _task(entry: object, baselines: dict[str, float], text: Callable[[str], str]
     """A task that core.yaml lists."""
     needed = ("label", "dataset_uri", "icl_task_type")
     if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in needed):
-        raise UserError(f"core.yaml of the bundle lists a task without {', '.join(needed)}: {entry!r}")
+        raise UserError(f"core.yaml of the bundle lists a task without {', '.join(needed)}: {shown(entry)}")
     label, source, kind = (entry[name] for name in needed)
     if kind not in FIELDS:
-        raise UserError(f"the icl_task_type of {label} is {kind!r}; expected {', '.join(FIELDS)}")
+        raise UserError(f"the icl_task_type of {label} is {shown(kind)}; expected {', '.join(FIELDS)}")
     given = entry.get("num_fewshot", 0)
     shots = given[0] if isinstance(given, list) and given else given  # of several the first, as the original has it
     if not isinstance(shots, int) or shots < 0:
-        raise UserError(f"the num_fewshot of {label} is {given!r}; expected a number, as in [10]")
+        raise UserError(f"the num_fewshot of {label} is {shown(given)}; expected a number, as in [10]")
     if label not in baselines:
         raise UserError(f"eval_meta_data.csv of the bundle has no Random baseline below 100 for {label}")
     name = f"eval_data/{source}"
@@ -214,7 +249,7 @@ def _item(kind: Kind, found: object) -> Item:
     if not isinstance(several, list) or not several or not all(_is_text(each) for each in [*several, alike]):
         raise ValueError(f"expected {options} and {shared}, of text")
     if not isinstance(gold, int) or not 0 <= gold < len(several):
-        raise ValueError(f"gold is {gold!r}; expected a number from 0 to {len(several) - 1}")
+        raise ValueError(f"gold is {shown(gold)}; expected a number from 0 to {len(several) - 1}")
     if one_option and not str(several[0]).strip():
         raise ValueError("the continuation is empty")
     differing = tuple(str(each) for each in several)

@@ -23,7 +23,7 @@ from nanochat.config import UserError
 from nanochat.data.batch import Batch
 from nanochat.log import MetricsLog, Progress
 from nanochat.optim import Optimizer, Rates
-from nanochat.runtime import Runtime
+from nanochat.runtime import Runtime, repeatable
 
 TOLERATED_BAD_STEPS = 5  # in a row; one more would be no better, and the weights are still good
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}  # 128 + the signal, as a shell reports it
@@ -134,7 +134,7 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
         stage.save(state, passing)
         saved_at, saved_time = state.step, time.monotonic()
 
-    with stop_signals(rt) as stop, _progress_bar(stage, rt) as bar:
+    with repeatable(rt.device), stop_signals(rt) as stop, _progress_bar(stage, rt) as bar:
         while True:
             done = state.progress >= 1.0
             late = 0 < stage.save_minutes * 60 <= time.monotonic() - saved_time
@@ -233,10 +233,9 @@ def _step(stage: Stage, state: TrainState, micro_batches: list[Batch], rt: Runti
             f"Lower the learning rates ({stage.rate_flags}), set --grad_clip 1, or use --dtype float32"
         )
     tokens = sum(batch.inputs.numel() for batch in micro_batches) * rt.world
-    metrics = {
-        "loss": loss, "grad_norm": norm, "lr": rates.lr, "momentum": rates.momentum, "weight_decay": rates.weight_decay,
-        "progress": state.progress, "tokens": tokens,
-    }  # fmt: skip
+    metrics = {"loss": loss, "grad_norm": norm, "lr": rates.lr, "progress": state.progress, "tokens": tokens}
+    if stage.optimizer.muon:
+        metrics |= {"momentum": rates.momentum, "weight_decay": rates.weight_decay}
     return {**metrics, **last.figures}
 
 

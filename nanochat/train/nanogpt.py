@@ -4,6 +4,7 @@ A run has random windows of token files, AdamW, half a cosine of a learning rate
 """
 
 import math
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -161,7 +162,7 @@ def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
         )
     about = {"settings": described, "model_config": asdict(model.config), "git_commit": report.git_commit()}
     wandb_run = settings.wandb_run_name if settings.wandb_log else "dummy"
-    log = MetricsLog(out_dir, wandb_run, about, rt.is_main, settings.wandb_project)
+    log = MetricsLog(out_dir, wandb_run, about, rt.is_main, settings.wandb_project, not is_new)
     log.resume(-1 if is_new else state.step, state.probed)
     if rt.is_main:
         keeper.begin(run)
@@ -226,7 +227,7 @@ def train_as_nanogpt(settings: Settings, rt: Runtime) -> TrainState:
         raise SystemExit(EXIT_INTERRUPTED) from None
     log.close()
     rt.print(f"{NAME}: done; step {state.step}, best val_loss {run.best:.4f}; python -m scripts.sample "
-             f"--out_dir={out_dir} shows what it writes")  # fmt: skip
+             f"--out_dir={shlex.quote(str(out_dir))} shows what it writes")  # fmt: skip
     return state
 
 

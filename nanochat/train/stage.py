@@ -166,7 +166,8 @@ def run_stream(
             prune()
 
     is_logging = rt.is_main and not flags.dry_run
-    log = MetricsLog(folder, flags.run, {**described, "model_config": dataclasses.asdict(model.config)}, is_logging)
+    config = {**described, "model_config": dataclasses.asdict(model.config)}
+    log = MetricsLog(folder, flags.run, config, is_logging, resumed=begun.is_resumed)
     log.resume(saved_at, state.probed)
     stage = Stage(
         name=name,

@@ -3,6 +3,7 @@
 import hmac
 import ipaddress
 import json
+import shlex
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -169,7 +170,8 @@ def _check_origin(headers: dict[bytes, bytes], allowed: tuple[str, ...]) -> None
     if site == b"same-origin" or (site is None and origin.partition(b"://")[2] == own):
         return
     said = origin.decode("latin-1")
-    raise ApiError(403, f"pages of {said!r} may not use this server; --cors_origin={said} allows it", "origin")
+    flag = f"--cors_origin={shlex.quote(said)}"
+    raise ApiError(403, f"pages of {said!r} may not use this server; {flag} allows it", "origin")
 
 
 def _is_host(host: str) -> bool:

@@ -1,0 +1,175 @@
+"""Runs on two ranks that fail: one sentence from the rank that knows, no other traceback, no rank left behind."""
+
+import importlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from conftest import TEXT
+
+from nanochat import config, runtime
+from nanochat.checkpoint import manager
+from nanochat.config import UserError
+from nanochat.data.shards import write_shards
+from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
+from nanochat.tokenizer import Tokenizer
+
+# Children are forked from a process that has imported torch already; starting one costs little.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["scripts.base_train", "scripts.mid_train", "scripts.chat_sft"])
+
+ROOT = Path(__file__).resolve().parent.parent
+FLAGS = [
+    "--device_type=cpu", "--dtype=float32", "--no-compile", "--device_batch_size=2", "--total_batch_size=128",
+    "--warmup_steps=2", "--eval_every=-1", "--eval_tokens=128", "--sample_every=-1", "--dataset=tiny", "--depth=1",
+    "--aspect_ratio=32", "--head_dim=32", "--max_seq_len=32", "--num_iterations=4",
+]  # fmt: skip
+
+
+@pytest.fixture
+def world(base: Path, tokenizer: Tokenizer) -> Path:
+    """The base folder with a tokenizer and text of two training shards and one for validation."""
+    tokenizer.save(tokenizer_dir())
+    write_shards((f"{n} cats. {TEXT[n % 50 : 150 + n]}" for n in range(60)), dataset_dir("tiny"), group_bytes=3000)
+    return base
+
+
+def as_rank(folder: str, environment: dict[str, str], main: Callable[..., None], arguments: list) -> None:
+    os.environ.update(environment)
+    for stream, name in ((sys.stdout, "out"), (sys.stderr, "err")):
+        with open(Path(folder, f"{name}{environment['RANK']}"), "wb") as file:
+            os.dup2(file.fileno(), stream.fileno())
+    torch.set_num_threads(1)
+    config.run(lambda: main(*arguments))
+
+
+def train(argv: list[str]) -> None:
+    importlib.import_module("scripts.base_train").main(argv)
+
+
+def start(folder: Path, main: Callable[..., None], *arguments: object) -> list[BaseProcess]:
+    """Two ranks of a program, as torchrun starts them, whose store is here."""
+    folder.mkdir(exist_ok=True)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    environment = {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "WORLD_SIZE": "2", "NANOCHAT_BASE_DIR": os.environ["NANOCHAT_BASE_DIR"],
+    }  # fmt: skip
+    ranks = []
+    for n in range(2):
+        mine = {**environment, "RANK": str(n), "LOCAL_RANK": str(n)}
+        ranks.append(processes.Process(target=as_rank, args=(str(folder), mine, main, list(arguments))))
+        ranks[n].start()
+    for rank in ranks:
+        rank.join(300)
+    return ranks
+
+
+def failed(folder: Path, main: Callable[..., None], *arguments: object) -> tuple[list[str], list[int | None]]:
+    """What both ranks wrote to stderr, and their exit codes."""
+    codes = [rank.exitcode for rank in start(folder, main, *arguments)]
+    return [(folder / f"err{n}").read_text(encoding="utf-8") for n in range(2)], codes
+
+
+def assert_one_sentence(errors: list[str], sentence: str) -> None:
+    (line,) = "".join(errors).splitlines()
+    assert line.startswith("error: ") and sentence in line
+
+
+def damage(shard: Path) -> None:
+    """Overwrite what a shard holds, but not the footer, which is read at the start."""
+    content = bytearray(shard.read_bytes())
+    content[4 : len(content) // 2] = bytes(len(content) // 2 - 4)
+    shard.write_bytes(content)
+
+
+@pytest.mark.parametrize("shard", [0, 1])
+def test_a_damaged_shard_is_one_sentence(shard, world, tmp_path):
+    damage(sorted(dataset_dir("tiny").iterdir())[shard])
+    errors, codes = failed(tmp_path / "said", train, FLAGS)
+    assert_one_sentence(errors, f"shard_{shard:05d}.parquet")
+    assert codes == [2, 2]
+
+
+def fail(rank: int, error: BaseException) -> None:
+    with runtime.start("cpu", "float32", 0) as rt:
+        for _ in range(3):
+            rt.wait()
+        if rt.rank == rank:
+            raise error
+        works = [dist.all_reduce(torch.ones(1000), async_op=True) for _ in range(4)]
+        works[-1].wait()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_sentence_that_one_rank_has(rank, tmp_path):
+    errors, codes = failed(tmp_path, fail, rank, UserError("no room on this rank"))
+    assert_one_sentence([errors[rank]], "no room on this rank")
+    assert errors[1 - rank] == ""
+    assert codes == [2, 2]
+
+
+def test_a_fault_of_the_program_has_the_traceback_of_its_rank_only(tmp_path):
+    errors, codes = failed(tmp_path, fail, 1, RuntimeError("a bug"))
+    assert errors[0] == ""
+    assert errors[1].startswith("Traceback") and errors[1].endswith("RuntimeError: a bug\n")
+    assert codes == [1, 1]
+
+
+def vanish(rank: int) -> None:
+    with runtime.start("cpu", "float32", 0) as rt:
+        rt.wait()
+        if rt.rank == rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+        rt.wait()
+
+
+def test_a_rank_that_was_killed_is_a_sentence_of_the_other(tmp_path):
+    errors, codes = failed(tmp_path, vanish, 0)
+    assert_one_sentence(errors, "another rank ended without a word")
+    assert codes == [-signal.SIGKILL, 1]
+
+
+@pytest.mark.parametrize("flag", ["--window_pattern=X", "--depth=none"])  # found with the other ranks, and before
+def test_what_all_ranks_refuse_is_said_once(flag, world, tmp_path):
+    errors, codes = failed(tmp_path / "said", train, [*FLAGS, flag])
+    assert_one_sentence(errors, flag.partition("=")[0].lstrip("-"))
+    assert codes == [2, 2]
+
+
+def test_a_full_disk_on_two_ranks(world, small_disk, tmp_path, monkeypatch):
+    shutil.move(world, small_disk / "base")
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(small_disk / "base"))
+    (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - 8 * 4096))
+    errors, codes = failed(tmp_path / "said", train, [*FLAGS, "--save_every=1"])
+    assert_one_sentence(errors, "the disk is full")
+    assert codes == [2, 2]
+
+
+def test_ranks_whose_torchrun_was_killed_save_and_end(world):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    endless = [*FLAGS, "--num_iterations=100000", "--save_every=-1"]
+    with subprocess.Popen(
+        [*launcher, "-m", "scripts.base_train", *endless], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as torchrun:  # fmt: skip
+        metrics = checkpoints_dir("base") / "d1" / "metrics.jsonl"
+        while torchrun.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+            time.sleep(0.05)
+        torchrun.kill()
+        assert torchrun.stderr is not None
+        said = torchrun.stderr.read().decode()  # ends when both ranks have
+    assert torchrun.returncode == -signal.SIGKILL and "Traceback" not in said
+    (step,) = manager.steps(checkpoints_dir("base") / "d1")
+    assert step == json.loads(metrics.read_text(encoding="utf-8").splitlines()[-1])["step"] < 100000
