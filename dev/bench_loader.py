@@ -181,7 +181,7 @@ def _training(flags: Flags, text: TextSource) -> dict:
                 log = MetricsLog(Path(folder, f"{name} {turn}"), "dummy", {})
                 stage = Stage(
                     name="bench", model=model, forward=forward, optimizer=optimizer, stream=stream, accumulation=1,
-                    rates=lambda *_: Rates(lr=0.0), save=lambda _: None, scored=lambda *_: None,
+                    rates=lambda *_: Rates(lr=0.0), save=lambda *_: None, scored=lambda *_: None,
                     num_iterations=flags.steps if turn >= 0 else 3,
                 )  # fmt: skip
                 train(stage, TrainState(), replace(rt, rank=1), log)  # rank 1 prints nothing

@@ -129,7 +129,7 @@ def check_tag(flag: str, tag: str) -> None:
     if not re.fullmatch(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*", tag) or len(os.fsencode(tag)) > LONGEST_TAG:
         shown = tag if len(tag) <= 40 else f"{tag[:40]}..."
         raise UserError(
-            f"--{flag} {shown!r} cannot be the name of a folder; expected letters, digits, dots and dashes, at most "
+            f"--{flag} {shown!r} cannot be the name of one folder; expected letters, digits, dots and dashes, at most "
             f"{LONGEST_TAG} bytes, such as d20-mine"
         )
 

@@ -18,7 +18,6 @@ from nanochat.eval import core, harness
 from nanochat.eval.bpb import bits_per_byte
 from nanochat.eval.samples import write_samples
 from nanochat.runtime import Runtime, start
-from nanochat.train.stage import describe_parent
 
 PARTS = ("core", "bpb", "sample")
 BPB = ("dataset", "train_bpb", "val_bpb")
@@ -218,7 +217,7 @@ def _harness(flags: Flags, engine: Engine, loaded: manager.Loaded, runtime: Runt
 
 def _record(flags: Flags, loaded: manager.Loaded, results: dict, seconds: float, before: dict) -> None:
     """Write the section, with what the section before has of the very same weights and this run did not look for."""
-    told = {**describe_parent(loaded, "base"), "flags": changes(flags)}
+    told = {**manager.record_of(loaded.meta, "base", loaded.tag, loaded.step), "flags": changes(flags)}
     if told["sha256"] is not None and before.get("sha256") == told["sha256"]:
         found = {name: before[name] for name in RESULTS if name in before}
         if results.get("dataset", found.get("dataset")) != found.get("dataset"):

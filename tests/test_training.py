@@ -24,8 +24,9 @@ from nanochat.checkpoint import door, manager
 from nanochat.config import UserError
 from nanochat.data.shards import write_shards
 from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
-from nanochat.runtime import can_compile
+from nanochat.runtime import Runtime, can_compile
 from nanochat.tokenizer import Tokenizer
+from nanochat.train.start import opened
 from scripts import base_train
 
 # Children are forked from a process that has imported torch already; starting one costs little.
@@ -142,7 +143,7 @@ def test_the_run_folder_tells_the_run(world, monkeypatch, tokenizer, capsys):
     assert "wandb" not in sys.modules
     meta = manager.read_meta(folder, STEPS)
     assert (meta["seed"], meta["tokenizer_hash"], meta["dataset"]) == (7, tokenizer.hash, "tiny")
-    assert {"git_commit", "user_config", "data_fingerprint", "val_bpb"} <= meta.keys()
+    assert {"git_commit", "user_config", "data", "val_bpb"} <= meta.keys()
     assert meta["user_config"]["grad_clip"] == 0.0 and meta["user_config"]["depth"] == 1
     assert meta["changed_flags"]["depth"] == 1 and "grad_clip" not in meta["changed_flags"]
     written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -197,7 +198,7 @@ def test_fine_tuning_counts_epochs(world, base):
     folder = checkpoints_dir("sft") / "d1"
     (step,) = manager.steps(folder)
     state = manager.read_meta(folder, step)["loop_state"]
-    assert state["progress"] == 1.0 and state["cursor"]["document"] >= 40  # the second reading of 40 conversations
+    assert state["progress"] == 1.0 and state["cursor"]["document"] >= 38  # the second reading; two are held out
     shares = [line["progress"] for line in lines(folder) if "progress" in line]
     assert shares == sorted(shares) and shares[-2] < 1 == shares[-1]
 
@@ -247,10 +248,13 @@ def test_more_steps_than_before_go_on(world, base):
     assert [n for n, _ in losses(folder)] == list(range(1, 9))
 
 
-def test_never_starts_over_and_clears_the_old_run_away(world, base, worlds):
+def test_overwrite_starts_over_and_clears_the_old_run_away(world, base, worlds, capsys):
     world("mid")  # holds steps of a finished base run
     folder = checkpoints_dir("base") / "d1"
-    train("base", flags("base", base, "--resume=never", "--num_iterations=3", "--save_every=-1"))
+    anew = flags("base", base, "--resume=never", "--num_iterations=3", "--save_every=-1")
+    said = refused("base", anew, capsys)
+    assert "holds the checkpoints of step 4, 6" in said and "--model_tag NAME" in said and "--overwrite" in said
+    train("base", [*anew, "--overwrite"])
     assert manager.steps(folder) == [3]
     assert [n for n, _ in losses(folder)] == [1, 2, 3]
     first = losses(worlds["mid"] / "base_checkpoints" / "d1")[0]
@@ -376,13 +380,18 @@ def test_a_base_run_goes_on_with_its_batch_on_two_ranks(world, base, tmp_path, p
 
 def test_ranks_that_cannot_share_the_batch_of_a_run_are_refused(world):
     world("mid")  # with a finished base run of 128 tokens a step
-    asked = config.parse(base_train.Flags, ["--max_seq_len=32", "--device_batch_size=2"])
-    assert base_train.as_begun(asked, "d1", 4) == (128, 1)
+
+    def shared(ranks: int, *more: str) -> tuple[int, int]:
+        asked = config.parse(base_train.Flags, ["--max_seq_len=32", "--device_batch_size=2", *more])
+        rt = Runtime(torch.device("cpu"), torch.float32, 0, ranks, 0)
+        with opened("base", asked, rt, "d1") as (start, found):
+            return base_train.as_begun(found, start)
+
+    assert shared(4, "--total_batch_size=-1") == (128, 1)
     with pytest.raises(UserError, match=r"128 tokens 3 ranks cannot .* divides 4, or with --total_batch_size=96 "):
-        base_train.as_begun(asked, "d1", 3)
-    for more in ("--resume=never", "--total_batch_size=192"):
-        fresh = config.parse(base_train.Flags, ["--max_seq_len=32", "--device_batch_size=2", more])
-        assert base_train.as_begun(fresh, "d1", 3) == (fresh.total_batch_size, 2)
+        shared(3, "--total_batch_size=-1")
+    assert shared(3, "--total_batch_size=192") == (192, 2)
+    assert shared(3, "--resume=never", "--overwrite") == (-1, 2)
 
 
 # ---------------------------------------------------------------- torch.compile
@@ -442,7 +451,12 @@ def refused(stage: str, argv: list[str], capsys: pytest.CaptureFixture[str]) -> 
         (["--depth=none"], ["none"]),
         (["--resume=999"], ["step 999", "4, 6"]),
         (["--resume=maybe"], ["maybe", "auto, never"]),
-        (["--depth=2", "--model_tag=d1"], ["n_layer 1 (now 2)", "--resume never"]),
+        (["--depth=2", "--model_tag=d1"], ["n_layer 1 (now 2)", "--overwrite"]),
+        (["--model_tag=a/b"], ["--model_tag 'a/b'", "one folder"]),
+        (["--model_tag=../x"], ["--model_tag '../x'"]),
+        (["--model_tag="], ["--model_tag ''"]),
+        (["--model_tag=" + 300 * "x"], ["--model_tag 'xxx", "200 bytes"]),
+        (["--seed=43"], ["seed is 42, not 43", "--model_tag NAME", "--overwrite"]),
         (["--window_pattern=X"], ["--window_pattern"]),
         (["--device_type=tpu"], ["tpu", "cpu"]),
         (["--dtype=float8"], ["float8", "bfloat16"]),
@@ -485,7 +499,9 @@ def test_a_stage_without_the_one_before(stage, command, world, base, capsys):
         (["--resume=7"], ["no sft checkpoint"]),
         (["--conversations=wikipedia"], ["wikipedia", "none"]),
         (["--data_path=/nowhere/x.jsonl"], ["/nowhere/x.jsonl"]),
-        (["--source=rl"], ["base", "mid"]),
+        (["--source=rl"], ["no rl checkpoint"]),
+        (["--source=nothing"], ["there is no model 'nothing'", "user/name"]),
+        (["--out_tag=a/b"], ["--out_tag 'a/b'"]),
         (["--max_seq_len=8", "--total_batch_size=64"], ["--max_seq_len"]),
     ],
     ids=lambda value: " ".join(value) if value and value[0].startswith("--") else "",
@@ -518,7 +534,7 @@ def test_another_tokenizer(world, base, capsys):
 def test_a_run_that_started_from_another_checkpoint(world, base, capsys):
     world("sft")
     said = refused("mid", flags("mid", base, "--model_step=4"), capsys)
-    assert "base d1 step 6" in said and "base d1 step 4" in said and "--resume never" in said
+    assert "base d1 step 6" in said and "base d1 step 4" in said and "--out_tag NAME" in said and "--overwrite" in said
 
 
 @pytest.mark.parametrize("saves", [0, 1])

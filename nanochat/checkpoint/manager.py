@@ -222,6 +222,12 @@ def read_meta(folder: Path, step: int) -> dict:
     return meta
 
 
+def record_of(meta: dict, source: str, tag: str, step: int) -> dict:
+    """What a later stage, or an evaluation, records of a checkpoint."""
+    digest = meta.get("files", {}).get(_model_file(step), {}).get("sha256")
+    return {"source": source, "tag": tag, "step": step, "sha256": digest}
+
+
 def _checksum(meta: dict) -> str:
     """The sha256 of a meta file's content without its checksum, in hex."""
     return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()

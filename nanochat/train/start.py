@@ -179,12 +179,6 @@ def described(parent: dict | None) -> str:
     return f"{parent.get('source')} {parent.get('tag')} step {parent.get('step')}, {str(parent.get('sha256'))[:8]}"
 
 
-def record_of(meta: dict, source: str, tag: str, step: int) -> dict:
-    """What a later stage, or an evaluation, records of a checkpoint."""
-    digest = meta.get("files", {}).get(f"model_{step:06d}.pt", {}).get("sha256")
-    return {"source": source, "tag": tag, "step": step, "sha256": digest}
-
-
 def _parent(stage: str, flags: LaterFlags) -> tuple[door.Found | None, dict, str]:
     """The model that a later stage starts from, what is recorded of it, and the output tag.
 
@@ -208,7 +202,7 @@ def _parent(stage: str, flags: LaterFlags) -> tuple[door.Found | None, dict, str
         return None, parent, tag
     tag = flags.out_tag or found.tag.rpartition("/")[2]
     check_tag("out_tag", tag)
-    return found, record_of(found.meta, found.source, found.tag, found.step), tag
+    return found, manager.record_of(found.meta, found.source, found.tag, found.step), tag
 
 
 @contextmanager
