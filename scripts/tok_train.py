@@ -11,7 +11,7 @@ from nanochat.checkpoint import manager
 from nanochat.config import UserError, changes, parse, run
 from nanochat.data import shards
 from nanochat.log import Progress, short
-from nanochat.tokenizer import Tokenizer
+from nanochat.tokenizer import SPLIT_PATTERN, Tokenizer
 
 
 @dataclass
@@ -99,10 +99,11 @@ def texts(flags: Flags, seen: Seen) -> Iterator[str]:
 def refuse_early(folder: Path, vocab_size: int) -> None:
     """Raise UserError where training is bound to end in `keep` refusing to save.
 
-    Whether a tokenizer with the same vocabulary size and special tokens is the same is known after training only.
+    Whether a tokenizer of the same size, pattern and special tokens is the same is known after training only.
     """
     current = existing(folder)
-    if current and (current.vocab_size, list(current.specials)) == (vocab_size, chat.SPECIALS):
+    new = (vocab_size, SPLIT_PATTERN, chat.SPECIALS)
+    if current and (current.vocab_size, current.pattern, list(current.specials)) == new:
         return
     if users := users_of(lambda recorded: current is not None and recorded == current.hash):
         raise refusal(folder, current, users)
