@@ -199,7 +199,14 @@ left_behind() {
 }
 
 failed() { # NAME CODE: say what helps, and stop
-    local now again
+    local now again parent=''
+    case $1 in
+    base_eval | mid_train | chat_eval_base) parent=base_train ;;
+    chat_sft | chat_eval_mid) parent=mid_train ;;
+    chat_rl | chat_eval_sft) parent=chat_sft ;;
+    esac
+    # Its checkpoint may be damaged. Started again, a finished stage ends at once, or falls back to the one before.
+    [ "$2" != 2 ] || [ -z "$parent" ] || rm -f "$marks/$parent.done"
     now="$history$2 $(sums '*_checkpoints/*/meta_*.json')"
     again=$([ "$now" != "$(cat "$marks/$1.failed" 2>/dev/null)" ] || echo 1)
     printf '%s' "$now" >"$marks/$1.failed"

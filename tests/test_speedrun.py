@@ -204,7 +204,7 @@ def test_the_tokenizer_of_other_models_stays(tmp_path, quick):
 
 
 class StandIn:
-    """A speedrun whose Python notes its arguments; base_train does as told, and the run ends there."""
+    """A speedrun whose Python notes its arguments; base_train does as told, and base_eval finds its model damaged."""
 
     def __init__(self, folder: Path):
         self.base, self.calls, self.program = folder / "base", folder / "calls", folder / "python"
@@ -220,7 +220,9 @@ class StandIn:
                 *base_train*)
                     grep -o -e "--resume=.*" <<<"$*" >>../calls
                     eval "$BASE_TRAIN"
+                    echo "{}" >report/base_train.json
                     ;;
+                *base_eval*) exit 2 ;;
             esac
             """,
             encoding="utf-8",
@@ -273,6 +275,14 @@ def test_what_fails_twice_alike_is_not_tried_again_in_hope(tmp_path):
     said = base_train("exit 2")[2]
     assert hope not in said and "resolve the error above before starting speedrun.sh again" in said
     assert "base_train was stopped; start speedrun.sh again to resume" in base_train("exit 143")[2]
+
+
+def test_a_finished_stage_is_asked_again_when_the_next_one_cannot_use_it(tmp_path):
+    """Its newest checkpoint may be damaged, and only the stage itself can fall back to the one before."""
+    base_train = StandIn(tmp_path)
+    assert "base_eval ended with code 2" in base_train(SAVE.format("2 4") + "true")[2]
+    assert states(base_train.base)["base_train"] == "goes on"
+    assert base_train("true")[:2] == ("--resume=auto", 2) and base_train.calls.read_text("utf-8").count("\n") == 2
 
 
 def test_a_stage_that_fails_stops_the_run(tmp_path, quick):
