@@ -16,8 +16,9 @@
 #   WANDB_RUN=x    show the metrics in Weights & Biases, too
 #   NANOCHAT_PYTHON=x   use this Python and its packages instead of setting up an environment with uv
 #
-# Killed at any moment, it goes on where it was when it is started again: a stage that is done is skipped, and training
-# goes on from its last checkpoint. A changed command is run anew, and so is everything after it.
+# Killed at any moment, it resumes when it is started again: finished stages are skipped, and training resumes from its
+# last checkpoint. A changed command runs anew, and so does everything after it. It replaces only what it has written
+# itself, and never a tokenizer that some model needs; where these are in the way, it stops and says why.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -29,7 +30,8 @@ tiny() {
         : "${TINY_EVAL_TOKENS:=2048}" "${TINY_PROBLEMS:=2}"
         train=(--no-compile)
     fi
-    local tag=d${TINY_DEPTH:=4} rows=${TINY_ROWS:=16} context=${TINY_CONTEXT:=256} source
+    local rows=${TINY_ROWS:=16} context=${TINY_CONTEXT:=256} source
+    tag=d${TINY_DEPTH:=4}
     local eval_tokens=--eval_tokens=${TINY_EVAL_TOKENS:=65536}
     train+=(--save_every="${TINY_SAVE_EVERY:=100}" --eval_every=300 "$eval_tokens")
     stage data 'base_data_tinyworld/*.parquet' -m nanochat.data.tinyworld --num_documents="${TINY_DOCUMENTS:=60000}"
@@ -43,7 +45,8 @@ tiny() {
     stage mid_train "mid_checkpoints/$tag/meta_*.json" -m scripts.mid_train --model_tag="$tag" \
         --text_share=0.2 --warmdown_ratio=0.3 --final_lr_frac=0.5 --num_iterations="${TINY_MID_STEPS:=600}" "${train[@]}"
     stage chat_sft "chatsft_checkpoints/$tag/meta_*.json" -m scripts.chat_sft --model_tag="$tag" \
-        --init_lr_frac=0.5 --eval_metrics_every=-1 --num_iterations="${TINY_SFT_STEPS:=1400}" "${train[@]}"
+        --target_examples_per_step="$rows" --init_lr_frac=0.5 --eval_metrics_every=-1 \
+        --num_iterations="${TINY_SFT_STEPS:=1400}" "${train[@]}"
     for source in base mid sft; do
         stage "chat_eval_$source" '' -m scripts.chat_eval --source="$source" --model_tag="$tag" \
             --batch_size=64 --max_problems="${TINY_PROBLEMS:=1000}"
@@ -57,7 +60,8 @@ real() { # modern nanochat's pretraining, classic nanochat's mid-training and SF
         : "${REAL_STEPS:=4}" "${REAL_EVAL_TOKENS:=2048}" "${REAL_SAVE_EVERY:=2}" "${REAL_PROBLEMS:=4}"
         : "${REAL_MAX_NEW_TOKENS:=32}"
     fi
-    local tag=d${DEPTH:=20} rows=$((DEPTH <= 14 ? 32 : DEPTH <= 20 ? 16 : DEPTH <= 26 ? 8 : 4)) # fit 80 GB (scripts.plan)
+    tag=d${DEPTH:=20}
+    local rows=$((DEPTH <= 14 ? 32 : DEPTH <= 20 ? 16 : DEPTH <= 26 ? 8 : 4)) # fit 80 GB (scripts.plan)
     rows=${REAL_ROWS:=$rows}
     local dataset=${REAL_DATASET:=climbmix} problems=${REAL_PROBLEMS:-}
     case $dataset in climbmix | fineweb-edu) ;; *) die "REAL_DATASET is $dataset; expected climbmix or fineweb-edu" ;; esac
@@ -113,22 +117,23 @@ identity() { # who the model is: conversations of the user's own, which are neve
 }
 
 # NAME FILES ARGUMENTS...: run python with ARGUMENTS, unless that is done and its FILES are there. With processes=n in
-# front on so many of them, with at_once=n with so many rows on each: a run goes on with other numbers.
+# front on that many of them, with at_once=n with that many rows on each: a run resumes with other numbers, too.
 stage() {
-    local name=$1 files=$2 section=report/$1.json state='to do' resume=never extra=() code=0
+    local name=$1 files=$2 section=report/$1.json state='to do' extra=() code=0 found='' mine=''
     shift 2
     history+="python $*"$'\n'
     [ -z "${at_once:-}" ] || set -- "$@" --device_batch_size="$at_once"
     if [ "${processes:-1}" -gt 1 ]; then
         set -- -m torch.distributed.run --standalone --nproc_per_node="$processes" "$1" "$2" -- "${@:3}"
     fi
-    if marked "$name" started; then
-        state='goes on'
-        newer "$marks/$name.started" "$NANOCHAT_BASE_DIR/$files" && resume=auto
-    fi
+    if marked "$name" started; then state='goes on'; fi
     case $name in data | more_data | identity) section=$files ;; esac # these write none
     if marked "$name" "done" && compgen -G "$NANOCHAT_BASE_DIR/${files:-$section}" >/dev/null &&
         compgen -G "$NANOCHAT_BASE_DIR/$section" >/dev/null; then state='done'; fi
+    if [ "$name" = tok_train ] && [ "$state" = 'done' ]; then # somebody may have trained another one since
+        found=$(noted tok_train "done")
+        [ -z "$found" ] || [ "$found" = "$(sums "$files")" ] || state='goes on'
+    fi
     if [ -n "$list" ]; then
         printf '%s\t%s\tpython %s\n' "$name" "$state" "$*"
         return
@@ -137,10 +142,14 @@ stage() {
         echo "$name is done"
         return
     fi
-    # Checkpoints of other commands may lie there under the same name; those of this run are newer than its mark.
     case $name in
-    tok_train) extra=(--overwrite) ;; # what was trained with an earlier one is trained anew after it
-    base_train | mid_train | chat_sft | chat_rl) extra=(--run="${WANDB_RUN:-dummy}" --resume="$resume") ;;
+    base_train | mid_train | chat_sft | chat_rl)
+        found=$(sums "$files")
+        [ -n "$(without "$found" "$(noted "$name" left)")" ] || mine=1
+        start_or_resume
+        extra+=(--run="${WANDB_RUN:-dummy}")
+        ;;
+    *) [ "$state" = 'goes on' ] || mark "$name" started ;;
     esac
     if [ "$name" = more_data ] && [ -n "$fetching" ]; then
         echo "waiting for the rest of the data; $marks/more_data.log says how far it is"
@@ -148,18 +157,76 @@ stage() {
         fetching=
     fi
     printf '\n== %s\n   python %s\n' "$name" "$*"
-    rm -f "$marks/$name.done" "$NANOCHAT_BASE_DIR/report/$name.json"
-    [ "$state" = 'goes on' ] || mark "$name" started
+    rm -f "$marks/$name.done"
+    case " ${extra[*]-} " in *' --resume=auto '*) ;; *) rm -f "$NANOCHAT_BASE_DIR/report/$name.json" ;; esac
     # In the background, because bash hears a signal at once only while it waits.
     "$python" "$@" ${extra[@]+"${extra[@]}"} &
     child=$!
     wait "$child" || code=$?
+    left_behind
     child=
-    if [ "$code" -ne 0 ]; then
-        echo "$name ended with code $code; started again, speedrun.sh goes on from here" >&2
-        stop "$code"
+    [ "$code" -eq 0 ] || failed "$name" "$code"
+    rm -f "$marks/$name.failed"
+    if [ "$name" = tok_train ]; then mark "$name" "done" "$(sums "$files")"; else mark "$name" "done"; fi
+}
+
+# Decide what a training stage does with the checkpoints it finds, by checksums, because times change when a folder is
+# copied or a clock is set: NAME.started notes the checkpoints that its present command replaces, NAME.left those that
+# were there when the stage last ended. Only what NAME.left proves to be this script's own may be overwritten.
+start_or_resume() {
+    local old='' fresh
+    if [ "$state" = 'goes on' ]; then
+        old=$(noted "$name" started)
+    elif [ -e "$marks/$name.started" ]; then # with another command
+        [ -n "$mine" ] && marked "$name" left || old=$found
     fi
-    mark "$name" "done"
+    [ "$state" = 'goes on' ] || mark "$name" started "$old"
+    fresh=$(without "$found" "$old")
+    if [ "$fresh" = "$found" ]; then # nothing to replace; the stage refuses to resume another run
+        extra=(--resume=auto)
+    elif [ -z "$fresh" ]; then
+        extra=(--resume=never)
+        [ -z "$mine" ] || extra+=(--overwrite)
+    else # killed between its first save and the end of what that replaces
+        extra=(--resume="$(last_step "$fresh")")
+    fi
+}
+
+# Note what a training stage leaves, if everything that lay there before was proven to be this script's own.
+left_behind() {
+    [ -n "$mine" ] || return 0
+    [ "$(sums "$files")" = "$found" ] || mark "$name" left "$(sums "$files")"
+}
+
+failed() { # NAME CODE: say what helps, and stop
+    local now again parent=''
+    case $1 in
+    base_eval | mid_train | chat_eval_base) parent=base_train ;;
+    chat_sft | chat_eval_mid) parent=mid_train ;;
+    chat_rl | chat_eval_sft) parent=chat_sft ;;
+    esac
+    # Its checkpoint may be damaged. Started again, a finished stage ends at once, or falls back to the one before.
+    [ "$2" != 2 ] || [ -z "$parent" ] || rm -f "$marks/$parent.done"
+    now="$history$2 $(sums '*_checkpoints/*/meta_*.json')"
+    again=$([ "$now" != "$(cat "$marks/$1.failed" 2>/dev/null)" ] || echo 1)
+    printf '%s' "$now" >"$marks/$1.failed"
+    case $2 in
+    129 | 130 | 143) echo "$1 was stopped; start speedrun.sh again to resume" ;;
+    *)
+        if [ -n "$again" ]; then
+            echo "$1 ended with code $2, as it did the last time; resolve the error above before starting" \
+                "speedrun.sh again"
+        elif [ "$2" = 2 ] && [ "${extra[0]-}" = --resume=never ] && [ -z "$mine" ]; then
+            echo "$1 ended with code 2, for it is not proven that ${files%/*} is from this script: move that folder away," \
+                "or run the command above with --overwrite, then start speedrun.sh again"
+        elif [ "$2" = 2 ]; then
+            echo "$1 ended with code 2; resolve the error above, then start speedrun.sh again to resume from here"
+        else
+            echo "$1 ended with code $2; start speedrun.sh again to resume from here"
+        fi
+        ;;
+    esac >&2
+    stop "$2"
 }
 
 ahead() { # NAME ARGUMENTS...: begin in the background what a later stage of that name asks for
@@ -170,19 +237,30 @@ ahead() { # NAME ARGUMENTS...: begin in the background what a later stage of tha
     fetching=$!
 }
 
-marked() { [ "$(cat "$marks/$1.$2" 2>/dev/null)" = "${history%$'\n'}" ]; }
-
-newer() { # FILE PATTERN: whether a file that the pattern means is newer than FILE
-    local file
-    while IFS= read -r file; do
-        [ "$file" -nt "$1" ] && return
-    done < <(compgen -G "$2")
-    return 1
+# A mark holds the commands up to and with the stage's own, and notes: lines that begin with "# ".
+marked() { # NAME KIND: whether the mark is there and of these commands
+    [ "$(sed '/^# /d' "$marks/$1.$2" 2>/dev/null)" = "${history%$'\n'}" ]
 }
 
-mark() { # by rename, so that a mark is whole or not there
-    printf '%s' "$history" >"$marks/$1.$2.new"
+noted() { sed -n 's/^# //p' "$marks/$1.$2" 2>/dev/null || true; } # NAME KIND: the notes of a mark
+
+mark() { # NAME KIND [NOTES]: by rename, so that a mark is whole or not there
+    { printf '%s' "$history" && [ -z "${3:-}" ] || sed 's/^/# /' <<<"$3"; } >"$marks/$1.$2.new"
     mv "$marks/$1.$2.new" "$marks/$1.$2"
+}
+
+sums() { # PATTERN: checksum, size and name of each file, from the base folder on
+    (cd "$NANOCHAT_BASE_DIR" && compgen -G "$1" | LC_ALL=C sort | while IFS= read -r file; do cksum "$file"; done) || true
+}
+
+last_step() { # LINES: the highest step of the meta files in lines of `sums`
+    local step
+    step=$(sed 's/.*meta_//; s/\.json$//' <<<"$1" | sort -n | tail -1)
+    echo "$((10#$step))"
+}
+
+without() { # LINES OTHERS: the lines that are not among the others
+    [ -z "$1" ] || grep -vxFf <(printf '%s\n' "$2") <<<"$1" || true
 }
 
 stop() { # CODE: tell the running stage to save and end, then end with CODE
@@ -192,6 +270,7 @@ stop() { # CODE: tell the running stage to save and end, then end with CODE
         kill -TERM "$running" 2>/dev/null || true
         wait "$running" || true
     done
+    [ -z "$child" ] || left_behind
     exit "$1"
 }
 
@@ -204,80 +283,90 @@ number() { # NAME VALUE: refuse what arithmetic would stumble over
     case $2 in '' | 0* | *[!0-9]* | ?????????*) die "$1 is $2; expected a number, such as 8" ;; esac
 }
 
-dry_run=${DRY_RUN:-} list='' history='' child='' fetching='' where=''
-for option in "$@"; do
-    case $option in
-        --dry_run | --dry-run) dry_run=1 ;;
-        --help | -h) sed -n '2,/^set /{s/^# \{0,1\}//p;}' speedrun.sh && exit ;;
-        --list) list=1 ;; # name, state and command of each stage, for scripts/plan.py
-        *) die "unknown option $option; there is --dry_run, and RECIPE=tiny or RECIPE=real in front of bash" ;;
-    esac
-done
-case ${PRESET:-full} in full | smoke) ;; *) die "PRESET is $PRESET; expected full or smoke" ;; esac
-[ -z "${NANOCHAT_BASE_DIR:-}" ] || where="NANOCHAT_BASE_DIR=$(printf %q "$NANOCHAT_BASE_DIR") "
-export NANOCHAT_BASE_DIR=${NANOCHAT_BASE_DIR:-$HOME/.cache/nanochat}
-marks=$NANOCHAT_BASE_DIR/speedrun # NAME.started and NAME.done hold the commands up to and with the stage's own
-
-memories=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null || true) # MiB, a GPU a line
-there=$(grep -c '^[0-9]' <<<"$memories" || true)
-if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
-    there=$(tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -c '^ *[0-9GM]' || true) # numbers, or names such as GPU-… and MIG-…
-fi
-gpus=${GPUS:-$there}
-[ "$gpus" = 0 ] || number GPUS "$gpus"
-for name in DEPTH REAL_ROWS REAL_SHARDS; do number "$name" "${!name:-1}"; done
-begun=$(cat "$marks/recipe" 2>/dev/null || true)
-recipe=${RECIPE:-auto}
-if [ "$recipe" = auto ]; then # what is begun goes on, also while the hub is out of reach
-    recipe=${begun:-tiny}
-    if [ -z "$begun" ] && [ "$there" -gt 0 ] && [ "$(sort -n <<<"$memories" | head -1)" -ge 40000 ] &&
-        curl -sfIL --max-time 5 -o /dev/null "${HF_ENDPOINT:-https://huggingface.co}"; then
-        recipe=real
-    fi
-fi
-case $recipe in tiny | real) ;; *) die "RECIPE is $recipe; expected auto, tiny or real" ;; esac
-if [ -n "$list" ]; then
-    ("$recipe") # by itself, so that nothing in it can lead on to what is below
-    exit
-fi
-
-if [ "$recipe" = tiny ]; then
-    for name in DEPTH RL IDENTITY CORE_BUNDLE; do
-        [ -z "${!name:-}" ] || echo "$name=${!name} belongs to RECIPE=real; this is the tiny recipe" >&2
+main() { # a function, so that bash has read it all before anything runs; the file may be updated meanwhile
+    dry_run=${DRY_RUN:-} list='' history='' child='' fetching='' where='' tag=''
+    for option in "$@"; do
+        case $option in
+            --dry_run | --dry-run) dry_run=1 ;;
+            --help | -h) sed -n '2,/^set /{s/^# \{0,1\}//p;}' speedrun.sh && exit ;;
+            --list) list=1 ;; # name, state and command of each stage, for scripts/plan.py
+            *) die "unknown option $option; there is --dry_run, and RECIPE=tiny or RECIPE=real in front of bash" ;;
+        esac
     done
-fi
-python=${NANOCHAT_PYTHON:-} chat=$python
-if [ -z "$python" ]; then
-    source dev/setup.sh
-    python=.venv/bin/python
-    chat="$([ "$UV" = "$(command -v uv || true)" ] && echo uv || echo .uv/bin/uv) run python"
-fi
-planned=(--recipe="$recipe")
-[ -z "${GPU:-}" ] || planned+=(--gpu="$GPU")
-[ "${GPUS:-0}" = 0 ] || planned+=(--gpus="$GPUS")
-"$python" -m scripts.plan "${planned[@]}"
-[ -z "$dry_run" ] || exit 0
-[ "$there" = 0 ] || [ "$gpus" -le "$there" ] || die "GPUS is $gpus, but this machine has $there"
-[ "${begun:-$recipe}" = "$recipe" ] || die "$NANOCHAT_BASE_DIR holds a run of the $begun recipe, whose tokenizer and" \
-    "models the $recipe recipe would replace; set NANOCHAT_BASE_DIR to another folder"
+    case ${PRESET:-full} in full | smoke) ;; *) die "PRESET is $PRESET; expected full or smoke" ;; esac
+    [ -z "${NANOCHAT_BASE_DIR:-}" ] || where="NANOCHAT_BASE_DIR=$(printf %q "$NANOCHAT_BASE_DIR") "
+    export NANOCHAT_BASE_DIR=${NANOCHAT_BASE_DIR:-$HOME/.cache/nanochat}
+    marks=$NANOCHAT_BASE_DIR/speedrun
 
-# malloc keeps its pages and asks for huge ones: training on a CPU is faster by a sixth (dev/LOG.md).
-export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736:glibc.malloc.hugetlb=1}
-# What one stage compiled is there for the next, and after a kill.
-export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$NANOCHAT_BASE_DIR/compiled}
+    memories=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null || true) # MiB, a GPU a line
+    there=$(grep -c '^[0-9]' <<<"$memories" || true)
+    if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+        there=$(tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -c '^ *[0-9GM]' || true) # numbers, or names such as GPU-… and MIG-…
+    fi
+    gpus=${GPUS:-$there}
+    [ "$gpus" = 0 ] || number GPUS "$gpus"
+    for name in DEPTH REAL_ROWS REAL_SHARDS; do number "$name" "${!name:-1}"; done
+    begun=$(cat "$marks/recipe" 2>/dev/null || true)
+    recipe=${RECIPE:-auto}
+    if [ "$recipe" = auto ]; then # what is begun goes on, also while the hub is out of reach
+        recipe=${begun:-tiny}
+        if [ -z "$begun" ] && [ "$there" -gt 0 ] && [ "$(sort -n <<<"$memories" | head -1)" -ge 40000 ] &&
+            curl -sfIL --max-time 5 -o /dev/null "${HF_ENDPOINT:-https://huggingface.co}"; then
+            recipe=real
+        fi
+    fi
+    case $recipe in tiny | real) ;; *) die "RECIPE is $recipe; expected auto, tiny or real" ;; esac
+    if [ -n "$list" ]; then
+        ("$recipe") # by itself, so that nothing in it can lead on to what is below
+        exit
+    fi
 
-mkdir -p "$marks"
-if command -v flock >/dev/null; then # a stage inherits the lock, so one that outlived its speedrun.sh still holds it
-    exec 9>"$marks/lock"
-    flock -n 9 || { echo "waiting for the speedrun that is at work in $NANOCHAT_BASE_DIR" && flock 9; }
-fi
-echo "$recipe" >"$marks/recipe.new" && mv "$marks/recipe.new" "$marks/recipe"
-trap 'stop 129' HUP
-trap 'stop 130' INT
-trap 'stop 143' TERM
-"$recipe"
+    if [ "$recipe" = tiny ]; then
+        for name in DEPTH RL IDENTITY CORE_BUNDLE; do
+            [ -z "${!name:-}" ] || echo "$name=${!name} belongs to RECIPE=real; this is the tiny recipe" >&2
+        done
+    fi
+    python=${NANOCHAT_PYTHON:-} chat=$(printf %q "${NANOCHAT_PYTHON:-}")
+    if [ -z "$python" ]; then
+        source dev/setup.sh
+        python=.venv/bin/python
+        chat="$([ "$UV" = "$(command -v uv || true)" ] && echo uv || echo .uv/bin/uv) run python"
+    fi
+    planned=(--recipe="$recipe")
+    [ -z "${GPU:-}" ] || planned+=(--gpu="$GPU")
+    [ "${GPUS:-0}" = 0 ] || planned+=(--gpus="$GPUS")
+    "$python" -m scripts.plan "${planned[@]}"
+    [ -z "$dry_run" ] || exit 0
+    [ "$there" = 0 ] || [ "$gpus" -le "$there" ] || die "GPUS is $gpus, but this machine has $there"
+    [ "${begun:-$recipe}" = "$recipe" ] || die "$NANOCHAT_BASE_DIR holds a run of the $begun recipe, whose tokenizer" \
+        "and models the $recipe recipe would replace; set NANOCHAT_BASE_DIR to another folder"
 
-echo
-"$python" -m scripts.report
-printf '\nTo chat with the model:\n\n    %s\n    %s\n' "$where$chat -m scripts.chat_cli" \
-    "$where$chat -m scripts.chat_cli -p \"What is 123 + 456?\""
+    # Other models may need the tokenizer that this recipe would replace; refuse now, not after the download.
+    IFS=$'\t' read -r _ state command < <(list=1 && "$recipe" | grep '^tok_train')
+    # shellcheck disable=SC2086 # these are several words
+    [ "$state" = 'done' ] || "$python" ${command#python } --check || exit
+
+    # malloc keeps its pages and asks for huge ones: training on a CPU is faster by a sixth (dev/LOG.md).
+    export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736:glibc.malloc.hugetlb=1}
+    # What one stage compiled is there for the next, and after a kill.
+    export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$NANOCHAT_BASE_DIR/compiled}
+
+    mkdir -p "$marks"
+    if command -v flock >/dev/null; then # a stage inherits the lock, so one that outlived its speedrun.sh still holds it
+        exec 9>"$marks/lock"
+        flock -n 9 || { echo "waiting for the speedrun that is at work in $NANOCHAT_BASE_DIR" && flock 9; }
+    fi
+    echo "$recipe" >"$marks/recipe.new" && mv "$marks/recipe.new" "$marks/recipe"
+    trap 'stop 129' HUP
+    trap 'stop 130' INT
+    trap 'stop 143' TERM
+    "$recipe"
+
+    echo
+    "$python" -m scripts.report
+    chat="$where$chat -m scripts.chat_cli --source=sft --model_tag=$tag"
+    chat+=" --step=$(last_step "$(sums "chatsft_checkpoints/$tag/meta_*.json")")"
+    printf '\nTo chat with the model:\n\n    %s\n    %s\n' "$chat" "$chat -p \"What is 123 + 456?\""
+}
+
+main "$@"; exit

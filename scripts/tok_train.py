@@ -1,16 +1,17 @@
 """Train the tokenizer on the text of a dataset."""
 
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanochat import chat, paths, report
+from nanochat import chat, paths, report, vocabularies
 from nanochat.checkpoint import manager
 from nanochat.config import UserError, changes, parse, run
 from nanochat.data import shards
 from nanochat.log import Progress, short
-from nanochat.tokenizer import Tokenizer
+from nanochat.tokenizer import SPLIT_PATTERN, Tokenizer
 
 
 @dataclass
@@ -26,7 +27,9 @@ class Flags:
     doc_cap: int = 10_000
     """read this many characters of a document at most"""
     overwrite: bool = False
-    """replace a tokenizer that checkpoints were trained with; they no longer load then"""
+    """replace the tokenizer even if checkpoints need it; they become unusable"""
+    check: bool = False
+    """only check whether a new tokenizer may be saved; train nothing"""
 
 
 @dataclass
@@ -45,6 +48,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if getattr(flags, name) < 1:
             raise UserError(f"--{name} is {getattr(flags, name)}; it must be at least 1")
     folder = paths.tokenizer_dir()
+    if not flags.overwrite:
+        refuse_early(folder, flags.vocab_size)
+    if flags.check:
+        return
     seen = Seen()
     started = time.monotonic()
     tokenizer = Tokenizer.train(texts(flags, seen), flags.vocab_size, chat.SPECIALS)
@@ -89,26 +96,85 @@ def texts(flags: Flags, seen: Seen) -> Iterator[str]:
     print(f"read {seen.documents:,} documents, {short(seen.characters)} characters of {folder}; learning merges")
 
 
-def keep(tokenizer: Tokenizer, folder: Path, overwrite: bool) -> str:
-    """Save the tokenizer unless the same one is there already; what was done, in a sentence.
+def refuse_early(folder: Path, vocab_size: int) -> None:
+    """Raise UserError where training is bound to end in `keep` refusing to save.
 
-    Raises UserError rather than take the tokenizer of existing checkpoints away, unless that is asked for.
+    Whether a tokenizer of the same size, pattern and special tokens is the same is known after training only.
     """
-    name = f"tokenizer {tokenizer.hash[:12]}"
-    try:
-        before = Tokenizer.load(folder).hash
-    except UserError:  # none yet, or one that is of no use
-        before = None
-    if before == tokenizer.hash:
+    current = existing(folder)
+    new = (vocab_size, SPLIT_PATTERN, chat.SPECIALS)
+    if current and (current.vocab_size, current.pattern, list(current.specials)) == new:
+        return
+    if users := users_of(lambda recorded: current is not None and recorded == current.hash):
+        raise refusal(folder, current, users)
+
+
+def keep(tokenizer: Tokenizer, folder: Path, overwrite: bool) -> str:
+    """Save the tokenizer unless it is already there; returns a sentence about what was done.
+
+    Raises UserError where checkpoints need the current one, unless `overwrite` is set.
+    """
+    name, current = f"tokenizer {tokenizer.hash[:12]}", existing(folder)
+    if current and current.hash == tokenizer.hash:
         return f"{name} is the one in {folder} already"
-    users = manager.trained_with(before) if before is not None else []
+
+    def needs_current(recorded: str) -> bool:
+        if current:
+            return recorded == current.hash
+        return vocabularies.holds(folder) and recorded != tokenizer.hash  # a damaged one may be any, and be repaired
+
+    users = users_of(needs_current)
     if users and not overwrite:
-        raise UserError(
-            f"{folder} holds tokenizer {before[:12] if before else ''}, which {', '.join(users)} was trained with; "
-            "set NANOCHAT_BASE_DIR to another folder for another tokenizer, or give these checkpoints up by --overwrite"
-        )
+        raise refusal(folder, current, users)
     tokenizer.save(folder)
-    return f"{name} saved in {folder}" + (f", in place of {before[:12]}" if before else "")
+    replaced = f", in place of {current.hash[:12]}" if current else ""
+    return f"{name} saved in {folder}{replaced}" + (f"; now unusable: {', '.join(users)}" if users else "")
+
+
+def existing(folder: Path) -> Tokenizer | None:
+    """The tokenizer of a folder; None where there is none, or one that cannot be read."""
+    try:
+        return Tokenizer.load(folder)
+    except UserError:
+        return None
+
+
+def users_of(needs: Callable[[str], bool]) -> list[str]:
+    """The models that need the tokenizer of the base folder, as "<source> <tag>".
+
+    A checkpoint needs it when none lies beside it and `needs` is true of the hash that it records. The original's
+    record no hash, and a meta file that cannot be read may hold any, so these need it in any case.
+    """
+    users = []
+    for source in paths.SOURCES:
+        for folder in sorted(paths.checkpoints_dir(source).glob("*")):
+            metas = [path.name for path in folder.glob("meta_*.json")]
+            steps = sorted(int(found[1]) for name in metas if (found := re.fullmatch(r"meta_(\d{6,})\.json", name)))
+            if steps and manager.tokenizer_folder(folder) == paths.tokenizer_dir():
+                remarks = [_need(folder, step, needs) for step in steps]
+                if needed := [remark for remark in remarks if remark is not None]:
+                    users.append(f"{source} {folder.name}{next(filter(None, needed), '')}")
+    return users
+
+
+def _need(folder: Path, step: int, needs: Callable[[str], bool]) -> str | None:
+    """None where a checkpoint does not need the tokenizer, else a remark on why, which is empty in the usual case."""
+    try:
+        recorded = manager.read_meta(folder, step).get("tokenizer_hash")
+    except UserError:
+        return f" (the meta file of step {step} cannot be read)"
+    if not isinstance(recorded, str) or not recorded:
+        return " (records no tokenizer hash)"
+    return "" if needs(recorded) else None
+
+
+def refusal(folder: Path, current: Tokenizer | None, users: list[str]) -> UserError:
+    """Why the tokenizer of `folder` is not replaced."""
+    found = f"holds tokenizer {current.hash[:12]}" if current else "holds no readable tokenizer"
+    return UserError(
+        f"{folder} {found}, and models need theirs to be there: {', '.join(users)}; set NANOCHAT_BASE_DIR to another "
+        "folder for a new tokenizer, or make these models unusable with scripts.tok_train --overwrite"
+    )
 
 
 if __name__ == "__main__":

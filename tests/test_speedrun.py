@@ -1,6 +1,7 @@
-"""The whole road, scaled down: speedrun.sh is killed, terminated, and at last comes to its end.
+"""The whole road, scaled down: speedrun.sh is killed, copied, damaged, terminated, and at last comes to its end.
 
-One base folder carries the tests that need a run; they stand in the order of its life.
+One base folder carries the tests that need a run; they stand in the order of its life. Which flags a training stage
+gets when somebody changes something is tested with a stand-in for Python that notes its arguments.
 """
 
 import contextlib
@@ -8,6 +9,8 @@ import http.server
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,13 +51,13 @@ def states(base: Path, **changed: str) -> dict[str, str]:
     return {name: state for name, state, _ in (line.split("\t") for line in listed.stdout.splitlines())}
 
 
-def interrupted(base: Path, pattern: str, end) -> tuple[int, str]:
+def interrupted(base: Path, pattern: str, end, **changed: str) -> tuple[int, str]:
     """Start a speedrun and call end(process) when a file that matches has appeared; exit code and output."""
     output = base / "output.txt"
     with open(output, "w", encoding="utf-8") as file:
         command = ["bash", str(SPEEDRUN)]
         process = subprocess.Popen(
-            command, env=environment(base), stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            command, env=environment(base, **changed), stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
         while process.poll() is None and not list(base.glob(pattern)):
             time.sleep(0.005)
@@ -69,45 +72,88 @@ def steps_logged(base: Path, folder: str) -> list[int]:
     return [line["step"] for line in map(json.loads, lines) if "loss" in line]
 
 
+def metas(base: Path, folder: str) -> list[Path]:
+    return sorted((base / folder / "d1").glob("meta_*.json"))
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory) -> str:
+    """A Python that leaves out what takes long beside the training: the plan, the evaluations, and the report."""
+    program = tmp_path_factory.mktemp("tools") / "python"
+    program.write_text(
+        f"""#!/usr/bin/env bash
+        case $* in
+            *scripts.plan* | *scripts.report*) ;;
+            *scripts.chat_eval*) echo "{{}}" | tee "$NANOCHAT_BASE_DIR"/report/chat_eval_{{base,mid,sft}}.json ;;
+            *) exec {shlex.quote(sys.executable)} "$@" ;;
+        esac
+        """,
+        encoding="utf-8",
+    )
+    program.chmod(0o755)
+    return str(program)
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("base with a space")
 
 
-def test_killed_in_base_training(base):
+@pytest.fixture(scope="module")
+def moved(base: Path) -> Path:
+    """A copy of the base folder without times, on a machine whose clock was set back in between."""
+    folder = base.with_name("another place")
+    shutil.copytree(base, folder, copy_function=shutil.copyfile)
+    for path in folder.rglob("*"):
+        os.utime(path, (1e9, 1e9) if "checkpoints" in str(path) else (3e9, 3e9))
+    return folder
+
+
+def test_killed_in_base_training(base, quick):
     code, output = interrupted(
-        base, "base_checkpoints/d1/meta_*.json", lambda process: os.killpg(process.pid, signal.SIGKILL)
-    )
+        base, "base_checkpoints/d1/meta_00000[4-9].json", lambda process: os.killpg(process.pid, signal.SIGKILL),
+        NANOCHAT_PYTHON=quick,
+    )  # fmt: skip
     assert code == -signal.SIGKILL, output
     assert list(states(base).items())[:5] == [
         ("data", "done"), ("tok_train", "done"), ("tok_eval", "done"), ("base_train", "goes on"), ("base_eval", "to do")
     ]  # fmt: skip
 
 
-def test_goes_on_and_is_terminated_in_mid_training(base):
+def test_resumes_elsewhere_though_times_lie_and_the_newest_checkpoint_is_damaged(moved, quick):
+    newest = max((moved / "base_checkpoints" / "d1").glob("model_*.pt"))
+    damaged = bytearray(newest.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    newest.write_bytes(damaged)
     code, output = interrupted(
-        base, "mid_checkpoints/d1/meta_*.json", lambda process: process.send_signal(signal.SIGTERM)
-    )
+        moved, "mid_checkpoints/d1/meta_*.json", lambda process: process.send_signal(signal.SIGTERM),
+        NANOCHAT_PYTHON=quick,
+    )  # fmt: skip
     assert code == 128 + signal.SIGTERM, output
     assert "data is done\ntok_train is done\ntok_eval is done\n" in output
-    assert "resuming from step" in output.split("== base_train")[1].split("== base_eval")[0]
-    assert steps_logged(base, "base_checkpoints") == list(range(1, STEPS + 1))
+    trained = output.split("== base_train")[1].split("== base_eval")[0]
+    assert newest.name in trained and "is damaged" in trained
+    assert f"resuming from step {int(newest.stem.split('_')[1]) - 2}" in trained
+    assert steps_logged(moved, "base_checkpoints") == list(range(1, STEPS + 1))
     assert "mid_train: terminated; step" in output  # the signal reached the stage, which saved
-    assert states(base)["base_eval"] == "done" and states(base)["mid_train"] == "goes on"
+    assert states(moved)["base_eval"] == "done" and states(moved)["mid_train"] == "goes on"
 
 
-def test_comes_to_its_end(base):
-    done = speedrun(base)
+def test_comes_to_its_end(moved):
+    done = speedrun(moved)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "base_eval is done" in done.stdout and "resuming from step" in done.stdout
-    assert steps_logged(base, "mid_checkpoints") == list(range(1, STEPS + 1))
-    chat = f"NANOCHAT_BASE_DIR={str(base).replace(' ', chr(92) + ' ')} {sys.executable} -m scripts.chat_cli"
-    assert done.stdout.rstrip().endswith(f'{chat}\n    {chat} -p "What is 123 + 456?"')
-    assert set(states(base).values()) == {"done"}
+    assert steps_logged(moved, "mid_checkpoints") == list(range(1, STEPS + 1))
+    assert set(states(moved).values()) == {"done"}
+    # A deeper model beside it is not the one that was trained; and what is printed can be typed.
+    chat = f"{sys.executable} -m scripts.chat_cli --source=sft --model_tag=d1 --step=4"
+    *_, first, second = (line.strip() for line in done.stdout.rstrip().splitlines())
+    assert shlex.split(first) == [f"NANOCHAT_BASE_DIR={moved}", *chat.split()]
+    assert shlex.split(second) == [*shlex.split(first), "-p", "What is 123 + 456?"]
 
 
-def test_the_report_card_has_every_chapter(base):
-    card = (base / "report" / "report.md").read_text(encoding="utf-8")
+def test_the_report_card_has_every_chapter(moved):
+    card = (moved / "report" / "report.md").read_text(encoding="utf-8")
     for chapter in ("Accuracy", "Bits per byte", "Tokenizer", "Time", "Conversations (SFT)", "Machine"):
         assert f"\n## {chapter}\n" in card
     head, *tasks = [line for line in card.split("## Accuracy")[1].split("## ")[0].splitlines() if "|" in line]
@@ -115,40 +161,149 @@ def test_the_report_card_has_every_chapter(base):
     assert "parameters trained on" in card and "Once upon a time" in card
 
 
-def test_a_changed_command_is_run_anew_with_all_after_it(base):
-    changed = states(base, TINY_MID_STEPS=str(STEPS + 1))
+def test_a_changed_command_replaces_what_this_script_has_trained(moved, quick):
+    changed = states(moved, TINY_MID_STEPS=str(STEPS + 1))
     at = STAGES.index("mid_train")
     assert [changed[name] for name in STAGES] == ["done"] * at + ["to do"] * (len(STAGES) - at)
+    done = speedrun(moved, NANOCHAT_PYTHON=quick, TINY_SFT_STEPS="3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "mid_train is done" in done.stdout and "--step=3" in done.stdout
+    assert [path.name for path in metas(moved, "chatsft_checkpoints")] == ["meta_000002.json", "meta_000003.json"]
+    assert steps_logged(moved, "chatsft_checkpoints") == [1, 2, 3]
 
 
-def test_a_lost_result_is_made_again(base):
-    (base / "report" / "tok_eval.json").unlink()
-    for meta in (base / "chatsft_checkpoints" / "d1").glob("meta_*.json"):
+def test_what_a_kill_left_unproven_is_not_replaced(moved, quick):
+    """Base training was killed without a chance to note what it left; the rest of that run could be anybody's."""
+    there = {path: path.read_bytes() for path in (moved / "base_checkpoints").rglob("*") if path.is_file()}
+    refused = speedrun(moved, NANOCHAT_PYTHON=quick, TINY_BASE_STEPS="7")
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "--overwrite" in refused.stderr and "base_checkpoints/d1 is from this script" in refused.stderr
+    assert {path: path.read_bytes() for path in (moved / "base_checkpoints").rglob("*") if path.is_file()} == there
+    assert set(list(states(moved).values())[:3]) == {"done"}
+
+
+def test_a_lost_result_is_made_again(moved):
+    (moved / "report" / "tok_eval.json").unlink()
+    for meta in metas(moved, "mid_checkpoints"):
         meta.unlink()
-    assert {name for name, state in states(base).items() if state != "done"} == {"tok_eval", "chat_sft"}
+    found = states(moved)
+    assert (found["tok_eval"], found["mid_train"], found["tok_train"]) == ("goes on", "goes on", "done")
+    with open(moved / "tokenizer" / "tokenizer.json", "a", encoding="utf-8") as file:
+        file.write(" ")  # somebody has trained another one
+    assert states(moved)["tok_train"] == "goes on"
 
 
-def test_a_stage_that_fails_stops_the_run(tmp_path):
+def test_the_tokenizer_of_other_models_stays(tmp_path, quick):
+    """The original keeps its models in the same folder, with a tokenizer that is not named in them."""
+    classic = Path(__file__).parents[2] / "shared" / "fixtures" / "classic"
+    shutil.copytree(classic, tmp_path / "base")
+    there = {path: path.is_file() and path.read_bytes() for path in (tmp_path / "base").rglob("*")}
+    refused = speedrun(tmp_path / "base", NANOCHAT_PYTHON=quick)
+    assert refused.returncode == 2 and "base d2 (records no tokenizer hash); set NANOCHAT_BASE_DIR" in refused.stderr
+    assert {path: path.is_file() and path.read_bytes() for path in (tmp_path / "base").rglob("*")} == there
+
+
+class StandIn:
+    """A speedrun whose Python notes its arguments; base_train does as told, and base_eval finds its model damaged."""
+
+    def __init__(self, folder: Path):
+        self.base, self.calls, self.program = folder / "base", folder / "calls", folder / "python"
+        self.d1 = self.base / "base_checkpoints" / "d1"
+        self.program.write_text(
+            """#!/usr/bin/env bash
+            cd "$NANOCHAT_BASE_DIR" 2>/dev/null && mkdir -p report tokenizer base_data_tinyworld base_checkpoints/d1
+            case $* in
+                *scripts.plan* | *--check*) ;;
+                *tinyworld*) echo >base_data_tinyworld/shard.parquet ;;
+                *tok_train*) echo "{}" | tee tokenizer/tokenizer.json >report/tok_train.json ;;
+                *tok_eval*) echo "{}" >report/tok_eval.json ;;
+                *base_train*)
+                    grep -o -e "--resume=.*" <<<"$*" >>../calls
+                    eval "$BASE_TRAIN"
+                    echo "{}" >report/base_train.json
+                    ;;
+                *base_eval*) exit 2 ;;
+            esac
+            """,
+            encoding="utf-8",
+        )
+        self.program.chmod(0o755)
+
+    def __call__(self, does: str, **changed: str) -> tuple[str, int, str]:
+        """The flags of base_train, with what code speedrun.sh ended, and its complaint."""
+        for number, path in enumerate(sorted(self.base.rglob("*"))):
+            os.utime(path, (1e9 + number * 997 % 1000, 1e9 + number * 997 % 1000))  # times tell nothing
+        run = speedrun(self.base, NANOCHAT_PYTHON=str(self.program), BASE_TRAIN=does, **changed)
+        flags = self.calls.read_text(encoding="utf-8").splitlines()[-1].removesuffix(" --run=dummy")
+        return flags, run.returncode, run.stderr
+
+
+SAVE = "for step in {}; do echo $RANDOM >base_checkpoints/d1/meta_00000$step.json; done; "
+CLEAR = "rm base_checkpoints/d1/meta_*; "
+
+
+def test_only_what_is_proven_its_own_is_replaced(tmp_path):
+    base_train = StandIn(tmp_path)
+    longer, shorter = {"TINY_BASE_STEPS": "9"}, {"TINY_BASE_STEPS": "5"}
+    auto, anew, never = "--resume=auto", "--resume=never --overwrite", "--resume=never"
+    assert base_train(SAVE.format("2 4") + "exit 143")[:2] == (auto, 143)
+    assert base_train("exit 143")[:2] == (auto, 143)
+    assert base_train("exit 137", **longer)[:2] == (anew, 137)
+    assert base_train("kill -9 $PPID", **longer)[:2] == (anew, -9)  # it has saved nothing yet
+    assert base_train("exit 143")[:2] == (auto, 143)  # as at first, so what that left is of use
+    assert base_train(CLEAR + SAVE.format("1") + "exit 1", **longer)[:2] == (anew, 1)
+    assert base_train("exit 1", **longer)[:2] == (auto, 1)
+    assert base_train(SAVE.format("0") + "kill -9 $PPID", **shorter)[:2] == (anew, -9)
+    assert base_train("exit 1", **shorter)[:2] == ("--resume=0", 1)  # step 1 is still the one of before
+    assert base_train(CLEAR + SAVE.format("3") + "exit 1", **shorter)[:2] == ("--resume=0", 1)
+    flags, code, said = base_train("exit 2", **longer)  # nobody noted what the killed one left
+    assert (flags, code) == (never, 2) and "move that folder away" in said
+    shutil.rmtree(base_train.d1)
+    assert base_train(SAVE.format("6") + "exit 1", **longer)[:2] == (auto, 1)
+    (base_train.d1 / "meta_000008.json").write_text("of somebody else", encoding="utf-8")
+    assert base_train("exit 2", **shorter)[:2] == (never, 2)
+    shutil.rmtree(base_train.base / "speedrun")
+    assert base_train("exit 2", **shorter)[:2] == (auto, 2)  # the stage itself knows whether it is the same run
+
+
+def test_what_fails_twice_alike_is_not_tried_again_in_hope(tmp_path):
+    base_train = StandIn(tmp_path)
+    hope = "start speedrun.sh again to resume from here"
+    assert hope in base_train(SAVE.format("2") + "exit 1")[2]
+    assert "ended with code 1, as it did the last time; resolve the error above before" in base_train("exit 1")[2]
+    assert hope in base_train("exit 2")[2] and hope in base_train(SAVE.format("4") + "exit 2")[2]
+    said = base_train("exit 2")[2]
+    assert hope not in said and "resolve the error above before starting speedrun.sh again" in said
+    assert "base_train was stopped; start speedrun.sh again to resume" in base_train("exit 143")[2]
+
+
+def test_a_finished_stage_is_asked_again_when_the_next_one_cannot_use_it(tmp_path):
+    """Its newest checkpoint may be damaged, and only the stage itself can fall back to the one before."""
+    base_train = StandIn(tmp_path)
+    assert "base_eval ended with code 2" in base_train(SAVE.format("2 4") + "true")[2]
+    assert states(base_train.base)["base_train"] == "goes on"
+    assert base_train("true")[:2] == ("--resume=auto", 2) and base_train.calls.read_text("utf-8").count("\n") == 2
+
+
+def test_a_stage_that_fails_stops_the_run(tmp_path, quick):
     (tmp_path / "base_data_tinyworld").mkdir()
     (tmp_path / "base_data_tinyworld" / "notes.txt").write_text("mine", encoding="utf-8")
-    failed = speedrun(tmp_path)
+    failed = speedrun(tmp_path, NANOCHAT_PYTHON=quick)
     assert failed.returncode == 2 and "data ended with code 2" in failed.stderr
     assert states(tmp_path)["data"] == "goes on"
     assert [path.name for path in (tmp_path / "base_data_tinyworld").iterdir()] == ["notes.txt"]
 
 
-def test_the_plan_counts_what_training_costs(tmp_path):
-    planned = speedrun(tmp_path, "--dry_run", PRESET="full", TINY_BASE_STEPS="400", TINY_MID_STEPS="200")
-    assert planned.returncode == 0, planned.stderr
-    assert "400 steps of 4.1k tokens = 1.6M tokens" in planned.stdout
-    assert "200 steps of 4.1k tokens = 819k tokens" in planned.stdout  # the batch size is inherited
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_real_recipe_is_planned_for_all_gpus(tmp_path, monkeypatch, capsys):
-    path = path_with_gpus(tmp_path, 8)
-    for name, value in environment(tmp_path / "base", PRESET="full", PATH=path).items():
+def test_the_plan_counts_what_training_costs(tmp_path, monkeypatch, capsys):
+    for name, value in environment(tmp_path / "base", PRESET="full", TINY_MID_STEPS="200").items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TINY_BASE_STEPS", "400")
+    plan.main(["--recipe=tiny"])
+    planned = capsys.readouterr().out
+    assert "400 steps of 4.1k tokens = 1.6M tokens" in planned
+    assert "200 steps of 4.1k tokens = 819k tokens" in planned  # the batch size is inherited
+    assert "1400 steps of 4.1k tokens = 5.7M tokens" in planned  # here it is not
+    monkeypatch.setenv("PATH", path_with_gpus(tmp_path, 8))
     plan.main(["--recipe=real", "--gpu=h100", "--gpus=8"])
     printed = capsys.readouterr().out
     assert "torchrun --standalone --nproc_per_node=8 -m scripts.base_train -- --dataset=climbmix" in printed
@@ -210,16 +365,17 @@ def test_the_recipe_follows_from_gpus_and_a_hub(tmp_path):
     assert is_real(PATH=gpus, HF_ENDPOINT="http://127.0.0.1:9")
 
 
-def test_one_recipe_does_not_replace_what_another_has_trained(tmp_path):
+def test_one_recipe_does_not_replace_what_another_has_trained(tmp_path, quick):
     (tmp_path / "speedrun").mkdir()
     (tmp_path / "speedrun" / "recipe").write_text("real\n", encoding="utf-8")
-    refused = speedrun(tmp_path, RECIPE="tiny")
+    refused = speedrun(tmp_path, RECIPE="tiny", NANOCHAT_PYTHON=quick)
     assert refused.returncode == 2 and "holds a run of the real recipe" in refused.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["speedrun"]
 
 
-def test_more_gpus_than_there_are(tmp_path):
-    refused = speedrun(tmp_path / "base", RECIPE="tiny", GPUS="4", GPU="h100", PATH=path_with_gpus(tmp_path, 2))
+def test_more_gpus_than_there_are(tmp_path, quick):
+    path = path_with_gpus(tmp_path, 2)
+    refused = speedrun(tmp_path / "base", RECIPE="tiny", GPUS="4", GPU="h100", PATH=path, NANOCHAT_PYTHON=quick)
     assert refused.returncode == 2 and "GPUS is 4, but this machine has 2" in refused.stderr
     assert not (tmp_path / "base").exists()
 

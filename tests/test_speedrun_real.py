@@ -54,7 +54,8 @@ def started(hub: FakeHub, base: Path, *options: str, **changed: str) -> subproce
         small_bundle(bundle)
     setup = {
         "NANOCHAT_BASE_DIR": str(base), "NANOCHAT_PYTHON": sys.executable, "RECIPE": "real", "PRESET": "smoke",
-        "GPUS": "2", "RL": "1", "REAL_SHARDS": "10", "CORE_BUNDLE": str(bundle), "OMP_NUM_THREADS": "1",
+        "GPUS": "2", "RL": "1", "REAL_SHARDS": "10", "REAL_STEPS": STEPS, "REAL_PROBLEMS": "2",
+        "CORE_BUNDLE": str(bundle), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     given = {**clean, **environment(hub, base.parent / "hub cache"), **setup, **changed}
     return subprocess.Popen(["bash", str(SPEEDRUN), *options], env=given, stdout=subprocess.PIPE,
@@ -66,28 +67,40 @@ def states(hub: FakeHub, base: Path, **changed: str) -> dict[str, str]:
     return {name: state for name, state, _ in (line.split("\t") for line in listed.splitlines())}
 
 
-def test_killed_while_one_process_trains(hub: FakeHub, base: Path) -> None:
-    assert list(states(hub, base)) == STAGES
-    process = started(hub, base, GPUS="1", REAL_STEPS=STEPS)
-    while process.poll() is None and not list(base.glob("base_checkpoints/d1/meta_*.json")):
+def wait_for(process: subprocess.Popen[str], base: Path, pattern: str) -> None:
+    while process.poll() is None and not list(base.glob(pattern)):
         time.sleep(0.005)
     assert process.poll() is None, process.communicate()[0]
+
+
+def test_killed_while_one_process_trains(hub: FakeHub, base: Path) -> None:
+    assert list(states(hub, base)) == STAGES
+    process = started(hub, base, GPUS="1")
+    wait_for(process, base, "base_checkpoints/d1/meta_*.json")
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert len(list((base / "base_data_climbmix").glob("shard_*.parquet"))) == 11
 
 
-def test_two_processes_go_on_and_come_to_the_end(hub: FakeHub, base: Path) -> None:
-    found = states(hub, base, REAL_STEPS=STEPS)
+def test_two_processes_resume_and_one_comes_to_the_end(hub: FakeHub, base: Path) -> None:
+    found = states(hub, base)
     assert [found[name] for name in STAGES[:6]] == ["done"] * 4 + ["goes on", "to do"]
-    process = started(hub, base, REAL_STEPS=STEPS)
+    process = started(hub, base)
+    wait_for(process, base, "speedrun/chat_eval_mid.done")
+    process.send_signal(signal.SIGTERM)
     output, _ = process.communicate()
-    assert process.returncode == 0, output
+    assert process.returncode == 128 + signal.SIGTERM, output
     assert "resuming from step" in output.split("== base_train")[1].split("== base_eval")[0]
     steps = [line["step"] for line in metrics(base, "base_checkpoints") if "loss" in line]
     assert steps == list(range(1, int(STEPS) + 1))
-    assert states(hub, base, REAL_STEPS=STEPS) == dict.fromkeys(STAGES, "done")
-    assert states(hub, base, REAL_STEPS=STEPS, GPUS="1") == dict.fromkeys(STAGES, "done")
+    upto = STAGES.index("chat_eval_sft")
+    found = states(hub, base, GPUS="1")
+    assert [found[name] for name in STAGES[:upto]] == ["done"] * upto
+    process = started(hub, base, GPUS="1")
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert "--source=sft --model_tag=d1 --step=" + STEPS in output
+    assert states(hub, base) == dict.fromkeys(STAGES, "done")
 
 
 def metrics(base: Path, folder: str) -> list[dict]:

@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 
 from nanochat import paths
 from nanochat.chat import SPECIALS
-from nanochat.checkpoint import manager
 from nanochat.config import UserError
 from nanochat.data import shards
-from nanochat.gpt import GPT, GPTConfig
 from nanochat.tokenizer import LONGEST_SPACE, PATTERNS, SPLIT_PATTERN, Tokenizer, gpt_encoder
 from scripts import tok_eval, tok_train
 
@@ -326,20 +324,6 @@ def test_tok_train_learns_from_the_training_split(base, capsys):
     cut = [documents[0][:50], documents[1][:50], documents[2][:20]]
     assert Tokenizer.load(paths.tokenizer_dir()).hash == Tokenizer.train(cut, 300, SPECIALS).hash
     assert report_of(base, "tok_train")["characters"] == 120
-
-
-def test_tok_train_does_not_take_the_tokenizer_of_checkpoints_away(base):
-    write_dataset("ships")
-    tok_train.main(["--dataset", "ships", "--vocab_size", "350"])
-    trained = Tokenizer.load(paths.tokenizer_dir())
-    model = GPT(GPTConfig(sequence_len=8, vocab_size=350, n_layer=1, n_head=1, n_kv_head=1, n_embd=32))
-    manager.save(paths.checkpoints_dir("base") / "d1", 1, model, {}, {"tokenizer_hash": trained.hash})
-    again = ["--dataset", "ships", "--vocab_size", "300"]
-    with pytest.raises(UserError, match="which base d1 was trained with; set NANOCHAT_BASE_DIR"):
-        tok_train.main(again)
-    assert Tokenizer.load(paths.tokenizer_dir()).hash == trained.hash
-    tok_train.main([*again, "--overwrite"])
-    assert Tokenizer.load(paths.tokenizer_dir()).vocab_size == 300
 
 
 @pytest.mark.parametrize(

@@ -209,16 +209,6 @@ def _how_to_train(source: str) -> str:
     return f"train one with python -m {STAGE_COMMAND.get(source, f'the {source} stage')}"
 
 
-def trained_with(tokenizer_hash: str) -> list[str]:
-    """The checkpoints of the base folder that would no longer load with another tokenizer, as "<source> <tag>"."""
-    return [
-        f"{source} {folder.name}"
-        for source in SOURCES
-        for folder in sorted(checkpoints_dir(source).glob("*"))
-        if (there := steps(folder)) and read_meta(folder, there[-1]).get("tokenizer_hash") == tokenizer_hash
-    ]
-
-
 def read_meta(folder: Path, step: int) -> dict:
     path = folder / _meta_file(step)
     try:
