@@ -45,8 +45,12 @@ class CustomJSON(Sequence[dict]):
                 raise UserError(f"cannot read {self.path}: it is no regular file; --data_path takes a JSONL file")
             if kind := COMPRESSED.get(self.path.suffix.lower()):
                 self._unpacked = self._unpack(kind)
-            with self._open() as file:
-                self.sha256 = self._index(file)
+            if self._unpacked is not None:
+                self._unpacked.seek(0)
+                self.sha256 = self._index(self._unpacked)
+            else:
+                with open(self.path, "rb") as file:
+                    self.sha256 = self._index(file)
         if not self.lines:
             raise UserError(f"{self.path} holds no conversations; expected lines such as " + EXAMPLE)
 
@@ -55,9 +59,7 @@ class CustomJSON(Sequence[dict]):
 
     def __getitem__(self, index: int) -> dict:
         try:
-            with self._open() as file:
-                file.seek(self.offsets[index])
-                conversation = _conversation(json.loads(file.read(self.lengths[index])))
+            conversation = _conversation(json.loads(self._bytes(self.offsets[index], self.lengths[index])))
             if _key(conversation) == self.keys[index]:
                 return conversation
         except FileNotFoundError:
@@ -143,10 +145,12 @@ class CustomJSON(Sequence[dict]):
         whole.flush()
         return whole
 
-    def _open(self) -> BinaryIO:
-        if self._unpacked is None:
-            return open(self.path, "rb")
-        return open(f"/dev/fd/{self._unpacked.fileno()}", "rb")
+    def _bytes(self, offset: int, count: int) -> bytes:
+        if self._unpacked is not None:
+            return os.pread(self._unpacked.fileno(), count, offset)
+        with open(self.path, "rb") as file:
+            file.seek(offset)
+            return file.read(count)
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:

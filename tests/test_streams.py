@@ -547,6 +547,14 @@ def test_a_shard_that_changes_while_it_is_read_is_named(tokenizer, tmp_path, sma
         take(stream, 300)
 
 
+def test_shards_of_several_programs_are_shuffled_together(tokenizer, tmp_path):
+    folder = numbered(tmp_path / "data", [30])
+    large = pa.array(["one", None, "three"], pa.large_string())
+    pq.write_table(pa.table({"id": [1, 2, 3], "text": large}), folder / "shard_00001.parquet", compression="gzip")
+    expected = sorted([*(f"document {n}" for n in range(30)), "one", "", "three"])
+    assert sorted(shuffled(folder, tokenizer).texts(0, 33)) == expected
+
+
 def test_memory_is_bounded_by_a_window(tokenizer, tmp_path, monkeypatch):
     """Windows are read one at a time, whatever the order in which documents are asked for."""
     monkeypatch.setattr(order, "WINDOW_DOCUMENTS", 30)

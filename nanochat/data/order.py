@@ -58,10 +58,10 @@ class Shuffled:
         if n == self._latest:
             return
         self._latest, self._texts = -1, pa.chunked_array([], pa.string())  # the old one goes before the new one comes
-        loaded = [self.reader.load(group) for group in self.windows[n]]
-        # One array, in which a row is found at once; with 64-bit offsets, since a group may be large.
-        chunks = [chunk.cast(pa.large_string()) for each in loaded for chunk in each.chunks]
-        self._texts = pa.chunked_array([pa.concat_arrays(chunks)])
+        chunks = [chunk for group in self.windows[n] for chunk in self.reader.load(group).chunks]
+        if len({chunk.type for chunk in chunks}) > 1:  # shards of several programs
+            chunks = [chunk.cast(pa.large_string()) for chunk in chunks]
+        self._texts = pa.chunked_array(chunks)
         order = array("Q", range(len(self._texts)))
         random.Random(f"{self.seed}/{n}").shuffle(order)
         self._latest, self._order = n, order
