@@ -129,7 +129,7 @@ def check_name(flag: str, name: str) -> None:
 
 def check_tag(flag: str, tag: str) -> None:
     """Raise UserError, naming the flag, where a tag cannot be the name of one folder."""
-    if not re.fullmatch(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*", tag) or len(os.fsencode(tag)) > LONGEST_TAG:
+    if not re.fullmatch(r"[^./\\:\x00-\x1f\x7f][^/\\:\x00-\x1f\x7f]*", tag) or len(os.fsencode(tag)) > LONGEST_TAG:
         shown = tag if len(tag) <= 40 else f"{tag[:40]}..."
         raise UserError(
             f"--{flag} {shown!r} cannot be the name of one folder; expected letters, digits, dots and dashes, at most "

@@ -94,7 +94,7 @@ def stage(folder: Path, loaded: manager.Loaded, meta: Mapping, page: str, files:
     meta = {**meta, "files": {name: vouched[name] for name in files if name in vouched}}
     for name in files:
         os.symlink(loaded.folder.absolute() / name, folder / name)
-    write_text(folder / f"meta_{loaded.step:06d}.json", json.dumps(meta, indent=2))
+    manager.write_meta(folder / f"meta_{loaded.step:06d}.json", dict(meta))
     loaded.tokenizer.save(folder / "tokenizer")
     if (manager.tokenizer_folder(loaded.folder) / manager.LENGTHS).exists():
         manager.save_lengths(folder / "tokenizer", loaded.tokenizer)

@@ -12,7 +12,7 @@ from tasks.arc import ARC
 from tasks.customjson import CustomJSON, Part, held_out
 from tasks.gsm8k import GSM8K
 from tasks.humaneval import HumanEval
-from tasks.identity import identity
+from tasks.identity import identity, identity_path
 from tasks.littleworld import KINDS, LittleWorld
 from tasks.mixture import Mixture, Rows
 from tasks.mmlu import MMLU
@@ -107,13 +107,17 @@ def _overlap(trained_on: Sequence[CustomJSON], given: Sequence[CustomJSON]) -> s
 
 
 def _real(stage: Stage, split: shards.Split) -> list[Rows]:
-    """The mixtures of the classic recipe. Validation has what training has in about the same shares."""
+    """The mixtures of the classic recipe. Validation has what training has in about the same shares.
+
+    Conversations about the model itself are its user's own (scripts.make_identity), so there may be none.
+    """
+    who = [identity()] if split == "train" and identity_path().exists() else []
     if split == "train" and stage == "mid":
-        return [SmolTalk("train"), MMLU("train"), GSM8K("train"), identity(), identity(),
+        return [SmolTalk("train"), MMLU("train"), GSM8K("train"), *who, *who,
                 SimpleSpelling("train", 200_000), SpellingBee("train")]  # fmt: skip
     if split == "train":
         return [ARC("ARC-Easy", "train"), ARC("ARC-Challenge", "train"), GSM8K("train"), SmolTalk("train", 10_000),
-                identity(), SimpleSpelling("train", 300), SpellingBee("train", 300)]  # fmt: skip
+                *who, SimpleSpelling("train", 300), SpellingBee("train", 300)]  # fmt: skip
     if stage == "mid":
         return [SmolTalk("val", 7000), MMLU("val"), GSM8K("val"), SimpleSpelling("val", 3000), SpellingBee("val", 1200)]
     return [ARC("ARC-Easy", "val"), ARC("ARC-Challenge", "val"), GSM8K("val"), SmolTalk("val", 1000)]
