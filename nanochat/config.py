@@ -45,6 +45,7 @@ REFUSALS = {  # why a file system does not take what is written
     errno.EFBIG: "files may not be that large here; raise the limit (ulimit -f unlimited) and start again",
     errno.EROFS: "the file system is mounted read-only; write elsewhere, or mount it read-write",
 }
+EXIT_PIPE = 141  # 128 + SIGPIPE
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a process that ended on Ctrl-C
 
 positional = tyro.conf.Positional  # Annotated[list[Path], positional]: an argument without a flag's name
@@ -130,6 +131,9 @@ def run(main: Callable[[], int | None]) -> None:
     said = None
     try:
         code = main()
+    except BrokenPipeError:  # whoever read the output has gone, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        code = EXIT_PIPE
     except (UserError, OSError) as error:
         if (sentence := sentence_of(error)) is None:
             raise

@@ -23,7 +23,7 @@ from nanochat.config import UserError
 from nanochat.data.batch import Batch
 from nanochat.log import MetricsLog, Progress
 from nanochat.optim import Optimizer, Rates
-from nanochat.runtime import Runtime, repeatable
+from nanochat.runtime import PeerFailed, Runtime, repeatable
 
 TOLERATED_BAD_STEPS = 5  # in a row; one more would be no better, and the weights are still good
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}  # 128 + the signal, as a shell reports it
@@ -163,7 +163,7 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
             started = time.perf_counter()
             try:
                 micro_batches = [batch.to(rt.device) for batch in _next_step(stage)]
-            except UserError:  # the data changed under the run, or cannot be read any more
+            except (UserError, PeerFailed):  # the data changed under the run, or cannot be read any more, here or there
                 if saved_at != state.step and not state.bad_steps:
                     save(passing=True)
                 raise
