@@ -1,8 +1,9 @@
 """What every test stands on: a base folder of its own, one thread, and a small tokenizer."""
 
 import os
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from nanochat import chat
+from nanochat.paths import checkpoints_dir
 from nanochat.tokenizer import Tokenizer
 
 # One thread makes sums independent of the machine, and two ranks fit on two cores. The variable is for child processes.
@@ -53,3 +55,22 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def tokenizer() -> Tokenizer:
     """A tokenizer of 320 tokens with all special tokens, trained on TEXT."""
     return Tokenizer.train(iter([TEXT] * 8), 320, chat.SPECIALS)
+
+
+@pytest.fixture(scope="session")
+def worlds(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> dict[str, Path]:
+    """Base folders to copy: "base" has what base_train needs, "mid" a base model besides, "sft" a mid-trained one."""
+    import stages
+
+    return stages.worlds(tmp_path_factory.mktemp("worlds"), tokenizer)
+
+
+@pytest.fixture
+def world(worlds: dict[str, Path], base: Path) -> Callable[[str], Path]:
+    """A function that makes this test's base folder ready for a stage and returns where that will write."""
+
+    def prepare(stage: str) -> Path:
+        shutil.copytree(worlds[stage], base)
+        return checkpoints_dir(stage) / "d1"
+
+    return prepare

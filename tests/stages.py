@@ -1,0 +1,131 @@
+"""Training stages as tests run them: tiny ones, in this process or one of its own, and what they leave."""
+
+import contextlib
+import importlib
+import json
+import multiprocessing
+import os
+import shutil
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TEXT
+
+from nanochat import config
+from nanochat.checkpoint import manager
+from nanochat.data.shards import write_shards
+from nanochat.paths import dataset_dir, tokenizer_dir
+from nanochat.tokenizer import Tokenizer
+
+# Children are forked from a process that has imported torch already; starting one costs little.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["scripts.base_train", "scripts.mid_train", "scripts.chat_sft"])
+
+STEPS = 6
+COMMON = [
+    "--device_type=cpu", "--dtype=float32", "--no-compile", "--device_batch_size=2", "--total_batch_size=128",
+    f"--num_iterations={STEPS}", "--warmup_steps=2", "--save_every=2", "--eval_every=3", "--eval_tokens=128",
+]  # fmt: skip
+BASE = [*COMMON, "--dataset=tiny", "--depth=1", "--aspect_ratio=32", "--head_dim=32", "--max_seq_len=32"]
+SCRIPTS = {"base": "scripts.base_train", "mid": "scripts.mid_train", "sft": "scripts.chat_sft"}
+
+
+def flags(stage: str, base: Path, *more: str) -> list[str]:
+    """The command line of a stage; flags given later win."""
+    if stage == "base":
+        return [*BASE, *more]
+    talk = [*COMMON, "--conversations=none", f"--data_path={base / 'talk.jsonl'}", "--init_lr_frac=1"]
+    return [*talk, *(["--text_share=0.4"] if stage == "mid" else []), *more]
+
+
+def train(stage: str, argv: list[str]) -> None:
+    """Run a stage in this process, on the base folder of the environment."""
+    importlib.import_module(SCRIPTS[stage]).main(argv)
+
+
+def in_child(base: str, stage: str, argv: list[str], environment: dict[str, str]) -> None:
+    os.environ.update(environment, NANOCHAT_BASE_DIR=base)
+    torch.set_num_threads(1)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        config.run(lambda: train(stage, argv))
+
+
+def start(base: Path, stage: str, argv: list[str], **environment: str) -> BaseProcess:
+    """Run a stage in a process of its own."""
+    child = processes.Process(target=in_child, args=(str(base), stage, argv, environment))
+    child.start()
+    return child
+
+
+def tensors(folder: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
+    return torch.load(folder / f"model_{step:06d}.pt", weights_only=True)
+
+
+def lines(folder: Path) -> list[dict]:
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    return [(line["step"], line["loss"]) for line in lines(folder) if "loss" in line]
+
+
+def scores(folder: Path) -> dict[int, float]:
+    return {line["step"]: line["val_bpb"] for line in lines(folder) if "val_bpb" in line}
+
+
+def assert_same_run(one: Path, other: Path, step: int = STEPS) -> None:
+    """To the bit: weights, optimizer, every loss, every validation, and where the data would go on."""
+    a, b = tensors(one, step), tensors(other, step)
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    first, second = (torch.load(folder / f"optim_{step:06d}_rank0.pt", weights_only=True) for folder in (one, other))
+    assert first["optimizer"]["steps"] == second["optimizer"]["steps"]
+    for name, state in first["optimizer"]["state"].items():
+        assert all(torch.equal(tensor, second["optimizer"]["state"][name][key]) for key, tensor in state.items()), name
+    assert torch.equal(first["rng"], second["rng"])
+    assert losses(one) == losses(other) and [n for n, _ in losses(one)] == list(range(1, step + 1))
+    assert scores(one) == scores(other)
+    metas = [manager.read_meta(folder, step) for folder in (one, other)]
+    assert metas[0]["dataloader_state_dict"] == metas[1]["dataloader_state_dict"]
+    assert metas[0]["val_bpb"] == metas[1]["val_bpb"] is not None
+
+
+def listing(folder: Path) -> list[tuple[str, int, int]]:
+    """What a folder holds: names, and of files their sizes and times."""
+    return sorted((str(path), *((path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else (0, 0)))
+                  for path in folder.rglob("*"))  # fmt: skip
+
+
+def refused(stage: str, argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a stage as a program; it must end with exit code 2, one line, and a base folder as it was."""
+    root = Path(os.environ["NANOCHAT_BASE_DIR"])
+    before = listing(root)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        config.run(lambda: train(stage, argv))
+    assert stop.value.code == 2
+    assert listing(root) == before
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+    return said
+
+
+def worlds(root: Path, tokenizer: Tokenizer) -> dict[str, Path]:
+    """Base folders to copy: "base" has what base_train needs, "mid" a base model besides, "sft" a mid-trained one."""
+    made = {stage: root / stage / "base" for stage in SCRIPTS}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NANOCHAT_BASE_DIR", str(made["base"]))
+        tokenizer.save(tokenizer_dir())
+        write_shards((f"{n} cats. {TEXT[n % 50 : 150 + n]}" for n in range(60)), dataset_dir("tiny"))
+        with open(made["base"] / "talk.jsonl", "w", encoding="utf-8") as file:
+            for n in range(40):
+                question = {"role": "user", "content": f"{n} + 1?"}
+                answer = {"role": "assistant", "content": "It is " * (n % 5) + str(n + 1)}
+                file.write(json.dumps([question, answer] * (1 + n % 3)) + "\n")
+        for stage, next_stage in (("base", "mid"), ("mid", "sft")):
+            shutil.copytree(made[stage], made[next_stage])
+            patch.setenv("NANOCHAT_BASE_DIR", str(made[next_stage]))
+            train(stage, flags(stage, made[next_stage]))
+    return made

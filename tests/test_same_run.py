@@ -1,0 +1,298 @@
+"""A run is resumed only as itself, is alone in its folder, and nothing that it did not write is ever replaced."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from stages import BASE, STEPS, assert_same_run, flags, losses, refused, start, tensors, train
+
+from nanochat.checkpoint import door, manager
+from nanochat.config import UserError
+from nanochat.paths import alone_in, check_tag, checkpoints_dir, dataset_dir
+
+SHORT = ("--num_iterations=2", "--eval_every=-1", "--save_every=-1")
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# ---------------------------------------------------------------- the same data
+
+
+def test_edited_conversations_are_another_run(world, base, capsys):
+    folder = world("mid")
+    argv = flags("sft", base, "--source=base", *SHORT)
+    train("sft", argv)
+    talk, content = base / "talk.jsonl", (base / "talk.jsonl").read_text(encoding="utf-8")
+    for edited in (content.replace("It is", "It was"), content + content.splitlines()[0].replace("0", "99") + "\n"):
+        talk.write_text(edited, encoding="utf-8")
+        said = refused("sft", argv, capsys)
+        assert "talk.jsonl has other contents" in said and "--out_tag NAME" in said and "--overwrite" in said
+    talk.unlink()
+    (base / "moved.jsonl").write_text(content, encoding="utf-8")
+    capsys.readouterr()
+    train("sft", [*argv, f"--data_path={base / 'moved.jsonl'}"])  # what counts is the content
+    assert "already finished at step 2" in capsys.readouterr().out
+    assert manager.steps(checkpoints_dir("sft") / "d1") == [2] and folder.exists()
+
+
+def test_shards_that_were_removed_put_between_replaced_or_appended(world, base, capsys):
+    world("base")
+    dataset_dir("many").mkdir()
+    for n in range(4):
+        texts = [f"shard {n}, text {m} of the town and its river" for m in range(30)]
+        pq.write_table(pa.table({"text": texts}), dataset_dir("many") / f"shard_{n:05d}.parquet", row_group_size=10)
+    argv = flags("base", base, "--dataset=many")
+    folder = checkpoints_dir("base") / "d1"
+    train("base", [*argv, "--num_iterations=4"])
+    shards = sorted(dataset_dir("many").iterdir())
+    kept = shards[1].read_bytes()
+    longer = [*argv, "--num_iterations=6"]
+    shards[1].unlink()
+    assert "shard_00001.parquet is not there" in refused("base", longer, capsys)
+    shards[1].write_bytes(shards[0].read_bytes())
+    assert "shard_00001.parquet is not the shard that this run read there" in refused("base", longer, capsys)
+    shards[1].write_bytes(kept)
+    between = shards[0].with_name("shard_00000a.parquet")
+    shutil.copy(shards[2], between)
+    assert "shard_00000a.parquet" in refused("base", longer, capsys)
+    between.unlink()
+    train("base", longer)
+    assert manager.steps(folder)[-1] == 6
+
+
+# ---------------------------------------------------------------- the same flags
+
+
+def test_what_is_not_given_is_the_runs_own_and_what_differs_is_named(world, base, capsys):
+    world("base")
+    argv = flags("base", base, "--matrix_lr=0.05")
+    train("base", argv)
+    folder, whole = checkpoints_dir("base") / "d1", base.parent / "whole"
+    shutil.copytree(folder, whole)
+    manager.delete(folder, [6])
+    capsys.readouterr()
+    train("base", ["--depth=1"])
+    said = capsys.readouterr().out
+    assert "as the run was started: " in said and "matrix_lr=0.05" in said and "max_seq_len=32" in said
+    assert_same_run(folder, whole)
+    train("base", [*argv, "--matrix_lr=0.02", "--num_iterations=7"])
+    said = capsys.readouterr().out
+    assert "changed from here on: --num_iterations 6 -> 7, --matrix_lr 0.05 -> 0.02" in said
+    assert manager.read_meta(folder, 7)["user_config"]["matrix_lr"] == 0.02
+    train("base", ["--depth=1"])
+    said = capsys.readouterr().out
+    assert "already finished at step 7, best val_bpb" in said and "--num_iterations above 7" in said
+
+
+# ---------------------------------------------------------------- the parent, and where a run writes
+
+
+def test_two_fine_tunings_of_one_model_and_one_of_a_fine_tuned_one(world, base, capsys):
+    world("mid")
+    argv = flags("sft", base, "--source=base", *SHORT)
+    train("sft", argv)
+    said = refused("sft", [*argv, "--init_lr_frac=0.5", "--seed=1"], capsys)
+    assert "seed is 42, not 1" in said and "--out_tag NAME" in said
+    train("sft", [*argv, "--seed=1", "--out_tag=second"])
+    assert "starts from" in refused("sft", flags("sft", base, "--source=sft", "--model_tag=d1", *SHORT), capsys)
+    train("sft", flags("sft", base, "--source=sft:d1:2", "--out_tag=third", *SHORT))
+    root = checkpoints_dir("sft")
+    assert names(root) == ["d1", "second", "third"]
+    parent = manager.read_meta(root / "third", 2)["parent"]
+    assert (parent["source"], parent["tag"], parent["step"]) == ("sft", "d1", 2)
+    assert not torch.equal(*(tensors(root / tag, 2)["lm_head.weight"] for tag in ("d1", "second")))
+    with pytest.raises(UserError, match="choose one with --model_tag|no .* is tagged"):
+        door.open("sft", tag="fourth")
+
+
+def test_a_resumed_run_needs_its_own_checkpoints_only(world, base, tmp_path):
+    folder = world("sft")
+    argv = flags("sft", base, "--model_tag=d1", "--keep_last=0")
+    train("sft", argv)
+    shutil.copytree(folder, tmp_path / "whole")
+    manager.delete(folder, [4, 6])
+    for stage in ("base", "mid"):
+        shutil.rmtree(checkpoints_dir(stage))
+    train("sft", argv)
+    assert_same_run(folder, tmp_path / "whole")
+    with pytest.raises(UserError, match="no mid checkpoint"):
+        train("sft", [*argv, "--out_tag=new"])
+
+
+def test_overwriting_happens_at_the_first_save_and_only_if_asked(world, base, capsys):
+    world("mid")
+    folder = checkpoints_dir("base") / "d1"
+    before = names(folder)
+    other = flags("base", base, "--seed=7")
+    assert "seed is 42, not 7" in refused("base", other, capsys)
+    with pytest.raises(UserError, match="not finite"):
+        train("base", [*other, "--overwrite", "--matrix_lr=1e30", "--embedding_lr=1e30", "--save_every=-1"])
+    assert {name for name in before if name.endswith((".pt", ".json"))} <= set(names(folder))
+    train("base", [*other, "--overwrite", "--num_iterations=3", "--save_every=-1"])
+    assert manager.steps(folder) == [3]
+    again = losses(folder)
+    train("base", [*other, "--overwrite", "--num_iterations=3", "--save_every=-1"])  # the same run by now
+    assert losses(folder) == again and "already finished" in capsys.readouterr().out
+
+
+def test_pretraining_on_other_text_is_mid_training_without_conversations(world, base):
+    world("mid")
+    for more in (["--conversations=none"], []):
+        argv = [flag for flag in flags("mid", base, *SHORT) if not flag.startswith(("--data_path", "--text_share"))]
+        argv = [flag for flag in argv if not flag.startswith("--conversations")]
+        train("mid", [*argv, "--text_share=1", f"--out_tag=text{len(more)}", *more])
+    first, second = (checkpoints_dir("mid") / tag for tag in ("text0", "text1"))
+    assert losses(first) == losses(second) and len(losses(first)) == 2
+    assert manager.read_meta(first, 2)["conversations"] == "none"
+
+
+def test_the_recipe_follows_the_model_and_missing_data_is_said_before_training(world, base, monkeypatch, capsys):
+    """This base model was not trained on the little world, so it gets the real recipe, which needs a hub."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_CACHE", str(base.parent / "cache"))
+    world("mid")
+    argv = [flag for flag in flags("mid", base, *SHORT) if not flag.startswith(("--conv", "--data_path", "--text"))]
+    said = refused("mid", argv, capsys)
+    for words in ("the real recipe's data cannot be fetched", "HF_ENDPOINT", "--data_path FILE", "littleworld"):
+        assert words in said
+    train("mid", [*argv, "--conversations=littleworld"])
+    assert manager.read_meta(checkpoints_dir("mid") / "d1", 2)["conversations"] == "littleworld"
+    capsys.readouterr()
+    train("sft", [*SHORT, "--no-compile", "--eval_metrics_every=-1", "--device_batch_size=4"])
+    said = capsys.readouterr().out
+    assert "conversations: the little world, because the model descends from the little world" in said
+    meta = manager.read_meta(checkpoints_dir("sft") / "d1", 2)
+    assert meta["conversations"] == "littleworld" and meta["total_batch_size"] == 32 * 32  # rows of 32 tokens
+
+
+# ---------------------------------------------------------------- damage
+
+
+@pytest.mark.parametrize("name", ["model_000006.pt", "optim_000006_rank0.pt", "meta_000006.json"])
+def test_a_damaged_newest_checkpoint_falls_back(world, base, tmp_path, capsys, name):
+    world("mid")
+    folder = checkpoints_dir("base") / "d1"
+    shutil.copytree(folder, tmp_path / "whole")
+    flip(folder / name)
+    train("base", flags("base", base))
+    said = capsys.readouterr().out
+    assert f"{name} " in said and "resuming from step 4" in said
+    assert_same_run(folder, tmp_path / "whole")
+
+
+def test_a_damaged_older_checkpoint_ends_nothing(world, base, capsys):
+    world("mid")
+    folder = checkpoints_dir("base") / "d1"
+    meta = folder / "meta_000004.json"
+    meta.write_text(meta.read_text(encoding="utf-8").replace('"progress": 0.6', '"progress": 0.7'), encoding="utf-8")
+    train("base", flags("base", base, "--num_iterations=9", "--save_every=1"))
+    said = capsys.readouterr().out
+    assert said.count("meta_000004.json is damaged: its checksum is wrong") == 1 and "left alone" in said
+    assert manager.steps(folder) == [4, 6, 8, 9] or 4 in manager.steps(folder)
+    assert meta.exists()
+
+
+# ---------------------------------------------------------------- alone
+
+
+def test_a_second_run_is_refused_and_a_dead_one_holds_nothing(world, base, capsys):
+    folder = world("base")
+    argv = flags("base", base, "--num_iterations=100000", "--save_every=1")
+    first = start(base, "base", argv)
+    while not manager.steps(folder):
+        assert first.is_alive()
+        time.sleep(0.05)
+    with pytest.raises(UserError, match=rf"d1 is in use by process {first.pid} on .*, which started at 20\d\d-"):
+        train("base", argv)
+    assert first.is_alive()
+    first.kill()
+    first.join()
+    with alone_in(folder):
+        assert manager.steps(folder)
+    assert not (folder / ".lock").exists()
+
+
+def test_a_lock_leaves_no_folder_behind(tmp_path):
+    with pytest.raises(ZeroDivisionError), alone_in(tmp_path / "stage" / "tag"):
+        raise ZeroDivisionError
+    assert not (tmp_path / "stage").exists()
+    (tmp_path / "stage" / "mine").mkdir(parents=True)
+    with alone_in(tmp_path / "stage" / "mine"), pytest.raises(UserError, match="is in use by process"):
+        with alone_in(tmp_path / "stage" / "mine"):
+            pass
+    assert names(tmp_path / "stage" / "mine") == []
+
+
+# ---------------------------------------------------------------- signals, float16, time
+
+
+def test_ctrl_c_saves_and_ends_with_130(world, base):
+    folder = world("base")
+    endless = flags("base", base, "--num_iterations=100000", "--save_every=-1")
+    argv = [sys.executable, "-m", "scripts.base_train", *endless]
+    run = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
+    while not (folder / "metrics.jsonl").exists():
+        assert run.poll() is None
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode == 130
+    [step] = manager.steps(folder)
+    assert f"interrupted; step {step} is saved, start again to resume" in said and "Ctrl-C again ends at once" in said
+
+
+def test_float16_is_resumed_to_the_bit(world, base, tmp_path):
+    """With a scale that overflows now and then, so that it has moved by the time the run is resumed."""
+    folder = world("base")
+    argv = flags("base", base, "--dtype=float16", "--num_iterations=24", "--save_every=12", "--keep_last=0",
+                 "--embedding_lr=2", "--unembedding_lr=0.5", "--eval_every=0")  # fmt: skip
+    train("base", argv)
+    shutil.copytree(folder, tmp_path / "whole")
+    assert manager.read_meta(folder, 12)["loop_state"]["loss_scale"] < 2**16
+    manager.delete(folder, [24])
+    train("base", argv)
+    assert_same_run(folder, tmp_path / "whole", 24)
+
+
+def test_checkpoints_for_their_time_make_way_for_those_that_are_due(world, base):
+    folder = world("base")
+    train("base", flags("base", base, "--save_minutes=0.0000001", "--save_every=3", "--keep_last=0", "--eval_every=-1"))
+    assert manager.steps(folder) == [3, 6]
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize("tag", ["", ".", "..", "a/b", "../x", "/x", "a\\b", "a\nb", "a:b", ".hidden", 300 * "x"])
+def test_a_tag_is_one_folder_name(tag):
+    with pytest.raises(UserError, match="--out_tag .* cannot be the name of one folder"):
+        check_tag("out_tag", tag)
+    check_tag("out_tag", "d20-mine_2.1 größer")
+
+
+def test_a_run_that_an_older_version_wrote(world, base, capsys):
+    world("mid")
+    folder = checkpoints_dir("base") / "d1"
+    for step in manager.steps(folder):
+        meta = {key: value for key, value in manager.read_meta(folder, step).items() if key != "data"}
+        (folder / f"meta_{step:06d}.json").write_text(json.dumps(meta), encoding="utf-8")
+    assert "did not record its data" in refused("base", BASE, capsys)
+    assert STEPS in manager.steps(folder)
