@@ -88,8 +88,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with start(flags.device_type, flags.dtype, flags.seed) as runtime:
         began = time.monotonic()
         before = report.sections().get("base_eval", {})
-        found = flags.find()
         questions = _bundle(flags, runtime) if "core" in parts else None
+        found = flags.find()
         loaded = found.load(manager.LoadAs(runtime.device, runtime.dtype))
         runtime.print(f"{found.short_name}, {loaded}, in {runtime.dtype}")
         results: dict = {}

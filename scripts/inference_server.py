@@ -39,8 +39,8 @@ class Flags(serving.ServingFlags):
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     check_name("out_dir", flags.out_dir)
-    if flags.slots > MOST_SLOTS:
-        raise UserError(f"--slots is {flags.slots}; expected {MOST_SLOTS} at most, or 0 for as many as are good")
+    if not 0 <= flags.slots <= MOST_SLOTS:
+        raise UserError(f"--slots is {flags.slots}; expected 1 to {MOST_SLOTS}, or 0 for as many as are good")
     log_to_stderr()
     key = api_key(flags.api_key)
     host = flags.host or ("0.0.0.0" if key else "127.0.0.1")

@@ -59,6 +59,10 @@ class ServingFlags(door.ModelFlags):
     dtype: Annotated[str, alias("-d")] = "auto"
     """what the model computes in: auto, float32, bfloat16, float16, or int8 for the weights (on a CPU)"""
 
+    def find(self, out_dir: Path | str = "out") -> door.Found:
+        dtype_for(self.dtype, torch.device("cpu"))  # a mistake is named before anything is downloaded
+        return super().find(out_dir)
+
 
 def serve_model(found: door.Found, device: torch.device | str, dtype: str = "auto", slots: int = 0) -> Serving:
     """Load a model for generating.
