@@ -1,4 +1,4 @@
-"""Runs on two ranks that fail: one sentence from the rank that knows, no traceback of the other, no rank left behind."""
+"""Runs on two ranks that fail: one sentence from the rank that knows, no other traceback, no rank left behind."""
 
 import importlib
 import json
