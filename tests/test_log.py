@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nanochat.config import UserError
 from nanochat.log import MetricsLog, Progress, duration, short
 
 
@@ -97,6 +98,25 @@ def test_wandb_is_only_imported_for_a_named_run(tmp_path):
     assert not imported("dummy", "online")
     assert imported("first try", "disabled")
     assert len(read(tmp_path)) == 2
+
+
+def test_a_resumed_run_is_the_same_run_in_wandb(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+    def identity(resumed: bool) -> str:
+        log = MetricsLog(tmp_path, "first try", {"depth": 4}, resumed=resumed)
+        log.log(1, {"loss": 2.0})
+        log.close()
+        return json.loads((tmp_path / "wandb_run.json").read_text(encoding="utf-8"))["id"]
+
+    ids = [identity(resumed) for resumed in (False, True, False, True)]
+    assert ids[0] == ids[1] != ids[2] == ids[3]
+    folders = {path.name.split("-")[3] for path in (tmp_path / "wandb").glob("offline-run-*")}
+    assert folders == {ids[0], ids[2]}
+    (tmp_path / "wandb_run.json").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match=r"wandb_run.json cannot be read .*; delete it"):
+        identity(True)
 
 
 def test_progress_in_a_log(capsys):

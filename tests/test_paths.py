@@ -1,12 +1,16 @@
 import os
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from nanochat import paths
+from nanochat import config, paths
 from nanochat.config import UserError
 from nanochat.data import shards
+from nanochat.log import MetricsLog
 
 
 def files(folder: Path) -> list[str]:
@@ -66,6 +70,58 @@ def test_bytes_on_a_full_disk(small_disk):
         paths.write_atomically(path, lambda file: file.write(b"x" * (8 << 20)))
     assert path.read_text(encoding="utf-8") == "old"
     assert files(small_disk) == ["file"]
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """Files of 100 kB at most, as by ulimit -f."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("tensors", [1, 100])
+def test_a_checkpoint_that_is_larger_than_files_may_be(tensors, small_files, tmp_path):
+    paths.write_text(tmp_path / "model.pt", "old")
+    state = {str(n): torch.zeros(100_000 // tensors) for n in range(tensors)}
+    with pytest.raises(UserError, match=r"cannot write .*model.pt: files may not be that large here; .*ulimit -f"):
+        paths.write_atomically(tmp_path / "model.pt", lambda file: torch.save(state, file))
+    assert (tmp_path / "model.pt").read_text(encoding="utf-8") == "old"
+    assert files(tmp_path) == ["model.pt"]
+
+
+def test_metrics_that_are_larger_than_files_may_be(small_files, tmp_path):
+    log = MetricsLog(tmp_path, "dummy", {})
+    with pytest.raises(UserError, match=r"cannot write .*metrics.jsonl: files may not be that large"):
+        for step in range(1000):
+            log.log(step, {"loss": 1.0, "note" * 200: 0.0})
+    assert 50 < step < 1000
+    text = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
+    assert text.endswith("\n") and text.count("\n") == step  # the line that did not fit is gone
+
+
+@pytest.fixture
+def read_only(small_disk) -> Iterator[Callable[[], object]]:
+    """A function that makes the small disk read-only."""
+    yield lambda: subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+
+
+def test_a_file_system_that_became_read_only(small_disk, read_only, capsys):
+    log = MetricsLog(small_disk / "run", "dummy", {})
+    log.log(1, {"loss": 1.0})
+    paths.write_text(small_disk / "file", "old")
+    read_only()
+    said = r"cannot write .*{}: the file system is mounted read-only; give another place"
+    with pytest.raises(UserError, match=said.format("file")):
+        paths.write_text(small_disk / "file", "new")
+    another = MetricsLog(small_disk / "run", "dummy", {})
+    for write in (lambda: log.log(2, {"loss": 1.0}), lambda: log.resume(0), lambda: another.log(3, {"loss": 1.0})):
+        with pytest.raises(UserError, match=said.format("run/.*")):
+            write()
+    with pytest.raises(SystemExit, match="2"):
+        config.run(lambda: (small_disk / "file").unlink())
+    assert capsys.readouterr().err.startswith(f"error: {small_disk}/file: the file system is mounted read-only")
 
 
 @pytest.mark.parametrize("tensors", [1, 1000])

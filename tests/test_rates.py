@@ -18,6 +18,7 @@ from nanochat.optim import Optimizer, Rates
 from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
 from nanochat.scaling import config_from_depth, horizon
 from nanochat.tokenizer import Tokenizer
+from nanochat.train.loop import Stage, train
 from scripts import base_train, chat_rl, chat_sft, mid_train
 
 MAINS = {"base": base_train.main, "mid": mid_train.main, "sft": chat_sft.main, "rl": chat_rl.main}
@@ -50,8 +51,10 @@ FLAGS = {
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> dict[str, tuple[list[dict], list]]:
-    """Of each stage the lines of metrics.jsonl, and what its optimizer was given at every step."""
+def seen(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer
+) -> dict[str, tuple[list[dict], list, Callable[[int, float], Rates]]]:
+    """Of each stage the lines of metrics.jsonl, what its optimizer was given at every step, and its rates."""
     base, found = tmp_path_factory.mktemp("rates"), {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NANOCHAT_BASE_DIR", str(base))
@@ -63,10 +66,12 @@ def seen(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> dict
                 file.write(json.dumps(talk) + "\n")
         # The rule gives less than 1 only in runs that are too long for a test; its formula is tested below.
         patch.setattr(scaling, "horizon", lambda *args: replace(horizon(*args), weight_decay_scale=0.25))
+        trained: list[Stage] = []
+        patch.setattr("nanochat.train.stage.train", lambda stage, *rest: trained.append(stage) or train(stage, *rest))
         for stage, main in MAINS.items():
             steps = found_steps(patch)
             main([*COMMON, *(flag.format(base=base) for flag in FLAGS[stage])])
-            found[stage] = lines(checkpoints_dir(stage) / "d1"), steps
+            found[stage] = lines(checkpoints_dir(stage) / "d1"), steps, trained[-1].rates
     return found
 
 
@@ -91,7 +96,7 @@ def lines(folder: Path) -> list[dict]:
 
 
 def momentum(step: int, left: float, warmdown: float) -> float:
-    rising = 0.85 + (0.97 - 0.85) * step / 400
+    rising = min(0.97, 0.85 + (0.97 - 0.85) * step / 400)
     return min(rising, 0.90 + (0.97 - 0.90) * left / warmdown) if left < warmdown else rising
 
 
@@ -113,7 +118,7 @@ DECAY = {"base": 0.28 * 0.25, "mid": 0.2, "sft": 0.1, "rl": 0.3}
 
 @pytest.mark.parametrize("stage", MAINS)
 def test_the_rates_of_three_steps(stage, seen):
-    logged, given = seen[stage]
+    logged, given, _ = seen[stage]
     momenta = [momentum(step, left, WARMDOWN[stage]) for step, left in enumerate(LEFT)]
     assert [line["step"] for line in logged] == [1, 2, 3]
     for name, expected in (("lr", RATES[stage]), ("momentum", momenta), ("weight_decay", LEFT)):
@@ -132,6 +137,15 @@ def test_the_rates_of_three_steps(stage, seen):
     }  # fmt: skip
     for name, (lr, weight_decay) in expected.items():
         assert (groups[name].lr, groups[name].weight_decay) == pytest.approx((lr, weight_decay)), name
+
+
+@pytest.mark.parametrize("stage", MAINS)
+def test_the_rates_of_a_long_run(stage, seen):
+    """The momentum's warm-up takes 400 steps, and its fall shows only once it is high."""
+    for step, progress in [(100, 0.1), (399, 0.3), (5000, 0.4), (5000, 0.7), (9000, 0.95)]:
+        rates = seen[stage][2](step, progress)
+        assert rates.momentum == pytest.approx(momentum(step, 1 - progress, WARMDOWN[stage]))
+        assert rates.weight_decay == pytest.approx(1 - progress)
 
 
 @pytest.mark.parametrize(

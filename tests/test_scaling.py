@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ def test_the_shapes_of_the_published_depths(depth, width, heads):
 
 @given(st.integers(1, 40), st.integers(1, 200), st.sampled_from([16, 32, 64, 128]))
 def test_widths_are_whole_heads_and_never_narrower_than_asked(depth, aspect_ratio, head_dim):
+    assume(depth * aspect_ratio >= 24)
     config = config_from_depth(depth, 300, 64, aspect_ratio, head_dim, "sl")
     assert config.head_size == head_dim and config.n_head >= 1
     assert depth * aspect_ratio <= config.n_embd < depth * aspect_ratio + head_dim
@@ -40,10 +42,25 @@ def test_short_windows(context, window):
     assert short_window(context) == window
 
 
-@pytest.mark.parametrize("wrong", [{"depth": 0}, {"depth": -3}, {"window_pattern": ""}, {"window_pattern": "SXL"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"depth": 0}, {"depth": -3}, {"window_pattern": ""}, {"window_pattern": "SXL"}, {"head_dim": 0},
+     {"head_dim": -64}, {"head_dim": 33}, {"aspect_ratio": 0}, {"aspect_ratio": -1}, {"vocab_size": 0},
+     {"aspect_ratio": 4, "head_dim": 16}],
+    ids=str,
+)  # fmt: skip
 def test_shapes_that_cannot_be(wrong):
     with pytest.raises(UserError, match="--" + next(iter(wrong))):
         config_from_depth(**{"depth": 4, "vocab_size": 300, "sequence_len": 64, **wrong})
+
+
+@pytest.mark.parametrize("depth, head_dim", [(1, 16), (3, 2), (2, 10)])
+def test_the_narrowest_model_that_is_advised_has_room_for_its_gates(depth, head_dim):
+    with pytest.raises(UserError, match=r"gates read 24 channels; --aspect_ratio=(\d+) is wide enough") as refused:
+        config_from_depth(depth, 300, 64, 4, head_dim)
+    advised = re.findall(r"--aspect_ratio=(\d+) is", str(refused.value))[0]
+    config = config_from_depth(depth, 300, 64, int(advised), head_dim)
+    assert GPT(config)(torch.zeros(1, 5, dtype=torch.int64)).shape == (1, 5, 300)
 
 
 @given(

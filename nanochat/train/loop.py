@@ -134,7 +134,7 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
         stage.save(state, passing)
         saved_at, saved_time = state.step, time.monotonic()
 
-    with repeatable(rt.device), stop_signals(rt) as stop, _progress_bar(stage, rt) as bar:
+    with stop_signals(rt) as stop, _progress_bar(stage, rt) as bar:
         while True:
             done = state.progress >= 1.0
             late = 0 < stage.save_minutes * 60 <= time.monotonic() - saved_time
@@ -167,7 +167,8 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                 if saved_at != state.step and not state.bad_steps:
                     save(passing=True)
                 raise
-            metrics = _step(stage, state, micro_batches, rt)
+            with repeatable(rt.device):  # not around answering and measuring, which it would slow down
+                metrics = _step(stage, state, micro_batches, rt)
             metrics["seconds"] = time.perf_counter() - started
             state.seconds += metrics["seconds"]
             metrics["tok_per_second"] = metrics.pop("tokens") / metrics["seconds"]
