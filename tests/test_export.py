@@ -581,7 +581,7 @@ def test_a_model_of_characters_goes_to_nanogpt_and_back(tmp_path: Path) -> None:
     write_nanogpt(tmp_path / "in", "To be, or not to be: that is the question.\n")
     made = door.open(str(tmp_path / "in"))
     assert export.write(made, tmp_path / "out", style="nanogpt").kind == "nanogpt"
-    assert listing(tmp_path / "out") == ["ckpt.pt", "meta.pkl"]
+    assert listing(tmp_path / "out") == ["ckpt.pt", "ckpt.pt.sha256", "meta.pkl"]
     assert (tmp_path / "out/meta.pkl").read_bytes() == (tmp_path / "in/meta.pkl").read_bytes()
     before, after = (torch.load(tmp_path / place / "ckpt.pt", weights_only=True) for place in ("in", "out"))
     assert before["model_args"] == after["model_args"] and before["config"] == after["config"]

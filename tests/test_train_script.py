@@ -1,6 +1,7 @@
 """scripts.train as nanoGPT's users know it: from scratch, fine-tuned, resumed to the bit, and with every mistake."""
 
 import contextlib
+import copy
 import json
 import math
 import multiprocessing
@@ -878,6 +879,10 @@ def test_adamw_is_torchs(bias):
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         # What is added to all keys changes no softmax: its gradient is rounding noise, which AdamW blows up.
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-3 if name.endswith("c_k.bias") else 1e-6), name
+    saved = copy.deepcopy(optimizer.state_dict())
+    again = Optimizer(adamw_groups(ours, 1.0, (0.9, 0.95), 0.1), [])
+    again.load_state_dict(saved)
+    assert again.state.keys() == optimizer.state.keys() and not saved["state"]  # so that nothing is in memory twice
 
 
 @given(st.integers(0, 50), st.integers(0, 20), st.integers(0, 40), st.floats(1e-5, 1), st.floats(0, 1e-5))
