@@ -60,7 +60,7 @@ def interrupted(base: Path, pattern: str, end, **changed: str) -> tuple[int, str
             command, env=environment(base, **changed), stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
         while process.poll() is None and not list(base.glob(pattern)):
-            time.sleep(0.005)
+            time.sleep(0.02)
         assert process.poll() is None, output.read_text(encoding="utf-8")
         end(process)
         code = process.wait()

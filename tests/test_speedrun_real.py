@@ -1,8 +1,9 @@
-"""The GPU recipe, scaled down: every stage on two processes, with data from a hub on loopback, up to the report."""
+"""The GPU recipe, scaled down: all training but RL on two processes, data from a hub on loopback."""
 
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -52,8 +53,14 @@ def started(hub: FakeHub, base: Path, *options: str, **changed: str) -> subproce
     bundle = base.parent / "bundle of core"
     if not bundle.exists():
         small_bundle(bundle)
+    python = base.parent / "python"  # without the plan, which is tested elsewhere
+    python.write_text(
+        f'#!/bin/sh\ncase $* in *scripts.plan*) ;; *) exec {shlex.quote(sys.executable)} "$@" ;; esac\n',
+        encoding="utf-8",
+    )
+    python.chmod(0o755)
     setup = {
-        "NANOCHAT_BASE_DIR": str(base), "NANOCHAT_PYTHON": sys.executable, "RECIPE": "real", "PRESET": "smoke",
+        "NANOCHAT_BASE_DIR": str(base), "NANOCHAT_PYTHON": str(python), "RECIPE": "real", "PRESET": "smoke",
         "GPUS": "2", "RL": "1", "REAL_SHARDS": "10", "REAL_STEPS": STEPS, "REAL_PROBLEMS": "2",
         "CORE_BUNDLE": str(bundle), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
@@ -69,7 +76,7 @@ def states(hub: FakeHub, base: Path, **changed: str) -> dict[str, str]:
 
 def wait_for(process: subprocess.Popen[str], base: Path, pattern: str) -> None:
     while process.poll() is None and not list(base.glob(pattern)):
-        time.sleep(0.005)
+        time.sleep(0.02)
     assert process.poll() is None, process.communicate()[0]
 
 
@@ -132,7 +139,9 @@ def test_the_report_has_all_tables_and_pictures(base: Path) -> None:
     assert (base / "report" / "report.html").read_text(encoding="utf-8").count("<img ") == len(pictures)
 
 
-def test_checkpoints_name_the_validation_shard(base: Path) -> None:
+def test_checkpoints_name_the_shards(base: Path) -> None:
     last = max((base / "base_checkpoints" / "d1").glob("meta_*.json"))
     meta = json.loads(last.read_text(encoding="utf-8"))
-    assert meta["data_fingerprint"] == shards.fingerprint(base / "base_data_climbmix", "val")
+    train, val = meta["data"]
+    *before, validation = sorted(path.name for path in (base / "base_data_climbmix").glob("shard_*.parquet"))
+    assert (sorted(train["shards"]), list(val["shards"])) == (before, [validation]) and len(before) == 10
