@@ -48,7 +48,8 @@ def test_edited_conversations_are_another_run(world, base, capsys):
     talk.unlink()
     (base / "moved.jsonl").write_text(content, encoding="utf-8")
     capsys.readouterr()
-    train("sft", [*argv, f"--data_path={base / 'moved.jsonl'}"])  # what counts is the content
+    moved = [flag.replace("talk.jsonl", "moved.jsonl") for flag in argv]
+    train("sft", moved)  # what counts is the content
     assert "already finished at step 2" in capsys.readouterr().out
     assert manager.steps(checkpoints_dir("sft") / "d1") == [2] and folder.exists()
 
@@ -262,14 +263,15 @@ def test_ctrl_c_saves_and_ends_with_130(world, base):
 def test_float16_is_resumed_to_the_bit(world, base, tmp_path):
     """With a scale that overflows now and then, so that it has moved by the time the run is resumed."""
     folder = world("base")
-    argv = flags("base", base, "--dtype=float16", "--num_iterations=24", "--save_every=12", "--keep_last=0",
-                 "--embedding_lr=9", "--unembedding_lr=9", "--eval_every=0")  # fmt: skip
+    argv = flags("base", base, "--dtype=float16", "--depth=2", "--model_tag=d1", "--max_seq_len=4", "--eval_every=0",
+                 "--device_batch_size=1", "--total_batch_size=4", "--num_iterations=60", "--save_every=30",
+                 "--keep_last=0", "--embedding_lr=2", "--unembedding_lr=0.5", "--sample_every=-1")  # fmt: skip
     train("base", argv)
     shutil.copytree(folder, tmp_path / "whole")
-    assert manager.read_meta(folder, 12)["loop_state"]["loss_scale"] < 2**16
-    manager.delete(folder, [24])
+    assert manager.read_meta(folder, 30)["loop_state"]["loss_scale"] < 2**16
+    manager.delete(folder, [60])
     train("base", argv)
-    assert_same_run(folder, tmp_path / "whole", 24)
+    assert_same_run(folder, tmp_path / "whole", 60)
 
 
 def test_checkpoints_for_their_time_make_way_for_those_that_are_due(world, base):

@@ -83,4 +83,7 @@ def _changed_shards(old: dict, new: dict, now: Sequence[dict]) -> str | None:
         return f"{missing[0]} is not there as this run read it ({what}: {len(was)} shards then, {len(there)} now)"
     if added := [name for name, digest in zip(new_names, there, strict=True) if digest not in was]:
         return f"{added[0]} was put between the shards that this run read ({what})"
+    if len(there) > len(was):  # a copy of one of them
+        place = next(n for n, digest in enumerate(was) if there[n] != digest)
+        return f"{new_names[place]} was put between the shards that this run read ({what})"
     return f"the shards are in another order than when this run read them ({what})"
