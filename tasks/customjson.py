@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-import pyarrow as pa
-
 from nanochat import chat
 from nanochat.config import UserError
 from nanochat.data import shards
@@ -137,7 +135,7 @@ class CustomJSON(Sequence[dict]):
         """The decompressed file, which is gone with this process."""
         most = max(shards.MAX_GROUP, shards.MAX_RATIO * self.path.stat().st_size)
         whole = tempfile.TemporaryFile()  # noqa: SIM115 - it stays open for as long as this object lives
-        with pa.input_stream(str(self.path), compression=kind) as packed:
+        with shards.decompressed(self.path, kind) as packed:
             while block := packed.read(1 << 20):
                 if whole.tell() > most:
                     raise UserError(f"{self.path} has more than {most:,} bytes in it, which nobody wrote; leave it out")

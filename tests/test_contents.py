@@ -155,7 +155,8 @@ def test_conversations_made_here_are_known_by_version_and_parameters(base):
     assert len(known) == 2 * len(KINDS) and changed(known, own(recipe="littleworld")) is None
     before = json.loads(json.dumps(SpellingBee("train").contents()))
     base_dir().mkdir(parents=True)
-    (base_dir() / "words.txt").write_text("\n".join("ab" + c + d for c in string.ascii_lowercase for d in "xyzuvw"))
+    words = "\n".join("ab" + c + d for c in string.ascii_lowercase for d in "xyzuvw")
+    (base_dir() / "words.txt").write_text(words, encoding="utf-8")
     assert changed(before, SpellingBee("train").contents()) is not None
 
 

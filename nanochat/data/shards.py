@@ -253,6 +253,11 @@ def fingerprint(folder: Path, split: Split) -> str:
     return digest.hexdigest()
 
 
+def decompressed(path: Path, kind: str) -> pa.NativeFile:
+    """A compressed file as a stream of its bytes; kind is gzip or zstd."""
+    return pa.input_stream(str(path), compression=kind)
+
+
 def write_shards(
     texts: Iterable[str],
     folder: Path,
