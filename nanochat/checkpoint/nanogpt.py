@@ -1,6 +1,6 @@
 """nanoGPT's ckpt.pt, both ways: weights, the state of AdamW, and where the run stands.
 
-What our own training needs besides to go on exactly stands under the key "nanochat", which nanoGPT does not look at.
+What our own training needs besides to resume exactly stands under the key "nanochat", which nanoGPT does not look at.
 
 Beside a ckpt.pt of ours lies ckpt.pt.sha256, as sha256sum writes and checks it. While the file is being replaced it
 names the old and the new one, so that a kill never leaves a good file without its checksum.

@@ -129,7 +129,7 @@ def _train(settings: Settings, accumulation: int, folder: Path, rt: Runtime, cha
         for batch in tokens.windows(
             data["train"], settings.batch_size, T, rt.rank, rt.world, state.cursor, seed=settings.seed
         ):
-            # What dropout draws follows from the step alone, so that a run goes on exactly on any number of ranks.
+            # What dropout draws follows from the step alone, so that a run resumes exactly on any number of ranks.
             torch.manual_seed(tokens.number(f"{settings.seed} dropout {rt.rank}", state.step, 1 << 63))
             yield batch
 
