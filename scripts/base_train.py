@@ -124,7 +124,7 @@ def train(flags: Flags, rt: Runtime) -> None:
             return GPT(config, rt.dtype).to(rt.device)
 
         about = {
-            "dataset": " ".join(flags.dataset), "weights": [*texts.weights(flags.dataset).values()],
+            "dataset": " ".join(flags.dataset), "mixture": texts.mixture(flags.dataset),
             "data": train_source.contents() + val_source.contents(),
             "seed": flags.seed, "tokenizer_hash": tokenizer.hash,
         }  # fmt: skip

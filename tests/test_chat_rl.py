@@ -572,7 +572,8 @@ def test_epochs_where_no_steps_are_given(rl: Path, monkeypatch) -> None:
         (["--examples_per_step=0"], ["--examples_per_step is 0"]),
         (["--num_iterations=-1", "--num_epochs=0"], ["--num_epochs"]),
         (["--source=mid"], ["no mid checkpoint", "scripts.mid_train"]),
-        (["--source=rl"], ["mid", "sft"]),
+        (["--source=rl"], ["no rl checkpoint"]),
+        (["--source=sft:d9"], ["d9", "there are: d1"]),
         (["--resume=7"], ["no rl checkpoint", "scripts.chat_rl"]),
         (["--model_step=4"], ["step 4", "5"]),
         (["--max_new_tokens=0"], ["--max_new_tokens"]),
@@ -589,5 +590,5 @@ def test_mistakes(more: list[str], said: list[str], rl: Path, base: Path) -> Non
 
 def test_a_run_on_another_task(rl: Path, base: Path) -> None:
     chat_rl.main([*ARGV, "--num_iterations=1"])
-    with pytest.raises(UserError, match=r"holds a run whose task is refusal, not facts; .*--resume never"):
+    with pytest.raises(UserError, match=r"holds a run whose task is refusal, not facts; .*--overwrite"):
         chat_rl.main([*ARGV, "--task=facts"])

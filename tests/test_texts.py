@@ -9,7 +9,7 @@ from conftest import TEXT
 
 from nanochat.checkpoint import manager
 from nanochat.config import UserError
-from nanochat.data import shards, texts
+from nanochat.data import texts
 from nanochat.data.shards import write_shards
 from nanochat.data.streams import MixedSource, TextSource
 from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
@@ -34,7 +34,6 @@ def two(base, tokenizer: Tokenizer) -> None:
 def test_one_dataset_is_read_as_it_is(two, tokenizer):
     source = texts.text_source(["one"], "train", tokenizer)
     assert isinstance(source, TextSource) and source.locate(0).size == source.reader.num_documents
-    assert texts.fingerprint(["one"]) == shards.fingerprint(dataset_dir("one"), "val")  # as in older checkpoints
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -49,10 +48,9 @@ def test_weights_are_shares_of_the_tokens(two, tokenizer, split):
     assert len(one.read(0, 1)[0][0]) * 2 < len(two_.read(0, 1)[0][0])  # so documents would not be shared so
 
 
-def test_fingerprints_tell_mixtures_apart(two):
-    found = {texts.fingerprint(names) for names in (["one"], ["two"], ["one", "two"], ["two", "one"])}
-    assert len(found) == 4
-    assert texts.fingerprint(["one:0.7", "two:0.3"]) == texts.fingerprint(["one", "two"])
+def test_a_mixture_is_its_weights(two):
+    assert texts.mixture(["one:0.70", "two:.3"]) == texts.mixture(["a:0.7", "b:0.3"]) == "0.7:0.3"
+    assert texts.mixture(["one"]) == "1"
 
 
 @pytest.mark.parametrize(
@@ -79,13 +77,13 @@ def test_a_run_on_a_mixture(two):
     mixture = ["--dataset", "one:0.7", "two:0.3"]
     base_train.main([*BASE, *mixture])
     meta = manager.read_meta(folder, 3)
-    assert meta["dataset"] == "one:0.7 two:0.3" and meta["data_fingerprint"] == texts.fingerprint(["one", "two"])
+    assert meta["dataset"] == "one:0.7 two:0.3" and meta["mixture"] == "0.7:0.3"
     base_train.main([*BASE, *mixture, "--num_iterations=5"])
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5]
-    with pytest.raises(UserError, match=r"whose dataset is one:0.7 two:0.3, not one:0.5 two:0.5"):
+    with pytest.raises(UserError, match=r"whose mixture is 0.7:0.3, not 0.5:0.5"):
         base_train.main([*BASE, "--dataset=one:0.5", "--dataset=two:0.5"])
     mid_train.main([*COMMON, "--text_share=1", "--conversations=littleworld"])
     assert manager.read_meta(checkpoints_dir("mid") / "d1", 3)["dataset"] == "one:0.7 two:0.3"
-    mid_train.main([*COMMON, "--resume=never", "--conversations=littleworld", "--dataset", "two:3", "one"])
+    mid_train.main([*COMMON, "--overwrite", "--conversations=littleworld", "--dataset", "two:3", "one"])
     assert manager.read_meta(checkpoints_dir("mid") / "d1", 3)["dataset"] == "two:3 one"

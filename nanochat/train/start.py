@@ -33,7 +33,7 @@ OF_A_COMMAND = (
     "resume_from_step",
 )  # fmt: skip
 
-BY_CONTENT = ("parent", "dataset", "conversations")  # what is recorded by name, and compared by content
+BY_CONTENT = ("parent", "dataset", "conversations", "data")  # what is recorded by name, and compared by content
 
 
 class OtherRun(UserError):
@@ -141,11 +141,11 @@ def begin(
     about = json.loads(strict_json(about))
     if "data" not in loaded.meta:
         raise _other(start, "a run of an older version, which did not record its data")
-    if change := contents.changed(loaded.meta["data"], about.pop("data")):
-        raise _other(start, f"a run on other data: {change}", "put the old data back to resume it, ")
     for name, value in about.items():
         if name not in BY_CONTENT and loaded.meta.get(name) != value:
             raise _other(start, f"a run whose {name} is {loaded.meta.get(name)}, not {value}")
+    if change := contents.changed(loaded.meta["data"], about["data"]):
+        raise _other(start, f"a run on other data: {change}", "put the old data back to resume it, ")
     for note in start.notes:
         start.rt.print(note)
     meta_path = loaded.folder / f"meta_{loaded.step:06d}.json"
