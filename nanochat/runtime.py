@@ -95,6 +95,7 @@ def start(device_type: str = "", dtype: str = "auto", seed: int | None = None) -
             raise
         except BaseException as error:
             _fail(error, dist.PrefixStore("nanochat", store))
+            raise  # not reached
         finally:
             dist.destroy_process_group()
 

@@ -745,7 +745,7 @@ def test_a_meta_file_that_lies_is_one_sentence(changes: dict, said: str, tmp_pat
 
 def test_tensors_that_nobody_knows_are_one_sentence(tmp_path: Path, tokenizer: Tokenizer) -> None:
     our_checkpoint(tmp_path, tokenizer)
-    state = torch.load(tmp_path / "model_000005.pt")
+    state = torch.load(tmp_path / "model_000005.pt", weights_only=True)
     torch.save({**state, **{f"extra.{i}": torch.zeros(1) for i in range(9)}}, tmp_path / "model_000005.pt")
     with_meta(tmp_path, files={})
     with pytest.raises(UserError, match="unexpected extra.0, extra.1, extra.2 and 6 more"):
