@@ -282,7 +282,8 @@ def test_a_finished_stage_is_asked_again_when_the_next_one_cannot_use_it(tmp_pat
     base_train = StandIn(tmp_path)
     assert "base_eval ended with code 2" in base_train(SAVE.format("2 4") + "true")[2]
     assert states(base_train.base)["base_train"] == "goes on"
-    assert base_train("true")[:2] == ("--resume=auto", 2) and base_train.calls.read_text(encoding="utf-8").count("\n") == 2
+    assert base_train("true")[:2] == ("--resume=auto", 2)
+    assert base_train.calls.read_text(encoding="utf-8").count("\n") == 2
 
 
 def test_a_stage_that_fails_stops_the_run(tmp_path, quick):
