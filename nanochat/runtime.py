@@ -51,7 +51,7 @@ class Runtime:
 
 
 class PeerFailed(Exception):
-    """This rank cannot go on because another one failed, which says why itself."""
+    """This rank cannot continue because another one failed, which prints the reason."""
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def _fail(error: BaseException, store: dist.Store) -> None:
     if _is_of_a_peer(error):
         code = _code_of_a_peer(store)
         if code is None:
-            print("error: another rank ended without a word; start the run again to resume", file=sys.stderr)
+            print("error: another rank ended without an error message; start the run again to resume", file=sys.stderr)
             code = 1
     else:
         sentence = sentence_of(error)

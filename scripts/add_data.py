@@ -17,7 +17,7 @@ class Flags:
     """Turn text files, folders, JSONL, parquet and datasets of the hub into a dataset to train on."""
 
     paths: Annotated[list[Path], positional] = field(default_factory=list)
-    """text files, .jsonl, .json, .parquet, these as .gz or .zst, folders (but hidden files); or ORG/NAME of the hub"""
+    """text, .jsonl, .json or .parquet files, text and JSON also as .gz or .zst, folders; or ORG/NAME of the hub"""
     name: str | None = None
     """the dataset's name, later given as --dataset NAME (default: from the first path)"""
     val_fraction: float = 0.1

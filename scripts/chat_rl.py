@@ -34,9 +34,9 @@ class Flags(LaterFlags):
     max_new_tokens: int = 256
     """longest answer in tokens; the model's context may allow less"""
     temperature: float = 1.0
-    """of the answers; the gradient is that of a temperature of 1"""
+    """sampling temperature of the answers; the gradient assumes 1"""
     top_k: int = 0
-    """sample from the k likeliest tokens; 0: from all, as the gradient assumes"""
+    """sample from the k most likely tokens; 0: from all, as the gradient assumes"""
     num_iterations: int = 30
     """optimizer steps; -1 makes --num_epochs passes over the questions"""
     num_epochs: float = 1.0
@@ -44,9 +44,9 @@ class Flags(LaterFlags):
     init_lr_frac: float = 0.1
     """factor on all learning rates"""
     warmdown_ratio: float = 0.5
-    """share of the run over which the learning rate falls"""
+    """fraction of the run spent in learning-rate warmdown"""
     final_lr_frac: float = 0.0
-    """learning rate at the end, as a share"""
+    """final learning rate as a fraction of the peak"""
     compile: bool = False
     """use torch.compile, where there is a compiler, for learning; answering takes most of the time"""
     eval_every: int = 0

@@ -61,7 +61,7 @@ class Flags:
     target_param_data_ratio: float = -1.0
     """tokens of base training per parameter; default: 12 of those that scale, classic 20 of all"""
     text_share: float = 0.0
-    """share of the documents of mid-training that are text"""
+    """fraction of the documents of mid-training that are text"""
     compile: bool = True
     """use torch.compile"""
 
@@ -319,7 +319,7 @@ def _price(setting: Setting, seconds: float) -> str:
 
 @dataclass
 class Stage:
-    """A line of `speedrun.sh --list`. state is "done", "goes on" or "to do"."""
+    """A line of `speedrun.sh --list`. state is "done", "resumes" or "to do"."""
 
     name: str
     state: str

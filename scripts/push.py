@@ -33,17 +33,17 @@ class Flags:
     source: Annotated[Literal["base", "mid", "sft", "rl"], positional]
     """the stage"""
     repo: Annotated[str, positional]
-    """the repository, user/name; it is made if need be"""
+    """the repository, user/name; created if it does not exist"""
     tag: str | None = None
-    """which model of the stage; default: the largest"""
+    """tag of the model; default: the deepest d<number>"""
     step: int | None = None
-    """which of its checkpoints; default: the last"""
+    """step of the checkpoint; default: the last"""
     private: bool = False
     """make a repository that only you can see"""
     license: str = ""
-    """what the page says others may do with it, such as mit or apache-2.0"""
+    """license named on the page, such as mit or apache-2.0"""
     with_optimizer: bool = False
-    """upload the state of the optimizer, too, with which training can be resumed"""
+    """also upload the optimizer state"""
     dry_run: bool = False
     """print what would become public, and upload nothing"""
 
@@ -51,9 +51,9 @@ class Flags:
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", flags.repo):
-        raise UserError(f"{flags.repo!r} is no repository's name; expected user/name")
+        raise UserError(f"{flags.repo!r} is not a repository name; expected user/name")
     if not re.fullmatch(r"[\w.-]*", flags.license):
-        raise UserError(f"--license {flags.license!r} is no license's name; expected one such as mit")
+        raise UserError(f"--license {flags.license!r} is not a license name; expected one such as mit")
     loaded = door.open(flags.source, tag=flags.tag, step=flags.step)
     place = Place(flags.source, loaded.tag, loaded.step)
     if loaded.note:
@@ -82,7 +82,7 @@ def show(folder: Path, whole: Mapping, flags: Flags) -> None:
     print((folder / "README.md").read_text(encoding="utf-8"))
     print(f"{meta.name}:\n{meta.read_text(encoding='utf-8')}")
     if kept := sorted(str(name) for name in whole.keys() - json.loads(meta.read_text(encoding="utf-8")).keys()):
-        print(f"not uploaded of the checkpoint's own: {', '.join(kept)}")
+        print(f"not uploaded from the meta file: {', '.join(kept)}")
     print(f"\n{flags.repo} ({'private' if flags.private else 'public'}) gets")
     for path in files:
         print(f"{hub.in_bytes(path.stat().st_size):>8}  {path.relative_to(folder)}", flush=True)

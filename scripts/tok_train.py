@@ -19,13 +19,13 @@ class Flags:
     """Train the tokenizer on the training text of a dataset."""
 
     dataset: str = shards.DEFAULT_DATASET
-    """whose training split to read"""
+    """dataset whose training split to read"""
     vocab_size: int = 32768
-    """number of tokens, the 256 bytes and the special tokens included"""
+    """number of tokens, including the 256 bytes and the special tokens"""
     max_chars: int = 10_000_000_000
     """stop reading after this many characters"""
     doc_cap: int = 10_000
-    """read this many characters of a document at most"""
+    """read at most this many characters per document"""
     overwrite: bool = False
     """replace the tokenizer even if checkpoints need it; they become unusable"""
     check: bool = False

@@ -84,7 +84,7 @@ def _divided(files: Sequence[CustomJSON], split: shards.Split) -> Mixture:
     """The user's own conversations, where there are no others: those to train on, or those to validate on."""
     chosen = held_out(key for file in files for key in file.keys)
     if not chosen:
-        note = "validation is on the one conversation that is trained on; --val_data_path names others"
+        note = "the only conversation is also used for validation; pass --val_data_path to validate on others"
         return Mixture(files, note if split == "val" else "")
     use = {"train": "training, but for a held-out share", "val": "validation, a held-out share"}[split]
     parts = [Part(file, [row for row, key in enumerate(file.keys) if (key in chosen) == (split == "val")], use)

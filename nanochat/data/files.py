@@ -1,4 +1,4 @@
-"""Files of text, below folders and behind links, by name and as they are or compressed; and what is none of these."""
+"""Files of text, below folders and behind links, by name and as they are or compressed; and everything else."""
 
 import contextlib
 import gzip
@@ -183,8 +183,8 @@ class _Unpacked(io.RawIOBase):
         self.size += len(data)
         if self.size > max(shards.MAX_GROUP, shards.MAX_RATIO * self.on_disk):
             raise UserError(
-                f"{self.path} has {self.on_disk:,} bytes and unpacks to more than {self.size:,}, which is nothing that "
-                "somebody wrote; leave it out"
+                f"{self.path} has {self.on_disk:,} bytes and unpacks to more than {self.size:,}, which no real "
+                "text does; leave it out"
             )
         buffer[: len(data)] = data
         return len(data)

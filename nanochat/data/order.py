@@ -22,7 +22,7 @@ WINDOW_DOCUMENTS = 1 << 16
 class Shuffled:
     """The first `size` documents of a split in the order that `seed` stands for.
 
-    Raises UserError where no shard ends there: the shards are others than when `size` was written down.
+    Raises UserError where no shard ends there: the shards changed since `size` was recorded.
     """
 
     def __init__(self, reader: TextReader, size: int, seed: str):
@@ -35,7 +35,7 @@ class Shuffled:
         if self.starts[-1] != size:
             raise UserError(
                 f"{reader.folder} had {size} documents in its {reader.split} split when this run read them, and no "
-                "shard ends there now; put back the shards that were there, or start over with --resume never"
+                "shard ends there now; put back the old shards, or start over with --resume never --overwrite"
             )
         self._latest = -1  # the window in memory
         self._texts: pa.ChunkedArray

@@ -90,7 +90,8 @@ class TextSource:
         if odd := [size for _, size in self.sizes if size not in known]:
             raise UserError(
                 f"{reader.folder} had {odd[0]} documents in its {reader.split} split when this run read them, and has "
-                f"{reader.num_documents} in other shards now; put back what was there, or use --resume never"
+                f"{reader.num_documents} in other shards now; put back the old shards, or start over with --resume "
+                "never --overwrite"
             )
 
     def locate(self, position: int) -> Place:

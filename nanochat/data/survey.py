@@ -1,4 +1,4 @@
-"""What becomes of conversations in a context of some length: how many are cut, and how many are left out."""
+"""How many conversations are too long for a context: cut, or left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from nanochat.config import UserError
 from nanochat.tokenizer import Tokenizer
 
 SAMPLE = 50_000  # conversations that are looked at, evenly spread where there are more; some seconds
-LOST = 0.05  # the share of too long conversations from which on a user should be warned
+LOST = 0.05  # a larger fraction of conversations that are too long is worth a warning
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Survey:
         )
 
     def remedy(self, context: int) -> str:
-        """What keeps more of them, of a model with so long a context."""
+        """How to keep more of them with a model of this context length."""
         if self.max_seq_len < context:
             enough = "" if self.needed <= context else " keeps more of them"
             return f"--max_seq_len={min(self.needed, context)}{enough}"

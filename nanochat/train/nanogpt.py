@@ -38,7 +38,7 @@ Data = dict[Split, tokens.Tokens]
 
 
 def train_as_nanogpt(settings: Settings, rt: Runtime, changed: Sequence[str] = ()) -> TrainState:
-    """Train, or with eval_only validate; `changed` is what a resumed run does otherwise than before, to be told.
+    """Train, or with eval_only validate; `changed` lists the settings that a resumed run changes, to be printed.
 
     Raises UserError where settings, data and model do not fit each other, where another process trains into out_dir,
     and where a new run would replace what is there.
@@ -97,7 +97,8 @@ def _train(settings: Settings, accumulation: int, folder: Path, rt: Runtime, cha
     if not is_new and state.probed and state.step >= settings.max_iters:
         rt.print(
             f"{NAME}: the run in {out_dir} is finished: step {state.step} of {settings.max_iters}, best val_loss "
-            f"{run.best:.4f}; train more with python -m scripts.train {_again(settings)} --max_iters={2 * state.step}"
+            f"{run.best:.4f}; train it further with python -m scripts.train {_again(settings)} "
+            f"--max_iters={2 * state.step}"
         )
         return state
     about = {"settings": described, "model_config": asdict(model.config), "git_commit": report.git_commit()}
@@ -172,7 +173,7 @@ def _train(settings: Settings, accumulation: int, folder: Path, rt: Runtime, cha
 
 
 def _check_data(run: Run, data: Data, settings: Settings) -> None:
-    """Raise UserError where a run was trained on other tokens, in which its windows are others. Their path is free."""
+    """Raise UserError where a run was trained on other tokens. The same tokens may lie elsewhere."""
     for split, now in data.items():
         before = run.data.get(split)
         if before is None or before == now.content():
@@ -245,7 +246,7 @@ def _from_scratch(settings: Settings, tokenizer: Tokenizer | None, folder: Path)
 def check_memory(config: GPTConfig, settings: Settings, rt: Runtime) -> None:
     """Raise UserError where training cannot fit into memory, rather than be killed for it.
 
-    The prediction may be 15 % off (tests/test_plan.py), so what is up to a quarter too much is tried.
+    The prediction may be 15 % off (tests/test_plan.py), so a run that needs up to a quarter too much is tried.
     """
     T = min(settings.block_size, config.sequence_len)
     sharing = rt.world if rt.device.type == "cpu" else 1  # ranks of one memory
@@ -262,7 +263,7 @@ def check_memory(config: GPTConfig, settings: Settings, rt: Runtime) -> None:
     advice = f"--batch_size={rows} fits" if rows else "lower --n_layer or --n_embd"
     raise UserError(
         f"training on {settings.batch_size} rows of {T} tokens at a time takes about "
-        f"{needed(settings.batch_size) / 1e9:,.0f} GB, and there are {there / 1.25e9:,.0f} GB; {advice}"
+        f"{needed(settings.batch_size) / 1e9:,.0f} GB, but only {there / 1.25e9:,.0f} GB are available; {advice}"
     )
 
 

@@ -74,7 +74,7 @@ class CkptKeeper:
         self.latest, self.best = (folder / name for name in ((CKPT, BEST_CKPT) if always else (LAST_CKPT, CKPT)))
 
     def begin(self, run: Run) -> None:
-        for leftover in self.folder.glob(".ckpt*.tmp"):  # of a save that was killed: nobody else is here
+        for leftover in self.folder.glob(".ckpt*.tmp"):  # left by a killed save; the lock keeps others out
             leftover.unlink(missing_ok=True)
         if self.is_new:
             return
@@ -154,8 +154,8 @@ def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime, check: Callab
     """The run in `folder` at its latest checkpoint, also one that nanoGPT itself has begun.
 
     tokenizer: the one beside it, else that of the data, where there is one; ckpt.pt has only the number of rows.
-    check: is given the architecture before anything of its size is made.
-    A damaged checkpoint is named, and the one before it or the best one taken instead. Raises UserError where there is
+    check: called with the architecture before the model is built.
+    A damaged checkpoint is printed, and the previous or the best one used instead. Raises UserError where there is
     none or all are damaged, and for another tokenizer than the run's.
     """
     path, damage = latest_ckpt(folder)
@@ -207,10 +207,10 @@ def _resume_steps(folder: Path, rt: Runtime, check: Callable[[GPTConfig], object
 
 
 def latest_ckpt(folder: Path) -> tuple[Path | None, str]:
-    """The furthest of ckpt.pt and ckpt_last.pt that is whole, else ckpt_best.pt; None where there is none.
+    """The most advanced intact one of ckpt.pt and ckpt_last.pt, else ckpt_best.pt, or None; and what is wrong with the
+    one that it replaces. Raises UserError where all are damaged.
 
-    And what is wrong with the one that it stands in for, or nothing. Raises UserError where all are damaged.
-    Not by their times: copied files have that of the copy.
+    File times are ignored, since copied files have new ones.
     """
     there = [path for name in (CKPT, LAST_CKPT) if (path := folder / name).exists()]
     there.sort(key=lambda path: (_step(path) or 0, path.name == LAST_CKPT), reverse=True)

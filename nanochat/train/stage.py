@@ -132,7 +132,7 @@ def run_stream(
     def prune() -> None:
         for damage in manager.prune(folder, flags.keep_last, best):
             if damage not in reported:
-                rt.print(f"{name}: {damage}; it is left alone")
+                rt.print(f"{name}: {damage}; it is left as it is")
                 reported.add(damage)
 
     def save(state: TrainState, passing: bool) -> None:
@@ -221,13 +221,13 @@ def _was_finished(name: str, state: TrainState, num_iterations: int) -> str:
     reached = "" if state.best_bpb is None else f", best val_bpb {state.best_bpb:.4f}"
     more = f"--num_iterations above {state.step}" if num_iterations > 0 else f"--num_epochs above {state.epochs:.3g}"
     return (
-        f"{name}: this run was already finished at step {state.step}{reached}, so nothing is trained; give {more} to "
-        "train it further, or --resume never --overwrite to train it anew"
+        f"{name}: this run already finished at step {state.step}{reached}, so nothing is trained; pass "
+        f"{more} to train it further, or --resume never --overwrite to start over"
     )
 
 
 def compiled(model: GPT, wanted: bool, rt: Runtime) -> Callable:
-    """The model's forward, compiled where that is wanted and there is a compiler; says so where there is none."""
+    """The model's forward, compiled if wanted; prints a line where there is no compiler."""
     if wanted and not can_compile(rt.device):
         rt.print("no C++ compiler was found, so torch.compile is not used; training is slower")
         wanted = False

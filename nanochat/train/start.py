@@ -1,7 +1,7 @@
-"""Where a training stage starts: at its own last checkpoint, or with the model it is given.
+"""Where a training stage starts: at its own last checkpoint, or at the model it is given.
 
 A run is resumed only where it is the same run: the same parent, the same data by content, the same seed and
-architecture. Whatever else lies in its output folder is never replaced unless --overwrite says so.
+architecture. Anything else in its output folder is replaced only with --overwrite.
 """
 
 import copy
@@ -91,7 +91,7 @@ def or_anew(flags: Flags, train: Callable[[Flags], None]) -> None:
 def opened(stage: str, flags: Flags, rt: Runtime, tag: str | None = None) -> Iterator[tuple[Start, Flags]]:
     """Find what a stage starts from, lock its output folder, and load the model. tag is that of a base model.
 
-    Raises UserError for a model that is not there and for a folder in use, OtherRun for one that holds something else.
+    Raises UserError for a missing model or a folder in use, OtherRun for a folder that holds another run.
     """
     found, parent = None, None
     if isinstance(flags, LaterFlags):
@@ -99,7 +99,7 @@ def opened(stage: str, flags: Flags, rt: Runtime, tag: str | None = None) -> Ite
     assert tag is not None
     folder = checkpoints_dir(stage) / tag
     if found is not None and found.folder.resolve() == folder.resolve():
-        raise UserError(f"the run would replace the model that it starts from, in {folder}; give it an --out_tag NAME")
+        raise UserError(f"this run would replace the model it starts from, in {folder}; pass an --out_tag NAME")
     with _locked(folder, flags, rt):
         loaded = _own(stage, folder, tag, flags, rt)
         stale = [step for step in manager.steps(folder) if loaded is None or step > loaded.step]
@@ -154,7 +154,7 @@ def begin(
 def check_memory(config: GPTConfig, h: Hyperparameters, rt: Runtime, compiled: bool) -> None:
     """Raise UserError where training cannot fit into memory, rather than be killed for it.
 
-    The prediction may be 15 % off (tests/test_plan.py), so what is up to a quarter too much is tried.
+    The prediction may be 15 % off (tests/test_plan.py), so a run that needs up to a quarter too much is tried.
     """
 
     sharing = rt.world if rt.device.type == "cpu" else 1  # ranks of one memory
@@ -169,12 +169,12 @@ def check_memory(config: GPTConfig, h: Hyperparameters, rt: Runtime, compiled: b
     advice = f"--device_batch_size={fitting} fits" if fitting else "a model of fewer layers (--depth) fits"
     raise UserError(
         f"training on {h.device_batch_size} rows of {h.max_seq_len} tokens at a time takes about "
-        f"{needed(h.device_batch_size) / 1e9:.0f} GB, and there are {there / 1.25e9:.0f} GB; {advice}"
+        f"{needed(h.device_batch_size) / 1e9:.0f} GB, but only {there / 1.25e9:.0f} GB are available; {advice}"
     )
 
 
 def described(parent: dict | None) -> str:
-    """A parent for people."""
+    """A parent as a user reads it."""
     parent = parent or {}
     return f"{parent.get('source')} {parent.get('tag')} step {parent.get('step')}, {str(parent.get('sha256'))[:8]}"
 
