@@ -26,7 +26,7 @@ class Flags(LaterFlags):
     source: ModelName = "sft"
     """model to start from: mid, sft, rl, sft:d4:700, a folder or user/name"""
     task: str = "spelling|counting"
-    """what to ask: spelling, counting, arithmetic, GSM8K, SpellingBee, ...; several joined by |"""
+    """tasks to learn: spelling, counting, arithmetic, GSM8K, SpellingBee, ...; several joined by |"""
     examples_per_step: int = 64
     """questions per optimizer step over all ranks"""
     num_samples: int = 8
@@ -48,7 +48,7 @@ class Flags(LaterFlags):
     final_lr_frac: float = 0.0
     """final learning rate as a fraction of the peak"""
     compile: bool = False
-    """use torch.compile, where there is a compiler, for learning; answering takes most of the time"""
+    """use torch.compile for learning, if there is a compiler; answering takes most of the time"""
     eval_every: int = 0
     """steps between measurements on held-out questions; 0 measures before the first and after the last, -1 never"""
     eval_examples: int = 400

@@ -25,7 +25,7 @@ class Flags(ConversationFlags):
     target_examples_per_step: int | None = None
     """rows per optimizer step: the older way to give --total_batch_size; default: 32"""
     eval_steps: int | None = None
-    """batches of a validation: the older way to give --eval_tokens"""
+    """batches per validation: older name for --eval_tokens"""
     init_lr_frac: float = 0.02
     """factor on all learning rates"""
     eval_metrics_every: int = 200

@@ -48,9 +48,9 @@ class Flags:
     text: Path | None = None
     """a text file to try them on, for models that were not trained on English; default: a built-in one"""
     device: Annotated[str, alias("--device-type")] = ""
-    """cuda, mps or cpu; default: the best there is"""
+    """cuda, mps or cpu; default: the best available"""
     dtype: Annotated[str, alias("-d")] = "float32"
-    """what to compute in: auto, float32, bfloat16, float16 or int8"""
+    """compute dtype: auto, float32, bfloat16, float16 or int8"""
 
 
 @dataclass(frozen=True)
