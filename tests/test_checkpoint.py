@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -126,12 +127,19 @@ def test_the_largest_number_wins_not_the_last_in_the_alphabet(folder, tokenizer)
     assert manager.find("base")[2] == 1_000_000
 
 
-def test_without_a_number_the_newest_folder_wins(folder, tokenizer):
-    for tag in ("b", "a", "c"):
+def test_a_copy_or_a_date_never_wins_by_itself(folder, tokenizer):
+    for tag in ("d4_backup", "d20240101-try", "2026", "mine"):
         save(folder.parent / tag, 1, tokenizer)
-    for tag, time in (("b", 3), ("a", 9), ("c", 5)):
-        os.utime(folder.parent / tag, (time, time))
-    assert manager.find("base")[1] == "a"
+    with pytest.raises(UserError, match=r"several models \(2026, d20240101-try, d4_backup, mine\); choose one"):
+        manager.find("base")
+    save(folder, 1, tokenizer)
+    (folder.parent / "d9").mkdir()  # where a run has begun that has saved nothing yet
+    assert manager.find("base")[1] == "d2"
+
+
+def test_the_only_model_is_meant_whatever_its_name(folder, tokenizer):
+    save(folder.parent / "mine", 1, tokenizer)
+    assert manager.find("base")[1] == "mine"
 
 
 @pytest.mark.parametrize("source, command", [("base", "scripts.base_train"), ("sft", "scripts.chat_sft")])
@@ -148,9 +156,10 @@ def test_an_unknown_tag_or_step_is_told_what_there_is(folder, tokenizer):
         door.open("base", tag="d4")
     with pytest.raises(UserError, match=r"step 5.*there are: 3, 6"):
         door.open("base", tag="d2", step=5)
-    manager.delete(folder, [3, 6])
+    manager.delete(folder, [3])
+    (folder / "meta_000006.json").unlink()
     with pytest.raises(UserError, match="no complete checkpoint"):
-        door.open("base")
+        door.open("base", tag="d2")
 
 
 def test_foreign_files_in_the_folder_are_ignored(folder, tokenizer):
@@ -273,8 +282,8 @@ def test_tensors_that_do_not_fit_are_named(folder, tokenizer):
 def test_the_newest_and_the_best_stay(folder, tokenizer, keep_last, kept):
     for step, score in ((1, 3.0), (2, 1.0), (3, None), (4, 2.0), (5, None)):
         save(folder, step, tokenizer, val_bpb=score)
-    gone = manager.prune(folder, keep_last)
-    assert manager.steps(folder) == kept and sorted(gone + kept) == [1, 2, 3, 4, 5]
+    assert manager.prune(folder, keep_last) == []  # nothing is damaged
+    assert manager.steps(folder) == kept
     assert len(listing(folder)) == 3 * len(kept)
     for step in kept:
         manager.load_step(*manager.find("base", step=step), with_optimizer=True)
@@ -290,9 +299,26 @@ def test_a_score_that_is_no_number_is_not_the_best(folder, tokenizer):
 def test_nothing_is_pruned_where_nothing_was_scored(folder, tokenizer):
     for step in (1, 2):
         save(folder, step, tokenizer)
-    assert manager.prune(folder, 1) == [1]
-    assert manager.prune(folder, 1) == []
+    assert manager.prune(folder, 1) == [] and manager.steps(folder) == [2]
     assert manager.prune(folder.parent / "nowhere", 1) == []
+
+
+@pytest.mark.parametrize("keep_last", [0, 2])
+def test_passing_checkpoints_make_way_for_the_next(folder, tokenizer, keep_last):
+    for step, score in ((1, None), (2, 0.5), (3, None), (4, None)):
+        save(folder, step, tokenizer, val_bpb=score, passing=step != 1)
+    manager.prune(folder, keep_last)
+    assert manager.steps(folder) == ([1, 2, 4] if keep_last == 0 else [2, 4])  # 2 is the best, 4 the newest
+
+
+def test_what_is_damaged_is_named_and_left_alone(folder, tokenizer):
+    for step in (1, 2, 3, 4):
+        save(folder, step, tokenizer)
+    meta = folder / "meta_000002.json"
+    meta.write_text(meta.read_text(encoding="utf-8").replace('"step": 2', '"step": 7'), encoding="utf-8")
+    [damage] = manager.prune(folder, 1)
+    assert "meta_000002.json is damaged: its checksum is wrong" in damage
+    assert manager.steps(folder) == [2, 4]
 
 
 # ---------------------------------------------------------------- kills and full disks
@@ -314,6 +340,30 @@ def save_without_end(base: str, generation: int) -> None:
         manager.update_meta(folder, step, {"scored": True})
         manager.prune(folder, 2)
         step += 1
+
+
+class Killing:
+    """What nobody can save: pickling it kills the process."""
+
+    def __reduce__(self) -> str:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return ""
+
+
+def save_half(base: str) -> None:
+    """Save step 5 once more, and die after its model, before its optimizer."""
+    os.environ["NANOCHAT_BASE_DIR"] = base
+    manager.save(checkpoints_dir("base") / "d2", 5, model(1), {"optimizer": Killing()}, {})
+
+
+def test_a_step_that_is_saved_again_is_vouched_for_by_no_old_meta(base, folder, tokenizer):
+    save(folder, 4, tokenizer)
+    save(folder, 5, tokenizer)
+    saver = processes.Process(target=save_half, args=(str(base),))
+    saver.start()
+    saver.join(60)
+    assert saver.exitcode == -signal.SIGKILL
+    assert manager.steps(folder) == [4] and (folder / "model_000005.pt").exists()
 
 
 def test_a_kill_at_any_moment_leaves_whole_checkpoints_only(base, folder):

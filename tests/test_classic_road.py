@@ -4,13 +4,15 @@ import json
 import pickle
 from pathlib import Path
 
+import fakehub
 import pytest
+import realsets
 import served
 import tiktoken
 import torch
 
 from nanochat import chat
-from nanochat.checkpoint import door, legacy
+from nanochat.checkpoint import door, legacy, manager
 from nanochat.config import UserError
 from nanochat.data import tinyworld
 from nanochat.engine import serving
@@ -49,10 +51,28 @@ def d34(base: Path, tokenizer: Tokenizer) -> dict[str, torch.Tensor]:
     return {name.removeprefix("_orig_mod."): tensor for name, tensor in state.items()}
 
 
-def test_from_a_loaded_checkpoint_to_a_served_one(d34: dict[str, torch.Tensor], capsys) -> None:
-    tinyworld.write(dataset_dir("tinyworld"), num_documents=200)
-    mid_train.main(["--model_tag=d34", "--model_step=169150", "--device_batch_size=4", *QUICK])
-    said = capsys.readouterr().out
+def test_the_guides_road_from_a_loaded_checkpoint_to_a_served_one(
+    d34: dict[str, torch.Tensor], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """The commands of a guide as they are typed, but for the number of steps: they train on the real recipe."""
+    before = {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
+    (base / "words.txt").write_text("".join(f"{a}{b}rk\n" for a in "abcdefghij" for b in "aeiou"), encoding="utf-8")
+    with fakehub.running(tmp_path / "home", monkeypatch) as hub:
+        realsets.add_all(hub)
+        mid_train.main(["--model_tag=d34", "--model_step=169150", "--device_batch_size=4", *QUICK])
+        said = capsys.readouterr().out
+        tune = ["--source=mid", "--model_tag=d34", "--eval_metrics_every=-1", *QUICK]
+        chat_sft.main(tune)
+        tuned = capsys.readouterr().out
+        chat_sft.main([*tune, "--out_tag=mine", "--seed=1"])
+    assert "the real recipe (SmolTalk, MMLU, GSM8K and spelling), because the model does not descend" in said
+    assert "the real recipe (ARC, GSM8K, SmolTalk and spelling)" in tuned
+    assert "--conversations littleworld or none chooses others" in said and "scripts.make_identity writes some" in said
+    assert {path: path.read_bytes() for path in before} == before
+    assert sorted(path.name for path in checkpoints_dir("sft").iterdir()) == ["d34", "mine"]
+    first = manager.read_meta(checkpoints_dir("sft") / "d34", 2)
+    assert (first["total_batch_size"], first["device_batch_size"]) == (32 * 64, 4)  # 32 rows of 64 tokens a step
+    assert (first["conversations"], first["dataset"]) == ("real", None)
     assert "starting from step 169150 of" in said
     assert "total_batch_size=512, whole rounds of 256 tokens" in said  # 500 was recorded, and nobody typed it
     mid = door.open("mid", tag="d34")
@@ -60,7 +80,6 @@ def test_from_a_loaded_checkpoint_to_a_served_one(d34: dict[str, torch.Tensor], 
     assert mid.model.config.rope_base == 10000.0 and not mid.model.config.smear
     moved = (mid.model.state_dict()["transformer.wte.weight"].float() - d34["transformer.wte.weight"].float()).abs()
     assert 0 < moved.max() < 1
-    chat_sft.main(["--model_tag=d34", "--device_batch_size=4", "--eval_metrics_every=-1", *QUICK])
     answers = serving.serve_model(door.find("sft", tag="d34", step=2), "cpu")
     with served.served([answers]) as live:
         question = {"model": "sft:d34", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}
@@ -73,7 +92,7 @@ def test_the_little_world_is_written_for_who_has_no_text(
 ) -> None:
     small = tinyworld.write
     monkeypatch.setattr(tinyworld, "write", lambda folder: small(folder, num_documents=100))  # 60000 take a minute
-    mid_train.main(["--model_tag=d34", "--device_batch_size=4", *QUICK])
+    mid_train.main(["--model_tag=d34", "--device_batch_size=4", "--conversations=littleworld", *QUICK])
     assert "writing the text of the little world" in capsys.readouterr().out
     assert door.open("mid").step == 2
 
