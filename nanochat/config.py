@@ -418,7 +418,7 @@ def _fitted(value: Any, hint: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value as a sentence can hold it, whatever its size."""
+    """A value as shown in a message, cut to a reasonable length."""
     if isinstance(value, int) and value.bit_length() > BITS:
         return f"a number of {value.bit_length()} bits"
     brief = reprlib.Repr()

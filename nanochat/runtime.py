@@ -125,7 +125,7 @@ def repeatable(device: torch.device) -> Iterator[None]:
 
 
 def _fail(error: BaseException, store: dist.Store) -> None:
-    """End this rank: with its message where it is the one that knows, quietly where another rank's end broke it.
+    """End this rank: with its message if the error is its own, quietly if another rank's end caused it.
 
     A collective operation fails on all ranks when one ends, so that rank leaves its exit code in the store. A sentence
     that several ranks have is printed once. os._exit, because gloo's threads and the one that reads ahead may be at

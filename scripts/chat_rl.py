@@ -134,12 +134,12 @@ def train(flags: Flags, rt: Runtime) -> None:
 
 
 def check(flags: Flags) -> None:
-    """Complain about what can be known before anything is loaded. Raises UserError."""
+    """Check the flags before anything is loaded. Raises UserError."""
     for name in ("examples_per_step", "num_samples", "max_new_tokens", "eval_examples", "eval_samples"):
         if getattr(flags, name) < 1:
             raise UserError(f"--{name} is {getattr(flags, name)}; expected 1 or more")
     if flags.num_samples == 1:
-        raise UserError("--num_samples is 1; an answer is weighed against the others to its question, so 2 or more")
+        raise UserError("--num_samples is 1; expected 2 or more, since answers to one question are compared")
     if flags.temperature <= 0:
         raise UserError(f"--temperature is {flags.temperature}; expected more than 0, or all answers are the same")
     if flags.num_iterations < 1 and flags.num_epochs <= 0:

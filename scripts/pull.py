@@ -230,7 +230,7 @@ def convert(files: Files, draft: Path, flags: Flags) -> Place:
 
 
 def fit(tag: str, repo: str) -> str:
-    """The tag that a repository's names lead to. Raises UserError where it cannot be the name of a folder."""
+    """A tag taken from a repository's names. Raises UserError where it cannot be the name of a folder."""
     with contextlib.suppress(UserError):
         check_tag("tag", tag)
         if ":" not in tag:
@@ -241,7 +241,7 @@ def fit(tag: str, repo: str) -> str:
 def settle(ready: Path, place: Place) -> None:
     """Give a checkpoint its place. The meta file comes last: with it the checkpoint exists. Nothing is replaced.
 
-    Raises UserError, before any file is placed, where another one has the name of one of them.
+    Raises UserError, before any file is placed, where one of the names is taken by another file.
     """
     files = [path.relative_to(ready) for path in ready.rglob("*") if path.is_file()]
     if manager.tokenizer_folder(place.folder).is_relative_to(place.folder):  # the same one, or `ready` would not be
@@ -292,7 +292,7 @@ def discarding(draft: Path) -> Iterator[None]:
 
 
 def put(source: Path, target: Path) -> None:
-    """Give a file a second name that nothing has yet, whole or not at all; between file systems, a copy."""
+    """Link a file under a new name, or copy it between file systems; whole or not at all."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def show(folder: Path, whole: Mapping, flags: Flags) -> None:
-    """Print what a folder makes public: its texts, and its files by size; and what of the meta file it does not."""
+    """Print what becomes public: the texts, the files by size, and the keys of the meta file that stay here."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     (meta,) = folder.glob("meta_*.json")
     print((folder / "README.md").read_text(encoding="utf-8"))
@@ -102,7 +102,7 @@ def stage(folder: Path, loaded: manager.Loaded, meta: Mapping, page: str, files:
 
 
 def public(meta: Mapping, source: str) -> dict:
-    """What others need of the meta file of a checkpoint of the stage `source`."""
+    """The part of a checkpoint's meta file that others need; source is its stage."""
     kept: dict = {key: figures(meta[key]) for key in FIGURES if key in meta}
     kept |= {key: figures(meta[key]) for key in TABLES if isinstance(meta.get(key), Mapping)}
     kept |= {**named(meta), **dict(measured(meta))}
@@ -130,13 +130,13 @@ def figures(value: object) -> Any:
 
 
 def named(about: Mapping) -> dict:
-    """What was trained on by its names, without the folders of somebody's disk."""
+    """The names of the training data, without their folders."""
     there = {key: about[key] for key in NAMES if about.get(key)}
     return {key: [bare(item) for item in said] if isinstance(said, list) else bare(said) for key, said in there.items()}
 
 
 def bare(name: object) -> str:
-    """A name without the folders in front of it, of whichever system."""
+    """A name without the folders in front of it, with separators of any system."""
     return re.split(r"[/\\]", str(name).rstrip("/\\"))[-1]
 
 

@@ -97,9 +97,9 @@ def texts(flags: Flags, seen: Seen) -> Iterator[str]:
 
 
 def refuse_early(folder: Path, vocab_size: int) -> None:
-    """Raise UserError where training is bound to end in `keep` refusing to save.
+    """Raise UserError where `keep` would certainly refuse to save the result.
 
-    Whether a tokenizer of the same size, pattern and special tokens is the same is known after training only.
+    Whether a tokenizer of the same size, pattern and special tokens is the same is only known after training.
     """
     current = existing(folder)
     new = (vocab_size, SPLIT_PATTERN, chat.SPECIALS)
@@ -158,7 +158,7 @@ def users_of(needs: Callable[[str], bool]) -> list[str]:
 
 
 def _need(folder: Path, step: int, needs: Callable[[str], bool]) -> str | None:
-    """None where a checkpoint does not need the tokenizer, else a remark on why, which is empty in the usual case."""
+    """Why a checkpoint needs the tokenizer, '' in the usual case; None if it does not."""
     try:
         recorded = manager.read_meta(folder, step).get("tokenizer_hash")
     except UserError:

@@ -40,9 +40,9 @@ class Flags:
     model: Annotated[list[str], alias("-i", "--source", "--init-from")] = field(default_factory=list)
     """the same by a flag; repeat it for several"""
     model_tag: Annotated[str | None, alias("-g", "--tag")] = None
-    """which model of the stage; default: the largest"""
+    """tag of the model; default: the deepest d<number>"""
     step: Annotated[int | None, alias("-s")] = None
-    """which of its checkpoints; default: the last"""
+    """step of the model; default: the last"""
     all: bool = False
     """all four GPT-2s"""
     text: Path | None = None

@@ -60,8 +60,7 @@ def training_conversations(
     """The conversations of a recipe and of the user's own files, shuffled together; split is train or val.
 
     Validation is of the files in `val_data_path` where there are any, else of the recipe, else, where the user's own
-    conversations are all there is, of a share of them that is not trained on. The mixture's `note` says what a user
-    could not guess.
+    conversations are all there is, of a share of them that is not trained on. The mixture's `note` says which.
     """
     if recipe not in RECIPES:
         raise UserError(f"--conversations is {recipe!r}; expected one of {', '.join(RECIPES)}")

@@ -479,7 +479,7 @@ def test_nothing_that_is_there_is_replaced(kind: str, fake: FakeHub, tokenizer: 
     else:
         folder.rmdir()
         folder.write_bytes(b"mine")
-        said = f"cannot write .*: {folder} is no folder"
+        said = f"cannot write .*: {folder} is not a folder"
     before = {path: path.is_file() and path.read_bytes() for path in folder.parent.rglob("*")}
     fake.add(REPO, classic(tokenizer))
     with pytest.raises(UserError, match=said):

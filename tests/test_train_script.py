@@ -216,7 +216,7 @@ def test_generating_and_serving_by_their_flags(here, capsys):
     for name in ("--model-type", "--checkpoint", "--model_type"):
         assert parse(inference_server.Flags, [f"{name}=x"]).init_from == "x"
     for argv, words in (["--slots=1000000000"], "--slots is 1000000000; expected 4096 at most"), (
-        ["--checkpoint", "a" * 300], "--init_from aaaaaaaaaaaaaaaaaaaa... is no path"
+        ["--checkpoint", "a" * 300], "--init_from aaaaaaaaaaaaaaaaaaaa... is not a path"
     ):  # fmt: skip
         with pytest.raises(UserError, match=words):
             inference_server.main(argv)
@@ -917,11 +917,11 @@ def test_the_learning_rate_is_what_was_asked_for(here):
         (["--dataset=cat"], "data/cat/train.bin nor"),
         (["--dataset=cat"], "did you mean cats?"),
         (["--dataset=/proc/none"], "no token files of a dataset '/proc/none'"),
-        (["--dataset=" + "a" * 300], "--dataset aaaaaaaaaaaaaaaaaaaa... is no path"),
-        (["--init_from=" + "a" * 300], "--init_from aaaaaaaaaaaaaaaaaaaa... is no path"),
-        (["--out_dir=x/" + "ä" * 200], "is no path: a name in it is longer than 255 bytes"),
+        (["--dataset=" + "a" * 300], "--dataset aaaaaaaaaaaaaaaaaaaa... is not a path"),
+        (["--init_from=" + "a" * 300], "--init_from aaaaaaaaaaaaaaaaaaaa... is not a path"),
+        (["--out_dir=x/" + "ä" * 200], "is not a path: a name in it is longer than 255 bytes"),
         (["--out_dir=/proc/none"], "cannot write /proc/none/.lock: no such file or directory; give another"),
-        (["--out_dir=cats.txt/out"], "cats.txt/out is no folder; give another place to write to"),
+        (["--out_dir=cats.txt/out"], "cats.txt/out is not a folder; give another place to write to"),
         (["--learning_rate=-1"], "--learning_rate is -1.0; expected 0 or more"),
         (["--learning_rate=nan"], "--learning_rate is nan; expected 0 or more"),
         (["--min_lr=-1"], "--min_lr is -1.0; expected 0 or more"),

@@ -1,7 +1,7 @@
 """What training data is made of, by which a run knows its own data again: by content, never by path, name or size.
 
-A source says so as a list of entries, which goes into a checkpoint's meta file as JSON. Of each entry one of these is
-compared, and the rest is for people:
+A source describes itself by a list of entries, which goes into a checkpoint's meta file as JSON. One key of each entry
+is compared, and the rest is for messages:
 
     {"what": "the train split of base_data_mine", "shards": {"shard_00000.parquet": "ab12...", ...}, "grows": true}
     {"what": "my.jsonl", "sha256": "cd34...", "conversations": 60}

@@ -51,7 +51,7 @@ class Unfit(Exception):
 
 
 def name_from(path: Path) -> str:
-    """A dataset's name made of a file's or folder's name."""
+    """A dataset name made from the name of a file or folder."""
     path = path.resolve()
     stem = Path(path.stem).stem if path.suffix.lower() in PACKED else path.stem
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "text"
@@ -69,7 +69,7 @@ def _suffix(path: Path) -> str:
 
 
 def shown(left_out: Sequence[LeftOut]) -> list[str]:
-    """What was left out, for people: a line for each reason and a few of the paths below it."""
+    """What was left out, to print: a line for each reason, with a few of the paths below it."""
     paths: dict[str, list[Path]] = defaultdict(list)
     for path, reason in left_out:
         paths[reason].append(path)

@@ -42,7 +42,7 @@ class Shuffled:
         self._order: array
 
     def read(self, place: int, count: int) -> list[str]:
-        """Documents number `place` to `place + count - 1` of this order, all of which there must be."""
+        """Documents number `place` to `place + count - 1` of this order; all must exist."""
         texts: list[str] = []
         for n in range(bisect.bisect_right(self.starts, place) - 1, len(self.windows)):
             start = place + len(texts) - self.starts[n]
@@ -68,7 +68,7 @@ class Shuffled:
 
 
 def _windows(groups: list[Group]) -> Iterator[list[Group]]:
-    """The groups, as many together as a window holds, or one."""
+    """The groups in windows: as many as fit, at least one."""
     window: list[Group] = []
     size = rows = 0
     for group in groups:

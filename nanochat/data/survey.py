@@ -14,7 +14,7 @@ LOST = 0.05  # a larger fraction of conversations that are too long is worth a w
 @dataclass(frozen=True)
 class Survey:
     """Counts of `conversations`, of which `looked_at` were rendered: those too long for the context (`cut` lose turns
-    at their end, of `left_out` not even the first exchange fits), and the tokens of the others and of what is left.
+    at their end, `left_out` do not even fit with their first exchange), and the tokens that remain.
 
     `needed` is the context, as --max_seq_len, in which at most LOST of them are too long.
     """
@@ -29,11 +29,11 @@ class Survey:
 
     @property
     def is_lossy(self) -> bool:
-        """Whether so many are too long that a user should be warned."""
+        """Whether enough of them are too long to warn the user."""
         return self.cut + self.left_out > LOST * self.looked_at
 
     def __str__(self) -> str:
-        """One line, for people."""
+        """One line to print."""
         whole = self.looked_at == self.conversations
         tokens = round(self.tokens * self.conversations / self.looked_at)
         said = f"{self.conversations:,} conversations, {'' if whole else 'about '}{tokens:,} tokens"

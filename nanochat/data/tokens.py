@@ -263,7 +263,7 @@ def _has_tokens(folder: Path) -> bool:
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
-    """What changes when a file is replaced, written to or cut; None where there is none."""
+    """What changes when a file is replaced, written to or cut; None if there is no file."""
     try:
         found = path.stat()
     except OSError:

@@ -46,7 +46,7 @@ class Serving:
         if self.source == "base":
             raise UserError(
                 f"{self.tag}, from {self.folder}, is a base model, which continues texts and has not learned to chat; "
-                "let it write with python -m scripts.sample, or choose another model"
+                "continue a text with python -m scripts.sample, or choose another model"
             )
 
 
@@ -102,7 +102,7 @@ class ServedDtype(NamedTuple):
 
 
 def dtype_for(name: str, device: torch.device) -> ServedDtype:
-    """What --dtype `name` means on a device; see `serve_model`. Raises UserError for a name that is not known."""
+    """What --dtype `name` means on a device; see `serve_model`. Raises UserError for an unknown name."""
     if name == "auto":
         name = os.environ.get("NANOCHAT_DTYPE") or "auto"
     if name == "auto" and device.type == "cpu" and not multiplies_bfloat16():

@@ -40,7 +40,7 @@ Data = dict[Split, tokens.Tokens]
 def train_as_nanogpt(settings: Settings, rt: Runtime, changed: Sequence[str] = ()) -> TrainState:
     """Train, or with eval_only validate; `changed` lists the settings that a resumed run changes, to be printed.
 
-    Raises UserError where settings, data and model do not fit each other, where another process trains into out_dir,
+    Raises UserError where settings, data and model do not fit together, where another process trains into out_dir,
     and where a new run would replace what is there.
     """
     check(settings)
@@ -188,7 +188,7 @@ def _check_data(run: Run, data: Data, settings: Settings) -> None:
 
 
 def _described(settings: Settings, run: Run, T: int) -> dict:
-    """The settings to be saved: as they are in effect, also where the model was not made from them."""
+    """The settings to save, as they are in effect: the shape is that of the model."""
     started = {"init_from": run.settings.get("init_from", settings.init_from), "out_dir": settings.out_dir}
     kept = {name: value for name, value in asdict(settings).items() if name not in OF_ONE_START}
     return {**kept, **started, **{name: getattr(run.model.config, name) for name in SHAPE}, "block_size": T}
@@ -244,7 +244,7 @@ def _from_scratch(settings: Settings, tokenizer: Tokenizer | None, folder: Path)
 
 
 def check_memory(config: GPTConfig, settings: Settings, rt: Runtime) -> None:
-    """Raise UserError where training cannot fit into memory, rather than be killed for it.
+    """Raise UserError where training cannot fit into memory, before the system kills it.
 
     The prediction may be 15 % off (tests/test_plan.py), so a run that needs up to a quarter too much is tried.
     """

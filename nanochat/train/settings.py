@@ -1,4 +1,4 @@
-"""nanoGPT's settings with their names, defaults and meanings, and what a run that is resumed keeps of its own."""
+"""nanoGPT's settings with their names, defaults and meanings, and which of them a resumed run keeps."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -103,7 +103,7 @@ S = TypeVar("S", bound=Settings)
 
 
 def check(settings: Settings) -> None:
-    """Complain about what can be known before anything is built. Raises UserError."""
+    """Check the settings before anything is built. Raises UserError."""
     for name, most in LARGEST.items():
         value = getattr(settings, name)
         if not 1 <= value <= most:

@@ -28,7 +28,7 @@ from nanochat.train.start import Begun, Start
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a stage on its way: where it starts and where its checkpoints go, under which flags, with what model.
+    """A run of a stage: where it starts, where its checkpoints go, its flags and its model.
 
     `about` goes into the meta files beside the usual.
     """
@@ -217,7 +217,7 @@ def run_stream(
 
 
 def _was_finished(name: str, state: TrainState, num_iterations: int) -> str:
-    """What to print where a finished run is started again."""
+    """What to print when a finished run is started again."""
     reached = "" if state.best_bpb is None else f", best val_bpb {state.best_bpb:.4f}"
     more = f"--num_iterations above {state.step}" if num_iterations > 0 else f"--num_epochs above {state.epochs:.3g}"
     return (

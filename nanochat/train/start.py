@@ -27,7 +27,7 @@ from nanochat.train.loop import TrainState
 
 Flags = TypeVar("Flags", bound=TrainFlags)
 
-# Flags of a command and not of the run that it starts or resumes.
+# Flags of the command, not of the run that it starts or resumes.
 OF_A_COMMAND = (
     "run", "device_type", "resume", "overwrite", "dry_run", "source", "model_tag", "model_step", "out_tag",
     "resume_from_step",
@@ -66,7 +66,7 @@ class Start:
 
 @dataclass
 class Begun:
-    """A model to be trained, and what else is restored of an interrupted run."""
+    """A model to train, and what else was restored of an interrupted run."""
 
     model: GPT
     state: TrainState
@@ -76,7 +76,7 @@ class Begun:
 
 
 def or_anew(flags: Flags, train: Callable[[Flags], None]) -> None:
-    """Call `train`; where the output folder holds another run and --overwrite allows it, call it to start anew."""
+    """Call `train`; if the output folder holds another run and --overwrite is given, call it again to start over."""
     try:
         return train(flags)
     except OtherRun:
@@ -117,7 +117,7 @@ def opened(stage: str, flags: Flags, rt: Runtime, tag: str | None = None) -> Ite
 def begin(
     start: Start, h: Hyperparameters, about: dict, wanted: GPTConfig | None = None, new: Callable[[], GPT] | None = None
 ) -> Begun:
-    """The model to train: of the run that is resumed, or the parent's, or what `new` makes for a base model.
+    """The model to train: that of the resumed run, the parent's, or what `new` makes for a base model.
 
     about: what must be the same in a run that is resumed, its "data" by content; wanted: the architecture of a base
     model. Raises OtherRun where they are not the same, UserError for what does not fit into memory.
@@ -152,7 +152,7 @@ def begin(
 
 
 def check_memory(config: GPTConfig, h: Hyperparameters, rt: Runtime, compiled: bool) -> None:
-    """Raise UserError where training cannot fit into memory, rather than be killed for it.
+    """Raise UserError where training cannot fit into memory, before the system kills it.
 
     The prediction may be 15 % off (tests/test_plan.py), so a run that needs up to a quarter too much is tried.
     """
@@ -180,9 +180,9 @@ def described(parent: dict | None) -> str:
 
 
 def _parent(stage: str, flags: LaterFlags) -> tuple[door.Found | None, dict, str]:
-    """The model that a later stage starts from, what is recorded of it, and the output tag.
+    """The model that a later stage starts from, its record for the meta file, and the output tag.
 
-    A run needs its own checkpoints only, so the model may be gone where the run that it began is resumed.
+    A run needs its own checkpoints only, so the parent may be gone when its run is resumed.
     """
     for name in ("model_tag", "out_tag"):
         if getattr(flags, name) is not None:
@@ -253,7 +253,7 @@ def _loaded(folder: Path, tag: str, step: int, flags: TrainFlags, rt: Runtime) -
 
 
 def _adopted(flags: Flags, meta: dict) -> tuple[Flags, list[str]]:
-    """The flags with the run's own values for those that were not given; and which these are, and which now differ."""
+    """The flags, with the run's own values where none were given; and notes on these and on those that now differ."""
     own = meta.get("changed_flags") or {}
     adopted, kept, changed = copy.copy(flags), [], []
     for field in dataclasses.fields(flags):
@@ -278,7 +278,7 @@ def _adopted(flags: Flags, meta: dict) -> tuple[Flags, list[str]]:
 
 
 def _check_parent(start: Start) -> None:
-    """Raise OtherRun where a run started from another checkpoint: known by its content, else by its name."""
+    """Raise OtherRun where a run started from another checkpoint, compared by content, else by name."""
     if start.parent is None:
         return
     was, now = start.meta.get("parent") or {}, start.parent
