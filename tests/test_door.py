@@ -760,6 +760,7 @@ def test_layers_are_counted_before_they_are_built(kind: str, tmp_path: Path, tok
         content = torch.load(path, weights_only=True)
         content["model_args"]["n_layer"] = 5000
         torch.save(content, path)
+        (tmp_path / "ckpt.pt.sha256").unlink()
     else:
         tiny_gpt2(tmp_path, tokenizer)
         config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from nanochat import report, schedule, vocabularies
 from nanochat.checkpoint import door, gpt2, manager
 from nanochat.config import EXIT_INTERRUPTED, UserError
-from nanochat.cost import count_parameters, flops_per_token, training_memory
+from nanochat.cost import count_parameters, flops_per_token
 from nanochat.data import tokens
 from nanochat.data.batch import Batch
 from nanochat.data.shards import Split
@@ -23,9 +23,10 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import MetricsLog, short
 from nanochat.optim import Optimizer, Rates, adamw_groups
 from nanochat.paths import alone_in, write_atomically
-from nanochat.runtime import Runtime, memory_of
+from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Probe, Stage, TrainState, train
+from nanochat.train.memory import check_memory
 from nanochat.train.out_dir import CkptKeeper, Run, StepKeeper, refuse_taken, resume
 from nanochat.train.settings import OF_ONE_START, SHAPE, Settings, check
 from nanochat.train.stage import compiled
@@ -209,7 +210,7 @@ def begin(settings: Settings, folder: Path, rt: Runtime) -> Run:
         refuse_taken(out_dir, tokenizer, settings.overwrite)
 
     def fits(config: GPTConfig) -> None:
-        check_memory(config, settings, rt)
+        check_fits(config, settings, rt)
 
     if settings.init_from == "scratch":
         config = _from_scratch(settings, tokenizer, folder)
@@ -243,28 +244,11 @@ def _from_scratch(settings: Settings, tokenizer: Tokenizer | None, folder: Path)
     return gpt2.with_tokenizer(config, vocab_size)
 
 
-def check_memory(config: GPTConfig, settings: Settings, rt: Runtime) -> None:
-    """Raise UserError where training cannot fit into memory, before the system kills it.
-
-    The prediction may be 15 % off (tests/test_plan.py), so a run that needs up to a quarter too much is tried.
-    """
-    T = min(settings.block_size, config.sequence_len)
-    sharing = rt.world if rt.device.type == "cpu" else 1  # ranks of one memory
-
-    def needed(rows: int) -> float:
-        return sharing * training_memory(config, rows, T, settings.compile, rt.world).total
-
-    there = memory_of(rt.device) * 1.25
-    if settings.eval_only or not there or needed(settings.batch_size) <= there:
-        return
-    rows = settings.batch_size
-    while rows and needed(rows) * 1.25 > there:
-        rows //= 2
-    advice = f"--batch_size={rows} fits" if rows else "lower --n_layer or --n_embd"
-    raise UserError(
-        f"training on {settings.batch_size} rows of {T} tokens at a time takes about "
-        f"{needed(settings.batch_size) / 1e9:,.0f} GB, but only {there / 1.25e9:,.0f} GB are available; {advice}"
-    )
+def check_fits(config: GPTConfig, settings: Settings, rt: Runtime) -> None:
+    """Raise UserError where training cannot fit into memory."""
+    if not settings.eval_only:
+        T = min(settings.block_size, config.sequence_len)
+        check_memory(config, settings.batch_size, T, rt, settings.compile, "batch_size", "--n_layer or --n_embd")
 
 
 def _adapted(run: Run, settings: Settings, rt: Runtime) -> Run:

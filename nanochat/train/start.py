@@ -16,14 +16,14 @@ from typing import TypeVar
 from nanochat.checkpoint import door, manager
 from nanochat.checkpoint.manager import LoadAs, Loaded
 from nanochat.config import UserError, as_field, default, given
-from nanochat.cost import training_memory
 from nanochat.data import contents
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import strict_json
 from nanochat.paths import SOURCES, alone_in, check_tag, checkpoints_dir
-from nanochat.runtime import Runtime, compute_dtype, memory_of
+from nanochat.runtime import Runtime, compute_dtype
 from nanochat.train.flags import Hyperparameters, LaterFlags, TrainFlags
 from nanochat.train.loop import TrainState
+from nanochat.train.memory import check_memory
 
 Flags = TypeVar("Flags", bound=TrainFlags)
 
@@ -124,7 +124,7 @@ def begin(
     """
     config = wanted or (start.loaded.model.config if start.loaded else None)
     assert config is not None
-    check_memory(config, h, start.rt, start.flags.compile)
+    check_memory(config, h.device_batch_size, h.max_seq_len, start.rt, start.flags.compile)
     if not start.is_resumed:
         model = start.loaded.model if start.loaded else new() if new else None
         assert model is not None
@@ -149,28 +149,6 @@ def begin(
     meta_path = loaded.folder / f"meta_{loaded.step:06d}.json"
     state = TrainState.restored(loaded.meta.get("loop_state"), meta_path)
     return Begun(loaded.model, state, True, start.stale, loaded.optimizer)
-
-
-def check_memory(config: GPTConfig, h: Hyperparameters, rt: Runtime, compiled: bool) -> None:
-    """Raise UserError where training cannot fit into memory, before the system kills it.
-
-    The prediction may be 15 % off (tests/test_plan.py), so a run that needs up to a quarter too much is tried.
-    """
-
-    sharing = rt.world if rt.device.type == "cpu" else 1  # ranks of one memory
-
-    def needed(rows: int) -> float:
-        return sharing * training_memory(config, rows, h.max_seq_len, compiled, rt.world).total
-
-    there = memory_of(rt.device) * 1.25
-    if not there or needed(h.device_batch_size) <= there:
-        return
-    fitting = next((rows for rows in range(h.device_batch_size - 1, 0, -1) if needed(rows) * 1.25 <= there), 0)
-    advice = f"--device_batch_size={fitting} fits" if fitting else "a model of fewer layers (--depth) fits"
-    raise UserError(
-        f"training on {h.device_batch_size} rows of {h.max_seq_len} tokens at a time takes about "
-        f"{needed(h.device_batch_size) / 1e9:.0f} GB, but only {there / 1.25e9:.0f} GB are available; {advice}"
-    )
 
 
 def described(parent: dict | None) -> str:
