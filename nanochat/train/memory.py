@@ -1,11 +1,11 @@
-"""Whether a run fits into memory, asked before anything of it is built."""
+"""Whether a run fits into memory, checked before anything is built."""
 
 from nanochat.config import UserError
 from nanochat.cost import training_memory
 from nanochat.gpt import GPTConfig
 from nanochat.runtime import Runtime, memory_of
 
-SLACK = 1.25  # the prediction may be 15 % off (tests/test_plan.py), so what is up to a quarter too much is tried
+SLACK = 1.25  # the prediction may be 15 % off (tests/test_plan.py), so a run up to a quarter too large is tried
 
 
 def check_memory(
