@@ -217,7 +217,7 @@ failed() { # NAME CODE: say what helps, and stop
             echo "$1 ended with code $2, as it did the last time; resolve the error above before starting" \
                 "speedrun.sh again"
         elif [ "$2" = 2 ] && [ "${extra[0]-}" = --resume=never ] && [ -z "$mine" ]; then
-            echo "$1 ended with code 2, for it is not proven that ${files%/*} is from this script: move that folder away," \
+            echo "$1 ended with code 2, because this script cannot prove that it wrote ${files%/*}: move that folder away," \
                 "or run the command above with --overwrite, then start speedrun.sh again"
         elif [ "$2" = 2 ]; then
             echo "$1 ended with code 2; resolve the error above, then start speedrun.sh again to resume from here"

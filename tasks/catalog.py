@@ -92,8 +92,7 @@ def _divided(files: Sequence[CustomJSON], split: shards.Split) -> Mixture:
     if split == "val":
         total = sum(len(file) for file in files)
         mixture.note = (
-            f"validation is on {len(mixture)} of the {total} conversations, which are not trained on; "
-            "--val_data_path names others"
+            f"{len(mixture)} of the {total} conversations are held out for validation; --val_data_path names others instead"
         )
     return mixture
 

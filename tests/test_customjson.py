@@ -239,7 +239,7 @@ def test_a_share_of_own_conversations_is_held_out(tmp_path):
     assert set(asked("val", more)) >= set(val) and not set(asked("train", more, one)) & set(asked("val", more, one))
     assert asked("val", more, one).count(val[0]) == 2 * asked("val", one, two).count(val[0])
     note = training_conversations("none", [one, two], "val").note
-    assert note.startswith(f"validation is on {len(val)} of the 400 conversations, which are not trained on")
+    assert note.startswith(f"{len(val)} of the 400 conversations are held out for validation")
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])

@@ -67,7 +67,7 @@ def test_a_tokenizer_of_the_same_size_is_compared_after_training(base: Path, tra
     keep_model("base", "d1", trained.hash)
     shards.write_shards([f"{n} goats grazing upon grassy ground, {n} geese." for n in range(30)],
                         paths.dataset_dir("goats"))  # fmt: skip
-    with pytest.raises(UserError, match="models need theirs to be there: base d1;"):
+    with pytest.raises(UserError, match="models need their tokenizer there: base d1;"):
         tok_train.main(["--dataset=goats", "--vocab_size=300"])
     assert Tokenizer.load(paths.tokenizer_dir()).hash == trained.hash
 
@@ -114,7 +114,7 @@ def test_a_damaged_tokenizer_is_replaced_by_the_same_one_only(base: Path, traine
     keep_model("base", "d1", trained.hash)
     file = paths.tokenizer_dir() / "tokenizer.json"
     file.write_text(file.read_text(encoding="utf-8")[:-9], encoding="utf-8")
-    with pytest.raises(UserError, match="holds no readable tokenizer, and models need theirs to be there: base d1;"):
+    with pytest.raises(UserError, match="holds no readable tokenizer, but these models need their tokenizer there: base d1;"):
         tok_train.main(AGAIN)
     tok_train.main(["--dataset=ships", "--vocab_size=300"])
     assert Tokenizer.load(paths.tokenizer_dir()).hash == trained.hash
