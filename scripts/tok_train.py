@@ -172,7 +172,7 @@ def refusal(folder: Path, current: Tokenizer | None, users: list[str]) -> UserEr
     """Why the tokenizer of `folder` is not replaced."""
     found = f"holds tokenizer {current.hash[:12]}" if current else "holds no readable tokenizer"
     return UserError(
-        f"{folder} {found}, but these models need their tokenizer there: {', '.join(users)}; set NANOCHAT_BASE_DIR to another "
+        f"{folder} {found}, but models need theirs there: {', '.join(users)}; set NANOCHAT_BASE_DIR to another "
         "folder for a new tokenizer, or make these models unusable with scripts.tok_train --overwrite"
     )
 

@@ -92,7 +92,7 @@ def _divided(files: Sequence[CustomJSON], split: shards.Split) -> Mixture:
     if split == "val":
         total = sum(len(file) for file in files)
         mixture.note = (
-            f"{len(mixture)} of the {total} conversations are held out for validation; --val_data_path names others instead"
+            f"{len(mixture)} of the {total} conversations are held out for validation; --val_data_path names others"
         )
     return mixture
 
