@@ -124,7 +124,8 @@ def train(flags: Flags, rt: Runtime) -> None:
             return GPT(config, rt.dtype).to(rt.device)
 
         about = {
-            "dataset": " ".join(flags.dataset), "data": train_source.contents() + val_source.contents(),
+            "dataset": " ".join(flags.dataset), "weights": [*texts.weights(flags.dataset).values()],
+            "data": train_source.contents() + val_source.contents(),
             "seed": flags.seed, "tokenizer_hash": tokenizer.hash,
         }  # fmt: skip
         begun = begin(start, h, about, config, new)

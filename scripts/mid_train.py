@@ -72,7 +72,8 @@ def train(flags: Flags, rt: Runtime) -> None:
         train_source, val_source = source("train"), source("val")
         about = {
             "parent": start.parent, "dataset": " ".join(datasets) if text_share else None, "conversations": recipe,
-            "text_share": text_share, "max_seq_len": h.max_seq_len, "seed": flags.seed,
+            "weights": [*texts.weights(datasets).values()] if text_share else [], "text_share": text_share,
+            "max_seq_len": h.max_seq_len, "seed": flags.seed,
             "data": train_source.contents() + val_source.contents(),
         }  # fmt: skip
         begun = begin(start, h, about)

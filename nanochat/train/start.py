@@ -33,6 +33,8 @@ OF_A_COMMAND = (
     "resume_from_step",
 )  # fmt: skip
 
+BY_CONTENT = ("parent", "dataset", "conversations")  # what is recorded by name, and compared by content
+
 
 class OtherRun(UserError):
     """The output folder holds what this command did not write."""
@@ -142,7 +144,7 @@ def begin(
     if change := contents.changed(loaded.meta["data"], about.pop("data")):
         raise _other(start, f"a run on other data: {change}", "put the old data back to resume it, ")
     for name, value in about.items():
-        if name != "parent" and loaded.meta.get(name) != value:
+        if name not in BY_CONTENT and loaded.meta.get(name) != value:
             raise _other(start, f"a run whose {name} is {loaded.meta.get(name)}, not {value}")
     for note in start.notes:
         start.rt.print(note)
