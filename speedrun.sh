@@ -126,13 +126,13 @@ stage() {
     if [ "${processes:-1}" -gt 1 ]; then
         set -- -m torch.distributed.run --standalone --nproc_per_node="$processes" "$1" "$2" -- "${@:3}"
     fi
-    if marked "$name" started; then state='goes on'; fi
+    if marked "$name" started; then state=resumes; fi
     case $name in data | more_data | identity) section=$files ;; esac # these write none
     if marked "$name" "done" && compgen -G "$NANOCHAT_BASE_DIR/${files:-$section}" >/dev/null &&
         compgen -G "$NANOCHAT_BASE_DIR/$section" >/dev/null; then state='done'; fi
     if [ "$name" = tok_train ] && [ "$state" = 'done' ]; then # somebody may have trained another one since
         found=$(noted tok_train "done")
-        [ -z "$found" ] || [ "$found" = "$(sums "$files")" ] || state='goes on'
+        [ -z "$found" ] || [ "$found" = "$(sums "$files")" ] || state=resumes
     fi
     if [ -n "$list" ]; then
         printf '%s\t%s\tpython %s\n' "$name" "$state" "$*"
@@ -149,7 +149,7 @@ stage() {
         start_or_resume
         extra+=(--run="${WANDB_RUN:-dummy}")
         ;;
-    *) [ "$state" = 'goes on' ] || mark "$name" started ;;
+    *) [ "$state" = resumes ] || mark "$name" started ;;
     esac
     if [ "$name" = more_data ] && [ -n "$fetching" ]; then
         echo "waiting for the rest of the data; $marks/more_data.log says how far it is"
@@ -175,12 +175,12 @@ stage() {
 # were there when the stage last ended. Only what NAME.left proves to be this script's own may be overwritten.
 start_or_resume() {
     local old='' fresh
-    if [ "$state" = 'goes on' ]; then
+    if [ "$state" = resumes ]; then
         old=$(noted "$name" started)
     elif [ -e "$marks/$name.started" ]; then # with another command
         [ -n "$mine" ] && marked "$name" left || old=$found
     fi
-    [ "$state" = 'goes on' ] || mark "$name" started "$old"
+    [ "$state" = resumes ] || mark "$name" started "$old"
     fresh=$(without "$found" "$old")
     if [ "$fresh" = "$found" ]; then # nothing to replace; the stage refuses to resume another run
         extra=(--resume=auto)
@@ -217,7 +217,7 @@ failed() { # NAME CODE: say what helps, and stop
             echo "$1 ended with code $2, as it did the last time; resolve the error above before starting" \
                 "speedrun.sh again"
         elif [ "$2" = 2 ] && [ "${extra[0]-}" = --resume=never ] && [ -z "$mine" ]; then
-            echo "$1 ended with code 2, for it is not proven that ${files%/*} is from this script: move that folder away," \
+            echo "$1 ended with code 2, because this script cannot prove that it wrote ${files%/*}: move that folder away," \
                 "or run the command above with --overwrite, then start speedrun.sh again"
         elif [ "$2" = 2 ]; then
             echo "$1 ended with code 2; resolve the error above, then start speedrun.sh again to resume from here"
@@ -308,7 +308,7 @@ main() { # a function, so that bash has read it all before anything runs; the fi
     for name in DEPTH REAL_ROWS REAL_SHARDS; do number "$name" "${!name:-1}"; done
     begun=$(cat "$marks/recipe" 2>/dev/null || true)
     recipe=${RECIPE:-auto}
-    if [ "$recipe" = auto ]; then # what is begun goes on, also while the hub is out of reach
+    if [ "$recipe" = auto ]; then # what is begun resumes, also while the hub is out of reach
         recipe=${begun:-tiny}
         if [ -z "$begun" ] && [ "$there" -gt 0 ] && [ "$(sort -n <<<"$memories" | head -1)" -ge 40000 ] &&
             curl -sfIL --max-time 5 -o /dev/null "${HF_ENDPOINT:-https://huggingface.co}"; then

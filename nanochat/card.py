@@ -247,7 +247,7 @@ def _tokenizer(found: Sections) -> list[Block]:
 
 
 def _own(found: Sections) -> list[Block]:
-    """A row a stage: the user's own conversations, how many of them were too long, and how often they were read."""
+    """A row per stage: the user's own conversations, how many of them were too long, and how often they were read."""
     rows = []
     for stage, section in found.items():
         own = _dict(section.get("own_conversations"))

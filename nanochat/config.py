@@ -125,7 +125,7 @@ def escape_unshowable() -> None:
 def run(main: Callable[[], int | None]) -> None:
     """Call a script's `main` as a program: a UserError becomes one line on stderr and exit code 2.
 
-    So does a file system that refuses, wherever that was. What goes wrong on all ranks of a run alike is said once.
+    So does a write that the file system refuses. An error that all ranks share is printed once.
     """
     escape_unshowable()
     said = None
@@ -153,7 +153,7 @@ def _check_aliases(flags: type, args: Sequence[str]) -> None:
         field = fields.get(name[2:].replace("-", "_"))
         other = given.setdefault(field, name) if field else name
         if other.replace("-", "_") != name.replace("-", "_"):
-            raise UserError(f"{other} and {name} say the same; give one of them")
+            raise UserError(f"{other} and {name} are the same flag; pass only one")
 
 
 def sentence_of(error: BaseException) -> str | None:
@@ -418,7 +418,7 @@ def _fitted(value: Any, hint: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value as a sentence can hold it, whatever its size."""
+    """A value as shown in a message, cut to a reasonable length."""
     if isinstance(value, int) and value.bit_length() > BITS:
         return f"a number of {value.bit_length()} bits"
     brief = reprlib.Repr()

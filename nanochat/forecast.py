@@ -139,7 +139,7 @@ def mid(setting: Setting, text_share: float = 0.0) -> Forecast:
 
 
 def for_sft(setting: Setting) -> Setting:
-    """The setting with the batch that fine-tuning takes by itself; it inherits none."""
+    """The setting with the default batch of fine-tuning, which inherits none."""
     batch, rows = shared(SFT_ROWS * setting.length, setting.rows, setting.length, setting.gpus)
     return replace(setting, total_batch=batch, rows=rows)
 

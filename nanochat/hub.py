@@ -509,7 +509,7 @@ def _explained(repo: str, revision: str | None = None) -> Iterator[None]:
     try:
         yield
     except errors.HFValidationError as error:
-        raise UserError(f"{repo!r} is no repository's name; expected one such as karpathy/nanochat-d34") from error
+        raise UserError(f"{repo!r} is not a repository name; expected one such as karpathy/nanochat-d34") from error
     except errors.OfflineModeIsEnabled as error:
         raise Unreachable(
             f"{repo} is not in the cache, and HF_HUB_OFFLINE forbids to ask {where}; unset it where there is a network"

@@ -59,7 +59,7 @@ class MetricsLog:
             self._wandb.log(metrics, step=step)
 
     def resume(self, step: int, measured: bool = True) -> None:
-        """Forget what was logged after `step`, for a run that goes on from there; -1 forgets everything.
+        """Forget what was logged after `step`, for a run that resumes from there; -1 forgets everything.
 
         measured=False: the measurements at `step` will be made again, so that all but its first line go, too.
         """

@@ -124,7 +124,7 @@ def draft_of(folder: Path, check: Callable[[], None]) -> Iterator[Path]:
 def check_name(flag: str, name: str) -> None:
     """Raise UserError, naming the flag, for what no file system takes for a path."""
     if "\0" in name or any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(name).parts):
-        raise UserError(f"--{flag} {name[:20]}... is no path: a name in it is longer than {LONGEST_NAME} bytes")
+        raise UserError(f"--{flag} {name[:20]}... is not a path: a name in it is longer than {LONGEST_NAME} bytes")
 
 
 def check_tag(flag: str, tag: str) -> None:
@@ -192,7 +192,7 @@ def read_json(path: Path, remedy: str = "get it again") -> dict:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); {remedy}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it holds no JSON object; {remedy}")
+        raise UserError(f"{path} is damaged: it does not hold a JSON object; {remedy}")
     return content
 
 
@@ -229,7 +229,7 @@ def refusal(error: BaseException, path: Path) -> UserError | None:
     if isinstance(error, PermissionError):
         return UserError(f"cannot write {path}: permission denied; {advice}")
     if isinstance(error, (FileExistsError, NotADirectoryError)):
-        return UserError(f"cannot write {path}: {error.filename} is no folder; {advice}")
+        return UserError(f"cannot write {path}: {error.filename} is not a folder; {advice}")
     if isinstance(error, OSError) and error.filename is not None:
         refused = Path(os.fsdecode(error.filename))
         if refused.parent == path.parent or refused in path.parents:  # and not some other file that was to be read

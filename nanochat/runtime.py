@@ -51,7 +51,7 @@ class Runtime:
 
 
 class PeerFailed(Exception):
-    """This rank cannot go on because another one failed, which says why itself."""
+    """This rank cannot continue because another one failed, which prints the reason."""
 
 
 @contextmanager
@@ -95,6 +95,7 @@ def start(device_type: str = "", dtype: str = "auto", seed: int | None = None) -
             raise
         except BaseException as error:
             _fail(error, dist.PrefixStore("nanochat", store))
+            raise  # not reached
         finally:
             dist.destroy_process_group()
 
@@ -124,7 +125,7 @@ def repeatable(device: torch.device) -> Iterator[None]:
 
 
 def _fail(error: BaseException, store: dist.Store) -> None:
-    """End this rank: with its message where it is the one that knows, quietly where another rank's end broke it.
+    """End this rank: with its message if the error is its own, quietly if another rank's end caused it.
 
     A collective operation fails on all ranks when one ends, so that rank leaves its exit code in the store. A sentence
     that several ranks have is printed once. os._exit, because gloo's threads and the one that reads ahead may be at
@@ -133,7 +134,7 @@ def _fail(error: BaseException, store: dist.Store) -> None:
     if _is_of_a_peer(error):
         code = _code_of_a_peer(store)
         if code is None:
-            print("error: another rank ended without a word; start the run again to resume", file=sys.stderr)
+            print("error: another rank ended without an error message; start the run again to resume", file=sys.stderr)
             code = 1
     else:
         sentence = sentence_of(error)

@@ -12,7 +12,7 @@ from nanochat.config import UserError
 from nanochat.gpt import SMEAR_CHANNELS, GPTConfig
 
 REFERENCE_DEPTH = 12
-SFT_ROWS = 32  # of an optimizer step of fine-tuning, unless told; as in the original
+SFT_ROWS = 32  # per optimizer step of fine-tuning by default, as in the original
 REFERENCE_BATCH = 2**19  # tokens
 
 

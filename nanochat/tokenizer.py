@@ -168,7 +168,7 @@ class Tokenizer:
             "format": FORMAT,
             "hash": self.hash,
             "pattern": self.pattern,
-            "pattern_version": self.pattern_version,  # for people; the pattern itself is what counts
+            "pattern_version": self.pattern_version,  # for readers; loading uses the pattern itself
             "specials": list(self.specials),
             "ranks": [token.decode("latin-1") for token in self.tokens],
         }

@@ -17,21 +17,21 @@ class Flags:
     """Turn text files, folders, JSONL, parquet and datasets of the hub into a dataset to train on."""
 
     paths: Annotated[list[Path], positional] = field(default_factory=list)
-    """text files, .jsonl, .json, .parquet, these as .gz or .zst, folders (but hidden files); or ORG/NAME of the hub"""
+    """text, .jsonl, .json or .parquet files, text and JSON also as .gz or .zst, folders; or ORG/NAME of the hub"""
     name: str | None = None
     """the dataset's name, later given as --dataset NAME (default: from the first path)"""
     val_fraction: float = 0.1
-    """part of the documents held out for validation"""
+    """fraction of the documents held out for validation"""
     column: str = "text"
-    """where .jsonl, .json and .parquet files hold the text"""
+    """field or column of .jsonl, .json and .parquet files that holds the text"""
     config: str | None = None
-    """which configuration of a dataset of the hub"""
+    """configuration of a hub dataset"""
     split: str = "train"
-    """which split of a dataset of the hub"""
+    """split of a hub dataset"""
     workers: Annotated[int, alias("-w")] = 4
-    """files that are fetched at a time"""
+    """files fetched at a time"""
     overwrite: bool = False
-    """replace an existing dataset of this name"""
+    """replace an existing dataset of the same name"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -41,19 +41,19 @@ class Flags(ServingFlags):
     """what to do, joined by commas: core, bpb, sample"""
     source: ModelName = "base"
     dtype: Annotated[str, alias("-d")] = "auto"
-    """what to compute in: auto, float32, bfloat16 or float16"""
+    """compute dtype: auto, float32, bfloat16 or float16"""
     dataset: str | None = None
-    """the dataset; default: the one the checkpoint was trained on"""
+    """dataset to evaluate on; default: the one that the checkpoint was trained on"""
     split: Literal["both", "train", "val"] = "both"
-    """which of its splits"""
+    """split of the dataset"""
     device_batch_size: int = 32
-    """rows of a forward pass on one device"""
+    """rows per forward pass and device"""
     eval_tokens: int = 10_485_760
     """tokens of each split to evaluate on; a smaller split is read once"""
     max_per_task: int = 500
     """questions of each of CORE's tasks; 0: all"""
     bundle: Path | None = None
-    """CORE's questions, a folder or a zip file; default: the bundle in the base folder, fetched where it is missing"""
+    """CORE's questions, a folder or a zip file; default: the bundle in the base folder, fetched if missing"""
     bundle_url: str = bundles.URL
     """where to fetch it; the checksum is known of the default's only"""
     max_bytes: int = web.MAX_BYTES
@@ -61,19 +61,19 @@ class Flags(ServingFlags):
     allow_private_urls: bool = False
     """fetch it also from addresses of this machine and of private networks"""
     harness: str | None = None
-    """tasks of lm-evaluation-harness to run besides, joined by commas; it must be installed"""
+    """tasks of lm-evaluation-harness (must be installed) to run as well, joined by commas"""
     harness_limit: int | None = None
-    """questions of each of them; default: all"""
+    """questions per harness task; default: all"""
     harness_chat: bool = False
-    """ask them as in a chat: what comes before an answer is the user's turn"""
+    """ask harness tasks as a chat: what precedes an answer is the user's turn"""
     harness_include_path: Path | None = None
-    """a folder with more of its tasks, as YAML files"""
+    """folder with more harness tasks, as YAML files"""
     prompts: tuple[str, ...] = PROMPTS
-    """beginnings to continue"""
+    """prompts to continue"""
     num_samples: int = 3
     """samples without a prompt"""
     max_new_tokens: int = 96
-    """tokens of a sample at most"""
+    """maximum tokens per sample"""
     temperature: Annotated[float, alias("-t")] = 0.7
     """of the samples"""
     top_k: Annotated[int, alias("-k")] = 50

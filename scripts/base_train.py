@@ -29,7 +29,7 @@ class Flags(TrainFlags):
     model_tag: Annotated[str | None, alias("--out_tag")] = None
     """tag to write the model under; default: d<depth>"""
     dataset: list[str] = field(default_factory=lambda: [DEFAULT_DATASET])
-    """name of the dataset, as add_data was given; several are mixed by weight: a:0.7 b:0.3"""
+    """name of the dataset, as given to add_data; several are mixed by weight in tokens: a:0.7 b:0.3"""
     depth: int = 20
     """layers of the model; shape, batch and length follow from it"""
     aspect_ratio: int = 64
@@ -57,9 +57,9 @@ class Flags(TrainFlags):
     scalar_lr: float = 0.5
     """learning rate of the residual scalars"""
     weight_decay: float = 0.28
-    """of the blocks' matrices, before the scaling rule"""
+    """weight decay of the blocks' matrices, before the scaling rule"""
     warmup_steps: int = 40
-    """steps over which the learning rate rises"""
+    """steps of learning-rate warmup"""
     eval_tokens: int = 41943040
     """tokens of a validation"""
     sample_every: int = 2000

@@ -25,11 +25,11 @@ class Flags(ServingFlags):
     prompt: Annotated[str | None, alias("-p")] = None
     """answer this and exit; nothing but the answer goes to stdout"""
     system: str | None = None
-    """what the model is told before the conversation"""
+    """system message"""
     temperature: Annotated[float, alias("-t")] = 0.6
-    """0 takes the likeliest token; higher is more varied"""
+    """sampling temperature; 0 takes the most likely token"""
     top_k: Annotated[int, alias("-k")] = 50
-    """sample from the k likeliest tokens; 0: from all"""
+    """sample from the k most likely tokens; 0: from all"""
     max_tokens: int = 256
     """longest answer"""
     seed: int | None = None

@@ -24,7 +24,7 @@ class Flags(ServingFlags):
     task_name: Annotated[str | None, alias("-a")] = None
     """tasks to evaluate, several joined by |; default: those of the little world, or else of the real recipe"""
     dtype: Annotated[str, alias("-d")] = "auto"
-    """what the model computes in: auto, float32, bfloat16 or float16"""
+    """compute dtype: auto, float32, bfloat16 or float16"""
     temperature: Annotated[float, alias("-t")] = 0.0
     """0 takes the likeliest token"""
     max_new_tokens: Annotated[int, alias("-m")] = 512
@@ -34,17 +34,17 @@ class Flags(ServingFlags):
     pass_k: int | None = None
     """score the chance that one of so many answers is correct, estimated from all --num_samples; default: of all"""
     top_k: Annotated[int, alias("-k")] = 50
-    """sample from the k likeliest tokens; 0: from all"""
+    """sample from the k most likely tokens; 0: from all"""
     batch_size: Annotated[int, alias("-b")] = 8
     """questions that are answered at the same time"""
     max_problems: Annotated[int | None, alias("-x")] = None
     """questions of each task at most; default: all"""
     seed: int = 42
-    """decides the samples at a temperature above 0"""
+    """seed of the samples at a temperature above 0"""
     show_errors: int = 1
     """wrong answers of each task to print"""
     unsafe_code: bool = False
-    """grade HumanEval also on a machine that cannot isolate the programs that a model writes completely"""
+    """grade HumanEval even where this machine cannot fully isolate model-written programs"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

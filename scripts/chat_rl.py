@@ -26,7 +26,7 @@ class Flags(LaterFlags):
     source: ModelName = "sft"
     """model to start from: mid, sft, rl, sft:d4:700, a folder or user/name"""
     task: str = "spelling|counting"
-    """what to ask: spelling, counting, arithmetic, GSM8K, SpellingBee, ...; several joined by |"""
+    """tasks to learn: spelling, counting, arithmetic, GSM8K, SpellingBee, ...; several joined by |"""
     examples_per_step: int = 64
     """questions per optimizer step over all ranks"""
     num_samples: int = 8
@@ -34,9 +34,9 @@ class Flags(LaterFlags):
     max_new_tokens: int = 256
     """longest answer in tokens; the model's context may allow less"""
     temperature: float = 1.0
-    """of the answers; the gradient is that of a temperature of 1"""
+    """sampling temperature of the answers; the gradient assumes 1"""
     top_k: int = 0
-    """sample from the k likeliest tokens; 0: from all, as the gradient assumes"""
+    """sample from the k most likely tokens; 0: from all, as the gradient assumes"""
     num_iterations: int = 30
     """optimizer steps; -1 makes --num_epochs passes over the questions"""
     num_epochs: float = 1.0
@@ -44,11 +44,11 @@ class Flags(LaterFlags):
     init_lr_frac: float = 0.1
     """factor on all learning rates"""
     warmdown_ratio: float = 0.5
-    """share of the run over which the learning rate falls"""
+    """fraction of the run spent in learning-rate warmdown"""
     final_lr_frac: float = 0.0
-    """learning rate at the end, as a share"""
+    """final learning rate as a fraction of the peak"""
     compile: bool = False
-    """use torch.compile, where there is a compiler, for learning; answering takes most of the time"""
+    """use torch.compile for learning, if there is a compiler; answering takes most of the time"""
     eval_every: int = 0
     """steps between measurements on held-out questions; 0 measures before the first and after the last, -1 never"""
     eval_examples: int = 400
@@ -134,12 +134,12 @@ def train(flags: Flags, rt: Runtime) -> None:
 
 
 def check(flags: Flags) -> None:
-    """Complain about what can be known before anything is loaded. Raises UserError."""
+    """Check the flags before anything is loaded. Raises UserError."""
     for name in ("examples_per_step", "num_samples", "max_new_tokens", "eval_examples", "eval_samples"):
         if getattr(flags, name) < 1:
             raise UserError(f"--{name} is {getattr(flags, name)}; expected 1 or more")
     if flags.num_samples == 1:
-        raise UserError("--num_samples is 1; an answer is weighed against the others to its question, so 2 or more")
+        raise UserError("--num_samples is 1; expected 2 or more, since answers to one question are compared")
     if flags.temperature <= 0:
         raise UserError(f"--temperature is {flags.temperature}; expected more than 0, or all answers are the same")
     if flags.num_iterations < 1 and flags.num_epochs <= 0:

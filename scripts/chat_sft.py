@@ -23,9 +23,9 @@ class Flags(ConversationFlags):
     num_epochs: float = 1.0
     """passes over the conversations, unless --num_iterations is given"""
     target_examples_per_step: int | None = None
-    """rows per optimizer step: the older way to give --total_batch_size; default: 32"""
+    """rows per optimizer step, the older form of --total_batch_size; default: 32"""
     eval_steps: int | None = None
-    """batches of a validation: the older way to give --eval_tokens"""
+    """batches per validation, the older form of --eval_tokens"""
     init_lr_frac: float = 0.02
     """factor on all learning rates"""
     eval_metrics_every: int = 200

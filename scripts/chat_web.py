@@ -24,11 +24,11 @@ class Flags(serving.ServingFlags):
     model: list[str] = field(default_factory=list)
     """a model instead of these three, as in --source; repeat it for several, the first is the default"""
     temperature: Annotated[float, alias("-t")] = 0.8
-    """unless a client asks for another; 0 takes the likeliest token"""
+    """default temperature; 0 takes the most likely token"""
     top_k: Annotated[int, alias("-k")] = 50
-    """unless a client asks for another; 0: sample from all tokens"""
+    """default top_k; 0: sample from all tokens"""
     max_tokens: Annotated[int, alias("-m")] = 512
-    """longest reply, unless a client asks for another"""
+    """default maximum tokens of a reply"""
     host: str = "127.0.0.1"
     """address to listen on; 0.0.0.0 lets other machines in"""
     port: Annotated[int, alias("-p")] = 8000
@@ -40,15 +40,15 @@ class Flags(serving.ServingFlags):
     num_gpus: Annotated[int, alias("-n")] = 1
     """engines of each model, one a GPU"""
     slots: int = 0
-    """requests that an engine answers at once; 0: as many as are good for this machine"""
+    """requests answered at once by an engine; 0: as many as suit this machine"""
     max_queue: int = 256
-    """requests that wait for a slot; more are told to come again"""
+    """requests that may wait for a slot; further ones are refused"""
     drain_seconds: float = 30.0
     """how long replies may take to their end after SIGTERM or Ctrl-C"""
     allow_code: bool = False
     """let models run Python in a sandbox"""
     unsafe_code: bool = False
-    """with --allow_code: also on a machine that cannot isolate the sandbox completely"""
+    """with --allow_code: even where this machine cannot fully isolate model-written programs"""
     log_prompts: bool = False
     """write what people say and models answer to stderr"""
 

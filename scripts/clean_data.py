@@ -43,7 +43,7 @@ class Flags:
     quality: list[Literal["gopher", "c4"]] = field(default_factory=list)
     """drop what is no prose by the rules of Gopher, of C4 (which also takes lines out), or both"""
     overwrite: bool = False
-    """replace an existing dataset of this name"""
+    """replace an existing dataset of the same name"""
     executor: Literal["local", "slurm"] = "local"
     """where to work: this machine, or a Slurm cluster by way of datatrove"""
     workers: int = 0

@@ -31,7 +31,7 @@ class Flags(serving.ServingFlags):
     api_key: str | None = None
     """what clients must send as a bearer token; default: NANOCHAT_API_KEY or NANOGPT_API_KEY, else none is needed"""
     slots: int = 0
-    """texts that are continued at once, more wait; 0: as many as are good for this machine"""
+    """texts continued at once, further ones wait; 0: as many as suit this machine"""
     compile: bool = False
     """has no effect; for commands that were written for nanoGPT"""
 

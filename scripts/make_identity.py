@@ -29,13 +29,13 @@ class Flags:
     num: int = 1000
     """how many conversations"""
     seed: int = 42
-    """another seed makes others"""
+    """seed of the conversations"""
     base_url: str | None = None
-    """let a server with OpenAI's API write them, such as http://localhost:8000/v1; OPENAI_API_KEY is its key"""
+    """have a server with OpenAI's API write them, such as http://localhost:8000/v1; its key: OPENAI_API_KEY"""
     model: str | None = None
-    """the model to ask there"""
+    """model to use there"""
     workers: int = 4
-    """how many requests to have there at once"""
+    """requests at once to that server"""
     out: Path | None = None
     """the file; default: identity_conversations.jsonl in the base folder"""
     overwrite: bool = False

@@ -33,19 +33,19 @@ class Flags:
     """What a run will take: memory by part, time and price of a model, or of all that speedrun.sh will do."""
 
     recipe: Literal["auto", "tiny", "real"] | None = None
-    """plan what speedrun.sh does: tiny, real, or auto, what this machine can do; default where no model is named"""
+    """recipe of speedrun.sh to plan: tiny, real, or auto (what this machine can do); default if no model is named"""
     depth: int | None = None
     """plan for a model of this many layers, or the recipe with it; 32 and 34 mean the published ones"""
     source: Literal["base", "mid", "sft", "rl"] | None = None
     """plan for a checkpoint of this stage"""
     model_tag: str | None = None
-    """plan for this checkpoint; default: the deepest one of --source"""
+    """tag of the checkpoint to plan for; default: the deepest of --source"""
     stage: Literal["all", "base", "mid", "sft", "rl", "serve"] = "all"
     """what to plan: all stages in brief, or one with its memory by part"""
     gpu: str | None = None
-    """which accelerator: h100, h200, a100, a100-40, l40s, rtx4090, b200 or cpu; default: what is in this machine"""
+    """accelerator: h100, h200, a100, a100-40, l40s, rtx4090, b200 or cpu; default: the one in this machine"""
     gpus: int | None = None
-    """how many of them; default: all that are in this machine"""
+    """number of accelerators; default: all in this machine"""
     price_per_gpu_hour: float | None = None
     """dollars for an hour of one GPU; default: $NANOCHAT_PRICE_PER_GPU_HOUR, else a typical price"""
     architecture: Literal["auto", "modern", "classic"] = "auto"
@@ -55,13 +55,13 @@ class Flags:
     max_seq_len: int = 2048
     """context in tokens"""
     device_batch_size: int | None = None
-    """rows per forward pass and GPU; default: as many as fit, 32 at most"""
+    """rows per forward pass and GPU; default: as many as fit, at most 32"""
     total_batch_size: int | None = None
-    """tokens of an optimizer step; default: what the stages take themselves"""
+    """tokens per optimizer step; default: as the stages choose"""
     target_param_data_ratio: float = -1.0
     """tokens of base training per parameter; default: 12 of those that scale, classic 20 of all"""
     text_share: float = 0.0
-    """share of the documents of mid-training that are text"""
+    """fraction of the documents of mid-training that are text"""
     compile: bool = True
     """use torch.compile"""
 
@@ -319,7 +319,7 @@ def _price(setting: Setting, seconds: float) -> str:
 
 @dataclass
 class Stage:
-    """A line of `speedrun.sh --list`. state is "done", "goes on" or "to do"."""
+    """A line of `speedrun.sh --list`. state is "done", "resumes" or "to do"."""
 
     name: str
     state: str

@@ -21,21 +21,21 @@ class Flags:
     """Make train.bin and val.bin of shakespeare_char, shakespeare, openwebtext, or a text at a path or URL."""
 
     source: Annotated[str, positional]
-    """one of these names; a text file, .jsonl, .json, .parquet, these as .gz or .zst, a folder; or the URL of a file"""
+    """one of these names; a text, .jsonl, .json or .parquet file, text and JSON also as .gz or .zst; a folder; a URL"""
     out_dir: Path | None = None
-    """where they go; default: data/<name> where there is a folder data, else tokens/<name> in the base directory"""
+    """output folder; default: data/<name> if there is a folder data, else tokens/<name> in the base folder"""
     val_fraction: float | None = None
-    """part held out for validation; default: 0.1, of openwebtext 0.0005"""
+    """fraction held out for validation; default: 0.1, for openwebtext 0.0005"""
     tokenizer: str | None = None
-    """gpt2, char (one token a character), base (that of the base directory), or a folder; default: gpt2"""
+    """gpt2, char (one token per character), base (that of the base folder), or a folder; default: gpt2"""
     column: str = "text"
-    """where .jsonl, .json and .parquet files hold the text"""
+    """field or column of .jsonl, .json and .parquet files that holds the text"""
     max_bytes: int = web.MAX_BYTES
     """largest download from a URL"""
     allow_private_urls: bool = False
-    """fetch from addresses that are not public, too"""
+    """also fetch from addresses that are not public"""
     overwrite: bool = False
-    """replace token files that are there"""
+    """replace existing token files"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -28,19 +28,19 @@ class Flags:
     repo: Annotated[str, positional] = ""
     """the repository, as in karpathy/nanochat-d34"""
     stage: Annotated[Literal["base", "mid", "sft", "rl"] | None, named("as")] = None
-    """the stage whose checkpoint it is; default: what its files say, else its name"""
+    """the stage of the checkpoint; default: inferred from its files or name"""
     tag: str | None = None
-    """the name it gets here; default: d<depth> of the repository's name, else that name"""
+    """tag to give it here; default: d<depth> from the repository's name, else that name"""
     step: int | None = None
-    """which of its checkpoints; default: the last"""
+    """step of the checkpoint; default: the last"""
     revision: str | None = None
     """branch, tag or commit of the repository; default: the newest commit"""
     softcap: float | None = None
-    """recorded for the original's checkpoints of early 2026, which do not tell theirs: 20 from March on"""
+    """logit softcap to record for original checkpoints of Jan-Mar 2026, which lack it: 15, or 20 from 3 March on"""
     set_softcap: Path | None = None
-    """download nothing; record --softcap for the checkpoints of this folder, which came here by hand"""
+    """download nothing; record --softcap for the checkpoints in this folder, which you copied by hand"""
     dry_run: bool = False
-    """only say what would be downloaded"""
+    """print what would be downloaded, and stop"""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def pull(files: Files, draft: Path, chosen: tuple[PurePosixPath, int] | None, fl
 
 
 def record_by_hand(flags: Flags, folder: Path) -> None:
-    """Record --softcap for all checkpoints of a folder that do not tell theirs."""
+    """Record --softcap for all checkpoints of a folder that do not record theirs."""
     command = f"python -m scripts.pull --set_softcap {shlex.quote(str(folder))} --softcap 20"
     if flags.softcap is None:
         raise UserError(f"--set_softcap needs the softcap, 15 or 20, as in {command}")
@@ -137,7 +137,7 @@ def look(repo: str, revision: str | None, into: Path) -> Files:
     except hub.Unreachable:
         if folder is None:
             raise
-        print(f"{repo} comes from the cache, as the hub cannot be asked")
+        print(f"the hub cannot be reached; using {repo} from the cache")
         paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
         return Files(repo, folder.name, paths, folder, None)
     return Files(repo, listing.commit, [file.path for file in listing.files], into, listing)
@@ -178,7 +178,7 @@ def take_over(files: Files, draft: Path, chosen: tuple[PurePosixPath, int], flag
         stage, tag = repository.layout(inside)
         stage = flags.stage or stage or repository.stage_of(about, files.repo)
         if stage is None:
-            raise UserError(f"{files.repo} does not say which stage its checkpoint is of; add --as base, mid or sft")
+            raise UserError(f"the stage of the checkpoint in {files.repo} is not recorded; add --as base, mid or sft")
         place = Place(stage, flags.tag or fit(tag or repository.tag_of(files.repo), files.repo), step)
         tokenizer = Tokenizer.load(files.folder / tokenizer_at)
         repository.check_neighbours(place.folder, tokenizer)
@@ -230,7 +230,7 @@ def convert(files: Files, draft: Path, flags: Flags) -> Place:
 
 
 def fit(tag: str, repo: str) -> str:
-    """The tag that a repository's names lead to. Raises UserError where it cannot be the name of a folder."""
+    """A tag taken from a repository's names. Raises UserError where it cannot be the name of a folder."""
     with contextlib.suppress(UserError):
         check_tag("tag", tag)
         if ":" not in tag:
@@ -241,7 +241,7 @@ def fit(tag: str, repo: str) -> str:
 def settle(ready: Path, place: Place) -> None:
     """Give a checkpoint its place. The meta file comes last: with it the checkpoint exists. Nothing is replaced.
 
-    Raises UserError, before any file is placed, where another one has the name of one of them.
+    Raises UserError, before any file is placed, where one of the names is taken by another file.
     """
     files = [path.relative_to(ready) for path in ready.rglob("*") if path.is_file()]
     if manager.tokenizer_folder(place.folder).is_relative_to(place.folder):  # the same one, or `ready` would not be
@@ -265,7 +265,7 @@ def is_same(ours: Path, there: Path) -> bool:
 
 
 def occupied(target: Path) -> UserError:
-    return UserError(f"{target} is there already and is another file; move it away, or choose another --tag")
+    return UserError(f"{target} already exists with other content; move it away, or choose another --tag")
 
 
 def taken(place: Place) -> UserError:
@@ -292,7 +292,7 @@ def discarding(draft: Path) -> Iterator[None]:
 
 
 def put(source: Path, target: Path) -> None:
-    """Give a file a second name that nothing has yet, whole or not at all; between file systems, a copy."""
+    """Link a file under a new name, or copy it between file systems; whole or not at all."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -33,17 +33,17 @@ class Flags:
     source: Annotated[Literal["base", "mid", "sft", "rl"], positional]
     """the stage"""
     repo: Annotated[str, positional]
-    """the repository, user/name; it is made if need be"""
+    """the repository, user/name; created if it does not exist"""
     tag: str | None = None
-    """which model of the stage; default: the largest"""
+    """tag of the model; default: the deepest d<number>"""
     step: int | None = None
-    """which of its checkpoints; default: the last"""
+    """step of the checkpoint; default: the last"""
     private: bool = False
     """make a repository that only you can see"""
     license: str = ""
-    """what the page says others may do with it, such as mit or apache-2.0"""
+    """license named on the page, such as mit or apache-2.0"""
     with_optimizer: bool = False
-    """upload the state of the optimizer, too, with which training can be resumed"""
+    """also upload the optimizer state"""
     dry_run: bool = False
     """print what would become public, and upload nothing"""
 
@@ -51,9 +51,9 @@ class Flags:
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", flags.repo):
-        raise UserError(f"{flags.repo!r} is no repository's name; expected user/name")
+        raise UserError(f"{flags.repo!r} is not a repository name; expected user/name")
     if not re.fullmatch(r"[\w.-]*", flags.license):
-        raise UserError(f"--license {flags.license!r} is no license's name; expected one such as mit")
+        raise UserError(f"--license {flags.license!r} is not a license name; expected one such as mit")
     loaded = door.open(flags.source, tag=flags.tag, step=flags.step)
     place = Place(flags.source, loaded.tag, loaded.step)
     if loaded.note:
@@ -76,13 +76,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def show(folder: Path, whole: Mapping, flags: Flags) -> None:
-    """Print what a folder makes public: its texts, and its files by size; and what of the meta file it does not."""
+    """Print what becomes public: the texts, the files by size, and the keys of the meta file that stay here."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     (meta,) = folder.glob("meta_*.json")
     print((folder / "README.md").read_text(encoding="utf-8"))
     print(f"{meta.name}:\n{meta.read_text(encoding='utf-8')}")
     if kept := sorted(str(name) for name in whole.keys() - json.loads(meta.read_text(encoding="utf-8")).keys()):
-        print(f"not uploaded of the checkpoint's own: {', '.join(kept)}")
+        print(f"not uploaded from the meta file: {', '.join(kept)}")
     print(f"\n{flags.repo} ({'private' if flags.private else 'public'}) gets")
     for path in files:
         print(f"{hub.in_bytes(path.stat().st_size):>8}  {path.relative_to(folder)}", flush=True)
@@ -102,7 +102,7 @@ def stage(folder: Path, loaded: manager.Loaded, meta: Mapping, page: str, files:
 
 
 def public(meta: Mapping, source: str) -> dict:
-    """What others need of the meta file of a checkpoint of the stage `source`."""
+    """The part of a checkpoint's meta file that others need; source is its stage."""
     kept: dict = {key: figures(meta[key]) for key in FIGURES if key in meta}
     kept |= {key: figures(meta[key]) for key in TABLES if isinstance(meta.get(key), Mapping)}
     kept |= {**named(meta), **dict(measured(meta))}
@@ -130,13 +130,13 @@ def figures(value: object) -> Any:
 
 
 def named(about: Mapping) -> dict:
-    """What was trained on by its names, without the folders of somebody's disk."""
+    """The names of the training data, without their folders."""
     there = {key: about[key] for key in NAMES if about.get(key)}
     return {key: [bare(item) for item in said] if isinstance(said, list) else bare(said) for key, said in there.items()}
 
 
 def bare(name: object) -> str:
-    """A name without the folders in front of it, of whichever system."""
+    """A name without the folders in front of it, with separators of any system."""
     return re.split(r"[/\\]", str(name).rstrip("/\\"))[-1]
 
 

@@ -40,9 +40,9 @@ class Flags(serving.ServingFlags):
     max_new_tokens: Annotated[int, alias("--max-tokens")] = 500
     """longest continuation; beyond its context the model sees the last tokens that fit"""
     temperature: Annotated[float, alias("-t")] = 0.8
-    """0 takes the likeliest token; higher is more varied"""
+    """sampling temperature; 0 takes the most likely token"""
     top_k: Annotated[int, alias("-k")] = 200
-    """sample from the k likeliest tokens; 0: from all"""
+    """sample from the k most likely tokens; 0: from all"""
     top_p: float = 1.0
     """sample from the fewest tokens whose probabilities sum to p"""
     stop: list[str] = field(default_factory=list)

@@ -60,9 +60,9 @@ class Flags:
     """Measure how many bytes a token holds, on the dataset and on other kinds of text."""
 
     dataset: str = shards.DEFAULT_DATASET
-    """whose training and validation text to measure on"""
+    """dataset whose training and validation text to measure on"""
     sample_chars: int = 500_000
-    """how much text of each split to take"""
+    """characters of each split to measure on"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

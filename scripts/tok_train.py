@@ -19,13 +19,13 @@ class Flags:
     """Train the tokenizer on the training text of a dataset."""
 
     dataset: str = shards.DEFAULT_DATASET
-    """whose training split to read"""
+    """dataset whose training split to read"""
     vocab_size: int = 32768
-    """number of tokens, the 256 bytes and the special tokens included"""
+    """number of tokens, including the 256 bytes and the special tokens"""
     max_chars: int = 10_000_000_000
     """stop reading after this many characters"""
     doc_cap: int = 10_000
-    """read this many characters of a document at most"""
+    """read at most this many characters per document"""
     overwrite: bool = False
     """replace the tokenizer even if checkpoints need it; they become unusable"""
     check: bool = False
@@ -97,9 +97,9 @@ def texts(flags: Flags, seen: Seen) -> Iterator[str]:
 
 
 def refuse_early(folder: Path, vocab_size: int) -> None:
-    """Raise UserError where training is bound to end in `keep` refusing to save.
+    """Raise UserError where `keep` would certainly refuse to save the result.
 
-    Whether a tokenizer of the same size, pattern and special tokens is the same is known after training only.
+    Whether a tokenizer of the same size, pattern and special tokens is the same is only known after training.
     """
     current = existing(folder)
     new = (vocab_size, SPLIT_PATTERN, chat.SPECIALS)
@@ -158,7 +158,7 @@ def users_of(needs: Callable[[str], bool]) -> list[str]:
 
 
 def _need(folder: Path, step: int, needs: Callable[[str], bool]) -> str | None:
-    """None where a checkpoint does not need the tokenizer, else a remark on why, which is empty in the usual case."""
+    """Why a checkpoint needs the tokenizer, '' in the usual case; None if it does not."""
     try:
         recorded = manager.read_meta(folder, step).get("tokenizer_hash")
     except UserError:
@@ -172,7 +172,7 @@ def refusal(folder: Path, current: Tokenizer | None, users: list[str]) -> UserEr
     """Why the tokenizer of `folder` is not replaced."""
     found = f"holds tokenizer {current.hash[:12]}" if current else "holds no readable tokenizer"
     return UserError(
-        f"{folder} {found}, and models need theirs to be there: {', '.join(users)}; set NANOCHAT_BASE_DIR to another "
+        f"{folder} {found}, but models need theirs there: {', '.join(users)}; set NANOCHAT_BASE_DIR to another "
         "folder for a new tokenizer, or make these models unusable with scripts.tok_train --overwrite"
     )
 

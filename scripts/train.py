@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check(flags)
     text = Path(flags.dataset) if _is_text(flags) else None
     if text is not None:
-        # The name tells the text, so that its token files always fit it.
+        # The name contains a hash of the text, so its token files always fit it.
         flags.dataset = f"{name_from(text)}-{sha256(text)[:8]}"
     changed: list[str] = []
     if flags.init_from == "resume":

@@ -40,17 +40,17 @@ class Flags:
     model: Annotated[list[str], alias("-i", "--source", "--init-from")] = field(default_factory=list)
     """the same by a flag; repeat it for several"""
     model_tag: Annotated[str | None, alias("-g", "--tag")] = None
-    """which model of the stage; default: the largest"""
+    """tag of the model; default: the deepest d<number>"""
     step: Annotated[int | None, alias("-s")] = None
-    """which of its checkpoints; default: the last"""
+    """step of the model; default: the last"""
     all: bool = False
     """all four GPT-2s"""
     text: Path | None = None
     """a text file to try them on, for models that were not trained on English; default: a built-in one"""
     device: Annotated[str, alias("--device-type")] = ""
-    """cuda, mps or cpu; default: the best there is"""
+    """cuda, mps or cpu; default: the best available"""
     dtype: Annotated[str, alias("-d")] = "float32"
-    """what to compute in: auto, float32, bfloat16, float16 or int8"""
+    """compute dtype: auto, float32, bfloat16, float16 or int8"""
 
 
 @dataclass(frozen=True)

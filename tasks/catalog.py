@@ -60,8 +60,7 @@ def training_conversations(
     """The conversations of a recipe and of the user's own files, shuffled together; split is train or val.
 
     Validation is of the files in `val_data_path` where there are any, else of the recipe, else, where the user's own
-    conversations are all there is, of a share of them that is not trained on. The mixture's `note` says what a user
-    could not guess.
+    conversations are all there is, of a share of them that is not trained on. The mixture's `note` says which.
     """
     if recipe not in RECIPES:
         raise UserError(f"--conversations is {recipe!r}; expected one of {', '.join(RECIPES)}")
@@ -84,7 +83,7 @@ def _divided(files: Sequence[CustomJSON], split: shards.Split) -> Mixture:
     """The user's own conversations, where there are no others: those to train on, or those to validate on."""
     chosen = held_out(key for file in files for key in file.keys)
     if not chosen:
-        note = "validation is on the one conversation that is trained on; --val_data_path names others"
+        note = "the only conversation is also used for validation; pass --val_data_path to validate on others"
         return Mixture(files, note if split == "val" else "")
     use = {"train": "training, but for a held-out share", "val": "validation, a held-out share"}[split]
     parts = [Part(file, [row for row, key in enumerate(file.keys) if (key in chosen) == (split == "val")], use)
@@ -93,8 +92,7 @@ def _divided(files: Sequence[CustomJSON], split: shards.Split) -> Mixture:
     if split == "val":
         total = sum(len(file) for file in files)
         mixture.note = (
-            f"validation is on {len(mixture)} of the {total} conversations, which are not trained on; "
-            "--val_data_path names others"
+            f"{len(mixture)} of the {total} conversations are held out for validation; --val_data_path names others"
         )
     return mixture
 

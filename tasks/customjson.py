@@ -40,7 +40,7 @@ class CustomJSON(Sequence[dict]):
         self._unpacked: BinaryIO | None = None
         with self._readable():
             if not stat.S_ISREG(os.stat(self.path).st_mode):
-                raise UserError(f"cannot read {self.path}: it is no regular file; --data_path takes a JSONL file")
+                raise UserError(f"cannot read {self.path}: it is not a regular file; --data_path takes a JSONL file")
             if kind := COMPRESSED.get(self.path.suffix.lower()):
                 self._unpacked = self._unpack(kind)
             if self._unpacked is not None:
@@ -138,7 +138,7 @@ class CustomJSON(Sequence[dict]):
         with shards.decompressed(self.path, kind) as packed:
             while block := packed.read(1 << 20):
                 if whole.tell() > most:
-                    raise UserError(f"{self.path} has more than {most:,} bytes in it, which nobody wrote; leave it out")
+                    raise UserError(f"{self.path} unpacks to more than {most:,} bytes; leave it out")
                 whole.write(block)
         whole.flush()
         return whole

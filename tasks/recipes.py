@@ -1,4 +1,4 @@
-"""What mid-training and fine-tuning learn from: chosen by the model's descent, opened and counted."""
+"""What mid-training and fine-tuning learn from: chosen by what the model descends from, opened and counted."""
 
 from dataclasses import asdict
 
@@ -30,11 +30,11 @@ def choose(flags: ConversationFlags, start: Start) -> str:
     descent = "descends" if recipe == "littleworld" else "does not descend"
     others = "real or none" if recipe == "littleworld" else "littleworld or none"
     start.rt.print(
-        f"conversations: {name}, because the model {descent} from the little world; --conversations {others} chooses "
-        "others"
+        f"conversations: {name}, because the model {descent} from the little world; pass --conversations {others} to "
+        "change that"
     )
     if recipe == "real" and not identity_path().exists():
-        start.rt.print("no conversations about the model itself; python -m scripts.make_identity writes some")
+        start.rt.print("there are no conversations about the model itself; python -m scripts.make_identity writes some")
     return recipe
 
 
@@ -44,7 +44,7 @@ def conversations(
 ) -> ConversationSource:  # fmt: skip
     """The conversations of one split as a source; only the assistant's turns have weight in fine-tuning.
 
-    Raises UserError where data of the real recipe cannot be had, with the ways on.
+    Raises UserError, naming the alternatives, where the real recipe's data cannot be fetched.
     """
     try:
         mixture = catalog.training_conversations(recipe, flags.data_path, split, stage, flags.val_data_path)
@@ -63,9 +63,9 @@ def count_own(
     flags: ConversationFlags, recipe: str, tokenizer: Tokenizer, h: Hyperparameters, start: Start,
     num_epochs: float = 1.0,
 ) -> dict:  # fmt: skip
-    """Print how many conversations of the user's own there are, how many do not fit, and how often they will be read.
+    """Print how many conversations of the user's own there are, how many do not fit, and the number of passes.
 
-    Returns the same for the meta file and the report; nothing where there are none.
+    Returns the same for the meta file and the report, or {}.
     """
     if not flags.data_path:
         return {}

@@ -18,7 +18,7 @@ from nanochat.paths import base_dir
 from tasks.gsm8k import is_final_number
 
 SIZES = {"train": 80_000, "val": 256, "test": 256}
-VERSION = 1  # of what is made here; whoever changes a word of it raises it
+VERSION = 1  # of the conversations made here; raise it when any of them changes
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 

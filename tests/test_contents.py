@@ -59,7 +59,7 @@ def test_the_same_text_in_another_place_is_no_change(tmp_path):
     "change, said",
     [
         ("edit", r"shard_00001.parquet is not the shard that this run read there \(the train split of many\)"),
-        ("remove", r"shard_00001.parquet is not there as this run read it .* 4 shards then, 3 now\)"),
+        ("remove", r"shard_00001.parquet is missing or changed .* 4 shards when this run read it, 3 now\)"),
         ("insert", r"shard_00000a.parquet was put between the shards that this run read"),
         ("swap", "the shards are in another order than when this run read them"),
         ("validation", "shard_00004.parquet is not the shard that this run read there .the val split of many"),
@@ -131,7 +131,7 @@ def test_files_of_conversations_are_known_by_their_bytes(tmp_path):
     assert said == "my.jsonl has other contents (60 conversations then, 260 now)"
     assert changed(before, own(write(tmp_path / "my.jsonl", ["worm 0", *words[1:]]))) == "my.jsonl has other contents"
     other = write(tmp_path / "other.jsonl", words[::-1])
-    assert changed(before, own(other)) == "other.jsonl is not my.jsonl, which this run learned from in its place"
+    assert changed(before, own(other)) == "other.jsonl replaces my.jsonl, which this run learned from"
     write(tmp_path / "my.jsonl", words)
     more = changed(before, own(tmp_path / "my.jsonl", other))
     assert more == "this run learned from my.jsonl, and now there is my.jsonl, other.jsonl"
@@ -150,7 +150,7 @@ def test_conversations_made_here_are_known_by_version_and_parameters(base):
     assert one["made"] == ["little world", tinyworld.VERSION, "facts", "train", 32_000]
     (smaller,) = LittleWorld("facts", "train", 9).contents()
     said = changed([one], [smaller])
-    assert said == "facts of the little world, train is made in another way than when this run read it"
+    assert said == "facts of the little world, train is generated differently than when this run read it"
     known = own(recipe="littleworld")
     assert len(known) == 2 * len(KINDS) and changed(known, own(recipe="littleworld")) is None
     before = json.loads(json.dumps(SpellingBee("train").contents()))

@@ -205,14 +205,14 @@ def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(tmp_path, monkeypatc
     monkeypatch.setattr(shards, "MAX_RATIO", 1)
     path = tmp_path / "my.jsonl.gz"
     path.write_bytes(gzip.compress(bytes(4 << 20)))
-    with pytest.raises(UserError, match="my.jsonl.gz has more than 1,048,576 bytes in it"):
+    with pytest.raises(UserError, match="my.jsonl.gz unpacks to more than 1,048,576 bytes"):
         CustomJSON(path)
 
 
 def test_pipes_and_devices_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.jsonl")
     for path in (tmp_path / "pipe.jsonl", Path("/dev/zero")):
-        with pytest.raises(UserError, match="cannot read .*: it is no regular file"):
+        with pytest.raises(UserError, match="cannot read .*: it is not a regular file"):
             CustomJSON(path)
 
 
@@ -239,7 +239,7 @@ def test_a_share_of_own_conversations_is_held_out(tmp_path):
     assert set(asked("val", more)) >= set(val) and not set(asked("train", more, one)) & set(asked("val", more, one))
     assert asked("val", more, one).count(val[0]) == 2 * asked("val", one, two).count(val[0])
     note = training_conversations("none", [one, two], "val").note
-    assert note.startswith(f"validation is on {len(val)} of the 400 conversations, which are not trained on")
+    assert note.startswith(f"{len(val)} of the 400 conversations are held out for validation")
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
@@ -258,7 +258,7 @@ def test_a_single_conversation_is_validated_on_and_that_is_told(tmp_path):
     path = write(tmp_path / "one.jsonl", ["word", "word"])
     assert asked("train", path) == asked("val", path) == ["word", "word"]
     note = training_conversations("none", [path], "val").note
-    assert note.startswith("validation is on the one conversation that is trained on")
+    assert note.startswith("the only conversation is also used for validation")
     assert training_conversations("none", [path], "train").note == ""
 
 

@@ -121,7 +121,7 @@ def test_a_config_that_is_missing_or_no_object_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="config.json is of a model_type None"):
         hf.read(tmp_path)
     (tmp_path / "config.json").write_text("[1]", encoding="utf-8")
-    with pytest.raises(UserError, match="config.json is damaged: it holds no JSON object"):
+    with pytest.raises(UserError, match="config.json is damaged: it does not hold a JSON object"):
         hf.read(tmp_path)
 
 

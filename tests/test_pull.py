@@ -225,7 +225,7 @@ def test_a_softcap_is_written_down_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     fake.add(REPO, classic(tokenizer, **EARLY))
-    with pytest.raises(UserError, match="--softcap is 17; the checkpoints that do not tell theirs have 15 or 20"):
+    with pytest.raises(UserError, match="--softcap is 17; the checkpoints that do not record theirs have 15 or 20"):
         pull.main([REPO, "--softcap=17"])
     pull.main([REPO, "--tag=plain"])
     said = capsys.readouterr().out
@@ -273,9 +273,9 @@ def test_a_softcap_is_recorded_for_files_that_came_by_hand(
     "args, said",
     [
         (["--set_softcap=here"], "--set_softcap needs the softcap, 15 or 20, as in python -m scripts.pull"),
-        (["--set_softcap=here", "--softcap=17"], "--softcap is 17; the checkpoints that do not tell theirs have"),
+        (["--set_softcap=here", "--softcap=17"], "--softcap is 17; the checkpoints that do not record theirs have"),
         (["--set_softcap=here", "--softcap=20"], "--set_softcap here holds no checkpoint; expected model_"),
-        (["--set_softcap=classic", "--softcap=20"], "do not tell their softcap; classic does, leave it out"),
+        (["--set_softcap=classic", "--softcap=20"], "do not record theirs; classic does, so leave it out"),
         (["--set_softcap=here", "--softcap=20", REPO, "--tag=x"], "downloads nothing, so leave out repo, tag"),
         ([], "no repository is named; name one, as in python -m scripts.pull"),
     ],
@@ -295,7 +295,7 @@ def test_a_softcap_where_there_is_no_doubt_is_refused(
     fake: FakeHub, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     fake.add(REPO, classic(tokenizer))
-    with pytest.raises(UserError, match="--softcap is for checkpoints that do not tell their softcap"):
+    with pytest.raises(UserError, match="--softcap is for checkpoints that do not record theirs"):
         pull.main([REPO, "--softcap=20"])
     assert not (base_dir() / "base_checkpoints").exists()
     fake.asked.clear()
@@ -465,7 +465,7 @@ def test_nothing_that_is_there_is_replaced(kind: str, fake: FakeHub, tokenizer: 
     folder = checkpoints_dir("base") / "d34"
     folder.mkdir(parents=True)
     other = Tokenizer({bytes([byte]): byte for byte in range(256)}, list(tokenizer.specials))
-    said = f"{folder / 'model_169150.pt'} is there already and is another file; move it away, or choose another --tag"
+    said = f"{folder / 'model_169150.pt'} already exists with other content; move it away, or choose another --tag"
     if kind == "model":  # whose meta file is lost
         (folder / "model_169150.pt").write_bytes(b"mine")
     elif kind == "tokenizer":
@@ -473,13 +473,13 @@ def test_nothing_that_is_there_is_replaced(kind: str, fake: FakeHub, tokenizer: 
         said = f"{folder} holds another tokenizer; choose another --tag"
     elif kind == "folder":
         (folder / "meta_169150.json").mkdir()
-        said = "meta_169150.json is there already"
+        said = "meta_169150.json already exists"
     elif kind == "link":
         (folder / "model_169150.pt").symlink_to(tmp_path / "elsewhere")
     else:
         folder.rmdir()
         folder.write_bytes(b"mine")
-        said = f"cannot write .*: {folder} is no folder"
+        said = f"cannot write .*: {folder} is not a folder"
     before = {path: path.is_file() and path.read_bytes() for path in folder.parent.rglob("*")}
     fake.add(REPO, classic(tokenizer))
     with pytest.raises(UserError, match=said):

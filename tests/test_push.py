@@ -113,7 +113,7 @@ def test_only_what_others_need_becomes_public(
     }  # fmt: skip
     sent = b"".join(content for path, content in files.items() if path[-3:] != ".pt") + fake.message.encode()
     assert not any(word in sent for word in (b"alice", b"secret", b"tmp", b"home"))
-    assert "not uploaded of the checkpoint's own: accuracy//home/alice/secret, best, changed_flags, environment" in out
+    assert "not uploaded from the meta file: accuracy//home/alice/secret, best, changed_flags, environment" in out
 
 
 def test_the_page_says_what_the_model_is(fake: FakeHub, checkpoint: manager.Loaded) -> None:
@@ -191,9 +191,9 @@ def test_what_cannot_be_pushed_says_why(
     fake: FakeHub, checkpoint: manager.Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("nanochat", "a/b/c", "user/a b", "user/$(id)"):
-        with pytest.raises(UserError, match="is no repository's name; expected user/name"):
+        with pytest.raises(UserError, match="is not a repository name; expected user/name"):
             push.main(["sft", name])
-    with pytest.raises(UserError, match="--license 'do what you like' is no license's name"):
+    with pytest.raises(UserError, match="--license 'do what you like' is not a license name"):
         push.main(["sft", REPO, "--license", "do what you like"])
     with pytest.raises(UserError, match="no sft checkpoint is tagged 'd5'"):
         push.main(["sft", REPO, "--tag", "d5"])

@@ -137,7 +137,7 @@ def vanish(rank: int) -> None:
 
 def test_a_rank_that_was_killed_is_a_sentence_of_the_other(tmp_path):
     errors, codes = failed(tmp_path, vanish, 0)
-    assert_one_sentence(errors, "another rank ended without a word")
+    assert_one_sentence(errors, "another rank ended without an error message")
     assert codes == [-signal.SIGKILL, 1]
 
 

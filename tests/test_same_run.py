@@ -67,7 +67,7 @@ def test_shards_that_were_removed_put_between_replaced_or_appended(world, base, 
     kept = shards[1].read_bytes()
     longer = [*argv, "--num_iterations=6"]
     shards[1].unlink()
-    assert "shard_00001.parquet is not there" in refused("base", longer, capsys)
+    assert "shard_00001.parquet is missing" in refused("base", longer, capsys)
     shards[1].write_bytes(shards[0].read_bytes())
     assert "shard_00001.parquet is not the shard that this run read there" in refused("base", longer, capsys)
     shards[1].write_bytes(kept)
@@ -207,7 +207,7 @@ def test_a_damaged_older_checkpoint_ends_nothing(world, base, capsys):
     meta.write_text(meta.read_text(encoding="utf-8").replace('"progress": 0.6', '"progress": 0.7'), encoding="utf-8")
     train("base", flags("base", base, "--num_iterations=9", "--save_every=1"))
     said = capsys.readouterr().out
-    assert said.count("meta_000004.json is damaged: its checksum is wrong") == 1 and "left alone" in said
+    assert said.count("meta_000004.json is damaged: its checksum is wrong") == 1 and "left as it is" in said
     assert manager.steps(folder) == [4, 6, 8, 9] or 4 in manager.steps(folder)
     assert meta.exists()
 

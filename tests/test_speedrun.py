@@ -116,7 +116,7 @@ def test_killed_in_base_training(base, quick):
     )  # fmt: skip
     assert code == -signal.SIGKILL, output
     assert list(states(base).items())[:5] == [
-        ("data", "done"), ("tok_train", "done"), ("tok_eval", "done"), ("base_train", "goes on"), ("base_eval", "to do")
+        ("data", "done"), ("tok_train", "done"), ("tok_eval", "done"), ("base_train", "resumes"), ("base_eval", "to do")
     ]  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def test_resumes_elsewhere_though_times_lie_and_the_newest_checkpoint_is_damaged
     assert f"resuming from step {int(newest.stem.split('_')[1]) - 2}" in trained
     assert steps_logged(moved, "base_checkpoints") == list(range(1, STEPS + 1))
     assert "mid_train: terminated; step" in output  # the signal reached the stage, which saved
-    assert states(moved)["base_eval"] == "done" and states(moved)["mid_train"] == "goes on"
+    assert states(moved)["base_eval"] == "done" and states(moved)["mid_train"] == "resumes"
 
 
 def test_comes_to_its_end(moved):
@@ -187,10 +187,10 @@ def test_a_lost_result_is_made_again(moved):
     for meta in metas(moved, "mid_checkpoints"):
         meta.unlink()
     found = states(moved)
-    assert (found["tok_eval"], found["mid_train"], found["tok_train"]) == ("goes on", "goes on", "done")
+    assert (found["tok_eval"], found["mid_train"], found["tok_train"]) == ("resumes", "resumes", "done")
     with open(moved / "tokenizer" / "tokenizer.json", "a", encoding="utf-8") as file:
         file.write(" ")  # somebody has trained another one
-    assert states(moved)["tok_train"] == "goes on"
+    assert states(moved)["tok_train"] == "resumes"
 
 
 def test_the_tokenizer_of_other_models_stays(tmp_path, quick):
@@ -281,8 +281,9 @@ def test_a_finished_stage_is_asked_again_when_the_next_one_cannot_use_it(tmp_pat
     """Its newest checkpoint may be damaged, and only the stage itself can fall back to the one before."""
     base_train = StandIn(tmp_path)
     assert "base_eval ended with code 2" in base_train(SAVE.format("2 4") + "true")[2]
-    assert states(base_train.base)["base_train"] == "goes on"
-    assert base_train("true")[:2] == ("--resume=auto", 2) and base_train.calls.read_text("utf-8").count("\n") == 2
+    assert states(base_train.base)["base_train"] == "resumes"
+    assert base_train("true")[:2] == ("--resume=auto", 2)
+    assert base_train.calls.read_text(encoding="utf-8").count("\n") == 2
 
 
 def test_a_stage_that_fails_stops_the_run(tmp_path, quick):
@@ -290,7 +291,7 @@ def test_a_stage_that_fails_stops_the_run(tmp_path, quick):
     (tmp_path / "base_data_tinyworld" / "notes.txt").write_text("mine", encoding="utf-8")
     failed = speedrun(tmp_path, NANOCHAT_PYTHON=quick)
     assert failed.returncode == 2 and "data ended with code 2" in failed.stderr
-    assert states(tmp_path)["data"] == "goes on"
+    assert states(tmp_path)["data"] == "resumes"
     assert [path.name for path in (tmp_path / "base_data_tinyworld").iterdir()] == ["notes.txt"]
 
 
@@ -330,7 +331,7 @@ def test_another_number_of_gpus_or_rows_changes_no_stage(tmp_path):
     history = "".join(f"{command}\n" for command in commands)
     (tmp_path / "speedrun" / "base_train.started").write_text(history, encoding="utf-8")
     for changed in ({"GPUS": "8"}, {"GPUS": "2", "REAL_ROWS": "1"}, {"IDENTITY": "Ada"}, {"RL": "1"}):
-        assert states(tmp_path, RECIPE="real", **changed)["base_train"] == "goes on"
+        assert states(tmp_path, RECIPE="real", **changed)["base_train"] == "resumes"
     assert states(tmp_path, RECIPE="real", DEPTH="2")["base_train"] == "to do"
 
 

@@ -91,7 +91,7 @@ def test_killed_while_one_process_trains(hub: FakeHub, base: Path) -> None:
 
 def test_two_processes_resume_and_one_comes_to_the_end(hub: FakeHub, base: Path) -> None:
     found = states(hub, base)
-    assert [found[name] for name in STAGES[:6]] == ["done"] * 4 + ["goes on", "to do"]
+    assert [found[name] for name in STAGES[:6]] == ["done"] * 4 + ["resumes", "to do"]
     process = started(hub, base)
     wait_for(process, base, "speedrun/chat_eval_mid.done")
     process.send_signal(signal.SIGTERM)

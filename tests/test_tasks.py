@@ -193,7 +193,7 @@ def test_a_run_knows_them_by_their_content(fake: FakeHub, base: Path) -> None:
     fake.add(realsets.MMLU, {"all/validation-00000-of-00001.parquet": realsets.parquet(rows, realsets.MMLU_SCHEMA)})
     hub.fetch("cais/mmlu", ["all/validation-*.parquet"], kind="dataset")
     said = contents.changed(before["MMLU"], MMLU("val").contents())
-    assert said == "MMLU, val is made in another way than when this run read it"
+    assert said == "MMLU, val is generated differently than when this run read it"
 
 
 def test_a_hub_that_vanishes_in_the_middle_leaves_nothing_half(fake: FakeHub, base: Path) -> None:

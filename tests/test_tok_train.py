@@ -53,7 +53,7 @@ def test_models_of_every_stage_keep_their_tokenizer(base: Path, trained: Tokeniz
     keep_model("sft", "mine", trained.hash)
     keep_model("sft", "mine", "0" * 64, step=2)  # trained again, but the older checkpoint is still there
     before = contents(base)
-    with pytest.raises(UserError, match=r"holds tokenizer \w+, and .*: base d1, sft mine, rl d1; set NANOCHAT_BASE"):
+    with pytest.raises(UserError, match=r"holds tokenizer \w+, but .*: base d1, sft mine, rl d1; set NANOCHAT_BASE"):
         tok_train.main(AGAIN)
     assert contents(base) == before
     tok_train.main(["--dataset=ships", "--vocab_size=300"])  # the same one again is welcome
@@ -67,7 +67,7 @@ def test_a_tokenizer_of_the_same_size_is_compared_after_training(base: Path, tra
     keep_model("base", "d1", trained.hash)
     shards.write_shards([f"{n} goats grazing upon grassy ground, {n} geese." for n in range(30)],
                         paths.dataset_dir("goats"))  # fmt: skip
-    with pytest.raises(UserError, match="models need theirs to be there: base d1;"):
+    with pytest.raises(UserError, match="models need theirs there: base d1;"):
         tok_train.main(["--dataset=goats", "--vocab_size=300"])
     assert Tokenizer.load(paths.tokenizer_dir()).hash == trained.hash
 
@@ -95,7 +95,7 @@ def test_the_originals_models_record_no_hash(base: Path) -> None:
 def test_the_originals_models_never_meet_a_tokenizer_that_is_not_theirs(base: Path) -> None:
     """Without any, a new one of the right size would be taken for theirs."""
     copy(CLASSIC / "base_checkpoints", base / "base_checkpoints")
-    with pytest.raises(UserError, match=r"holds no readable tokenizer, and .*: base d2 \(records no tokenizer hash\)"):
+    with pytest.raises(UserError, match=r"holds no readable tokenizer, but .*: base d2 \(records no tokenizer hash\)"):
         tok_train.main(AGAIN)
 
 
@@ -114,7 +114,7 @@ def test_a_damaged_tokenizer_is_replaced_by_the_same_one_only(base: Path, traine
     keep_model("base", "d1", trained.hash)
     file = paths.tokenizer_dir() / "tokenizer.json"
     file.write_text(file.read_text(encoding="utf-8")[:-9], encoding="utf-8")
-    with pytest.raises(UserError, match="holds no readable tokenizer, and models need theirs to be there: base d1;"):
+    with pytest.raises(UserError, match="no readable tokenizer, but models need theirs there: base d1;"):
         tok_train.main(AGAIN)
     tok_train.main(["--dataset=ships", "--vocab_size=300"])
     assert Tokenizer.load(paths.tokenizer_dir()).hash == trained.hash

@@ -234,7 +234,7 @@ def test_where_token_files_are_looked_for(tmp_path, base, monkeypatch):
         (b"", None, "val.bin holds 0 tokens, but a window of --block_size 4 needs 5"),
         (b"\1\0" * 4, None, "val.bin holds 4 tokens, but a window of --block_size 4 needs 5"),
         (b"\1\0" * 9, {"dtype": "float"}, "meta.json: its dtype is 'float'; expected uint16 or uint32"),
-        (b"\1\0" * 9, [], "meta.json is damaged: it holds no JSON object"),
+        (b"\1\0" * 9, [], "meta.json is damaged: it does not hold a JSON object"),
         (b"\1\0" * 9, "{", "meta.json cannot be read"),
     ],
 )

@@ -216,7 +216,7 @@ def test_generating_and_serving_by_their_flags(here, capsys):
     for name in ("--model-type", "--checkpoint", "--model_type"):
         assert parse(inference_server.Flags, [f"{name}=x"]).source == "x"
     for argv, words in (["--slots=1000000000"], "--slots is 1000000000; expected 1 to 4096"), (
-        ["--checkpoint", "a" * 300], "aaaaaaaaaaaaaaaaaaaa... is no path"
+        ["--checkpoint", "a" * 300], "aaaaaaaaaaaaaaaaaaaa... is not a path"
     ):  # fmt: skip
         with pytest.raises(UserError, match=words):
             inference_server.main(argv)
@@ -524,7 +524,7 @@ def test_a_device_that_is_not_here_is_chosen_anew(here, capsys):
     del changed["nanochat"]
     torch.save(changed, "out/ckpt.pt")
     main(["--init_from=resume", "--eval_only", "--eval_iters=1"])
-    assert "settings: eval_iters 3 -> 1, device cuda:77, which is not here -> " in capsys.readouterr().out
+    assert "settings: eval_iters 3 -> 1, device cuda:77 (not available) -> " in capsys.readouterr().out
     changed["config"].update(batch_size="many")
     torch.save(changed, "out/ckpt.pt")
     with pytest.raises(UserError, match="out: the batch_size of its run is 'many', not of type int"):
@@ -665,7 +665,7 @@ def test_a_checkpoint_without_or_with_another_checksum(here, trained):
     sums = Path("out/ckpt.pt.sha256")
     said = sums.read_text(encoding="utf-8")
     shutil.copyfile("out/ckpt_best.pt", "out/ckpt.pt")
-    with pytest.raises(UserError, match=r"ckpt.pt is not the file that ckpt.pt.sha256 vouches for.* delete out/"):
+    with pytest.raises(UserError, match=r"ckpt.pt does not match ckpt.pt.sha256.* delete out/"):
         nanogpt.read(Path("out/ckpt.pt"))
     sums.unlink()
     assert nanogpt.read(Path("out/ckpt.pt")).iter_num == 4
@@ -917,26 +917,26 @@ def test_the_learning_rate_is_what_was_asked_for(here):
         (["--dataset=cat"], "data/cat/train.bin nor"),
         (["--dataset=cat"], "did you mean cats?"),
         (["--dataset=/proc/none"], "no token files of a dataset '/proc/none'"),
-        (["--dataset=" + "a" * 300], "--dataset aaaaaaaaaaaaaaaaaaaa... is no path"),
-        (["--init_from=" + "a" * 300], "aaaaaaaaaaaaaaaaaaaa... is no path"),
-        (["--out_dir=x/" + "ä" * 200], "is no path: a name in it is longer than 255 bytes"),
+        (["--dataset=" + "a" * 300], "--dataset aaaaaaaaaaaaaaaaaaaa... is not a path"),
+        (["--init_from=" + "a" * 300], "--init_from aaaaaaaaaaaaaaaaaaaa... is not a path"),
+        (["--out_dir=x/" + "ä" * 200], "is not a path: a name in it is longer than 255 bytes"),
         (["--out_dir=/proc/none"], "cannot write /proc/none/.lock: no such file or directory; give another"),
-        (["--out_dir=cats.txt/out"], "cats.txt/out is no folder; give another place to write to"),
+        (["--out_dir=cats.txt/out"], "cats.txt/out is not a folder; give another place to write to"),
         (["--learning_rate=-1"], "--learning_rate is -1.0; expected 0 or more"),
         (["--learning_rate=nan"], "--learning_rate is nan; expected 0 or more"),
         (["--min_lr=-1"], "--min_lr is -1.0; expected 0 or more"),
         (["--min_lr=inf"], "--min_lr is inf; expected 0 or more"),
         (["--weight_decay=-1"], "--weight_decay is -1.0; expected 0 or more"),
         (["--save_minutes=-1"], "--save_minutes is -1.0; expected 0 or more"),
-        (["--overwrite", "--init_from=resume"], "--overwrite is for a new run, --init_from=resume for the one in"),
+        (["--overwrite", "--init_from=resume"], "--overwrite starts a new run, --init_from=resume resumes the one in"),
         (["--grad_clip=-1"], "--grad_clip is -1.0; expected 0 or more"),
         (["--warmup_iters=-1"], "--warmup_iters is -1; expected 0 or more"),
         (["--lr_decay_iters=-1"], "--lr_decay_iters is -1; expected 0 or more"),
-        (["--beta1=1"], "--beta1 is 1.0; expected a share below 1"),
-        (["--beta2=-0.1"], "--beta2 is -0.1; expected a share below 1"),
+        (["--beta1=1"], "--beta1 is 1.0; expected a number from 0 to below 1"),
+        (["--beta2=-0.1"], "--beta2 is -0.1; expected a number from 0 to below 1"),
         (["--n_embd=100000000", "--n_head=100000000"], "--n_head is 100000000; expected 10000 at most"),
         (["--n_embd=100000000"], "--n_embd is 100000000; expected 1000000 at most"),
-        (["--n_embd=1000000"], "training on 2 rows of 16 tokens at a time takes about 262,722 GB, and there are"),
+        (["--n_embd=1000000"], "training on 2 rows of 16 tokens at a time takes about 262,722 GB, but only"),
         (["--n_layer=1000000"], "--n_layer is 1000000; expected 1000 at most"),
         (["--batch_size=1000000", "--block_size=1000"], "tokens are too many for one micro-batch"),
         (["--gradient_accumulation_steps=1000000000"], "expected 1000000 at most"),
@@ -950,7 +950,7 @@ def test_the_learning_rate_is_what_was_asked_for(here):
         (["--batch_size=0"], "--batch_size is 0; expected 1 or more"),
         (["--eval_iters=0"], "--eval_iters is 0; expected 1 or more"),
         (["--max_iters=0"], "--max_iters is 0; expected 1 or more"),
-        (["--dropout=1"], "--dropout is 1.0; expected a share below 1"),
+        (["--dropout=1"], "--dropout is 1.0; expected a number from 0 to below 1"),
         (["--n_head=5"], "--n_embd 32 is not a multiple of --n_head 5"),
         (["--block_size=5000"], "val.bin holds"),
         (["--device=tpu"], "tpu is not to be had on this machine"),

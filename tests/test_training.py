@@ -139,7 +139,7 @@ def test_an_explicit_step_is_gone_on_from_as_if_later_ones_had_never_been(world,
 def test_what_cannot_fit_into_memory_is_refused_before_it_starts(world, base):
     world("base")
     rows = ["--device_batch_size=200000", "--max_seq_len=64", "--total_batch_size=12800000"]
-    with pytest.raises(UserError, match=r"takes about \d+ GB, and there are \d+ GB; --device_batch_size=\d+ fits"):
+    with pytest.raises(UserError, match=r"about \d+ GB, but only \d+ GB are available; --device_batch_size=\d+ fits"):
         train("base", flags("base", base, "--model_tag=large", *rows))
     assert not (base / "base_checkpoints" / "large").exists()
 

@@ -1,4 +1,4 @@
-"""The one door to a model: whatever it is and wherever it lies, by name, as one of ours.
+"""The one door to a model: find it by name, of whatever kind, and load it as one of ours.
 
     sft, sft:d4, sft:d4:700     checkpoints of a stage, by tag and step
     gpt2 ... gpt2-xl            OpenAI's weights, from the hub or its cache
@@ -74,9 +74,9 @@ class ModelFlags:
     source: ModelName = "sft"
     """base, mid, sft or rl, or sft:d4, sft:d4:700, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name, resume"""
     model_tag: Annotated[str | None, alias("-g", "--tag")] = None
-    """which model of the stage; default: the largest"""
+    """tag of the model; default: the deepest d<number>"""
     step: Annotated[int | None, alias("-s")] = None
-    """which of its checkpoints; default: the last"""
+    """step of the model; default: the last"""
 
     def find(self, out_dir: Path | str = "out") -> Found:
         return find(self.source, self.model_tag, self.step, out_dir)
@@ -125,7 +125,7 @@ def find(name: str, tag: str | None = None, step: int | None = None, out_dir: Pa
 
 
 def recognise(folder: Path) -> Kind | None:
-    """What kind of model lies in a folder, by its files; None for none that is known."""
+    """The kind of model in a folder, by its files; None if it is not known."""
     if not folder.is_dir():
         return None
     if manager.steps(folder):
@@ -137,7 +137,7 @@ def recognise(folder: Path) -> Kind | None:
 
 
 def _in(folder: Path, name: str, tag: str, step: int | None, file: str = "") -> Found:
-    """What lies in a folder, or the file in it."""
+    """The model in a folder, or in one of its files."""
     kind = "nanogpt" if file else recognise(folder)
     if kind == "nanochat":
         there = manager.steps(folder)
@@ -194,7 +194,7 @@ def _load_nanogpt(found: Found, load_as: LoadAs) -> Loaded:
     config = _with_tokenizer(read.config, tokenizer, said, path, place, any_size=is_untold)
     note = ""
     if is_untold and tokenizer.vocab_size < gpt2.VOCABULARIES[0]:
-        note = f"it does not say which of its {rows} rows are tokens; {tokenizer.vocab_size}, as in {place}, are taken"
+        note = f"how many of its {rows} rows are tokens is not recorded; {tokenizer.vocab_size} assumed, as in {place}"
     meta = {"best_val_loss": read.best_val_loss, "user_config": read.settings, "dataset": read.settings.get("dataset")}
     source = _known(ours.get("source")) or _stage_trained_from(read.settings)
     found = replace(found, source=source, step=read.iter_num, meta=meta)

@@ -71,7 +71,7 @@ def doubtful_softcap(model_config: Mapping, state: Mapping[str, Tensor]) -> bool
 def check_softcap(softcap: float | None) -> None:
     """Raise UserError for a --softcap that no checkpoint has."""
     if softcap not in (None, 15, 20):
-        raise UserError(f"--softcap is {softcap:g}; the checkpoints that do not tell theirs have 15 or 20")
+        raise UserError(f"--softcap is {softcap:g}; the checkpoints that do not record theirs have 15 or 20")
 
 
 def with_softcap(model_config: Mapping, state: Mapping[str, Tensor], softcap: float) -> dict[str, Any] | None:

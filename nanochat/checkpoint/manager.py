@@ -132,7 +132,7 @@ def prune(folder: Path, keep_last: int, best: str = "val_bpb") -> list[str]:
     """Delete all but the newest `keep_last` checkpoints and the one with the lowest meta[best].
 
     keep_last <= 0 keeps all but those that were passing, written between two that were due: these make way for the
-    next in any case. A damaged checkpoint is left alone; returns what is wrong with each of them.
+    next in any case. Damaged checkpoints are not touched; returns what is wrong with each.
     """
     metas, damaged = {}, []
     for step in steps(folder):
@@ -173,7 +173,7 @@ def steps(folder: Path) -> list[int]:
 
 
 def find(source: str, tag: str | None = None, step: int | None = None) -> tuple[Path, str, int]:
-    """The folder, tag and step that are meant. Without a tag the deepest d<number>, else the only model there is;
+    """The folder, tag and step of a model. Without a tag the deepest d<number>, else the only model there is;
     without a step the last one. Raises UserError naming what there is."""
     root = checkpoints_dir(source)
     if tag is not None:
@@ -364,7 +364,7 @@ def keep_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
 
 
 def checked_meta(folder: Path, step: int) -> dict:
-    """`read_meta`. Raises UserError also for what a newer version wrote, and for values of types that nobody writes."""
+    """`read_meta`. Raises UserError also for what a newer version wrote, and for values of the wrong type."""
     path = folder / _meta_file(step)
     check_regular(path)
     meta = read_meta(folder, step)

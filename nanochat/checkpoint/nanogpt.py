@@ -144,7 +144,7 @@ def _check(path: Path, inode: int, size: int, modified: int) -> None:
     content = torch_file.read(path, lazily=True) if told else None
     if isinstance(content, dict) and OURS in content:  # nanoGPT's own training writes no such key
         raise UserError(
-            f"{path} is not the file that {_checksum(path).name} vouches for: it is damaged, or was replaced; if by "
+            f"{path} does not match {_checksum(path).name}: it is damaged, or was replaced; if by "
             f"you, delete {_checksum(path)}{_others(path)}"
         )
 

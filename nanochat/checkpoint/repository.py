@@ -118,9 +118,9 @@ def describe(loaded: manager.Loaded) -> str:
 
 
 def record_softcap(folder: Path, steps: Sequence[int], softcap: float) -> list[int]:
-    """Write the softcap into the meta files of those checkpoints that do not tell theirs; returns their steps.
+    """Write the softcap into the meta files of those checkpoints that do not record theirs; returns their steps.
 
-    What was recorded before is replaced. Raises UserError where all tell theirs, and for files that cannot be read.
+    What was recorded before is replaced. Raises UserError where all record theirs, and for files that cannot be read.
     """
     recorded = {}
     for step in steps:
@@ -131,7 +131,7 @@ def record_softcap(folder: Path, steps: Sequence[int], softcap: float) -> list[i
         recorded[step] = legacy.with_softcap(config, state, softcap)
     changes = {step: {"model_config": config} for step, config in recorded.items() if config is not None}
     if not changes:
-        raise UserError(f"--softcap is for checkpoints that do not tell their softcap; {folder} does, leave it out")
+        raise UserError(f"--softcap is for checkpoints that do not record theirs; {folder} does, so leave it out")
     for step, change in changes.items():
         manager.update_meta(folder, step, change)
     return list(changes)

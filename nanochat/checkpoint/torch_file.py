@@ -51,7 +51,7 @@ def check_layers(n_layer: object, state: Mapping[str, object], path: Path) -> No
     """Raise UserError where as many layers are claimed as the tensors do not have, before they are built."""
     there = {int(match[1]) for name in state if (match := re.search(r"(?:^|\.)(?:h|layers)\.(\d{1,9})\.", name))}
     if n_layer is not None and n_layer != len(there):
-        raise UserError(f"{path} is said to have {n_layer!r} layers, but holds {len(there)}; get it again")
+        raise UserError(f"{path} claims {n_layer!r} layers, but holds {len(there)}; get it again")
 
 
 def weights(content: object, path: Path, ignored: re.Pattern | None = None) -> dict[str, Tensor]:

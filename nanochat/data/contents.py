@@ -1,7 +1,7 @@
 """What training data is made of, by which a run knows its own data again: by content, never by path, name or size.
 
-A source says so as a list of entries, which goes into a checkpoint's meta file as JSON. Of each entry one of these is
-compared, and the rest is for people:
+A source describes itself by a list of entries, which goes into a checkpoint's meta file as JSON. One key of each entry
+is compared, and the rest is for messages:
 
     {"what": "the train split of base_data_mine", "shards": {"shard_00000.parquet": "ab12...", ...}, "grows": true}
     {"what": "my.jsonl", "sha256": "cd34...", "conversations": 60}
@@ -30,9 +30,9 @@ def of(rows: Any, what: str) -> list[dict]:
 
 
 def changed(before: Sequence[dict], now: Sequence[dict]) -> str | None:
-    """What is no longer as it was when a run read its data, as a clause for people; None where nothing is.
+    """What changed since a run read its data, as a clause to print; None if nothing did.
 
-    Shards that were appended to a split that grows are no change.
+    Shards appended to a split that may grow do not count.
     """
     if len(before) != len(now) or any(_kind(old) != _kind(new) for old, new in zip(before, now, strict=True)):
         return f"this run learned from {_listed(before)}, and now there is {_listed(now)}"
@@ -61,8 +61,8 @@ def _changed_entry(old: dict, new: dict, now: Sequence[dict]) -> str | None:
         said = f" ({counts[0]} conversations then, {counts[1]} now)" if counts[0] != counts[1] else ""
         return f"{new['what']} has other contents{said}"
     if old["what"] == new["what"]:
-        return f"{new['what']} is made in another way than when this run read it"
-    return f"{new['what']} is not {old['what']}, which this run learned from in its place"
+        return f"{new['what']} is generated differently than when this run read it"
+    return f"{new['what']} replaces {old['what']}, which this run learned from"
 
 
 def _changed_shards(old: dict, new: dict, now: Sequence[dict]) -> str | None:
@@ -80,7 +80,7 @@ def _changed_shards(old: dict, new: dict, now: Sequence[dict]) -> str | None:
             return f"{missing[0]} is not the shard that this run read there ({what})"
         if len(there) == len(was):
             return f"{new_names[place]} is not {missing[0]}, which this run read there ({what})"
-        return f"{missing[0]} is not there as this run read it ({what}: {len(was)} shards then, {len(there)} now)"
+        return f"{missing[0]} is missing or changed ({what}: {len(was)} shards when this run read it, {len(there)} now)"
     if added := [name for name, digest in zip(new_names, there, strict=True) if digest not in was]:
         return f"{added[0]} was put between the shards that this run read ({what})"
     if len(there) > len(was):  # a copy of one of them

@@ -25,7 +25,7 @@ def documents(
     """All documents of the files and folders in `paths`, in order, read as a stream.
 
     A text file of more than `longest` characters becomes several. Links are followed, and no file or folder below a
-    path is read twice. What is no text below a folder is appended to `left_out`; where it is named in `paths` it raises
+    path is read twice. Files below a folder that are not text are appended to `left_out`; one named in `paths` raises
     UserError, as do missing files, bytes that are not UTF-8 (with their offset), JSONL lines without text (with their
     number), conversations, damaged and endless compressed files, and a row or line of more than shards.MAX_DOCUMENT.
     """

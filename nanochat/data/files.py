@@ -1,4 +1,4 @@
-"""Files of text, below folders and behind links, by name and as they are or compressed; and what is none of these."""
+"""Files of text, below folders and behind links, by name and as they are or compressed; and everything else."""
 
 import contextlib
 import gzip
@@ -51,7 +51,7 @@ class Unfit(Exception):
 
 
 def name_from(path: Path) -> str:
-    """A dataset's name made of a file's or folder's name."""
+    """A dataset name made from the name of a file or folder."""
     path = path.resolve()
     stem = Path(path.stem).stem if path.suffix.lower() in PACKED else path.stem
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "text"
@@ -69,7 +69,7 @@ def _suffix(path: Path) -> str:
 
 
 def shown(left_out: Sequence[LeftOut]) -> list[str]:
-    """What was left out, for people: a line for each reason and a few of the paths below it."""
+    """What was left out, to print: a line for each reason, with a few of the paths below it."""
     paths: dict[str, list[Path]] = defaultdict(list)
     for path, reason in left_out:
         paths[reason].append(path)
@@ -183,8 +183,8 @@ class _Unpacked(io.RawIOBase):
         self.size += len(data)
         if self.size > max(shards.MAX_GROUP, shards.MAX_RATIO * self.on_disk):
             raise UserError(
-                f"{self.path} has {self.on_disk:,} bytes and unpacks to more than {self.size:,}, which is nothing that "
-                "somebody wrote; leave it out"
+                f"{self.path} has {self.on_disk:,} bytes and unpacks to more than {self.size:,}, which no real "
+                "text does; leave it out"
             )
         buffer[: len(data)] = data
         return len(data)

@@ -22,7 +22,7 @@ WINDOW_DOCUMENTS = 1 << 16
 class Shuffled:
     """The first `size` documents of a split in the order that `seed` stands for.
 
-    Raises UserError where no shard ends there: the shards are others than when `size` was written down.
+    Raises UserError where no shard ends there: the shards changed since `size` was recorded.
     """
 
     def __init__(self, reader: TextReader, size: int, seed: str):
@@ -35,14 +35,14 @@ class Shuffled:
         if self.starts[-1] != size:
             raise UserError(
                 f"{reader.folder} had {size} documents in its {reader.split} split when this run read them, and no "
-                "shard ends there now; put back the shards that were there, or start over with --resume never"
+                "shard ends there now; put back the old shards, or start over with --resume never --overwrite"
             )
         self._latest = -1  # the window in memory
         self._texts: pa.ChunkedArray
         self._order: array
 
     def read(self, place: int, count: int) -> list[str]:
-        """Documents number `place` to `place + count - 1` of this order, all of which there must be."""
+        """Documents number `place` to `place + count - 1` of this order; all must exist."""
         texts: list[str] = []
         for n in range(bisect.bisect_right(self.starts, place) - 1, len(self.windows)):
             start = place + len(texts) - self.starts[n]
@@ -68,7 +68,7 @@ class Shuffled:
 
 
 def _windows(groups: list[Group]) -> Iterator[list[Group]]:
-    """The groups, as many together as a window holds, or one."""
+    """The groups in windows: as many as fit, at least one."""
     window: list[Group] = []
     size = rows = 0
     for group in groups:

@@ -164,7 +164,7 @@ class TextReader:
         return self.paths[bisect.bisect_right(self.ends, position)]
 
     def load(self, group: Group) -> pa.ChunkedArray:
-        """The documents of a row group, of which there are as many as its shard's footer said."""
+        """The documents of a row group, as many as its shard's footer announced."""
         path = self.paths[group.shard]
         with _naming(path):
             if not path.exists():
@@ -179,7 +179,7 @@ class TextReader:
                     if size > MAX_GROUP:
                         raise UserError(
                             f"{path} has a row group of more than {MAX_GROUP:,} bytes of text, which is read at once; "
-                            f"run python -m scripts.add_data {path} --name NEW_NAME to divide it"
+                            f"run python -m scripts.add_data {shlex.quote(str(path))} --name NEW_NAME to divide it"
                         )
                     parts.append(batch)
             if rows != group.rows:
@@ -188,7 +188,7 @@ class TextReader:
 
 
 def read_footer(path: Path) -> tuple[str, pq.FileMetaData]:
-    """A hash of a parquet file's footer, 16 hex digits, and what it says. Raises UserError for a damaged file."""
+    """A hash of a parquet file's footer, 16 hex digits, and its content. Raises UserError for a damaged file."""
     with _naming(path), open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _FOOTER))

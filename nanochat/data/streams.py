@@ -36,7 +36,7 @@ Item = TypeVar("Item")
 
 
 class Place(NamedTuple):
-    """Where a document is: in which epoch, at which place of it, and how many documents that epoch has."""
+    """Where a document is: its epoch, its place in that epoch, and the number of documents of that epoch."""
 
     epoch: int
     offset: int
@@ -59,7 +59,7 @@ class Source(Protocol):
         ...
 
     def state(self) -> Any:
-        """What, beside a position, says which documents come next; JSON, part of the cursor."""
+        """What beside the position determines the next documents; JSON, part of the cursor."""
         ...
 
     def resumed(self, state: Any, position: int) -> "Source":
@@ -90,7 +90,8 @@ class TextSource:
         if odd := [size for _, size in self.sizes if size not in known]:
             raise UserError(
                 f"{reader.folder} had {odd[0]} documents in its {reader.split} split when this run read them, and has "
-                f"{reader.num_documents} in other shards now; put back what was there, or use --resume never"
+                f"{reader.num_documents} in other shards now; put back the old shards, or start over with --resume "
+                "never --overwrite"
             )
 
     def locate(self, position: int) -> Place:
@@ -232,8 +233,8 @@ class MixedSource:
     def resumed(self, state: Any, position: int) -> "MixedSource":
         if not isinstance(state, list) or len(state) != len(self.parts):
             raise UserError(
-                "this run mixed its data in another way, or was begun by an older version of this program, whose place "
-                "in a mixture is not kept; start over with --resume never"
+                "this run mixed its data differently, or an older version of this program started it, whose place "
+                "in a mixture was not saved; start over with --resume never --overwrite"
             )
         then = []
         for (source, _), (was, weight) in zip(self.parts, state, strict=True):
@@ -360,8 +361,8 @@ def _counted(owners: np.ndarray, world: int) -> list[int]:
 
 def _other_size(then: int, now: int) -> str:
     return (
-        f"the data had {then} documents when this run read them and has {now} now, so that its place in them "
-        "is lost; put back what was there, or start over with --resume never"
+        f"the data had {then} documents when this run read them and has {now} now, so its place in them "
+        "is lost; put the old data back, or start over with --resume never --overwrite"
     )
 
 

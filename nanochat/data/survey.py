@@ -1,4 +1,4 @@
-"""What becomes of conversations in a context of some length: how many are cut, and how many are left out."""
+"""How many conversations are too long for a context: cut, or left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from nanochat.config import UserError
 from nanochat.tokenizer import Tokenizer
 
 SAMPLE = 50_000  # conversations that are looked at, evenly spread where there are more; some seconds
-LOST = 0.05  # the share of too long conversations from which on a user should be warned
+LOST = 0.05  # a larger fraction of conversations that are too long is worth a warning
 
 
 @dataclass(frozen=True)
 class Survey:
     """Counts of `conversations`, of which `looked_at` were rendered: those too long for the context (`cut` lose turns
-    at their end, of `left_out` not even the first exchange fits), and the tokens of the others and of what is left.
+    at their end, `left_out` do not even fit with their first exchange), and the tokens that remain.
 
     `needed` is the context, as --max_seq_len, in which at most LOST of them are too long.
     """
@@ -29,11 +29,11 @@ class Survey:
 
     @property
     def is_lossy(self) -> bool:
-        """Whether so many are too long that a user should be warned."""
+        """Whether enough of them are too long to warn the user."""
         return self.cut + self.left_out > LOST * self.looked_at
 
     def __str__(self) -> str:
-        """One line, for people."""
+        """One line to print."""
         whole = self.looked_at == self.conversations
         tokens = round(self.tokens * self.conversations / self.looked_at)
         said = f"{self.conversations:,} conversations, {'' if whole else 'about '}{tokens:,} tokens"
@@ -46,7 +46,7 @@ class Survey:
         )
 
     def remedy(self, context: int) -> str:
-        """What keeps more of them, of a model with so long a context."""
+        """How to keep more of them with a model of this context length."""
         if self.max_seq_len < context:
             enough = "" if self.needed <= context else " keeps more of them"
             return f"--max_seq_len={min(self.needed, context)}{enough}"

@@ -61,7 +61,7 @@ class Tokens:
         return np.frombuffer(read, self.dtype)
 
     def content(self) -> dict:
-        """What tells these tokens from others, wherever they lie: {"sha256": its `fingerprint`, "bytes", "dtype"}."""
+        """The identity of these tokens, wherever they lie: {"sha256": its `fingerprint`, "bytes", "dtype"}."""
         if self._content is None:
             self._content = self._look()
         return self._content
@@ -170,8 +170,8 @@ def windows(
     """Batches of `rows` random windows of T tokens for this rank, without end, from `cursor` on.
 
     Window n begins at a place that follows from the seed and n alone, so W ranks see in one round what one rank sees in
-    W, and a run goes on with the same windows on any number of ranks. Raises UserError for an id that is no token, and
-    where the file is no longer what it was.
+    W, so a run resumes with the same windows on any number of ranks. Raises UserError for an id outside the vocabulary,
+    and where the file has changed.
     """
     n = cursor["window"] if cursor else 0
     while True:
@@ -263,7 +263,7 @@ def _has_tokens(folder: Path) -> bool:
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
-    """What changes when a file is replaced, written to or cut; None where there is none."""
+    """What changes when a file is replaced, written to or cut; None if there is no file."""
     try:
         found = path.stat()
     except OSError:

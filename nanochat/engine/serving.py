@@ -46,7 +46,7 @@ class Serving:
         if self.source == "base":
             raise UserError(
                 f"{self.tag}, from {self.folder}, is a base model, which continues texts and has not learned to chat; "
-                "let it write with python -m scripts.sample, or choose another model"
+                "continue a text with python -m scripts.sample, or choose another model"
             )
 
 
@@ -55,9 +55,9 @@ class ServingFlags(door.ModelFlags):
     """The flags of scripts that load a model to generate with it."""
 
     device_type: Annotated[str, alias("--device")] = ""
-    """cuda, cuda:1, mps or cpu; default: the best there is"""
+    """cuda, cuda:1, mps or cpu; default: the best available"""
     dtype: Annotated[str, alias("-d")] = "auto"
-    """what the model computes in: auto, float32, bfloat16, float16, or int8 for the weights (on a CPU)"""
+    """compute dtype: auto, float32, bfloat16, float16, or int8 for the weights (on a CPU)"""
 
     def find(self, out_dir: Path | str = "out") -> door.Found:
         dtype_for(self.dtype, torch.device("cpu"))  # a mistake is named before anything is downloaded
@@ -82,7 +82,7 @@ def serve_model(found: door.Found, device: torch.device | str, dtype: str = "aut
     if not chat.can_chat(loaded.tokenizer):
         source = "base"
     elif not source:
-        taken = "nothing tells its stage; by its tokenizer it may chat, so it is taken for sft"
+        taken = "its stage is not recorded; its tokenizer has chat tokens, so it is assumed to be sft"
         source, note = "sft", "; ".join(filter(None, [note, taken]))
     parameters = count_parameters(loaded.model)  # a packed model no longer knows
     pack(loaded.model, chosen.int8)
@@ -102,7 +102,7 @@ class ServedDtype(NamedTuple):
 
 
 def dtype_for(name: str, device: torch.device) -> ServedDtype:
-    """What --dtype `name` means on a device; see `serve_model`. Raises UserError for a name that is not known."""
+    """What --dtype `name` means on a device; see `serve_model`. Raises UserError for an unknown name."""
     if name == "auto":
         name = os.environ.get("NANOCHAT_DTYPE") or "auto"
     if name == "auto" and device.type == "cpu" and not multiplies_bfloat16():

@@ -88,7 +88,7 @@ def permit_code(what: str, unsafe_code: bool, instead: str) -> str:
         raise UserError(
             f"{what} runs model-written Python, and this machine cannot isolate it from: {lacks}. "
             f"Use a Linux machine or container that provides this, {instead}, "
-            "or add --unsafe_code to run it all the same; it may then do whatever you may do"
+            "or add --unsafe_code to run it anyway; it can then do anything that you can do"
         )
     return f"--unsafe_code: model-written Python runs without complete isolation; not isolated: {lacks}."
 

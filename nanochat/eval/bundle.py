@@ -144,8 +144,8 @@ def _check(entries: list[zipfile.ZipInfo], place: Path) -> None:
             raise UserError(f"{place} is compressed by {kind}; get an evaluation bundle that is stored or deflated")
         if entry.file_size > max(FREE, MOST_RATIO * entry.compress_size):
             raise UserError(
-                f"{place} has {entry.compress_size} bytes that unpack to {entry.file_size}, which is nothing that "
-                "somebody wrote; do not use it"
+                f"{place} has {entry.compress_size} bytes that unpack to {entry.file_size}, which no real "
+                "bundle does; do not use it"
             )
 
 

@@ -37,7 +37,7 @@ class TrainState:
     step: int = 0
     progress: float = 0.0  # share of the run that is done, in [0, 1]
     epochs: float = 0.0  # passes over the data
-    cursor: dict | None = None  # where the data stream goes on
+    cursor: dict | None = None  # where the data stream resumes
     seconds: float = 0.0  # spent in training steps
     smooth_loss: float | None = None
     best_bpb: float | None = None
@@ -89,8 +89,7 @@ class Probe:
 class Stage:
     """A stage as data. forward(ids, targets) gives (B, T) nll; `scored` adds its scores to the latest checkpoint.
 
-    `save(state, passing)` writes a checkpoint; one that is passing was written for its time only, and the next replaces
-    it.
+    `save(state, passing)` writes a checkpoint; a passing one was due by time only, and the next one replaces it.
     """
 
     name: str

@@ -39,9 +39,9 @@ Data = dict[Split, tokens.Tokens]
 
 
 def train_as_nanogpt(settings: Settings, rt: Runtime, changed: Sequence[str] = ()) -> TrainState:
-    """Train, or with eval_only validate; `changed` is what a resumed run does otherwise than before, to be told.
+    """Train, or with eval_only validate; `changed` lists the settings that a resumed run changes, to be printed.
 
-    Raises UserError where settings, data and model do not fit each other, where another process trains into out_dir,
+    Raises UserError where settings, data and model do not fit together, where another process trains into out_dir,
     and where a new run would replace what is there.
     """
     check(settings)
@@ -98,7 +98,8 @@ def _train(settings: Settings, accumulation: int, folder: Path, rt: Runtime, cha
     if not is_new and state.probed and state.step >= settings.max_iters:
         rt.print(
             f"{NAME}: the run in {out_dir} is finished: step {state.step} of {settings.max_iters}, best val_loss "
-            f"{run.best:.4f}; train more with python -m scripts.train {_again(settings)} --max_iters={2 * state.step}"
+            f"{run.best:.4f}; train it further with python -m scripts.train {_again(settings)} "
+            f"--max_iters={2 * state.step}"
         )
         return state
     about = {"settings": described, "model_config": asdict(model.config), "git_commit": report.git_commit()}
@@ -173,7 +174,7 @@ def _train(settings: Settings, accumulation: int, folder: Path, rt: Runtime, cha
 
 
 def _check_data(run: Run, data: Data, settings: Settings) -> None:
-    """Raise UserError where a run was trained on other tokens, in which its windows are others. Their path is free."""
+    """Raise UserError where a run was trained on other tokens. The same tokens may lie elsewhere."""
     for split, now in data.items():
         before = run.data.get(split)
         if before is None or before == now.content():
@@ -188,7 +189,7 @@ def _check_data(run: Run, data: Data, settings: Settings) -> None:
 
 
 def _described(settings: Settings, run: Run, T: int) -> dict:
-    """The settings to be saved: as they are in effect, also where the model was not made from them."""
+    """The settings to save, as they are in effect: the shape is that of the model."""
     started = {"init_from": run.settings.get("init_from", settings.init_from), "out_dir": settings.out_dir}
     kept = {name: value for name, value in asdict(settings).items() if name not in OF_ONE_START}
     return {**kept, **started, **{name: getattr(run.model.config, name) for name in SHAPE}, "block_size": T}

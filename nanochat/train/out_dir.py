@@ -1,4 +1,4 @@
-"""What a run by nanoGPT's ways keeps in its out_dir, and how it is resumed.
+"""The out_dir of a run in nanoGPT's way: its checkpoints, and how it is resumed.
 
     ckpt.pt        with --always_save_checkpoint the latest checkpoint, else the best by validation (as nanoGPT has it)
     ckpt_best.pt   with it the best
@@ -32,7 +32,7 @@ OURS = {"settings", "model_config"}  # what the config.json of a run has
 
 @dataclass
 class Run:
-    """All that a run is resumed from. best is the lowest val_loss so far, best_step its step where that is known.
+    """Everything a run is resumed from. best is the lowest val_loss so far, best_step its step where that is known.
 
     data: the `content` of its token files by split, empty where no checkpoint tells it; settings: those it was trained
     with, empty for a new run.
@@ -74,7 +74,7 @@ class CkptKeeper:
         self.latest, self.best = (folder / name for name in ((CKPT, BEST_CKPT) if always else (LAST_CKPT, CKPT)))
 
     def begin(self, run: Run) -> None:
-        for leftover in self.folder.glob(".ckpt*.tmp"):  # of a save that was killed: nobody else is here
+        for leftover in self.folder.glob(".ckpt*.tmp"):  # left by a killed save; the lock keeps others out
             leftover.unlink(missing_ok=True)
         if self.is_new:
             return
@@ -91,7 +91,7 @@ class CkptKeeper:
     def scored(self, run: Run, is_best: bool) -> None:
         self._write(run, self.latest)
         if is_best:
-            self._write(run, self.best)  # a copy of its own, which no damage to the other reaches
+            self._write(run, self.best)  # a copy of its own, so damage to the other cannot reach it
 
     def _write(self, run: Run, path: Path) -> None:
         assert run.optimizer is not None
@@ -154,8 +154,8 @@ def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime, check: Callab
     """The run in `folder` at its latest checkpoint, also one that nanoGPT itself has begun.
 
     tokenizer: the one beside it, else that of the data, where there is one; ckpt.pt has only the number of rows.
-    check: is given the architecture before anything of its size is made.
-    A damaged checkpoint is named, and the one before it or the best one taken instead. Raises UserError where there is
+    check: called with the architecture before the model is built.
+    A damaged checkpoint is printed, and the previous or the best one used instead. Raises UserError where there is
     none or all are damaged, and for another tokenizer than the run's.
     """
     path, damage = latest_ckpt(folder)
@@ -207,10 +207,10 @@ def _resume_steps(folder: Path, rt: Runtime, check: Callable[[GPTConfig], object
 
 
 def latest_ckpt(folder: Path) -> tuple[Path | None, str]:
-    """The furthest of ckpt.pt and ckpt_last.pt that is whole, else ckpt_best.pt; None where there is none.
+    """The most advanced intact one of ckpt.pt and ckpt_last.pt, else ckpt_best.pt, or None; and what is wrong with the
+    one that it replaces. Raises UserError where all are damaged.
 
-    And what is wrong with the one that it stands in for, or nothing. Raises UserError where all are damaged.
-    Not by their times: copied files have that of the copy.
+    File times are ignored, since copied files have new ones.
     """
     there = [path for name in (CKPT, LAST_CKPT) if (path := folder / name).exists()]
     there.sort(key=lambda path: (_step(path) or 0, path.name == LAST_CKPT), reverse=True)
@@ -230,7 +230,7 @@ def latest_ckpt(folder: Path) -> tuple[Path | None, str]:
 
 
 def settings_of(folder: Path) -> dict:
-    """What the run in `folder` was trained with, by nanoGPT's names. Raises UserError where there is no run."""
+    """The settings of the run in `folder`, by nanoGPT's names. Raises UserError where there is no run."""
     path, _ = latest_ckpt(folder)
     if path is not None:
         read = nanogpt.read(path, tensors=False)
@@ -245,7 +245,7 @@ def settings_of(folder: Path) -> dict:
 
 
 def refuse_taken(folder: Path, tokenizer: Tokenizer | None, overwrite: bool) -> None:
-    """Raise UserError where a new run would replace what it has not written; `overwrite` lets it replace another run.
+    """Raise UserError where a new run would replace files of others; `overwrite` lets it replace another run.
 
     That is a run's checkpoints, or the files of something else that has a config.json or a tokenizer.
     """
@@ -266,7 +266,7 @@ def refuse_taken(folder: Path, tokenizer: Tokenizer | None, overwrite: bool) -> 
 
 
 def _reached(folder: Path) -> str:
-    """How far a run has come, in brackets; nothing where that cannot be read."""
+    """The step a run has reached, in brackets; empty if that cannot be read."""
     try:
         path, _ = latest_ckpt(folder)
         if path is None:

@@ -1,4 +1,4 @@
-"""nanoGPT's settings with their names, defaults and meanings, and what a run that is resumed keeps of its own."""
+"""nanoGPT's settings with their names, defaults and meanings, and which of them a resumed run keeps."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -11,7 +11,7 @@ from nanochat.paths import check_name
 from nanochat.runtime import pick_device
 
 MOST = 1 << 62
-# What no machine does; building more takes for ever before it fails.
+# Beyond what any machine can do; building more would run for hours before failing.
 LARGEST = {
     "gradient_accumulation_steps": 1_000_000, "batch_size": 1_000_000, "block_size": 100_000_000, "n_layer": 1000,
     "n_head": 10_000, "n_embd": 1_000_000, "max_iters": MOST, "eval_interval": MOST, "eval_iters": MOST,
@@ -26,23 +26,23 @@ class Settings:
     """nanoGPT's settings."""
 
     out_dir: str = "out"
-    """where checkpoints go, and where init_from=resume finds them, with the settings that are not given again"""
+    """folder of the checkpoints; init_from=resume also takes the settings that you do not pass from there"""
     eval_interval: int = 2000
-    """steps between validations, at which checkpoints are saved, too"""
+    """steps between validations, each of which also saves a checkpoint"""
     log_interval: int = 1
     """steps between lines of progress"""
     save_minutes: float = 10.0
-    """the most training in minutes that a crash can cost; 0: save at validations only"""
+    """save whenever more minutes of training than this would be lost; 0 saves at validations only"""
     eval_iters: int = 200
     """batches of each split in a validation"""
     eval_only: bool = False
     """validate once and write nothing"""
     always_save_checkpoint: bool = True
-    """ckpt.pt is the latest and ckpt_best.pt the best; without it ckpt.pt is the best and ckpt_last.pt the latest"""
+    """latest in ckpt.pt, best in ckpt_best.pt; otherwise best in ckpt.pt, latest in ckpt_last.pt"""
     overwrite: bool = False
-    """let a new run replace the checkpoints of another run in out_dir, when it first saves"""
+    """replace the checkpoints of another run in out_dir, at this run's first save"""
     init_from: str = "scratch"
-    """scratch, resume, gpt2, gpt2-medium, gpt2-large, gpt2-xl, a path, user/repository, or such as base:d4"""
+    """scratch, resume, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name, or a stage (base:d4)"""
     wandb_log: bool = False
     """log to wandb"""
     wandb_project: str = "owt"
@@ -50,60 +50,60 @@ class Settings:
     wandb_run_name: str = "gpt2"
     """name of the wandb run"""
     dataset: Annotated[str, alias("--data-path")] = "openwebtext"
-    """name of the token files, as scripts.prepare made them, or their folder; a text file is prepared first"""
+    """name or folder of token files made by scripts.prepare; a text file is prepared first"""
     gradient_accumulation_steps: int = 5 * 8
     """micro-batches per step, over all ranks"""
     batch_size: int = 12
     """windows per micro-batch"""
     block_size: int = 1024
-    """context in tokens; that of a loaded model is cut to it"""
+    """context length in tokens; a longer context of a loaded model is cropped"""
     n_layer: int = 12
-    """layers of a model from scratch"""
+    """layers of a new model"""
     n_head: int = 12
-    """its attention heads"""
+    """attention heads of a new model"""
     n_embd: int = 768
-    """its width"""
+    """width of a new model"""
     dropout: float = 0.0
-    """share of the activations that is dropped in training; 0.1 or more for fine-tuning"""
+    """dropout probability; for fine-tuning try 0.1 or more"""
     bias: bool = False
-    """whether a model from scratch has biases, as GPT-2 has"""
+    """give a new model biases, as in GPT-2"""
     learning_rate: float = 6e-4
-    """the highest"""
+    """peak learning rate"""
     max_iters: int = 600000
-    """steps of the whole run"""
+    """total optimizer steps"""
     weight_decay: float = 1e-1
-    """of the matrices"""
+    """weight decay of the matrices"""
     beta1: float = 0.9
-    """of AdamW"""
+    """AdamW's beta1"""
     beta2: float = 0.95
-    """of AdamW"""
+    """AdamW's beta2"""
     grad_clip: float = 1.0
-    """largest norm of the gradient; 0 is off"""
+    """maximum gradient norm; 0 disables clipping"""
     decay_lr: bool = True
-    """warm up and decay; without it the learning rate stays as it is"""
+    """warm up and decay the learning rate; otherwise it is constant"""
     warmup_iters: int = 2000
-    """steps over which the learning rate rises"""
+    """warmup steps"""
     lr_decay_iters: int = 600000
-    """step at which it has fallen to min_lr"""
+    """step at which the learning rate reaches min_lr"""
     min_lr: float = 6e-5
-    """the lowest"""
+    """final learning rate"""
     backend: str = "nccl"
     """has no effect: ranks speak NCCL on GPUs and Gloo elsewhere"""
     device: Annotated[str, alias("--device-type")] = ""
-    """cuda, cuda:1, mps or cpu; empty takes the best one there is"""
+    """cuda, cuda:1, mps or cpu; default: the best available"""
     dtype: str = "auto"
-    """compute type: auto, float32, bfloat16 or float16"""
+    """compute dtype: auto, float32, bfloat16 or float16"""
     compile: bool = True
     """use torch.compile where there is a compiler"""
     seed: int = 1337
-    """of the initial weights and the windows"""
+    """seed of the initial weights and the order of the data"""
 
 
 S = TypeVar("S", bound=Settings)
 
 
 def check(settings: Settings) -> None:
-    """Complain about what can be known before anything is built. Raises UserError."""
+    """Check the settings before anything is built. Raises UserError."""
     for name, most in LARGEST.items():
         value = getattr(settings, name)
         if not 1 <= value <= most:
@@ -122,20 +122,20 @@ def check(settings: Settings) -> None:
     for name in ("dropout", "beta1", "beta2"):
         value = getattr(settings, name)
         if not 0 <= value < 1:
-            raise UserError(f"--{name} is {value}; expected a share below 1")
+            raise UserError(f"--{name} is {value}; expected a number from 0 to below 1")
     if settings.seed.bit_length() > BITS:
         raise UserError(f"--seed is a number of {settings.seed.bit_length()} bits; expected {BITS} bits at most")
     if settings.overwrite and settings.init_from == "resume":
-        raise UserError("--overwrite is for a new run, --init_from=resume for the one in --out_dir; give one of them")
+        raise UserError("--overwrite starts a new run, --init_from=resume resumes the one in --out_dir; pass only one")
     for name in ("out_dir", "dataset", "init_from"):
         check_name(name, getattr(settings, name))
 
 
 def resumed(given: S, told: Collection[str], own: Mapping[str, Any], where: Path) -> tuple[S, list[str]]:
-    """The settings of a run that is resumed: its own, except those whose names are in `told`; and what is new in them.
+    """The settings of a resumed run: its own, except those named in `told`; and a list of the changes.
 
-    own: what the checkpoint in `where` holds. A device that this machine lacks is left to it to choose.
-    Raises UserError for another shape than the model has, and for values that are no settings.
+    own: what the checkpoint in `where` holds. A device that this machine lacks is replaced by the best available.
+    Raises UserError for a shape that differs from the model's, and for invalid values.
     """
     kept: dict[str, Any] = {}
     changed = []
@@ -154,7 +154,7 @@ def resumed(given: S, told: Collection[str], own: Mapping[str, Any], where: Path
         elif value != now:
             changed.append(f"{name} {value} -> {now}")
     if not _is_there(str(kept.get("device", ""))):
-        changed.append(f"device {kept.pop('device')}, which is not here -> {pick_device()}")
+        changed.append(f"device {kept.pop('device')} (not available) -> {pick_device()}")
         kept.pop("dtype", None)  # it was chosen for that device
     return replace(given, **kept), changed
 

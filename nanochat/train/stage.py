@@ -28,7 +28,7 @@ from nanochat.train.start import Begun, Start
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a stage on its way: where it starts and where its checkpoints go, under which flags, with what model.
+    """A run of a stage: where it starts, where its checkpoints go, its flags and its model.
 
     `about` goes into the meta files beside the usual.
     """
@@ -132,7 +132,7 @@ def run_stream(
     def prune() -> None:
         for damage in manager.prune(folder, flags.keep_last, best):
             if damage not in reported:
-                rt.print(f"{name}: {damage}; it is left alone")
+                rt.print(f"{name}: {damage}; it is left as it is")
                 reported.add(damage)
 
     def save(state: TrainState, passing: bool) -> None:
@@ -217,17 +217,17 @@ def run_stream(
 
 
 def _was_finished(name: str, state: TrainState, num_iterations: int) -> str:
-    """What to print where a finished run is started again."""
+    """What to print when a finished run is started again."""
     reached = "" if state.best_bpb is None else f", best val_bpb {state.best_bpb:.4f}"
     more = f"--num_iterations above {state.step}" if num_iterations > 0 else f"--num_epochs above {state.epochs:.3g}"
     return (
-        f"{name}: this run was already finished at step {state.step}{reached}, so nothing is trained; give {more} to "
-        "train it further, or --resume never --overwrite to train it anew"
+        f"{name}: this run already finished at step {state.step}{reached}, so nothing is trained; pass "
+        f"{more} to train it further, or --resume never --overwrite to start over"
     )
 
 
 def compiled(model: GPT, wanted: bool, rt: Runtime) -> Callable:
-    """The model's forward, compiled where that is wanted and there is a compiler; says so where there is none."""
+    """The model's forward, compiled if wanted; prints a line where there is no compiler."""
     if wanted and not can_compile(rt.device):
         rt.print("no C++ compiler was found, so torch.compile is not used; training is slower")
         wanted = False

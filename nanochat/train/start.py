@@ -1,7 +1,7 @@
-"""Where a training stage starts: at its own last checkpoint, or with the model it is given.
+"""Where a training stage starts: at its own last checkpoint, or at the model it is given.
 
 A run is resumed only where it is the same run: the same parent, the same data by content, the same seed and
-architecture. Whatever else lies in its output folder is never replaced unless --overwrite says so.
+architecture. Anything else in its output folder is replaced only with --overwrite.
 """
 
 import copy
@@ -27,7 +27,7 @@ from nanochat.train.memory import check_memory
 
 Flags = TypeVar("Flags", bound=TrainFlags)
 
-# Flags of a command and not of the run that it starts or resumes.
+# Flags of the command, not of the run that it starts or resumes.
 OF_A_COMMAND = (
     "run", "device_type", "resume", "overwrite", "dry_run", "source", "model_tag", "model_step", "out_tag",
     "resume_from_step",
@@ -68,7 +68,7 @@ class Start:
 
 @dataclass
 class Begun:
-    """A model to be trained, and what else is restored of an interrupted run."""
+    """A model to train, and what else was restored of an interrupted run."""
 
     model: GPT
     state: TrainState
@@ -78,7 +78,7 @@ class Begun:
 
 
 def or_anew(flags: Flags, train: Callable[[Flags], None]) -> None:
-    """Call `train`; where the output folder holds another run and --overwrite allows it, call it to start anew."""
+    """Call `train`; if the output folder holds another run and --overwrite is given, call it again to start over."""
     try:
         return train(flags)
     except OtherRun:
@@ -93,7 +93,7 @@ def or_anew(flags: Flags, train: Callable[[Flags], None]) -> None:
 def opened(stage: str, flags: Flags, rt: Runtime, tag: str | None = None) -> Iterator[tuple[Start, Flags]]:
     """Find what a stage starts from, lock its output folder, and load the model. tag is that of a base model.
 
-    Raises UserError for a model that is not there and for a folder in use, OtherRun for one that holds something else.
+    Raises UserError for a missing model or a folder in use, OtherRun for a folder that holds another run.
     """
     found, parent = None, None
     if isinstance(flags, LaterFlags):
@@ -101,7 +101,7 @@ def opened(stage: str, flags: Flags, rt: Runtime, tag: str | None = None) -> Ite
     assert tag is not None
     folder = checkpoints_dir(stage) / tag
     if found is not None and found.folder.resolve() == folder.resolve():
-        raise UserError(f"the run would replace the model that it starts from, in {folder}; give it an --out_tag NAME")
+        raise UserError(f"this run would replace the model it starts from, in {folder}; pass an --out_tag NAME")
     with _locked(folder, flags, rt):
         loaded = _own(stage, folder, tag, flags, rt)
         stale = [step for step in manager.steps(folder) if loaded is None or step > loaded.step]
@@ -119,7 +119,7 @@ def opened(stage: str, flags: Flags, rt: Runtime, tag: str | None = None) -> Ite
 def begin(
     start: Start, h: Hyperparameters, about: dict, wanted: GPTConfig | None = None, new: Callable[[], GPT] | None = None
 ) -> Begun:
-    """The model to train: of the run that is resumed, or the parent's, or what `new` makes for a base model.
+    """The model to train: that of the resumed run, the parent's, or what `new` makes for a base model.
 
     about: what must be the same in a run that is resumed, its "data" by content; wanted: the architecture of a base
     model. Raises OtherRun where they are not the same, UserError for what does not fit into memory.
@@ -154,15 +154,15 @@ def begin(
 
 
 def described(parent: dict | None) -> str:
-    """A parent for people."""
+    """A parent as a user reads it."""
     parent = parent or {}
     return f"{parent.get('source')} {parent.get('tag')} step {parent.get('step')}, {str(parent.get('sha256'))[:8]}"
 
 
 def _parent(stage: str, flags: LaterFlags) -> tuple[door.Found | None, dict, str]:
-    """The model that a later stage starts from, what is recorded of it, and the output tag.
+    """The model that a later stage starts from, its record for the meta file, and the output tag.
 
-    A run needs its own checkpoints only, so the model may be gone where the run that it began is resumed.
+    A run needs its own checkpoints only, so the parent may be gone when its run is resumed.
     """
     for name in ("model_tag", "out_tag"):
         if getattr(flags, name) is not None:
@@ -233,7 +233,7 @@ def _loaded(folder: Path, tag: str, step: int, flags: TrainFlags, rt: Runtime) -
 
 
 def _adopted(flags: Flags, meta: dict) -> tuple[Flags, list[str]]:
-    """The flags with the run's own values for those that were not given; and which these are, and which now differ."""
+    """The flags, with the run's own values where none were given; and notes on these and on those that now differ."""
     own = meta.get("changed_flags") or {}
     adopted, kept, changed = copy.copy(flags), [], []
     for field in dataclasses.fields(flags):
@@ -258,7 +258,7 @@ def _adopted(flags: Flags, meta: dict) -> tuple[Flags, list[str]]:
 
 
 def _check_parent(start: Start) -> None:
-    """Raise OtherRun where a run started from another checkpoint: known by its content, else by its name."""
+    """Raise OtherRun where a run started from another checkpoint, compared by content, else by name."""
     if start.parent is None:
         return
     was, now = start.meta.get("parent") or {}, start.parent
