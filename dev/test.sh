@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The test suite, from a clean clone on: bash dev/test.sh [arguments of pytest]
+# A worker per core (pytest-xdist), each with whole files, so that a file's tests share their servers and models.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source dev/setup.sh
-exec "$UV" run pytest --durations=10 "$@"
+exec "$UV" run pytest --durations=10 --numprocesses=auto --dist=loadfile "$@"
