@@ -28,7 +28,7 @@ class Flags(ConversationFlags):
     dataset: list[str] = field(default_factory=list)
     """dataset whose text is mixed in, or several by weight in tokens: a:0.7 b:0.3; default: the model's"""
     text_share: float | None = None
-    """fraction of the documents (not tokens) that are text; default: 0.3, or 0 in the real recipe without --dataset"""
+    """fraction of documents (not tokens) that are text; default: 0.3, but 0 without a dataset or in the real recipe"""
     eval_every: int = 150
     """steps between validations; 0 validates at the end only, -1 never"""
     warmdown_ratio: float = 0.2
@@ -49,14 +49,18 @@ def train(flags: Flags, rt: Runtime) -> None:
         assert loaded is not None
         tokenizer = loaded.tokenizer
         recipe = "none" if flags.text_share == 1 and flags.conversations is None else recipes.choose(flags, start)
+        datasets = flags.dataset or (start.meta.get("dataset") or "").split()
+        if not datasets and recipe == "littleworld":
+            datasets = [DEFAULT_DATASET]
         text_share = flags.text_share
         if text_share is None:
-            text_share = 0.0 if recipe == "real" and not flags.dataset else TEXT_SHARE
+            text_share = 0.0 if not datasets or (recipe == "real" and not flags.dataset) else TEXT_SHARE
         if not 0 <= text_share <= 1:
             raise UserError(f"--text_share is {text_share}; expected a fraction between 0 and 1")
+        if text_share > 0 and not datasets:
+            raise UserError(f"--text_share is {text_share}, but the model records no dataset; name one with --dataset")
         T = loaded.model.config.sequence_len
         h = settle(flags, start.meta.get("user_config") or {}, T, rt, start.is_resumed)
-        datasets = flags.dataset or (start.meta.get("dataset") or DEFAULT_DATASET).split()
         if datasets == [DEFAULT_DATASET] and text_share > 0:
             write_where_missing(rt)
 

@@ -264,7 +264,9 @@ def _check_parent(start: Start) -> None:
     was, now = start.meta.get("parent") or {}, start.parent
     keys = ("sha256",) if was.get("sha256") and now.get("sha256") else ("source", "tag", "step")
     if any(was.get(key) != now.get(key) for key in keys):
-        raise _other(start, f"a run that started from {described(was)}, not from {described(now)}")
+        is_other_step = all(was.get(key) == now.get(key) for key in ("source", "tag"))
+        remedy = f"give --model_step {was.get('step')} to resume it, " if is_other_step else ""
+        raise _other(start, f"a run that started from {described(was)}, not from {described(now)}", remedy)
 
 
 def _other(start: Start, what: str, remedy: str = "") -> OtherRun:
