@@ -68,6 +68,10 @@ class LoadAs:
 AS_STORED = LoadAs()
 
 
+class NewerFormat(UserError):
+    """A checkpoint that a newer version wrote: not damaged, so that nothing may take its place."""
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A checkpoint in memory. `optimizer` is what `save` was given, or None where it was not asked for.
@@ -211,6 +215,7 @@ def _how_to_train(source: str) -> str:
 
 def read_meta(folder: Path, step: int) -> dict:
     path = folder / _meta_file(step)
+    check_regular(path)
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -366,11 +371,10 @@ def keep_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
 def checked_meta(folder: Path, step: int) -> dict:
     """`read_meta`. Raises UserError also for what a newer version wrote, and for values of types that nobody writes."""
     path = folder / _meta_file(step)
-    check_regular(path)
     meta = read_meta(folder, step)
     version = meta.get("format", FORMAT)
     if type(version) is not int or version > FORMAT:
-        raise UserError(f"{path} has the format {version!r}; this version knows {FORMAT}: use the newer one to read it")
+        raise NewerFormat(f"{path} has the format {version!r}; this version knows {FORMAT}: use the newer one to read it")
     if not isinstance(meta.get("model_config"), dict):
         raise UserError(f"{path} has no model_config; expected the meta file of a checkpoint")
     for name, kind in META_TYPES.items():

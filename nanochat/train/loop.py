@@ -182,10 +182,10 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
 
 
 def _refuse_broken_weights(stage: Stage, state: TrainState) -> None:
-    """A step whose loss was finite may still have overflowed the weights; the next losses tell."""
-    if state.bad_steps and not all(bool(torch.isfinite(p).all()) for p in stage.model.parameters()):
+    """A step whose loss was finite may still have made the weights infinite, or so large that no next one will be."""
+    if not bool(torch.isfinite(nn.utils.get_total_norm(stage.model.parameters()))):
         raise UserError(
-            f"{stage.name} stopped at step {state.step} without saving: the weights are not finite; the last "
+            f"{stage.name} stopped at step {state.step} without saving: the norm of its weights is not finite; the last "
             f"checkpoint is untouched. Lower the learning rates ({stage.rate_flags}) and start again"
         )
 
