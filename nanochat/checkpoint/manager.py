@@ -171,9 +171,13 @@ def delete(folder: Path, gone: Sequence[int]) -> None:
 
 def steps(folder: Path) -> list[int]:
     """The steps of all whole checkpoints of a folder, ascending."""
+    return [step for step in recorded(folder) if (folder / _model_file(step)).exists()]
+
+
+def recorded(folder: Path) -> list[int]:
+    """The steps of all meta files of a folder, ascending, also of those whose model is missing."""
     numbers = (re.fullmatch(r"meta_(\d{6,})\.json", path.name) for path in folder.glob("meta_*.json"))
-    found = sorted(int(match[1]) for match in numbers if match)
-    return [step for step in found if (folder / _model_file(step)).exists()]
+    return sorted(int(match[1]) for match in numbers if match)
 
 
 def find(source: str, tag: str | None = None, step: int | None = None) -> tuple[Path, str, int]:

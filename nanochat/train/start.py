@@ -104,7 +104,7 @@ def opened(stage: str, flags: Flags, rt: Runtime, tag: str | None = None) -> Ite
         raise UserError(f"the run would replace the model that it starts from, in {folder}; give it an --out_tag NAME")
     with _locked(folder, flags, rt):
         loaded = _own(stage, folder, tag, flags, rt)
-        stale = [step for step in manager.steps(folder) if loaded is None or step > loaded.step]
+        stale = [step for step in manager.recorded(folder) if loaded is None or step > loaded.step]
         is_resumed, notes = loaded is not None, []
         if loaded is not None:
             flags, notes = _adopted(flags, loaded.meta)
@@ -234,7 +234,7 @@ def _own(stage: str, folder: Path, tag: str, flags: TrainFlags, rt: Runtime) -> 
     """
     if flags.resume not in ("auto", "never") and not flags.resume.isdecimal():
         raise UserError(f"--resume is {flags.resume!r}; expected auto, never or the number of a step")
-    there = manager.steps(folder)
+    there = manager.recorded(folder)
     if flags.resume.isdecimal():
         return _loaded(folder, tag, manager.find(stage, tag, int(flags.resume))[2], flags, rt)
     if flags.resume == "never":
