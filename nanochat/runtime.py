@@ -126,8 +126,9 @@ def _fail(error: BaseException, store: dist.Store) -> None:
     """End this rank: with its message where it is the one that knows, quietly where another rank's end broke it.
 
     A collective operation fails on all ranks when one ends, so that rank leaves its exit code in the store. Where
-    several ranks have a sentence, perhaps of two sides of one thing, the first is printed. os._exit, because gloo's threads and the one that reads ahead may be at
-    work: C++ that is torn down under them aborts the process, and its message would bury ours.
+    several ranks have a sentence, perhaps of two sides of one thing, the first is printed. os._exit, because gloo's
+    threads and the one that reads ahead may be at work: C++ that is torn down under them aborts the process, and its
+    message would bury ours.
     """
     if _is_of_a_peer(error):
         code = _code_of_a_peer(store)

@@ -378,7 +378,8 @@ def checked_meta(folder: Path, step: int) -> dict:
     meta = read_meta(folder, step)
     version = meta.get("format", FORMAT)
     if type(version) is not int or version > FORMAT:
-        raise NewerFormat(f"{path} has the format {version!r}; this version knows {FORMAT}: use the newer one to read it")
+        said = f"{path} has the format {version!r}; this version knows {FORMAT}: use the newer one to read it"
+        raise NewerFormat(said)
     if not isinstance(meta.get("model_config"), dict):
         raise UserError(f"{path} has no model_config; expected the meta file of a checkpoint")
     for name, kind in META_TYPES.items():

@@ -193,8 +193,8 @@ def _refuse_broken_weights(stage: Stage, state: TrainState) -> None:
     """A step whose loss was finite may still have made the weights infinite, or so large that no next one will be."""
     if not bool(torch.isfinite(nn.utils.get_total_norm(stage.model.parameters()))):
         raise UserError(
-            f"{stage.name} stopped at step {state.step} without saving: the norm of its weights is not finite; the last "
-            f"checkpoint is untouched. Lower the learning rates ({stage.rate_flags}) and start again"
+            f"{stage.name} stopped at step {state.step} without saving: the norm of its weights is not finite; the "
+            f"last checkpoint is untouched. Lower the learning rates ({stage.rate_flags}) and start again"
         )
 
 
