@@ -37,11 +37,12 @@ TIMEOUT = 180.0  # seconds after which a run counts as hanging
 TIMES = ("seconds", "time", "tok_per_second", "tflop_per_second")
 Hook = Callable[[int], None]  # called in each process of a run before it starts, with its rank
 
-# Children are forked from a process that has imported torch already; starting one costs little.
+# Children are forked from a process that has imported torch already; starting one costs little. Without inductor, which
+# deterministic training asks for, each would spend seconds on importing it.
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
     ["scripts.base_train", "scripts.mid_train", "scripts.chat_sft", "scripts.chat_rl", "scripts.train",
-     "tests.chaosruns", "torch._inductor", "torch._dynamo"]
+     "tests.chaosruns", "torch._inductor"]
 )  # fmt: skip
 
 COMMON = (
