@@ -75,6 +75,8 @@ def write_atomically(
             temporary.unlink()
         if said := refusal(error, path):
             raise said from error
+        if isinstance(error.__context__, KeyboardInterrupt):  # torch.save ends with an error of its own then
+            raise error.__context__ from None
         raise
     return digest
 

@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from hashlib import sha256
 
 import torch
 import torch.distributed as dist
@@ -127,9 +126,10 @@ def repeatable(device: torch.device) -> Iterator[None]:
 def _fail(error: BaseException, store: dist.Store) -> None:
     """End this rank: with its message if the error is its own, quietly if another rank's end caused it.
 
-    A collective operation fails on all ranks when one ends, so that rank leaves its exit code in the store. A sentence
-    that several ranks have is printed once. os._exit, because gloo's threads and the one that reads ahead may be at
-    work: C++ that is torn down under them aborts the process, and its message would bury ours.
+    A collective operation fails on all ranks when one ends, so that rank leaves its exit code in the store. Where
+    several ranks have a sentence, perhaps of two sides of one thing, the first is printed. os._exit, because gloo's
+    threads and the one that reads ahead may be at work: C++ that is torn down under them aborts the process, and its
+    message would bury ours.
     """
     if _is_of_a_peer(error):
         code = _code_of_a_peer(store)
@@ -141,7 +141,7 @@ def _fail(error: BaseException, store: dist.Store) -> None:
         code = 1 if sentence is None else 2
         if sentence is None:
             traceback.print_exception(error)
-        elif _is_first(sentence, store):
+        elif _is_first(store):
             print(f"error: {sentence}", file=sys.stderr)
         with suppress(RuntimeError):
             store.set("code", str(code))
@@ -167,10 +167,10 @@ def _code_of_a_peer(store: dist.Store) -> int | None:
     return None
 
 
-def _is_first(sentence: str, store: dist.Store) -> bool:
-    """Whether no other rank has said this."""
+def _is_first(store: dist.Store) -> bool:
+    """Whether no other rank has said why the run ends."""
     try:
-        return store.add(sha256(sentence.encode()).hexdigest(), 1) == 1
+        return store.add("said", 1) == 1
     except RuntimeError:  # the store is gone with the rank that holds it
         return True
 

@@ -48,7 +48,7 @@ from scripts import chat_cli, chat_rl
 from tests.scripted import calculating, scripted
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["scripts.chat_rl"])
+processes.set_forkserver_preload(["scripts.chat_rl", "torch._inductor"])
 
 ONE = Runtime(torch.device("cpu"), torch.float32, 0, 1, 0)
 SAMPLING = Sampling(num_samples=6, max_new_tokens=12, temperature=1.0, top_k=0, seed=3)

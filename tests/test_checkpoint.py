@@ -19,7 +19,7 @@ from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["scripts.base_train", "scripts.mid_train", "scripts.chat_sft"])
+processes.set_forkserver_preload(["scripts.base_train", "scripts.mid_train", "scripts.chat_sft", "torch._inductor"])
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=320, n_layer=2, n_head=2, n_kv_head=1, n_embd=32, short_window=128,
                    long_window=16)  # fmt: skip

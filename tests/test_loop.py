@@ -23,7 +23,7 @@ from nanochat.runtime import Runtime
 from nanochat.train.loop import Probe, Stage, TrainState, train
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["scripts.base_train", "scripts.mid_train", "scripts.chat_sft"])
+processes.set_forkserver_preload(["scripts.base_train", "scripts.mid_train", "scripts.chat_sft", "torch._inductor"])
 
 CONFIG = GPTConfig(sequence_len=8, vocab_size=64, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
 ONE = Runtime(torch.device("cpu"), torch.float32, 0, 1, 0)
@@ -229,6 +229,28 @@ def test_five_bad_steps_in_a_row_stop_the_run_before_anything_is_saved(tmp_path)
         save = lambda s, _: saved.append(s.step)  # noqa: E731
         run(stage(made, stream, num_iterations=20, save_every=1, save=save), tmp_path)
     assert saved == [1]
+
+
+def test_data_that_a_validation_cannot_read_costs_no_step(tmp_path):
+    def unreadable(stopping: object) -> dict[str, float]:
+        raise UserError("talk.jsonl changed")
+
+    saved: list[int] = []
+    save = lambda s, _: saved.append(s.step)  # noqa: E731
+    with pytest.raises(UserError, match="talk"):
+        run(stage(model(), rows_in_turn(4), num_iterations=9, save=save, probes=[Probe(3, unreadable)]), tmp_path)
+    assert saved == [3]
+
+
+def test_weights_too_large_for_a_next_step_are_not_saved(tmp_path):
+    made = model()
+    with torch.no_grad():
+        made.lm_head.weight.mul_(1e30)
+    saved: list[int] = []
+    save = lambda s, _: saved.append(s.step)  # noqa: E731
+    with pytest.raises(UserError, match="norm of its weights is not finite"):
+        run(stage(made, iter([batch(0, 4)]), num_iterations=1, save=save), tmp_path)
+    assert saved == []
 
 
 def test_four_bad_steps_in_a_row_do_not(tmp_path):

@@ -27,7 +27,7 @@ from nanochat.tokenizer import Tokenizer
 
 # Children are forked from a process that has imported torch already; starting one costs little.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["scripts.base_train", "scripts.mid_train", "scripts.chat_sft"])
+processes.set_forkserver_preload(["scripts.base_train", "scripts.mid_train", "scripts.chat_sft", "torch._inductor"])
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = [

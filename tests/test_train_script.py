@@ -47,7 +47,7 @@ processes = multiprocessing.get_context("forkserver")
 # All that a child would import anew because this file does.
 processes.set_forkserver_preload(
     ["scripts.train", "scripts.base_train", "scripts.chat_sft", "scripts.mid_train", "scripts.inference_server",
-     "scripts.sample", "hypothesis.strategies", "pytest"]
+     "scripts.sample", "scripts.chat_rl", "tests.chaosruns", "torch._inductor", "hypothesis.strategies", "pytest"]
 )  # fmt: skip
 
 STEPS = 12

@@ -68,6 +68,10 @@ class LoadAs:
 AS_STORED = LoadAs()
 
 
+class NewerFormat(UserError):
+    """A checkpoint that a newer version wrote: not damaged, so that nothing may take its place."""
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A checkpoint in memory. `optimizer` is what `save` was given, or None where it was not asked for.
@@ -167,9 +171,13 @@ def delete(folder: Path, gone: Sequence[int]) -> None:
 
 def steps(folder: Path) -> list[int]:
     """The steps of all whole checkpoints of a folder, ascending."""
+    return [step for step in recorded(folder) if (folder / _model_file(step)).exists()]
+
+
+def recorded(folder: Path) -> list[int]:
+    """The steps of all meta files of a folder, ascending, also of those whose model is missing."""
     numbers = (re.fullmatch(r"meta_(\d{6,})\.json", path.name) for path in folder.glob("meta_*.json"))
-    found = sorted(int(match[1]) for match in numbers if match)
-    return [step for step in found if (folder / _model_file(step)).exists()]
+    return sorted(int(match[1]) for match in numbers if match)
 
 
 def find(source: str, tag: str | None = None, step: int | None = None) -> tuple[Path, str, int]:
@@ -211,6 +219,7 @@ def _how_to_train(source: str) -> str:
 
 def read_meta(folder: Path, step: int) -> dict:
     path = folder / _meta_file(step)
+    check_regular(path)
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -366,11 +375,11 @@ def keep_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
 def checked_meta(folder: Path, step: int) -> dict:
     """`read_meta`. Raises UserError also for what a newer version wrote, and for values of the wrong type."""
     path = folder / _meta_file(step)
-    check_regular(path)
     meta = read_meta(folder, step)
     version = meta.get("format", FORMAT)
     if type(version) is not int or version > FORMAT:
-        raise UserError(f"{path} has the format {version!r}; this version knows {FORMAT}: use the newer one to read it")
+        said = f"{path} has the format {version!r}; this version knows {FORMAT}: use the newer one to read it"
+        raise NewerFormat(said)
     if not isinstance(meta.get("model_config"), dict):
         raise UserError(f"{path} has no model_config; expected the meta file of a checkpoint")
     for name, kind in META_TYPES.items():

@@ -133,6 +133,11 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
         stage.save(state, passing)
         saved_at, saved_time = state.step, time.monotonic()
 
+    def rescue() -> None:
+        """Save before an error ends the run: its data changed or cannot be read any more, on this rank or another."""
+        if saved_at != state.step and not state.bad_steps:
+            save(passing=True)
+
     with stop_signals(rt) as stop, _progress_bar(stage, rt) as bar:
         while True:
             done = state.progress >= 1.0
@@ -148,7 +153,11 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                 raise SystemExit(code)
             probes = [probe for probe in stage.probes if probe.is_due(state.step, done)]
             if probes and not state.probed:
-                scores = _measure(probes, lambda: bool(_agreed(stop, False, rt)[0]))
+                try:
+                    scores = _measure(probes, lambda: bool(_agreed(stop, False, rt)[0]))
+                except (UserError, PeerFailed):
+                    rescue()
+                    raise
                 if scores is None:
                     continue
                 state.probed = True
@@ -161,10 +170,9 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                 return state
             started = time.perf_counter()
             try:
-                micro_batches = [batch.to(rt.device) for batch in _next_step(stage)]
-            except (UserError, PeerFailed):  # the data changed under the run, or cannot be read any more, here or there
-                if saved_at != state.step and not state.bad_steps:
-                    save(passing=True)
+                micro_batches = [batch.to(rt.device) for batch in _next_step(stage, rt)]
+            except (UserError, PeerFailed):
+                rescue()
                 raise
             with repeatable(rt.device):  # not around answering and measuring, which it would slow down
                 metrics = _step(stage, state, micro_batches, rt)
@@ -181,11 +189,11 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
 
 
 def _refuse_broken_weights(stage: Stage, state: TrainState) -> None:
-    """A step whose loss was finite may still have overflowed the weights; the next losses tell."""
-    if state.bad_steps and not all(bool(torch.isfinite(p).all()) for p in stage.model.parameters()):
+    """A step whose loss was finite may still have made the weights infinite, or so large that no next one will be."""
+    if not bool(torch.isfinite(nn.utils.get_total_norm(stage.model.parameters()))):
         raise UserError(
-            f"{stage.name} stopped at step {state.step} without saving: the weights are not finite; the last "
-            f"checkpoint is untouched. Lower the learning rates ({stage.rate_flags}) and start again"
+            f"{stage.name} stopped at step {state.step} without saving: the norm of its weights is not finite; the "
+            f"last checkpoint is untouched. Lower the learning rates ({stage.rate_flags}) and start again"
         )
 
 
@@ -239,10 +247,22 @@ def _step(stage: Stage, state: TrainState, micro_batches: list[Batch], rt: Runti
     return {**metrics, **last.figures}
 
 
-def _next_step(stage: Stage) -> list[Batch]:
-    batches = [next(stage.stream)]
-    while len(batches) < stage.accumulation and not batches[-1].ends_step:
-        batches.append(next(stage.stream))
+def _next_step(stage: Stage, rt: Runtime) -> list[Batch]:
+    """The micro-batches of a step. Where one rank cannot read its own, all raise, so that they can save together."""
+    batches: list[Batch] = []
+    error: UserError | PeerFailed | None = None
+    try:
+        while len(batches) < stage.accumulation and not (batches and batches[-1].ends_step):
+            batches.append(next(stage.stream))
+    except (UserError, PeerFailed) as raised:
+        error = raised
+    if rt.world > 1:
+        failed = torch.tensor(int(error is not None), device=rt.device)
+        dist.all_reduce(failed, op=dist.ReduceOp.MAX)
+        if failed and error is None:
+            error = PeerFailed("another rank could not read its share of the data")
+    if error is not None:
+        raise error
     return batches
 
 

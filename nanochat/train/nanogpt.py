@@ -50,6 +50,7 @@ def train_as_nanogpt(settings: Settings, rt: Runtime, changed: Sequence[str] = (
     with contextlib.ExitStack() as stack:
         if rt.is_main and not settings.eval_only:
             stack.enter_context(alone_in(out_dir, "give another --out_dir, or wait until it has finished"))
+        rt.wait()  # or the other ranks, too, would find something to say about the run that is there
         return _train(settings, accumulation, folder, rt, changed)
 
 

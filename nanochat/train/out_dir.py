@@ -190,6 +190,8 @@ def _resume_steps(folder: Path, rt: Runtime, check: Callable[[GPTConfig], object
     for step in reversed(manager.steps(folder)):
         try:
             loaded = manager.load_step(folder, folder.name, step, manager.LoadAs(rt.device, rt.dtype), True)
+        except manager.NewerFormat:
+            raise
         except UserError as error:
             damage = damage or str(error)
             continue

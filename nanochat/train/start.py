@@ -4,11 +4,12 @@ A run is resumed only where it is the same run: the same parent, the same data b
 architecture. Anything else in its output folder is replaced only with --overwrite.
 """
 
+import contextlib
 import copy
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -89,12 +90,13 @@ def or_anew(flags: Flags, train: Callable[[Flags], None]) -> None:
     train(anew)
 
 
-@contextmanager
+@contextlib.contextmanager
 def opened(stage: str, flags: Flags, rt: Runtime, tag: str | None = None) -> Iterator[tuple[Start, Flags]]:
     """Find what a stage starts from, lock its output folder, and load the model. tag is that of a base model.
 
     Raises UserError for a missing model or a folder in use, OtherRun for a folder that holds another run.
     """
+    _check_numbers(flags)
     found, parent = None, None
     if isinstance(flags, LaterFlags):
         found, parent, tag = _parent(stage, flags)
@@ -104,7 +106,7 @@ def opened(stage: str, flags: Flags, rt: Runtime, tag: str | None = None) -> Ite
         raise UserError(f"this run would replace the model it starts from, in {folder}; pass an --out_tag NAME")
     with _locked(folder, flags, rt):
         loaded = _own(stage, folder, tag, flags, rt)
-        stale = [step for step in manager.steps(folder) if loaded is None or step > loaded.step]
+        stale = [step for step in manager.recorded(folder) if loaded is None or step > loaded.step]
         is_resumed, notes = loaded is not None, []
         if loaded is not None:
             flags, notes = _adopted(flags, loaded.meta)
@@ -159,6 +161,16 @@ def described(parent: dict | None) -> str:
     return f"{parent.get('source')} {parent.get('tag')} step {parent.get('step')}, {str(parent.get('sha256'))[:8]}"
 
 
+def _check_numbers(flags: TrainFlags) -> None:
+    """Raise UserError for a number that no run can be trained with."""
+    for field in dataclasses.fields(flags):
+        value = getattr(flags, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{field.name} is {value}; expected a finite number")
+        if field.name.endswith("_lr") and value is not None and value < 0:
+            raise UserError(f"--{field.name} is {value}; expected 0 or more")
+
+
 def _parent(stage: str, flags: LaterFlags) -> tuple[door.Found | None, dict, str]:
     """The model that a later stage starts from, its record for the meta file, and the output tag.
 
@@ -185,13 +197,13 @@ def _parent(stage: str, flags: LaterFlags) -> tuple[door.Found | None, dict, str
     return found, manager.record_of(found.meta, found.source, found.tag, found.step), tag
 
 
-@contextmanager
+@contextlib.contextmanager
 def _locked(folder: Path, flags: TrainFlags, rt: Runtime) -> Iterator[None]:
-    """Rank 0 keeps other processes out of the output folder."""
-    if not rt.is_main or flags.dry_run:
-        yield
-        return
-    with alone_in(folder, "wait until it has finished, stop it, or write elsewhere"):
+    """Rank 0 keeps other processes out of the output folder, before any rank looks at what is in it."""
+    with contextlib.ExitStack() as stack:
+        if rt.is_main and not flags.dry_run:
+            stack.enter_context(alone_in(folder, "wait until it has finished, stop it, or write elsewhere"))
+        rt.wait()
         yield
 
 
@@ -202,7 +214,7 @@ def _own(stage: str, folder: Path, tag: str, flags: TrainFlags, rt: Runtime) -> 
     """
     if flags.resume not in ("auto", "never") and not flags.resume.isdecimal():
         raise UserError(f"--resume is {flags.resume!r}; expected auto, never or the number of a step")
-    there = manager.steps(folder)
+    there = manager.recorded(folder)
     if flags.resume.isdecimal():
         return _loaded(folder, tag, manager.find(stage, tag, int(flags.resume))[2], flags, rt)
     if flags.resume == "never":
@@ -213,6 +225,8 @@ def _own(stage: str, folder: Path, tag: str, flags: TrainFlags, rt: Runtime) -> 
     for step in reversed(there):
         try:
             loaded = _loaded(folder, tag, step, flags, rt)
+        except manager.NewerFormat:
+            raise
         except UserError as error:
             errors.append(error)
             continue

@@ -1,0 +1,733 @@
+"""Inject faults into runs of all stages and count what became of them: python -m dev.chaos [--faults 200] [--seed 0].
+
+Each fault is one function below, whose first line says what happens and what is right. A run that may continue is
+started again by the same command until it is done, and must then equal, to the bit, one that nobody disturbed; one that
+must not continue ends with exit code 2 and one sentence, leaves all files as they were, and is equal once the fault is
+undone. Anything else is lost: a traceback, other weights, a hang, a missing file. Full disks and read-only file
+systems are real ones, for which this has to be root on Linux.
+"""
+
+import contextlib
+import errno
+import functools
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nanochat import chat
+from nanochat.checkpoint import manager
+from nanochat.config import parse, run
+from nanochat.data.shards import write_shards
+from nanochat.paths import SOURCES
+from nanochat.tokenizer import Tokenizer
+from tests.chaoscase import EQUAL, GONE, LOST, STOPPED, Case, Lost, Templates, died, mounted, sentence
+from tests.chaosruns import (
+    STAGES,
+    STEPS,
+    Running,
+    cannot_read,
+    cannot_write,
+    clock_set,
+    dies_after,
+    dies_in_call,
+    differences,
+    logged,
+    newest,
+    small_files,
+    trained,
+)  # fmt: skip
+
+LATER = ("mid", "sft", "rl")
+WITH_DATA = ("base", "mid", "sft", "train")
+OUR_FORMAT = ("base", "mid", "sft", "rl")
+
+
+
+# ---------------------------------------------------------------- kinds: a run that is interrupted
+
+
+def kill_9(c: Case) -> str:
+    """kill -9 of all processes at a random moment, twice: equal."""
+    c.fresh()
+    for _ in range(2):
+        if trained(c.folder) < STEPS - 4:
+            running = c.midway()
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+    return c.equal()
+
+
+def kill_9_in_a_save(c: Case) -> str:
+    """kill -9 where a file is flushed, renamed or removed, by a random count: equal."""
+    c.fresh() if c.chance.random() < 0.5 else c.interrupted()
+    ended = c.start(hook=functools.partial(dies_in_call, c.chance.randint(1, 60))).wait()
+    if ended.code != 0:
+        died(ended, -signal.SIGKILL, c.ranks)
+    return c.equal()
+
+
+def terminated(c: Case) -> str:
+    """SIGTERM: saves what was trained, 143, equal."""
+    return _signal(c, signal.SIGTERM, 143)
+
+
+def ctrl_c(c: Case) -> str:
+    """Ctrl-C: saves what was trained, 130, equal."""
+    return _signal(c, signal.SIGINT, 130)
+
+
+def _signal(c: Case, number: int, code: int) -> str:
+    c.fresh()
+    running = c.midway()
+    os.kill(running.pid, number)
+    ended = running.wait()
+    said = ended.errors.replace("\nCtrl-C: finishing this step and saving it; Ctrl-C again ends at once\n", "", 1)
+    if ended.code != code or said:
+        raise Lost(f"{code} expected: {ended}")
+    c.nothing_lost()
+    return c.equal()
+
+
+def two_ctrl_c(c: Case) -> str:
+    """Ctrl-C twice: 130 without a traceback, equal."""
+    c.fresh()
+    running = c.midway()
+    os.kill(running.pid, signal.SIGINT)
+    time.sleep(c.chance.random() * 0.03)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(running.pid, signal.SIGINT)
+    ended = running.wait()
+    if ended.code != 130 or "Traceback" in ended.errors or "error" in ended.errors:
+        raise Lost(f"130 expected: {ended}")
+    return c.equal()
+
+
+def one_rank_killed(c: Case) -> str:
+    """kill -9 of one of two ranks: the other ends by itself, with at most one sentence; equal."""
+    c.fresh()
+    running = c.midway()
+    os.kill(c.chance.choice(running.pids), signal.SIGKILL)
+    ended = running.wait()
+    if ended.code is None:
+        raise Lost("the other rank hangs")
+    if ended.code not in (1, 137) or ended.errors not in ("", GONE):
+        raise Lost(f"one sentence of the other rank expected: {ended}")
+    return c.equal()
+
+
+def launcher_killed(c: Case) -> str:
+    """kill -9 of what started two ranks: they save and end by themselves, and meanwhile keep the folder; equal."""
+    c.fresh()
+    running = c.midway()
+    os.kill(running.pid, signal.SIGKILL)
+    ended = running.wait()
+    if not running.orphans_end():
+        raise Lost("workers without their launcher train on")
+    if "Traceback" in "".join(path.read_text() for path in running.heard.glob("err*")):
+        raise Lost(f"a traceback of a worker without its launcher: {ended} {running.heard}")
+    return c.equal()
+
+
+def suspended(c: Case) -> str:
+    """SIGSTOP and SIGCONT, as a lid does: equal, without being started again."""
+    c.fresh()
+    running = c.midway()
+    os.killpg(running.pid, signal.SIGSTOP)
+    time.sleep(0.2)
+    os.killpg(running.pid, signal.SIGCONT)
+    if (ended := running.wait()).code != 0 or ended.errors:
+        raise Lost(f"it ended with {ended}")
+    return c.equal()
+
+
+def a_second_run(c: Case) -> str:
+    """The same command while the first one runs (here: is stopped for a moment): refused; the first is equal."""
+    c.fresh()
+    running = c.midway()
+    while not (c.folder / ".lock").exists():
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGSTOP)
+    try:
+        more = c.chance.choice([["--seed=7"], [], ["--eval_only=False" if c.stage.name == "train" else "--overwrite"]])
+        c.refused(rf"in use by process {running.pids[0]} on .* started at 20", *more)
+    finally:
+        os.killpg(running.pid, signal.SIGCONT)
+    if (ended := running.wait()).code != 0 or ended.errors:
+        raise Lost(f"the first one ended with {ended}")
+    c.equal()
+    return STOPPED
+
+
+# ---------------------------------------------------------------- kinds: the file system
+
+
+def full_disk(c: Case) -> str:
+    """No room for a checkpoint, a line of the log, or both: a sentence; equal once there is room."""
+    with mounted(c, 96):
+        c.fresh() if c.chance.random() < 0.5 else c.interrupted()
+        kept = newest(c.folder)
+        size = sum(path.stat().st_size for path in c.templates.whole(c.stage, c.ranks).iterdir())
+        filler = c.world.parent / "filler"
+        filler.write_bytes(bytes(shutil.disk_usage(c.root).free - c.chance.randint(8 * 4096, max(10 * 4096, size))))
+        ended = c.start().wait()
+        if ended.code != 0:
+            sentence(ended, "disk is full")
+            if kept and not newest(c.folder):
+                raise Lost("no checkpoint is left")
+        filler.unlink()
+        c.equal()
+        return STOPPED if ended.code else EQUAL
+
+
+def read_only(c: Case) -> str:
+    """A file system that is mounted read-only when the run is started again: refused; equal once it is writable."""
+    with mounted(c, 96):
+        c.interrupted() if c.chance.random() < 0.7 else c.fresh()
+        (c.root / "heard").mkdir()
+        subprocess.run(["mount", "--bind", c.world, c.world], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", c.world], check=True)
+        try:
+            c.refused("read-only")
+        finally:
+            subprocess.run(["umount", c.world], check=True)
+        c.equal()
+        return STOPPED
+
+
+def refused_writes(c: Case) -> str:
+    """From some file on the system says read-only, no quota or an error: a sentence; equal once it does not."""
+    c.fresh() if c.chance.random() < 0.5 else c.interrupted()
+    reason = c.chance.choice([errno.EROFS, errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EACCES])
+    ended = c.start(hook=functools.partial(cannot_write, c.chance.randint(1, 30), reason)).wait()
+    if ended.code != 0:
+        sentence(ended)
+    c.equal()
+    return STOPPED if ended.code else EQUAL
+
+
+def file_size_limit(c: Case) -> str:
+    """ulimit -f below the size of a checkpoint: a sentence; equal without it."""
+    c.fresh() if c.chance.random() < 0.5 else c.interrupted()
+    largest = max(path.stat().st_size for path in c.templates.whole(c.stage, c.ranks).iterdir())
+    ended = c.start(hook=functools.partial(small_files, c.chance.randint(300, largest - 1))).wait()
+    sentence(ended)
+    c.equal()
+    return STOPPED
+
+
+# ---------------------------------------------------------------- kinds: damaged checkpoints
+
+
+def _damaged(c: Case, path: Path) -> str:
+    """The run names what is damaged, resumes from the checkpoint before, and is equal."""
+    return c.equal(says=path.name)
+
+
+def flipped_bit(c: Case) -> str:
+    """One bit of a file of the newest checkpoint: named, equal from the one before."""
+    c.interrupted()
+    path = c.chance.choice(newest(c.folder))
+    content = bytearray(path.read_bytes())
+    content[c.chance.randrange(len(content))] ^= 1 << c.chance.randrange(8)
+    path.write_bytes(content)
+    return _damaged(c, path)
+
+
+def cut_short(c: Case) -> str:
+    """A file of the newest checkpoint that was truncated: named, equal from the one before."""
+    c.interrupted()
+    path = c.chance.choice(newest(c.folder))
+    os.truncate(path, c.chance.choice([0, 1, c.chance.randrange(path.stat().st_size)]))
+    return _damaged(c, path)
+
+
+def zeros(c: Case) -> str:
+    """A file of the newest checkpoint whose blocks a power cut left empty: named, equal from the one before."""
+    c.interrupted()
+    path = c.chance.choice(newest(c.folder))
+    path.write_bytes(bytes(path.stat().st_size))
+    return _damaged(c, path)
+
+
+def a_pipe(c: Case) -> str:
+    """A pipe in place of a file of the newest checkpoint, which nobody may wait for: named, equal."""
+    c.interrupted()
+    path = c.chance.choice(newest(c.folder))
+    path.unlink()
+    os.mkfifo(path)
+    return _damaged(c, path)
+
+
+def deleted_file(c: Case) -> str:
+    """A file of the newest checkpoint is gone: named (but for a meta, as where a save was killed), equal."""
+    c.interrupted()
+    path = c.chance.choice(newest(c.folder))
+    path.unlink()
+    return c.equal(says="" if path.suffix == ".json" else path.name)
+
+
+def changed_digit(c: Case) -> str:
+    """A digit of the newest meta's loop_state: named, equal from the one before."""
+    c.interrupted()
+    path = newest(c.folder)[-1]
+    text = path.read_text(encoding="utf-8")
+    first = text.index('"loop_state"')
+    places = [match.start() for match in re.finditer(r"\d", text) if first < match.start() < text.index("}", first)]
+    place = c.chance.choice(places)
+    path.write_text(text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :], encoding="utf-8")
+    return _damaged(c, path)
+
+
+def renamed_key(c: Case) -> str:
+    """A key of the newest meta has another name: named, equal from the one before."""
+    c.interrupted()
+    path = newest(c.folder)[-1]
+    text = path.read_text(encoding="utf-8")
+    key = c.chance.choice(["loop_state", "cursor", "files", "model_config", "sha256", "data", "smooth_loss", "seed"])
+    path.write_text(text.replace(f'"{key}"', f'"{key}s"', 1), encoding="utf-8")
+    return _damaged(c, path)
+
+
+def damaged_older_meta(c: Case) -> str:
+    """An older meta is damaged, which a healthy run does not need: named, left alone, equal."""
+    c.interrupted()
+    path = c.folder / f"meta_{manager.steps(c.folder)[-2]:06d}.json"
+    os.truncate(path, path.stat().st_size // 2)
+    left = path.read_bytes()
+    result = c.equal(says=path.name)
+    if path.read_bytes() != left:
+        raise Lost(f"{path.name} was touched")
+    return result
+
+
+def all_damaged(c: Case) -> str:
+    """All checkpoints are damaged: refused; equal once they are put back."""
+    c.interrupted()
+    there = {path: path.read_bytes() for path in c.folder.glob("[mc]*") if path.suffix == ".pt"}
+    for path, content in there.items():
+        path.write_bytes(content[: len(content) // 2])
+    c.refused("damaged|cannot be read")
+    for path, content in there.items():
+        path.write_bytes(content)
+    c.equal()
+    return STOPPED
+
+
+def newer_format(c: Case) -> str:
+    """The newest meta is of a newer version's format: refused, and not replaced; equal once it is put back."""
+    c.interrupted()
+    path = newest(c.folder)[-1]
+    kept = path.read_bytes()
+    step = manager.steps(c.folder)[-1]
+    manager.write_meta(path, {**manager.read_meta(c.folder, step), "format": manager.FORMAT + 1})
+    c.refused("has the format 2")
+    path.write_bytes(kept)
+    c.equal()
+    return STOPPED
+
+
+def stale_temporaries(c: Case) -> str:
+    """Files that a killed save left, and a lock of a process that is gone: equal, and they vanish."""
+    c.interrupted()
+    for path in newest(c.folder):
+        left = c.folder / f".{path.name}.{c.chance.randint(2, 99999)}.tmp"
+        left.write_bytes(path.read_bytes()[: c.chance.randint(0, 999)])
+    (c.folder / ".lock").write_text("process 1 on elsewhere, which started at 2026-01-01 00:00:00\n", encoding="utf-8")
+    return c.equal()
+
+
+def half_a_line(c: Case) -> str:
+    """A line of metrics.jsonl that a power cut left unfinished, or full of zeros: equal."""
+    c.interrupted()
+    with open(c.folder / "metrics.jsonl", "ab") as file:
+        file.write(c.chance.choice([b'{"step": 1', b"\0" * 100, b"\n\n", b'{"loss": 1.5}\n', b"\xff\n"]))
+    return c.equal()
+
+
+# ---------------------------------------------------------------- kinds: clocks and places
+
+
+def times_lie(c: Case) -> str:
+    """The clock was set back or forward, and all files have other times: equal."""
+    c.interrupted()
+    for path in c.world.rglob("*"):
+        os.utime(path, (moment := c.chance.choice([0, 1, 1e9, time.time() + 1e7]), moment))
+    return c.equal(hook=functools.partial(clock_set, c.chance.choice([-1e8, -3600, 1e6])))
+
+
+def moved(c: Case) -> str:
+    """The whole folder was moved, or copied without its times: equal."""
+    c.interrupted()
+    copied = c.root / "a copy"
+    shutil.copytree(c.world, copied, copy_function=shutil.copyfile)
+    shutil.rmtree(c.world)
+    c.world = copied
+    return c.equal()
+
+
+def moved_data(c: Case) -> str:
+    """The same data under another path: equal."""
+    c.interrupted()
+    if c.stage.name == "train":
+        shutil.move(c.world / "data" / "cats", c.world / "dogs")
+        flag, place = "dataset", "dogs"
+    else:
+        shutil.move(c.base / "talk.jsonl", c.world / "elsewhere.jsonl")
+        flag, place = "data_path", "elsewhere.jsonl"
+    c.accept()
+    with c.instead(f"--{flag}={place}"):
+        return c.equal(besides=(flag, "what"))  # names for people
+
+
+def missing_parent(c: Case) -> str:
+    """The model that the run began with is gone: a resumed run needs its own checkpoints only; equal."""
+    c.interrupted()
+    for source in SOURCES.values():
+        if not c.stage.folder.startswith(f"base/{source}"):
+            shutil.rmtree(c.base / source, ignore_errors=True)
+    c.accept()
+    return c.equal()
+
+
+def missing_parent_at_first(c: Case) -> str:
+    """The model to start from is not there: refused; equal once it is."""
+    c.fresh()
+    source = SOURCES[{"mid": "base", "sft": "mid", "rl": "sft"}[c.stage.name]]
+    shutil.move(c.base / source, c.root / source)
+    c.refused("no .* checkpoint")
+    shutil.move(c.root / source, c.base / source)
+    c.equal()
+    return STOPPED
+
+
+def another_tokenizer(c: Case) -> str:
+    """Another tokenizer where the run's was: refused; equal once it is put back."""
+    c.interrupted()
+    home = c.world / "data" / "cats" if c.stage.name == "train" else c.base / "tokenizer"
+    files = {path: path.read_bytes() for path in home.iterdir() if path.name != "train.bin" and path.name != "val.bin"}
+    if c.stage.name == "train":
+        (home / "meta.pkl").unlink()
+    Tokenizer.train(iter(["another text of other words, 0123456789"] * 9), 290, chat.SPECIALS).save(home)
+    c.refused("tokenizer")
+    for path in set(home.iterdir()) - {home / "train.bin", home / "val.bin"}:
+        path.unlink()
+    for path, content in files.items():
+        path.write_bytes(content)
+    c.equal()
+    return STOPPED
+
+
+# ---------------------------------------------------------------- kinds: other data
+
+
+def _change(c: Case, path: Path) -> str:
+    """Change a file of data in one of many ways; returns which."""
+    content = path.read_bytes()
+    if path.suffix == ".bin":
+        ways = {
+            "edited": content[:400] + content[402:404] + content[400:402] + content[404:],
+            "halved": content[: len(content) // 4 * 2],
+            "appended": content + content[:64],
+            "inserted": content[:64] + content,
+        }
+        ways = {way: changed for way, changed in ways.items() if changed != content}
+    elif path.suffix == ".jsonl":
+        lines = content.splitlines(keepends=True)
+        n = c.chance.randrange(len(lines))
+        ways = {
+            "edited": content.replace(b"It is 5", b"It is 6", 1),
+            "removed": b"".join(lines[:n] + lines[n + 1 :]),
+            "inserted": b"".join([*lines[:n], lines[0].replace(b"0", b"77"), *lines[n:]]),
+            "appended": content + lines[0].replace(b"0", b"88"),
+        }
+    else:
+        return _change_shard(c, path)
+    way = c.chance.choice(sorted(ways))
+    path.write_bytes(ways[way])
+    return way
+
+
+def _change_shard(c: Case, path: Path) -> str:
+    """A shard of other text, one that is gone, or one more before the others."""
+    way = c.chance.choice(["replaced", "removed", "inserted"])
+    if way == "removed":
+        path.unlink()
+        return way
+    scratch = c.root / "scratch"
+    write_shards((f"Other text, {n}." for n in range(60)), scratch, docs_per_group=10)
+    target = path if way == "replaced" else path.with_name(path.name.replace(".parquet", "a.parquet"))
+    shutil.copy(sorted(scratch.glob("*.parquet"))[0], target)
+    shutil.rmtree(scratch)
+    return way
+
+
+def changed_data(c: Case) -> str:
+    """Edited, replaced, removed, inserted or appended data between two starts: refused; equal once it is put back."""
+    c.interrupted()
+    path = c.chance.choice(c.data()[:-1] or c.data())
+    shutil.copytree(path.parent, c.root / "kept")
+    _change(c, path)
+    c.refused("data|shard|contents|trained with|train.bin")
+    _put_back(c, path)
+    c.equal()
+    return STOPPED
+
+
+def _put_back(c: Case, path: Path) -> None:
+    for name in {entry.name for entry in path.parent.iterdir() if entry.is_file()}:
+        if not (c.root / "kept" / name).exists():
+            (path.parent / name).unlink()
+    for entry in (c.root / "kept").iterdir():
+        if entry.is_file():
+            shutil.copy(entry, path.parent / entry.name)
+
+
+def changed_under_a_run(c: Case) -> str:
+    """Data that changes, shrinks or vanishes while a run reads it: it saves and stops, or did not need it; equal."""
+    c.fresh()
+    path = c.chance.choice(c.data())
+    shutil.copytree(path.parent, c.root / "kept")
+    running = c.midway()
+    way = c.chance.choice(["change", "cut", "gone"])
+    if way == "cut":
+        os.truncate(path, c.chance.randrange(path.stat().st_size // 2))
+    elif way == "gone":
+        path.unlink()
+    else:
+        _change(c, path)
+    ended = running.wait()
+    if ended.code != 0:
+        sentence(ended)
+        c.nothing_lost()
+    _put_back(c, path)
+    c.equal()
+    return STOPPED if ended.code else EQUAL
+
+
+def unreadable(c: Case) -> str:
+    """A disk that fails under one rank while the run reads its tokens: a sentence, nothing lost; equal afterwards."""
+    c.fresh()
+    rank, reads = c.chance.randrange(c.ranks), c.chance.randint(40 // c.ranks, 55 // c.ranks)
+    sentence(c.start(hook=functools.partial(cannot_read, reads, rank)).wait(), r"cannot read .*\.bin")
+    if trained(c.folder):
+        c.nothing_lost()
+    c.equal()
+    return STOPPED
+
+
+def grown_data(c: Case) -> str:
+    """A shard is appended to those that are trained on: the run continues, and a kill changes nothing in it."""
+    c.interrupted(9)
+    shards = sorted((c.base / "base_data_tiny").glob("*.parquet"))
+    scratch = c.root / "scratch"
+    write_shards((f"Appended text, {n}." for n in range(60)), scratch, docs_per_group=10)
+    shutil.copy(sorted(scratch.glob("*.parquet"))[0], shards[-2].with_name(shards[-2].stem + "z.parquet"))
+    c.accept()
+    once, folder = c.root / "once", c.stage.folder
+    shutil.copytree(c.world, once)
+    ended = Running(once, c.stage, (), c.ranks).wait()
+    if ended.code != 0 or ended.errors or trained(once / folder) != STEPS:
+        raise Lost(f"it ended with {ended}")
+    died_once = c.start(hook=functools.partial(dies_after, 11)).wait()
+    if died_once.code == 0:
+        raise Lost("it was not killed")
+    again = c.start().wait()
+    if again.code != 0 or (different := differences(c.folder, once / folder)):
+        raise Lost(f"other results: {again} {different[:5] if again.code == 0 else ''}")
+    first = logged(c.templates.whole(c.stage, c.ranks))
+    if logged(c.folder)[: saved_lines(first, 8)] != first[: saved_lines(first, 8)]:
+        raise Lost("the steps before are not those of the run")
+    return EQUAL
+
+
+def saved_lines(lines: list[dict], step: int) -> int:
+    return sum(line["step"] <= step for line in lines)
+
+
+# ---------------------------------------------------------------- kinds: other flags
+
+
+def other_flags(c: Case) -> str:
+    """A flag that makes another run, in the folder of this one: refused; equal by its own flags."""
+    c.interrupted()
+    flags = {
+        "base": ["--seed=7", "--depth=2", "--head_dim=16", "--max_seq_len=16", "--dataset=other"],
+        "mid": ["--seed=7", "--text_share=0.9", "--conversations=littleworld", "--model_step=4"],
+        "sft": ["--seed=7", "--conversations=littleworld", "--model_step=4", "--source=base"],
+        "rl": ["--seed=7", "--task=spelling", "--model_step=4"],
+        "train": ["--n_layer=2", "--n_embd=64", "--n_head=4", "--bias=True"],
+    }[c.stage.name]
+    flag = c.chance.choice(flags)
+    with c.instead(flag, *(["--model_tag=d1"] if flag == "--depth=2" else [])):
+        c.refused("")
+    c.equal()
+    return STOPPED
+
+
+def learning_rate_nan(c: Case) -> str:
+    """A learning rate that is no number or absurd: a sentence, no checkpoint of it is left; equal with its own rate."""
+    c.interrupted()
+    rate, often = c.chance.choice(["nan", "1e38", "inf"]), c.chance.choice(["--save_every=1", "--save_every=2"])
+    flags = ["--learning_rate", "--min_lr"] if c.stage.name == "train" else ["--matrix_lr", "--embedding_lr"]
+    with c.instead(*(f"{name}={rate}" for name in flags), *([often] if c.stage.name != "train" else [])):
+        sentence(c.start().wait())
+    c.equal()
+    return STOPPED
+
+
+def new_over_old(c: Case) -> str:
+    """A new run in the folder of this one, without --overwrite: refused; equal by its own command."""
+    c.interrupted()
+    c.refused("--overwrite", "--init_from=scratch" if c.stage.name == "train" else "--resume=never")
+    c.equal()
+    return STOPPED
+
+
+ANYWHERE, BOTH = tuple(STAGES), (1, 2)
+KINDS: dict[Callable[[Case], str], tuple[tuple[str, ...], tuple[int, ...]]] = {  # and where they can be: stages, ranks
+    kill_9: (ANYWHERE, BOTH),
+    kill_9_in_a_save: (ANYWHERE, BOTH),
+    terminated: (ANYWHERE, BOTH),
+    ctrl_c: (ANYWHERE, BOTH),
+    two_ctrl_c: (ANYWHERE, BOTH),
+    one_rank_killed: (ANYWHERE, (2,)),
+    launcher_killed: (ANYWHERE, (2,)),
+    suspended: (ANYWHERE, BOTH),
+    a_second_run: (ANYWHERE, BOTH),
+    full_disk: (ANYWHERE, BOTH),
+    read_only: (ANYWHERE, BOTH),
+    refused_writes: (ANYWHERE, BOTH),
+    file_size_limit: (ANYWHERE, BOTH),
+    flipped_bit: (ANYWHERE, BOTH),
+    cut_short: (ANYWHERE, BOTH),
+    zeros: (ANYWHERE, BOTH),
+    a_pipe: (OUR_FORMAT, (1,)),
+    deleted_file: (ANYWHERE, BOTH),
+    changed_digit: (OUR_FORMAT, BOTH),
+    renamed_key: (OUR_FORMAT, BOTH),
+    damaged_older_meta: (OUR_FORMAT, (1,)),
+    all_damaged: (ANYWHERE, BOTH),
+    newer_format: (OUR_FORMAT, BOTH),
+    stale_temporaries: (ANYWHERE, (1,)),
+    half_a_line: (ANYWHERE, BOTH),
+    times_lie: (ANYWHERE, BOTH),
+    moved: (ANYWHERE, (1,)),
+    moved_data: (("mid", "sft", "train"), BOTH),
+    missing_parent: (LATER, BOTH),
+    missing_parent_at_first: (LATER, BOTH),
+    another_tokenizer: (WITH_DATA, BOTH),
+    changed_data: (WITH_DATA, BOTH),
+    changed_under_a_run: (WITH_DATA, BOTH),
+    unreadable: (("train",), BOTH),
+    grown_data: (("base", "mid"), BOTH),
+    other_flags: (ANYWHERE, BOTH),
+    learning_rate_nan: (ANYWHERE, BOTH),
+    new_over_old: (ANYWHERE, BOTH),
+}
+
+
+# ---------------------------------------------------------------- drawing, running and counting
+
+
+@dataclass
+class Flags:
+    """Inject faults into tiny runs and print a table of what became of them; exit code 1 when anything was lost."""
+
+    faults: int = 200
+    """how many"""
+    seed: int = 0
+    """of what is drawn"""
+    kinds: str = ",".join(kind.__name__ for kind in KINDS)
+    """which, joined by commas"""
+    stages: str = ",".join(STAGES)
+    """in which stages, joined by commas"""
+    ranks: str = "1,2"
+    """on how many ranks, joined by commas"""
+    folder: str = ""
+    """where it happens; default: a temporary one, of which the lost cases are kept"""
+
+
+def inject(kind: Callable[[Case], str], stage: str, ranks: int, seed: str, templates: Templates, root: Path) -> str:
+    """One fault; returns its result, or LOST with the details. Nothing is left but what was lost."""
+    root.mkdir()
+    case = Case(root, STAGES[stage], ranks, random.Random(seed), templates)
+    try:
+        result = kind(case)
+    except Lost as lost:
+        (root / "lost.txt").write_text(f"{kind.__name__} {stage} {ranks} {seed}\n{lost}\n", encoding="utf-8")
+        return f"{LOST}: {lost}"
+    shutil.rmtree(root)
+    return result
+
+
+def drawn(flags: Flags) -> list[tuple[Callable[[Case], str], str, int]]:
+    """Kinds in turn, each with its stages and ranks in turn from a random one on."""
+    chance = random.Random(flags.seed)
+    stages, ranks = flags.stages.split(","), [int(n) for n in flags.ranks.split(",")]
+    queues = {}
+    for kind, (where, counts) in KINDS.items():
+        places = [(stage, n) for stage in where if stage in stages for n in counts if n in ranks]
+        if kind.__name__ in flags.kinds.split(",") and places:
+            queues[kind] = chance.sample(places, len(places))
+    chosen = []
+    while len(chosen) < flags.faults:
+        for kind, places in queues.items():
+            chosen.append((kind, *places[0]))
+            places.append(places.pop(0))
+    return chosen[: flags.faults]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    flags = parse(Flags, argv)
+    torch.set_num_threads(1)
+    began = time.monotonic()
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # where flushing costs nothing
+    root = Path(flags.folder or tempfile.mkdtemp(prefix="chaos", dir=memory))
+    root.mkdir(exist_ok=True)
+    templates = Templates(root / "templates")
+    counts: dict[str, dict[str, int]] = {}
+    lost: list[str] = []
+    for number, (kind, stage, ranks) in enumerate(drawn(flags), 1):
+        name = f"{number:03d}_{kind.__name__}_{stage}_{ranks}"
+        result = inject(kind, stage, ranks, f"{flags.seed} {name}", templates, root / name)
+        print(f"{time.monotonic() - began:5.0f}s  {name}: {result[:1500]}", flush=True)
+        result, _, details = result.partition(":")
+        if details:
+            lost.append(f"{name}:{details}")
+        row = counts.setdefault(kind.__name__, {})
+        row[result] = row.get(result, 0) + 1
+    print(table(counts))
+    print(f"{sum(sum(row.values()) for row in counts.values())} faults of {len(counts)} kinds, seed {flags.seed}, "
+          f"{time.monotonic() - began:.0f} s")  # fmt: skip
+    if not lost:
+        shutil.rmtree(root)
+        return 0
+    print(f"lost, kept in {root}:", *lost, sep="\n\n", file=sys.stderr)
+    return 1
+
+
+def table(counts: dict[str, dict[str, int]]) -> str:
+    """Markdown: a row for each kind, and the sums."""
+    columns = (EQUAL, STOPPED, LOST)
+    rows = {
+        kind.replace("_", " "): [sum(row.values()), *(row.get(name, 0) for name in columns)]
+        for kind, row in counts.items()
+    }
+    rows["all"] = [sum(column) for column in zip(*rows.values(), strict=True)]
+    head = f"| kind | injected | {' | '.join(columns)} |\n|---|---|---|---|---|"
+    return "\n".join([head, *(f"| {kind} | {' | '.join(map(str, row))} |" for kind, row in rows.items())])
+
+
+if __name__ == "__main__":
+    run(main)

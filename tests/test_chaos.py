@@ -1,0 +1,51 @@
+"""A short form of dev/chaos.py: a fault of each sort, over all stages, on one process and on two ranks."""
+
+from pathlib import Path
+
+import pytest
+
+from dev import chaos
+from nanochat.checkpoint import manager
+from tests.chaoscase import EQUAL, LOST, STOPPED, Templates
+
+
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
+    return Templates(tmp_path_factory.mktemp("chaos"))
+
+
+@pytest.mark.parametrize(
+    "kind, stage, ranks",
+    [
+        (chaos.kill_9_in_a_save, "base", 1),
+        (chaos.two_ctrl_c, "sft", 1),
+        (chaos.a_second_run, "mid", 2),
+        (chaos.refused_writes, "sft", 1),
+        (chaos.deleted_file, "base", 1),
+        (chaos.a_pipe, "base", 1),
+        (chaos.newer_format, "sft", 1),
+        (chaos.changed_under_a_run, "sft", 1),
+        (chaos.unreadable, "train", 2),
+        (chaos.learning_rate_nan, "base", 1),
+        (chaos.terminated, "rl", 1),
+    ],
+)
+def test_nothing_is_lost(kind, stage: str, ranks: int, templates: Templates, tmp_path: Path) -> None:
+    assert chaos.inject(kind, stage, ranks, "1", templates, tmp_path / "case") in (EQUAL, STOPPED)
+
+
+def test_a_missing_guard_is_a_loss(templates: Templates, tmp_path: Path) -> None:
+    """Wrong weights that nothing notices, as where checksums are not compared: the last column counts them."""
+
+    def unnoticed(c: chaos.Case) -> str:
+        c.interrupted()
+        step = manager.steps(c.folder)[-1]
+        meta = manager.read_meta(c.folder, step)
+        meta["loop_state"]["cursor"] = manager.read_meta(c.folder, manager.steps(c.folder)[0])["loop_state"]["cursor"]
+        manager.write_meta(c.folder / f"meta_{step:06d}.json", meta)  # with a checksum that is right
+        return c.equal()
+
+    assert chaos.inject(unnoticed, "base", 1, "1", templates, tmp_path / "case").startswith(f"{LOST}: other results")
+    assert (tmp_path / "case" / "lost.txt").exists()
+    counts = {"kill_9": {EQUAL: 2}, "flipped_bit": {EQUAL: 1, LOST: 1}}
+    assert chaos.table(counts).splitlines()[-2:] == ["| flipped bit | 2 | 1 | 0 | 1 |", "| all | 4 | 3 | 0 | 1 |"]
