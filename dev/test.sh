@@ -4,4 +4,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source dev/setup.sh
-exec "$UV" run pytest --durations=10 --numprocesses=auto --dist=loadfile "$@"
+exec "$UV" run pytest --durations=10 --numprocesses=auto --dist=loadfile --no-loadscope-reorder "$@"

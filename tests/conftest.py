@@ -27,6 +27,13 @@ TEXT = """Ada the baker lives in Rome and owns a grey cat. The cat sleeps on the
 Naïve café owners order seven crêpes; the bill of €7.50 is paid, and nobody counts the letters in "strawberry".
 """
 
+# Files that take minutes come first, so that no worker is left with one of them at the end.
+LONG = ("test_speedrun_real.py", "test_speedrun.py", "test_training.py", "test_house.py", "test_train_script.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 @pytest.fixture(autouse=True)
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
