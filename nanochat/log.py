@@ -38,12 +38,35 @@ class MetricsLog:
         self.is_main = is_main
         self._started = False
         self._is_new = False  # whether there was no file before this run's first line
+        self._held: list[tuple[int, str]] | None = None  # steps and lines, see `hold`
         self._wandb = _start_wandb(folder, project, run, config, resumed) if is_main and run != "dummy" else None
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Write one line; it is with the operating system when this returns, so a kill does not lose it."""
         if not self.is_main:
             return
+        line = strict_json({"step": step, "time": round(time.time(), 3), **metrics}) + "\n"
+        if self._held is not None:
+            self._held.append((step, line))
+        else:
+            self._write(step, line)
+        if self._wandb is not None:
+            self._wandb.log(metrics, step=step)
+
+    def hold(self) -> None:
+        """Keep all lines back until `release`: a run that replaces another one leaves it alone until its first save."""
+        self._held = []
+
+    def release(self) -> None:
+        """Write what was held, in place of the other run's lines; nothing to do where nothing is held."""
+        held, self._held = self._held, None
+        if held is None or not self.is_main:
+            return
+        self._keep(-1)
+        for step, line in held:
+            self._write(step, line)
+
+    def _write(self, step: int, line: str) -> None:
         if not self._started:
             self._is_new = not self.path.exists()
             paths.write_text(self.path.with_name("config.json"), strict_json(self.config, indent=2) + "\n")
@@ -51,12 +74,10 @@ class MetricsLog:
             self._started = True
         try:
             with self._refusals(), open(self.path, "a", encoding="utf-8") as file:
-                file.write(strict_json({"step": step, "time": round(time.time(), 3), **metrics}) + "\n")
+                file.write(line)
         except UserError:
             self.take_back(step - 1)
             raise
-        if self._wandb is not None:
-            self._wandb.log(metrics, step=step)
 
     def resume(self, step: int, measured: bool = True) -> None:
         """Forget what was logged after `step`, for a run that resumes from there; -1 forgets everything.
@@ -69,6 +90,9 @@ class MetricsLog:
     def take_back(self, step: int) -> None:
         """Forget what was logged after `step`, and leave nothing behind where that is all that this run has written."""
         if not self.is_main:
+            return
+        if self._held is not None:
+            self._held = [(logged, line) for logged, line in self._held if logged <= step]
             return
         # A folder that holds something else stays, and so does all where the file system has become read-only, which
         # is what the error that led here says.

@@ -162,6 +162,11 @@ def alone_in(folder: Path, advice: str = "wait until it has finished, or stop it
             is_there = path.exists() and os.path.samestat(os.stat(path), os.fstat(lock))
         except BlockingIOError:
             is_there = False
+        except OSError as error:
+            raise UserError(
+                f"the file system of {folder} cannot lock files ({error.strerror}), so a second run would not be "
+                "noticed; write to another one, such as a local disk"
+            ) from error
         if not is_there:  # or the process before has removed the file just now
             holder = os.read(lock, 1000).decode("utf-8", "replace").strip() or "another process"
             raise UserError(f"{folder} is in use by {holder}; {advice}")

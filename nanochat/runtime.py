@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
@@ -81,7 +81,7 @@ def start(device_type: str = "", dtype: str = "auto", seed: int | None = None) -
     if "RANK" not in os.environ:
         yield runtime
         return
-    with _with_parent():
+    with _with_parent() if "TORCHELASTIC_RUN_ID" in os.environ else nullcontext():
         if world == 1 or dist.is_initialized():
             yield runtime
             return
@@ -218,7 +218,7 @@ def pick_device(name: str = "", local_rank: int = 0) -> torch.device:
     numbers = [str(n) for n in range(torch.cuda.device_count())] if kind == "cuda" else []
     if not available.get(kind, False) or (number and number not in numbers):
         there = ", ".join(each for each, is_there in available.items() if is_there)
-        raise UserError(f"--device_type {name} is not to be had on this machine; available: {there}")
+        raise UserError(f"--device_type {name} is not available on this machine (available: {there})")
     return torch.device(kind, int(number or local_rank)) if kind == "cuda" else torch.device(kind)
 
 

@@ -75,7 +75,7 @@ def train(flags: Flags, rt: Runtime) -> None:
         rt, loaded = start.rt, start.loaded
         assert loaded is not None
         T = loaded.model.config.sequence_len
-        h = settle(flags, start.meta.get("user_config") or {}, T, rt, start.is_resumed)
+        h = settle(flags, start.recorded, T, rt, start.is_resumed)
         if h.device_batch_size < 1:
             raise UserError(f"--device_batch_size is {h.device_batch_size}; expected 1 or more")
         about = {

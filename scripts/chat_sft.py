@@ -8,6 +8,7 @@ from nanochat.config import UserError, parse, run
 from nanochat.engine.engine import Engine
 from nanochat.eval.accuracy import evaluate
 from nanochat.runtime import Runtime
+from nanochat.scaling import SFT_ROWS
 from nanochat.train.flags import ConversationFlags, settle
 from nanochat.train.loop import Probe
 from nanochat.train.stage import Run, run_stage
@@ -54,12 +55,15 @@ def train(flags: Flags, rt: Runtime) -> None:
         recipe = recipes.choose(flags, start)
         if flags.num_epochs <= 0:
             raise UserError(f"--num_epochs is {flags.num_epochs}; expected more than 0")
-        sized = flags
-        if flags.target_examples_per_step is not None:
-            sized = replace(flags, total_batch_size=flags.target_examples_per_step * (flags.max_seq_len or T))
-        h = settle(sized, start.meta.get("user_config") or {}, T, rt, start.is_resumed, is_sft=True)
+        for name, older in (("total_batch_size", "target_examples_per_step"), ("eval_tokens", "eval_steps")):
+            if None not in (getattr(flags, name), getattr(flags, older)):
+                raise UserError(f"--{name} and --{older} say the same; give one of them")
+        rows = flags.target_examples_per_step or (0 if start.is_resumed else SFT_ROWS)
+        h = settle(flags, start.recorded, T, rt, start.is_resumed, rows)
         if flags.eval_steps is not None:
             h = replace(h, eval_tokens=flags.eval_steps * h.device_batch_size * h.max_seq_len * rt.world)
+        with recipes.other_ways():
+            graded = graded_tasks(recipe, "val") if flags.eval_metrics_every >= 0 else []
         train_source, val_source = (
             recipes.conversations(flags, recipe, split, "sft", tokenizer, h, start) for split in ("train", "val")
         )
@@ -74,7 +78,7 @@ def train(flags: Flags, rt: Runtime) -> None:
         def accuracies(stopping: Callable[[], bool]) -> dict[str, float]:
             scores: dict[str, float] = {}
             engine = Engine(begun.model, slots=32)
-            for task in graded_tasks(recipe, "val"):
+            for task in graded:
                 if stopping():
                     break
                 most = flags.eval_metrics_max_problems

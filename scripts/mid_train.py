@@ -48,6 +48,8 @@ def train(flags: Flags, rt: Runtime) -> None:
         rt, loaded = start.rt, start.loaded
         assert loaded is not None
         tokenizer = loaded.tokenizer
+        if flags.text_share == 1 and (flags.data_path or flags.conversations not in (None, "none")):
+            raise UserError("--text_share=1 leaves no room for conversations; lower it, or leave them out")
         recipe = "none" if flags.text_share == 1 and flags.conversations is None else recipes.choose(flags, start)
         datasets = flags.dataset or (start.meta.get("dataset") or "").split()
         if not datasets and recipe == "littleworld":
@@ -60,28 +62,35 @@ def train(flags: Flags, rt: Runtime) -> None:
         if text_share > 0 and not datasets:
             raise UserError(f"--text_share is {text_share}, but the model records no dataset; name one with --dataset")
         T = loaded.model.config.sequence_len
-        h = settle(flags, start.meta.get("user_config") or {}, T, rt, start.is_resumed)
+        h = settle(flags, start.recorded, T, rt, start.is_resumed)
         if datasets == [DEFAULT_DATASET] and text_share > 0:
             write_where_missing(rt)
 
+        passes = 1.0  # over the conversations
+
         def source(split: Split) -> Source:
-            parts: list[tuple[Source, float]] = []
-            if text_share > 0:
-                parts.append((texts.text_source(datasets, split, tokenizer, flags.seed), text_share))
-            if text_share < 1:
-                talk = recipes.conversations(flags, recipe, split, "mid", tokenizer, h, start)
-                parts.append((talk, 1 - text_share))
-            return MixedSource(parts) if len(parts) > 1 else parts[0][0]
+            nonlocal passes
+            if text_share == 1:
+                return texts.text_source(datasets, split, tokenizer, flags.seed)
+            talk = recipes.conversations(flags, recipe, split, "mid", tokenizer, h, start)
+            if text_share == 0:
+                return talk
+            text = texts.text_source(datasets, split, tokenizer, flags.seed)
+            mixed = MixedSource([(text, text_share), (talk, 1 - text_share)])
+            if split == "train":  # an epoch ends with the longer part, when the shorter has been read several times
+                passes = mixed.size * (1 - text_share) / talk.size
+            return mixed
 
         train_source, val_source = source("train"), source("val")
         about = {
-            "parent": start.parent, "dataset": " ".join(datasets) if text_share else None, "conversations": recipe,
+            "parent": start.parent, "conversations": recipe,
+            "dataset": " ".join(datasets) if text_share else start.meta.get("dataset"),
             "mixture": texts.mixture(datasets) if text_share else None, "text_share": text_share,
             "max_seq_len": h.max_seq_len, "seed": flags.seed,
             "data": train_source.contents() + val_source.contents(),
         }  # fmt: skip
         begun = begin(start, h, about)
-        own = recipes.count_own(flags, recipe, tokenizer, h, start)
+        own = recipes.count_own(flags, recipe, tokenizer, h, start, passes, text_share > 0)
         run_stage(
             "mid_train", Run(start, flags, h, tokenizer, begun, {**about, "data_path": flags.data_path, **own}),
             train_source, val_source, num_iterations=flags.num_iterations,

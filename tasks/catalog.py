@@ -50,7 +50,8 @@ def recipe_of(meta: dict) -> str:
     trained_on = meta.get("conversations")
     if trained_on in ("littleworld", "real"):
         return trained_on
-    return "littleworld" if meta.get("dataset") == shards.DEFAULT_DATASET else "real"
+    datasets = [name.partition(":")[0] for name in (meta.get("dataset") or "").split()]
+    return "littleworld" if shards.DEFAULT_DATASET in datasets else "real"
 
 
 def training_conversations(

@@ -1,5 +1,7 @@
 """What mid-training and fine-tuning learn from: chosen by what the model descends from, opened and counted."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from nanochat import hub
@@ -46,26 +48,34 @@ def conversations(
 
     Raises UserError, naming the alternatives, where the real recipe's data cannot be fetched.
     """
-    try:
+    with other_ways():
         mixture = catalog.training_conversations(recipe, flags.data_path, split, stage, flags.val_data_path)
+    if mixture.note:
+        start.rt.print(mixture.note)
+    return ConversationSource(mixture, tokenizer, h.max_seq_len + 1, masked=stage == "sft", order=stage)
+
+
+@contextlib.contextmanager
+def other_ways() -> Iterator[None]:
+    """Add the alternatives to what is said where the real recipe's data cannot be fetched."""
+    try:
+        yield
     except hub.Unreachable as error:
         raise UserError(
             f"the real recipe's data cannot be fetched: {error}; set HF_ENDPOINT to a hub that can be reached, train "
             "on your own conversations (--conversations none --data_path FILE), or on those of the little world "
             "(--conversations littleworld)"
         ) from None
-    if mixture.note:
-        start.rt.print(mixture.note)
-    return ConversationSource(mixture, tokenizer, h.max_seq_len + 1, masked=stage == "sft", order=stage)
 
 
 def count_own(
-    flags: ConversationFlags, recipe: str, tokenizer: Tokenizer, h: Hyperparameters, start: Start,
-    num_epochs: float = 1.0,
+    flags: ConversationFlags, recipe: str, tokenizer: Tokenizer, h: Hyperparameters, start: Start, passes: float = 1.0,
+    is_mixed: bool = False,
 ) -> dict:  # fmt: skip
     """Print how many conversations of the user's own there are, how many do not fit, and the number of passes.
 
-    Returns the same for the meta file and the report, or {}.
+    `passes` is how often the run reads them where no number of steps says otherwise; is_mixed: with text. Returns the
+    same for the meta file and the report, or {}.
     """
     if not flags.data_path:
         return {}
@@ -73,10 +83,11 @@ def count_own(
     files = Mixture([CustomJSON(path) for path in flags.data_path])
     found = survey(files, tokenizer, h.max_seq_len, context)
     tokens = found.tokens * found.conversations / found.looked_at
-    passes: float | None = num_epochs
-    if flags.num_iterations > 0:  # beside other conversations nobody knows
-        passes = flags.num_iterations * h.total_batch_size / max(1, tokens) if recipe == "none" else None
-    often = "" if passes is None else f"; about {passes:.3g} passes over them"
+    often = f"; about {passes:.3g} passes over them"
+    if flags.num_iterations > 0:
+        passes = flags.num_iterations * h.total_batch_size / max(1, tokens)
+        # Beside text or other conversations, which take their share of the steps, it is fewer.
+        often = f"; {'at most' if is_mixed or recipe != 'none' else 'about'} {passes:.3g} passes over them"
     start.rt.print(f"your own data: {found}{often}")
     if found.is_lossy:
         start.rt.print(f"warning: more than {LOST:.0%} of your conversations are too long; {found.remedy(context)}")

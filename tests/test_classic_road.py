@@ -67,7 +67,7 @@ def test_the_guides_road_from_a_loaded_checkpoint_to_a_served_one(
         chat_sft.main([*tune, "--out_tag=mine", "--seed=1"])
     assert "the real recipe (SmolTalk, MMLU, GSM8K and spelling), because the model does not descend" in said
     assert "the real recipe (ARC, GSM8K, SmolTalk and spelling)" in tuned
-    assert "--conversations littleworld or none chooses others" in said and "scripts.make_identity writes some" in said
+    assert "pass --conversations littleworld or none to change that" in said and "scripts.make_identity" in said
     assert {path: path.read_bytes() for path in before} == before
     assert sorted(path.name for path in checkpoints_dir("sft").iterdir()) == ["d34", "mine"]
     first = manager.read_meta(checkpoints_dir("sft") / "d34", 2)

@@ -93,6 +93,7 @@ def listing(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", GENERATIONS)
 def test_every_generation_gives_the_same_logits_and_continuation(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(4)  # or now and then two tokens are so likely alike that rounding decides between them
     made = loaded(GENERATIONS[name], NEW())
     report = export.write(made, tmp_path / "out")
     if name in IN_PORT:

@@ -244,7 +244,7 @@ def test_no_exception_is_swallowed_whole() -> None:
 # ---------------------------------------------------------------- what is installed is what is written
 
 STEMS = {path.stem for room in ("tests", "dev") for path in (ROOT / room).glob("*.py")}  # imported by their bare names
-COMMANDS = {"import-linter", "pyright", "ruff"}  # run, not imported
+COMMANDS = {"import-linter", "pyright", "pytest-xdist", "ruff"}  # run, not imported
 IMPORTED_AS = {"pyyaml": "yaml"}
 
 

@@ -100,23 +100,30 @@ def test_wandb_is_only_imported_for_a_named_run(tmp_path):
     assert len(read(tmp_path)) == 2
 
 
-def test_a_resumed_run_is_the_same_run_in_wandb(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
+# In a process of its own: wandb reads its environment once.
+IN_WANDB = """
+import json, sys
+from pathlib import Path
+from nanochat.log import MetricsLog
 
-    def identity(resumed: bool) -> str:
-        log = MetricsLog(tmp_path, "first try", {"depth": 4}, resumed=resumed)
-        log.log(1, {"loss": 2.0})
-        log.close()
-        return json.loads((tmp_path / "wandb_run.json").read_text(encoding="utf-8"))["id"]
+folder = Path(sys.argv[1])
+for resumed in (False, True, False, True):
+    log = MetricsLog(folder, "first try", {"depth": 4}, resumed=resumed)
+    log.log(1, {"loss": 2.0})
+    log.close()
+    print(json.loads((folder / "wandb_run.json").read_text(encoding="utf-8"))["id"])
+"""
 
-    ids = [identity(resumed) for resumed in (False, True, False, True)]
+
+def test_a_resumed_run_is_the_same_run_in_wandb(tmp_path):
+    offline = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    ids = subprocess.check_output([sys.executable, "-c", IN_WANDB, tmp_path], env=offline, text=True).split()
     assert ids[0] == ids[1] != ids[2] == ids[3]
     folders = {path.name.split("-")[3] for path in (tmp_path / "wandb").glob("offline-run-*")}
     assert folders == {ids[0], ids[2]}
     (tmp_path / "wandb_run.json").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match=r"wandb_run.json cannot be read .*; delete it"):
-        identity(True)
+        MetricsLog(tmp_path, "first try", {}, resumed=True)
 
 
 def test_progress_in_a_log(capsys):

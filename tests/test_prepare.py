@@ -258,7 +258,7 @@ def test_without_a_folder_data_the_base_folder_takes_it(here, base):
 @pytest.mark.parametrize(
     "argv, said",
     [
-        ([], "one of these names; a text file"),
+        ([], "one of these names; a text, .jsonl"),
         (["book.txt", "book.txt"], "unexpected argument 'book.txt'"),
         (["shakespear"], "shakespear does not exist; expected a path, a URL or one of shakespeare_char"),
         (["book.txt", "--val_fraction=1.5"], "--val_fraction must lie between 0 and 1, not 1.5"),

@@ -177,7 +177,7 @@ def test_what_a_kill_left_unproven_is_not_replaced(moved, quick):
     there = {path: path.read_bytes() for path in (moved / "base_checkpoints").rglob("*") if path.is_file()}
     refused = speedrun(moved, NANOCHAT_PYTHON=quick, TINY_BASE_STEPS="7")
     assert refused.returncode == 2, refused.stdout + refused.stderr
-    assert "--overwrite" in refused.stderr and "base_checkpoints/d1 is from this script" in refused.stderr
+    assert "--overwrite" in refused.stderr and "cannot prove that it wrote base_checkpoints/d1" in refused.stderr
     assert {path: path.read_bytes() for path in (moved / "base_checkpoints").rglob("*") if path.is_file()} == there
     assert set(list(states(moved).values())[:3]) == {"done"}
 

@@ -953,7 +953,7 @@ def test_the_learning_rate_is_what_was_asked_for(here):
         (["--dropout=1"], "--dropout is 1.0; expected a number from 0 to below 1"),
         (["--n_head=5"], "--n_embd 32 is not a multiple of --n_head 5"),
         (["--block_size=5000"], "val.bin holds"),
-        (["--device=tpu"], "tpu is not to be had on this machine"),
+        (["--device=tpu"], "tpu is not available on this machine"),
         (["--dtype=float8"], "float8"),
         (["--max_itres=5"], "unknown flag --max_itres; did you mean --max_iters?"),
         (["--max_iters=many"], "many"),

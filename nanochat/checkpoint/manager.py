@@ -68,8 +68,8 @@ class LoadAs:
 AS_STORED = LoadAs()
 
 
-class NewerFormat(UserError):
-    """A checkpoint that a newer version wrote: not damaged, so that nothing may take its place."""
+class Damaged(UserError):
+    """A checkpoint is not what was written, so that an earlier one may take its place."""
 
 
 @dataclass(frozen=True)
@@ -223,11 +223,11 @@ def read_meta(folder: Path, step: int) -> dict:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error}){_offer_previous(folder, step)}") from error
+        raise Damaged(f"{path} cannot be read ({error}){_offer_previous(folder, step)}") from error
     if not isinstance(meta, dict):
-        raise UserError(f"{path} is damaged: it holds no JSON object{_offer_previous(folder, step)}")
+        raise Damaged(f"{path} is damaged: it holds no JSON object{_offer_previous(folder, step)}")
     if meta.pop(CHECKSUM, None) not in (None, _checksum(meta)):  # None: of the original, or of an older version
-        raise UserError(f"{path} is damaged: its checksum is wrong{_offer_previous(folder, step)}")
+        raise Damaged(f"{path} is damaged: its checksum is wrong{_offer_previous(folder, step)}")
     return meta
 
 
@@ -378,8 +378,7 @@ def checked_meta(folder: Path, step: int) -> dict:
     meta = read_meta(folder, step)
     version = meta.get("format", FORMAT)
     if type(version) is not int or version > FORMAT:
-        said = f"{path} has the format {version!r}; this version knows {FORMAT}: use the newer one to read it"
-        raise NewerFormat(said)
+        raise UserError(f"{path} has the format {version!r}; this version knows {FORMAT}: use the newer one to read it")
     if not isinstance(meta.get("model_config"), dict):
         raise UserError(f"{path} has no model_config; expected the meta file of a checkpoint")
     for name, kind in META_TYPES.items():
@@ -396,17 +395,18 @@ def _check_files(folder: Path, step: int, meta: dict, names: Sequence[str]) -> N
     for name in names:
         path, said = folder / name, (meta.get("files") or {}).get(name)
         if not path.exists():
-            raise UserError(f"{path} is missing{_offer_previous(folder, step)}")
+            kind = UserError if said is None else Damaged
+            raise kind(f"{path} is missing{_offer_previous(folder, step)}")
         check_regular(path)
         if said is None:
             continue
         size = path.stat().st_size
         if size != said["size"]:
-            raise UserError(
+            raise Damaged(
                 f"{path} is damaged: {size} bytes, {said['size']} expected{_offer_previous(folder, step)}"
             )
         if sha256(path) != said["sha256"]:
-            raise UserError(f"{path} is damaged: its checksum is wrong{_offer_previous(folder, step)}")
+            raise Damaged(f"{path} is damaged: its checksum is wrong{_offer_previous(folder, step)}")
 
 
 def _offer_previous(folder: Path, step: int) -> str:

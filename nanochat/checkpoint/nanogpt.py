@@ -24,7 +24,6 @@ from nanochat.paths import base_dir, fsync_folder, sha256, write_atomically, wri
 CKPT, LAST_CKPT, BEST_CKPT = "ckpt.pt", "ckpt_last.pt", "ckpt_best.pt"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 OURS = "nanochat"  # the key
-CKPT, LAST_CKPT = "ckpt.pt", "ckpt_last.pt"
 
 
 @dataclass(frozen=True)

@@ -62,5 +62,6 @@ def tokens_per_document(reader: TextReader, tokenizer: Tokenizer) -> float:
 
 
 def mixture(datasets: Sequence[str]) -> str:
-    """The weights of several datasets, as in 0.7:0.3, whatever their names are."""
-    return ":".join(f"{weight:g}" for weight in weights(datasets).values())
+    """The shares of several datasets, as in 0.7:0.3, whatever their names are."""
+    values = weights(datasets).values()
+    return ":".join(f"{weight / sum(values):g}" for weight in values)

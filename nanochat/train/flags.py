@@ -7,7 +7,7 @@ from typing import Annotated
 from nanochat.checkpoint.door import ModelName
 from nanochat.config import UserError, alias
 from nanochat.runtime import Runtime
-from nanochat.scaling import REFERENCE_BATCH, SFT_ROWS, shared
+from nanochat.scaling import REFERENCE_BATCH, shared
 
 
 @dataclass
@@ -130,11 +130,11 @@ def accumulation(h: Hyperparameters, rt: Runtime) -> int:
 
 
 def settle(
-    flags: LaterFlags, recorded: dict, T: int, rt: Runtime, is_resumed: bool, is_sft: bool = False
+    flags: LaterFlags, recorded: dict, T: int, rt: Runtime, is_resumed: bool, rows: int = 0
 ) -> Hyperparameters:  # fmt: skip
     """Flags, then what the checkpoint recorded, then defaults; the batch's factor on the rates as in base training.
 
-    T is the model's context. Fine-tuning takes steps of SFT_ROWS rows and not its parent's batch, which was chosen for
+    T is the model's context. Fine-tuning takes steps of so many `rows` and not its parent's batch, which was chosen for
     pretraining and would make it a few dozen steps. RL, whose batches have no fixed size in tokens, keeps the batch's
     factor of the stage before.
     """
@@ -151,9 +151,10 @@ def settle(
     if has_rows:
         fallback["eval_tokens"] = 10485760
     typed = {name: getattr(flags, name, None) for name in fallback}
-    if is_sft and not is_resumed:
-        recorded = {name: value for name, value in recorded.items() if name != "total_batch_size"}
-        fallback["total_batch_size"] = -1
+    if rows and typed["total_batch_size"] is None:
+        length = typed["max_seq_len"] or recorded.get("max_seq_len") or T
+        recorded = {**recorded, "total_batch_size": None}
+        fallback["total_batch_size"] = rows * length
     values, inherited = _inherit(typed, recorded, fallback)
     if inherited and not is_resumed:
         rt.print("inherited from the checkpoint: " + ", ".join(inherited))
@@ -173,7 +174,7 @@ def _shared_batch(flags: ConversationFlags, values: dict, rt: Runtime) -> dict:
     rows, length, batch = (values[name] for name in ("device_batch_size", "max_seq_len", "total_batch_size"))
     if rows < 1 or length < 1 or flags.total_batch_size is not None:
         return {}
-    wanted = SFT_ROWS * length if batch < 0 else batch
+    wanted = batch
     if flags.device_batch_size is None:
         batch, rows = shared(wanted, rows, length, rt.world)
     else:

@@ -27,7 +27,7 @@ from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Probe, Stage, TrainState, train
 from nanochat.train.memory import check_memory
-from nanochat.train.out_dir import CkptKeeper, Run, StepKeeper, refuse_taken, resume
+from nanochat.train.out_dir import CkptKeeper, Run, StepKeeper, checkpoints, refuse_taken, resume
 from nanochat.train.settings import OF_ONE_START, SHAPE, Settings, check
 from nanochat.train.stage import compiled
 
@@ -106,7 +106,10 @@ def _train(settings: Settings, accumulation: int, folder: Path, rt: Runtime, cha
     about = {"settings": described, "model_config": asdict(model.config), "git_commit": report.git_commit()}
     wandb_run = settings.wandb_run_name if settings.wandb_log else "dummy"
     log = MetricsLog(out_dir, wandb_run, about, rt.is_main, settings.wandb_project, not is_new)
-    log.resume(-1 if is_new else state.step, state.probed)
+    if is_new and checkpoints(out_dir):
+        log.hold()
+    else:
+        log.resume(-1 if is_new else state.step, state.probed)
     saved_at = -1 if is_new else state.step
 
     def save(_: TrainState, passing: bool) -> None:
@@ -116,6 +119,7 @@ def _train(settings: Settings, accumulation: int, folder: Path, rt: Runtime, cha
             try:
                 keep_tokenizer(folder, out_dir, run.tokenizer)
                 keeper.save(run)
+                log.release()
             except UserError:  # the disk is full, and these lines are of steps that are lost
                 log.take_back(saved_at)
                 raise

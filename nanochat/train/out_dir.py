@@ -26,6 +26,7 @@ from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import TrainState
 
+METRICS = "metrics.jsonl"
 CKPTS = (CKPT, LAST_CKPT, BEST_CKPT)
 OURS = {"settings", "model_config"}  # what the config.json of a run has
 
@@ -190,9 +191,7 @@ def _resume_steps(folder: Path, rt: Runtime, check: Callable[[GPTConfig], object
     for step in reversed(manager.steps(folder)):
         try:
             loaded = manager.load_step(folder, folder.name, step, manager.LoadAs(rt.device, rt.dtype), True)
-        except manager.NewerFormat:
-            raise
-        except UserError as error:
+        except manager.Damaged as error:
             damage = damage or str(error)
             continue
         check(loaded.model.config)
@@ -201,7 +200,9 @@ def _resume_steps(folder: Path, rt: Runtime, check: Callable[[GPTConfig], object
         meta, where = loaded.meta, f"the meta file of step {step} of {folder}"
         state, best = TrainState.restored(meta.get("loop_state"), where), meta.get("best_val_loss")
         optimizer = (loaded.optimizer or {}).get("optimizer")
-        if optimizer is None or not isinstance(best, (float, int, type(None))):
+        cursor = _mapping(_mapping(meta.get("loop_state")).get("cursor"))
+        is_other = bool(cursor) and "window" not in cursor  # a run of a stage, which reads documents
+        if is_other or optimizer is None or not isinstance(best, (float, int, type(None))):
             raise UserError(f"{where} does not hold a run of scripts.train; start from it with --init_from={folder}")
         best, data, settings = math.inf if best is None else best, meta.get("data"), meta.get("user_config")
         return Run(loaded.model, loaded.tokenizer, state, optimizer, best, None, _mapping(data), _mapping(settings))
@@ -255,16 +256,22 @@ def refuse_taken(folder: Path, tokenizer: Tokenizer | None, overwrite: bool) -> 
     is_run = config.exists() and read_json(config, "give another --out_dir").keys() >= OURS
     if config.exists() and not is_run:
         raise UserError(f"{config} does not belong to a run of scripts.train; give another --out_dir")
+    if (folder / METRICS).exists() and not is_run:
+        raise UserError(f"{folder / METRICS} does not belong to a run of scripts.train; give another --out_dir")
     is_own = not vocabularies.holds(folder) or tokenizer and Tokenizer.load(folder).hash == tokenizer.hash
     if not is_run and not is_own:
         raise UserError(f"{folder} holds a tokenizer that is not the data's; give another --out_dir")
-    there = [name for name in CKPTS if (folder / name).exists()]
-    there += [f"step {step}" for step in manager.steps(folder)]
+    there = checkpoints(folder)
     if there and not overwrite:
         raise UserError(
             f"{folder} holds {', '.join(there)} of another run{_reached(folder)}; resume it with --init_from=resume, "
             "give another --out_dir, or replace it with --overwrite"
         )
+
+
+def checkpoints(folder: Path) -> list[str]:
+    """The names of the checkpoints in a folder."""
+    return [name for name in CKPTS if (folder / name).exists()] + [f"step {step}" for step in manager.steps(folder)]
 
 
 def _reached(folder: Path) -> str:

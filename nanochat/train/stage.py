@@ -23,7 +23,7 @@ from nanochat.runtime import Runtime, can_compile
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.flags import Hyperparameters, TrainFlags, accumulation
 from nanochat.train.loop import Probe, Stage, TrainState, train
-from nanochat.train.start import Begun, Start
+from nanochat.train.start import Begun, Start, plain
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ def run_stream(
         begun.saved = None  # a second copy of the optimizer
     described = {
         "user_config": {**dataclasses.asdict(flags), **dataclasses.asdict(h)},
-        "changed_flags": changes(flags),
+        "changed_flags": {name: plain(value) for name, value in changes(flags).items()},
+        "dtype": str(model.dtype).removeprefix("torch."),
         "device_batch_size": h.device_batch_size,
         "total_batch_size": h.total_batch_size,
         "max_seq_len": h.max_seq_len,
@@ -158,6 +159,7 @@ def run_stream(
                 # not be mistaken for its latest.
                 manager.delete(folder, [step for step in stale if step != state.step])
                 stale.clear()
+                log.release()
             prune()
 
     def scored(state: TrainState, scores: dict[str, float]) -> None:
@@ -168,7 +170,10 @@ def run_stream(
     is_logging = rt.is_main and not flags.dry_run
     config = {**described, "model_config": dataclasses.asdict(model.config)}
     log = MetricsLog(folder, flags.run, config, is_logging, resumed=begun.is_resumed)
-    log.resume(saved_at, state.probed)
+    if stale and not begun.is_resumed:
+        log.hold()
+    else:
+        log.resume(saved_at, state.probed)
     stage = Stage(
         name=name,
         model=model,
@@ -196,7 +201,7 @@ def run_stream(
         after_signal="nothing was written (--dry_run)" if flags.dry_run else Stage.after_signal,
     )
     state.measure_progress(num_iterations, num_epochs)
-    if begun.is_resumed and state.progress >= 1 and state.probed:
+    if begun.is_resumed and state.progress >= 1 and (state.probed or all(probe.every < 0 for probe in probes)):
         rt.print(_was_finished(name, state, num_iterations))
     state = train(stage, state, rt, log)
     log.close()

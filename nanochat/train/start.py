@@ -9,10 +9,11 @@ import copy
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from nanochat.checkpoint import door, manager
 from nanochat.checkpoint.manager import LoadAs, Loaded
@@ -28,6 +29,11 @@ from nanochat.train.memory import check_memory
 
 Flags = TypeVar("Flags", bound=TrainFlags)
 
+# Flags that say the same in other ways: where one of them is given, the run's values of the others no longer hold.
+ALTERNATIVES = (
+    ("total_batch_size", "target_examples_per_step"), ("eval_tokens", "eval_steps"),
+    ("num_iterations", "num_epochs", "target_flops", "target_param_data_ratio"),
+)  # fmt: skip
 # Flags of the command, not of the run that it starts or resumes.
 OF_A_COMMAND = (
     "run", "device_type", "resume", "overwrite", "dry_run", "source", "model_tag", "model_step", "out_tag",
@@ -66,6 +72,12 @@ class Start:
         """The meta file of `loaded`."""
         return self.loaded.meta if self.loaded else {}
 
+    @property
+    def recorded(self) -> dict:
+        """The numbers that it was trained with; the original's -1 and "auto" of its flags are none."""
+        said = {**(self.meta.get("user_config") or {}), "total_batch_size": self.meta.get("total_batch_size")}
+        return {name: value for name, value in said.items() if type(value) in (int, float) and value > 0}
+
 
 @dataclass
 class Begun:
@@ -83,7 +95,7 @@ def or_anew(flags: Flags, train: Callable[[Flags], None]) -> None:
     try:
         return train(flags)
     except OtherRun:
-        if not flags.overwrite or flags.resume == "never":
+        if not flags.overwrite or flags.resume != "auto":
             raise
     anew = copy.copy(flags)
     anew.resume = "never"
@@ -109,8 +121,8 @@ def opened(stage: str, flags: Flags, rt: Runtime, tag: str | None = None) -> Ite
         stale = [step for step in manager.recorded(folder) if loaded is None or step > loaded.step]
         is_resumed, notes = loaded is not None, []
         if loaded is not None:
-            flags, notes = _adopted(flags, loaded.meta)
-            notes = [f"resuming from step {loaded.step} of {folder}", *notes]
+            flags, notes = _adopted(flags, loaded.meta, rt)
+            rt.print(f"resuming from step {loaded.step} of {folder}")
             rt = dataclasses.replace(rt, dtype=loaded.model.dtype)
         elif found is not None:
             loaded = found.load(LoadAs(rt.device, rt.dtype))
@@ -155,6 +167,13 @@ def begin(
     return Begun(loaded.model, state, True, start.stale, loaded.optimizer)
 
 
+def plain(value: object) -> Any:
+    """A flag's value as JSON; a path as an absolute one, so that it means the same wherever the run is resumed."""
+    if isinstance(value, Path):
+        return os.path.abspath(value)
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else json.loads(strict_json(value))
+
+
 def described(parent: dict | None) -> str:
     """A parent as a user reads it."""
     parent = parent or {}
@@ -185,16 +204,19 @@ def _parent(stage: str, flags: LaterFlags) -> tuple[door.Found | None, dict, str
     except UserError:
         tag = flags.out_tag or flags.model_tag or rest.partition(":")[0]
         there = manager.steps(checkpoints_dir(stage) / tag) if tag and flags.resume != "never" else []
-        if not there or source not in SOURCES:
+        if not there:
             raise
         parent = manager.read_meta(checkpoints_dir(stage) / tag, there[-1]).get("parent") or {}
         asked = {"source": source, "tag": flags.model_tag, "step": flags.model_step}
+        if source not in SOURCES:
+            asked = {"name": flags.source}
         if any(value not in (None, parent.get(name)) for name, value in asked.items()):
             raise
         return None, parent, tag
     tag = found.tag.rpartition("/")[2] if flags.out_tag is None else flags.out_tag
     check_tag("out_tag", tag)
-    return found, manager.record_of(found.meta, found.source, found.tag, found.step), tag
+    record = manager.record_of(found.meta, found.source, found.tag, found.step)
+    return found, record if source in SOURCES else {**record, "name": flags.source}, tag
 
 
 @contextlib.contextmanager
@@ -225,11 +247,11 @@ def _own(stage: str, folder: Path, tag: str, flags: TrainFlags, rt: Runtime) -> 
     for step in reversed(there):
         try:
             loaded = _loaded(folder, tag, step, flags, rt)
-        except manager.NewerFormat:
-            raise
-        except UserError as error:
+        except manager.Damaged as error:
             errors.append(error)
             continue
+        except UserError as error:  # it is whole, so nothing may take its place
+            raise OtherRun(f"{error}; {_advice(stage)}") from None
         for error in errors:
             rt.print(error)
         return loaded
@@ -240,26 +262,23 @@ def _own(stage: str, folder: Path, tag: str, flags: TrainFlags, rt: Runtime) -> 
 
 def _loaded(folder: Path, tag: str, step: int, flags: TrainFlags, rt: Runtime) -> Loaded:
     """A checkpoint with its optimizer, in the run's own dtype unless another is given."""
-    own = manager.read_meta(folder, step).get("changed_flags") or {}
-    name = flags.dtype if "dtype" in given(flags) else own.get("dtype", flags.dtype)
+    name = flags.dtype if "dtype" in given(flags) else manager.read_meta(folder, step).get("dtype") or flags.dtype
     load_as = LoadAs(rt.device, compute_dtype(name, rt.device))
     return manager.load_step(folder, tag, step, load_as, with_optimizer=True)
 
 
-def _adopted(flags: Flags, meta: dict) -> tuple[Flags, list[str]]:
+def _adopted(flags: Flags, meta: dict, rt: Runtime) -> tuple[Flags, list[str]]:
     """The flags, with the run's own values where none were given; and notes on these and on those that now differ."""
     own = meta.get("changed_flags") or {}
     adopted, kept, changed = copy.copy(flags), [], []
+    settled = {name for names in ALTERNATIVES if given(flags) & {*names} for name in names} | given(flags)
     for field in dataclasses.fields(flags):
         if field.name in OF_A_COMMAND:
             continue
-        now, then = (
-            json.loads(strict_json(value))
-            for value in (getattr(flags, field.name), own.get(field.name, default(field)))
-        )
+        now, then = plain(getattr(flags, field.name)), own.get(field.name, plain(default(field)))
         if now == then:
             continue
-        if field.name in given(flags):
+        if field.name in settled:
             changed.append(f"--{field.name} {then} -> {now}")
             continue
         try:
@@ -267,6 +286,9 @@ def _adopted(flags: Flags, meta: dict) -> tuple[Flags, list[str]]:
             kept.append(f"{field.name}={then}")
         except TypeError:
             raise UserError(f"the run recorded {field.name}={then!r}, which is not a value of that flag") from None
+    usual, dtype = str(rt.dtype).removeprefix("torch."), meta.get("dtype")
+    if "dtype" not in given(flags) and flags.dtype == adopted.dtype and dtype not in (None, usual):
+        kept.append(f"dtype={dtype} (this machine and environment would take {usual})")
     notes = [f"as the run was started: {', '.join(kept)}"] if kept else []
     return adopted, notes + ([f"changed from here on: {', '.join(changed)}"] if changed else [])
 
