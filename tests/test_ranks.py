@@ -120,6 +120,18 @@ def test_a_sentence_that_one_rank_has(rank, tmp_path):
     assert codes == [2, 2]
 
 
+def fail_apart() -> None:
+    with runtime.start("cpu", "float32", 0) as rt:
+        rt.wait()
+        raise UserError(f"rank {rt.rank} saw it in its own way")
+
+
+def test_two_sentences_of_one_thing_are_one(tmp_path):
+    errors, codes = failed(tmp_path, fail_apart)
+    assert_one_sentence(errors, "saw it in its own way")
+    assert codes == [2, 2]
+
+
 def test_a_fault_of_the_program_has_the_traceback_of_its_rank_only(tmp_path):
     errors, codes = failed(tmp_path, fail, 1, RuntimeError("a bug"))
     assert errors[0] == ""

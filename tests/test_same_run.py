@@ -287,6 +287,21 @@ def test_a_second_run_is_refused_and_a_dead_one_holds_nothing(world, base, capsy
     assert not (folder / ".lock").exists()
 
 
+@pytest.mark.parametrize("flag", ["--matrix_lr=nan", "--embedding_lr=inf", "--warmdown_ratio=nan", "--scalar_lr=-1"])
+def test_numbers_that_no_run_can_have(flag, world, base, capsys):
+    world("base")
+    assert flag.partition("=")[0] in refused("base", flags("base", base, flag), capsys)
+
+
+def test_a_checkpoint_of_a_newer_version_is_not_replaced(world, base, capsys):
+    """Nor fallen back from, which would delete it as a later step of an older run."""
+    world("mid")
+    folder = checkpoints_dir("base") / "d1"
+    meta = {**manager.read_meta(folder, 6), "format": manager.FORMAT + 1}
+    manager.write_meta(folder / "meta_000006.json", meta)
+    assert "has the format 2" in refused("base", flags("base", base), capsys)
+
+
 def test_a_lock_leaves_no_folder_behind(tmp_path):
     with pytest.raises(ZeroDivisionError), alone_in(tmp_path / "stage" / "tag"):
         raise ZeroDivisionError
