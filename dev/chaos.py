@@ -261,12 +261,17 @@ def zeros(c: Case) -> str:
 
 
 def a_pipe(c: Case) -> str:
-    """A pipe in place of a file of the newest checkpoint, which nobody may wait for: named, equal."""
+    """A pipe in place of a file of the newest checkpoint, which nobody may wait for: refused; equal once undone."""
     c.interrupted()
     path = c.chance.choice(newest(c.folder))
+    kept = path.read_bytes()
     path.unlink()
     os.mkfifo(path)
-    return _damaged(c, path)
+    c.refused(f"{path.name} is not a regular file")
+    path.unlink()
+    path.write_bytes(kept)
+    c.equal()
+    return STOPPED
 
 
 def deleted_file(c: Case) -> str:
@@ -466,7 +471,7 @@ def _change_shard(c: Case, path: Path) -> str:
         return way
     scratch = c.root / "scratch"
     write_shards((f"Other text, {n}." for n in range(60)), scratch, docs_per_group=10)
-    target = path if way == "replaced" else path.with_name(path.name.replace(".parquet", "a.parquet"))
+    target = path if way == "replaced" else path.with_name("shard_-.parquet")
     shutil.copy(sorted(scratch.glob("*.parquet"))[0], target)
     shutil.rmtree(scratch)
     return way

@@ -385,7 +385,7 @@ def _content(path: Path) -> object:
 def _leaves(value: object, where: str = "") -> Iterator[tuple[str, object]]:
     if isinstance(value, dict):
         for key, item in value.items():
-            if key not in TIMES:
+            if key not in (*TIMES, "data_path"):  # absolute, and each case has its own folder
                 yield from _leaves(item, f"{where}/{key}")
     elif isinstance(value, (list, tuple)):
         for number, item in enumerate(value):
