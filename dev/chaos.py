@@ -134,7 +134,7 @@ def launcher_killed(c: Case) -> str:
     ended = running.wait()
     if not running.orphans_end():
         raise Lost("workers without their launcher train on")
-    if "Traceback" in "".join(path.read_text() for path in running.heard.glob("err*")):
+    if "Traceback" in "".join(path.read_text(encoding="utf-8") for path in running.heard.glob("err*")):
         raise Lost(f"a traceback of a worker without its launcher: {ended} {running.heard}")
     return c.equal()
 
