@@ -9,7 +9,7 @@ from nanochat.config import UserError, alias, parse, run
 from nanochat.data import texts
 from nanochat.data.shards import DEFAULT_DATASET
 from nanochat.eval.samples import write_samples
-from nanochat.gpt import GPT
+from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import short
 from nanochat.paths import check_tag, tokenizer_dir
 from nanochat.runtime import Runtime
@@ -79,20 +79,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(flags: Flags, rt: Runtime) -> None:
     tag = f"d{flags.depth}" if flags.model_tag is None else flags.model_tag
     check_tag("model_tag", tag)
+    config_of(flags, 1)  # refuses odd shapes before anything is looked for
     with opened("base", flags, rt, tag) as (start, flags):
         rt = start.rt
         tokenizer = Tokenizer.load(tokenizer_dir())
         train_source, val_source = (
             texts.text_source(flags.dataset, split, tokenizer, flags.seed) for split in ("train", "val")
         )
-        config = scaling.config_from_depth(
-            flags.depth,
-            tokenizer.vocab_size,
-            flags.max_seq_len,
-            flags.aspect_ratio,
-            flags.head_dim,
-            flags.window_pattern,
-        )
+        config = config_of(flags, tokenizer.vocab_size)
         batch, rows = as_begun(flags, start)
         horizon = scaling.horizon(
             config,
@@ -146,6 +140,12 @@ def train(flags: Flags, rt: Runtime) -> None:
             "base_train", Run(start, flags, h, tokenizer, begun, about), train_source, val_source,
             num_iterations=horizon.num_iterations, probes=[Probe(flags.sample_every, samples)],
         )  # fmt: skip
+
+
+def config_of(flags: Flags, vocab_size: int) -> GPTConfig:
+    """The architecture that the flags describe. Raises UserError for a shape that no model has."""
+    shape = flags.max_seq_len, flags.aspect_ratio, flags.head_dim, flags.window_pattern
+    return scaling.config_from_depth(flags.depth, vocab_size, *shape)
 
 
 def as_begun(flags: Flags, start: Start) -> tuple[int, int]:

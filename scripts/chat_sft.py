@@ -62,11 +62,11 @@ def train(flags: Flags, rt: Runtime) -> None:
         h = settle(flags, start.recorded, T, rt, start.is_resumed, rows)
         if flags.eval_steps is not None:
             h = replace(h, eval_tokens=flags.eval_steps * h.device_batch_size * h.max_seq_len * rt.world)
-        with recipes.other_ways():
-            graded = graded_tasks(recipe, "val") if flags.eval_metrics_every >= 0 else []
         train_source, val_source = (
             recipes.conversations(flags, recipe, split, "sft", tokenizer, h, start) for split in ("train", "val")
         )
+        with recipes.other_ways():
+            graded = graded_tasks(recipe, "val") if flags.eval_metrics_every >= 0 else []
         about = {
             "parent": start.parent, "dataset": start.meta.get("dataset"), "conversations": recipe,
             "max_seq_len": h.max_seq_len, "seed": flags.seed,

@@ -379,6 +379,8 @@ def _content(path: Path) -> object:
     meta = manager.read_meta(path.parent, int(path.stem.split("_")[1]))
     for name in ("files", "git_commit"):
         meta.pop(name, None)
+    if paths := meta.get("changed_flags", {}).get("data_path"):  # recorded as absolute ones
+        meta["changed_flags"]["data_path"] = [Path(path).name for path in paths]
     return meta
 
 

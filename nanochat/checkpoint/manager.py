@@ -397,7 +397,8 @@ def _check_files(folder: Path, step: int, meta: dict, names: Sequence[str]) -> N
         if not path.exists():
             kind = UserError if said is None else Damaged
             raise kind(f"{path} is missing{_offer_previous(folder, step)}")
-        check_regular(path)
+        if not path.is_file():  # reading a pipe may never end
+            raise Damaged(f"{path} is not a regular file{_offer_previous(folder, step)}")
         if said is None:
             continue
         size = path.stat().st_size

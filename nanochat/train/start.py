@@ -75,7 +75,8 @@ class Start:
     @property
     def recorded(self) -> dict:
         """The numbers that it was trained with; the original's -1 and "auto" of its flags are none."""
-        said = {**(self.meta.get("user_config") or {}), "total_batch_size": self.meta.get("total_batch_size")}
+        said = dict(self.meta.get("user_config") or {})
+        said["total_batch_size"] = self.meta.get("total_batch_size") or said.get("total_batch_size")
         return {name: value for name, value in said.items() if type(value) in (int, float) and value > 0}
 
 
