@@ -261,17 +261,12 @@ def zeros(c: Case) -> str:
 
 
 def a_pipe(c: Case) -> str:
-    """A pipe in place of a file of the newest checkpoint, which nobody may wait for: refused; equal once undone."""
+    """A pipe in place of a file of the newest checkpoint, which nobody may wait for: named, equal."""
     c.interrupted()
     path = c.chance.choice(newest(c.folder))
-    kept = path.read_bytes()
     path.unlink()
     os.mkfifo(path)
-    c.refused(f"{path.name} is not a regular file")
-    path.unlink()
-    path.write_bytes(kept)
-    c.equal()
-    return STOPPED
+    return _damaged(c, path)
 
 
 def deleted_file(c: Case) -> str:

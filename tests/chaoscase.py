@@ -28,7 +28,7 @@ from tests.chaosruns import (
 )  # fmt: skip
 
 EQUAL, STOPPED, LOST = "continued bit-equal", "stopped with a sentence", "lost"
-GONE = "error: another rank ended without an error message; start the run again to resume\n"  # what may be said of a killed one
+GONE = "error: another rank ended without an error message; start the run again to resume\n"
 
 
 class Lost(Exception):
