@@ -32,7 +32,6 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import strict_json
 from nanochat.paths import (
     SOURCES,
-    check_regular,
     check_tag,
     checkpoints_dir,
     sha256,
@@ -219,7 +218,8 @@ def _how_to_train(source: str) -> str:
 
 def read_meta(folder: Path, step: int) -> dict:
     path = folder / _meta_file(step)
-    check_regular(path)
+    if path.exists() and not path.is_file():  # reading a pipe may never end
+        raise Damaged(f"{path} is not a regular file{_offer_previous(folder, step)}")
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
