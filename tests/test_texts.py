@@ -83,7 +83,10 @@ def test_a_run_on_a_mixture(two):
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5]
     with pytest.raises(UserError, match=r"whose mixture is 0.7:0.3, not 0.5:0.5"):
         base_train.main([*BASE, "--dataset=one:0.5", "--dataset=two:0.5"])
-    mid_train.main([*COMMON, "--text_share=1", "--conversations=littleworld"])
+    mid_train.main([*COMMON, "--text_share=1"])
     assert manager.read_meta(checkpoints_dir("mid") / "d1", 3)["dataset"] == "one:0.7 two:0.3"
-    mid_train.main([*COMMON, "--overwrite", "--conversations=littleworld", "--dataset", "two:3", "one"])
+    other = ["--conversations=littleworld", "--dataset", "two:3", "one"]
+    with pytest.raises(UserError, match=r"leaves no room for conversations.*are those of the run in .*--out_tag"):
+        mid_train.main([*COMMON, *other])
+    mid_train.main([*COMMON, *other, "--overwrite"])
     assert manager.read_meta(checkpoints_dir("mid") / "d1", 3)["dataset"] == "two:3 one"

@@ -66,6 +66,7 @@ class Start:
     is_resumed: bool
     stale: list[int]
     notes: list[str]
+    has_begun: bool = False
 
     @property
     def meta(self) -> dict:
@@ -128,7 +129,17 @@ def opened(stage: str, flags: Flags, rt: Runtime, tag: str | None = None) -> Ite
         elif found is not None:
             loaded = found.load(LoadAs(rt.device, rt.dtype))
             rt.print(f"starting from {loaded}")
-        yield Start(stage, tag, folder, flags, rt, loaded, parent, is_resumed, stale, notes), flags
+        start = Start(stage, tag, folder, flags, rt, loaded, parent, is_resumed, stale, notes)
+        try:
+            yield start, flags
+        except OtherRun:
+            raise
+        except UserError as error:
+            if start.has_begun or not notes:
+                raise
+            # What was given does not go with the flags of the run that is there, so it may be meant for another.
+            kept = f"flags that are not given are those of the run in {folder}; {_advice(stage)}"
+            raise OtherRun(f"{error} ({kept})") from error
 
 
 def begin(
@@ -161,6 +172,7 @@ def begin(
             raise _other(start, f"a run whose {name} is {loaded.meta.get(name)}, not {value}")
     if change := contents.changed(loaded.meta["data"], about["data"]):
         raise _other(start, f"a run on other data: {change}", "put the old data back to resume it, ")
+    start.has_begun = True
     for note in start.notes:
         start.rt.print(note)
     meta_path = loaded.folder / f"meta_{loaded.step:06d}.json"
