@@ -55,8 +55,13 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 
 def fetch(*flags: str) -> Path:
-    """Run the program; returns the folder it fills."""
-    download.main(["--dataset", REPO, *flags])
+    """Run the program; returns the folder it fills. The threads of one that failed would end with its process."""
+    try:
+        download.main(["--dataset", REPO, *flags])
+    finally:
+        for thread in threading.enumerate():
+            if thread.name.endswith("(worker)"):
+                thread.join(60)
     return dataset_dir("text-shuffle")
 
 
