@@ -576,7 +576,7 @@ def other_flags(c: Case) -> str:
 
 
 def learning_rate_nan(c: Case) -> str:
-    """A learning rate that is no number or absurd: a sentence, no checkpoint of it is left; equal with its own rate."""
+    """A learning rate that is NaN or absurd: a sentence and no checkpoint; bit-equal once the rate is restored."""
     c.interrupted()
     rate, often = c.chance.choice(["nan", "1e38", "inf"]), c.chance.choice(["--save_every=1", "--save_every=2"])
     flags = ["--learning_rate", "--min_lr"] if c.stage.name == "train" else ["--matrix_lr", "--embedding_lr"]

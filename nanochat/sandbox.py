@@ -41,7 +41,7 @@ import types
 from dataclasses import dataclass
 
 MAX_CODE = 100_000  # characters
-FILE_BYTES = 16 << 20  # of one file; with a root of its own, of all together
+FILE_BYTES = 16 << 20  # per file; with its own root, for all files together
 THREADS = 32  # at once, where they can be counted
 STARTING = 60.0  # seconds that a busy machine may take to start the supervisor
 CGROUPS, OWN_CGROUPS = "/sys/fs/cgroup", "/proc/self/cgroup"
@@ -247,7 +247,7 @@ def _make_cgroup(path: str, limits: dict[str, int]) -> bool:
 
 
 def _write(path: str, text: str) -> None:
-    """Write to a file of the kernel's, without making one where there is none. Raises OSError."""
+    """Write to an existing kernel file, never creating one. Raises OSError."""
     file = os.open(path, os.O_WRONLY)
     try:
         os.write(file, text.encode())
@@ -306,7 +306,7 @@ def _supervise() -> int:
                 unfinished[reader] += piece
                 if not piece:
                     del unfinished[reader]
-            if deadline == math.inf and said[2]:  # it is isolated, the program begins
+            if deadline == math.inf and said[2]:  # isolated; the program starts
                 deadline = time.monotonic() + task["seconds"]
             loud = max(map(len, said)) > task["output"]
             timed_out = bool(unfinished) and time.monotonic() > deadline

@@ -132,7 +132,7 @@ def keep(tokenizer: Tokenizer, folder: Path, overwrite: bool) -> str:
 
 
 def existing(folder: Path) -> Tokenizer | None:
-    """The tokenizer of a folder; None where there is none, or one that cannot be read."""
+    """The tokenizer of a folder; None if it is missing or unreadable."""
     try:
         return Tokenizer.load(folder)
     except UserError:

@@ -63,7 +63,7 @@ def tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The content of config.json, {} where there is none. Raises UserError when it is not a JSON object."""
+    """The content of config.json, {} if it is missing. Raises UserError if it is not a JSON object."""
     path = folder / "config.json"
     return read_json(path) if path.exists() else {}
 

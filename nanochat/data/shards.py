@@ -205,7 +205,7 @@ def read_footer(path: Path) -> tuple[str, pq.FileMetaData]:
 
 
 def _text_column(metadata: pq.FileMetaData, path: Path) -> int:
-    """The number of the column of text. Raises UserError where there is none."""
+    """The index of the text column. Raises UserError if it is missing."""
     _check_column(path, metadata.schema.to_arrow_schema(), "text")
     return next(n for n in range(metadata.num_columns) if metadata.schema.column(n).path == "text")
 
