@@ -58,6 +58,8 @@ def train(flags: Flags, rt: Runtime) -> None:
         for name, older in (("total_batch_size", "target_examples_per_step"), ("eval_tokens", "eval_steps")):
             if None not in (getattr(flags, name), getattr(flags, older)):
                 raise UserError(f"--{name} and --{older} say the same; give one of them")
+        if flags.target_examples_per_step is not None and flags.target_examples_per_step < 1:
+            raise UserError(f"--target_examples_per_step is {flags.target_examples_per_step}; expected 1 or more")
         rows = flags.target_examples_per_step or (0 if start.is_resumed else SFT_ROWS)
         h = settle(flags, start.recorded, T, rt, start.is_resumed, rows)
         if flags.eval_steps is not None:

@@ -171,10 +171,9 @@ def settle(
 
 def _shared_batch(flags: ConversationFlags, values: dict, rt: Runtime) -> dict:
     """total_batch_size and device_batch_size: values that were not typed adapt to those that were."""
-    rows, length, batch = (values[name] for name in ("device_batch_size", "max_seq_len", "total_batch_size"))
+    rows, length, wanted = (values[name] for name in ("device_batch_size", "max_seq_len", "total_batch_size"))
     if rows < 1 or length < 1 or flags.total_batch_size is not None:
         return {}
-    wanted = batch
     if flags.device_batch_size is None:
         batch, rows = shared(wanted, rows, length, rt.world)
     else:
