@@ -34,7 +34,7 @@ tiny() {
     tag=d${TINY_DEPTH:=4}
     local eval_tokens=--eval_tokens=${TINY_EVAL_TOKENS:=65536}
     train+=(--save_every="${TINY_SAVE_EVERY:=100}" --eval_every=300 "$eval_tokens")
-    stage data 'base_data_tinyworld/*.parquet' -m nanochat.data.tinyworld --num_documents="${TINY_DOCUMENTS:=60000}"
+    stage data 'base_data_tinyworld/*.parquet' -m tasks.littleworld --num_documents="${TINY_DOCUMENTS:=60000}"
     stage tok_train 'tokenizer/tokenizer.json' -m scripts.tok_train --vocab_size="${TINY_VOCAB:=4096}"
     stage tok_eval '' -m scripts.tok_eval
     stage base_train "base_checkpoints/$tag/meta_*.json" -m scripts.base_train --depth="$TINY_DEPTH" \

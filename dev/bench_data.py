@@ -33,11 +33,13 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a file, it finds the packages beside it
 
-from nanochat.config import UserError, parse, run
-from nanochat.data import shards, tinyworld
-from nanochat.data.clean import pii, quality
-from nanochat.data.clean.sketches import Sketcher
+from cleaning import pii, quality
+from cleaning.sketches import Sketcher
+from nanochat.config import parse
+from nanochat.data import shards
+from nanochat.errors import UserError, run
 from nanochat.paths import dataset_dir
+from tasks.littleworld.documents import documents
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -135,7 +137,7 @@ def corpus(characters: int, seed: int = 0) -> Iterator[Planted]:
 
 
 def _sentences(seed: int) -> list[str]:
-    texts = tinyworld.documents("train", seed, 8000)
+    texts = documents("train", seed, 8000)
     found = {piece for text in texts for piece in re.split(r"(?<=[.!?]) |\n+", text) if 30 < len(piece) < 120}
     return sorted(piece for piece in found if piece[-1] in ".!?" and not _ODD.search(piece))
 

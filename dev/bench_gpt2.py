@@ -18,10 +18,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from nanochat import runtime
 from nanochat.checkpoint import door
-from nanochat.config import UserError, parse, run
+from nanochat.config import parse
 from nanochat.engine import serving
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Request
+from nanochat.errors import UserError, run
 from nanochat.tokenizer import Tokenizer
 
 SHAPES = {"gpt2": (12, 768, 12), "gpt2-medium": (24, 1024, 16), "gpt2-large": (36, 1280, 20), "gpt2-xl": (48, 1600, 25)}

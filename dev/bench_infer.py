@@ -18,8 +18,9 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, StoppingCriteriaList
 
 from nanochat import runtime, scaling
-from nanochat.config import parse, run
+from nanochat.config import parse
 from nanochat.engine.serving import dtype_for
+from nanochat.errors import run
 from scripts import infer_bench
 
 

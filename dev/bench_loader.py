@@ -20,17 +20,18 @@ import torch
 import torch.distributed as dist
 
 from nanochat import chat, runtime, scaling
-from nanochat.config import UserError, parse, run
-from nanochat.data import tinyworld
+from nanochat.config import parse
 from nanochat.data.batch import Batch
 from nanochat.data.shards import TextReader
 from nanochat.data.streams import AHEAD, ConversationSource, Place, Source, TextSource, batches
+from nanochat.errors import UserError, run
 from nanochat.gpt import GPT
 from nanochat.log import MetricsLog
 from nanochat.optim import Optimizer, Rates, parameter_groups
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Stage, TrainState, train
 from tasks.catalog import training_conversations
+from tasks.littleworld import corpus
 
 PARTS = ("loader", "waits", "training", "ranks")
 DOCUMENTS = 20_000  # of the little world
@@ -111,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _text(folder: Path) -> TextSource:
     if not (folder / "data").exists():
-        tinyworld.write(folder / "data", num_documents=DOCUMENTS)
+        corpus.write(folder / "data", num_documents=DOCUMENTS)
         texts = TextReader(folder / "data", "train").read(0, DOCUMENTS)
         Tokenizer.train(texts, 4096, chat.SPECIALS).save(folder / "tokenizer")
     return TextSource(TextReader(folder / "data", "train"), Tokenizer.load(folder / "tokenizer"), 0)

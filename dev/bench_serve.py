@@ -36,11 +36,12 @@ from rich.table import Table
 
 from nanochat import chat, scaling
 from nanochat.checkpoint import manager
-from nanochat.config import UserError, parse, run
-from nanochat.data.tinyworld.documents import documents
+from nanochat.config import parse
+from nanochat.errors import UserError, run
 from nanochat.gpt import GPT
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
+from tasks.littleworld.documents import documents
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = """able bread cold door early field green house iron joke kind lamp milk night ocean paper quiet river stone

@@ -19,12 +19,14 @@ from pathlib import Path
 
 import torch
 
-from nanochat import cost, runtime, scaling
-from nanochat.config import parse, run
+from nanochat import runtime, scaling
+from nanochat.config import parse
 from nanochat.data.batch import Batch
+from nanochat.errors import run
 from nanochat.gpt import GPT
 from nanochat.log import MetricsLog
 from nanochat.optim import Optimizer, Rates, parameter_groups
+from nanochat.plan import cost
 from nanochat.train.loop import Stage, TrainState, train
 
 

@@ -27,8 +27,9 @@ import torch
 
 from nanochat import chat
 from nanochat.checkpoint import manager
-from nanochat.config import parse, run
+from nanochat.config import parse
 from nanochat.data.shards import write_shards
+from nanochat.errors import run
 from nanochat.paths import SOURCES
 from nanochat.tokenizer import Tokenizer
 from tests.chaoscase import EQUAL, GONE, LOST, STOPPED, Case, Lost, Templates, died, mounted, sentence

@@ -21,11 +21,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a file, it finds the packages beside it
 
-from nanochat import report
-from nanochat.config import UserError, parse, run
+from nanochat.config import parse
 from nanochat.data import shards
 from nanochat.data.documents import documents
+from nanochat.errors import UserError, run
 from nanochat.paths import base_dir, dataset_dir, write_atomically
+from nanochat.report import sections as report
 from scripts import add_data, base_eval, base_train, tok_train
 
 NAME = "docstrings"

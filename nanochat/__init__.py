@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nanochat.api import Model, open, prepare_data, serve
-    from nanochat.config import UserError
+    from nanochat.errors import UserError
 
 __all__ = ["Model", "UserError", "open", "prepare_data", "serve"]
 
@@ -18,7 +18,7 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "UserError":  # of which other programs may know without loading torch
-        from nanochat.config import UserError
+        from nanochat.errors import UserError
 
         return UserError
     from nanochat import api

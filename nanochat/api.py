@@ -32,18 +32,18 @@ from torch import Tensor
 
 from nanochat import chat, runtime
 from nanochat.checkpoint import door
-from nanochat.config import UserError
 from nanochat.engine import serving
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Finish, Request
 from nanochat.engine.serving import Serving
 from nanochat.engine.text import ReplyText
 from nanochat.engine.tools import calculator_tools
+from nanochat.errors import UserError
 from nanochat.gpt import GPTConfig
 from nanochat.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from nanochat.prepare import Prepared
+    from nanochat.data.prepare import Prepared
     from nanochat.web.server import Server
 
 Texts = TypeVar("Texts", str, list[str])  # one text gives one, a list gives a list
@@ -213,7 +213,7 @@ def prepare_data(
     source: shakespeare_char, shakespeare, openwebtext, or a text, JSONL or parquet file, a folder of them, or the URL
     of one. tokenizer: gpt2 (the default), char, base or a folder. Returns where they are and how many tokens they hold.
     """
-    from nanochat.prepare import prepare
+    from nanochat.data.prepare import prepare
 
     folder = None if out_dir is None else Path(out_dir)
     return prepare(str(source), folder, val_fraction, tokenizer, column, overwrite=overwrite)

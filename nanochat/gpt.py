@@ -375,3 +375,7 @@ def norm(x: Tensor, eps: float, scale: float = 1.0) -> Tensor:
 @functools.cache
 def _constant(value: float) -> Tensor:
     return torch.tensor(value, device="cpu")
+
+
+def count_parameters(model: GPT) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -24,7 +24,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, TypeVar
 
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.log import Progress, duration, short
 from nanochat.paths import fsync_folder, refusal
 

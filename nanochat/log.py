@@ -15,7 +15,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from nanochat import paths
-from nanochat.config import UserError
+from nanochat.errors import UserError
 
 WITHOUT_WANDB = "train without it (--run dummy, in scripts.train --wandb_log=False)"
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from nanochat.config import REFUSALS, UserError
+from nanochat.errors import REFUSALS, UserError
 
 SOURCES = {  # the stages that checkpoints come from, and their folders
     "base": "base_checkpoints",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nanochat.config import UserError
+from nanochat.errors import UserError
 
 # What a pickle that is cut short or garbled may raise, besides UnpicklingError.
 _DAMAGED = (

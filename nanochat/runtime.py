@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from nanochat.config import UserError, sentence_of
+from nanochat.errors import UserError, sentence_of
 
 PATIENCE = 5.0  # seconds that a rank waits to hear why another one ended
 

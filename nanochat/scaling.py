@@ -8,7 +8,7 @@ arXiv 2505.13738); learning rate ~ sqrt(batch); decay so that its time scale in 
 import math
 from dataclasses import dataclass
 
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.gpt import SMEAR_CHANNELS, GPTConfig
 
 REFERENCE_DEPTH = 12

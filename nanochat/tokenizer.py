@@ -23,8 +23,8 @@ import numpy as np
 import rustbpe
 import tiktoken
 
-from nanochat import pickles, vocabularies
-from nanochat.config import UserError
+from nanochat import foreign_tokenizers, pickles
+from nanochat.errors import UserError
 from nanochat.paths import check_regular, write_text
 
 # GPT-4's split with at most two digits a piece: a small vocabulary should not be spent on 1000 three-digit numbers.
@@ -133,7 +133,7 @@ class Tokenizer:
         except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
             raise UserError(f"the tokenizer {path} is damaged: {error}; {remedy}") from None
         if foreign:
-            vocabulary = vocabularies.read(Path(folder))
+            vocabulary = foreign_tokenizers.read(Path(folder))
             if vocabulary is None:
                 raise UserError(f"there is no tokenizer at {path}; {remedy}")
             try:
@@ -297,7 +297,7 @@ def _check_pattern(pattern: object) -> None:
     The engine compiles for minutes, takes all memory, panics, or ends the process on some patterns, so an unknown one
     is tried in a process of its own first.
     """
-    if pattern is None or pattern in (*PATTERNS.values(), vocabularies.GPT2_PATTERN):
+    if pattern is None or pattern in (*PATTERNS.values(), foreign_tokenizers.GPT2_PATTERN):
         return
     if not isinstance(pattern, str):
         raise ValueError(f"its split pattern is {type(pattern).__name__}, not text")

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from nanochat.config import UserError, alias, parse, positional, run
+from nanochat.config import alias, parse, positional
 from nanochat.data import remote, shards
 from nanochat.data.documents import documents
 from nanochat.data.files import LeftOut, name_from, shown
+from nanochat.errors import UserError, run
 from nanochat.paths import dataset_dir
 
 

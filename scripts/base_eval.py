@@ -7,17 +7,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from nanochat import report
 from nanochat.checkpoint import manager
 from nanochat.checkpoint.door import ModelName
-from nanochat.config import UserError, alias, changes, parse, run
-from nanochat.data import shards, streams, texts, web
+from nanochat.config import alias, changes, parse
+from nanochat.data import shards, streams, texts, urls
 from nanochat.engine.engine import Engine
 from nanochat.engine.serving import ServingFlags
+from nanochat.errors import UserError, run
 from nanochat.eval import bundle as bundles
 from nanochat.eval import core, harness
 from nanochat.eval.bpb import bits_per_byte
 from nanochat.eval.samples import write_samples
+from nanochat.report import sections as report
 from nanochat.runtime import Runtime, start
 
 PARTS = ("core", "bpb", "sample")
@@ -56,7 +57,7 @@ class Flags(ServingFlags):
     """CORE's questions, a folder or a zip file; default: the bundle in the base folder, fetched if missing"""
     bundle_url: str = bundles.URL
     """where to fetch it; the checksum is known of the default's only"""
-    max_bytes: int = web.MAX_BYTES
+    max_bytes: int = urls.MAX_BYTES
     """largest bundle to fetch"""
     allow_private_urls: bool = False
     """fetch it also from addresses of this machine and of private networks"""

@@ -4,14 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from nanochat import cost, runtime, scaling
-from nanochat.config import UserError, alias, parse, run
+from nanochat import runtime, scaling
+from nanochat.config import alias, parse
 from nanochat.data import texts
 from nanochat.data.shards import DEFAULT_DATASET
+from nanochat.errors import UserError, run
 from nanochat.eval.samples import write_samples
-from nanochat.gpt import GPT, GPTConfig
+from nanochat.gpt import GPT, GPTConfig, count_parameters
 from nanochat.log import short
 from nanochat.paths import check_tag, tokenizer_dir
+from nanochat.plan import cost
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.flags import Hyperparameters, TrainFlags, accumulation
@@ -123,7 +125,7 @@ def train(flags: Flags, rt: Runtime) -> None:
             "seed": flags.seed, "tokenizer_hash": tokenizer.hash,
         }  # fmt: skip
         begun = begin(start, h, about, config, new)
-        parameters = short(cost.count_parameters(begun.model))
+        parameters = short(count_parameters(begun.model))
         tokens = short(horizon.num_iterations * h.total_batch_size)
         rt.print(
             f"base model {tag}: {parameters} parameters, {config.n_layer} layers of width {config.n_embd}, "

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from nanochat import chat, report, runtime
-from nanochat.config import UserError, alias, changes, parse, run
+from nanochat import chat, runtime
+from nanochat.config import alias, changes, parse
 from nanochat.engine.serving import ServingFlags, serve_model
 from nanochat.engine.tools import permit_code
+from nanochat.errors import UserError, run
 from nanochat.eval.accuracy import Example, Result, Task, chatcore, evaluate
 from nanochat.paths import base_dir, write_text
+from nanochat.report import sections as report
 from tasks import catalog
 
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 from nanochat import runtime
 from nanochat.checkpoint.door import ModelName
-from nanochat.config import UserError, parse, run
+from nanochat.config import parse
 from nanochat.data import contents
 from nanochat.engine.serving import slots_that_fit
+from nanochat.errors import UserError, run
 from nanochat.eval.accuracy import interval
 from nanochat.runtime import Runtime
 from nanochat.train.flags import LaterFlags, settle
@@ -16,7 +17,7 @@ from nanochat.train.rollouts import Questions, Respondent, Sampling, pass_rates,
 from nanochat.train.stage import Run, run_stream
 from nanochat.train.start import begin, opened, or_anew
 from tasks import catalog
-from tasks.littleworld import KINDS, LittleWorld
+from tasks.littleworld.conversations import KINDS, LittleWorld
 
 
 @dataclass

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from nanochat import runtime
-from nanochat.config import UserError, parse, run
+from nanochat.config import parse
 from nanochat.engine.engine import Engine
+from nanochat.errors import UserError, run
 from nanochat.eval.accuracy import evaluate
 from nanochat.runtime import Runtime
 from nanochat.scaling import SFT_ROWS

@@ -9,9 +9,10 @@ import torch
 
 from nanochat import runtime
 from nanochat.checkpoint import door
-from nanochat.config import UserError, alias, parse, run
+from nanochat.config import alias, parse
 from nanochat.engine import serving
 from nanochat.engine.tools import permit_code, python_tools
+from nanochat.errors import UserError, run
 from nanochat.web.operation import api_key, known_hosts, log_to_stderr, serve
 from nanochat.web.server import listen
 from nanochat.web.service import Model, Service, Settings, model

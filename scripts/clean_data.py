@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from nanochat.config import UserError, parse, run
+from cleaning import cluster, workers
+from cleaning.language import Language
+from cleaning.rules import Rules
+from cleaning.stages import STAGES, Plan, plan
+from cleaning.words import LIST, load
+from nanochat.config import parse
 from nanochat.data import shards
-from nanochat.data.clean import cluster, workers
-from nanochat.data.clean.language import Language
-from nanochat.data.clean.rules import Rules
-from nanochat.data.clean.stages import STAGES, Plan, plan
-from nanochat.data.clean.words import LIST, load
+from nanochat.errors import UserError, run
 from nanochat.paths import dataset_dir
 
 

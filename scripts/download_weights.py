@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nanochat import hub
-from nanochat.config import UserError, parse, run
+from nanochat.config import parse
+from nanochat.errors import UserError, run
 
 
 @dataclass

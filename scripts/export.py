@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from nanochat.checkpoint import export, gpt2, hf, manager, originals
+from nanochat import gpt2_tokenizer
+from nanochat.checkpoint import export, hf, manager, originals
 from nanochat.checkpoint.door import Found, ModelFlags
-from nanochat.config import alias, parse, run
+from nanochat.config import alias, parse
+from nanochat.errors import run
 from nanochat.paths import base_dir, checkpoints_dir
 
 
@@ -72,7 +74,7 @@ def usage(report: export.Report, loaded: manager.Loaded) -> str:
         f"vllm serve {folder}{backend}",
         f"python -m sglang.launch_server --model-path {folder}{backend}",
     ]
-    if report.kind == "gpt2" and gpt2.is_tokenizer(loaded.tokenizer):  # its converter knows tokenizers one by one
+    if report.kind == "gpt2" and gpt2_tokenizer.is_gpt2s(loaded.tokenizer):  # its converter knows tokenizers one by one
         commands.append(f"python convert_hf_to_gguf.py {folder} --outfile model.gguf    # in llama.cpp's folder")
     return "other servers take it from here:\n" + "\n".join(f"  {command}" for command in commands)
 
@@ -83,7 +85,7 @@ def nanogpt_usage(folder: str, loaded: manager.Loaded) -> str:
     if loaded.tokenizer.pattern is None:
         place = shlex.quote(str(Path("data") / originals.dataset(loaded)))
         return f"in nanoGPT's folder:\n  mkdir -p {place} && cp {folder}/meta.pkl {place}\n{sample}"
-    if gpt2.is_tokenizer(loaded.tokenizer):
+    if gpt2_tokenizer.is_gpt2s(loaded.tokenizer):
         return f"in nanoGPT's folder:\n{sample}"
     return (
         "nanoGPT's sample.py would take this model's tokens for GPT-2's, as it knows no other tokenizer; use instead\n"

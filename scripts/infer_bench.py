@@ -15,12 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from nanochat import runtime
-from nanochat.config import UserError, parse, run
+from nanochat.config import parse
 from nanochat.engine import serving
+from nanochat.engine.cpu_weights import bytes_read, pack
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Request
+from nanochat.errors import UserError, run
 from nanochat.gpt import GPT
-from nanochat.packed import bytes_read, pack
 from nanochat.scaling import config_from_depth
 
 

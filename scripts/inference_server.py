@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from nanochat import runtime
-from nanochat.config import UserError, alias, parse, run
+from nanochat.config import alias, parse
 from nanochat.engine import serving
+from nanochat.errors import UserError, run
 from nanochat.paths import check_name
 from nanochat.web.operation import api_key, known_hosts, log_to_stderr, serve
 from nanochat.web.server import listen

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nanochat import chat
-from nanochat.config import UserError, parse, run
+from nanochat.config import parse
+from nanochat.errors import UserError, run
 from nanochat.log import Progress
 from nanochat.paths import refusal, write_text
 from tasks.identity import conversations, identity_path, parse_facts

@@ -5,16 +5,18 @@ from dataclasses import dataclass, field
 
 from nanochat import runtime
 from nanochat.checkpoint.door import ModelName
-from nanochat.config import UserError, parse, run
-from nanochat.data import texts, tinyworld
+from nanochat.config import parse
+from nanochat.data import texts
 from nanochat.data.shards import DEFAULT_DATASET, Split
 from nanochat.data.streams import MixedSource, Source
+from nanochat.errors import UserError, run
 from nanochat.paths import dataset_dir
 from nanochat.runtime import Runtime
 from nanochat.train.flags import ConversationFlags, settle
 from nanochat.train.stage import Run, run_stage
 from nanochat.train.start import begin, opened, or_anew
 from tasks import recipes
+from tasks.littleworld import corpus
 
 TEXT_SHARE = 0.3
 
@@ -102,7 +104,7 @@ def write_where_missing(rt: Runtime) -> None:
     folder = dataset_dir(DEFAULT_DATASET)
     if rt.is_main and not folder.exists():
         rt.print(f"writing the text of the little world to {folder}, as no --dataset is given")
-        tinyworld.write(folder)
+        corpus.write(folder)
     rt.wait()
 
 

@@ -9,13 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from nanochat import cost, forecast, gpus, paths, report
+from nanochat import paths
 from nanochat.checkpoint import legacy, manager
-from nanochat.config import UserError, changes, parse, run
-from nanochat.cost import flops_per_token
-from nanochat.forecast import Forecast, Setting
+from nanochat.config import changes, parse
+from nanochat.errors import UserError, run
 from nanochat.gpt import GPTConfig
 from nanochat.log import duration, short
+from nanochat.plan import cost, forecast, gpus
+from nanochat.plan.cost import flops_per_token
+from nanochat.plan.forecast import Forecast, Setting
+from nanochat.report import sections as report
 from nanochat.scaling import config_from_depth, horizon, shared
 
 SPEEDRUN = Path(__file__).resolve().parent.parent / "speedrun.sh"

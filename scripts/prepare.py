@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 from nanochat.checkpoint import door
-from nanochat.config import parse, positional, run
-from nanochat.data import web
+from nanochat.config import parse, positional
+from nanochat.data import urls
 from nanochat.data.files import shown
-from nanochat.prepare import Prepared, prepare
+from nanochat.data.prepare import Prepared, prepare
+from nanochat.errors import run
 
 RECIPES = {"shakespeare_char": "train_shakespeare_char", "shakespeare": "finetune_shakespeare",
            "openwebtext": "train_gpt2"}  # fmt: skip
@@ -30,7 +31,7 @@ class Flags:
     """gpt2, char (one token per character), base (that of the base folder), or a folder; default: gpt2"""
     column: str = "text"
     """field or column of .jsonl, .json and .parquet files that holds the text"""
-    max_bytes: int = web.MAX_BYTES
+    max_bytes: int = urls.MAX_BYTES
     """largest download from a URL"""
     allow_private_urls: bool = False
     """also fetch from addresses that are not public"""

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from nanochat import hub, vocabularies
-from nanochat.checkpoint import door, gpt2, hf, legacy, manager, nanogpt, repository
+from nanochat import foreign_tokenizers, gpt2_tokenizer, hub
+from nanochat.checkpoint import door, hf, legacy, manager, nanogpt, repository
 from nanochat.checkpoint.repository import Place
-from nanochat.config import UserError, changes, named, parse, positional, run
+from nanochat.config import changes, named, parse, positional
+from nanochat.errors import UserError, run
 from nanochat.paths import alone_in, base_dir, check_tag, fsync_folder, refusal, sha256, write_atomically
 from nanochat.tokenizer import Tokenizer
 from tasks.catalog import recipe_of
@@ -208,8 +209,8 @@ def convert(files: Files, draft: Path, flags: Flags) -> Place:
         config = hf.read_config(files.folder) if "config.json" in files.paths else {}
     if flags.softcap is not None:
         raise UserError(f"--softcap is for checkpoints of the original nanochat; {files.repo} holds another model")
-    if nanogpt.CKPT in files.paths and not any(name in files.paths for name, *_ in vocabularies.FILES):
-        gpt2.tokenizer()  # the model may need it, and is much larger
+    if nanogpt.CKPT in files.paths and not any(name in files.paths for name, *_ in foreign_tokenizers.FILES):
+        gpt2_tokenizer.load()  # the model may need it, and is much larger
     origin = {"repo": files.repo, "commit": files.commit}
     stage = flags.stage or repository.stage_of(hf.record(config), files.repo) or "base"
     place = Place(stage, flags.tag or fit(repository.tag_of(files.repo), files.repo), 0)

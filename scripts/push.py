@@ -10,12 +10,14 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from nanochat import hub, report
+from nanochat import hub
 from nanochat.checkpoint import door, manager, repository
 from nanochat.checkpoint.repository import Place
-from nanochat.config import UserError, parse, positional, run
+from nanochat.config import parse, positional
+from nanochat.errors import UserError, run
 from nanochat.log import duration, short
 from nanochat.paths import SOURCES, checkpoints_dir, write_text
+from nanochat.report import sections as report
 from tasks.catalog import recipe_of
 
 # What becomes public of a meta file; anything else (folders, machine, accounts, whatever is recorded one day) stays

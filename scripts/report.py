@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.markdown import Markdown
 
-from nanochat import report
-from nanochat.config import parse, run
+from nanochat.config import parse
+from nanochat.errors import run
+from nanochat.report import sections as report
 
 
 @dataclass

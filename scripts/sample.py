@@ -10,9 +10,10 @@ from typing import Annotated, BinaryIO, NamedTuple
 
 from nanochat import chat, runtime
 from nanochat.api import Model
-from nanochat.config import UserError, alias, changes, parse, run
+from nanochat.config import alias, changes, parse
 from nanochat.engine import serving
 from nanochat.engine.request import Finish, Request
+from nanochat.errors import UserError, run
 from nanochat.paths import check_name, write_atomically
 from nanochat.terminal import interrupts, lines_typed, show, tolerate_odd_text
 

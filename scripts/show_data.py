@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from nanochat import chat, paths
-from nanochat.config import UserError, parse, run
+from nanochat.config import parse
+from nanochat.errors import UserError, run
 from nanochat.tokenizer import Tokenizer
 from tasks.customjson import CustomJSON
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from nanochat import paths, report
-from nanochat.config import UserError, changes, parse, run
+from nanochat import paths
+from nanochat.config import changes, parse
 from nanochat.data import shards
+from nanochat.errors import UserError, run
+from nanochat.report import sections as report
 from nanochat.tokenizer import Tokenizer, gpt_encoder
 
 OURS = "ours"

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanochat import chat, paths, report, vocabularies
+from nanochat import chat, foreign_tokenizers, paths
 from nanochat.checkpoint import manager
-from nanochat.config import UserError, changes, parse, run
+from nanochat.config import changes, parse
 from nanochat.data import shards
+from nanochat.errors import UserError, run
 from nanochat.log import Progress, short
+from nanochat.report import sections as report
 from nanochat.tokenizer import SPLIT_PATTERN, Tokenizer
 
 
@@ -121,7 +123,7 @@ def keep(tokenizer: Tokenizer, folder: Path, overwrite: bool) -> str:
     def needs_current(recorded: str) -> bool:
         if current:
             return recorded == current.hash
-        return vocabularies.holds(folder) and recorded != tokenizer.hash  # a damaged one may be any, and be repaired
+        return foreign_tokenizers.holds(folder) and recorded != tokenizer.hash
 
     users = users_of(needs_current)
     if users and not overwrite:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanochat import runtime
-from nanochat.config import given, parse, run
+from nanochat.config import given, parse
 from nanochat.data import tokens
 from nanochat.data.files import name_from
+from nanochat.data.prepare import prepare
+from nanochat.errors import run
 from nanochat.paths import sha256
-from nanochat.prepare import prepare
 from nanochat.runtime import Runtime
 from nanochat.train.nanogpt import train_as_nanogpt
 from nanochat.train.out_dir import settings_of

@@ -12,11 +12,12 @@ from rich.table import Table
 
 from nanochat import chat, hub, runtime
 from nanochat.checkpoint import door
-from nanochat.config import UserError, alias, parse, positional, run
+from nanochat.config import alias, parse, positional
 from nanochat.engine import serving
 from nanochat.engine.request import Request
+from nanochat.errors import UserError, run
 from nanochat.log import short
-from nanochat.report import printable
+from nanochat.report.sections import printable
 from nanochat.tokenizer import Tokenizer
 
 # Plain prose that no model has been trained on, because it was written for this file.

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from nanochat.data import tables
-from nanochat.data.tinyworld.world import Split
+from nanochat.data.shards import ExamSplit
 from tasks.choices import BASELINE, choice, is_chosen
 
 
@@ -18,7 +18,7 @@ class ARC:
 
     baseline = BASELINE
 
-    def __init__(self, subset: Literal["ARC-Easy", "ARC-Challenge"], split: Split):
+    def __init__(self, subset: Literal["ARC-Easy", "ARC-Challenge"], split: ExamSplit):
         self.split = split
         self.name = subset
         split_there = {"train": "train", "val": "validation", "test": "test"}[split]

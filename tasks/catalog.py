@@ -4,16 +4,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from nanochat.config import UserError
 from nanochat.data import shards
-from nanochat.data.tinyworld.world import Split
+from nanochat.data.shards import ExamSplit
+from nanochat.errors import UserError
 from nanochat.eval.accuracy import Task
 from tasks.arc import ARC
 from tasks.customjson import CustomJSON, Part, held_out
 from tasks.gsm8k import GSM8K
 from tasks.humaneval import HumanEval
 from tasks.identity import identity, identity_path
-from tasks.littleworld import KINDS, LittleWorld
+from tasks.littleworld.conversations import KINDS, LittleWorld
 from tasks.mixture import Mixture, Rows
 from tasks.mmlu import MMLU
 from tasks.smoltalk import SmolTalk
@@ -23,7 +23,7 @@ RECIPES = ("littleworld", "real", "none")
 Stage = Literal["mid", "sft"]
 
 # What is graded; making one fetches it. HumanEval has test problems only.
-_REAL: dict[str, Callable[[Split], Task]] = {
+_REAL: dict[str, Callable[[ExamSplit], Task]] = {
     "ARC-Easy": lambda split: ARC("ARC-Easy", split),
     "ARC-Challenge": lambda split: ARC("ARC-Challenge", split),
     "MMLU": MMLU,
@@ -34,12 +34,12 @@ _REAL: dict[str, Callable[[Split], Task]] = {
 GRADED = {"littleworld": KINDS, "real": tuple(_REAL), "none": ()}
 
 
-def task(name: str, split: Split) -> Task:
+def task(name: str, split: ExamSplit) -> Task:
     """A graded task by its name in GRADED. Raises what fetching it raises."""
     return LittleWorld(name, split) if name in KINDS else _REAL[name](split)
 
 
-def graded_tasks(recipe: str, split: Split) -> list[Task]:
+def graded_tasks(recipe: str, split: ExamSplit) -> list[Task]:
     """The tasks of a recipe whose answers can be graded; none where the user's own conversations are all there is."""
     names = [name for name in GRADED[recipe] if split == "test" or name != "HumanEval"]
     return [task(name, split) for name in names]

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from nanochat import chat
-from nanochat.config import UserError
 from nanochat.data import shards
+from nanochat.errors import UserError
 
 EXAMPLE = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}'
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}

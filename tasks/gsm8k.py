@@ -3,8 +3,8 @@
 import re
 
 from nanochat.data import tables
-from nanochat.data.tinyworld.world import Split
-from tasks.littleworld import reference
+from nanochat.data.shards import ExamSplit
+from tasks.littleworld.conversations import reference
 
 _CALL = re.compile(r"<<([^<>]*)>>")
 _FINAL = re.compile(r"#### (-?[0-9.,]+)")
@@ -21,7 +21,7 @@ class GSM8K:
     name = "GSM8K"
     baseline = 0.0
 
-    def __init__(self, split: Split):
+    def __init__(self, split: ExamSplit):
         self.split = split
         split_there = "test" if split == "test" else "train"
         rows = tables.dataset("openai/gsm8k", [f"main/{split_there}-*.parquet"], ["question", "answer"])

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.paths import base_dir
 from tasks.customjson import CustomJSON
 

@@ -1,7 +1,7 @@
 """MMLU: exam questions of 57 subjects, from school to profession, with four answers each."""
 
 from nanochat.data import tables
-from nanochat.data.tinyworld.world import Split
+from nanochat.data.shards import ExamSplit
 from tasks.choices import BASELINE, choice, is_chosen
 
 REPO = "cais/mmlu"
@@ -25,7 +25,7 @@ class MMLU:
     name = "MMLU"
     baseline = BASELINE
 
-    def __init__(self, split: Split):
+    def __init__(self, split: ExamSplit):
         self.split = split
         self.rows = tables.dataset(REPO, FILES[split], ["question", "choices", "answer"]).shuffled()
 

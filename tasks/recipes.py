@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from nanochat import hub
-from nanochat.config import UserError
 from nanochat.data.shards import Split
 from nanochat.data.streams import ConversationSource
 from nanochat.data.survey import LOST, survey
+from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.flags import ConversationFlags, Hyperparameters
 from nanochat.train.start import Start

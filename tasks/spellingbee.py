@@ -11,11 +11,12 @@ import random
 import re
 from pathlib import Path
 
-from nanochat.config import UserError
-from nanochat.data.tinyworld.exercises import COUNT, SPELL
-from nanochat.data.tinyworld.world import Split, spellable, word_split
+from nanochat.data.shards import ExamSplit
+from nanochat.errors import UserError
 from nanochat.paths import base_dir
 from tasks.gsm8k import is_final_number
+from tasks.littleworld.exercises import COUNT, SPELL
+from tasks.littleworld.world import spellable, word_split
 
 SIZES = {"train": 80_000, "val": 256, "test": 256}
 VERSION = 1  # of the conversations made here; raise it when any of them changes
@@ -32,7 +33,7 @@ class SpellingBee:
     name = "SpellingBee"
     baseline = 0.0
 
-    def __init__(self, split: Split, size: int | None = None):
+    def __init__(self, split: ExamSplit, size: int | None = None):
         self.split = split
         self.size = SIZES[split] if size is None else size
         self.words = words(split)
@@ -63,7 +64,7 @@ class SimpleSpelling:
 
     name = "SimpleSpelling"
 
-    def __init__(self, split: Split, size: int):
+    def __init__(self, split: ExamSplit, size: int):
         self.split = split
         self.size = size
         self.words = words(split)
@@ -111,7 +112,7 @@ def counted(word: str, letter: str) -> list[dict[str, str]]:
     ]
 
 
-def words(split: Split) -> tuple[str, ...]:
+def words(split: ExamSplit) -> tuple[str, ...]:
     """The words of a split. Raises UserError for a words.txt that cannot be read or is too short for three splits."""
     path = base_dir() / "words.txt"
     chosen = _split_words(path, split) if path.exists() else _split_words(None, split)
@@ -121,7 +122,7 @@ def words(split: Split) -> tuple[str, ...]:
 
 
 @functools.cache
-def _split_words(path: Path | None, split: Split) -> tuple[str, ...]:
+def _split_words(path: Path | None, split: ExamSplit) -> tuple[str, ...]:
     listed = spellable() if path is None else _listed(path)
     return tuple(word for word in listed if word_split(word) == split)
 

@@ -22,13 +22,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from nanochat import chat, config
+from nanochat import chat, errors
 from nanochat.checkpoint import manager
 from nanochat.checkpoint.nanogpt import CKPT
+from nanochat.data.prepare import prepare
 from nanochat.data.shards import write_shards
 from nanochat.log import MetricsLog
 from nanochat.paths import SOURCES, sha256
-from nanochat.prepare import prepare
 from nanochat.tokenizer import Tokenizer
 from tests.scripted import scripted
 
@@ -195,7 +195,7 @@ def _rank(n: int, environment: dict[str, str], stage: Stage, argv: list[str], ho
     try:
         if hook is not None:
             hook(n)
-        config.run(lambda: import_module(stage.script).main(argv))
+        errors.run(lambda: import_module(stage.script).main(argv))
     except SystemExit as end:
         code = end.code or 0
     except BaseException:

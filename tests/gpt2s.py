@@ -7,8 +7,8 @@ import torch
 import transformers
 
 from nanochat.checkpoint import gpt2, manager, nanogpt
+from nanochat.foreign_tokenizers import byte_characters
 from nanochat.tokenizer import Tokenizer
-from nanochat.vocabularies import byte_characters
 
 MERGES = ["h e", "l l", "Ġ t", "Ġt he", "a n", "Ġ c", "a t", "Ġc at"]
 END = "<|endoftext|>"

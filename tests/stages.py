@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import TEXT
 
-from nanochat import config
+from nanochat import errors
 from nanochat.checkpoint import manager
 from nanochat.data.shards import write_shards
 from nanochat.paths import dataset_dir, tokenizer_dir
@@ -49,7 +49,7 @@ def in_child(base: str, stage: str, argv: list[str], environment: dict[str, str]
     os.environ.update(environment, NANOCHAT_BASE_DIR=base)
     torch.set_num_threads(1)
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
-        config.run(lambda: train(stage, argv))
+        errors.run(lambda: train(stage, argv))
 
 
 def start(base: Path, stage: str, argv: list[str], **environment: str) -> BaseProcess:
@@ -104,7 +104,7 @@ def refused(stage: str, argv: list[str], capsys: pytest.CaptureFixture[str]) -> 
     before = listing(root)
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
-        config.run(lambda: train(stage, argv))
+        errors.run(lambda: train(stage, argv))
     assert stop.value.code == 2
     assert listing(root) == before
     said = capsys.readouterr().err

@@ -12,8 +12,8 @@ import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.config import UserError
 from nanochat.engine.engine import Engine
+from nanochat.errors import UserError
 from nanochat.eval.accuracy import Example, Result, chatcore, evaluate, interval, pass_at
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.tokenizer import Tokenizer

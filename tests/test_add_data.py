@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dev import docstrings
-from nanochat.config import UserError
 from nanochat.data import documents as documents_module
 from nanochat.data import shards
 from nanochat.data.documents import DOCUMENT_CHARS, documents
 from nanochat.data.files import LeftOut
 from nanochat.data.shards import iterate, write_shards
+from nanochat.errors import UserError
 from nanochat.paths import dataset_dir
 from scripts import add_data
 

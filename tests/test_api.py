@@ -16,8 +16,8 @@ import torch
 import nanochat
 from nanochat import api, chat
 from nanochat.checkpoint import manager
-from nanochat.config import UserError
 from nanochat.engine.request import ContextLengthError
+from nanochat.errors import UserError
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 from scripts import sample

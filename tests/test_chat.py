@@ -5,7 +5,7 @@ from test_tokenizer import GENERATIONS, released
 
 from nanochat import chat
 from nanochat.chat import StreamDecoder, check, prompt, render, reply_parts, reply_text
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
 
 USER = {"role": "user", "content": "What is 12 + 30?"}

@@ -13,9 +13,9 @@ import torch
 
 from nanochat import chat
 from nanochat.checkpoint import manager
-from nanochat.config import UserError
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import ContextLengthError
+from nanochat.errors import UserError
 from nanochat.gpt import GPT
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from scripts import chat_cli

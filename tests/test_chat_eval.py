@@ -13,8 +13,8 @@ from fakehub import FakeHub
 
 from nanochat import hub, sandbox
 from nanochat.checkpoint import manager
-from nanochat.config import UserError
 from nanochat.engine.tools import calculator
+from nanochat.errors import UserError
 from nanochat.eval.accuracy import Result, interval
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import checkpoints_dir, tokenizer_dir

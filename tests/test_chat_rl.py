@@ -21,16 +21,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat import chat, config, report
+from nanochat import chat, errors
 from nanochat.checkpoint import door, manager
-from nanochat.config import UserError
 from nanochat.data.batch import Batch
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Request
+from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import MetricsLog
 from nanochat.optim import AdamWGroup, Optimizer, Rates
 from nanochat.paths import checkpoints_dir, tokenizer_dir
+from nanochat.report import sections as report
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Stage, TrainState, train
@@ -397,7 +398,7 @@ def in_child(base: str, argv: list[str], environment: dict[str, str]) -> None:
     os.environ.update(environment, NANOCHAT_BASE_DIR=base)
     torch.set_num_threads(1)
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
-        config.run(lambda: chat_rl.main(argv))
+        errors.run(lambda: chat_rl.main(argv))
 
 
 def start(base: Path, argv: list[str], **environment: str) -> BaseProcess:

@@ -13,7 +13,7 @@ import torch
 
 from nanochat.checkpoint import door, manager
 from nanochat.checkpoint.manager import LoadAs
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer

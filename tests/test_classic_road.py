@@ -13,13 +13,13 @@ import torch
 
 from nanochat import chat
 from nanochat.checkpoint import door, legacy, manager
-from nanochat.config import UserError
-from nanochat.data import tinyworld
 from nanochat.engine import serving
+from nanochat.errors import UserError
 from nanochat.gpt import GPT
 from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 from scripts import base_eval, base_train, chat_sft, mid_train
+from tasks.littleworld import corpus
 
 SHAPE = {"sequence_len": 64, "n_layer": 2, "n_head": 2, "n_kv_head": 1, "n_embd": 32}
 QUICK = ["--num_iterations=2", "--device_type=cpu", "--no-compile", "--eval_every=-1"]
@@ -90,15 +90,15 @@ def test_the_guides_road_from_a_loaded_checkpoint_to_a_served_one(
 def test_the_little_world_is_written_for_who_has_no_text(
     d34: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    small = tinyworld.write
-    monkeypatch.setattr(tinyworld, "write", lambda folder: small(folder, num_documents=100))  # 60000 take a minute
+    small = corpus.write
+    monkeypatch.setattr(corpus, "write", lambda folder: small(folder, num_documents=100))  # 60000 take a minute
     mid_train.main(["--model_tag=d34", "--device_batch_size=4", "--conversations=littleworld", *QUICK])
     assert "writing the text of the little world" in capsys.readouterr().out
     assert door.open("mid").step == 2
 
 
 def test_it_is_evaluated_with_its_own_lengths(d34: dict[str, torch.Tensor], capsys) -> None:
-    tinyworld.write(dataset_dir("tinyworld"), num_documents=100)
+    corpus.write(dataset_dir("tinyworld"), num_documents=100)
     base_eval.main(["--eval_tokens=2000", "--device_type=cpu", "--num_samples=1", "--max_new_tokens=4", "--split=val"])
     assert "bits per byte" in capsys.readouterr().out
     loaded = door.open("base")
@@ -107,7 +107,7 @@ def test_it_is_evaluated_with_its_own_lengths(d34: dict[str, torch.Tensor], caps
 
 
 def test_its_own_run_is_not_resumed_by_chance(d34: dict[str, torch.Tensor]) -> None:
-    tinyworld.write(dataset_dir("tinyworld"), num_documents=100)
+    corpus.write(dataset_dir("tinyworld"), num_documents=100)
     before = sorted(path.name for path in (checkpoints_dir("base") / "d34").iterdir())
     with pytest.raises(UserError, match="was trained by the original nanochat, whose run cannot be resumed here"):
         base_train.main(["--model_tag=d34", "--depth=1", "--max_seq_len=64", "--device_batch_size=2", *QUICK])

@@ -19,15 +19,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from cleaning import cluster, pii, quality, sketches, stages, words
+from cleaning.language import Language
+from cleaning.rules import Rules
 from dev import bench_data
-from nanochat.config import UserError
-from nanochat.data import shards, tinyworld
-from nanochat.data.clean import cluster, pii, quality, sketches, stages, words
-from nanochat.data.clean.language import Language
-from nanochat.data.clean.rules import Rules
+from nanochat.data import shards
 from nanochat.data.shards import iterate, list_shards, write_shards
+from nanochat.errors import UserError
 from nanochat.paths import dataset_dir
 from scripts import clean_data
+from tasks.littleworld import corpus
 
 ROOT = Path(__file__).parent.parent
 ALL = ["--dedup", "--pii=mask", "--profanity"]
@@ -207,8 +208,8 @@ def test_any_number_of_workers_gives_the_same_bytes(dataset, pieces, capsys):
 
 SLOW = """
 import sys, time
-from nanochat.data.clean import stages
-from nanochat.config import run
+from cleaning import stages
+from nanochat.errors import run
 stages.PIECE, stages.PART = 40, 1500
 from scripts import clean_data
 run(lambda: clean_data.main(sys.argv[1:]))
@@ -502,7 +503,7 @@ def test_what_only_looks_like_it_stays(text):
 
 
 def test_the_little_world_holds_nothing_private():
-    for text in tinyworld.documents("train", 3, 1500):
+    for text in corpus.documents("train", 3, 1500):
         assert pii.mask(text) == (text, Counter())
 
 
@@ -666,4 +667,4 @@ def test_the_list_that_comes_along_spares_innocent_words():
     found = words.Words(words.load(words.LIST))
     innocent = "Scunthorpe, Dick and Fanny, a cock and a tit, an ass, grapes, the class assassin, Essex, shiitake"
     assert found.first(innocent) is None
-    assert all(found.first(text) is None for text in tinyworld.documents("train", 5, 1500))
+    assert all(found.first(text) is None for text in corpus.documents("train", 5, 1500))

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.config import UserError, alias, changes, default, parse, positional, run
+from nanochat.config import alias, changes, default, parse, positional
+from nanochat.errors import UserError, run
 
 ROOT = Path(__file__).parent.parent
 
@@ -166,7 +167,7 @@ def test_a_list_is_given_at_once_or_piece_by_piece(argv: list[str], expected: li
 SPEAKER = r"""
 from rich.console import Console
 from rich.table import Table
-from nanochat.config import UserError, run
+from nanochat.errors import UserError, run
 from nanochat.log import Progress
 
 def main():

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.config import UserError, alias, changes, parse, positional
+from nanochat.config import alias, changes, parse, positional
+from nanochat.errors import UserError
 
 
 @dataclass

@@ -12,14 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nanochat.config import UserError
-from nanochat.data import contents, texts, tinyworld
+from nanochat.data import contents, texts
 from nanochat.data.contents import changed
 from nanochat.data.shards import TextReader, write_shards
 from nanochat.data.streams import ConversationSource, MixedSource, TextSource
+from nanochat.errors import UserError
 from nanochat.paths import base_dir, dataset_dir
 from tasks.catalog import training_conversations
-from tasks.littleworld import KINDS, LittleWorld
+from tasks.littleworld import corpus
+from tasks.littleworld.conversations import KINDS, LittleWorld
 from tasks.spellingbee import VERSION as SPELLING_VERSION
 from tasks.spellingbee import SimpleSpelling, SpellingBee
 
@@ -147,7 +148,7 @@ def test_what_is_held_out_belongs_to_it(tmp_path):
 
 def test_conversations_made_here_are_known_by_version_and_parameters(base):
     (one,) = LittleWorld("facts", "train").contents()
-    assert one["made"] == ["little world", tinyworld.VERSION, "facts", "train", 32_000]
+    assert one["made"] == ["little world", corpus.VERSION, "facts", "train", 32_000]
     (smaller,) = LittleWorld("facts", "train", 9).contents()
     said = changed([one], [smaller])
     assert said == "facts of the little world, train is generated differently than when this run read it"
@@ -161,15 +162,15 @@ def test_conversations_made_here_are_known_by_version_and_parameters(base):
 
 
 def test_who_changes_what_is_made_here_raises_the_version():
-    """Where this fails, raise VERSION in nanochat/data/tinyworld or tasks/spellingbee.py, and put the new hash here."""
+    """Where this fails, raise VERSION in tasks/littleworld or tasks/spellingbee.py, and put the new hash here."""
     digest = hashlib.sha256()
     for kind in KINDS:
         for split in ("train", "val", "test"):
             for n in range(40):
                 digest.update(json.dumps(LittleWorld(kind, split)[n]).encode())
-    for text in tinyworld.documents("train", 0, 400):
+    for text in corpus.documents("train", 0, 400):
         digest.update(text.encode())
-    assert (tinyworld.VERSION, digest.hexdigest()[:16]) == (1, "ead1b8fdd48f7b5a")
+    assert (corpus.VERSION, digest.hexdigest()[:16]) == (1, "ead1b8fdd48f7b5a")
     digest = hashlib.sha256()
     for task in (SpellingBee("train"), SpellingBee("test"), SimpleSpelling("train", 99)):
         for n in range(99):

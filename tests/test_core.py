@@ -22,9 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat.checkpoint import door, manager
-from nanochat.config import UserError
 from nanochat.data.shards import write_shards
 from nanochat.engine.engine import Engine
+from nanochat.errors import UserError
 from nanochat.eval import bundle, core
 from nanochat.eval.bundle import Item, Task
 from nanochat.eval.core import Prompt, TaskScore

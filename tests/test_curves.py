@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanochat.curves import COLOURS, Line, Picture, clean, smoothed
+from nanochat.report.curves import COLOURS, Line, Picture, clean, smoothed
 
 numbers = st.floats(allow_nan=True, allow_infinity=True)
 points = st.lists(st.tuples(numbers, numbers), max_size=60)

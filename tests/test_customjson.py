@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat import chat, paths
-from nanochat.config import UserError
 from nanochat.data import shards
 from nanochat.data import survey as surveys
 from nanochat.data.survey import survey
+from nanochat.errors import UserError
 from scripts import show_data
 from tasks.catalog import training_conversations
 from tasks.customjson import CustomJSON, held_out

@@ -16,16 +16,17 @@ from hypothesis import strategies as st
 
 from nanochat import chat, pickles
 from nanochat.checkpoint import door, gpt2, manager, nanogpt
-from nanochat.config import UserError, parse
+from nanochat.config import parse
 from nanochat.engine import serving
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Request
+from nanochat.errors import UserError
 from nanochat.eval.bpb import bits_per_byte
+from nanochat.foreign_tokenizers import byte_characters
 from nanochat.gpt import GPT
 from nanochat.optim import Optimizer, Rates, adamw_groups
 from nanochat.paths import checkpoints_dir
 from nanochat.tokenizer import Tokenizer
-from nanochat.vocabularies import byte_characters
 from scripts import base_eval, chat_cli, chat_eval, chat_web, export, infer_bench, inference_server, sample
 
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"

@@ -19,9 +19,9 @@ import pytest
 from fakehub import FakeHub
 
 from nanochat import hub
-from nanochat.config import UserError
 from nanochat.data import download, remote
 from nanochat.data.shards import TextReader, fingerprint, iterate, write_shards
+from nanochat.errors import UserError
 from nanochat.paths import dataset_dir
 from scripts import add_data
 

@@ -13,7 +13,7 @@ from fakehub import FakeHub
 
 from nanochat import hub
 from nanochat.checkpoint import door, manager
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 from scripts import download_weights, verify_weights

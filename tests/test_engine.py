@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanochat import chat
-from nanochat.config import UserError
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import ContextLengthError, Request
 from nanochat.engine.sampling import Row, sample
 from nanochat.engine.tools import Tools, calculator_tools
+from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.kv_cache import KVCache
 from tests.scripted import scripted

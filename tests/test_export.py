@@ -21,11 +21,11 @@ from test_gpt import CLASSIC, FULL, draw
 
 from nanochat import chat
 from nanochat.checkpoint import door, export, gpt2, hf, hf_tokenizer, manager, modeling_nanochat_gpt
-from nanochat.config import UserError
+from nanochat.errors import UserError
+from nanochat.foreign_tokenizers import GPT2_PATTERN
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import base_dir, checkpoints_dir, draft_of, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
-from nanochat.vocabularies import GPT2_PATTERN
 from scripts import export as script
 
 transformers = pytest.importorskip("transformers")

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanochat.checkpoint import legacy
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.eval.bpb import bits_per_byte
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.kv_cache import KVCache

@@ -18,8 +18,8 @@ import yaml
 
 from nanochat import chat
 from nanochat.checkpoint import door, manager
-from nanochat.config import UserError
 from nanochat.engine.engine import Engine
+from nanochat.errors import UserError
 from nanochat.eval import accuracy, core, harness
 from nanochat.eval.bundle import Item, Task
 from nanochat.gpt import GPT, GPTConfig

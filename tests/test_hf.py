@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nanochat.checkpoint import hf, manager
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.gpt import GPT
 
 transformers = pytest.importorskip("transformers")

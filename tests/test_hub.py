@@ -16,7 +16,7 @@ import pytest
 from fakehub import FakeHub
 
 from nanochat import hub
-from nanochat.config import UserError
+from nanochat.errors import UserError
 
 REPO = "tester/tiny-d2"
 WEIGHTS = bytes(range(256)) * 8192  # 2 MB

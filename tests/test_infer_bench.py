@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from nanochat import config
+from nanochat import errors
+from nanochat.engine.cpu_weights import bytes_read, pack
 from nanochat.gpt import GPT
-from nanochat.packed import bytes_read, pack
 from nanochat.scaling import config_from_depth
 from scripts import infer_bench
 
@@ -42,6 +42,6 @@ def test_bytes_read_are_those_of_the_matrices(int8: bool) -> None:
 )  # fmt: skip
 def test_mistakes(more: list[str], said: str, base, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        config.run(lambda: infer_bench.main([*TINY, *more]))
+        errors.run(lambda: infer_bench.main([*TINY, *more]))
     assert stop.value.code == 2
     assert said in capsys.readouterr().err

@@ -16,8 +16,8 @@ import torch
 
 from nanochat.api import Model
 from nanochat.checkpoint import door
-from nanochat.config import UserError
 from nanochat.engine import serving
+from nanochat.errors import UserError
 from scripts import inference_server
 from tests.gpt2s import write_gpt2, write_nanogpt
 from tests.served import Live, served

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.log import MetricsLog, Progress, duration, short
 
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from nanochat import runtime
-from nanochat.config import UserError
 from nanochat.data.batch import Batch
+from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import MetricsLog
 from nanochat.optim import AdamWGroup, Optimizer, Rates

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanochat import chat
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from scripts.make_identity import main
 from tasks import identity
 from tasks.identity import conversations, parse_facts

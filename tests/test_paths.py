@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from nanochat import config, paths
-from nanochat.config import UserError
+from nanochat import errors, paths
 from nanochat.data import shards
+from nanochat.errors import UserError
 from nanochat.log import MetricsLog
 
 
@@ -120,7 +120,7 @@ def test_a_file_system_that_became_read_only(small_disk, read_only, capsys):
         with pytest.raises(UserError, match=said.format("run/.*")):
             write()
     with pytest.raises(SystemExit, match="2"):
-        config.run(lambda: (small_disk / "file").unlink())
+        errors.run(lambda: (small_disk / "file").unlink())
     assert capsys.readouterr().err.startswith(f"error: {small_disk}/file: the file system is mounted read-only")
 
 

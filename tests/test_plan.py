@@ -15,13 +15,14 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from nanochat import cost, forecast, gpus, report
-from nanochat.config import UserError
-from nanochat.forecast import Setting, classic_config
-from nanochat.gpt import GPT, GPTConfig
-from nanochat.gpus import GPUS
+from nanochat.errors import UserError
+from nanochat.gpt import GPT, GPTConfig, count_parameters
 from nanochat.kv_cache import KVCache
 from nanochat.optim import Optimizer, Rates, parameter_groups
+from nanochat.plan import cost, forecast, gpus
+from nanochat.plan.forecast import Setting, classic_config
+from nanochat.plan.gpus import GPUS
+from nanochat.report import sections as report
 from nanochat.scaling import config_from_depth, horizon
 from scripts import plan
 
@@ -218,7 +219,7 @@ def test_all_parameters_are_counted_once(layers, heads, width, values, vocab):
     with torch.device("meta"):
         model = GPT(config)
     size = cost.sizes(config)
-    assert size.all == cost.count_parameters(model)
+    assert size.all == count_parameters(model)
     assert size.matrices == layers * 12 * width**2 + sum(
         p.numel() for name, p in model.named_parameters() if name.endswith("ve_gate.weight")
     )

@@ -21,11 +21,11 @@ from gpt2s import END, write_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanochat import prepare as preparing
-from nanochat.config import UserError
+from nanochat.data import prepare as preparing
 from nanochat.data import tokens
+from nanochat.data.prepare import prepare
+from nanochat.errors import UserError
 from nanochat.paths import tokenizer_dir
-from nanochat.prepare import prepare
 from nanochat.tokenizer import Tokenizer
 from scripts.prepare import main
 

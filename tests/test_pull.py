@@ -20,7 +20,8 @@ from torch import Tensor
 
 from nanochat import hub
 from nanochat.checkpoint import door, export, gpt2, manager, nanogpt, repository
-from nanochat.config import UserError, parse
+from nanochat.config import parse
+from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import short
 from nanochat.paths import alone_in, base_dir, checkpoints_dir

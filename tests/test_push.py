@@ -11,10 +11,11 @@ import torch
 import yaml
 from fakehub import FakeHub
 
-from nanochat import hub, report
+from nanochat import hub
 from nanochat.checkpoint import door, manager
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.paths import checkpoints_dir, tokenizer_dir
+from nanochat.report import sections as report
 from nanochat.tokenizer import Tokenizer
 from scripts import pull, push
 

@@ -18,10 +18,10 @@ import torch
 import torch.distributed as dist
 from conftest import TEXT
 
-from nanochat import config, runtime
+from nanochat import errors, runtime
 from nanochat.checkpoint import manager
-from nanochat.config import UserError
 from nanochat.data.shards import write_shards
+from nanochat.errors import UserError
 from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 
@@ -51,7 +51,7 @@ def as_rank(folder: str, environment: dict[str, str], main: Callable[..., None],
         with open(Path(folder, f"{name}{environment['RANK']}"), "wb") as file:
             os.dup2(file.fileno(), stream.fileno())
     torch.set_num_threads(1)
-    config.run(lambda: main(*arguments))
+    errors.run(lambda: main(*arguments))
 
 
 def train(argv: list[str]) -> None:

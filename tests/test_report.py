@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from playwright.sync_api import ViewportSize, sync_playwright
 
-from nanochat import paths, report
-from nanochat.config import UserError
+from nanochat import paths
+from nanochat.errors import UserError
+from nanochat.report import sections as report
 from scripts import report as script
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -129,7 +130,7 @@ def test_nothing_to_report_changes_nothing(base):
 
 
 def test_a_section_is_written_without_torch(base):
-    code = "import sys, nanochat.report as r; r.write_section('tok_train', {}); print('torch' in sys.modules)"
+    code = "import sys, nanochat.report.sections as r; r.write_section('tok_train', {}); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
 

@@ -16,7 +16,7 @@ import torch
 from stages import BASE, STEPS, assert_same_run, flags, listing, losses, refused, start, tensors, train
 
 from nanochat.checkpoint import door, manager
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.paths import alone_in, check_tag, checkpoints_dir, dataset_dir
 
 SHORT = ("--num_iterations=2", "--eval_every=-1", "--save_every=-1")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from nanochat.checkpoint import manager
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 from scripts import sample

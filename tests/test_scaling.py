@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from nanochat import schedule
-from nanochat.config import UserError
-from nanochat.cost import count_parameters, flops_per_token
-from nanochat.gpt import GPT, GPTConfig
+from nanochat.errors import UserError
+from nanochat.gpt import GPT, GPTConfig, count_parameters
+from nanochat.plan.cost import flops_per_token
 from nanochat.scaling import config_from_depth, horizon, scaling_parameters, shared, short_window
 
 # ---------------------------------------------------------------- shapes

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanochat.config import UserError
 from nanochat.data import shards
 from nanochat.data.shards import TextReader, fingerprint, iterate, iterate_file, list_shards, write_shards
+from nanochat.errors import UserError
 from nanochat.paths import write_text
 
 
@@ -337,7 +337,7 @@ def bomb(path: Path, size: int, rows: int) -> Path:
 READ = """
 import resource, sys
 from pathlib import Path
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.data import shards
 
 shards.MAX_GROUP = int(sys.argv[2])

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from scripts import plan
 
 SPEEDRUN = Path(__file__).parent.parent / "speedrun.sh"

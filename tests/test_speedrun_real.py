@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nanochat.data import shards
-from nanochat.data.tinyworld.documents import documents
+from tasks.littleworld.documents import documents
 from tests import realsets
 from tests.corebundle import small_bundle
 from tests.fakehub import FakeHub, environment

@@ -27,12 +27,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanochat import chat
-from nanochat.config import UserError
 from nanochat.data import order, streams
 from nanochat.data.batch import Batch
 from nanochat.data.packing import Document, pack
 from nanochat.data.shards import TextReader, write_shards
 from nanochat.data.streams import ConversationSource, MixedSource, TextSource, batches
+from nanochat.errors import UserError
 from nanochat.runtime import PeerFailed
 from nanochat.tokenizer import Tokenizer
 

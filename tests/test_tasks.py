@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from nanochat import chat, hub
 from nanochat.checkpoint import manager
-from nanochat.config import UserError
 from nanochat.data import contents, streams
 from nanochat.engine.tools import calculator
+from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from scripts import chat_sft, make_identity, mid_train
@@ -27,7 +27,7 @@ from tasks.arc import ARC
 from tasks.gsm8k import GSM8K, final_number, solution_parts
 from tasks.humaneval import HumanEval, program
 from tasks.identity import identity_path
-from tasks.littleworld import reference
+from tasks.littleworld.conversations import reference
 from tasks.mmlu import MMLU
 from tasks.smoltalk import SmolTalk
 from tasks.spellingbee import SimpleSpelling, SpellingBee, counted, words

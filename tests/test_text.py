@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat import chat
-from nanochat.config import UserError
 from nanochat.engine.request import Event, Scored
 from nanochat.engine.text import Piece, ReplyText, Told, joined
+from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
 
 # Any Unicode but lone surrogates, which no UTF-8 holds; small alphabets make stop strings overlap with themselves.

@@ -8,10 +8,10 @@ import pytest
 from conftest import TEXT
 
 from nanochat.checkpoint import manager
-from nanochat.config import UserError
 from nanochat.data import texts
 from nanochat.data.shards import write_shards
 from nanochat.data.streams import MixedSource, TextSource
+from nanochat.errors import UserError
 from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 from scripts import base_train, mid_train

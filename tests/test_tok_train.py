@@ -7,8 +7,8 @@ import pytest
 
 from nanochat import paths
 from nanochat.checkpoint import manager
-from nanochat.config import UserError
 from nanochat.data import shards
+from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.tokenizer import Tokenizer
 from scripts import tok_train

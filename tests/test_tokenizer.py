@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from nanochat import paths
 from nanochat.chat import SPECIALS
-from nanochat.config import UserError
 from nanochat.data import shards
+from nanochat.errors import UserError
 from nanochat.tokenizer import LONGEST_SPACE, PATTERNS, SPLIT_PATTERN, Tokenizer, gpt_encoder
 from scripts import tok_eval, tok_train
 

@@ -13,10 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanochat.config import UserError
 from nanochat.data import tokens
 from nanochat.data.batch import Batch
 from nanochat.data.tokens import Tokens, windows
+from nanochat.errors import UserError
 from nanochat.paths import sha256
 
 

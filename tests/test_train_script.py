@@ -24,13 +24,14 @@ from conftest import TEXT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat import config, schedule
+from nanochat import errors, schedule
 from nanochat.checkpoint import door, manager, nanogpt
-from nanochat.config import UserError, parse
+from nanochat.config import parse
+from nanochat.data.prepare import prepare
+from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import Optimizer, Rates, adamw_groups
 from nanochat.paths import checkpoints_dir, tokenizer_dir
-from nanochat.prepare import prepare
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import nanogpt as train_nanogpt
 from nanochat.train.loop import Stage, TrainState
@@ -284,7 +285,7 @@ def in_child(folder: str, base: str, argv: list[str], environment: dict[str, str
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in a shell's background ignores it
     torch.set_num_threads(1)
     with open("said.txt", "w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
-        config.run(lambda: main(argv))
+        errors.run(lambda: main(argv))
 
 
 def in_child_until(place: str, folder: str, base: str, argv: list[str]) -> None:

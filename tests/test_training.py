@@ -28,9 +28,9 @@ from stages import (
     train,
 )  # fmt: skip
 
-from nanochat import chat, config
+from nanochat import chat, config, errors
 from nanochat.checkpoint import door, manager
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
 from nanochat.runtime import Runtime, can_compile
 from nanochat.tokenizer import Tokenizer
@@ -435,7 +435,7 @@ def test_a_full_disk_leaves_no_trace_of_what_was_not_saved(saves, worlds, small_
     free = shutil.disk_usage(small_disk).free
     (small_disk / "filler").write_bytes(bytes(free - 8 * 4096))  # room for the metrics, not for a checkpoint
     with pytest.raises(SystemExit) as stop:
-        config.run(lambda: train("base", flags("base", base)))
+        errors.run(lambda: train("base", flags("base", base)))
     assert stop.value.code == 2
     assert "the disk is full" in capsys.readouterr().err
     assert [(path, size) for path, size, _ in listing(base)] == before

@@ -10,8 +10,8 @@ import pytest
 import served
 
 from nanochat.checkpoint import manager
-from nanochat.config import UserError
 from nanochat.data import documents, shards, tokens
+from nanochat.errors import UserError
 from nanochat.paths import checkpoints_dir
 from nanochat.tokenizer import Tokenizer
 from nanochat.web import limits

@@ -13,7 +13,7 @@ import torch
 from nanochat import chat
 from nanochat.engine.engine import Engine
 from nanochat.tokenizer import Tokenizer
-from nanochat.web import streams
+from nanochat.web import sse
 from nanochat.web.service import Settings
 from tests.scripted import scripted
 from tests.served import Live, loaded, served, wait
@@ -144,7 +144,7 @@ def test_a_full_queue_is_said_and_when_to_come_again(live: Live) -> None:
 
 
 def test_who_waits_is_told_that_the_server_is_there(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "KEEP_ALIVE", 0.05)
+    monkeypatch.setattr(sse, "KEEP_ALIVE", 0.05)
     talking = [Client(live, {**ENDLESS, "stream": True}) for _ in range(2)]
     wait(lambda: busy(live) == 2)
     waiting = Client(live, {**SHORT, "stream": True})
@@ -241,7 +241,7 @@ def test_a_stream_can_be_read_again_from_any_event(live: Live) -> None:
 
 
 def test_a_stream_without_a_reader_goes_on_for_a_while_only(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "WAIT_FOR_READER", 0.5)
+    monkeypatch.setattr(sse, "WAIT_FOR_READER", 0.5)
     client, id = resumable(live)
     client.read_until(b"id: 3\n")
     client.leave()

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from nanochat import hub, paths, vocabularies
+from nanochat import foreign_tokenizers, gpt2_tokenizer, hub, paths
 from nanochat.checkpoint import gpt2, hf, manager, nanogpt, repository, torch_file
 from nanochat.checkpoint.manager import AS_STORED, LoadAs, Loaded
-from nanochat.config import UserError, alias
+from nanochat.config import alias
+from nanochat.errors import UserError
 from nanochat.gpt import GPTConfig
 from nanochat.tokenizer import Tokenizer
 
@@ -110,7 +111,7 @@ def find(name: str, tag: str | None = None, step: int | None = None, out_dir: Pa
     if name in hub.GPT2:
         if step is not None:
             raise _no_step(name, step)
-        return _in(hub.fetch(hub.GPT2[name], [*WEIGHT_FILES, *gpt2.TOKENIZER_FILES]), name, name, None)
+        return _in(hub.fetch(hub.GPT2[name], [*WEIGHT_FILES, *gpt2_tokenizer.FILES]), name, name, None)
     path = Path(out_dir) if name == "resume" else Path(name).expanduser()
     if name == "resume" or path.exists():
         file = path.name if path.exists() and not path.is_dir() else ""
@@ -169,7 +170,7 @@ def _no_step(name: str, step: int) -> UserError:
 
 def _load_hf(found: Found, load_as: LoadAs) -> Loaded:
     path = found.folder
-    place = next((place for place in (path, path / "tokenizer") if vocabularies.holds(place)), None)
+    place = next((place for place in (path, path / "tokenizer") if foreign_tokenizers.holds(place)), None)
     if place is None:
         raise UserError(f"{path} has no tokenizer; expected tokenizer.json, or vocab.json with merges.txt, beside it")
     tokenizer = Tokenizer.load(place)
@@ -190,10 +191,11 @@ def _load_nanogpt(found: Found, load_as: LoadAs) -> Loaded:
     tokenizer, place = _tokenizer_of_run(path, read)
     said, rows = ours.get("tokenizer_hash"), read.config.vocab_size
     # nanoGPT has that many rows for all data without a meta.pkl, so any tokenizer but one of characters may be meant.
-    is_untold = not said and rows == gpt2.VOCABULARIES[1] and place is not None and tokenizer.pattern is not None
+    is_untold = not said and place is not None and tokenizer.pattern is not None
+    is_untold = is_untold and rows == gpt2_tokenizer.VOCABULARIES[1]
     config = _with_tokenizer(read.config, tokenizer, said, path, place, any_size=is_untold)
     note = ""
-    if is_untold and tokenizer.vocab_size < gpt2.VOCABULARIES[0]:
+    if is_untold and tokenizer.vocab_size < gpt2_tokenizer.VOCABULARIES[0]:
         note = f"how many of its {rows} rows are tokens is not recorded; {tokenizer.vocab_size} assumed, as in {place}"
     meta = {"best_val_loss": read.best_val_loss, "user_config": read.settings, "dataset": read.settings.get("dataset")}
     source = _known(ours.get("source")) or _stage_trained_from(read.settings)
@@ -204,14 +206,14 @@ def _load_nanogpt(found: Found, load_as: LoadAs) -> Loaded:
 def _tokenizer_of_run(path: Path, read: nanogpt.Checkpoint) -> tuple[Tokenizer, Path | None]:
     """ckpt.pt does not hold its tokenizer: it lies beside it, with the dataset, or is GPT-2's. None: from the hub."""
     places = [path.parent, *nanogpt.data_dirs(str(read.settings.get("dataset") or "openwebtext"))]
-    place = next((place for place in places if vocabularies.holds(place)), None)
+    place = next((place for place in places if foreign_tokenizers.holds(place)), None)
     rows = read.config.vocab_size
-    if place is None and rows not in gpt2.VOCABULARIES:
+    if place is None and rows not in gpt2_tokenizer.VOCABULARIES:
         raise UserError(
             f"{path} has {rows} tokens, and there is no tokenizer for it; expected tokenizer.json or meta.pkl in one "
             f"of {', '.join(map(str, places))}"
         )
-    return (Tokenizer.load(place) if place else gpt2.tokenizer()), place
+    return (Tokenizer.load(place) if place else gpt2_tokenizer.load()), place
 
 
 def _with_tokenizer(

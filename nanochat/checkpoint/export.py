@@ -27,7 +27,7 @@ from torch import Tensor
 
 from nanochat import chat
 from nanochat.checkpoint import gpt2, hf, hf_tokenizer, manager, originals
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import draft_of, write_text
 from nanochat.tokenizer import Tokenizer

@@ -12,15 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanochat import hub, vocabularies
 from nanochat.checkpoint import torch_file
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.gpt import GPTConfig
-from nanochat.tokenizer import Tokenizer
 
-VOCABULARIES = (50257, 50304)  # GPT-2's tokens, and these rounded up as nanoGPT does
 PAD = 64  # programs round the rows of a vocabulary up to a multiple of it
-TOKENIZER_FILES = [name for names in vocabularies.FILES[:2] for name in names]  # as GPT-2's repositories have them
 PARTS = ("c_q", "c_k", "c_v")  # of c_attn, in this order
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}  # transformers' names: ours
 NANOGPT_ARGS = ("n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size", "dropout")
@@ -32,16 +28,6 @@ FIXED = {
 _TRANSPOSED = re.compile(r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
 # Buffers of old files, not to be taken for c_attn.bias.
 MASKS = re.compile(r"(_orig_mod\.)?(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)")
-
-
-def tokenizer() -> Tokenizer:
-    """GPT-2's tokenizer, from the files of its repository on the hub. Raises what `hub.fetch` raises."""
-    return Tokenizer.load(hub.fetch(hub.GPT2["gpt2"], TOKENIZER_FILES))
-
-
-def is_tokenizer(tokenizer: Tokenizer) -> bool:
-    """Whether a tokenizer is GPT-2's: one that splits as it and has as many tokens is taken for it."""
-    return tokenizer.pattern == vocabularies.GPT2_PATTERN and tokenizer.vocab_size == VOCABULARIES[0]
 
 
 def is_gpt2(config: GPTConfig) -> bool:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from nanochat.checkpoint import gpt2, torch_file
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.gpt import GPTConfig
 from nanochat.paths import check_regular, read_json
 

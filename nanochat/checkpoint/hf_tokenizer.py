@@ -9,9 +9,9 @@ import math
 from typing import Any
 
 from nanochat import chat
-from nanochat.config import UserError
+from nanochat.errors import UserError
+from nanochat.foreign_tokenizers import byte_characters
 from nanochat.tokenizer import Tokenizer
-from nanochat.vocabularies import byte_characters
 
 CHARACTER = "[\\s\\S]"
 

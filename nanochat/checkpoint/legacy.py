@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.gpt import GPTConfig
 
 Generation = Literal["classic", "early", "late", "modern"]

@@ -25,9 +25,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nanochat import vocabularies
+from nanochat import foreign_tokenizers
 from nanochat.checkpoint import legacy, torch_file
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import strict_json
 from nanochat.paths import (
@@ -356,13 +356,13 @@ def save_lengths(folder: Path, tokenizer: Tokenizer) -> None:
 
 def tokenizer_folder(folder: Path) -> Path:
     """Where the tokenizer of a checkpoint folder is: in it, in tokenizer/ below it, else in the base folder."""
-    return next((place for place in (folder, folder / "tokenizer") if vocabularies.holds(place)), tokenizer_dir())
+    return next((place for place in (folder, folder / "tokenizer") if foreign_tokenizers.holds(place)), tokenizer_dir())
 
 
 def keep_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     """Put a tokenizer beside the checkpoints of a folder, unless it is the one they would be read with anyway."""
     place = tokenizer_folder(folder)
-    there = Tokenizer.load(place) if vocabularies.holds(place) else None
+    there = Tokenizer.load(place) if foreign_tokenizers.holds(place) else None
     if there is not None and there.hash == tokenizer.hash:
         _read_lengths(place, there)
         if there.token_bytes == tokenizer.token_bytes:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nanochat.checkpoint import gpt2, torch_file
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import base_dir, fsync_folder, sha256, write_atomically, write_text
 

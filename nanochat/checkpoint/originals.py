@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nanochat.checkpoint import door, gpt2, hf, manager, nanogpt
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.gpt import GPT
 from nanochat.paths import write_atomically, write_text
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from nanochat import chat, vocabularies
+from nanochat import chat, foreign_tokenizers
 from nanochat.checkpoint import legacy, manager, torch_file
-from nanochat.config import UserError
-from nanochat.cost import count_parameters
+from nanochat.errors import UserError
+from nanochat.gpt import count_parameters
 from nanochat.log import short
 from nanochat.paths import SOURCES, checkpoints_dir
 from nanochat.tokenizer import Tokenizer
@@ -54,7 +54,7 @@ def tokenizer_of(paths: Sequence[str], inside: PurePosixPath) -> tuple[PurePosix
     """The folder and files of the tokenizer for a checkpoint in the folder `inside`: nearer ones come first."""
     top = PurePosixPath()
     for place in (inside, inside / "tokenizer", top / "tokenizer", top):
-        for names in vocabularies.FILES[:-1]:  # nanoGPT's characters are no tokenizer of these
+        for names in foreign_tokenizers.FILES[:-1]:  # nanoGPT's characters are no tokenizer of these
             wanted = [str(place / name) for name in names]
             if all(path in paths for path in wanted):
                 return place, wanted + [path for path in [str(place / manager.LENGTHS)] if path in paths]

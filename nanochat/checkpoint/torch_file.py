@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.paths import check_regular
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from nanochat.config import UserError
 from nanochat.data import files, shards
 from nanochat.data.files import LeftOut, Unfit
+from nanochat.errors import UserError
 
 # Longest document made of a text file, in characters: about two contexts of the default model. A longer file becomes
 # several documents, so that training can shuffle them and validation gets its share of a single book.

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 from nanochat import hub
-from nanochat.config import UserError, alias, parse, run
+from nanochat.config import alias, parse
 from nanochat.data import remote, shards
 from nanochat.data.documents import documents
+from nanochat.errors import UserError, run
 from nanochat.paths import dataset_dir, read_json, write_text
 
 SHARD = re.compile(r"shard_\d{5}\.parquet")

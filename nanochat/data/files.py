@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
-from nanochat.config import UserError
 from nanochat.data import shards
+from nanochat.errors import UserError
 
 SHOWN = 5  # files that are named for each reason to leave some out
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from nanochat.config import UserError
 from nanochat.data.shards import Group, TextReader
+from nanochat.errors import UserError
 
 WINDOW_BYTES = 64 << 20  # of text; of web text that is a dozen row groups
 WINDOW_DOCUMENTS = 1 << 16

@@ -7,10 +7,10 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from nanochat import hub
-from nanochat.config import UserError
 from nanochat.data.documents import documents
 from nanochat.data.files import KINDS, PACKED
 from nanochat.data.shards import DEFAULT_DATASET
+from nanochat.errors import UserError
 
 # Datasets that are published as shards, by the names they have here.
 REPOSITORIES = {"fineweb-edu": "karpathy/fineweb-edu-100b-shuffle", "climbmix": "karpathy/climbmix-400b-shuffle"}

@@ -21,11 +21,12 @@ from typing import Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.paths import draft_of, sha256
 
 DEFAULT_DATASET = "tinyworld"
 Split = Literal["train", "val"]
+ExamSplit = Literal["train", "val", "test"]  # of what is graded: training learns from the first two only
 
 _SCHEMA = pa.schema([("text", pa.string())])
 _FOOTER = 1 << 16  # bytes at a shard's end that are read at once; most footers are shorter

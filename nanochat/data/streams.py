@@ -20,12 +20,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nanochat import chat
-from nanochat.config import UserError
 from nanochat.data import contents
 from nanochat.data.batch import Batch
 from nanochat.data.order import Shuffled
 from nanochat.data.packing import Document, pack
 from nanochat.data.shards import TextReader
+from nanochat.errors import UserError
 from nanochat.runtime import PeerFailed, Runtime
 from nanochat.tokenizer import Tokenizer
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nanochat import chat
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
 
 SAMPLE = 50_000  # conversations that are looked at, evenly spread where there are more; some seconds

@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanochat import hub
-from nanochat.config import UserError
 from nanochat.data.shards import read_footer
+from nanochat.errors import UserError
 from nanochat.log import Progress
 from nanochat.paths import base_dir, refusal, write_atomically
 

@@ -5,9 +5,9 @@ A weight is a share of the tokens, for a document may be a line in one dataset a
 
 from collections.abc import Sequence
 
-from nanochat.config import UserError
 from nanochat.data.shards import Split, TextReader
 from nanochat.data.streams import MixedSource, Source, TextSource
+from nanochat.errors import UserError
 from nanochat.paths import dataset_dir
 from nanochat.tokenizer import Tokenizer
 

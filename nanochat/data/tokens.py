@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nanochat.config import UserError
 from nanochat.data.batch import Batch
 from nanochat.data.shards import Split
+from nanochat.errors import UserError
 from nanochat.paths import base_dir, draft_of, fsync_folder, read_json, sha256, write_text
 
 META = "meta.json"

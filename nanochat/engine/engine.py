@@ -20,9 +20,9 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from nanochat.config import UserError
 from nanochat.engine.request import Constraint, ContextLengthError, Event, Finish, Reply, Request, Scored
 from nanochat.engine.sampling import Row, random_numbers, sample, score
+from nanochat.errors import UserError
 from nanochat.gpt import GPT
 from nanochat.kv_cache import CacheRows, KVCache
 

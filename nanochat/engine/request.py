@@ -6,8 +6,8 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from nanochat.config import UserError
 from nanochat.engine.tools import Tools
+from nanochat.errors import UserError
 
 Finish = Literal["stop", "length", "cancelled"]
 LARGEST = 1e30  # of settings that are added, multiplied or divided by: what comes out must be a finite float32

@@ -10,11 +10,11 @@ import torch
 from nanochat import chat
 from nanochat.checkpoint import door
 from nanochat.checkpoint.manager import LoadAs
-from nanochat.config import UserError, alias
-from nanochat.cost import count_parameters
+from nanochat.config import alias
+from nanochat.engine.cpu_weights import pack
 from nanochat.engine.engine import Engine
-from nanochat.gpt import GPTConfig
-from nanochat.packed import pack
+from nanochat.errors import UserError
+from nanochat.gpt import GPTConfig, count_parameters
 from nanochat.runtime import DTYPES, compute_dtype, multiplies_bfloat16
 from nanochat.tokenizer import Tokenizer
 

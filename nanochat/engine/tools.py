@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nanochat import chat, sandbox
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
 
 MAX_CHARACTERS = 1000

@@ -14,10 +14,10 @@ from typing import Protocol
 import torch.distributed as dist
 
 from nanochat import chat
-from nanochat.config import UserError
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Reply, Request
 from nanochat.engine.tools import calculator_tools
+from nanochat.errors import UserError
 from nanochat.log import Progress
 from nanochat.tokenizer import Tokenizer
 

@@ -25,8 +25,9 @@ from typing import Literal
 import yaml
 
 from nanochat import paths
-from nanochat.config import UserError, Yaml, shown
-from nanochat.data import web
+from nanochat.config_files import Yaml, shown
+from nanochat.data import urls
+from nanochat.errors import UserError
 
 URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
 SHA256 = "90a7c19e28ee7a52b4f6e1f87658deb9fde7f63deba2379045bdb1fe9ea5d200"  # of the file at URL, as others pin it too
@@ -87,11 +88,11 @@ def is_here() -> bool:
 
 
 def fetch(
-    url: str = URL, sha256: str | None = SHA256, max_bytes: int = web.MAX_BYTES, allow_private: bool = False
+    url: str = URL, sha256: str | None = SHA256, max_bytes: int = urls.MAX_BYTES, allow_private: bool = False
 ) -> None:
     """Bring a bundle from a URL to `folder`, whole and readable or not at all; sha256 is what it must have, if known.
 
-    Raises UserError for all that `web.fetch` and `read` do, and for another checksum.
+    Raises UserError for all that `urls.fetch` and `read` do, and for another checksum.
     """
 
     def check() -> None:
@@ -100,7 +101,7 @@ def fetch(
 
     with paths.draft_of(folder(), check) as draft:
         try:
-            came = web.fetch(url, draft, max_bytes, allow_private)
+            came = urls.fetch(url, draft, max_bytes, allow_private)
         except UserError as error:
             raise UserError(f"{error}; a copy of CORE's questions can be named with --bundle") from error
         found = paths.sha256(came)

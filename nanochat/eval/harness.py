@@ -13,10 +13,10 @@ import torch
 import torch.distributed as dist
 
 from nanochat import chat
-from nanochat.config import UserError
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Request
 from nanochat.engine.text import ReplyText
+from nanochat.errors import UserError
 from nanochat.eval.core import Prompt, are_greedy, fitting
 from nanochat.log import Progress
 from nanochat.tokenizer import Tokenizer

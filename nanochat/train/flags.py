@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 from nanochat.checkpoint.door import ModelName
-from nanochat.config import UserError, alias
+from nanochat.config import alias
+from nanochat.errors import UserError
 from nanochat.runtime import Runtime
 from nanochat.scaling import REFERENCE_BATCH, shared
 

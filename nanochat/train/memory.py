@@ -1,8 +1,8 @@
 """Whether a run fits into memory, checked before anything is built."""
 
-from nanochat.config import UserError
-from nanochat.cost import training_memory
+from nanochat.errors import UserError
 from nanochat.gpt import GPTConfig
+from nanochat.plan.cost import training_memory
 from nanochat.runtime import Runtime, memory_of
 
 SLACK = 1.25  # the prediction may be 15 % off (tests/test_plan.py), so a run up to a quarter too large is tried

@@ -12,17 +12,18 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from nanochat import report, schedule, vocabularies
+from nanochat import foreign_tokenizers, gpt2_tokenizer, schedule
 from nanochat.checkpoint import door, gpt2, manager
-from nanochat.config import EXIT_INTERRUPTED, UserError
-from nanochat.cost import count_parameters, flops_per_token
 from nanochat.data import tokens
 from nanochat.data.batch import Batch
 from nanochat.data.shards import Split
-from nanochat.gpt import GPT, GPTConfig
+from nanochat.errors import EXIT_INTERRUPTED, UserError
+from nanochat.gpt import GPT, GPTConfig, count_parameters
 from nanochat.log import MetricsLog, short
 from nanochat.optim import Optimizer, Rates, adamw_groups
 from nanochat.paths import alone_in, write_atomically
+from nanochat.plan.cost import flops_per_token
+from nanochat.report import sections as report
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Probe, Stage, TrainState, train
@@ -209,7 +210,7 @@ def _again(settings: Settings) -> str:
 def begin(settings: Settings, folder: Path, rt: Runtime) -> Run:
     """The model that init_from names, fit for the token files in `folder`, and what else there is of its run."""
     out_dir = Path(settings.out_dir)
-    there = [place for place in (folder, out_dir) if vocabularies.holds(place)]
+    there = [place for place in (folder, out_dir) if foreign_tokenizers.holds(place)]
     tokenizer = Tokenizer.load(folder) if folder in there else None
     if settings.init_from != "resume" and not settings.eval_only:
         refuse_taken(out_dir, tokenizer, settings.overwrite)
@@ -240,7 +241,7 @@ def _from_scratch(settings: Settings, tokenizer: Tokenizer | None, folder: Path)
     if settings.n_embd % settings.n_head:
         raise UserError(f"--n_embd {settings.n_embd} is not a multiple of --n_head {settings.n_head}")
     known = tokenizer.vocab_size if tokenizer else tokens.vocabulary_size(folder)
-    vocab_size = known or gpt2.VOCABULARIES[0]
+    vocab_size = known or gpt2_tokenizer.VOCABULARIES[0]
     is_characters = tokenizer is not None and tokenizer.pattern is None
     # As nanoGPT rounds GPT-2's vocabulary, and not that of characters.
     rows = vocab_size if is_characters else -(-vocab_size // 64) * 64
@@ -320,7 +321,7 @@ def mean_loss(
 
 def keep_tokenizer(folder: Path, out_dir: Path, tokenizer: Tokenizer | None) -> None:
     """Put the tokenizer beside the checkpoints, with the dataset's meta.pkl, so that sampling needs nothing else."""
-    if tokenizer and vocabularies.holds(out_dir) and Tokenizer.load(out_dir).hash == tokenizer.hash:
+    if tokenizer and foreign_tokenizers.holds(out_dir) and Tokenizer.load(out_dir).hash == tokenizer.hash:
         return
     for name in ("tokenizer.json", "token_bytes.json", "meta.pkl"):  # an older run's
         (out_dir / name).unlink(missing_ok=True)

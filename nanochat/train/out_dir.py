@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from nanochat import vocabularies
+from nanochat import foreign_tokenizers, gpt2_tokenizer
 from nanochat.checkpoint import gpt2, manager, nanogpt
-from nanochat.checkpoint.gpt2 import VOCABULARIES
 from nanochat.checkpoint.nanogpt import BEST_CKPT, CKPT, LAST_CKPT
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import read_json
 from nanochat.runtime import Runtime
@@ -171,7 +170,7 @@ def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime, check: Callab
             f"{path} was trained with the tokenizer {trained_with[:12]}, not with {tokenizer.hash[:12]}, which "
             f"lies beside it or with the data; put the right one into {folder}, or name its data by --dataset"
         )
-    rounded = VOCABULARIES[0] if rows in VOCABULARIES else rows
+    rounded = gpt2_tokenizer.VOCABULARIES[0] if rows in gpt2_tokenizer.VOCABULARIES else rows
     known = tokenizer.vocab_size if tokenizer else rounded
     if known > rows:
         raise UserError(f"{path} has {rows} tokens, but its tokenizer has {known}; put the right one beside it")
@@ -258,7 +257,7 @@ def refuse_taken(folder: Path, tokenizer: Tokenizer | None, overwrite: bool) -> 
         raise UserError(f"{config} does not belong to a run of scripts.train; give another --out_dir")
     if (folder / METRICS).exists() and not is_run:
         raise UserError(f"{folder / METRICS} does not belong to a run of scripts.train; give another --out_dir")
-    is_own = not vocabularies.holds(folder) or tokenizer and Tokenizer.load(folder).hash == tokenizer.hash
+    is_own = not foreign_tokenizers.holds(folder) or tokenizer and Tokenizer.load(folder).hash == tokenizer.hash
     if not is_run and not is_own:
         raise UserError(f"{folder} holds a tokenizer that is not the data's; give another --out_dir")
     there = checkpoints(folder)

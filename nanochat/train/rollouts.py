@@ -24,13 +24,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nanochat import chat
-from nanochat.config import UserError
 from nanochat.data.batch import Batch
+from nanochat.engine.cpu_weights import pack
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Reply, Request
 from nanochat.engine.tools import calculator_tools
+from nanochat.errors import UserError
 from nanochat.gpt import GPT
-from nanochat.packed import pack
 from nanochat.tokenizer import Tokenizer
 
 LENGTHS = 16  # rows are a multiple of it long: for each length that oneDNN meets it keeps megabytes of kernels

@@ -6,7 +6,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from nanochat.config import BITS, UserError, alias, default
+from nanochat.config import alias, default
+from nanochat.config_files import BITS
+from nanochat.errors import UserError
 from nanochat.paths import check_name
 from nanochat.runtime import pick_device
 

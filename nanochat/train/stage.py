@@ -9,16 +9,18 @@ from itertools import takewhile
 
 import torch
 
-from nanochat import report, schedule
+from nanochat import schedule
 from nanochat.checkpoint import manager
-from nanochat.config import UserError, changes
-from nanochat.cost import count_parameters, flops_per_token
+from nanochat.config import changes
 from nanochat.data.batch import Batch
 from nanochat.data.streams import Source, batches_for, one_pass
+from nanochat.errors import UserError
 from nanochat.eval.bpb import bits_per_byte
-from nanochat.gpt import GPT
+from nanochat.gpt import GPT, count_parameters
 from nanochat.log import MetricsLog, strict_json
 from nanochat.optim import Optimizer, Rates, parameter_groups
+from nanochat.plan.cost import flops_per_token
+from nanochat.report import sections as report
 from nanochat.runtime import Runtime, can_compile
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.flags import Hyperparameters, TrainFlags, accumulation

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 from nanochat.checkpoint import door, manager
 from nanochat.checkpoint.manager import LoadAs, Loaded
-from nanochat.config import UserError, as_field, default, given
+from nanochat.config import as_field, default, given
 from nanochat.data import contents
+from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import strict_json
 from nanochat.paths import SOURCES, alone_in, check_tag, checkpoints_dir

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from nanochat.web import documentation, legacy, openai
+from nanochat.web import documentation, older, openai
 from nanochat.web.errors import ApiError, json_response
 from nanochat.web.limits import Gate
 from nanochat.web.service import Service
@@ -42,7 +42,7 @@ def build_app(service: Service) -> FastAPI:
     app = FastAPI(title=documentation.TITLE, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.openapi = lambda: documentation.describe(app)  # type: ignore[method-assign]
     app.include_router(openai.routes(service))
-    app.include_router(legacy.routes(service))
+    app.include_router(older.routes(service))
     _state_routes(app, service)
     _page_routes(app, service)
     app.add_exception_handler(ApiError, _refused)

@@ -16,9 +16,9 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from nanochat import chat
-from nanochat.config import UserError
 from nanochat.engine.request import Constraint, Request
 from nanochat.engine.text import ReplyText, Told
+from nanochat.errors import UserError
 from nanochat.web import messages
 from nanochat.web.documentation import errors, takes
 from nanochat.web.errors import ApiError, bad_request, json_response
@@ -34,7 +34,7 @@ from nanochat.web.schemas import (
     validated,
 )  # fmt: skip
 from nanochat.web.service import Model, Service
-from nanochat.web.streams import Answer, EventStream, Stream
+from nanochat.web.sse import Answer, EventStream, Stream
 from nanochat.web.writers import ChatWriter, CompletionWriter, Head, chat_object, completion_object
 
 IN_A_THREAD = 20_000  # characters from which on encoding would hold up the other streams

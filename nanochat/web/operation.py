@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.web.app import build_app
 from nanochat.web.server import Server
 from nanochat.web.service import Service

@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from nanochat.config import UserError
+from nanochat.errors import UserError
 from nanochat.web.errors import bad_request
 from nanochat.web.service import Service
 

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nanochat import chat
-from nanochat.config import UserError
 from nanochat.engine.request import ContextLengthError, Request
 from nanochat.engine.serving import Serving
 from nanochat.engine.tools import Tools, calculator_tools
+from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
 from nanochat.web.errors import ApiError, bad_request
 from nanochat.web.generation import Generation
+from nanochat.web.grammar import Grammars
 from nanochat.web.metrics import Metrics
-from nanochat.web.schema import Grammars
-from nanochat.web.streams import Streams
+from nanochat.web.sse import Streams
 from nanochat.web.worker import Pool, QueueFullError
 
 log = logging.getLogger("nanochat.web")

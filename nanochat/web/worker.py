@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from nanochat.config import UserError
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Event, Request
+from nanochat.errors import UserError
 
 log = logging.getLogger("nanochat.web")
 Result = TypeVar("Result")

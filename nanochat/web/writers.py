@@ -13,7 +13,7 @@ from nanochat.engine.text import Piece, Told, joined
 from nanochat.web.errors import ApiError
 from nanochat.web.generation import Generation, reason
 from nanochat.web.service import Model
-from nanochat.web.streams import Stream
+from nanochat.web.sse import Stream
 
 LEAST = -9999.0  # OpenAI's way to write the logarithm of zero, which JSON has no number for
 

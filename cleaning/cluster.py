@@ -1,0 +1,84 @@
+"""The stages of cleaning on a cluster: the same steps as here, run by datatrove's Slurm executor."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cleaning.stages import STAGES, Plan, Step, claimed, prepare
+from nanochat.errors import UserError
+
+if TYPE_CHECKING:
+    from datatrove.executor import SlurmPipelineExecutor
+
+_ROOT = Path(__file__).resolve().parents[3]  # where the package nanochat lies
+_LONGEST_ARRAY = 1000  # jobs in one array; what Slurm takes unless its administrator said otherwise
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """What Slurm is asked for: how many tasks at once, and for each a partition, time and memory."""
+
+    workers: int
+    partition: str
+    time: str
+    memory: int  # GB
+    options: tuple[str, ...] = ()  # others of sbatch, as account=NAME
+
+
+def submit(plan: Plan, slurm: Slurm) -> str:
+    """Hand all stages to Slurm, each to begin when the one before has ended well; returns the last job's number.
+
+    The nodes need this machine's files and Python environment. Raises UserError without Slurm or datatrove, and when
+    sbatch refuses.
+    """
+    if not shutil.which("sbatch"):
+        raise UserError("there is no sbatch here; start this where jobs of the Slurm cluster are submitted")
+    last = executors(plan, slurm)[-1]
+    with claimed(plan):
+        prepare(plan)
+        try:
+            last.run()
+        except subprocess.CalledProcessError as error:
+            raise UserError(f"sbatch refused the job, exit status {error.returncode}; see what it said above") from None
+    return str(last.job_id)
+
+
+def executors(plan: Plan, slurm: Slurm) -> "list[SlurmPipelineExecutor]":
+    """One executor a stage, each depending on the one before. Raises UserError where datatrove is not installed."""
+    try:
+        from datatrove.executor import SlurmPipelineExecutor
+        from datatrove.utils.logging import logger
+    except ImportError:
+        raise UserError("--executor slurm needs datatrove, which is not installed; uv pip install datatrove") from None
+    logger.disable("datatrove")  # here; the jobs keep their logs
+    programs = Path(sys.executable).parent
+    made: list[SlurmPipelineExecutor] = []
+    for stage in STAGES:
+        if tasks := plan.tasks(stage):
+            made.append(
+                SlurmPipelineExecutor(
+                    [Step(plan, stage)],
+                    tasks=tasks,
+                    workers=slurm.workers,
+                    tasks_per_job=-(-tasks // _LONGEST_ARRAY),  # one array, so that the next stage waits for all of it
+                    partition=slurm.partition,
+                    time=slurm.time,
+                    mem_per_cpu_gb=slurm.memory,
+                    qos="",
+                    sbatch_args=dict(option.split("=", 1) for option in slurm.options),
+                    job_name=f"{stage}-{plan.target.name}",
+                    env_command=f'export PATH="{programs}:$PATH" PYTHONPATH="{_ROOT}:$PYTHONPATH"',
+                    logging_dir=str(logs(plan) / stage),
+                    skip_completed=False,  # a task that is done knows it by its own files
+                    depends=made[-1] if made else None,
+                )
+            )
+    return made
+
+
+def logs(plan: Plan) -> Path:
+    """Where the jobs say what they do."""
+    return plan.target.with_name(f"{plan.target.name}.logs")

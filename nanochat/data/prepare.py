@@ -1,0 +1,201 @@
+"""From a text, wherever it lies, to token files: what scripts.prepare and `nanochat.prepare_data` do.
+
+One text file becomes one long text, whose beginning is for training and whose end for validation, as nanoGPT does it.
+Folders, JSON, JSONL and parquet are documents: each falls on one side by its own hash, and a token stands between them.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nanochat import chat, gpt2_tokenizer, hub
+from nanochat.data import tokens, urls
+from nanochat.data.documents import decoded, documents
+from nanochat.data.files import LeftOut, kind_of, name_from
+from nanochat.data.shards import Split, deal
+from nanochat.errors import UserError
+from nanochat.log import short
+from nanochat.paths import tokenizer_dir, write_atomically
+from nanochat.tokenizer import Tokenizer
+
+SHAKESPEARE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+OPENWEBTEXT = "Skylion007/openwebtext"
+SHAKESPEARES = ("shakespeare_char", "shakespeare")
+NAMED = (*SHAKESPEARES, "openwebtext")
+INPUT = "input.txt"  # what nanoGPT calls Shakespeare; it is downloaded once
+
+LONGEST = 1 << 20  # characters of a document; a longer file becomes several
+AT_ONCE = 1 << 22  # characters that are encoded together, on several threads
+SPACELESS = 1 << 24  # characters without a space, after which a text is cut anywhere
+
+Texts = Callable[[], Iterator[tuple[Split, str]]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Token files, and how many tokens each holds; `left_out` is what of a folder is no text."""
+
+    name: str
+    folder: Path
+    tokenizer: Tokenizer
+    train_tokens: int
+    val_tokens: int
+    left_out: list[LeftOut] = field(default_factory=list)
+
+
+def prepare(
+    source: str,
+    out_dir: Path | None = None,
+    val_fraction: float | None = None,
+    tokenizer: str | None = None,
+    column: str = "text",
+    max_bytes: int = urls.MAX_BYTES,
+    allow_private_urls: bool = False,
+    overwrite: bool = False,
+) -> Prepared:
+    """Make token files of shakespeare_char, shakespeare, openwebtext, or a text at a path or URL.
+
+    out_dir: default data/<name> where there is a folder data here, else <base>/tokens/<name>. val_fraction: the part
+    held out, default 0.1, of openwebtext 0.0005. tokenizer: gpt2 (the default), char (that of shakespeare_char), base
+    (the base folder's) or a folder. column: where JSON and parquet hold the text. The same source gives the same
+    files. Raises UserError for a source that is missing or no text, and what `tokens.write` and `urls.fetch` raise.
+    """
+    fraction = (0.0005 if source == "openwebtext" else 0.1) if val_fraction is None else val_fraction
+    if not 0 < fraction < 1:
+        raise UserError(f"--val_fraction must lie between 0 and 1, not {fraction:g}; 0.1 holds out a tenth")
+    if source not in NAMED and not urls.is_url(source) and not os.path.exists(source):
+        raise UserError(f"{source} does not exist; expected a path, a URL or one of {', '.join(NAMED)}")
+    name = source if source in NAMED else name_from(Path(urls.name_of(source) if urls.is_url(source) else source))
+    folder = tokens.home(name) if out_dir is None else out_dir
+    tokens.check_free(folder, overwrite)  # before anything is downloaded
+    if urls.is_url(source):
+        urls.check(source, allow_private_urls)
+    chosen = tokenizer or ("char" if source == "shakespeare_char" else "gpt2")
+    encoder = None if chosen == "char" else _tokenizer(chosen)
+    left_out: list[LeftOut] = []
+    with tempfile.TemporaryDirectory(prefix="nanochat-") as scratch:
+        path = _obtain(source, folder, Path(scratch), max_bytes, allow_private_urls)
+        is_one_text = path.is_file() and kind_of(path) == "text"
+
+        def texts() -> Iterator[tuple[Split, str]]:
+            if is_one_text:
+                return _contiguous(path, fraction)
+            left_out.clear()
+            read = documents([path], column, left_out, LONGEST)
+            return deal((f"{text}\n" for text in read) if encoder is None else read, fraction)
+
+        known = encoder or _characters(texts)
+        ends = ([], []) if is_one_text else _ends(known)
+
+        def beside(draft: Path) -> None:
+            known.save(draft)
+            if known.pattern is None:
+                write_atomically(draft / "meta.pkl", lambda file: file.write(known.pickled()))
+            if source in SHAKESPEARES:
+                write_atomically(draft / INPUT, lambda file: file.write(path.read_bytes()))
+
+        counts = tokens.write(folder, _told(_encoded(texts(), known, *ends)), known.vocab_size, overwrite, beside)
+    return Prepared(name, folder, known, counts["train"], counts["val"], left_out)
+
+
+def _obtain(source: str, folder: Path, scratch: Path, max_bytes: int, allow_private: bool) -> Path:
+    """The file or folder that a source stands for, downloaded if need be."""
+    if source in SHAKESPEARES:
+        there = folder / INPUT
+        return there if there.exists() else urls.fetch(SHAKESPEARE, scratch, max_bytes)
+    if source == "openwebtext":
+        return hub.fetch(OPENWEBTEXT, ["*.parquet"], kind="dataset")
+    if urls.is_url(source):
+        return urls.fetch(source, scratch, max_bytes, allow_private)
+    return Path(source)
+
+
+def _tokenizer(name: str) -> Tokenizer:
+    if name == "gpt2":
+        return gpt2_tokenizer.load()
+    if name == "base":
+        return Tokenizer.load(tokenizer_dir())
+    if not Path(name).is_dir():
+        raise UserError(f"--tokenizer {name} is neither gpt2, char or base nor a folder that is there")
+    return Tokenizer.load(Path(name))
+
+
+def _characters(texts: Texts) -> Tokenizer:
+    """The tokenizer of all characters that occur."""
+    seen: set[str] = set()
+    for _, text in texts():
+        seen.update(text)
+    if not seen:
+        raise UserError("there is no text to prepare: it is empty; give a file that holds some")
+    return Tokenizer.characters("".join(seen))
+
+
+def _ends(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """What stands before and behind a document: nanochat's models begin with bos, GPT-2 ends with its only special."""
+    opening = chat.opening(tokenizer)
+    return opening, [] if opening or not tokenizer.specials else [tokenizer.bos]
+
+
+def _encoded(
+    texts: Iterator[tuple[Split, str]], tokenizer: Tokenizer, before: list[int], behind: list[int]
+) -> Iterator[tuple[Split, Sequence[int]]]:
+    waiting: list[tuple[Split, str]] = []
+    size = 0
+
+    def done() -> Iterator[tuple[Split, Sequence[int]]]:
+        encoded = tokenizer.encode_batch([text for _, text in waiting])
+        for (split, _), ids in zip(waiting, encoded, strict=True):
+            yield split, before + ids + behind
+
+    for split, text in texts:
+        waiting.append((split, text))
+        size += len(text)
+        if size >= AT_ONCE:
+            yield from done()
+            waiting, size = [], 0
+    yield from done()
+
+
+def _contiguous(path: Path, val_fraction: float) -> Iterator[tuple[Split, str]]:
+    """One text in pieces: its first characters for training, then the rest.
+
+    Encoded piece by piece it gives the ids of the whole: each is cut before a space that follows no other white space,
+    where every tokenizer's pattern has a boundary.
+    """
+    border = int(sum(len(piece) for piece in decoded(path)) * (1 - val_fraction))
+    waiting: dict[Split, str] = {"train": "", "val": ""}
+    seen = 0
+    for piece in decoded(path):
+        head = max(0, border - seen)
+        seen += len(piece)
+        sides: list[tuple[Split, str]] = [("train", piece[:head]), ("val", piece[head:])]
+        for split, part in sides:
+            if part:
+                text = waiting[split] + part
+                cut = _boundary(text)
+                yield split, text[:cut]
+                waiting[split] = text[cut:]
+    yield from waiting.items()
+
+
+def _boundary(text: str) -> int:
+    """The last place where a text may be cut; 0 for none."""
+    place = text.rfind(" ")
+    while place > 0 and text[place - 1].isspace():
+        place = text.rfind(" ", 0, place)
+    return len(text) if place <= 0 and len(text) > SPACELESS else max(place, 0)
+
+
+def _told(pieces: Iterable[tuple[Split, Sequence[int]]]) -> Iterator[tuple[Split, Sequence[int]]]:
+    """The same pieces; of a long wait something is said every ten seconds."""
+    said = time.monotonic()
+    count = 0
+    for split, ids in pieces:
+        yield split, ids
+        count += len(ids)
+        if time.monotonic() - said > 10:
+            print(f"prepare: {short(count)} tokens", flush=True)
+            said = time.monotonic()

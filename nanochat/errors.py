@@ -1,0 +1,62 @@
+"""What a user can put right ends in one sentence; this file makes sure of it for every script."""
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable
+
+REFUSALS = {  # why a file system does not take what is written
+    errno.ENOSPC: "the disk is full; free some space and start again",
+    errno.EDQUOT: "the quota on this disk is used up; free some space and start again",
+    errno.EFBIG: "files may not be that large here; raise the limit (ulimit -f unlimited) and start again",
+    errno.EROFS: "the file system is mounted read-only; write elsewhere, or mount it read-write",
+}
+EXIT_PIPE = 141  # 128 + SIGPIPE
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a process that ended on Ctrl-C
+
+
+class UserError(Exception):
+    """Something the user can put right. Its one sentence is all that is printed; the exit code is 2."""
+
+
+def sentence_of(error: BaseException) -> str | None:
+    """What to print of an error that the user can put right; None for a fault of the program, which has a traceback."""
+    match error:
+        case UserError():
+            return str(error)
+        case PermissionError(filename=str() | bytes() as name):
+            return f"{os.fsdecode(name)}: permission denied"
+        case OSError(errno=int() as number) if number in REFUSALS:
+            return f"{os.fsdecode(error.filename or 'the output')}: {REFUSALS[number]}"
+    return None
+
+
+def escape_unshowable() -> None:
+    """From here on a character that the terminal's encoding does not have is printed as an escape, as in \\u4e2d."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Call a script's `main` as a program: a UserError becomes one line on stderr and exit code 2.
+
+    So does a write that the file system refuses. An error that all ranks share is printed once.
+    """
+    escape_unshowable()
+    said = None
+    try:
+        code = main()
+    except BrokenPipeError:  # whoever read the output has gone, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        code = EXIT_PIPE
+    except (UserError, OSError) as error:
+        if (sentence := sentence_of(error)) is None:
+            raise
+        said, code = f"error: {sentence}", 2
+    except KeyboardInterrupt:
+        said, code = "interrupted", EXIT_INTERRUPTED
+    if said and os.environ.get("LOCAL_RANK", "0") == "0":
+        print(said, file=sys.stderr)
+    sys.exit(code)

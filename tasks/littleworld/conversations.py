@@ -1,0 +1,135 @@
+"""Conversations of the little world by kind, and what counts as a right answer to them."""
+
+import functools
+import random
+import re
+
+from nanochat.data.shards import ExamSplit
+from tasks.littleworld import talk, words
+from tasks.littleworld.corpus import VERSION
+from tasks.littleworld.exercises import count_turns, spell_turns
+from tasks.littleworld.stories import Subject, faults
+from tasks.littleworld.world import world
+
+
+def _spelling(rng: random.Random, split: ExamSplit) -> talk.Drawn:
+    question, text, expected = spell_turns(rng, split)
+    return talk.turns(talk.typed(rng, question), text), expected
+
+
+def _counting(rng: random.Random, split: ExamSplit) -> talk.Drawn:
+    question, parts, expected = count_turns(rng, split)
+    return talk.turns(talk.typed(rng, question), parts), expected
+
+
+_DRAW = {"facts": talk.fact, "brief": talk.brief, "arithmetic": talk.arithmetic, "spelling": _spelling,
+         "counting": _counting, "refusal": talk.refusal, "stories": talk.stories, "followup": talk.followup,
+         "identity": talk.identity, "smalltalk": talk.small_talk}
+_SHORT = (talk.fact, talk.fact, talk.refusal, talk.small_talk, _spelling, talk.arithmetic, talk.identity)
+KINDS = tuple(_DRAW)
+# how many conversations of a kind make a good training mixture: in proportion to what there is to learn
+TRAIN_SIZES = {"facts": 32_000, "brief": 8_000, "arithmetic": 12_000, "spelling": 20_000, "counting": 12_000,
+               "refusal": 16_000, "stories": 8_000, "followup": 26_000, "identity": 7_000, "smalltalk": 6_000}
+_EVAL_SIZES = {"facts": 1000, "brief": 100, "arithmetic": 200, "spelling": 200, "counting": 200, "refusal": 200,
+               "stories": 100, "followup": 1000, "identity": 50, "smalltalk": 50}
+
+
+class LittleWorld:
+    """Conversations of one kind and split; item i is drawn afresh from its number, so any size can be asked for."""
+
+    def __init__(self, kind: str, split: ExamSplit, size: int | None = None):
+        if kind not in _DRAW:
+            raise ValueError(f"no kind {kind!r} of little world conversation; there are {', '.join(KINDS)}")
+        self.name = kind
+        self.split: ExamSplit = split
+        self.size = (TRAIN_SIZES if split == "train" else _EVAL_SIZES)[kind] if size is None else size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, i: int) -> dict:
+        """Conversation i, with what its last answer must hold under "expect"."""
+        if not 0 <= i < self.size:
+            raise IndexError(i)
+        # a string seed: random.Random(-1) is random.Random(1), a string is hashed whole
+        rng = random.Random(f"little world {self.name} {self.split} {i}")
+        messages, expect = _DRAW[self.name](rng, self.split)
+        if self.name not in ("stories", "followup") and messages[0]["role"] == "user" and rng.random() < 0.12:
+            before, _ = rng.choice(_SHORT)(rng, "train")  # a turn that has nothing to do with the question
+            if before[0]["role"] == "user":  # what a system message asks for would hold for the question too
+                messages = before + messages
+        return {"messages": messages, "expect": expect}
+
+    def contents(self) -> list[dict]:
+        """What they are made of, for nanochat/data/contents.py."""
+        made = ["little world", VERSION, self.name, self.split, self.size]
+        return [{"what": f"{self.name} of the little world, {self.split}", "made": made}]
+
+    def grade(self, conversation: dict, answer: str) -> bool:
+        """Whether `answer`, the visible text of a reply to all but the last message, is right."""
+        expect = conversation["expect"]
+        if "refuse" in expect:
+            return outside_answer(answer)
+        if "story" in expect:
+            return not faults(answer, [Subject(role, name) for role, name in expect["story"]])
+        if outside_answer(answer) and "any" not in expect:
+            return False
+        if "values" in expect:
+            return names_only(answer, expect["values"], expect["about"])
+        if "name" in expect:
+            asked = _text(conversation["messages"][-2])
+            return {name for name in _people(answer) if name.lower() not in asked.lower()} == {expect["name"]}
+        if "three" in expect:
+            nouns = re.findall(r"[a-z-]+", re.sub(r"\b(an?|and|the)\b", " ", answer.lower()))
+            return len(set(nouns)) == len(nouns) >= 3 and set(nouns) <= set(words.THEMES[expect["three"]])
+        if "word" in expect:
+            return re.findall(r"\b[a-z](?:-[a-z])+\b", answer) == ["-".join(expect["word"])]
+        if "number" in expect:
+            said = re.findall(r"\d+", answer.replace(",", ""))
+            return bool(said) and said[-1] == expect["number"] and expect.get("in", "") in answer
+        if "says" in expect:
+            return all(_occurs(value, answer) for value in expect["says"]) and expect.get("not", "\0") not in answer
+        return any(key in answer for key in expect["any"])
+
+
+def outside_answer(answer: str) -> bool:
+    """Whether an answer honestly says that the question is outside of the little world."""
+    return "i only know the little world" in answer.lower()
+
+
+def names_only(answer: str, values: list, about: str) -> bool:
+    """Whether all `values` ([kind, attribute, value]) are named and none else that their attributes could have."""
+    rest = re.sub(rf"\b{re.escape(about)}\b", " ", answer, flags=re.IGNORECASE)
+    for _, _, value in values:
+        if not _occurs(value, answer):
+            return False
+        rest = re.sub(rf"\b{re.escape(value)}\b", " ", rest, flags=re.IGNORECASE)
+    return not any(_any_value(kind, attribute).search(rest) for kind, attribute, _ in values)
+
+
+@functools.cache
+def _any_value(kind: str, attribute: str) -> re.Pattern:
+    # capitals count: a pet called Pancake is not a plate of pancakes
+    return re.compile("|".join(rf"\b{re.escape(value)}\b" for value in world().values[kind, attribute]))
+
+
+def _occurs(value: str, text: str) -> bool:
+    return re.search(rf"\b{re.escape(value)}\b", text, re.IGNORECASE) is not None
+
+
+def _people(text: str) -> set[str]:
+    return {name for name in re.findall(r"[A-Z][a-z]+", text)
+            if name in world().by_name and world().by_name[name].kind == "person"}
+
+
+def _text(message: dict) -> str:
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+def reference(conversation: dict) -> str:
+    """The visible text of the reference answer."""
+    content = conversation["messages"][-1]["content"]
+    return content if isinstance(content, str) else "".join(part["text"] for part in content if part["type"] == "text")
+
+
