@@ -201,8 +201,8 @@ def _core(flags: Flags, questions: bundles.Bundle, engine: Engine, loaded: manag
     most = max(0, flags.max_per_task)
     scores = [core.evaluate(engine, loaded.tokenizer, task, most) for task in questions.tasks]
     runtime.print(f"\n{core_table(scores)}\non the bundle {questions.sha256[:12]}")
-    told = {score.label: {**asdict(score), "accuracy": score.accuracy, "centered": score.centered} for score in scores}
-    return {"core": core.core_metric(scores), "tasks": told, "max_per_task": most, "bundle": questions.sha256}
+    tasks = {score.label: {**asdict(score), "accuracy": score.accuracy, "centered": score.centered} for score in scores}
+    return {"core": core.core_metric(scores), "tasks": tasks, "max_per_task": most, "bundle": questions.sha256}
 
 
 def _harness(flags: Flags, engine: Engine, loaded: manager.Loaded, runtime: Runtime) -> list[dict]:
@@ -217,16 +217,16 @@ def _harness(flags: Flags, engine: Engine, loaded: manager.Loaded, runtime: Runt
 
 def _record(flags: Flags, loaded: manager.Loaded, results: dict, seconds: float, before: dict) -> None:
     """Write the section, with what the section before has of the very same weights and this run did not look for."""
-    told = {**manager.record_of(loaded.meta, "base", loaded.tag, loaded.step), "flags": changes(flags)}
-    if told["sha256"] is not None and before.get("sha256") == told["sha256"]:
+    record = {**manager.record_of(loaded.meta, "base", loaded.tag, loaded.step), "flags": changes(flags)}
+    if record["sha256"] is not None and before.get("sha256") == record["sha256"]:
         found = {name: before[name] for name in RESULTS if name in before}
         if results.get("dataset", found.get("dataset")) != found.get("dataset"):
             found = {name: value for name, value in found.items() if name not in BPB}
         if not found.keys() & results.keys():
             seconds += before.get("seconds", 0)
-            told["flags"] = {**before.get("flags", {}), **told["flags"]}
+            record["flags"] = {**before.get("flags", {}), **record["flags"]}
         results = {**found, **results}
-    report.write_section("base_eval", {**told, **results, "seconds": seconds})
+    report.write_section("base_eval", {**record, **results, "seconds": seconds})
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class Flags(ServingFlags):
     dtype: Annotated[str, alias("-d")] = "auto"
     """compute dtype: auto, float32, bfloat16 or float16"""
     temperature: Annotated[float, alias("-t")] = 0.0
-    """0 takes the likeliest token"""
+    """0 takes the most likely token"""
     max_new_tokens: Annotated[int, alias("-m")] = 512
     """longest answer in tokens; the model's context may allow less"""
     num_samples: Annotated[int, alias("-n")] = 1
@@ -131,7 +131,7 @@ def save_examples(results: Sequence[Result], folder: Path) -> None:
 
 
 def table(results: Sequence[Result]) -> str:
-    """A line a task: correct answers, n, share and its 95 % interval in percent; their mean, and ChatCORE."""
+    """A line a task: correct answers, n, accuracy and its 95 % interval in percent; their mean, and ChatCORE."""
     width = max(len("ChatCORE"), *(len(result.name) for result in results))
     lines = [f"{'task':{width}}  correct       n  accuracy  95 % interval"]
     for result in results:
@@ -150,9 +150,9 @@ def table(results: Sequence[Result]) -> str:
 def dialogue(example: Example) -> str:
     """A conversation with the reply that was given and the one that was expected."""
     *asked, reference = example.messages
-    said = [(message["role"], message["content"]) for message in asked]
-    said += [("replied", example.reply), ("expected", reference["content"])]
-    return "\n".join(f"  {who:9} {plain(content)}" for who, content in said)
+    turns = [(message["role"], message["content"]) for message in asked]
+    turns += [("replied", example.reply), ("expected", reference["content"])]
+    return "\n".join(f"  {who:9} {plain(content)}" for who, content in turns)
 
 
 def plain(content: str | list[dict[str, str]]) -> str:

@@ -1,6 +1,6 @@
 """How often a model answers correctly: ask it every question of a task, and let the task grade the answers.
 
-Of some questions the answer is one of a few letters: there the likeliest one is taken (in evaluations called
+Of some questions the answer is one of a few letters: there the most likely one is taken (in evaluations called
 categorical). To the others the model writes its answer, or several.
 """
 
@@ -31,7 +31,7 @@ class Task(Protocol):
     """Conversations whose last message is the assistant's reference answer, and a way to grade another answer.
 
     A conversation with "letters" is answered by one of them. `grade` is called in several threads at once. A task may
-    have a `baseline`, the share that guessing gets right; otherwise that is 0.
+    have a `baseline`, the fraction that guessing gets right; otherwise that is 0.
     """
 
     name: str
@@ -102,7 +102,7 @@ def pass_at(k: int, samples: int, right: int) -> float:
 
 
 def interval(correct: float, n: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a share (Wilson 1927), within [0, 1]; (0, 1) when n is 0.
+    """The 95 % confidence interval of a fraction (Wilson 1927), within [0, 1]; (0, 1) when n is 0.
 
     Unlike the textbook's p ± 1.96 sqrt(p (1 - p) / n) it is not empty when every answer was right. For the mean of n
     numbers between 0 and 1, as pass@k is one, it is on the safe side: none vary more than zeros and ones do.
@@ -110,9 +110,9 @@ def interval(correct: float, n: int) -> tuple[float, float]:
     if n == 0:
         return 0.0, 1.0
     z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
-    share = correct / n
-    centre = share + z * z / (2 * n)
-    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    fraction = correct / n
+    centre = fraction + z * z / (2 * n)
+    spread = z * math.sqrt(fraction * (1 - fraction) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
     low = 0.0 if correct == 0 else (centre - spread) / scale  # rounding would leave 1e-17 there
     high = 1.0 if correct == n else (centre + spread) / scale
@@ -193,7 +193,7 @@ def evaluate(
 def _chosen(
     questions: Sequence[tuple[int, list[int], Sequence[str]]], engine: Engine, tokenizer: Tokenizer
 ) -> Iterator[tuple[int, int, Parts]]:
-    """The likeliest letter to follow each prompt: (number, prompt, letters) of a question to (number, 0, reply)."""
+    """The most likely letter to follow each prompt: (number, prompt, letters) of a question to (number, 0, reply)."""
     for start in range(0, len(questions), CHOICES_AT_ONCE):
         some = questions[start : start + CHOICES_AT_ONCE]
         logits = engine.next_logits([prompt for _, prompt, _ in some])
