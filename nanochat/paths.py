@@ -23,6 +23,8 @@ SOURCES = {  # the stages that checkpoints come from, and their folders
     "rl": "chatrl_checkpoints",
 }
 
+DEFAULT_DATASET = "tinyworld"  # the text of the little world, which every machine can make
+
 LONGEST_NAME = 255  # bytes; on all file systems that are in use
 LONGEST_TAG = 200  # bytes; what is made of a tag is a little longer
 LOCK = ".lock"

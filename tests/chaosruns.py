@@ -136,6 +136,10 @@ class Running:
         errors = re.sub(r"^\[W.*\[c10d\] The hostname of the client socket cannot .*\n", "", errors, flags=re.M)
         return Ended(code, said, errors)
 
+    def must_finish(self) -> None:
+        ended = self.wait()
+        assert ended.code == 0 and not ended.errors, ended
+
     def orphans_end(self) -> bool:
         """Whether the ranks of a launcher that was killed end by themselves."""
         until = time.monotonic() + TIMEOUT / 3

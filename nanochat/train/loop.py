@@ -183,9 +183,9 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
             log.log(state.step, metrics)
             smooth = state.smooth_loss if state.smooth_loss is not None else math.nan
             loss = metrics["loss"] if stage.log_every else smooth
-            figures = {name: metrics[name] for name in stage.shown} or {"loss": loss}
+            shown = {name: metrics[name] for name in stage.shown} or {"loss": loss}
             reached = state.step if stage.num_iterations > 0 else round(100 * state.progress)
-            bar.update(reached, **figures, tok_per_second=metrics["tok_per_second"])
+            bar.update(reached, **shown, tok_per_second=metrics["tok_per_second"])
 
 
 def _refuse_broken_weights(stage: Stage, state: TrainState) -> None:
@@ -244,7 +244,7 @@ def _step(stage: Stage, state: TrainState, micro_batches: list[Batch], rt: Runti
     metrics = {"loss": loss, "grad_norm": norm, "lr": rates.lr, "progress": state.progress, "tokens": tokens}
     if stage.optimizer.muon:
         metrics |= {"momentum": rates.momentum, "weight_decay": rates.weight_decay}
-    return {**metrics, **last.figures}
+    return {**metrics, **last.metrics}
 
 
 def _next_step(stage: Stage, rt: Runtime) -> list[Batch]:
