@@ -10,11 +10,11 @@ from nanochat.errors import UserError, run
 from nanochat.train.flags import LaterFlags
 
 if TYPE_CHECKING:  # imported after the flags were parsed, since torch takes seconds
+    from nanochat.data.task import Task
     from nanochat.runtime import Runtime
     from nanochat.train.loop import TrainState
     from nanochat.train.rollouts import Policy, Sampling
     from nanochat.train.start import Run
-    from tasks.catalog import Task
 
 
 @dataclass

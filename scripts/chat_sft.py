@@ -9,10 +9,10 @@ from nanochat.errors import UserError, run
 from nanochat.train.flags import ConversationFlags
 
 if TYPE_CHECKING:  # imported after the flags were parsed, since torch takes seconds
+    from nanochat.data.task import Task
     from nanochat.runtime import Runtime
     from nanochat.train.hyperparameters import Hyperparameters
     from nanochat.train.start import Run, Start
-    from tasks.catalog import Task
 
 
 @dataclass

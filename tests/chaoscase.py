@@ -16,6 +16,7 @@ from tests.chaosruns import (
     STEPS,
     Ended,
     Hook,
+    Lost,
     Running,
     Stage,
     contents,
@@ -29,10 +30,6 @@ from tests.chaosruns import (
 
 EQUAL, STOPPED, LOST = "continued bit-equal", "stopped with a sentence", "lost"
 GONE = "error: another rank ended without an error message; start the run again to resume\n"
-
-
-class Lost(Exception):
-    """A fault that ended in something else than what is right."""
 
 
 class Templates:

@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import json
 import math
-import multiprocessing
 import os
 import random
 import shutil
@@ -18,6 +17,7 @@ import fakehub
 import pytest
 import realsets
 import torch
+from children import processes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,9 +47,6 @@ from nanochat.train.rollouts import (
 )
 from scripts import chat_cli, chat_rl
 from tests.scripted import calculating, scripted
-
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["scripts.chat_rl", "torch._inductor"])
 
 ONE = Runtime(torch.device("cpu"), torch.float32, 0, 1, 0)
 SAMPLING = Sampling(num_samples=6, max_new_tokens=12, temperature=1.0, top_k=0, seed=3)
@@ -558,9 +555,9 @@ def test_a_dry_run_writes_nothing(rl: Path, base: Path, capsys) -> None:
 
 
 def test_epochs_where_no_steps_are_given(rl: Path, monkeypatch) -> None:
-    from tasks import littleworld
+    from tasks.littleworld import conversations
 
-    monkeypatch.setitem(littleworld.TRAIN_SIZES, "refusal", 6)
+    monkeypatch.setitem(conversations.TRAIN_SIZES, "refusal", 6)
     chat_rl.main([*ARGV, "--num_iterations=-1", "--num_epochs=2", "--eval_every=-1"])
     assert manager.steps(rl)[-1] == 4
 

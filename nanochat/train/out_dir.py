@@ -154,7 +154,7 @@ def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime, check_fits: C
         return _resume_steps(folder, rt, check_fits)
     light = nanogpt.read(path, tensors=False)
     check_fits(light.config)
-    rows, ours = light.config.vocab_size, light.ours or {}
+    rows, ours = light.config.vocab_size, _ours(light, path)
     trained_with = ours.get("tokenizer_hash")
     if tokenizer and trained_with and tokenizer.hash != trained_with:
         raise UserError(
@@ -317,6 +317,24 @@ def _reached(folder: Path) -> str:
 
 def _nothing_in(folder: Path) -> str:
     return f"{folder} has no {CKPT} to resume from; check --out_dir, or start with another --init_from"
+
+
+def _ours(read: nanogpt.Checkpoint, path: Path) -> dict:
+    """What our own training has put into a ckpt.pt; empty for one of nanoGPT's. Raises UserError if malformed."""
+    ours = {} if read.ours is None else read.ours
+    try:
+        state, is_right = ours.get("loop_state"), isinstance(ours.get("data") or {}, dict)
+        if state is not None:
+            window = 0 if state.get("cursor") is None else state["cursor"]["window"]
+            is_right = is_right and type(window) is int and state["step"] == read.iter_num
+    except (AttributeError, LookupError, TypeError):
+        is_right = False
+    if not is_right:
+        raise UserError(
+            f"{path} is damaged: what it holds for a resume is malformed; start from its weights with "
+            f"--init_from={path} and another --out_dir"
+        )
+    return ours
 
 
 def _step(path: Path) -> int | None:

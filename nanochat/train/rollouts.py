@@ -24,12 +24,12 @@ from torch import Tensor
 
 from nanochat import chat
 from nanochat.data.batch import Batch
+from nanochat.data.task import Task
 from nanochat.engine.cpu_weights import pack
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Reply, Request
 from nanochat.engine.tools import calculator_tools
 from nanochat.errors import UserError
-from nanochat.eval.accuracy import Task
 from nanochat.gpt import GPT
 from nanochat.tokenizer import Tokenizer
 
