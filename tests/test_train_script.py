@@ -38,7 +38,6 @@ from nanochat.train.loop import Stage, TrainState
 from nanochat.train.nanogpt import learning_rate
 from nanochat.train.settings import OF_ONE_START, Settings
 from scripts import base_train, chat_sft, inference_server, mid_train, sample
-from scripts import train as train_script
 from scripts.train import Flags, main
 
 ROOT = Path(__file__).resolve().parent.parent
