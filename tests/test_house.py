@@ -140,7 +140,7 @@ PACKAGES = {
     "yaml": ("nanochat/config_files.py", "nanochat/eval/bundle.py"),
     "huggingface_hub": ("nanochat/hub.py",),
     "transformers": ("nanochat/checkpoint/",),
-    "pyarrow": ("nanochat/data/",),
+    "pyarrow": ("nanochat/data/", "cleaning/"),
     "safetensors": ("nanochat/checkpoint/",),
     "fastapi": ("nanochat/web/",),
     "starlette": ("nanochat/web/",),
