@@ -21,8 +21,7 @@ WITHOUT_WANDB = "train without it (--run dummy, in scripts.train --wandb_log=Fal
 
 
 class MetricsLog:
-    """A run's metrics: each call appends a line of strict JSON to <folder>/metrics.jsonl, and logs to wandb unless `run` is
-    "dummy".
+    """A run's metrics: a line of strict JSON per call in <folder>/metrics.jsonl, and wandb unless `run` is "dummy".
 
     A line is {"step": int, "time": seconds since 1970, name: value, ...}. JSON has no NaN and no infinity; they are
     written as the strings "NaN", "Infinity" and "-Infinity", which Python's float() understands.
