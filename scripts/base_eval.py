@@ -18,7 +18,7 @@ from nanochat.eval import bundle as bundles
 from nanochat.eval import core, harness
 from nanochat.eval.bpb import bits_per_byte
 from nanochat.eval.samples import write_samples
-from nanochat.report import sections as report
+from nanochat.report.sections import read_sections, write_section
 from nanochat.runtime import Runtime, start
 
 PARTS = ("core", "bpb", "sample")
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parts = _check(flags)
     with start(flags.device_type, flags.dtype, flags.seed) as runtime:
         began = time.monotonic()
-        before = report.sections().get("base_eval", {})
+        before = read_sections().get("base_eval", {})
         questions = _bundle(flags, runtime) if "core" in parts else None
         found = flags.find()
         loaded = found.load(manager.LoadAs(runtime.device, runtime.dtype))
@@ -226,7 +226,7 @@ def _record(flags: Flags, loaded: manager.Loaded, results: dict, seconds: float,
             seconds += before.get("seconds", 0)
             told["flags"] = {**before.get("flags", {}), **told["flags"]}
         results = {**found, **results}
-    report.write_section("base_eval", {**told, **results, "seconds": seconds})
+    write_section("base_eval", {**told, **results, "seconds": seconds})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from nanochat.engine.tools import permit_code
 from nanochat.errors import UserError, run
 from nanochat.eval.accuracy import Example, Result, Task, chatcore, evaluate
 from nanochat.paths import base_dir, write_text
-from nanochat.report import sections as report
+from nanochat.report.sections import write_section
 from tasks import catalog
 
 
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         save_examples(results, folder)
         print(f"all questions with their answers are in {folder}")
         if found.of_stage:
-            report.write_section(
+            write_section(
                 f"chat_eval_{found.source}",
                 {
                     "flags": changes(flags),
