@@ -100,32 +100,23 @@ class Talk:
     def answer(
         self,
         request: Request,
-        show: Callable[[str], None],
-        show_mark: Callable[[int], None] | None = None,
+        show: Callable[[TextChunk], None],
         stopped: Callable[[], bool] = lambda: False,
-    ) -> Reply:
-        """Generate the reply, show its text as it comes and add it to the conversation.
+    ) -> ReplyText:
+        """Generate the reply, show each chunk as it comes and add the reply to the conversation.
 
-        show_mark is called with the ids around tool calls; without it the calls are not shown. `stopped` is asked
-        between tokens whether to end the answer here.
+        `stopped` is asked between tokens whether to end the answer here.
         """
-        decoder = chat.StreamDecoder(self.tokenizer, text_only=show_mark is None)
-        reply = Reply()
+        reply = ReplyText(self.tokenizer)
         with contextlib.closing(self.engine.stream([request])) as events:
             for _, event in events:
-                reply.add(event)
-                if event.token is None:
-                    continue
-                if show_mark is not None and event.token >= self.tokenizer.first_special:
-                    show(decoder.finish())
-                    show_mark(event.token)
-                else:
-                    show(decoder.push(event.token))
+                for chunk in reply.add(event):
+                    show(chunk)
                 if stopped():
                     break
-        show(decoder.finish())
-        parts = chat.reply_parts(self.tokenizer, reply.tokens)
-        self.messages.append({"role": "assistant", "content": parts})
+        for chunk in reply.add(CANCELLED):
+            show(chunk)
+        self.messages.append({"role": "assistant", "content": message_parts(reply.chunks)})
         return reply
 
 

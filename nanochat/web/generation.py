@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from nanochat.engine.request import Event, Request
-from nanochat.engine.text import Piece, ReplyText, Told
+from nanochat.engine.text import TextChunk, ReplyText, TokenLogprob
 from nanochat.web.worker import Job, Pool
 
 
 class Writer(Protocol):
     """How a reply is told while it grows. All are called in the event loop."""
 
-    def pieces(self, index: int, pieces: list[Piece], told: list[Told]) -> None: ...
+    def pieces(self, index: int, pieces: list[TextChunk], told: list[TokenLogprob]) -> None: ...
     def finished(self, index: int, reason: str) -> None: ...
     def flush(self) -> None: ...
     def end(self, generation: "Generation") -> None: ...

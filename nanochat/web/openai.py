@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from nanochat import chat
 from nanochat.engine.request import Constraint, Request
-from nanochat.engine.text import ReplyText, Told
+from nanochat.engine.text import ReplyText, TokenLogprob
 from nanochat.errors import UserError
 from nanochat.web import messages
 from nanochat.web.documentation import errors, takes
@@ -100,7 +100,7 @@ def routes(service: Service) -> APIRouter:
                 constraint=constrained,
             )  # fmt: skip
             requests += request.samples(n)
-        echoes: list[tuple[str, list[Told]]] = [("", [])] * len(requests)
+        echoes: list[tuple[str, list[TokenLogprob]]] = [("", [])] * len(requests)
         if body.echo:
             echoes = [echo for prompt in prompts for echo in [await _echo(model, prompt, body.logprobs)] * n]
         choices = [ReplyText(model.tokenizer, body.stops, parts=False) for _ in requests]
@@ -304,7 +304,7 @@ def _check_ids(model: Model, ids: Sequence[int], param: str) -> None:
             raise bad_request(f"token id {id} is outside the model's vocabulary of {size}", param)
 
 
-async def _echo(model: Model, prompt: Prompt, logprobs: int | None) -> tuple[str, list[Told]]:
+async def _echo(model: Model, prompt: Prompt, logprobs: int | None) -> tuple[str, list[TokenLogprob]]:
     """A prompt as it comes before the reply, and its tokens if their probabilities are wanted."""
     if logprobs is None:
         return prompt.text, []
@@ -312,7 +312,7 @@ async def _echo(model: Model, prompt: Prompt, logprobs: int | None) -> tuple[str
     decoder = chat.StreamDecoder(model.tokenizer)
     told, start = [], 0
     for id, value in list(zip(prompt.ids, [None, *scored], strict=True))[prompt.unsaid :]:
-        told.append(Told(id, start, value))
+        told.append(TokenLogprob(id, start, value))
         start += len(decoder.push(id))
     return prompt.text, told
 

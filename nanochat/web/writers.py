@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from json.encoder import encode_basestring_ascii as quoted
 
 from nanochat.engine.request import Scored
-from nanochat.engine.text import Piece, Told, joined
+from nanochat.engine.text import TextChunk, TokenLogprob, joined
 from nanochat.web.errors import ApiError
 from nanochat.web.generation import Generation, reason
 from nanochat.web.service import Model
@@ -40,7 +40,7 @@ class Spelling:
         except UnicodeDecodeError:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
-    def chat(self, told: Sequence[Told]) -> str:
+    def chat(self, told: Sequence[TokenLogprob]) -> str:
         """JSON of the `logprobs` of a chat's choice."""
         return f'{{"content":[{",".join(self._chat_token(token.id, token.scored) for token in told)}]}}'
 
@@ -49,7 +49,7 @@ class Spelling:
         others = ",".join(f"{{{self.entry(other, logprob)}}}" for other, logprob in top)
         return f'{{{self.entry(id, own)},"top_logprobs":[{others}]}}'
 
-    def completion(self, told: Iterable[Told], offset: int = 0) -> dict:
+    def completion(self, told: Iterable[TokenLogprob], offset: int = 0) -> dict:
         """The `logprobs` of a completion's choice; offset: characters of the text before its first token."""
         told = list(told)
         return {
@@ -110,7 +110,7 @@ class ChatWriter(ChunkWriter):
         for index in range(choices):
             self._chunk(index, '{"role":"assistant","content":""}')
 
-    def pieces(self, index: int, pieces: list[Piece], told: list[Told]) -> None:
+    def pieces(self, index: int, pieces: list[TextChunk], told: list[TokenLogprob]) -> None:
         logprobs = self.spelling.chat(told) if self.spelling and told else "null"
         for kind, text in joined(pieces):
             if kind == "text":
@@ -135,7 +135,7 @@ class CompletionWriter(ChunkWriter):
 
     def __init__(
         self, stream: Stream, model: Model, head: Head, usage: bool, logprobs: bool,
-        echoes: Sequence[tuple[str, list[Told]]],
+        echoes: Sequence[tuple[str, list[TokenLogprob]]],
     ) -> None:  # fmt: skip
         """echoes: for each choice, what comes before the reply, and its tokens."""
         super().__init__(stream, model, head, usage, logprobs)
@@ -144,13 +144,13 @@ class CompletionWriter(ChunkWriter):
             if before:
                 self._chunk(index, before, self._logprobs(told, 0))
 
-    def pieces(self, index: int, pieces: list[Piece], told: list[Told]) -> None:
+    def pieces(self, index: int, pieces: list[TextChunk], told: list[TokenLogprob]) -> None:
         self._chunk(index, "".join(piece.text for piece in pieces), self._logprobs(told, self.offsets[index]))
 
     def finished(self, index: int, reason: str) -> None:
         self._chunk(index, "", finish=f'"{reason}"')
 
-    def _logprobs(self, told: list[Told], offset: int) -> str:
+    def _logprobs(self, told: list[TokenLogprob], offset: int) -> str:
         if self.spelling is None:
             return "null"
         return json.dumps(self.spelling.completion(told, offset), separators=(",", ":"))
@@ -167,7 +167,7 @@ class ClassicWriter:
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
 
-    def pieces(self, index: int, pieces: list[Piece], told: list[Told]) -> None:
+    def pieces(self, index: int, pieces: list[TextChunk], told: list[TokenLogprob]) -> None:
         text = "".join(piece.text for piece in pieces if piece.kind == "text")
         if text:
             self.stream.write(f'{{"token":{quoted(text)},"gpu":0}}')
@@ -203,7 +203,7 @@ def chat_object(generation: Generation, model: Model, head: Head, logprobs: bool
 
 
 def completion_object(
-    generation: Generation, model: Model, head: Head, logprobs: bool, echoes: Sequence[tuple[str, list[Told]]]
+    generation: Generation, model: Model, head: Head, logprobs: bool, echoes: Sequence[tuple[str, list[TokenLogprob]]]
 ) -> dict:
     """A whole text_completion. echoes: for each choice, what comes before the reply, and its tokens."""
     spelling = Spelling(model)
