@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from nanochat.checkpoint import manager
-from nanochat.checkpoint.door import ModelName
+from nanochat.checkpoint.flags import ModelName, ServingFlags
 from nanochat.config import alias, changes, parse
 from nanochat.data import shards, streams, texts, urls
 from nanochat.engine.engine import Engine
-from nanochat.engine.serving import ServingFlags
 from nanochat.errors import UserError, run
 from nanochat.eval import bundle as bundles
 from nanochat.eval import core, harness

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 from nanochat import chat, runtime
+from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, changes, parse
-from nanochat.engine.serving import ServingFlags, serve_model
+from nanochat.engine.serving import serve_model
 from nanochat.engine.tools import permit_code
 from nanochat.errors import UserError, run
 from nanochat.eval.accuracy import Example, Result, Task, chatcore, evaluate

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from nanochat import runtime
-from nanochat.checkpoint.door import ModelName
+from nanochat.checkpoint.flags import ModelName
 from nanochat.config import parse
 from nanochat.data import contents
 from nanochat.engine.serving import slots_that_fit
