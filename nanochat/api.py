@@ -277,7 +277,8 @@ def prepare_data(
     Args:
         source: shakespeare_char, shakespeare or openwebtext; a text, JSONL or parquet file, a folder of them, or the
             URL of one.
-        out_dir: The folder to write; data/<name of the source> by default.
+        out_dir: The folder to write; by default data/<name> if the working directory has a folder data, else
+            <base>/tokens/<name>.
         val_fraction: The fraction held out for validation; 0.1 by default (openwebtext: 0.0005).
         tokenizer: gpt2 (the default), char, base or a folder.
         column: The column, or JSON field, that holds the text.

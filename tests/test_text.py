@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nanochat import chat
 from nanochat.engine.request import Event, Scored
-from nanochat.engine.text import TextChunk, ReplyText, TokenLogprob, merged
+from nanochat.engine.text import ReplyText, TextChunk, TokenLogprob, merged
 from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
 
