@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(flags: Flags, folder: Path) -> None:
     from nanochat import chat
-    from nanochat.report import sections as report
+    from nanochat.report.sections import write_section
     from nanochat.tokenizer import Tokenizer
 
     seen = Seen()
@@ -72,7 +72,7 @@ def train(flags: Flags, folder: Path) -> None:
     print(f"  vocabulary  {tokenizer.vocab_size:,} tokens, {len(chat.SPECIALS)} of them special")
     print(f"  token size  {mean:.2f} bytes on average, {len(longest[0])} at most")
     print("  longest     " + " ".join(repr(token.decode("utf-8", errors="replace")) for token in longest))
-    report.write_section("tok_train", {
+    write_section("tok_train", {
         "flags": changes(flags),
         "seconds": round(seconds, 1),
         "vocab_size": tokenizer.vocab_size,

@@ -24,7 +24,7 @@ from nanochat.log import MetricsLog, short
 from nanochat.optim import Optimizer, Rates, adamw_groups
 from nanochat.paths import alone_in, write_atomically
 from nanochat.plan.cost import flops_per_token
-from nanochat.report import sections as report
+from nanochat.report import sections
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Evaluation, Stage, TrainState, train
@@ -133,7 +133,7 @@ def _writer(
     """What writes ckpt.pt, or our own format if nanoGPT's cannot hold the model."""
     out_dir, is_new = Path(settings.out_dir), settings.init_from != "resume"
     effective = _effective(settings, run, T)
-    config = {"settings": effective, "model_config": asdict(run.model.config), "git_commit": report.git_commit()}
+    config = {"settings": effective, "model_config": asdict(run.model.config), "git_commit": sections.git_commit()}
     wandb_run = settings.wandb_run_name if settings.wandb_log else "dummy"
     shared: dict[str, Any] = {
         "folder": out_dir,

@@ -18,7 +18,7 @@ from nanochat.gpt import GPT, count_parameters
 from nanochat.log import MetricsLog, strict_json
 from nanochat.optim import Optimizer, Rates, parameter_groups
 from nanochat.plan.cost import flops_per_token
-from nanochat.report import sections as report
+from nanochat.report import sections
 from nanochat.runtime import Runtime, can_compile
 from nanochat.train.flags import TrainFlags
 from nanochat.train.hyperparameters import accumulation
@@ -113,7 +113,7 @@ def run_stream(
         return state
     if rt.is_main:
         own = results(state, manager.read_meta(run.start.folder, state.step))
-        report.write_section(name, {**_section(run, own["tokens"]), **own})
+        sections.write_section(name, {**_section(run, own["tokens"]), **own})
     rt.print(f"{name}: done; step {state.step} is in {run.start.folder}")
     return state
 
@@ -148,7 +148,7 @@ def writer_of(name: str, run: Run, optimizer: Optimizer, best: str) -> StepWrite
         "total_batch_size": hparams.total_batch_size,
         "max_seq_len": hparams.max_seq_len,
         "seed": flags.seed,
-        "git_commit": report.git_commit(),
+        "git_commit": sections.git_commit(),
         "tokenizer_hash": run.tokenizer.hash,
         **run.lineage,
         **run.extra,
