@@ -1,7 +1,7 @@
 """How fast the Engine answers: time to the first token, tokens/s by batch size, and how near the memory's limit.
 
-    python -m scripts.infer_bench                            the newest SFT model
-    python -m scripts.infer_bench --depth 12                 random weights in GPT-2's shape (124M)
+python -m scripts.infer_bench                            the newest SFT model
+python -m scripts.infer_bench --depth 12                 random weights in GPT-2's shape (124M)
 """
 
 import json
