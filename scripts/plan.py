@@ -101,13 +101,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _accelerator(flags: Flags) -> tuple["Accelerator", int, str]:
     """The accelerator to plan for, how many there are, and what nvidia-smi calls it if that is not known."""
     from nanochat.plan import gpus
-    from nanochat.report import sections as report
+    from nanochat.report import sections
 
-    here = str(report.machine()["GPU"])
+    here = str(sections.machine()["GPU"])
     count, found = sum(map(int, re.findall(r"(\d+) x ", here))), gpus.known(here)
     unknown = here if flags.gpu is None and count and found is None else ""
     on = gpus.accelerator("h100" if unknown else flags.gpu or found or "cpu")
-    price = report.price(flags.price_per_gpu_hour)
+    price = sections.price(flags.price_per_gpu_hour)
     is_here = unknown or flags.gpu in (None, found)
     return (on if price is None else replace(on, price=price)), flags.gpus or (is_here and count) or 1, unknown
 

@@ -25,7 +25,7 @@ from nanochat.optim import Optimizer, Rates, parameter_groups
 from nanochat.plan import cost, forecast, gpus
 from nanochat.plan.forecast import Setting, config_of
 from nanochat.plan.gpus import GPUS
-from nanochat.report import sections as report
+from nanochat.report import sections
 from nanochat.scaling import config_from_depth, horizon
 from scripts import plan, speedrun
 from scripts._marks import Marks
@@ -420,7 +420,7 @@ def test_the_recipe_shows_what_does_not_fit_and_what_does(capsys):
 
 
 def test_a_gpu_that_is_not_known_does_not_stop_the_recipe(capsys, monkeypatch):
-    monkeypatch.setattr(report, "machine", lambda: {"GPU": "2 x NVIDIA GeForce RTX 3090"})
+    monkeypatch.setattr(sections, "machine", lambda: {"GPU": "2 x NVIDIA GeForce RTX 3090"})
     printed, table = recipe(capsys, "--depth=6", "--gpus=2")
     assert "The GPU here, 2 x NVIDIA GeForce RTX 3090, is not known" in printed and "nproc_per_node=2" in printed
     columns = ["tokens", "FLOPs", "steps", "tokens per step"]
