@@ -18,7 +18,7 @@ from nanochat.checkpoint import door, gpt2, manager
 from nanochat.data import tokens
 from nanochat.data.batch import Batch
 from nanochat.data.shards import Split
-from nanochat.errors import EXIT_INTERRUPTED, UserError
+from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig, count_parameters
 from nanochat.log import MetricsLog, short
 from nanochat.optim import Optimizer, Rates, adamw_groups
@@ -114,13 +114,7 @@ def _train(
             f"--max_iters={2 * state.step}"
         )
         return state
-    try:
-        train(stage, state, rt, writer.log)
-    except KeyboardInterrupt:  # the second Ctrl-C
-        saved_at = writer.saved_at
-        saved = f"step {saved_at} is saved, resume with {again}" if saved_at > 0 else "nothing is saved yet"
-        rt.print(f"{NAME}: interrupted at step {state.step}; {saved}")
-        raise SystemExit(EXIT_INTERRUPTED) from None
+    train(stage, state, rt, writer.log)
     writer.log.close()
     rt.print(f"{NAME}: done; step {state.step}, best val_loss {run.best:.4f}; python -m scripts.sample "
              f"--out_dir={shlex.quote(settings.out_dir)} shows what it writes")  # fmt: skip

@@ -21,7 +21,7 @@ from nanochat.checkpoint.nanogpt import BEST_CKPT, CKPT, LAST_CKPT
 from nanochat.errors import UserError
 from nanochat.gpt import GPT
 from nanochat.paths import read_json
-from nanochat.runtime import Runtime, pick_device
+from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import TrainState
 from nanochat.train.settings import OF_ONE_START, SHAPE, Settings, check
@@ -152,7 +152,7 @@ def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime) -> Run:
     if path is None:
         return _resume_steps(folder, rt)
     read = nanogpt.read(path)
-    rows, ours = read.config.vocab_size, _ours(read, path)
+    rows, ours = read.config.vocab_size, read.ours or {}
     trained_with = ours.get("tokenizer_hash")
     if tokenizer and trained_with and tokenizer.hash != trained_with:
         raise UserError(
@@ -198,25 +198,18 @@ def _resume_steps(folder: Path, rt: Runtime) -> Run:
 def resumed_settings(passed: S, names: Collection[str]) -> tuple[S, list[str]]:
     """The settings of the run in out_dir, except those passed, whose `names` are given; and a list of the changes.
 
-    A device that this machine lacks is replaced by the best available. Raises UserError for a shape that differs from
-    the model's, and for invalid values.
+    Raises UserError for a shape that differs from the model's, and for invalid values.
     """
     where = Path(passed.out_dir)
-    settings, kept, changed = adopt(passed, settings_of(where), names, OF_ONE_START)
+    settings, _, changed = adopt(passed, settings_of(where), names, OF_ONE_START)
     for name, (then, now) in changed.items():
         if name in SHAPE:
             raise UserError(
                 f"--{name} {now} does not fit the model in {where}, which has {then}; leave it out, or train another "
                 "model in another --out_dir"
             )
-    notes = [f"{name} {then} -> {now}" for name, (then, now) in changed.items()]
-    try:
-        pick_device(kept.get("device", ""))
-    except UserError:
-        notes.append(f"device {settings.device} (not available) -> {pick_device()}")
-        settings.device, settings.dtype = "", passed.dtype  # the dtype was chosen for that device
     check(settings)
-    return settings, notes
+    return settings, [f"{name} {then} -> {now}" for name, (then, now) in changed.items()]
 
 
 def settings_of(folder: Path) -> dict:
@@ -283,24 +276,6 @@ def checkpoints(folder: Path) -> list[str]:
 
 def _nothing_in(folder: Path) -> str:
     return f"{folder} has no {CKPT} to resume from; check --out_dir, or start with another --init_from"
-
-
-def _ours(read: nanogpt.Checkpoint, path: Path) -> dict:
-    """What our own training has put into a ckpt.pt; empty for one of nanoGPT's. Raises UserError if malformed."""
-    ours = {} if read.ours is None else read.ours
-    try:
-        state, is_right = ours.get("loop_state"), isinstance(ours.get("data") or {}, dict)
-        if state is not None:
-            window = 0 if state.get("cursor") is None else state["cursor"]["window"]
-            is_right = is_right and type(window) is int and state["step"] == read.iter_num
-    except (AttributeError, LookupError, TypeError):
-        is_right = False
-    if not is_right:
-        raise UserError(
-            f"{path} is damaged: what it holds for a resume is malformed; start from its weights with "
-            f"--init_from={path} and another --out_dir"
-        )
-    return ours
 
 
 def _step(path: Path) -> int | None:
