@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from nanochat import chat, runtime
+from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, parse
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Reply, Request
-from nanochat.engine.serving import ServingFlags, serve_model
+from nanochat.engine.serving import serve_model
 from nanochat.engine.tools import calculator_tools
 from nanochat.errors import UserError, run
 from nanochat.terminal import interrupts, lines_typed, show, tolerate_odd_text

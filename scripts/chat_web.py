@@ -9,6 +9,7 @@ import torch
 
 from nanochat import runtime
 from nanochat.checkpoint import door
+from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, parse
 from nanochat.engine import serving
 from nanochat.engine.tools import permit_code, python_tools
@@ -19,7 +20,7 @@ from nanochat.web.service import Model, Service, Settings, model
 
 
 @dataclass
-class Flags(serving.ServingFlags):
+class Flags(ServingFlags):
     """Serve trained models on a page and by an API. Ctrl-C finishes what runs and ends."""
 
     model: list[str] = field(default_factory=list)

@@ -10,7 +10,8 @@ from typing import Annotated
 
 from nanochat import gpt2_tokenizer
 from nanochat.checkpoint import export, hf, manager, originals
-from nanochat.checkpoint.door import Found, ModelFlags
+from nanochat.checkpoint.door import Found
+from nanochat.checkpoint.flags import ModelFlags
 from nanochat.config import alias, parse
 from nanochat.errors import run
 from nanochat.paths import base_dir, checkpoints_dir

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nanochat import runtime
+from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import parse
 from nanochat.engine import serving
 from nanochat.engine.cpu_weights import bytes_read, pack
@@ -26,7 +27,7 @@ from nanochat.scaling import config_from_depth
 
 
 @dataclass
-class Flags(serving.ServingFlags):
+class Flags(ServingFlags):
     """Measure how fast a model answers; the last line is JSON."""
 
     depth: int = 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from nanochat import runtime
+from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, parse
 from nanochat.engine import serving
 from nanochat.errors import UserError, run
@@ -17,7 +18,7 @@ MOST_SLOTS = 4096  # whose caches no machine holds beyond toy models
 
 
 @dataclass
-class Flags(serving.ServingFlags):
+class Flags(ServingFlags):
     """Serve one model: POST /generate continues a text, GET / says what runs; also the page and the API of chat_web."""
 
     source: Annotated[

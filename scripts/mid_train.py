@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nanochat import runtime
-from nanochat.checkpoint.door import ModelName
+from nanochat.checkpoint.flags import ModelName
 from nanochat.config import parse
 from nanochat.data import texts
 from nanochat.data.shards import DEFAULT_DATASET, Split

@@ -10,6 +10,7 @@ from typing import Annotated, BinaryIO, NamedTuple
 
 from nanochat import chat, runtime
 from nanochat.api import Model
+from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, changes, parse
 from nanochat.engine import serving
 from nanochat.engine.request import Finish, Request
@@ -22,7 +23,7 @@ FILE = "FILE:"
 
 
 @dataclass
-class Flags(serving.ServingFlags):
+class Flags(ServingFlags):
     """Continue texts with any model. Samples go to stdout, with a line of dashes after each; all else to stderr."""
 
     source: Annotated[str, alias("-i", "--init-from", "--model", "--checkpoint")] = "resume"

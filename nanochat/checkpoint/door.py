@@ -11,12 +11,11 @@ import dataclasses
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Literal
 
 from nanochat import foreign_tokenizers, gpt2_tokenizer, hub, paths
 from nanochat.checkpoint import gpt2, hf, manager, nanogpt, repository, torch_file
 from nanochat.checkpoint.manager import AS_STORED, LoadAs, Loaded
-from nanochat.config import alias
 from nanochat.errors import UserError
 from nanochat.gpt import GPTConfig
 from nanochat.tokenizer import Tokenizer
@@ -63,24 +62,6 @@ class Found:
         if self.kind == "nanochat":
             return replace(manager.load_step(self.folder, self.tag, self.step, load_as), source=self.source)
         return _load_nanogpt(self, load_as) if self.kind == "nanogpt" else _load_hf(self, load_as)
-
-
-ModelName = Annotated[str, alias("-i", "--init-from")]
-
-
-@dataclass
-class ModelFlags:
-    """The flags that name a model, the same in every script."""
-
-    source: ModelName = "sft"
-    """base, mid, sft or rl, or sft:d4, sft:d4:700, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name, resume"""
-    model_tag: Annotated[str | None, alias("-g", "--tag")] = None
-    """tag of the model; default: the deepest d<number>"""
-    step: Annotated[int | None, alias("-s")] = None
-    """step of the model; default: the last"""
-
-    def find(self, out_dir: Path | str = "out") -> Found:
-        return find(self.source, self.model_tag, self.step, out_dir)
 
 
 def open(

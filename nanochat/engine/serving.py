@@ -3,14 +3,14 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from nanochat import chat
 from nanochat.checkpoint import door
+from nanochat.checkpoint.flags import check_dtype
 from nanochat.checkpoint.manager import LoadAs
-from nanochat.config import alias
 from nanochat.engine.cpu_weights import pack
 from nanochat.engine.engine import Engine
 from nanochat.errors import UserError
@@ -48,20 +48,6 @@ class Serving:
                 f"{self.tag}, from {self.folder}, is a base model, which continues texts and has not learned to chat; "
                 "continue a text with python -m scripts.sample, or choose another model"
             )
-
-
-@dataclass
-class ServingFlags(door.ModelFlags):
-    """The flags of scripts that load a model to generate with it."""
-
-    device_type: Annotated[str, alias("--device")] = ""
-    """cuda, cuda:1, mps or cpu; default: the best available"""
-    dtype: Annotated[str, alias("-d")] = "auto"
-    """compute dtype: auto, float32, bfloat16, float16, or int8 for the weights (on a CPU)"""
-
-    def find(self, out_dir: Path | str = "out") -> door.Found:
-        dtype_for(self.dtype, torch.device("cpu"))  # a mistake is named before anything is downloaded
-        return super().find(out_dir)
 
 
 def serve_model(found: door.Found, device: torch.device | str, dtype: str = "auto", slots: int = 0) -> Serving:
@@ -103,12 +89,9 @@ class ServedDtype(NamedTuple):
 
 def dtype_for(name: str, device: torch.device) -> ServedDtype:
     """What --dtype `name` means on a device; see `serve_model`. Raises UserError for an unknown name."""
-    if name == "auto":
-        name = os.environ.get("NANOCHAT_DTYPE") or "auto"
+    name = check_dtype(name)
     if name == "auto" and device.type == "cpu" and not multiplies_bfloat16():
         name = "int8"
-    if name not in ("auto", "int8", *DTYPES):
-        raise UserError(f"dtype {name!r} is unknown; expected auto, {', '.join(DTYPES)} or int8")
     if name == "int8":
         return ServedDtype(name, torch.bfloat16 if multiplies_bfloat16() else torch.float32, True)
     compute = compute_dtype(name, device)

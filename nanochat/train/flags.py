@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from nanochat.checkpoint.door import ModelName
+from nanochat.checkpoint.flags import ModelName
 from nanochat.config import alias
 from nanochat.errors import UserError
 from nanochat.runtime import Runtime
