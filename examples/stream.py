@@ -12,7 +12,7 @@ from openai import OpenAI
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Stream an answer from a nanochat server with OpenAI's client.")
     parser.add_argument("question")
     parser.add_argument("--base_url", default="http://localhost:8000/v1")
     parser.add_argument("--api_key", default="-")

@@ -14,7 +14,7 @@ from scripts import train
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Train a small model on a text of your own, then let it write.")
     parser.add_argument("text", type=Path, help="a text file")
     parser.add_argument("--out_dir", default="out-example", help="where tokens and checkpoint go")
     parser.add_argument("--steps", type=int, default=300)
