@@ -83,7 +83,7 @@ def test_shards_that_were_removed_put_between_replaced_or_appended(world, base, 
 # ---------------------------------------------------------------- the same flags
 
 
-def test_what_is_not_given_is_the_runs_own_and_what_differs_is_named(world, base, capsys):
+def test_flags_not_passed_are_the_runs_own_and_changes_are_named(world, base, capsys):
     world("base")
     argv = flags("base", base, "--matrix_lr=0.05")
     train("base", argv)
@@ -152,7 +152,7 @@ def test_pretraining_on_other_text_is_mid_training_without_conversations(world, 
     assert manager.read_meta(first, 2)["conversations"] == "none"
 
 
-def test_the_recipe_follows_the_model_and_missing_data_is_said_before_training(world, base, monkeypatch, capsys):
+def test_the_recipe_follows_the_model_and_missing_data_is_named_before_training(world, base, monkeypatch, capsys):
     """This base model was not trained on the little world, so it gets the real recipe, which needs a hub."""
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_CACHE", str(base.parent / "cache"))
@@ -185,7 +185,7 @@ def test_what_is_whole_is_never_passed_over(world, base, capsys):
     assert "seed is 42, not 9" in refused("base", asked, capsys)
 
 
-def test_a_flag_that_is_given_beats_the_runs_own_way_to_say_the_same(world, base, capsys):
+def test_a_flag_that_is_passed_beats_the_runs_own_form_of_it(world, base, capsys):
     world("mid")
     argv = [flag for flag in flags("sft", base, "--source=base") if not flag.startswith(("--total", "--num_it"))]
     train("sft", [*argv, "--target_examples_per_step=4", "--num_iterations=2"])

@@ -248,7 +248,7 @@ def test_fine_tuning_a_gpt2(here, gpt2):
     loaded = door.open("resume")
     assert loaded.tokenizer.hash == Tokenizer.load(Path(gpt2)).hash
     assert not Path("out/meta.pkl").exists()
-    # The run goes on with a shorter context: positions and their moments are cut.
+    # The run resumes with a shorter context: positions and their moments are cut.
     main(["--init_from=resume", "--max_iters=41", "--block_size=10"])
     last = ckpt("out/ckpt_last.pt")
     assert last["model_args"]["block_size"] == 10 and last["iter_num"] == 41
@@ -283,7 +283,7 @@ def test_a_nanochat_model_keeps_its_own_format(here, tokenizer, base):
     assert losses("out") == losses("whole") and scores("out") == scores("whole")
 
 
-# ---------------------------------------------------------------- going on
+# ---------------------------------------------------------------- resuming
 
 
 def in_child(folder: str, base: str, argv: list[str], environment: dict[str, str]) -> None:
@@ -322,7 +322,7 @@ def test_resuming_equals_never_having_stopped(here, whole):
     assert_same_run("out", whole)
 
 
-def test_latest_and_best_keep_their_names_whichever_way_a_run_goes_on(here):
+def test_latest_and_best_keep_their_names_however_a_run_is_resumed(here):
     """With --always_save_checkpoint ckpt.pt is the latest, without it the best; a run may change its mind."""
     worse = ["--learning_rate=3", "--min_lr=3"]
     main([*SMALL, "--max_iters=8"])
@@ -364,7 +364,7 @@ def test_the_best_is_not_lost_when_a_kill_comes_before_it_is_kept(here, always, 
     assert (ckpt(f"out/{best}")["iter_num"], ckpt(f"out/{latest}")["iter_num"]) == (4, 8)
 
 
-def test_a_run_without_the_state_of_its_optimizer_goes_on(here):
+def test_a_run_without_optimizer_state_resumes(here):
     """As somebody leaves it who makes a ckpt.pt smaller; its validation is due at once."""
     main([*SMALL, "--max_iters=8"])
     bare = {name: value for name, value in ckpt("out/ckpt.pt").items() if name not in ("optimizer", "nanochat")}
@@ -374,7 +374,7 @@ def test_a_run_without_the_state_of_its_optimizer_goes_on(here):
     assert [n for n, *_ in scores("out")][-2:] == [8, STEPS]
 
 
-def test_a_run_goes_on_with_its_own_tokenizer_only(here):
+def test_a_run_resumes_with_its_own_tokenizer_only(here):
     main([*SMALL, "--max_iters=4"])
     assert ckpt("out/ckpt.pt")["nanochat"]["tokenizer_hash"] == Tokenizer.load(Path("data/cats")).hash
     Path("dogs.txt").write_text(CATS.replace("e", "é"), encoding="utf-8")  # as many characters, other ones
@@ -691,7 +691,7 @@ def test_minutes_are_enough_for_a_checkpoint(here):
 
 
 @pytest.mark.skipif(not FIXTURE.exists(), reason="needs the fixtures that the original programs made")
-def test_a_run_of_the_original_goes_on(here):
+def test_a_run_of_the_original_resumes(here):
     """Its ckpt.pt has no place in the data and no random state, but iterations, optimizer and best loss."""
     Path("out").mkdir()
     shutil.copyfile(FIXTURE / "ckpt.pt", "out/ckpt.pt")
@@ -732,7 +732,7 @@ def two_ranks(here: Path, argv: list[str]) -> None:
 
 
 def test_two_ranks_equal_one_that_accumulates(here):
-    """And a run goes on on another number of ranks. Without dropout, which each rank draws for itself."""
+    """And a run resumes on another number of ranks. Without dropout, which each rank draws for itself."""
     argv = [*SMALL, "--dropout=0.0"]
     main([*argv, "--out_dir=alone"])
     main([*argv, "--max_iters=4"])
@@ -746,7 +746,7 @@ def test_two_ranks_equal_one_that_accumulates(here):
         assert torch.allclose(a["model"][name], b["model"][name], atol=1e-4), name
 
 
-def test_two_ranks_with_dropout_go_on_exactly(here):
+def test_two_ranks_with_dropout_resume_exactly(here):
     """Each rank draws what it drops from the step and its own number."""
     two_ranks(here, [*SMALL, "--out_dir=whole"])
     two_ranks(here, [*SMALL, "--max_iters=8"])
@@ -819,7 +819,7 @@ def test_the_learning_rate_is_what_was_asked_for(here):
 
 
 @pytest.mark.parametrize(
-    "more, said",
+    "more, message",
     [
         (["--dataset=dogs"], "no token files of a dataset 'dogs'"),
         (["--dataset=cat"], "did you mean cats?"),
@@ -855,12 +855,12 @@ def test_the_learning_rate_is_what_was_asked_for(here):
         (["mistake.py"], "mistake.py:1: unknown key max_iter; did you mean max_iters?"),
     ],
 )
-def test_mistakes(here, more, said):
+def test_mistakes(here, more, message):
     Path("mistake.py").write_text("max_iter = 3", encoding="utf-8")
     before = sorted(here.rglob("*"))
     with pytest.raises(UserError) as error:
         main([*SMALL, *more])
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
     assert sorted(here.rglob("*")) == before
 
 
