@@ -34,7 +34,7 @@ def rotate(x: Tensor, rotary: Rotary) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, window: int, dropout: float = 0.0) -> Tensor:
     """Attention of whole rows to themselves. q (B, T, H, d), k and v (B, T, K, d) -> (B, T, H, d).
 
-    dropout is the share of the attention weights that is dropped.
+    dropout is the fraction of the attention weights that is dropped.
     """
     T = q.size(1)
     if not 0 < window < T - 1:

@@ -144,7 +144,7 @@ def _filled(flags: type[Flags], files: Sequence[Path]) -> Flags:
     """The flags with what stands in config files as their defaults."""
     hints = typing.get_type_hints(flags)
     fields = _names(flags)
-    said: set[str] = set()
+    named: set[str] = set()
     values: dict[str, Any] = {
         field.name: tyro.MISSING
         for field in dataclasses.fields(flags)  # type: ignore[arg-type]
@@ -166,13 +166,13 @@ def _filled(flags: type[Flags], files: Sequence[Path]) -> Flags:
             if field in given:
                 raise UserError(f"{place}: {given[field]} and {name} say the same; give one of them")
             given[field] = name
-            said.add(field)
+            named.add(field)
             try:
                 values[field] = fitted(value, hints[field])
             except TypeError:
                 raise UserError(f"{place}: {name} is {shown(value)}; expected {spelled(hints[field])}") from None
     filled = flags(**values)
-    vars(filled)[_GIVEN] = said
+    vars(filled)[_GIVEN] = named
     return filled
 
 
@@ -247,9 +247,9 @@ def _unknown(flags: type, arg: str) -> str:
 def _one_sentence(box: str) -> str:
     """tyro frames its complaints; keep what stands before the first rule inside the frame."""
     lines = [re.sub(r"[│╭╮╰╯]", "", line).strip() for line in box.splitlines()[1:]]
-    said = []
+    named = []
     for line in lines:
         if set(line) <= {"─"}:
             break
-        said.append(line)
-    return re.sub(r"\s+", " ", " ".join(said)).rstrip(".") + "; --help lists the flags"
+        named.append(line)
+    return re.sub(r"\s+", " ", " ".join(named)).rstrip(".") + "; --help lists the flags"

@@ -45,7 +45,7 @@ def run(main: Callable[[], int | None]) -> None:
     So does a write that the file system refuses. An error that all ranks share is printed once.
     """
     escape_unshowable()
-    said = None
+    message = None
     try:
         code = main()
     except BrokenPipeError:  # whoever read the output has gone, as in `... | head`
@@ -54,9 +54,9 @@ def run(main: Callable[[], int | None]) -> None:
     except (UserError, OSError) as error:
         if (sentence := sentence_of(error)) is None:
             raise
-        said, code = f"error: {sentence}", 2
+        message, code = f"error: {sentence}", 2
     except KeyboardInterrupt:
-        said, code = "interrupted", EXIT_INTERRUPTED
-    if said and os.environ.get("LOCAL_RANK", "0") == "0":
-        print(said, file=sys.stderr)
+        message, code = "interrupted", EXIT_INTERRUPTED
+    if message and os.environ.get("LOCAL_RANK", "0") == "0":
+        print(message, file=sys.stderr)
     sys.exit(code)

@@ -42,8 +42,8 @@ class GPTConfig:
     value_embeds: bool = True  # in every second layer, the last one included
     ve_gate_channels: int = 12
     ve_gate_range: float = 3.0
-    smear: bool = True  # mix a gated share of the previous token's embedding into each
-    backout: bool = True  # take a share of the middle layer's output away at the end
+    smear: bool = True  # mix a gated fraction of the previous token's embedding into each
+    backout: bool = True  # subtract a fraction of the middle layer's output at the end
     pad_vocab_to: int = 64  # rows of the vocabulary matrices are rounded up to a multiple of this
 
     learned_positions: bool = False  # a vector for each of sequence_len positions instead of rotary ones
@@ -130,34 +130,35 @@ class Attention(nn.Module):
         self.c_k = Linear(D, config.n_kv_head * d, config.bias)
         self.c_v = Linear(D, config.n_kv_head * d, config.bias)
         self.c_proj = Linear(D, D, config.bias)
-        self.joined: nn.Module | None = None  # c_q, c_k and c_v in one, where the weights were packed for generating
+        self.qkv: nn.Module | None = None  # c_q, c_k and c_v in one, where the weights were packed for generating
         self.ve_gate = Gate(config.ve_gate_channels, config.n_kv_head) if config.has_value_embed(layer) else None
 
-    def forward(self, x: Tensor, value: Tensor | None, turns: Rotary | None, cache: CacheRows | None) -> Tensor:
+    def forward(self, x: Tensor, value: Tensor | None, cos_sin: Rotary | None, cache: CacheRows | None) -> Tensor:
         """x (B, T, D) is normed; value (B, T, K*d) is this layer's value embedding -> (B, T, D)."""
         B, T, D = x.shape
         c = self.config
-        if self.joined is None:
+        if self.qkv is None:
             v = self.c_v(x)
-            q, k = (self._placed(linear(x).view(B, T, -1, c.head_size), turns) for linear in (self.c_q, self.c_k))
+            q = self._rope_and_norm(self.c_q(x).view(B, T, -1, c.head_size), cos_sin)
+            k = self._rope_and_norm(self.c_k(x).view(B, T, -1, c.head_size), cos_sin)
         else:  # the same with fewer and larger operations
-            qk, v = self.joined(x).split([(c.n_head + c.n_kv_head) * c.head_size, c.n_kv_head * c.head_size], dim=-1)
-            q, k = self._placed(qk.view(B, T, -1, c.head_size), turns).split([c.n_head, c.n_kv_head], dim=2)
+            qk, v = self.qkv(x).split([(c.n_head + c.n_kv_head) * c.head_size, c.n_kv_head * c.head_size], dim=-1)
+            q, k = self._rope_and_norm(qk.view(B, T, -1, c.head_size), cos_sin).split([c.n_head, c.n_kv_head], dim=2)
         v = v.view(B, T, c.n_kv_head, c.head_size)
         if self.ve_gate is not None and value is not None:
             gate = c.ve_gate_range * self.ve_gate(x[..., : c.ve_gate_channels], exactly=cache is not None)
             v = v + gate[..., None] * value.view(B, T, c.n_kv_head, c.head_size)
         if cache is None:
-            y = attend(q, k, v, self.window, dropout_share(self))
+            y = attend(q, k, v, self.window, dropout_rate(self))
         else:
             y = cache.attend(self.layer, q, k, v, self.window)
         return self.c_proj(y.reshape(B, T, D))
 
-    def _placed(self, heads: Tensor, turns: Rotary | None) -> Tensor:
+    def _rope_and_norm(self, heads: Tensor, cos_sin: Rotary | None) -> Tensor:
         """Queries or keys (B, T, heads, d) turned by their positions, then normed and scaled."""
         c = self.config
-        if turns is not None:
-            heads = rotate(heads, turns)
+        if cos_sin is not None:
+            heads = rotate(heads, cos_sin)
         return norm(heads, c.norm_eps, c.qk_scale) if c.qk_norm else heads
 
 
@@ -186,8 +187,8 @@ class Block(nn.Module):
         self.ln_2 = Norm(config)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, value: Tensor | None, turns: Rotary | None, cache: CacheRows | None) -> Tensor:
-        x = x + dropped(self.attn(self.ln_1(x), value, turns, cache), self)
+    def forward(self, x: Tensor, value: Tensor | None, cos_sin: Rotary | None, cache: CacheRows | None) -> Tensor:
+        x = x + dropped(self.attn(self.ln_1(x), value, cos_sin, cache), self)
         return x + dropped(self.mlp(self.ln_2(x)), self)
 
 
@@ -249,7 +250,7 @@ class GPT(nn.Module):
         """
         c = self.config
         positions = torch.arange(ids.size(1), device=ids.device)[None] if cache is None else cache.begin(ids.size(1))
-        turns = self._rotary(positions) if cache is None else cache.turns()
+        cos_sin = self._rotary(positions) if cache is None else cache.cos_sin()
         embedded = self.embed(ids)
         x = self._smear(embedded, cache) if c.smear else embedded
         if self.transformer.wpe is not None:
@@ -264,7 +265,7 @@ class GPT(nn.Module):
             if c.lambdas:
                 x = keep[layer] * x + again[layer] * first
             value = self.value_embeds[str(layer)](ids).to(x.dtype) if c.has_value_embed(layer) else None
-            x = block(x, value, turns, cache)
+            x = block(x, value, cos_sin, cache)
             if layer == c.n_layer // 2:
                 middle = x
         if c.backout:
@@ -291,7 +292,7 @@ class GPT(nn.Module):
         return rotary(positions, c.head_size, c.rope_base, c.rope_in_bfloat16, self.dtype)
 
     def _smear(self, embedded: Tensor, cache: CacheRows | None) -> Tensor:
-        """Add a gated share of the previous, un-smeared embedding; the first token of a sequence has none."""
+        """Add a gated fraction of the previous, un-smeared embedding; the first token of a sequence has none."""
         before = torch.zeros_like(embedded[:, :1]) if cache is None else cache.previous()
         previous = torch.cat([before, embedded[:, :-1]], dim=1)
         gate = self.smear_gate(embedded[..., :SMEAR_CHANNELS], exactly=cache is not None)
@@ -350,15 +351,15 @@ class GPT(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / (2 * self.config.n_layer) ** 0.5 if into_residual else 0.02)
 
 
-def dropout_share(module: Attention | Block | GPT) -> float:
-    """The share to drop now: none unless the module trains."""
-    share = module.config.dropout
-    return share if share and module.training and torch.is_grad_enabled() else 0.0
+def dropout_rate(module: Attention | Block | GPT) -> float:
+    """The dropout probability now: 0 unless the module trains."""
+    rate = module.config.dropout
+    return rate if rate and module.training and torch.is_grad_enabled() else 0.0
 
 
 def dropped(x: Tensor, module: Block | GPT) -> Tensor:
-    share = dropout_share(module)
-    return F.dropout(x, share) if share else x
+    rate = dropout_rate(module)
+    return F.dropout(x, rate) if rate else x
 
 
 def norm(x: Tensor, eps: float, scale: float = 1.0) -> Tensor:

@@ -121,7 +121,7 @@ class CacheRows:
             self._pieces.append(_Piece(chosen, slots, first, last, end, queries))
         return self._positions
 
-    def turns(self) -> Rotary | None:
+    def cos_sin(self) -> Rotary | None:
         """cos and sin (R, T, 1, d/2) of the new positions; None where positions are learned."""
         if self.cache.rotary is None:
             return None

@@ -116,8 +116,8 @@ class MetricsLog:
         try:
             yield
         except OSError as error:
-            if said := paths.refusal(error, self.path):
-                raise said from error
+            if refused := paths.refusal(error, self.path):
+                raise refused from error
             raise
 
     def _keep(self, last: float, measured: bool = True) -> None:
@@ -280,8 +280,8 @@ def _start_wandb(folder: Path, project: str, run: str, config: dict, resumed: bo
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if said := paths.refusal(error, folder / "wandb"):
-            raise said from error
+        if refused := paths.refusal(error, folder / "wandb"):
+            raise refused from error
         raise
     try:
         started = wandb.init(
@@ -289,8 +289,8 @@ def _start_wandb(folder: Path, project: str, run: str, config: dict, resumed: bo
             resume="allow",
         )  # fmt: skip
     except wandb.Error as error:  # no login, no network, a project that is somebody else's
-        said = " ".join(str(error).split())[:200]
-        raise UserError(f"wandb does not take the run {run} ({said}); log in with wandb login, set WANDB_MODE=offline, "
-                        f"or {WITHOUT_WANDB}") from None  # fmt: skip
+        message = " ".join(str(error).split())[:200]
+        raise UserError(f"wandb does not take the run {run} ({message}); log in with wandb login, set WANDB_MODE="
+                        f"offline, or {WITHOUT_WANDB}") from None  # fmt: skip
     paths.write_text(kept, strict_json({"id": started.id, "project": project, "name": run}, indent=2) + "\n")
     return started

@@ -1,7 +1,7 @@
 """Muon for the matrices of the blocks, AdamW for everything else; the same code for one rank and for many.
 
 Gradients arrive summed over all ranks. AdamW runs everywhere alike. Muon's matrices of one shape are stacked and
-dealt to the ranks in equal shares; each rank orthogonalises its own and the results are gathered.
+split evenly among the ranks; each rank orthogonalises its own and the results are gathered.
 The state is saved by parameter name, whole, so a run may resume on another number of ranks.
 
 Muon: Jordan 2024; Polar Express: Amsel et al. 2025 (arXiv 2505.16932); the second moment of NorMuon: Li et al. 2025
@@ -99,7 +99,7 @@ class Optimizer:
 
     def _muon(self, group: MuonGroup, rates: Rates) -> None:
         parameters = list(group.parameters.values())
-        mine = self._share(len(parameters))
+        mine = self._mine(len(parameters))
         stacked = torch.stack([p.detach() for p in parameters[mine.start : mine.stop]]) if len(mine) else None
         if stacked is not None:
             gradient = torch.stack([p.grad for p in parameters[mine.start : mine.stop]])  # type: ignore[misc]
@@ -122,20 +122,20 @@ class Optimizer:
             self.state[key] = {"momentum": torch.zeros_like(like), "second": second}
         return self.state[key]
 
-    def _share(self, n: int) -> range:
+    def _mine(self, n: int) -> range:
         """Which of a group's n matrices are this rank's."""
         each = -(-n // self.world)
         return range(min(n, self.rank * each), min(n, (self.rank + 1) * each))
 
-    def _gather(self, share: Tensor | None, like: list[Tensor] | list[nn.Parameter]) -> list[Tensor]:
-        """Put the shares of all ranks together; the last ones may be short or empty. `like` has the whole's tensors."""
+    def _gather(self, part: Tensor | None, like: list[Tensor] | list[nn.Parameter]) -> list[Tensor]:
+        """Put the parts of all ranks together; the last ones may be short or empty. `like` has the whole's tensors."""
         if self.world == 1:
-            assert share is not None
-            return list(share)
+            assert part is not None
+            return list(part)
         each = -(-len(like) // self.world)
         padded = torch.zeros(each, *like[0].shape, dtype=like[0].dtype, device=like[0].device)
-        if share is not None:
-            padded[: len(share)] = share
+        if part is not None:
+            padded[: len(part)] = part
         whole = torch.empty(self.world * each, *like[0].shape, dtype=padded.dtype, device=padded.device)
         dist.all_gather_single(whole, padded)
         return list(whole[: len(like)])
@@ -169,7 +169,7 @@ class Optimizer:
                     self.state[name] = {k: v.to(parameter.device).clone() for k, v in state.pop(name).items()}
         for group in self.muon:
             names = list(group.parameters)
-            mine = [names[i] for i in self._share(len(names))]
+            mine = [names[i] for i in self._mine(len(names))]
             if mine:
                 device = group.parameters[names[0]].device
                 self.state[names[0]] = {

@@ -73,8 +73,8 @@ def write_atomically(
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if said := refusal(error, path):
-            raise said from error
+        if refused := refusal(error, path):
+            raise refused from error
         if isinstance(error.__context__, KeyboardInterrupt):  # torch.save ends with an error of its own then
             raise error.__context__ from None
         raise
@@ -118,8 +118,8 @@ def draft_of(folder: Path, check: Callable[[], None]) -> Iterator[Path]:
             fsync_folder(folder.parent)
             shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
-            if said := refusal(error, folder):
-                raise said from error
+            if refused := refusal(error, folder):
+                raise refused from error
             raise
 
 
@@ -153,8 +153,8 @@ def alone_in(folder: Path, advice: str = "wait until it has finished, or stop it
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        if said := refusal(error, path):
-            raise said from error
+        if refused := refusal(error, path):
+            raise refused from error
         raise
     try:
         try:

@@ -168,9 +168,9 @@ def _code_of_a_peer(store: dist.Store) -> int | None:
 
 
 def _is_first(store: dist.Store) -> bool:
-    """Whether no other rank has said why the run ends."""
+    """Whether no other rank has reported why the run ends."""
     try:
-        return store.add("said", 1) == 1
+        return store.add("reported", 1) == 1
     except RuntimeError:  # the store is gone with the rank that holds it
         return True
 

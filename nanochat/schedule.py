@@ -11,9 +11,9 @@ def lr_multiplier(
     warmdown_ratio: float = 0.0,
     final_lr_frac: float = 0.0,
 ) -> float:
-    """Linear warm-up (in steps or as a share of the run, whichever lasts longer), constant, linear warm-down.
+    """Linear warm-up (in steps or as a fraction of the run, whichever lasts longer), constant, linear warm-down.
 
-    progress in [0, 1] is the share of the run that is done before this step.
+    progress in [0, 1] is the fraction of the run that is done before this step.
     """
     warmup = min(1.0, (step + 1) / (warmup_steps + 1))
     if warmup_ratio > 0:
@@ -22,16 +22,16 @@ def lr_multiplier(
     remaining = 1.0 - progress
     if remaining >= warmdown_ratio:
         return warmup
-    share = remaining / warmdown_ratio
-    return warmup * (share + (1 - share) * final_lr_frac)
+    fraction = remaining / warmdown_ratio
+    return warmup * (fraction + (1 - fraction) * final_lr_frac)
 
 
 def muon_momentum(step: int, progress: float, warmdown_ratio: float = 0.0) -> float:
     """0.85 rising to 0.97 over 400 steps, then falling to 0.90 during the warm-down (values of modern nanochat)."""
     momentum = 0.85 + 0.12 * min(1.0, step / 400)
     if warmdown_ratio > 0 and 1.0 - progress < warmdown_ratio:
-        share = (1.0 - progress) / warmdown_ratio
-        momentum = min(momentum, 0.90 + 0.07 * share)
+        fraction = (1.0 - progress) / warmdown_ratio
+        momentum = min(momentum, 0.90 + 0.07 * fraction)
     return momentum
 
 
@@ -46,5 +46,5 @@ def cosine(step: int, peak: float, warmup_steps: int, decay_steps: int, lowest: 
         return peak * (step + 1) / (warmup_steps + 1)
     if step >= decay_steps:
         return lowest
-    share = (step - warmup_steps) / (decay_steps - warmup_steps)
-    return lowest + 0.5 * (1 + math.cos(math.pi * share)) * (peak - lowest)
+    fraction = (step - warmup_steps) / (decay_steps - warmup_steps)
+    return lowest + 0.5 * (1 + math.cos(math.pi * fraction)) * (peak - lowest)

@@ -17,7 +17,7 @@ from nanochat.plan import cost
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.flags import Hyperparameters, TrainFlags, accumulation
-from nanochat.train.loop import Probe
+from nanochat.train.loop import Evaluation
 from nanochat.train.stage import Run, run_stage
 from nanochat.train.start import Start, begin, opened, or_anew
 
@@ -140,7 +140,7 @@ def train(flags: Flags, rt: Runtime) -> None:
 
         run_stage(
             "base_train", Run(start, flags, h, tokenizer, begun, about), train_source, val_source,
-            num_iterations=horizon.num_iterations, probes=[Probe(flags.sample_every, samples)],
+            num_iterations=horizon.num_iterations, evaluations=[Evaluation(flags.sample_every, samples)],
         )  # fmt: skip
 
 

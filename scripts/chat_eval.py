@@ -5,19 +5,17 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from nanochat import chat, runtime
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, changes, parse
-from nanochat.engine.serving import serve_model
-from nanochat.engine.tools import permit_code
 from nanochat.errors import UserError, run
-from nanochat.eval.accuracy import Example, Result, Task, chatcore, evaluate
 from nanochat.paths import base_dir, write_text
-from nanochat.report import sections as report
-from tasks import catalog
+
+if TYPE_CHECKING:
+    from nanochat.data.task import Task
+    from nanochat.engine.serving import Serving
+    from nanochat.eval.accuracy import Example, Result
 
 
 @dataclass
@@ -26,42 +24,43 @@ class Flags(ServingFlags):
 
     task_name: Annotated[str | None, alias("-a")] = None
     """tasks to evaluate, several joined by |; default: those of the little world, or else of the real recipe"""
-    dtype: Annotated[str, alias("-d")] = "auto"
-    """compute dtype: auto, float32, bfloat16 or float16"""
-    temperature: Annotated[float, alias("-t")] = 0.0
-    """0 takes the likeliest token"""
-    max_new_tokens: Annotated[int, alias("-m")] = 512
-    """longest answer in tokens; the model's context may allow less"""
+    max_problems: Annotated[int | None, alias("-x")] = None
+    """maximum questions per task; default: all"""
+    batch_size: Annotated[int, alias("-b")] = 8
+    """questions to answer at the same time"""
     num_samples: Annotated[int, alias("-n")] = 1
-    """answers to each question, of which one must be correct; needs a temperature"""
+    """answers per question, of which one must be correct; needs a temperature"""
     pass_k: int | None = None
-    """score the chance that one of so many answers is correct, estimated from all --num_samples; default: of all"""
+    """score the chance that one of this many answers is correct, estimated from all --num_samples; default: of all"""
+    max_new_tokens: Annotated[int, alias("-m")] = 512
+    """maximum tokens per answer; the model's context may allow less"""
+    temperature: Annotated[float, alias("-t")] = 0.0
+    """sampling temperature; 0 takes the most likely token"""
     top_k: Annotated[int, alias("-k")] = 50
     """sample from the k most likely tokens; 0: from all"""
-    batch_size: Annotated[int, alias("-b")] = 8
-    """questions that are answered at the same time"""
-    max_problems: Annotated[int | None, alias("-x")] = None
-    """questions of each task at most; default: all"""
     seed: int = 42
     """seed of the samples at a temperature above 0"""
     show_errors: int = 1
-    """wrong answers of each task to print"""
+    """wrong answers to print per task"""
     unsafe_code: bool = False
     """grade HumanEval even where this machine cannot fully isolate model-written programs"""
+    dtype: Annotated[str, alias("-d")] = "auto"
+    """compute dtype: auto, float32, bfloat16 or float16"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
-    for name in ("num_samples", "pass_k", "batch_size", "max_new_tokens", "max_problems"):
-        value = getattr(flags, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name} is {value}; expected 1 or more")
-    if flags.pass_k is not None and flags.pass_k > flags.num_samples:
-        raise UserError(f"--pass_k {flags.pass_k} needs as many answers; --num_samples is {flags.num_samples}")
+    _check(flags)
+    from nanochat import chat, runtime
+    from nanochat.engine.serving import serve_model
+    from nanochat.engine.tools import permit_code
+    from nanochat.eval.accuracy import evaluate
+    from tasks import catalog
+
     names = None if flags.task_name is None else select(flags.task_name)
     started = time.monotonic()
     with runtime.start(flags.device_type, flags.dtype, flags.seed) as rt:
-        dtype = str(rt.dtype).removeprefix("torch.")  # "auto" must not mean int8 here: it is the model that is measured
+        dtype = str(rt.dtype).removeprefix("torch.")  # never int8, which "auto" may be elsewhere: the model is measured
         found = flags.find()
         serving = serve_model(found, rt.device, dtype, flags.batch_size)
         if not chat.can_chat(serving.tokenizer):
@@ -83,29 +82,23 @@ def main(argv: Sequence[str] | None = None) -> None:
             for example in [example for example in result.examples if not example.correct][: flags.show_errors]:
                 rt.print(f"\n{result.name}, a wrong answer:\n{dialogue(example)}")
         rt.print("\n" + table(results))
-        if not rt.is_main:
-            return
-        folder = base_dir() / "eval" / f"{serving.source}_{serving.tag.replace('/', '--')}_{serving.step:06d}"
-        save_examples(results, folder)
-        print(f"all questions with their answers are in {folder}")
-        if found.of_stage:
-            report.write_section(
-                f"chat_eval_{found.source}",
-                {
-                    "flags": changes(flags),
-                    "seconds": time.monotonic() - started,
-                    "source": found.source,
-                    "tag": serving.tag,
-                    "step": serving.step,
-                    "tasks": {r.name: {"n": r.n, "correct": r.correct, "interval": r.interval} for r in results},
-                    "chatcore": chatcore(results) if is_chatcore(results) else None,
-                    "samples": [sample(result) for result in results if result.examples],
-                },
-            )
+        if rt.is_main:
+            _save(flags, serving, results, time.monotonic() - started, found.source if found.of_stage else None)
+
+
+def _check(flags: Flags) -> None:
+    for name in ("num_samples", "pass_k", "batch_size", "max_new_tokens", "max_problems"):
+        value = getattr(flags, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} is {value}; expected 1 or more")
+    if flags.pass_k is not None and flags.pass_k > flags.num_samples:
+        raise UserError(f"--pass_k {flags.pass_k} needs as many answers; --num_samples is {flags.num_samples}")
 
 
 def select(names: str) -> list[str]:
-    """The names of the tasks that --task_name means. Raises UserError for one that is not known."""
+    """The names of the tasks that --task_name means. Raises UserError for an unknown one."""
+    from tasks import catalog
+
     known = {name.lower(): name for names in catalog.GRADED.values() for name in names}
     chosen = [name.strip().lower() for name in names.split("|")]
     for name in chosen:
@@ -114,25 +107,49 @@ def select(names: str) -> list[str]:
     return [known[name] for name in chosen]
 
 
-def tasks(names: Sequence[str] | None, meta: dict) -> list[Task]:
-    """The tasks of these names, else all that suit a model with this meta file; made before any is evaluated."""
+def tasks(names: Sequence[str] | None, meta: dict) -> "list[Task]":
+    """The tasks of these names, by default all that suit a model with this meta file; fetched before any is asked."""
+    from tasks import catalog
+
     return [catalog.task(name, "test") for name in names or catalog.GRADED[catalog.recipe_of(meta)]]
 
 
-def is_chatcore(results: Sequence[Result]) -> bool:
-    """Whether these are the tasks that ChatCORE is the mean of."""
+def is_chatcore(results: "Sequence[Result]") -> bool:
+    """Whether these are the tasks whose mean is ChatCORE."""
+    from tasks import catalog
+
     return {result.name for result in results} == set(catalog.GRADED["real"])
 
 
-def save_examples(results: Sequence[Result], folder: Path) -> None:
-    """Write <task>.jsonl for each task, a question a line: messages, the reply, how many of how many were right."""
+def _save(flags: Flags, serving: "Serving", results: "Sequence[Result]", seconds: float, stage: str | None) -> None:
+    """Write all questions with their answers, and the report's section if the model is one of `stage`."""
+    from nanochat.eval.accuracy import chatcore
+    from nanochat.report.sections import write_section
+
+    folder = base_dir() / "eval" / f"{serving.source}_{serving.tag.replace('/', '--')}_{serving.step:06d}"
     for result in results:
         lines = [json.dumps(dataclasses.asdict(example), ensure_ascii=False) for example in result.examples]
         write_text(folder / f"{result.name}.jsonl", "".join(f"{line}\n" for line in lines))
+    print(f"all questions with their answers are in {folder}")
+    if stage is None:
+        return
+    section = {
+        "flags": changes(flags),
+        "seconds": seconds,
+        "source": stage,
+        "tag": serving.tag,
+        "step": serving.step,
+        "tasks": {r.name: {"n": r.n, "correct": r.correct, "interval": r.interval} for r in results},
+        "chatcore": chatcore(results) if is_chatcore(results) else None,
+        "samples": [sample(result) for result in results if result.examples],
+    }
+    write_section(f"chat_eval_{stage}", section)
 
 
-def table(results: Sequence[Result]) -> str:
-    """A line a task: correct answers, n, share and its 95 % interval in percent; their mean, and ChatCORE."""
+def table(results: "Sequence[Result]") -> str:
+    """One line per task: correct answers, n, accuracy and its 95 % interval in percent; their mean, and ChatCORE."""
+    from nanochat.eval.accuracy import chatcore
+
     width = max(len("ChatCORE"), *(len(result.name) for result in results))
     lines = [f"{'task':{width}}  correct       n  accuracy  95 % interval"]
     for result in results:
@@ -148,12 +165,12 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def dialogue(example: Example) -> str:
+def dialogue(example: "Example") -> str:
     """A conversation with the reply that was given and the one that was expected."""
     *asked, reference = example.messages
-    said = [(message["role"], message["content"]) for message in asked]
-    said += [("replied", example.reply), ("expected", reference["content"])]
-    return "\n".join(f"  {who:9} {plain(content)}" for who, content in said)
+    turns = [(message["role"], message["content"]) for message in asked]
+    turns += [("replied", example.reply), ("expected", reference["content"])]
+    return "\n".join(f"  {who:9} {plain(content)}" for who, content in turns)
 
 
 def plain(content: str | list[dict[str, str]]) -> str:
@@ -164,8 +181,8 @@ def plain(content: str | list[dict[str, str]]) -> str:
     return "".join(shapes[part["type"]].format(part["text"]) for part in content)
 
 
-def sample(result: Result) -> dict:
-    """The first conversation of a task, whether it went well or not, for the report."""
+def sample(result: "Result") -> dict:
+    """The first conversation of a task, right or wrong, for the report."""
     first = result.examples[0]
     return {"messages": [*first.messages[:-1], {"role": "assistant", "content": first.reply}]}
 

@@ -12,7 +12,7 @@ from nanochat.errors import UserError, run
 from nanochat.eval.accuracy import interval
 from nanochat.runtime import Runtime
 from nanochat.train.flags import LaterFlags, settle
-from nanochat.train.loop import Probe, TrainState
+from nanochat.train.loop import Evaluation, TrainState
 from nanochat.train.rollouts import Questions, Respondent, Sampling, pass_rates, rollouts
 from nanochat.train.stage import Run, run_stream
 from nanochat.train.start import begin, opened, or_anew
@@ -129,7 +129,7 @@ def train(flags: Flags, rt: Runtime) -> None:
                 questions, respondent, sampling, flags.examples_per_step, h.device_batch_size, rt.rank, rt.world,
                 begun.state.cursor, few_shapes=flags.compile,
             ),
-            -(-mine // h.device_batch_size), [Probe(flags.eval_every, measure, first=True)], results,
+            -(-mine // h.device_batch_size), [Evaluation(flags.eval_every, measure, first=True)], results,
             flags.num_iterations, flags.num_epochs, best="val_error", shown=("reward", "answer_tokens"),
         )  # fmt: skip
 

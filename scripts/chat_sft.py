@@ -11,7 +11,7 @@ from nanochat.eval.accuracy import evaluate
 from nanochat.runtime import Runtime
 from nanochat.scaling import SFT_ROWS
 from nanochat.train.flags import ConversationFlags, settle
-from nanochat.train.loop import Probe
+from nanochat.train.loop import Evaluation
 from nanochat.train.stage import Run, run_stage
 from nanochat.train.start import begin, opened, or_anew
 from tasks import recipes
@@ -91,7 +91,7 @@ def train(flags: Flags, rt: Runtime) -> None:
         run_stage(
             "chat_sft", Run(start, flags, h, tokenizer, begun, {**about, "data_path": flags.data_path, **own}),
             train_source, val_source, num_iterations=flags.num_iterations, num_epochs=flags.num_epochs,
-            probes=[Probe(flags.eval_metrics_every, accuracies)],
+            evaluations=[Evaluation(flags.eval_metrics_every, accuracies)],
         )  # fmt: skip
 
 

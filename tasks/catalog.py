@@ -6,8 +6,8 @@ from typing import Literal
 
 from nanochat.data import shards
 from nanochat.data.shards import ExamSplit
+from nanochat.data.task import Task
 from nanochat.errors import UserError
-from nanochat.eval.accuracy import Task
 from tasks.arc import ARC
 from tasks.customjson import CustomJSON, Part, held_out
 from tasks.gsm8k import GSM8K

@@ -140,7 +140,7 @@ def outcome(result: Result) -> list:
 
 
 def by_hand(model: GPT, tokenizer: Tokenizer, question: str, letters: list[str]) -> str:
-    """The prompt spelled out, one forward pass over all of it, the likeliest of the letters' tokens."""
+    """The prompt spelled out, one forward pass over all of it, the most likely of the letters' tokens."""
     encode, special = tokenizer.encode, tokenizer.specials
     ids = [special["<|bos|>"], special["<|user_start|>"], *encode(question), special["<|user_end|>"],
            special["<|assistant_start|>"]]  # fmt: skip
@@ -149,7 +149,7 @@ def by_hand(model: GPT, tokenizer: Tokenizer, question: str, letters: list[str])
     return max(letters, key=lambda letter: float(logits[encode(letter)[0]]))
 
 
-def test_the_likeliest_letter_is_the_answer(tokenizer) -> None:
+def test_the_most_likely_letter_is_the_answer(tokenizer) -> None:
     """Item by item what a full forward pass without a cache says."""
     model = thinking(tokenizer)
     task = Letters(24)

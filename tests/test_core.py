@@ -151,7 +151,7 @@ def test_each_answer_is_that_of_a_plain_computation(reference: Reference, engine
             assert core.are_greedy(engine, [options[0] for options in asked if options]) == expected
             count = sum(expected)
         else:
-            assert core.likeliest(engine, [options for options in asked if options]) == expected
+            assert core.most_likely(engine, [options for options in asked if options]) == expected
             count = sum(answer == line["gold"] for answer, line in zip(expected, lines, strict=True))
         score = core.evaluate(engine, tokenizer, task)
         assert (score.n, score.correct, score.too_long) == (len(lines), count, 0)

@@ -245,7 +245,7 @@ def test_tokens_are_drawn_from_the_distribution_that_was_asked_for(
         assert abs(counts[token] - share * draws) <= 2
 
 
-def test_extreme_settings_still_draw_the_likeliest_token() -> None:
+def test_extreme_settings_still_draw_the_most_likely_token() -> None:
     logits = torch.tensor([[1.0, 3.0, -torch.inf, 2.0]])
     for request in (Request([1], temperature=1e-4), Request([1], temperature=1e-300), Request([1], top_p=0.0)):
         assert sample(logits, [Row(request, 0.999999999)]) == [1]

@@ -209,7 +209,7 @@ def test_each_question_is_answered_as_by_our_own_scorers(pair: Pair, tasks: Path
         assert [best == gold for best, gold in zip(sums, golds, strict=True)] == [sample["acc"] for sample in samples]
         rights[name] = sum(sample["acc"] for sample in samples)
         if name == "tiny_mmlu":
-            assert core.likeliest(pair.engine, bare) == sums
+            assert core.most_likely(pair.engine, bare) == sums
             letters = [pair.tokenizer.encode(f" {letter}")[-1] for letter in LETTERS]
             spaced = [pair.tokenizer.encode(f"{text} ") for text in texts]  # a space is a token of its own here
             assert pair.engine.next_logits(spaced)[:, letters].argmax(dim=1).tolist() == sums

@@ -20,7 +20,7 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import MetricsLog
 from nanochat.optim import AdamWGroup, Optimizer, Rates
 from nanochat.runtime import Runtime
-from nanochat.train.loop import Probe, Stage, TrainState, train
+from nanochat.train.loop import Evaluation, Stage, TrainState, train
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["scripts.base_train", "scripts.mid_train", "scripts.chat_sft", "torch._inductor"])
@@ -238,7 +238,8 @@ def test_data_that_a_validation_cannot_read_costs_no_step(tmp_path):
     saved: list[int] = []
     save = lambda s, _: saved.append(s.step)  # noqa: E731
     with pytest.raises(UserError, match="talk"):
-        run(stage(model(), rows_in_turn(4), num_iterations=9, save=save, probes=[Probe(3, unreadable)]), tmp_path)
+        evaluations = [Evaluation(3, unreadable)]
+        run(stage(model(), rows_in_turn(4), num_iterations=9, save=save, evaluations=evaluations), tmp_path)
     assert saved == [3]
 
 
@@ -302,16 +303,16 @@ def events_of(tmp_path: Path, save_every: int, every: list[int], steps: int) -> 
     events: list[str] = []
 
     def measure(name: str) -> Callable[[object], dict[str, float]]:
-        def probe(_: object) -> dict[str, float]:
-            events.append(f"probe {name}")
+        def evaluation(_: object) -> dict[str, float]:
+            events.append(f"evaluation {name}")
             return {f"score_{name}": 1.0}
 
-        return probe
+        return evaluation
 
-    probes = [Probe(due, measure(str(n))) for n, due in enumerate(every)]
+    evaluations = [Evaluation(due, measure(str(n))) for n, due in enumerate(every)]
     run(
         stage(
-            model(), rows_in_turn(2), num_iterations=steps, save_every=save_every, probes=probes,
+            model(), rows_in_turn(2), num_iterations=steps, save_every=save_every, evaluations=evaluations,
             save=lambda state, passing: events.append(f"save {state.step}"),
             scored=lambda state, scores: events.append(f"scored {state.step} {'+'.join(sorted(scores))}"),
         ),
@@ -322,14 +323,14 @@ def events_of(tmp_path: Path, save_every: int, every: list[int], steps: int) -> 
 
 def test_a_checkpoint_is_saved_before_it_is_measured(tmp_path):
     assert events_of(tmp_path, 2, [2], 5) == [
-        "save 2", "probe 0", "scored 2 score_0", "save 4", "probe 0", "scored 4 score_0",
-        "save 5", "probe 0", "scored 5 score_0",
+        "save 2", "evaluation 0", "scored 2 score_0", "save 4", "evaluation 0", "scored 4 score_0",
+        "save 5", "evaluation 0", "scored 5 score_0",
     ]  # fmt: skip
 
 
-def test_probes_at_the_end_only_or_never(tmp_path):
+def test_evaluations_at_the_end_only_or_never(tmp_path):
     assert events_of(tmp_path, -1, [0, -1, 3], 4) == [
-        "probe 2", "save 4", "probe 0", "probe 2", "scored 4 score_0+score_2",
+        "evaluation 2", "save 4", "evaluation 0", "evaluation 2", "scored 4 score_0+score_2",
     ]  # fmt: skip
     assert [line["step"] for line in metrics(tmp_path) if "score_0" in line] == [4]
 
@@ -445,7 +446,7 @@ def test_a_sigterm_in_a_measurement(tmp_path):
     with pytest.raises(SystemExit) as stop:
         run(
             stage(
-                model(), rows_in_turn(2), num_iterations=20, save_every=2, probes=[Probe(2, measure)],
+                model(), rows_in_turn(2), num_iterations=20, save_every=2, evaluations=[Evaluation(2, measure)],
                 save=lambda s, passing: saved.append(s.step), scored=lambda s, _: scored.append(s.step),
             ),
             tmp_path,

@@ -1,29 +1,27 @@
-"""One text from a URL, without becoming a way into the network that this machine stands in.
+"""Download one file from a URL.
 
-A URL may be somebody else's, and so may be what it redirects to and what its name resolves to. So every address of
-every host on the way must be a public one, and the connection is made to the very address that was looked at: a name
-that resolves to another one a moment later changes nothing.
+A URL may come from somebody else, and so may the address it redirects to. Unless allowed, no request is made to a host
+that has an address outside the public internet, such as this machine or the network it is in.
 """
 
-import http.client
 import ipaddress
-import re
+import multiprocessing
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
-from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urlsplit
 
 from nanochat.errors import UserError
 from nanochat.paths import write_atomically
 
+if TYPE_CHECKING:
+    from httpx2 import URL, Response
+
 MAX_BYTES = 1 << 30
 MAX_REDIRECTS = 5
-REDIRECTS = {301, 302, 303, 307, 308}
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".txt", ".gz", ".zst")
 
 
@@ -32,16 +30,9 @@ def is_url(text: str) -> bool:
 
 
 def name_of(url: str) -> str:
-    """The file name that a URL ends with, with one of SUFFIXES, by which it is read: .txt where it has none."""
-    name = PurePosixPath(unquote(_parsed(url)[0].path)).name.replace("\0", "")[-100:] or "text"
-    return name if name.lower().endswith(SUFFIXES) else f"{name}.txt"
-
-
-def check(url: str, allow_private: bool = False) -> None:
-    """Raise UserError where `fetch` would refuse a URL before it asks the server: for its form, or for its address."""
-    _, host, port = _parsed(url)
-    with _one_sentence(url, _Deadline(60.0, url)):
-        _addresses(host, port, url, allow_private)
+    """The file name that a URL ends with; `.txt` is added where it does not end with one of SUFFIXES."""
+    name = PurePosixPath(_parsed(url).path).name.replace("\0", "")[-100:]
+    return name if name.lower().endswith(SUFFIXES) else f"{name or 'text'}.txt"
 
 
 def fetch(
@@ -52,197 +43,120 @@ def fetch(
     silence: float = 30.0,
     patience: float = 3600.0,
 ) -> Path:
-    """Download a URL as a stream into a folder; returns the file, named by `name_of`.
+    """Download a URL into a folder; returns the file, named by `name_of`.
 
-    http and https only, at most MAX_REDIRECTS redirects; proxies of the environment are not used. `allow_private` lets
-    addresses pass that are not public: loopback, private, link-local, reserved. A server may be silent for `silence`
-    seconds, and all of it may take `patience`. Raises UserError for all that goes wrong; nothing is left behind then.
+    Follows at most MAX_REDIRECTS redirects and ignores proxy settings. `silence` limits the seconds between two
+    packets, `patience` the whole transfer. Raises UserError for everything that goes wrong, and leaves no file then.
     """
-    deadline = _Deadline(patience, url)
-    at = url
-    for _ in range(MAX_REDIRECTS + 1):
-        with _one_sentence(at, deadline), _answer(at, allow_private, silence, deadline) as response:
-            location = response.getheader("Location")
-            if response.status in REDIRECTS and location:
-                at = urljoin(at, location)
-                continue
-            return _save(at, response, folder / name_of(url), max_bytes, deadline)
+    import httpx2
+
+    end = time.monotonic() + patience
+    at, headers = url, {"User-Agent": "nanochat", "Accept-Encoding": "identity"}
+    # trust_env would send requests through a proxy, which resolves names by itself.
+    with httpx2.Client(
+        headers=headers, timeout=min(silence, patience), trust_env=False, verify=ssl.create_default_context()
+    ) as client:
+        for _ in range(MAX_REDIRECTS + 1):
+            check(at, allow_private)
+            try:
+                # In a thread: a server that sends its headers byte by byte never runs into a timeout of httpx2.
+                with ThreadPool(1) as pool:
+                    send = pool.apply_async(client.send, [client.build_request("GET", at)], {"stream": True})
+                    response = send.get(max(0.0, end - time.monotonic()))
+                if response.next_request is None:
+                    return _save(at, response, folder / name_of(url), max_bytes, end)
+                at = str(response.next_request.url)
+                response.close()
+            except (httpx2.HTTPError, httpx2.InvalidURL, OSError, multiprocessing.TimeoutError) as error:
+                if time.monotonic() >= end:
+                    raise UserError(f"{at} took longer than {patience:g} seconds; download it by other means") from None
+                raise UserError(f"cannot fetch {at}: {_reason(error)}") from error
     raise UserError(f"{url} redirects more than {MAX_REDIRECTS} times; give the address where it ends")
 
 
-class _Response(http.client.HTTPResponse):
-    """The library takes a chunk of -1 bytes for one without end, and reads it into memory."""
-
-    def _read_next_chunk_size(self) -> int:
-        size = super()._read_next_chunk_size()  # type: ignore[misc]
-        if size < 0:
-            raise http.client.HTTPException("a chunk of less than no bytes")
-        return size
-
-
-class _Deadline:
-    """Ends a connection that is still open when the time is up, whatever it is being waited for."""
-
-    def __init__(self, seconds: float, url: str):
-        self.seconds = seconds
-        self.url = url
-        self.end = time.monotonic() + seconds
-
-    @property
-    def left(self) -> float:
-        return max(self.end - time.monotonic(), 0.01)
-
-    def check(self) -> None:
-        if time.monotonic() >= self.end:
-            raise UserError(f"{self.url} took longer than {self.seconds:g} seconds; download it by other means")
-
-    @contextmanager
-    def over(self, connection: socket.socket) -> Iterator[None]:
-        def end() -> None:
-            with suppress(OSError):  # it has just ended by itself
-                # The plain socket's method: that of a TLS socket would take its state from under the reading thread.
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
-        timer = threading.Timer(self.left, end)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-
-@contextmanager
-def _answer(
-    url: str, allow_private: bool, silence: float, deadline: _Deadline
-) -> Iterator[http.client.HTTPResponse]:
-    """Ask for a URL, at an address that was checked; yields the answer with its body unread."""
-    parts, host, port = _parsed(url)
-    with ExitStack() as stack:
-        plain = _connect(_addresses(host, port, url, allow_private), min(silence, deadline.left))
-        stack.callback(plain.close)
-        if parts.scheme == "https":
-            context = ssl.create_default_context()
-            tls = context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
-            stack.callback(tls.close)
-            stack.enter_context(deadline.over(tls))
-            tls.do_handshake()
-            connection = http.client.HTTPSConnection(host, port, context=context)
-            connection.sock = tls
-        else:
-            stack.enter_context(deadline.over(plain))
-            connection = http.client.HTTPConnection(host, port)
-            connection.sock = plain
-        connection.response_class = _Response
-        target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
-        query = f"?{quote(parts.query, safe='/%:@!$&()*+,;=~?[]')}" if parts.query else ""
-        connection.request("GET", target + query, headers={"User-Agent": "nanochat", "Accept-Encoding": "identity"})
-        response = connection.getresponse()
-        stack.callback(response.close)
-        yield response
-
-
-def _parsed(url: str) -> tuple[SplitResult, str, int]:
-    """A URL, its host as the name system knows it, and its port."""
+def check(url: str, allow_private: bool = False) -> None:
+    """Raise UserError where `fetch` would refuse a URL before it asks the server: for its form, or for its address."""
+    parsed = _parsed(url)
+    host = parsed.raw_host.decode()
     try:
-        parts = urlsplit(url)
-        host = (parts.hostname or "").encode("idna").decode("ascii")
-        port = parts.port or {"https": 443}.get(parts.scheme, 80)
-    except ValueError as error:
-        raise UserError(f"{url!r} is no URL: {error}") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise UserError(f"{url!r} cannot be fetched; expected http://host/… or https://host/…")
-    if parts.username is not None or parts.password is not None:
-        raise UserError(f"the URL for {host} holds a user name, which is not sent; download it by other means")
-    return parts, host, port
-
-
-def _addresses(host: str, port: int, url: str, allow_private: bool) -> list[tuple]:
-    """What a host resolves to, as getaddrinfo has it. Raises UserError where one of the addresses is not public."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    for *_, address in found:
-        if not allow_private and not is_public(str(address[0])):
-            raise UserError(
-                f"{url} was not fetched: {host} has the address {address[0]}, which is not public; "
-                "--allow_private_urls permits it"
-            )
-    return found
+        addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, parsed.port, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"cannot fetch {url}: {getattr(error, 'strerror', None) or error}") from error
+    private = next((address for address in sorted(addresses) if not is_public(address)), None)
+    if private is not None and not allow_private:
+        raise UserError(
+            f"{url} was not fetched: {host} has the address {private}, which is not public; "
+            "--allow_private_urls permits it"
+        )
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet's, and not of this machine or of a network it may stand in."""
+    """Whether an IP address belongs to the public internet, and not to this machine or a private network."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
         if inner:
             return is_public(str(inner))
-    if isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local:
-        return False
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
+        if ip.is_site_local:
+            return False
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved)
 
 
-def _connect(addresses: list[tuple], timeout: float) -> socket.socket:
-    """Connect to the first of these addresses that answers."""
-    refused: OSError = ConnectionError("it has no address")
-    for family, kind, protocol, _, address in addresses:
-        connection = socket.socket(family, kind, protocol)
-        connection.settimeout(timeout)
-        try:
-            connection.connect(address)
-            return connection
-        except OSError as error:
-            connection.close()
-            refused = error
-    raise refused
+def _parsed(url: str) -> "URL":
+    import httpx2  # slow to import, and needed for downloads only
+
+    try:
+        parts, parsed = urlsplit(url), httpx2.URL(url)
+        _ = parts.port  # raises ValueError for one that is too large
+        if parts.username is not None:
+            raise UserError(f"the URL for {parsed.host} holds a user name, which is not sent; leave it out")
+        if parsed.scheme in ("http", "https") and parsed.host:
+            return parsed
+    except (ValueError, httpx2.InvalidURL) as error:
+        raise UserError(f"{url!r} is not a URL: {error}") from None
+    raise UserError(f"{url!r} cannot be fetched; expected http://host/… or https://host/…")
 
 
-def _save(url: str, response: http.client.HTTPResponse, path: Path, max_bytes: int, deadline: _Deadline) -> Path:
-    if response.status != 200:
-        raise UserError(f"{url} answers {response.status} {response.reason}; check the address")
-    kind = response.headers.get_content_type()
+def _save(url: str, response: "Response", path: Path, max_bytes: int, end: float) -> Path:
+    """Write an answer's body to a file. Raises TimeoutError when the time is up."""
+    import httpx2
+
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    announced = response.headers.get("Content-Length", "")
+    coding = response.headers.get("Content-Encoding", "identity")
+    if response.status_code != 200:
+        raise UserError(f"{url} answers {response.status_code} {response.reason_phrase}; check the address")
     if kind in ("text/html", "application/xhtml+xml"):
         raise UserError(f"{url} is a web page ({kind}); give the address of the text itself, often called raw")
-    coding = response.getheader("Content-Encoding", "identity")
     if coding != "identity":
         raise UserError(f"{url} comes compressed ({coding}), unasked; download and unpack it by other means")
-    announced = response.getheader("Content-Length", "")
-    if not re.fullmatch(r"[0-9]{1,18}", announced):
-        announced = ""
-
-    def too_large(size: object) -> UserError:
-        return UserError(f"{url} is too large: {size} bytes, --max_bytes allows {max_bytes}")
+    if announced.isdecimal() and int(announced) > max_bytes:
+        raise UserError(f"{url} is too large: {announced} bytes, --max_bytes allows {max_bytes}")
 
     def write(file: BinaryIO) -> None:
         size = 0
-        while block := response.read(1 << 16):
-            size += len(block)
-            if size > max_bytes:
-                raise too_large(f"more than {max_bytes}")
-            file.write(block)
-        deadline.check()
-        if announced and size < int(announced):
-            raise UserError(f"{url} broke off after {size} of {announced} bytes; try again")
+        try:
+            for block in response.iter_raw():
+                size += len(block)
+                if size > max_bytes:
+                    raise UserError(f"{url} is too large: more than {max_bytes} bytes, --max_bytes allows {max_bytes}")
+                if time.monotonic() >= end:
+                    raise TimeoutError
+                file.write(block)
+        except httpx2.RemoteProtocolError:
+            raise UserError(f"{url} broke off after {size} of {announced or 'unknown'} bytes; try again") from None
 
-    if announced and int(announced) > max_bytes:
-        raise too_large(announced)
     write_atomically(path, write)
     return path
 
 
-@contextmanager
-def _one_sentence(url: str, deadline: _Deadline) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        deadline.check()
-        raise UserError(f"cannot fetch {url}: {_reason(error)}") from error
+def _reason(error: Exception) -> str:
+    import httpx2
 
-
-def _reason(error: Any) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not valid ({error.verify_message})"
-    if isinstance(error, TimeoutError):
-        return "the server does not answer"
-    if isinstance(error, http.client.HTTPException):
-        return f"the server breaks the rules of HTTP ({type(error).__name__})"
-    return getattr(error, "strerror", None) or str(error)
+    match error:
+        case TimeoutError() | httpx2.TimeoutException():
+            return "the server does not answer"
+        case httpx2.ProtocolError():
+            return f"the server breaks the rules of HTTP ({error})"
+    invalid = str(error).partition("certificate verify failed: ")[2].partition(" (_ssl")[0]
+    return f"its certificate is not valid ({invalid})" if invalid else str(error)

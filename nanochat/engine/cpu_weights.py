@@ -72,7 +72,7 @@ def pack(model: GPT, int8: bool = False) -> None:
         linears = attention.c_q, attention.c_k, attention.c_v
         biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
         weights = torch.cat([linear.weight for linear in linears])
-        attention.joined = kind(weights, torch.cat(biases) if biases else None, model.dtype)
+        attention.qkv = kind(weights, torch.cat(biases) if biases else None, model.dtype)
         del attention.c_q, attention.c_k, attention.c_v
     for module in list(model.modules()):
         for name, child in list(module.named_children()):

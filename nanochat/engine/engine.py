@@ -46,7 +46,7 @@ class _Running:
     cached: int  # tokens of the prompt that were not read; told with the first event
     reading: bool = True  # until the next sample there is a prompt, or a tool's output, to read
     rolled: bool = False  # it has outgrown the context
-    said: Counter[int] = field(default_factory=Counter)  # the reply so far
+    replied: Counter[int] = field(default_factory=Counter)  # the reply so far
     is_finite: bool = True  # so far; else its keys and values must not stay in the slot
     call: list[int] | None = None  # the ids since python_start, while a tool call is open
     pending: "futures.Future[list[int] | None] | None" = None  # a slow tool at work
@@ -228,8 +228,8 @@ class Engine:
             result[indices] = logits[torch.arange(len(indices), device=ids.device), ends].cpu()
         return result
 
-    def prompt_logprobs(self, ids: list[int], likeliest: int) -> list[Scored]:
-        """How likely each of n >= 1 ids but the first was after those before it, and which ids were the likeliest.
+    def prompt_logprobs(self, ids: list[int], top: int) -> list[Scored]:
+        """How likely each of n >= 1 ids but the first was after those before it, with the `top` most likely ids.
 
         Raises what `check` raises.
         """
@@ -242,7 +242,7 @@ class Engine:
         for start in range(0, len(read), self.prefill_chunk):  # all logits of a long prompt are half a gigabyte
             piece = torch.tensor([read[start : start + self.prefill_chunk]], device=self.model.device)
             targets = ids[start + 1 : start + 1 + piece.size(1)]
-            scored += score(self._evaluate(piece, cache=cache.rows([0]))[0], targets, [likeliest] * len(targets))
+            scored += score(self._evaluate(piece, cache=cache.rows([0]))[0], targets, [top] * len(targets))
         return scored
 
     def _admit(self) -> list[Event]:
@@ -272,7 +272,7 @@ class Engine:
         slot = self._free[0]
         cached = 0
         beside = self._running.values()
-        if not any(other.reading and not other.said and other.request.prompt == prompt for other in beside):
+        if not any(other.reading and not other.replied and other.request.prompt == prompt for other in beside):
             body = prompt[:-1]  # at least the last token is read, for the logits after it are not kept
             shared = [_common(held, body) for held in self._held]
             best = max(range(self.slots), key=shared.__getitem__)
@@ -336,7 +336,7 @@ class Engine:
         for running, is_finite in zip(sampled, logits.isfinite().all(dim=-1).tolist(), strict=True):
             running.is_finite &= is_finite
         masks = [running.constraint.mask() if running.constraint else None for running in sampled]
-        rows = [Row(r.request, r.random.random(), r.said, mask) for r, mask in zip(sampled, masks, strict=True)]
+        rows = [Row(r.request, r.random.random(), r.replied, mask) for r, mask in zip(sampled, masks, strict=True)]
         tokens = sample(logits, rows)
         scored: dict[int, Scored] = {}
         if asked := [i for i, running in enumerate(sampled) if running.request.logprobs is not None]:
@@ -359,7 +359,7 @@ class Engine:
         if full:
             self._roll(running)
         running.unread.append(token)
-        running.said[token] += 1
+        running.replied[token] += 1
         return [self._event(running, token, scored=scored), *self._call_tool(running, token)]
 
     def _roll(self, running: _Running) -> None:
@@ -409,7 +409,7 @@ class Engine:
         if self.cache.lengths[running.slot] + len(running.unread) + len(forced) > self.max_len:
             return [self._finish(running, None, "length")]
         running.unread.extend(forced)
-        running.said.update(forced)
+        running.replied.update(forced)
         running.reading = True
         return [self._event(running, id, forced=True) for id in forced]
 
@@ -464,7 +464,9 @@ class Engine:
 
 def _twins(reader: _Running, other: _Running) -> bool:
     """Whether `other` waits for the very prompt that `reader` reads or has just read."""
-    return other is not reader and not reader.said and not other.said and reader.request.prompt == other.request.prompt
+    if other is reader or reader.replied or other.replied:
+        return False
+    return reader.request.prompt == other.request.prompt
 
 
 def _common(one: list[int], other: list[int]) -> int:

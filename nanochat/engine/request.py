@@ -49,13 +49,13 @@ class Request:
     max_tokens: int | None = None
     """sampled tokens at most, forced ones not counted; None or too many: as many as the context holds"""
     temperature: float = 1.0
-    """0 takes the likeliest token"""
+    """0 takes the most likely token"""
     top_k: int | None = None
-    """sample from the k likeliest tokens; None or 0: from all"""
+    """sample from the k most likely tokens; None or 0: from all"""
     top_p: float = 1.0
     """sample from the fewest tokens whose probabilities sum to p"""
     min_p: float = 0.0
-    """sample from the tokens with at least this share of the likeliest one's probability (Nguyen et al. 2024)"""
+    """sample from the tokens with at least this fraction of the most likely one's probability (Nguyen et al. 2024)"""
     repetition_penalty: float = 1.0
     """divides positive and multiplies negative logits of what is in the prompt or the reply (Keskar et al. 2019)"""
     presence_penalty: float = 0.0
@@ -71,7 +71,7 @@ class Request:
     stop_ids: Set[int] = frozenset()
     tools: Tools | None = None
     logprobs: int | None = None
-    """report each sampled token's log probability and those of this many likeliest ones; None reports none"""
+    """report each sampled token's log probability and those of this many most likely ones; None reports none"""
     constraint: Constraint | None = None
     """its state before the reply; the Engine works on copies"""
     rolls: bool = False
@@ -86,7 +86,7 @@ class Request:
         if self.rolls and self.max_tokens is None:
             raise UserError("a reply that goes on beyond the context needs an end; set max_tokens")
         if not 0 <= self.temperature <= LARGEST:
-            raise UserError(f"temperature is {self.temperature}; expected 0 or more (0 takes the likeliest token)")
+            raise UserError(f"temperature is {self.temperature}; expected 0 or more (0 takes the most likely token)")
         if self.top_k is not None and self.top_k < 0:
             raise UserError(f"top_k is {self.top_k}; expected 1 or more, or 0 for no limit")
         if not 0 <= self.top_p <= 1:
@@ -116,7 +116,7 @@ class Scored:
     logprob: float
     """natural logarithm of its probability"""
     top: tuple[tuple[int, float], ...]
-    """the likeliest ids with theirs, likeliest first"""
+    """the most likely ids with theirs, most likely first"""
 
 
 @dataclass(frozen=True)

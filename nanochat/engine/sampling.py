@@ -25,7 +25,7 @@ class Row:
 
     request: Request
     uniform: float  # in [0, 1)
-    said: Counter[int] = field(default_factory=Counter)  # ids of the reply so far, and how often each
+    replied: Counter[int] = field(default_factory=Counter)  # ids of the reply so far, and how often each
     mask: Tensor | None = None  # bool (V,): the ids that a constraint allows
 
 
@@ -62,7 +62,7 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> list[int]:
     if any(request.top_p < 1 for request in requests):
         scaled = _keep_top_p(scaled, column([request.top_p for request in requests]))
     if any(request.min_p > 0 for request in requests):
-        # The likeliest token's logit is 0 here, so its share of the probability is what exp(logit) is of 1.
+        # The most likely token's logit is 0 here, so its fraction of the probability is what exp(logit) is of 1.
         scaled = scaled.masked_fill(scaled < column([request.min_p for request in requests]).log(), -torch.inf)
     cdf = scaled.softmax(dim=-1).cumsum(dim=-1)
     total = cdf[:, -1:].contiguous()
@@ -72,15 +72,15 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> list[int]:
     return torch.where(column(greedy), logits.argmax(dim=-1, keepdim=True), drawn).squeeze(1).tolist()
 
 
-def score(logits: Tensor, tokens: Sequence[int], likeliest: Sequence[int]) -> list[Scored]:
+def score(logits: Tensor, tokens: Sequence[int], top: Sequence[int]) -> list[Scored]:
     """How likely each row's token was. logits (R, V) float32, R tokens, and for each row how many others to report."""
     logprobs = logits.log_softmax(dim=-1)
     chosen = logprobs.gather(1, torch.tensor(tokens, device=logits.device)[:, None]).squeeze(1).tolist()
-    best = logprobs.topk(min(max(likeliest), logits.size(1)), dim=-1)
+    best = logprobs.topk(min(max(top), logits.size(1)), dim=-1)
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return [
         Scored(own, tuple(zip(ids[:k], values[:k], strict=True)))
-        for own, (ids, values), k in zip(chosen, pairs, likeliest, strict=True)
+        for own, (ids, values), k in zip(chosen, pairs, top, strict=True)
     ]
 
 
@@ -97,13 +97,13 @@ def _adjusted(logits: Tensor, rows: Sequence[Row]) -> Tensor:
             ids = torch.tensor(list(request.logit_bias), device=logits.device)
             changed[i, ids] += torch.tensor(list(request.logit_bias.values()), device=logits.device)
         if request.repetition_penalty != 1:
-            ids = torch.tensor(sorted(row.said.keys() | set(request.prompt)), device=logits.device)
+            ids = torch.tensor(sorted(row.replied.keys() | set(request.prompt)), device=logits.device)
             before = changed[i, ids]
             p = request.repetition_penalty
             changed[i, ids] = torch.where(before > 0, before / p, before * p)
-        if penalised and row.said:
-            ids = torch.tensor(list(row.said), device=logits.device)
-            times = torch.tensor(list(row.said.values()), device=logits.device)
+        if penalised and row.replied:
+            ids = torch.tensor(list(row.replied), device=logits.device)
+            times = torch.tensor(list(row.replied.values()), device=logits.device)
             changed[i, ids] -= request.presence_penalty + request.frequency_penalty * times
         if row.mask is not None:
             changed[i].masked_fill_(~row.mask.to(logits.device), -torch.inf)
@@ -122,7 +122,7 @@ def _keep_top_k(logits: Tensor, k: Tensor, largest: int) -> Tensor:
 
 
 def _keep_top_p(logits: Tensor, p: Tensor) -> Tensor:
-    """Send all but each row's likeliest tokens, as few as have p (R, 1) of the probability, to -inf."""
+    """Send all but each row's most likely tokens, as few as have p (R, 1) of the probability, to -inf."""
     values = logits.sort(dim=-1, descending=True).values
     probabilities = values.softmax(dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities

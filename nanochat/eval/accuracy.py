@@ -1,7 +1,7 @@
 """How often a model answers correctly: ask it every question of a task, and let the task grade the answers.
 
-Of some questions the answer is one of a few letters: there the likeliest one is taken (in evaluations called
-categorical). To the others the model writes its answer, or several.
+A multiple-choice question is answered by the most likely of its letters, in one forward pass. To the other questions
+the model writes one answer, or several.
 """
 
 import itertools
@@ -9,11 +9,11 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch.distributed as dist
 
 from nanochat import chat
+from nanochat.data.task import Task
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Reply, Request
 from nanochat.engine.tools import calculator_tools
@@ -21,41 +21,25 @@ from nanochat.errors import UserError
 from nanochat.log import Progress
 from nanochat.tokenizer import Tokenizer
 
-CHOICES_AT_ONCE = 256  # questions with letters between two lines of progress; their logits are held in memory
-GRADERS = 4  # threads: programs are graded by running them, while the model goes on
+CHOICES_AT_ONCE = 256  # multiple-choice questions per batch, whose logits are in memory together
+GRADERS = 4  # threads that grade answers, perhaps by running programs, while the model generates
 
 Parts = list[dict[str, str]]
 
 
-class Task(Protocol):
-    """Conversations whose last message is the assistant's reference answer, and a way to grade another answer.
-
-    A conversation with "letters" is answered by one of them. `grade` is called in several threads at once. A task may
-    have a `baseline`, the share that guessing gets right; otherwise that is 0.
-    """
-
-    name: str
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> dict: ...
-
-    def grade(self, conversation: dict, answer: str, /) -> bool: ...
-
-
 @dataclass(frozen=True)
 class Example:
-    """A conversation, its reference answer included, and a reply as chat.reply_parts gives it."""
+    """A conversation, with its reference answer, and the reply as chat.reply_parts gives it."""
 
     index: int
-    """the conversation's place in the task"""
+    """position of the conversation in the task"""
     messages: list[dict]
     reply: Parts
-    """the first right one of all that were given, else the first; empty where the question exceeds the context"""
+    """the first correct reply, else the first one; empty where the question exceeds the context"""
     right: int
-    """how many of the replies were right"""
+    """number of correct replies"""
     samples: int = 1
-    """how many replies there were"""
+    """number of replies"""
 
     @property
     def correct(self) -> bool:
@@ -69,9 +53,9 @@ class Result:
     name: str
     n: int
     correct: float
-    """a whole number, unless it is the expected one of k answers drawn from more"""
+    """a whole number, or the expected number for k answers drawn from more"""
     examples: list[Example] = field(default_factory=list)
-    """of all ranks, in the order of the task"""
+    """those of all ranks, in the order of the task"""
     baseline: float = 0.0
 
     @property
@@ -80,7 +64,7 @@ class Result:
 
     @property
     def centred(self) -> float:
-        """0 where guessing would do as well, 1 where all is right."""
+        """0 for guessing, 1 for all correct."""
         return (self.accuracy - self.baseline) / (1 - self.baseline)
 
     @property
@@ -89,30 +73,30 @@ class Result:
 
 
 def chatcore(results: Sequence[Result]) -> float:
-    """The mean of the tasks' centred accuracies, a score of chat models as CORE is one of base models."""
+    """The mean of the tasks' centred accuracies: for chat models what CORE is for base models."""
     return sum(result.centred for result in results) / len(results)
 
 
 def pass_at(k: int, samples: int, right: int) -> float:
-    """The chance that one of k answers is right, estimated without bias from `samples` answers (Chen et al. 2021).
+    """pass@k, estimated without bias from `samples` answers of which `right` are correct (Chen et al. 2021).
 
-    It is that of k drawn from them without putting back: 1 - C(samples - right, k) / C(samples, k).
+    The chance that k of them, drawn without replacement, include a correct one.
     """
     return 1 - math.comb(samples - right, k) / math.comb(samples, k)
 
 
 def interval(correct: float, n: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a share (Wilson 1927), within [0, 1]; (0, 1) when n is 0.
+    """The 95 % confidence interval of the fraction correct / n (Wilson 1927), within [0, 1]; (0, 1) when n is 0.
 
-    Unlike the textbook's p ± 1.96 sqrt(p (1 - p) / n) it is not empty when every answer was right. For the mean of n
-    numbers between 0 and 1, as pass@k is one, it is on the safe side: none vary more than zeros and ones do.
+    Unlike p ± 1.96 sqrt(p (1 - p) / n) it is not empty when all answers are correct. For pass@k, a mean of numbers
+    between 0 and 1, it is conservative: none vary more than zeros and ones do.
     """
     if n == 0:
         return 0.0, 1.0
     z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
-    share = correct / n
-    centre = share + z * z / (2 * n)
-    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    p = correct / n
+    centre = p + z * z / (2 * n)
+    spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
     low = 0.0 if correct == 0 else (centre - spread) / scale  # rounding would leave 1e-17 there
     high = 1.0 if correct == n else (centre + spread) / scale
@@ -133,13 +117,12 @@ def evaluate(
 ) -> Result:
     """Ask the first `max_problems` (None: all) conversations of a task and count the correct answers.
 
-    Where the model writes, each is answered `samples` times and counts with the chance that one of k answers is right;
-    by default k is `samples`, so that it counts as correct if one of the answers is. What is graded is the visible
-    text: tool calls and their output are taken out. The calculator is at hand. A question too long for the context
-    counts as answered wrongly. Under torch.distributed every rank must call this; rank r takes conversations r,
-    r + world, ..., and all ranks get the result of all.
+    Unless it is multiple choice, each is answered `samples` times and scored by pass@k; by default k is `samples`, so
+    one correct answer is enough. The model may use the calculator; only the text around its calls is graded. A question
+    too long for the context counts as wrong. Under torch.distributed every rank must call this; rank r takes
+    conversations r, r + world, ..., and all ranks get the result of all.
 
-    Raises UserError if the tokenizer has no chat tokens, or a letter that is not one token.
+    Raises UserError if the tokenizer has no chat tokens, or for a letter that is not one token.
     """
     k = samples if k is None else k
     assert 1 <= k <= samples
@@ -147,40 +130,19 @@ def evaluate(
     total = len(task) if max_problems is None else min(max_problems, len(task))
     conversations = {i: task[i] for i in range(rank, total, world)}
     prompts = {i: chat.prompt(tokenizer, conversations[i]["messages"][:-1]) for i in conversations}
-    # Prompts of one length are read in one forward pass, so neighbours in the queue should have one length.
+    # Prompts of equal length are read in one forward pass, so they should be neighbours in the queue.
     asked = sorted((i for i in prompts if len(prompts[i]) <= engine.max_len), key=lambda i: len(prompts[i]))
-    lettered = [(i, prompts[i], conversations[i]["letters"]) for i in asked if "letters" in conversations[i]]
-    tools = calculator_tools(tokenizer)
-    stop_ids = chat.stop_ids(tokenizer)
+    choices = [(i, prompts[i], conversations[i]["letters"]) for i in asked if "letters" in conversations[i]]
+    tools, stop_ids = calculator_tools(tokenizer), chat.stop_ids(tokenizer)
     requests = [
-        # The seed is the conversation's, whatever the number of ranks.
+        # The seed depends on the conversation only, not on the number of ranks.
         (i, Request(prompts[i], max_tokens, temperature, top_k, seed=(seed << 32) + i, stop_ids=stop_ids, tools=tools))
         for i in asked
         if "letters" not in conversations[i]
     ]
-    right: set[int] = set()
-
-    def grade(i: int, reply: Parts) -> bool:
-        is_right = task.grade(conversations[i], "".join(part["text"] for part in reply if part["type"] == "text"))
-        if is_right:
-            right.add(i)
-        return is_right
-
-    replies = itertools.chain(_chosen(lettered, engine, tokenizer), _written(requests, samples, engine, tokenizer))
-    graded: dict[int, dict[int, tuple[Parts, Future[bool]]]] = {i: {} for i in conversations}
-    with (
-        Progress(len(lettered) + len(requests) * samples, task.name, "answers", rank == 0) as progress,
-        ThreadPoolExecutor(GRADERS) as graders,
-    ):
-        for done, (i, sample, reply) in enumerate(replies, 1):
-            graded[i][sample] = reply, graders.submit(grade, i, reply)
-            progress.update(done, right=len(right))
-    examples = []
-    for i, of_question in graded.items():
-        verdicts = [of_question[sample][1].result() for sample in sorted(of_question)]
-        shown = of_question[verdicts.index(True) if any(verdicts) else 0][0] if verdicts else []
-        messages = conversations[i]["messages"]
-        examples.append(Example(i, messages, shown, sum(verdicts), len(verdicts) or samples))
+    replies = itertools.chain(_choose(choices, engine, tokenizer), _write(requests, samples, engine, tokenizer))
+    count = len(choices) + len(requests) * samples
+    examples = _graded(task, conversations, replies, count, samples, rank == 0)
     if world > 1:
         of_ranks: list[list[Example]] = [[] for _ in range(world)]
         dist.all_gather_object(of_ranks, examples)
@@ -190,22 +152,51 @@ def evaluate(
     return Result(task.name, len(examples), correct, examples, getattr(task, "baseline", 0.0))
 
 
-def _chosen(
+def _graded(
+    task: Task, conversations: dict[int, dict], replies: Iterator[tuple[int, int, Parts]], count: int, samples: int,
+    is_main: bool,
+) -> list[Example]:  # fmt: skip
+    """Grade `count` replies (index of the conversation, sample, reply) in threads while they are generated."""
+    right: set[int] = set()
+
+    def grade(i: int, reply: Parts) -> bool:
+        text = "".join(part["text"] for part in reply if part["type"] == "text")
+        if is_right := task.grade(conversations[i], text) > 0:
+            right.add(i)
+        return is_right
+
+    graded: dict[int, dict[int, tuple[Parts, Future[bool]]]] = {i: {} for i in conversations}
+    with (
+        Progress(count, task.name, "answers", is_main) as progress,
+        ThreadPoolExecutor(GRADERS) as graders,
+    ):
+        for done, (i, sample, reply) in enumerate(replies, 1):
+            graded[i][sample] = reply, graders.submit(grade, i, reply)
+            progress.update(done, right=len(right))
+    examples = []
+    for i, answers in graded.items():
+        verdicts = [answers[sample][1].result() for sample in sorted(answers)]
+        shown = answers[verdicts.index(True) if any(verdicts) else 0][0] if verdicts else []
+        examples.append(Example(i, conversations[i]["messages"], shown, sum(verdicts), len(verdicts) or samples))
+    return examples
+
+
+def _choose(
     questions: Sequence[tuple[int, list[int], Sequence[str]]], engine: Engine, tokenizer: Tokenizer
 ) -> Iterator[tuple[int, int, Parts]]:
-    """The likeliest letter to follow each prompt: (number, prompt, letters) of a question to (number, 0, reply)."""
+    """Answer questions (index, prompt, letters) by the most likely letter; yields (index, 0, reply)."""
     for start in range(0, len(questions), CHOICES_AT_ONCE):
-        some = questions[start : start + CHOICES_AT_ONCE]
-        logits = engine.next_logits([prompt for _, prompt, _ in some])
-        for (number, _, letters), row in zip(some, logits, strict=True):
+        batch = questions[start : start + CHOICES_AT_ONCE]
+        logits = engine.next_logits([prompt for _, prompt, _ in batch])
+        for (i, _, letters), row in zip(batch, logits, strict=True):
             scores = row[[_letter_id(tokenizer, letter) for letter in letters]].tolist()
-            yield number, 0, [{"type": "text", "text": letters[scores.index(max(scores))]}]
+            yield i, 0, [{"type": "text", "text": letters[scores.index(max(scores))]}]
 
 
-def _written(
+def _write(
     requests: Sequence[tuple[int, Request]], samples: int, engine: Engine, tokenizer: Tokenizer
 ) -> Iterator[tuple[int, int, Parts]]:
-    """What the model writes, as it ends: (number, request) of a question to (number, sample, reply)."""
+    """Generate `samples` replies to each (index, request); yields (index, sample, reply) as they finish."""
     replies = [Reply() for _ in range(len(requests) * samples)]
     for j, event in engine.stream([each for _, request in requests for each in request.samples(samples)]):
         replies[j].add(event)

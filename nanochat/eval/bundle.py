@@ -225,14 +225,14 @@ def _task(entry: object, baselines: dict[str, float], text: Callable[[str], str]
 
 
 def _baselines(text: str) -> dict[str, float]:
-    """The random baseline of each label as a share of 1, of the lines that have one below 100 %."""
+    """The random baseline of each label as a fraction, of the lines that have one below 100 %."""
     found = {}
     try:
         for row in csv.DictReader(io.StringIO(text, newline="")):
             with contextlib.suppress(ValueError):
-                share = float(row.get("Random baseline") or "") / 100
-                if 0 <= share < 1:
-                    found[row.get("Eval Task")] = share
+                fraction = float(row.get("Random baseline") or "") / 100
+                if 0 <= fraction < 1:
+                    found[row.get("Eval Task")] = fraction
     except csv.Error as error:
         raise UserError(f"eval_meta_data.csv of the bundle is not CSV: {error}") from None
     return found

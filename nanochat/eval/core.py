@@ -4,8 +4,8 @@ A question is asked as a text to be continued, after a few others with their ans
 out of each task's accuracy, and CORE is the mean of what is left: 0 for guessing, 1 for knowing everything.
 
     multiple_choice    one context, several continuations: the one with the lowest mean nll is the answer
-    schema             several contexts, one continuation: the context after which that is likeliest
-    language_modeling  right where the likeliest tokens, one by one, are the continuation
+    schema             several contexts, one continuation: the context after which it is most likely
+    language_modeling  right where the most likely tokens, one by one, are the continuation
 
 The items that are asked, the examples before them, and what counts as the continuation are as in the original
 nanochat. What is longer than the context is not: here the oldest tokens behind the first one are left out, for every
@@ -92,7 +92,7 @@ def evaluate(engine: Engine, tokenizer: Tokenizer, task: Task, max_items: int = 
             if task.kind == "language_modeling":
                 correct += sum(are_greedy(engine, [prompt for [prompt] in fit.values()]))
             else:
-                answers = likeliest(engine, list(fit.values()))
+                answers = most_likely(engine, list(fit.values()))
                 correct += sum(answer == items[i].gold for i, answer in zip(fit, answers, strict=True))
             progress.update(first + len(chosen), right=correct)
     counts = torch.tensor([correct, too_long], device=engine.model.device)
@@ -111,9 +111,9 @@ def prompts(task: Task, items: Sequence[Item], index: int, tokenizer: Tokenizer)
     """
     others = [i for i in range(len(items)) if i != index]
     drawn = random.Random(EXAMPLES_SEED + index).sample(others, min(task.shots, len(others)))
-    before = "".join(f"{_said(task, items[i], items[i].gold)}\n\n" for i in drawn)
+    before = "".join(f"{_text(task, items[i], items[i].gold)}\n\n" for i in drawn)
     item = items[index]
-    texts = [before + _said(task, item, option) for option in range(len(item.contexts))]
+    texts = [before + _text(task, item, option) for option in range(len(item.contexts))]
     if task.kind == "language_modeling":  # what its continuation does not share with the question alone
         texts.append((before + item.contexts[0] + task.delimiter).rstrip())
     begin = chat.text_prompt(tokenizer, "")
@@ -141,7 +141,7 @@ def fitting(options: Sequence[Prompt], context: int, kept: int = 1) -> list[Prom
     return fit
 
 
-def likeliest(engine: Engine, questions: Sequence[Sequence[Prompt]]) -> list[int | None]:
+def most_likely(engine: Engine, questions: Sequence[Sequence[Prompt]]) -> list[int | None]:
     """Which prompt of each question has the lowest mean nll over its continuation; None where one is not a number."""
     nll = iter(engine.score([prompt.ids for options in questions for prompt in options]))
     answers = []
@@ -152,21 +152,21 @@ def likeliest(engine: Engine, questions: Sequence[Sequence[Prompt]]) -> list[int
 
 
 def are_greedy(engine: Engine, prompts: Sequence[Prompt]) -> list[bool]:
-    """Whether the likeliest token, one after another, is that of each prompt's continuation."""
+    """Whether the most likely token, one after another, is that of each prompt's continuation."""
     found = [True] * len(prompts)
-    said = [0] * len(prompts)
+    matched = [0] * len(prompts)
     requests = [Request(ids[:start], len(ids) - start, temperature=0.0) for ids, start in prompts]
     for i, event in engine.stream(requests):
         if event.token is None:
             continue
-        if event.token != prompts[i].ids[prompts[i].start + said[i]]:
+        if event.token != prompts[i].ids[prompts[i].start + matched[i]]:
             found[i] = False
             engine.cancel(event.request_id)  # there is no more to learn from it
-        said[i] += 1
+        matched[i] += 1
     return found
 
 
-def _said(task: Task, item: Item, option: int) -> str:
+def _text(task: Task, item: Item, option: int) -> str:
     return item.contexts[option] + task.delimiter + item.continuations[option]
 
 

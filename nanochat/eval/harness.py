@@ -82,7 +82,7 @@ class Answers:
         return self.tokenizer.hash
 
     def loglikelihood(self, requests: Sequence[Asked], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """For each (context, continuation) the continuation's log probability, and whether it is the likeliest one.
+        """For each (context, continuation) the continuation's log probability, and whether it is the most likely one.
 
         Raises UserError for a continuation that is longer than the model's context.
         """
@@ -251,8 +251,8 @@ def evaluate(
             try:
                 loaded = super().load(task_list)
             except (OSError, ValueError, KeyError, ImportError) as error:
-                said = " ".join(str(error).split())[:300]
-                raise UserError(f"lm-evaluation-harness cannot load {', '.join(tasks)}: {said}") from error
+                message = " ".join(str(error).split())[:300]
+                raise UserError(f"lm-evaluation-harness cannot load {', '.join(tasks)}: {message}") from error
             for name, task in loaded["tasks"].items():
                 if getattr(task, "UNSAFE_CODE", False):
                     raise UserError(f"the harness's task {name} runs what the model writes, unfenced; leave it out")

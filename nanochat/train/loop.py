@@ -35,7 +35,7 @@ class TrainState:
     """What a run knows of itself between two steps; all of it is in the checkpoint, together with the optimizer."""
 
     step: int = 0
-    progress: float = 0.0  # share of the run that is done, in [0, 1]
+    progress: float = 0.0  # fraction of the run that is done, in [0, 1]
     epochs: float = 0.0  # passes over the data
     cursor: dict | None = None  # where the data stream resumes
     seconds: float = 0.0  # spent in training steps
@@ -69,7 +69,7 @@ class TrainState:
 
 
 @dataclass
-class Probe:
+class Evaluation:
     """A measurement that is due every `every` steps and at the end (0 = at the end only, -1 = never).
 
     With `first` it is due before the first step too, so that the others have something to be compared with.
@@ -81,7 +81,7 @@ class Probe:
     measure: Callable[[Callable[[], bool]], dict[str, float]]
     first: bool = False
 
-    def is_due(self, step: int, done: bool) -> bool:
+    def due(self, step: int, done: bool) -> bool:
         return self.every >= 0 and (done or step == 0 and self.first or _due(self.every, step))
 
 
@@ -107,7 +107,7 @@ class Stage:
     save_minutes: float = 0.0  # the most training that a crash may cost; 0 = no limit
     grad_clip: float = 0.0  # largest norm of the whole gradient; 0 = off
     flops_per_token: int = 0
-    probes: list[Probe] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
     shown: tuple[str, ...] = ()  # metrics on the line of progress; none: the loss
     log_every: int = 0  # steps between lines, which show a step's own loss; 0 = as time passes, smoothed, or as a bar
     rate_flags: str = "--matrix_lr, --embedding_lr"  # what to lower when the loss is not finite
@@ -151,10 +151,10 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                 saved = stage.after_signal.format(step=saved_at) if saved_at else "nothing was learned yet"
                 rt.print(f"{stage.name}: {ending}; {saved}")
                 raise SystemExit(code)
-            probes = [probe for probe in stage.probes if probe.is_due(state.step, done)]
-            if probes and not state.probed:
+            evaluations = [each for each in stage.evaluations if each.due(state.step, done)]
+            if evaluations and not state.probed:
                 try:
-                    scores = _measure(probes, lambda: bool(_agreed(stop, False, rt)[0]))
+                    scores = _measure(evaluations, lambda: bool(_agreed(stop, False, rt)[0]))
                 except (UserError, PeerFailed):
                     rescue()
                     raise
@@ -260,17 +260,17 @@ def _next_step(stage: Stage, rt: Runtime) -> list[Batch]:
         failed = torch.tensor(int(error is not None), device=rt.device)
         dist.all_reduce(failed, op=dist.ReduceOp.MAX)
         if failed and error is None:
-            error = PeerFailed("another rank could not read its share of the data")
+            error = PeerFailed("another rank could not read its part of the data")
     if error is not None:
         raise error
     return batches
 
 
-def _measure(probes: list[Probe], stopping: Callable[[], bool]) -> dict[str, float] | None:
-    """The scores of all probes together; None when a SIGTERM came in between."""
+def _measure(evaluations: list[Evaluation], stopping: Callable[[], bool]) -> dict[str, float] | None:
+    """The scores of all evaluations together; None when a SIGTERM came in between."""
     scores: dict[str, float] = {}
-    for probe in probes:
-        scores |= probe.measure(stopping)
+    for evaluation in evaluations:
+        scores |= evaluation.measure(stopping)
         if stopping():
             return None
     return scores

@@ -26,7 +26,7 @@ from nanochat.plan.cost import flops_per_token
 from nanochat.report import sections as report
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
-from nanochat.train.loop import Probe, Stage, TrainState, train
+from nanochat.train.loop import Evaluation, Stage, TrainState, train
 from nanochat.train.memory import check_memory
 from nanochat.train.out_dir import CkptKeeper, Run, StepKeeper, checkpoints, refuse_taken, resume
 from nanochat.train.settings import OF_ONE_START, SHAPE, Settings, check
@@ -157,7 +157,7 @@ def _train(settings: Settings, accumulation: int, folder: Path, rt: Runtime, cha
         save_minutes=settings.save_minutes,
         grad_clip=settings.grad_clip,
         flops_per_token=flops_per_token(model.config),
-        probes=[Probe(settings.eval_interval, validate)],
+        evaluations=[Evaluation(settings.eval_interval, validate)],
         log_every=settings.log_interval,
         rate_flags="--learning_rate",
         after_signal="step {step} is saved, resume with " + again.replace("{", "{{").replace("}", "}}"),

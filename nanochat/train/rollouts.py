@@ -17,7 +17,6 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from nanochat import chat
 from nanochat.data.batch import Batch
+from nanochat.data.task import Task
 from nanochat.engine.cpu_weights import pack
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Reply, Request
@@ -35,21 +35,6 @@ from nanochat.tokenizer import Tokenizer
 
 LENGTHS = 16  # rows are a multiple of it long: for each length that oneDNN meets it keeps megabytes of kernels
 PROBED_AT_ONCE = 64  # questions of a measurement between two looks at whether the run is being stopped
-
-
-class Task(Protocol):
-    """Conversations that end with a reference answer, and what another answer is worth: a truth value or a number.
-
-    NaN and infinities mean that it could not be told.
-    """
-
-    name: str
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> dict: ...
-
-    def grade(self, conversation: dict, answer: str, /) -> float: ...
 
 
 @dataclass(frozen=True)

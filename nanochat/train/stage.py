@@ -24,7 +24,7 @@ from nanochat.report import sections as report
 from nanochat.runtime import Runtime, can_compile
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.flags import Hyperparameters, TrainFlags, accumulation
-from nanochat.train.loop import Probe, Stage, TrainState, train
+from nanochat.train.loop import Evaluation, Stage, TrainState, train
 from nanochat.train.start import Begun, Start, plain
 
 
@@ -54,11 +54,11 @@ def run_stage(
     val_source: Source,
     num_iterations: int = -1,
     num_epochs: float = 1.0,
-    probes: Sequence[Probe] = (),
+    evaluations: Sequence[Evaluation] = (),
 ) -> TrainState:
     """Train, log, save, validate and report a stage that learns from given text or conversations.
 
-    `probes` are measured beside the validation.
+    `evaluations` are measured beside the validation.
     """
     h, rt, begun = run.h, run.rt, run.begun
 
@@ -78,7 +78,7 @@ def run_stage(
     start = begun.state.cursor
     with closing(batches_for(rt, train_source, h.device_batch_size, h.max_seq_len, start, run.flags.seed)) as stream:
         return run_stream(
-            name, run, stream, accumulation(h, rt), [Probe(run.flags.eval_every, validate), *probes], results,
+            name, run, stream, accumulation(h, rt), [Evaluation(run.flags.eval_every, validate), *evaluations], results,
             num_iterations, num_epochs, flops_per_token(begun.model.config),
         )  # fmt: skip
 
@@ -88,7 +88,7 @@ def run_stream(
     run: Run,
     stream: Iterator[Batch],
     accumulation: int,
-    probes: list[Probe],
+    evaluations: list[Evaluation],
     results: Callable[[TrainState, dict], dict],
     num_iterations: int = -1,
     num_epochs: float = 1.0,
@@ -99,7 +99,7 @@ def run_stream(
     """Train, log, save, measure and report any stage.
 
     `results` makes the section of the report, beside what all have, of the last state and its checkpoint's meta.
-    The checkpoint with the lowest `best`, one of the probes' scores, is kept beside the newest.
+    The checkpoint with the lowest `best`, one of the evaluations' scores, is kept beside the newest.
     """
     flags, h, rt, begun, folder = run.flags, run.h, run.rt, run.begun, run.start.folder
     model, state, stale = begun.model, begun.state, begun.stale
@@ -198,12 +198,13 @@ def run_stream(
         save_minutes=flags.save_minutes,
         grad_clip=flags.grad_clip,
         flops_per_token=flops_per_token,
-        probes=probes,
+        evaluations=evaluations,
         shown=shown,
         after_signal="nothing was written (--dry_run)" if flags.dry_run else Stage.after_signal,
     )
     state.measure_progress(num_iterations, num_epochs)
-    if begun.is_resumed and state.progress >= 1 and (state.probed or all(probe.every < 0 for probe in probes)):
+    never = all(each.every < 0 for each in evaluations)
+    if begun.is_resumed and state.progress >= 1 and (state.probed or never):
         rt.print(_was_finished(name, state, num_iterations))
     state = train(stage, state, rt, log)
     log.close()
