@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from nanochat import foreign_tokenizers, gpt2_tokenizer, hub, paths
-from nanochat.checkpoint import gpt2, hf, manager, nanogpt, repository, torch_file
+from nanochat.checkpoint import gpt2, hf, manager, nanogpt, repository
 from nanochat.checkpoint.manager import AS_STORED, LoadAs, Loaded
 from nanochat.errors import UserError
 from nanochat.gpt import GPTConfig
@@ -86,7 +86,7 @@ def find(name: str, tag: str | None = None, step: int | None = None, out_dir: Pa
         if (named_tag and tag is not None) or (named_step and step is not None):
             raise UserError(f"{name} already names its tag or step; leave out the separate one")
         folder, tag, step = manager.find(stage, named_tag or tag, int(named_step) if named_step else step)
-        return Found(name, "nanochat", folder, stage, tag, step, manager.checked_meta(folder, step))
+        return Found(name, "nanochat", folder, stage, tag, step, manager.read_meta(folder, step))
     if tag is not None:
         raise UserError(f"a tag ({tag}) chooses a model of a stage ({', '.join(paths.SOURCES)}), which {name} is not")
     if name in hub.GPT2:
@@ -126,7 +126,7 @@ def _in(folder: Path, name: str, tag: str, step: int | None, file: str = "") -> 
         if step is not None and step not in there:
             raise UserError(f"{folder} has no checkpoint of step {step}; there are: {', '.join(map(str, there))}")
         step = there[-1] if step is None else step
-        meta = manager.checked_meta(folder, step)
+        meta = manager.read_meta(folder, step)
         return Found(name, kind, folder, _stage_of_folder(meta, folder, tag), tag, step, meta)
     if step is not None:
         raise _no_step(name, step)
@@ -155,12 +155,7 @@ def _load_hf(found: Found, load_as: LoadAs) -> Loaded:
     if place is None:
         raise UserError(f"{path} has no tokenizer; expected tokenizer.json, or vocab.json with merges.txt, beside it")
     tokenizer = Tokenizer.load(place)
-    with torch_file.sensible(path / "config.json"):
-        if found.kind == "gpt2":
-            config, state = gpt2.from_hf(hf.read_config(path), hf.tensors(path), path)
-        else:
-            config, state = hf.read(path)
-        manager.check_shape(config)
+    config, state = hf.read(path)
     config = _with_tokenizer(config, tokenizer, hf.record(hf.read_config(path)).get("tokenizer_hash"), path, place)
     return _loaded(found, config, state, tokenizer, load_as)
 

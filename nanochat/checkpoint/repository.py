@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from nanochat import chat, foreign_tokenizers
-from nanochat.checkpoint import legacy, manager, torch_file
+from nanochat.checkpoint import legacy, manager, reading
 from nanochat.errors import UserError
 from nanochat.gpt import count_parameters
 from nanochat.log import short
@@ -127,7 +127,7 @@ def record_softcap(folder: Path, steps: Sequence[int], softcap: float) -> list[i
         config, path = manager.read_meta(folder, step).get("model_config"), folder / f"model_{step:06d}.pt"
         if not isinstance(config, Mapping):
             raise UserError(f"the meta file of {path} has no model_config; get the checkpoint again")
-        state = torch_file.weights(torch_file.read(path, "; get it again", lazily=True), path)
+        state = reading.weights(reading.torch_file(path, lazily=True), path)
         recorded[step] = legacy.with_softcap(config, state, softcap)
     changes = {step: {"model_config": config} for step, config in recorded.items() if config is not None}
     if not changes:
