@@ -11,7 +11,7 @@ from typing import Annotated
 from nanochat import gpt2_tokenizer
 from nanochat.checkpoint import export, hf, manager, originals
 from nanochat.checkpoint.door import Found
-from nanochat.checkpoint.flags import ModelFlags
+from nanochat.checkpoint.flags import ModelFlags, Style
 from nanochat.config import alias, parse
 from nanochat.errors import run
 from nanochat.paths import base_dir, checkpoints_dir
@@ -21,7 +21,7 @@ from nanochat.paths import base_dir, checkpoints_dir
 class Flags(ModelFlags):
     """Write a model for other programs."""
 
-    format: export.Style = "hf"
+    format: Style = "hf"
     """hf: a folder for transformers; nanogpt: ckpt.pt; nanochat: a checkpoint of the original, January 2026"""
     out: Path | None = None
     """the folder to write; default: exports/ in the base folder"""

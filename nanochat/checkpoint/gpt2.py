@@ -74,7 +74,7 @@ def to_hf(config: GPTConfig, state: Mapping[str, Tensor]) -> tuple[dict, dict[st
         **FIXED,
     }
     joined = join(state)
-    joined["transformer.wte.weight"] = joined["transformer.wte.weight"][: config.vocab_size]
+    joined["transformer.wte.weight"] = joined["transformer.wte.weight"][: config.vocab_size].clone()
     if not config.bias:
         for name in [name for name in joined if not re.search(r"wte|wpe", name)]:
             joined[name.replace(".weight", ".bias")] = joined[name].new_zeros(joined[name].size(0))

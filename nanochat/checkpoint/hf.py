@@ -126,7 +126,8 @@ def to_port(config: GPTConfig, state: Mapping[str, Tensor]) -> tuple[dict[str, A
 
 def cut(config: GPTConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors without padding rows."""
-    return {name: tensor[: config.vocab_size] if _by_token(name) else tensor for name, tensor in state.items()}
+    V = config.vocab_size
+    return {name: tensor[:V].clone() if _by_token(name) else tensor for name, tensor in state.items()}
 
 
 def tensors(folder: Path) -> dict[str, Tensor]:
