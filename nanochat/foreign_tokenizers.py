@@ -16,6 +16,7 @@ from nanochat.paths import check_regular, read_json
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 # The files of a tokenizer, in order of preference: of transformers, GPT-2, nanochat, nanoGPT's characters.
 FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.pkl",), ("meta.pkl",))
+LENGTHS = "token_bytes.pt"  # beside the original's tokenizer: how many bytes each token counts for
 
 
 class Vocabulary(NamedTuple):

@@ -65,12 +65,6 @@ def doubtful_softcap(model_config: Mapping, state: Mapping[str, Tensor]) -> bool
     return not recorded and generation(state) == "early" and any("ve_gate" in name for name in state)
 
 
-def check_softcap(softcap: float | None) -> None:
-    """Raise UserError for a --softcap that no checkpoint has."""
-    if softcap not in (None, 15, 20):
-        raise UserError(f"--softcap is {softcap:g}; the checkpoints that do not record theirs have 15 or 20")
-
-
 def with_softcap(model_config: Mapping, state: Mapping[str, Tensor], softcap: float) -> dict[str, Any] | None:
     """A model_config with its softcap recorded, or replaced if it was recorded in this way before.
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from nanochat import foreign_tokenizers
 from nanochat.checkpoint import legacy, reading
 from nanochat.errors import UserError
+from nanochat.foreign_tokenizers import LENGTHS
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import strict_json
 from nanochat.paths import (
@@ -49,7 +50,6 @@ FORMAT = 1  # of the meta files that this version writes
 CHECKSUM = "checksum"  # key of a meta file: the sha256 of all else in it
 META_TYPES = {"files": dict, "tokenizer_hash": str, "source": str, "dataset": str, "user_config": dict,
               "loop_state": dict, "step": int}  # fmt: skip
-LENGTHS = "token_bytes.pt"  # beside the original's tokenizer: how many bytes each token counts for
 
 
 @dataclass(frozen=True)
