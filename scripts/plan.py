@@ -263,7 +263,8 @@ def _table(plans: Sequence["Forecast"], done: float = 0.0, is_known: bool = True
             cells += [f"{made.steps}", short(made.tokens / made.steps), _gb(made.memory), f"{made.step:.3g}"]
         rows.append([made.stage, *cells, *[""] * (6 - len(cells)), *_bill(made.seconds, setting)])
     sums = short(sum(made.tokens for made in plans)), f"{sum(made.flops for made in plans):.1e}"
-    rows.append(["in all", *sums, *[""] * 4, *_bill(seconds, setting)])
+    if len(plans) > 1:
+        rows.append(["in all", *sums, *[""] * 4, *_bill(seconds, setting)])
     if done and is_known:
         rows.append(["still to do", *[""] * 6, *_bill(seconds - done, setting)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
