@@ -739,6 +739,7 @@ def test_no_text_makes_markdown_dangerous_or_slow(visit):
         const {Markdown} = await import('/static/markdown.js');
         return texts.map(text => {
             const view = new Markdown();
+            const start = performance.now();
             view.update(text);
             return RESULT;
         });
@@ -759,9 +760,12 @@ def test_no_text_makes_markdown_dangerous_or_slow(visit):
     check()
     walls = [
         "*a ", "a* ", "_a *b ", "[", "[a](", "](", "`", "`` ` ", "> ", "- ", "  - ", "1. ", "#", "|", "|-\n", "<", "h",
-        "**_~~", "![", "\\", "* ", "http://", "a\n\n", "    \n", "```\n",
+        "**_~~", "![", "\\", "* ", "http://", "a\n\n", "    \n", "```\n", "[a](((", "[x](a ", "[[a](", "[[b]", "http://.",
+        "<https://", "|a|b|\n|-|-|\n", "* a\n", "# # ",
     ]  # fmt: skip
-    page.evaluate(draw.replace("RESULT", "0"), [wall * (20_000 // len(wall)) for wall in walls])
+    texts = [wall * (20_000 // len(wall)) for wall in walls] + ["[a](b" + " " * 20_000, "[ " + "[b]" * 6_000]
+    milliseconds = page.evaluate(draw.replace("RESULT", "performance.now() - start"), texts)
+    assert max(milliseconds) < 3000, dict(zip(walls, milliseconds, strict=False))  # a tenth of a second when idle
 
 
 MARKDOWN = {
@@ -780,18 +784,46 @@ MARKDOWN = {
     "a\n\n---\n\nb": "<p>a</p><hr><p>b</p>",
     "in\n1986. Then": "<p>in<br>1986. Then</p>",
     "a **b": "<p>a **b</p>",
+    "a\n- b\n\n  c": "<p>a</p><ul><li><p>b</p><p>c</p></li></ul>",
+    "| a |\n|--|\n| b \\| c |": (
+        '<div class="table" tabindex="0" role="group" aria-label="Table"><table>'
+        '<thead><tr><th class="left" scope="col">a</th></tr></thead>'
+        '<tbody><tr><td class="left">b | c</td></tr></tbody></table></div>'
+    ),
+    '[**a** [1]](https://b.example/c_(d) "e") [x](b)': (
+        '<p><a href="https://b.example/c_(d)" target="_blank" rel="noopener noreferrer nofollow"><strong>a</strong>'
+        " [1]</a> [x](b)</p>"
+    ),
+    "see https://a.example/b.": (
+        '<p>see <a href="https://a.example/b" target="_blank" rel="noopener noreferrer nofollow">https://a.example/b'
+        "</a>.</p>"
+    ),
 }
 
 
 def test_markdown_becomes_what_it_means(visit):
     page = visit()
-    render = """async text => {
+    render = """async texts => {
+        const {Markdown} = await import('/static/markdown.js');
+        return texts.map(text => {
+            const view = new Markdown();
+            for (let end = 1; end <= text.length; end++) view.update(text.slice(0, end));
+            return view.element.innerHTML;
+        });
+    }"""
+    assert dict(zip(MARKDOWN, page.evaluate(render, [*MARKDOWN]), strict=True)) == MARKDOWN
+
+
+def test_blocks_that_did_not_change_stay_while_a_text_grows(visit):
+    kept = """async () => {
         const {Markdown} = await import('/static/markdown.js');
         const view = new Markdown();
-        for (let end = 1; end <= text.length; end++) view.update(text.slice(0, end));
-        return view.element.innerHTML;
+        view.update("one\\n\\ntwo\\n\\nthr");
+        const before = [...view.element.children];
+        view.update("one\\n\\ntwo\\n\\nthree\\n\\nfour");
+        return before.map(element => element.isConnected || view.element.contains(element));
     }"""
-    assert {text: page.evaluate(render, text) for text in MARKDOWN} == MARKDOWN
+    assert visit().evaluate(kept) == [True, True, False]
 
 
 def test_a_story_with_all_of_markdown(visit, picture):
