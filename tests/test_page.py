@@ -1,4 +1,4 @@
-"""The chat page in a real browser against the real server, whose models say what is written in this file.
+"""The chat page in a real browser against the real server, with models that answer what is written in this file.
 
 NANOCHAT_SCREENSHOTS names a folder for pictures of the page; without it they go into the test's own.
 """
@@ -112,9 +112,9 @@ class Site:
         for id, (chains, context) in self.script.items():
             gpt = scripted(self.tokenizer, chains, context)
             for chain in chains:
-                near = itertools.cycle([0.9, 1.1, 1.5])  # after the softcap, more or less close to the one that is said
+                near = itertools.cycle([0.9, 1.1, 1.5])  # after the softcap, more or less close to the next token
                 for token, other in zip(chain, chain[2:], strict=False):
-                    gpt.lm_head.weight.data[other, token] = next(near)
+                    gpt.get_parameter("lm_head.weight").data[other, token] = next(near)
             self.engines[id] = PacedEngine(gpt, slots=2)
             serving = loaded(self.engines[id], self.tokenizer, *id.split(":"))
             models.append(model(id, [serving], max_queue=0))
@@ -178,7 +178,7 @@ def site(script, words_tokenizer: Tokenizer) -> Iterator[Site]:
 
 @pytest.fixture(autouse=True)
 def calm(site: Site) -> Iterator[None]:
-    """Engines that a failed test has paused go on."""
+    """Release the engines that a failed test has paused."""
     yield
     for engine in site.engines.values():
         engine.left = None
@@ -267,7 +267,7 @@ def ask_and_wait(page: Page, text: str) -> None:
     settled(page)
 
 
-def said(message: Locator) -> str:
+def text_of(message: Locator) -> str:
     return body(message).inner_text().strip()
 
 
@@ -290,7 +290,7 @@ def test_an_answer_streams_in_and_stays_after_a_reload(visit, site, picture):
     page = visit()
     picture(page, "empty-light")
     ask_and_wait(page, "Say all words")
-    assert said(last_answer(page)) == all_words()
+    assert text_of(last_answer(page)) == all_words()
     assert "101 tokens" in last_answer(page).locator(".foot").inner_text()  # the end is one, too
     assert re.search(r"[\d.]+ tokens/s", last_answer(page).locator(".foot").inner_text())
     expect(page.locator("#announcer")).to_contain_text(WORDS[-1].strip())
@@ -298,7 +298,7 @@ def test_an_answer_streams_in_and_stays_after_a_reload(visit, site, picture):
     expect(page.get_by_label("Your question")).to_be_focused()
     page.reload()
     expect(page.locator(".message")).to_have_count(2)
-    assert said(last_answer(page)) == all_words()
+    assert text_of(last_answer(page)) == all_words()
     expect(page).to_have_title("Say all words – nanochat")
 
 
@@ -310,7 +310,7 @@ def test_stop_frees_the_server_and_the_answer_can_be_continued(visit, site):
     expect(page.get_by_role("button", name="Send")).to_be_visible()
     site.engines["sft:words"].left = None
     wait(site.is_idle)
-    assert said(last_answer(page)) == "".join(WORDS[:30]).strip()
+    assert text_of(last_answer(page)) == "".join(WORDS[:30]).strip()
     page.get_by_role("button", name="Continue").click()
     settled(page)
     expect(body(last_answer(page))).to_have_text(all_words())
@@ -326,7 +326,7 @@ def test_the_stop_button_stops_before_the_first_word_too(visit, site):
     site.engines["sft:words"].left = None
     wait(site.is_idle)
     ask_and_wait(page, "And now?")  # the two questions reach the model as one
-    assert said(last_answer(page)) == all_words()
+    assert text_of(last_answer(page)) == all_words()
 
 
 def test_a_reload_in_the_middle_loses_nothing(visit, site):
@@ -340,7 +340,7 @@ def test_a_reload_in_the_middle_loses_nothing(visit, site):
     page.reload()
     site.engines["sft:words"].left = None
     settled(page)
-    assert said(last_answer(page)) == all_words()
+    assert text_of(last_answer(page)) == all_words()
     expect(page.locator(".message")).to_have_count(2)
 
 
@@ -353,10 +353,10 @@ def test_a_question_may_be_faster_than_the_list_of_models(visit, site):
     expect(page.get_by_role("button", name="Send")).to_be_disabled()
     held.pop()()
     settled(page)
-    assert said(last_answer(page)) == all_words()
+    assert text_of(last_answer(page)) == all_words()
 
 
-def test_an_answer_goes_on_while_another_conversation_is_shown(visit, site):
+def test_an_answer_continues_while_another_conversation_is_shown(visit, site):
     page = visit()
     paused_answer(page, site, 20)
     page.get_by_role("button", name="New chat").first.click()
@@ -365,7 +365,7 @@ def test_an_answer_goes_on_while_another_conversation_is_shown(visit, site):
     wait(site.is_idle)
     titles(page).first.click()
     settled(page)
-    assert said(last_answer(page)) == all_words()
+    assert text_of(last_answer(page)) == all_words()
 
 
 def test_editing_and_regenerating_make_branches(visit):
@@ -541,7 +541,7 @@ def test_two_models_side_by_side(visit, site, picture):
     expect(columns).to_have_count(2)
 
 
-def test_the_inspector_shows_what_might_have_been_said(visit, picture):
+def test_the_inspector_shows_the_most_likely_tokens(visit, picture):
     page = visit()
     choose_model(page, "sft:story")
     ask_and_wait(page, "Tell me a story")
@@ -557,7 +557,7 @@ def test_the_inspector_shows_what_might_have_been_said(visit, picture):
     card = page.get_by_role("dialog", name=re.compile("Token"))
     expect(card.locator(".bars li")).to_have_count(5)
     expect(card.locator(".bars li.it code")).to_have_text(STORY[2].replace(" ", "␣"))
-    expect(card).to_contain_text("likeliest choice")
+    expect(card).to_contain_text("most likely")
     expect(card.locator(".bars li").nth(1).locator("code")).to_have_text(STORY[3].replace(" ", "␣"))
     first, second = (float(text.removesuffix(" %")) for text in card.locator(".figure").all_inner_texts()[:2])
     assert first > second > 1 and first + second > 95
@@ -598,23 +598,23 @@ def test_a_base_model_continues_a_text(visit):
 def test_settings_reach_the_model(visit):
     page = visit()
     page.get_by_role("button", name="System prompt and sampling").click()
-    page.get_by_label("Longest answer").fill("7")
+    page.get_by_label("Maximum length").fill("7")
     page.get_by_label("System prompt", exact=True).fill("Be brief.")
     with page.expect_request("**/v1/chat/completions") as asked:
         ask_and_wait(page, "Say words")
     sent = asked.value.post_data_json
     assert sent["messages"][0] == {"role": "system", "content": "Be brief."}
     assert sent["max_tokens"] == 7
-    assert said(last_answer(page)) == "".join(WORDS[:7]).strip()
+    assert text_of(last_answer(page)) == "".join(WORDS[:7]).strip()
     expect(page.locator(".notice")).to_contain_text("The answer is cut off")
-    page.get_by_label("Longest answer").fill("")
-    page.get_by_label("Stop texts").fill(WORDS[20])
+    page.get_by_label("Maximum length").fill("")
+    page.get_by_label("Stop sequences").fill(WORDS[20])
     page.get_by_role("button", name="Continue").click()
     settled(page)
     expect(body(last_answer(page))).to_have_text("".join(WORDS[:20]).strip())
     page.reload()
     page.get_by_role("button", name="System prompt and sampling").click()
-    expect(page.get_by_label("Stop texts")).to_have_value(WORDS[20])
+    expect(page.get_by_label("Stop sequences")).to_have_value(WORDS[20])
     expect(page.get_by_label("System prompt", exact=True)).to_have_value("Be brief.")
 
 
@@ -647,7 +647,7 @@ def test_a_server_that_is_away_is_waited_for(script, words_tokenizer, visit, pic
         error.get_by_role("button", name="Retry").click()
         settled(page)
         expect(page.locator(".message")).to_have_count(4)
-        assert "6 times 7 is 42." in said(last_answer(page))
+        assert "6 times 7 is 42." in text_of(last_answer(page))
         expect(page.locator("#down-notice")).to_be_hidden()
     finally:
         site.stop()
@@ -657,7 +657,7 @@ def test_a_key_is_asked_for_and_kept_in_the_tab(script, words_tokenizer, visit):
     site = Site({"sft:tool": script["sft:tool"]}, words_tokenizer, api_key="open sesame")
     try:
         page = visit(site.url)
-        dialog = page.get_by_role("dialog", name="This server wants an API key")
+        dialog = page.get_by_role("dialog", name="This server requires an API key")
         dialog.get_by_label("API key").fill("open barley")
         page.keyboard.press("Enter")
         expect(dialog).to_contain_text("The server did not accept this key.")
@@ -673,7 +673,7 @@ def test_a_key_is_asked_for_and_kept_in_the_tab(script, words_tokenizer, visit):
         site.stop()
 
 
-def test_a_busy_server_says_when_to_come_back(visit, site):
+def test_a_busy_server_names_the_time_to_retry(visit, site):
     engine = site.engines["sft:words"]
     engine.left = 0
     waiting = [visit() for _ in range(engine.slots)]
@@ -689,10 +689,10 @@ def test_a_busy_server_says_when_to_come_back(visit, site):
     wait(site.is_idle)
     error.get_by_role("button", name="Retry").click()
     settled(page)
-    assert said(last_answer(page)) == all_words()
+    assert text_of(last_answer(page)) == all_words()
     for page in waiting:
         settled(page)
-        assert said(last_answer(page)) == all_words()
+        assert text_of(last_answer(page)) == all_words()
 
 
 SHOWN = """message => [...message.querySelectorAll('.body *')].map(element => [
@@ -720,7 +720,7 @@ def test_nothing_that_a_model_writes_is_executed(visit, site):
     choose_model(page, "sft:hostile")
     ask_and_wait(page, "<img src=x onerror='window.hacked = 20'>")
     expect(page.locator(".message.user .bubble")).to_have_text("<img src=x onerror='window.hacked = 20'>")
-    shown = said(last_answer(page))
+    shown = text_of(last_answer(page))
     for visible in ("<script>window.hacked = 1</script>", "onerror", "<iframe", "javascript:window.hacked=4"):
         assert visible in shown
     harmless(last_answer(page).evaluate(SHOWN))
@@ -861,7 +861,7 @@ def test_dark_follows_the_system_and_the_switch(visit, picture):
     assert sum(map(int, re.findall(r"\d+", dark))) < 150 < 700 < sum(map(int, re.findall(r"\d+", light)))
     page.reload()
     assert page.evaluate(background) == light
-    page.get_by_label("As the system").check(force=True)
+    page.get_by_label("System", exact=True).check(force=True)
     assert page.evaluate(background) == dark
 
 
@@ -907,7 +907,7 @@ def test_a_browser_that_keeps_nothing_still_chats(visit):
     expect(titles(page)).to_have_text(["What is 6 times 7?"])
 
 
-def test_a_full_storage_is_said_once(visit):
+def test_a_full_storage_is_reported_once(visit):
     full = 'IDBObjectStore.prototype.put = () => { throw new DOMException("full", "QuotaExceededError"); }'
     page = visit(before=full)
     choose_model(page, "sft:tool")
@@ -944,7 +944,7 @@ def test_the_keyboard_is_enough(visit):
     page.keyboard.press("Control+Shift+O")
     expect(page.locator("#welcome")).to_be_visible()
     page.keyboard.press("Control+/")
-    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
     page.keyboard.press("Escape")
     page.keyboard.press("Control+k")
     page.keyboard.press("ArrowDown")
@@ -992,5 +992,5 @@ def test_axe_finds_nothing_serious(visit, picture, look):
     page.get_by_role("button", name="More about").first.click()
     assert serious(page) == []
     page.keyboard.press("Escape")
-    page.get_by_role("button", name="Keys").click()
+    page.get_by_role("button", name="Shortcuts").click()
     assert serious(page) == []
