@@ -1,8 +1,8 @@
 """Run model-written Python in a separate process, isolated as far as the system allows.
 
-`run` starts this file as a program: a fresh interpreter that shares neither memory, files nor environment with this
-process. That supervisor sets up the isolation, forks the program, collects its output, ends it in time and prints one
-line of JSON.
+Both sides are in this file. `run` starts it as a program: a fresh interpreter that shares nothing with this process,
+neither its threads nor its memory, files and environment. That supervisor sets up the isolation, forks the program,
+collects its output, ends it in time and reports in one line of JSON.
 
     isolation  what the program cannot do                     provided on Linux by
     network    reach any address, this machine's included     a network namespace, or the system call filter
@@ -11,10 +11,11 @@ line of JSON.
                outside its folder                             as another user; with Landlock it cannot write at all
     memory     use more than `memory_mb`                      files, and the filter or a cgroup within namespaces
 
-Namespaces need root, or a system that grants them to every user; containers often have none. The filter (seccomp)
-knows x86_64 and aarch64. Where a cgroup can be made, the program runs in it, so that the kernel counts whatever the
-filter and the address space limit miss. Time, output and file size are limited everywhere; macOS has none of the four
-kinds of isolation. `Result.isolation` lists those that the program had, `missing` what this machine lacks.
+Namespaces are for root, and for everybody where the system is set so; containers often have none. The filter (seccomp)
+knows x86_64 and aarch64. Wherever a cgroup can be made, the program runs in it, so that the kernel counts whatever the
+filter and the address space limit might overlook. Time, output and the size of a file are limited everywhere, but
+none of the four exists on macOS. `Result.isolation` tells which ones the program had, `missing` what this machine
+lacks.
 """
 
 import ast
@@ -37,15 +38,13 @@ import tempfile
 import time
 import traceback
 import types
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 MAX_CODE = 100_000  # characters
 FILE_BYTES = 16 << 20  # per file; with its own root, for all files together
 THREADS = 32  # at once, where they can be counted
 STARTING = 60.0  # seconds that a busy machine may take to start the supervisor
 CGROUPS, OWN_CGROUPS = "/sys/fs/cgroup", "/proc/self/cgroup"
-# Python and what it is linked with.
-READABLE = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/dev/null", "/dev/urandom", sys.base_prefix)
 
 # What each kind of isolation needs; any of the alternatives will do.
 NEEDS = {
@@ -120,38 +119,42 @@ LIMITED = [
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a program."""
+    """What became of a program."""
 
     stdout: str = ""
     stderr: str = ""
     error: str = ""
     """why it did not reach its end, such as "ZeroDivisionError: division by zero"; empty if it did"""
     exit_code: int | None = None
-    """-9 if signal 9 ended it; None if it did not start or had to be stopped"""
+    """-9 for one that signal 9 ended; None where it was not started or had to be stopped"""
     timed_out: bool = False
     isolation: frozenset[str] = frozenset()
     """which of "network", "processes", "files" and "memory" were isolated"""
 
     @property
     def ok(self) -> bool:
-        """Whether it reached its end. Leaving early, even with exit code 0, would skip the tests that follow."""
+        """Whether it reached its end. One that leaves early, be it with exit code 0, has not passed the tests after."""
         return not self.error
 
 
-@functools.cache
-def missing() -> tuple[str, ...]:
+def missing() -> list[str]:
     """What this machine lacks for complete isolation, each with what would provide it; empty if nothing is missing."""
-    empty = run("", seconds=STARTING)
+    empty = _empty_run()
     if empty.error:
-        return (empty.error,)
-    return tuple(f"{kind} (needs {needs})" for kind, needs in NEEDS.items() if kind not in empty.isolation)
+        return [empty.error]
+    return [f"{kind} (needs {needs})" for kind, needs in NEEDS.items() if kind not in empty.isolation]
+
+
+@functools.cache
+def _empty_run() -> Result:
+    return run("", seconds=STARTING)
 
 
 def run(code: str, seconds: float = 5.0, memory_mb: int = 256, output_bytes: int = 1 << 16) -> Result:
     """Run a program and wait for it. Works in any thread and in many at once; failures are in the result.
 
-    If the last statement is an expression, its value is printed as at Python's prompt. seconds: of wall-clock time,
-    from the program's first line. output_bytes: for stdout and stderr each; a program that prints more is stopped.
+    If the last statement is an expression, its value is printed as at Python's prompt. seconds: on the clock, from
+    the program's first line. output_bytes: of stdout and of stderr each; a program that prints more is stopped.
     """
     if len(code) > MAX_CODE:
         return Result(error=f"the program has {len(code)} characters; at most {MAX_CODE} are run")
@@ -168,11 +171,11 @@ def run(code: str, seconds: float = 5.0, memory_mb: int = 256, output_bytes: int
                 command, cwd=folder, env={}, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
             ) as supervisor:
                 try:
-                    stdout, stderr = supervisor.communicate(json.dumps(task).encode(), seconds + STARTING)
+                    said, complaint = supervisor.communicate(json.dumps(task).encode(), seconds + STARTING)
                 except subprocess.TimeoutExpired as late:
-                    stdout, stderr = late.output or b"", b"it gave no answer"
+                    said, complaint = late.output or b"", b"it gave no answer"
                     supervisor.kill()
-            program, _, report = stdout.partition(b"\n")
+            program, _, report = said.partition(b"\n")
             if not report:
                 _kill_orphan(program)
         finally:
@@ -180,16 +183,17 @@ def run(code: str, seconds: float = 5.0, memory_mb: int = 256, output_bytes: int
     except OSError as error:
         return Result(error=f"the sandbox cannot start: {error}")
     if not report:
-        return Result(error=f"the sandbox failed: {_last_line(stderr.decode('utf-8', 'replace')) or 'it was killed'}")
+        reason = _last_line(complaint.decode("utf-8", "replace")) or "it was killed"
+        return Result(error=f"the sandbox failed: {reason}")
     result = json.loads(report)
     return Result(**{**result, "isolation": frozenset(result["isolation"])})
 
 
 def _kill_orphan(program: bytes) -> None:
-    """End a program that has killed its supervisor, as it can where its processes are not isolated."""
+    """A program whose processes are not isolated can kill its supervisor; then it has to be killed from here."""
     with contextlib.suppress(ProcessLookupError, ValueError):
         pid = int(program)
-        if os.getsid(pid) == pid:  # still the same process: it leads its session, which it cannot leave
+        if os.getsid(pid) == pid:  # still the same: it leads its session, which it cannot leave
             os.kill(pid, signal.SIGKILL)
 
 
@@ -200,8 +204,8 @@ def _last_line(text: str) -> str:
 def _make_cgroups(name: str, memory: int) -> list[str]:
     """New cgroups, as paths, that limit memory in bytes and the number of threads; none where they cannot be made.
 
-    A cgroup is made inside the server's own. In version 2, a cgroup with processes cannot limit its children, so there
-    it is made inside the nearest parent that can.
+    A cgroup is made inside the server's own. Version 2 has no limits to give to children of a cgroup with processes,
+    so there it is made inside the nearest parent that has.
     """
     # by version 1's controller, "" for version 2: where it is mounted, and the limits, of which the first is required
     hierarchies = {
@@ -210,32 +214,45 @@ def _make_cgroups(name: str, memory: int) -> list[str]:
         "pids": (f"{CGROUPS}/pids", {"pids.max": THREADS}),
     }
     made = []
-    with contextlib.suppress(FileNotFoundError), open(OWN_CGROUPS, encoding="utf-8") as file:  # not on macOS
-        for line in file.read().splitlines():
-            _, controller, place = line.split(":", 2)
-            if controller in hierarchies:
-                mounted, limits = hierarchies[controller]
-                parent = mounted + place.rstrip("/")
-                while not (done := _make_cgroup(f"{parent}/{name}", limits)) and parent != mounted:
-                    parent = os.path.dirname(parent)
-                made += [f"{parent}/{name}"] if done else []
+    try:
+        with open(OWN_CGROUPS, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except OSError:  # macOS
+        return []
+    for line in lines:
+        _, controller, place = line.split(":", 2)
+        if controller in hierarchies:
+            mounted, limits = hierarchies[controller]
+            parent = mounted + place.rstrip("/")
+            while not (done := _make_cgroup(f"{parent}/{name}", limits)) and parent != mounted:
+                parent = os.path.dirname(parent)
+            if done:
+                made.append(f"{parent}/{name}")
     return made
 
 
 def _make_cgroup(path: str, limits: dict[str, int]) -> bool:
-    required = next(iter(limits))
-    with contextlib.suppress(OSError):
+    try:
         os.mkdir(path)
-        for file, value in limits.items():
-            try:
-                with open(f"{path}/{file}", "r+", encoding="ascii") as limit:  # never creates a file
-                    limit.write(str(value))
-            except OSError:
-                if file == required:
-                    os.rmdir(path)
-                    return False
-        return True
-    return False
+    except OSError:
+        return False
+    for n, (file, value) in enumerate(limits.items()):
+        try:
+            _write(f"{path}/{file}", str(value))
+        except OSError:
+            if n == 0:
+                os.rmdir(path)
+                return False
+    return True
+
+
+def _write(path: str, text: str) -> None:
+    """Write to an existing kernel file, never creating one. Raises OSError."""
+    file = os.open(path, os.O_WRONLY)
+    try:
+        os.write(file, text.encode())
+    finally:
+        os.close(file)
 
 
 def _remove(folder: str, cgroups: list[str]) -> None:
@@ -247,12 +264,13 @@ def _remove(folder: str, cgroups: list[str]) -> None:
                 break
             except OSError:
                 time.sleep(0.02)
-    with contextlib.suppress(OSError):
+    try:
         os.rmdir(folder)  # with a root of its own the program left nothing in it
-    # Not shutil.rmtree: folders in folders, thousands deep, overflow Python's stack.
-    for command in ["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]:
-        if os.path.exists(folder):
-            subprocess.run([*command, folder], stderr=subprocess.DEVNULL)
+    except OSError:
+        # Not shutil.rmtree: folders in folders, thousands deep, are more than Python's stack holds.
+        for command in ["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]:
+            if os.path.exists(folder):
+                subprocess.run([*command, folder], stderr=subprocess.DEVNULL)
 
 
 # ---------------------------------------------------------------- in the process that `run` starts
@@ -263,7 +281,7 @@ def _supervise() -> int:
     joining = _open_for_joining(task["cgroups"])
     namespaces = _unshare()
     if sys.platform == "linux":
-        # Closes /proc/PID/mem of this process to the program, which may run as the same user.
+        # Now /proc/PID/mem of this process is closed to the program, which may run as the same user.
         _system("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
     null = os.open(os.devnull, os.O_RDWR)
     pipes = [os.pipe() for _ in ("stdout", "stderr", "progress")]
@@ -276,23 +294,35 @@ def _supervise() -> int:
         return _become(task, namespaces, memory_counted)
     for _, writer in pipes:
         os.close(writer)
-    outputs = [bytearray() for _ in pipes]
+    said = [bytearray() for _ in pipes]
+    unfinished = {reader: text for (reader, _), text in zip(pipes, said, strict=True)}
+    deadline, timed_out, loud = math.inf, False, False
     try:
         print(program, flush=True)
-        stopped = _collect([reader for reader, _ in pipes], outputs, task)
+        while unfinished and not timed_out and not loud and os.getppid() == task["server"]:
+            wait = min(0.2, max(0.0, deadline - time.monotonic()))
+            for reader in select.select(list(unfinished), [], [], wait)[0]:
+                piece = os.read(reader, 1 << 16)
+                unfinished[reader] += piece
+                if not piece:
+                    del unfinished[reader]
+            if deadline == math.inf and said[2]:  # isolated; the program starts
+                deadline = time.monotonic() + task["seconds"]
+            loud = max(map(len, said)) > task["output"]
+            timed_out = bool(unfinished) and time.monotonic() > deadline
     finally:
-        # Either it is over, or it must be. In namespaces it is their first process, and all others end with it.
+        # Either it is over, or it must be. In namespaces it is their first process, and all others go with it.
         os.kill(program, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])
-        if os.getppid() != task["server"]:  # the server was killed and cannot clean up
+        if os.getppid() != task["server"]:  # nobody else is there to do it
             _remove(os.getcwd(), task["cgroups"])
-    stdout, stderr = (bytes(text[: task["output"]]).decode("utf-8", "replace") for text in outputs[:2])
-    isolation, _, end = bytes(outputs[2]).partition(b"\n")
-    if not outputs[2]:
+    stdout, stderr = (bytes(text[: task["output"]]).decode("utf-8", "replace") for text in said[:2])
+    isolation, _, end = bytes(said[2]).partition(b"\n")
+    if not said[2]:
         error = f"the sandbox failed: {_last_line(stderr) or 'it gave no reason'}"
-    elif stopped == "output":
+    elif loud:
         error = f"it printed more than {task['output']} bytes"
-    elif stopped == "time":
+    elif timed_out:
         error = f"it took longer than {task['seconds']:g} seconds"
     elif code < 0:
         error = f"it was ended by signal {-code} ({signal.strsignal(-code)})"
@@ -300,35 +330,13 @@ def _supervise() -> int:
         error = _last_line(stderr) or f"it left with exit code {code}"
     else:
         error = "" if end else "it left before its end"
-    result = Result(stdout, stderr, error, None if stopped else code, stopped == "time")
-    print(json.dumps({**asdict(result), "isolation": isolation.decode().split()}), flush=True)
+    report = Result(stdout, stderr, error, None if loud or timed_out else code, timed_out)
+    print(json.dumps({**report.__dict__, "isolation": isolation.decode().split()}), flush=True)
     return 0
 
 
-def _collect(readers: list[int], outputs: list[bytearray], task: dict) -> str:
-    """Read the program's stdout, stderr and progress until it ends or the server does.
-
-    Returns which limit it exceeds and must be stopped for: "output", "time" or "".
-    """
-    unfinished, deadline = dict(zip(readers, outputs, strict=True)), math.inf
-    while unfinished and os.getppid() == task["server"]:
-        wait = min(0.2, max(0.0, deadline - time.monotonic()))
-        for reader in select.select(list(unfinished), [], [], wait)[0]:
-            piece = os.read(reader, 1 << 16)
-            unfinished[reader] += piece
-            if not piece:
-                del unfinished[reader]
-        if deadline == math.inf and outputs[2]:  # isolated; the program starts
-            deadline = time.monotonic() + task["seconds"]
-        if max(map(len, outputs)) > task["output"]:
-            return "output"
-        if unfinished and time.monotonic() > deadline:
-            return "time"
-    return ""
-
-
 def _open_for_joining(cgroups: list[str]) -> list[tuple[bool, int]]:
-    """For each of the cgroups that can be joined: whether it counts memory, and the open file by which to join."""
+    """Whether it counts memory, and the open file by which to join, for each of the cgroups that can be joined."""
     files = []
     for path in cgroups:
         with contextlib.suppress(OSError):
@@ -338,10 +346,10 @@ def _open_for_joining(cgroups: list[str]) -> list[tuple[bool, int]]:
 
 
 def _join(cgroups: list[tuple[bool, int]]) -> bool:
-    """Move this process into cgroups. Returns whether one of them counts its memory."""
+    """Move this process into cgroups. Returns whether its memory counts in one of them."""
     counted = False
     for counts, file in cgroups:
-        with contextlib.suppress(OSError):  # version 2 refuses a user who may not write to the parent of both
+        with contextlib.suppress(OSError):  # version 2 refuses who may not write to the parent of both
             os.write(file, b"0")
             counted |= counts
         os.close(file)
@@ -349,7 +357,7 @@ def _join(cgroups: list[tuple[bool, int]]) -> bool:
 
 
 def _unshare() -> bool:
-    """Make namespaces for the process that is forked next: no network, no other processes, mounts of its own."""
+    """Namespaces for the process that is forked next: no network, no other processes, mounts of its own."""
     if sys.platform != "linux":
         return False
     own = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
@@ -359,7 +367,7 @@ def _unshare() -> bool:
     except OSError:
         return False
     if user != 0:
-        # Some systems grant the namespaces but no rights in them; then the mounts fail later, which is reported.
+        # Some systems grant the namespaces and nothing in them; then the mounts fail later, and that is reported.
         with contextlib.suppress(OSError):
             for name, text in ("setgroups", "deny"), ("uid_map", f"65534 {user} 1"), ("gid_map", f"65534 {group} 1"):
                 with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
@@ -369,7 +377,7 @@ def _unshare() -> bool:
 
 def _become(task: dict, namespaces: bool, memory_counted: bool) -> int:
     """Isolate this process, then be the program. Returns its exit code."""
-    os.setsid()  # a signal to its own group reaches no other process
+    os.setsid()  # a signal to its own group reaches nobody else
     os.umask(0o022)
     limits = {
         resource.RLIMIT_CPU: math.ceil(task["seconds"]) + 1,
@@ -377,7 +385,7 @@ def _become(task: dict, namespaces: bool, memory_counted: bool) -> int:
         resource.RLIMIT_NOFILE: 64,
         resource.RLIMIT_CORE: 0,
     }
-    own_root = unprivileged = filtered = landlocked = False
+    own_root = stranger = filtered = landlocked = False
     if namespaces:
         limits[resource.RLIMIT_NPROC] = THREADS
         with contextlib.suppress(OSError):
@@ -385,8 +393,8 @@ def _become(task: dict, namespaces: bool, memory_counted: bool) -> int:
             own_root = True
     if os.geteuid() == 0:
         with contextlib.suppress(OSError):  # of a container, which has no other users
-            _drop_root()
-            unprivileged = True
+            _become_a_stranger()
+            stranger = True
     if sys.platform == "linux":
         limits[resource.RLIMIT_AS] = task["memory"]
         _system("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -402,7 +410,7 @@ def _become(task: dict, namespaces: bool, memory_counted: bool) -> int:
             with contextlib.suppress(OSError):
                 _filter(*machine)
                 filtered = True
-    files = own_root or (landlocked and (filtered or unprivileged))
+    files = own_root or (landlocked and (filtered or stranger))
     isolation = {
         "network": namespaces or filtered,
         "processes": own_root or filtered,
@@ -410,7 +418,7 @@ def _become(task: dict, namespaces: bool, memory_counted: bool) -> int:
         "memory": files and (filtered or (memory_counted and namespaces)),
     }
     if not isolation["processes"]:
-        limits[resource.RLIMIT_NPROC] = 0  # the kernel counts all of the user's processes, so only 0 is a limit
+        limits[resource.RLIMIT_NPROC] = 0  # the kernel counts all processes of the user, so only none is a limit
     for kind, value in limits.items():
         most = resource.getrlimit(kind)[1]
         value = value if most == resource.RLIM_INFINITY else min(value, most)
@@ -424,7 +432,7 @@ def _new_root(root: str) -> None:
     _system("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
     _system("mount", b"tmpfs", os.fsencode(root), b"tmpfs", MS_NOSUID, b"size=1m,mode=755")
     os.mkdir(root + "/tmp")
-    for path in READABLE:
+    for path in _readable():
         if os.path.lexists(root + path) or not os.path.exists(path):
             continue
         os.makedirs(os.path.dirname(root + path), exist_ok=True)
@@ -443,19 +451,24 @@ def _new_root(root: str) -> None:
     _system("mount", b"tmpfs", os.fsencode(root + "/tmp"), b"tmpfs", MS_NOSUID | MS_NODEV, room)
     os.chdir(root)
     _system("mount", b".", b"/", None, MS_MOVE, None)
-    os.chroot(".")  # which a process without capabilities cannot leave
+    os.chroot(".")  # who has no capabilities does not come out again
     os.chdir("/tmp")
+
+
+def _readable() -> list[str]:
+    """Python and what it is linked with."""
+    return ["/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/dev/null", "/dev/urandom", sys.base_prefix]
 
 
 def _landlock() -> None:
     """Let this process open Python's files and list its folder, but write nothing except to /dev/null. Raises OSError.
 
-    Landlock also blocks access to other processes' memory, by /proc or otherwise.
+    Landlock also keeps it from the memory of others, by /proc or otherwise.
     """
     version = _system("syscall", LANDLOCK_CREATE_RULESET, None, 0, 1)
     handled = (1 << (13 + min(version - 1, 2) + (version >= 5))) - 1  # the kinds of access that this version knows
     ruleset = _system("syscall", LANDLOCK_CREATE_RULESET, struct.pack("=Q", handled), 8, 0)
-    for path in [*READABLE, "."]:
+    for path in [*_readable(), "."]:
         if os.path.exists(path):
             access = LANDLOCK_READ_FILE | (LANDLOCK_READ_DIR if os.path.isdir(path) else 0)
             if path == os.devnull:
@@ -467,16 +480,16 @@ def _landlock() -> None:
     os.close(ruleset)
 
 
-def _drop_root() -> None:
-    """Change from root to an unused user, another one in each run. Raises OSError before anything is changed."""
-    user = random.SystemRandom().randrange(61184, 65520)
+def _become_a_stranger() -> None:
+    """Change from root to a user that nobody is, another one in each run. Raises OSError before anything is done."""
+    stranger = random.SystemRandom().randrange(61184, 65520)
     os.setgroups([])
-    os.chown(".", user, user)
+    os.chown(".", stranger, stranger)
     python = os.open(sys.base_prefix, os.O_RDONLY)
-    os.setgid(user)
-    os.setuid(user)
+    os.setgid(stranger)
+    os.setuid(stranger)
     if not os.access(os.__file__, os.R_OK):
-        # Root's own Python lies where other users cannot read, but its folder is open already.
+        # Root's own Python lies where others cannot go, but this folder is open already.
         folder = f"/proc/self/fd/{python}"
         paths = [sys.path, *(module.__path__ for module in sys.modules.values() if hasattr(module, "__path__"))]
         for path in paths:
@@ -486,15 +499,15 @@ def _drop_root() -> None:
 
 
 def _filter(machine: int, column: int) -> None:
-    """Refuse the calls above to this process from now on, by a seccomp filter. Raises OSError.
+    """Refuse this process the calls above from now on, by a seccomp filter. Raises OSError.
 
     The filter is a program for the kernel: (operation, steps to skip if so, if not, number).
     """
     load, equal, at_least, mask, answer = 0x20, 0x15, 0x35, 0x54, 0x06
     refuse, unknown, allow = (answer, 0, 0, 0x50001), (answer, 0, 0, 0x50000 + ENOSYS), (answer, 0, 0, 0x7FFF0000)
     call = (load, 0, 0, 0)
-    steps = [(load, 0, 0, 4), (equal, 1, 0, machine), refuse]  # 32-bit calls have other numbers,
-    steps += [call, (at_least, 0, 1, FIRST_RECENT_CALL), unknown]  # and those of x86's x32 are above all
+    steps = [(load, 0, 0, 4), (equal, 1, 0, machine), refuse]  # a 32-bit call would have other numbers,
+    steps += [call, (at_least, 0, 1, FIRST_RECENT_CALL), unknown]  # and one of x86's x32 is above all
     for numbers in REFUSED.values():
         steps += [(equal, 0, 1, numbers[column]), refuse]
     for _, numbers, argument, bits, values, needed in LIMITED:
@@ -520,7 +533,7 @@ def _execute(code: str) -> int:
     """Run the program in this process. Returns its exit code."""
     module = types.ModuleType("__main__")
     sys.modules["__main__"], sys.argv = module, [""]
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # keeps its output if it is stopped
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what it printed before it was stopped
     linecache.cache["<program>"] = (len(code), None, code.splitlines(keepends=True), "<program>")
     try:
         tree = ast.parse(code, "<program>")
@@ -535,7 +548,7 @@ def _execute(code: str) -> int:
         print(stop.code, file=sys.stderr)
         return 1
     except BaseException as error:
-        # Shows the program's own lines only, not this function's.
+        # Its own lines only, not this function's.
         traceback.print_exception(type(error), error, error.__traceback__ and error.__traceback__.tb_next)
         return 1
 
