@@ -77,7 +77,6 @@ HOSTILE = [
     '# <a href="javascript:window.hacked=12">heading</a>\n',
 ]  # fmt: skip
 ANSWER = ["6 times 7", " is 42."]
-SHORT = ["It", " is", " so."]
 
 
 class PacedEngine(Engine):
@@ -141,7 +140,7 @@ class Site:
 @pytest.fixture(scope="module")
 def words_tokenizer() -> Tokenizer:
     """Bytes, and every fragment that a model here says as one token."""
-    fragments = [*WORDS, *STORY, *HOSTILE, *ANSWER, *SHORT]
+    fragments = [*WORDS, *STORY, *HOSTILE, *ANSWER]
     size = -(256 + len(fragments) + len(chat.SPECIALS)) % 8  # the model's width must suit its heads
     tokens = [bytes([byte]) for byte in range(256)] + [text.encode() for text in fragments]
     tokens += [b"\xff" * (2 + i) for i in range(size)]
@@ -373,8 +372,13 @@ def test_editing_and_regenerating_make_branches(visit):
     choose_model(page, "sft:tool")
     ask_and_wait(page, "First question")
     ask_and_wait(page, "Second question")
-    page.get_by_role("button", name="Edit question").first.click()
     editor = page.get_by_role("textbox", name="Edit question")
+    page.get_by_role("button", name="Edit question").first.click()
+    editor.fill("never sent")
+    editor.press("Escape")
+    expect(page.locator(".bubble")).to_have_text(["First question", "Second question"])
+    expect(page.locator(".branches")).to_have_count(0)
+    page.get_by_role("button", name="Edit question").first.click()
     expect(editor).to_have_value("First question")
     editor.fill("Another beginning")
     editor.press("Enter")
@@ -396,17 +400,6 @@ def test_editing_and_regenerating_make_branches(visit):
     expect(answers).to_have_text("1/2")
     page.get_by_role("button", name="Next question").click()
     expect(page.locator(".message.user .bubble")).to_have_text(["Another beginning"])
-
-
-def test_leaving_the_editor_changes_nothing(visit):
-    page = visit()
-    choose_model(page, "sft:tool")
-    ask_and_wait(page, "First question")
-    page.get_by_role("button", name="Edit question").click()
-    page.get_by_role("textbox", name="Edit question").fill("never sent")
-    page.keyboard.press("Escape")
-    expect(page.locator(".bubble")).to_have_text("First question")
-    expect(page.locator(".branches")).to_have_count(0)
 
 
 def test_conversations_are_found_renamed_and_deleted(visit, picture):
@@ -893,29 +886,25 @@ def test_a_window_of_a_phones_size(visit, picture):
     expect(page.get_by_label("Model of column 2")).to_be_in_viewport(ratio=1)
 
 
-def test_a_browser_that_keeps_nothing_still_chats(visit):
-    forbid = """
-        for (const name of ["localStorage", "sessionStorage", "indexedDB"]) {
-            Object.defineProperty(window, name, { get() { throw new DOMException("no", "SecurityError"); } });
-        }"""
-    page = visit(before=forbid)
-    expect(page.locator("#notes")).to_contain_text("does not let the page keep anything")
+FORBIDDEN = """
+    for (const name of ["localStorage", "sessionStorage", "indexedDB"]) {
+        Object.defineProperty(window, name, { get() { throw new DOMException("no", "SecurityError"); } });
+    }"""
+FULL = 'IDBObjectStore.prototype.put = () => { throw new DOMException("full", "QuotaExceededError"); }'
+
+
+@pytest.mark.parametrize(
+    "storage, note", [(FORBIDDEN, "does not let the page keep anything"), (FULL, "its storage is full")]
+)
+def test_a_browser_that_keeps_nothing_still_chats(visit, storage, note):
+    page = visit(before=storage)
     choose_model(page, "sft:tool")
     ask_and_wait(page, "What is 6 times 7?")
     ask_and_wait(page, "And again?")
+    expect(page.locator("#notes")).to_contain_text(note)
+    expect(page.locator(".note")).to_have_count(1)  # reported once
     expect(page.locator(".message")).to_have_count(4)
     expect(titles(page)).to_have_text(["What is 6 times 7?"])
-
-
-def test_a_full_storage_is_reported_once(visit):
-    full = 'IDBObjectStore.prototype.put = () => { throw new DOMException("full", "QuotaExceededError"); }'
-    page = visit(before=full)
-    choose_model(page, "sft:tool")
-    ask_and_wait(page, "What is 6 times 7?")
-    expect(page.locator("#notes")).to_contain_text("its storage is full")
-    ask_and_wait(page, "And again?")
-    expect(page.locator(".note")).to_have_count(1)
-    expect(page.locator(".message")).to_have_count(4)
 
 
 def test_another_tab_shows_what_happened_in_this_one(visit):
