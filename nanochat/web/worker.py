@@ -11,7 +11,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from concurrent.futures import Future
+from typing import TypeVar
 
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Event, Request
@@ -37,33 +38,31 @@ class QueueFullError(Exception):
         self.retry_after = retry_after  # seconds
 
 
-class Sink(Protocol):
-    """Where the events of a job go. All methods are called in the event loop."""
-
-    def take(self, index: int, event: Event) -> None:
-        """An event of the job's request `index`."""
-        ...
-
-    def flush(self) -> None:
-        """The events of a step are complete."""
-        ...
-
-    def fail(self, reason: str) -> None:
-        """The job ended because of an error; no event follows."""
-        ...
-
-
 class Job:
-    """The requests of one API call. They run on one Engine, so that samples share their prompt."""
+    """The requests of one API call. They run on one Engine, so that samples share their prompt.
 
-    def __init__(self, requests: Sequence[Request], sink: Sink) -> None:
+    A subclass takes the events; its methods are called in the event loop.
+    """
+
+    def __init__(self, requests: Sequence[Request]) -> None:
         self.requests = requests
-        self.sink = sink
         self.worker: Worker | None = None  # None while it waits in the queue
         self.ids: list[int] = []  # the Engine's request ids, in the order of the requests
         self.over = False  # set in the event loop: nothing is delivered any more
         self.started = time.monotonic()
         self.left = len(requests)
+
+    def take(self, index: int, event: Event) -> None:
+        """An event of request `index`."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """The events of a step are complete."""
+        raise NotImplementedError
+
+    def fail(self, reason: str) -> None:
+        """The job ended because of an error; no event follows."""
+        raise NotImplementedError
 
 
 Delivery = tuple[Job, int, "Event | str"]  # a string is the reason why the job failed
@@ -140,16 +139,15 @@ class Pool:
             assert index is None, "a waiting request has generated nothing that could end it"
             self._queue.remove(job)
         for index in range(len(job.requests)):
-            job.sink.take(index, Event(0, None, finish="cancelled"))
+            job.take(index, Event(0, None, finish="cancelled"))
         job.over = True
-        job.sink.flush()
+        job.flush()
 
     async def call(self, work: Callable[[Engine], Result]) -> Result:
         """Run work(engine) between two steps of the least busy Engine; raises what it raises."""
-        result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         with self.lock:
-            max(self.workers, key=lambda worker: worker.free).call(work, result)
-        return await result
+            future = max(self.workers, key=lambda worker: worker.free).call(work)
+        return await asyncio.wrap_future(future)
 
     def dispatch(self) -> None:
         """Give waiting jobs to Engines with free slots. The lock is held."""
@@ -158,14 +156,6 @@ class Pool:
             if worker.free <= 0:
                 return
             worker.give(self._queue.popleft())
-
-    def abandoned(self) -> list[Job]:
-        """Empty the queue if no Engine is left to serve it. The lock is held."""
-        if any(worker.alive for worker in self.workers):
-            return []
-        jobs = list(self._queue)
-        self._queue.clear()
-        return jobs
 
     def took(self, seconds: float) -> None:
         """A job ended after this long; `Retry-After` is estimated from it."""
@@ -178,16 +168,19 @@ class Worker:
     def __init__(self, engine: Engine, pool: Pool) -> None:
         self.engine = engine
         self.load = 0  # requests given to it that have not ended
-        self.alive = True
         self._pool = pool
         self._wake = threading.Condition(pool.lock)
         self._inbox: list[Callable[[], list[Delivery]]] = []  # what the thread does before its next step
-        self._given: list[Job] = []  # not yet admitted by the thread
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: dict[int, tuple[Job, int]] = {}  # by the Engine's request id
         self._outbox: list[Delivery] = []
+
+    @property
+    def alive(self) -> bool:
+        """False after an error that a step should never raise; /health then reports it."""
+        return self._thread.is_alive()
 
     @property
     def free(self) -> int:
@@ -207,7 +200,6 @@ class Worker:
     def give(self, job: Job) -> None:
         job.worker = self
         self.load += len(job.requests)
-        self._given.append(job)
         self._post(lambda: self._admit(job))
 
     def cancel(self, job: Job, index: int | None) -> None:
@@ -218,23 +210,19 @@ class Worker:
 
         self._post(cancel)
 
-    def call(self, work: Callable[[Engine], Result], future: "asyncio.Future[Result]") -> None:
-        def settle(result: Result | None, error: Exception | None) -> None:
-            if future.done():  # the client left
-                return
-            if error is None:
-                future.set_result(result)  # type: ignore[arg-type]
-            else:
-                future.set_exception(error)
+    def call(self, work: Callable[[Engine], Result]) -> Future[Result]:
+        future: Future[Result] = Future()
 
         def call() -> list[Delivery]:
-            try:
-                self._in_loop(settle, work(self.engine), None)
-            except FAILURES as error:
-                self._in_loop(settle, None, error)
+            if future.set_running_or_notify_cancel():  # else the client has left
+                try:
+                    future.set_result(work(self.engine))
+                except FAILURES as error:
+                    future.set_exception(error)
             return []
 
         self._post(call)
+        return future
 
     def _post(self, work: Callable[[], list[Delivery]]) -> None:
         self._inbox.append(work)
@@ -243,16 +231,8 @@ class Worker:
     # ---------------------------------------------------------------- in the Engine's thread
 
     def _run(self) -> None:
-        try:
-            while self._turn():
-                pass
-        except BaseException as error:
-            with self._wake:
-                self.alive = False
-                lost = self._given + self._pool.abandoned()
-            reason = f"the engine stopped: {type(error).__name__}"
-            self._send(self._end_running(reason) + [(job, 0, reason) for job in lost])
-            raise
+        while self._turn():
+            pass
 
     def _turn(self) -> bool:
         """Wait for work and do one step of it. False when the thread is to end."""
@@ -269,8 +249,6 @@ class Worker:
         return True
 
     def _admit(self, job: Job) -> list[Delivery]:
-        with self._wake:
-            self._given.remove(job)
         try:
             for index, request in enumerate(job.requests):
                 id = self.engine.submit(request)
@@ -326,13 +304,8 @@ class Worker:
         with self._wake:
             scheduled = bool(self._outbox)
             self._outbox += batch
-        if not scheduled:
-            self._in_loop(self._deliver)
-
-    def _in_loop(self, callback: Callable[..., None], *args: object) -> None:
-        assert self._loop is not None
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(callback, *args)
+        if not scheduled and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._deliver)
 
     # ---------------------------------------------------------------- in the event loop
 
@@ -347,18 +320,18 @@ class Worker:
             try:
                 if isinstance(event, str):
                     job.over = True
-                    job.sink.fail(event)
+                    job.fail(event)
                     continue
                 job.left -= event.finish is not None
-                job.sink.take(index, event)
+                job.take(index, event)
             except FAILURES:
                 log.exception("an event could not be passed on")
                 job.over = True
-                job.sink.fail("the reply could not be written")
+                job.fail("the reply could not be written")
                 with self._wake:
                     self.cancel(job, None)
             if job.left == 0:
                 job.over = True
                 self._pool.took(time.monotonic() - job.started)
         for job in touched:
-            job.sink.flush()
+            job.flush()
