@@ -85,10 +85,6 @@ def _page_routes(app: FastAPI, state: ServerState) -> None:
     async def docs() -> Response:
         return HTMLResponse(documentation.page(app.openapi()))
 
-    @app.get("/docs.css", include_in_schema=False)
-    async def style() -> Response:
-        return Response(documentation.STYLE, media_type="text/css")
-
     @app.get("/logo.svg", include_in_schema=False)
     async def logo() -> Response:
         return FileResponse(STATIC / "logo.svg")

@@ -92,7 +92,7 @@ def _stream_routes(router: APIRouter, state: ServerState) -> None:
             number = max(-1, int(after[:20]))
         except ValueError:
             raise bad_request(f"after is {after[:20]!r}; expected the number of an event", "after") from None
-        return EventStream(stream, state.streams, number)
+        return EventStream(stream, number)
 
     @router.delete("/v1/streams/{id}", tags=["Streams"], summary="Stop a reply", responses=errors(404))
     async def stop_stream(id: str) -> Response:

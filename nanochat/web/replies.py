@@ -72,12 +72,12 @@ def handler(state: ServerState, dialect: Dialect) -> Callable[[HttpRequest], Awa
         if plan.writer is None:
             state.begin(plan.model, generation)
             return Later(_whole(plan, generation), generation.cancel)
-        stream = Stream(generation.cancel, http.headers.get("x-nanochat-resumable") == "1")
+        resumable = http.headers.get("x-nanochat-resumable") == "1"
+        stream = Stream(generation.cancel, state.streams if resumable else None)
         plan.writer.begin(stream)
         generation.writer = plan.writer
         state.begin(plan.model, generation)
-        state.streams.keep(stream)
-        return EventStream(stream, state.streams)
+        return EventStream(stream)
 
     return handle
 

@@ -16,7 +16,7 @@ from nanochat.web.errors import ApiError, bad_request
 from nanochat.web.generation import Generation
 from nanochat.web.grammar import Grammars
 from nanochat.web.metrics import Metrics
-from nanochat.web.sse import Streams
+from nanochat.web.sse import Stream
 from nanochat.web.worker import Pool, QueueFullError
 
 log = logging.getLogger("nanochat.web")
@@ -74,7 +74,7 @@ class ServerState:
         self.models = {model.id: model for model in models}
         self.default = models[0]
         self.settings = settings
-        self.streams = Streams()
+        self.streams: dict[str, Stream] = {}  # resumable ones, by id
         self.metrics = Metrics({model.id: model.pool for model in models})
         self.draining = False
         self._open: set[Generation] = set()
