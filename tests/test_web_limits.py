@@ -4,7 +4,6 @@ import json
 import socket
 from collections.abc import Iterator
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,6 +13,7 @@ from nanochat.tokenizer import Tokenizer
 from nanochat.web.state import Settings
 from tests.scripted import calculating
 from tests.served import Live, loaded, served
+from tests.served import refusal as error
 
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "Hello!"}]}
@@ -32,12 +32,6 @@ def guarded(tokenizer: Tokenizer) -> Iterator[Live]:
     chosen = Settings(api_key="sésame", cors_origins=("https://friend.example",), hosts=frozenset({"localhost"}))
     with served([loaded(engine, tokenizer)], settings=chosen) as live:
         yield live
-
-
-def error(response: httpx.Response, status: int = 400) -> dict:
-    assert response.status_code == status, response.text
-    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
-    return response.json()["error"]
 
 
 def lives(live: Live) -> bool:
