@@ -269,7 +269,7 @@ def test_a_server_that_ends_finishes_what_runs_and_refuses_what_is_new(tokenizer
         assert live.get("/health").status_code == 503 and live.get("/v1/models").status_code == 200
         said = client.read_until(b"[DONE]").decode()
         assert said.count('"content":"y"') == 150 and '"finish_reason":"length"' in said
-        wait(lambda: live.server.started and not live.state.default.pool.workers[0]._thread.is_alive())
+        wait(lambda: not live.state.default.pool.healthy)  # its worker has ended
 
 
 def test_what_does_not_end_in_time_is_ended(tokenizer: Tokenizer) -> None:

@@ -37,7 +37,7 @@ def build_app(state: ServerState) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.start()
         yield
-        state.stop()
+        await state.stop()
 
     app = FastAPI(title=documentation.TITLE, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.openapi = lambda: documentation.describe(app)  # type: ignore[method-assign]

@@ -1,6 +1,5 @@
 """What the routes share: the models, the operator's settings, and the replies under way."""
 
-import asyncio
 import hashlib
 import json
 import logging
@@ -105,24 +104,16 @@ class ServerState:
                 {"gpu_id": number, "device": str(worker.engine.model.device), "model": model.id}
                 for number, (model, worker) in enumerate(workers)
             ],
-            "models": {
-                model.id: {
-                    "slots": model.pool.slots,
-                    "busy_slots": model.pool.busy_slots,
-                    "waiting": model.pool.waiting,
-                    **model.pool.totals,
-                }
-                for model in self.models.values()
-            },
+            "models": {model.id: model.pool.figures for model in self.models.values()},
         }
 
     def start(self) -> None:
         for model in self.models.values():
-            model.pool.start(asyncio.get_running_loop())
+            model.pool.start()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         for model in self.models.values():
-            model.pool.stop()
+            await model.pool.stop()
 
     def pick(self, name: str | None) -> ServedModel:
         """The model that a client names; the first when it names none."""
