@@ -23,7 +23,7 @@ class ARC:
         self.name = subset
         split_there = {"train": "train", "val": "validation", "test": "test"}[split]
         pattern, columns = f"{subset}/{split_there}-*.parquet", ["question", "choices", "answerKey"]
-        self.rows = tables.shuffled("allenai/ai2_arc", [pattern], columns)
+        self.rows = tables.shuffled("allenai/ai2_arc", pattern, columns)
 
     def contents(self) -> list[dict]:
         """What they are made of, for nanochat/data/contents.py."""

@@ -22,7 +22,7 @@ class HumanEval:
 
     def __init__(self) -> None:
         columns = ["prompt", "canonical_solution", "test", "entry_point"]
-        self.rows = tables.shuffled("openai/openai_humaneval", ["openai_humaneval/test-*.parquet"], columns)
+        self.rows = tables.shuffled("openai/openai_humaneval", "openai_humaneval/test-*.parquet", columns)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -7,17 +7,15 @@ only, the file may be larger than memory, and all processes of a machine share i
 table.
 """
 
-import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from nanochat import hub
 from nanochat.data.shards import read_footer
@@ -48,38 +46,31 @@ class Table(Sequence[dict]):
         return [{"what": what, "files": self.files, "made": list(parameters)}]
 
 
-def shuffled(repo: str, patterns: Sequence[str], columns: Sequence[str]) -> Table:
-    """The rows of a dataset on the hub, from the files that match the first of `patterns` that any file matches.
+def shuffled(repo: str, pattern: str, columns: Sequence[str]) -> Table:
+    """Columns of the parquet files of a hub dataset that match a pattern.
 
-    Files that were fetched before are used without asking the hub. Where the only column is a struct, its fields are
-    the columns. Raises UserError for a missing column or a damaged file, and what `hub.fetch` raises.
+    Files that were fetched before are used without asking the hub. Raises UserError for a missing column or a damaged
+    file, and what `hub.fetch` raises.
     """
-    files = _files(repo, patterns)
-    footers = [_footer(file) for file in files]
-    count = sum(footer.num_rows for _, footer in footers)
-    if not count:
-        raise UserError(f"the dataset {repo} has no rows in {files[0].name}")
-    struct = _struct(footers[0][1])
+    files = _files(repo, pattern)
+    try:
+        footers = [read_footer(file) for file in files]
+    except UserError as error:
+        raise _damaged(repo, error.__cause__ or error, files[0].resolve().parent) from error
     for file, (_, footer) in zip(files, footers, strict=True):
-        schema = footer.schema.to_arrow_schema()
-        names = [field.name for field in (schema.field(struct).type if struct else schema)]
+        names = footer.schema.to_arrow_schema().names
         if missing := [column for column in columns if column not in names]:
             found = ", ".join(names)
             raise UserError(f"the dataset {repo} has no column {missing[0]!r} in {file.name}; it has {found}")
-    rows = _load(repo, files, columns if struct is None else [struct], count)
-    if struct is not None:
-        rows = rows.flatten().rename_columns({f"{struct}.{column}": column for column in columns})
-    return Table(rows.shuffle(seed=SEED, keep_in_memory=True), [digest for digest, _ in footers])
-
-
-def _struct(footer: pq.FileMetaData) -> str | None:
-    """The name of a table's only column if that is a struct, as in an older version of MMLU."""
-    schema = footer.schema.to_arrow_schema()
-    return schema[0].name if len(schema) == 1 and pa.types.is_struct(schema[0].type) else None
+    count = sum(footer.num_rows for _, footer in footers)
+    if not count:
+        raise UserError(f"the dataset {repo} has no rows in {files[0].name}")
+    rows = _load(repo, files, columns, count).shuffle(seed=SEED, keep_in_memory=True)
+    return Table(rows, [digest for digest, _ in footers])
 
 
 def _load(repo: str, files: Sequence[Path], columns: Sequence[str], count: int) -> "Dataset":
-    """Columns of parquet files, in the order of their rows; `count` is how many there must be."""
+    """Columns of parquet files in the order of their rows; `count` is how many there must be."""
     import datasets
     from datasets.exceptions import DatasetsError
 
@@ -99,48 +90,31 @@ def _load(repo: str, files: Sequence[Path], columns: Sequence[str], count: int) 
     except (DatasetsError, pa.ArrowException, OSError) as error:
         if message := refusal(error, folder):
             raise message from error
-        for file in files:
-            with _naming(file.name, file.resolve()):
-                for _ in pq.ParquetFile(file).iter_batches(1024, columns=list(columns)):
-                    pass
-        with _naming(f"the copy of {repo}", folder):
-            raise pa.ArrowInvalid(str(error)) from error
+        # It fails in reading the parquet files or, later, in opening its own copy of them.
+        place = blobs[0].parent if isinstance(error, DatasetsError) else folder
+        raise _damaged(repo, error.__cause__ or error, place) from error
 
 
-def _files(repo: str, patterns: Sequence[str]) -> list[Path]:
-    """The parquet files of the first pattern that matches any, from the cache if it holds all of them, else fetched."""
-    for pattern in patterns:
-        if found := _matching(hub.cached(repo, [pattern], kind="dataset"), pattern):
-            return found
+def _files(repo: str, pattern: str) -> list[Path]:
+    """The parquet files that match, from the cache if it holds all of them, else fetched."""
+    if found := _complete(hub.cached(repo, [pattern], kind="dataset"), pattern):
+        return found
     published = [file.path for file in hub.look(repo, ["*.parquet"], kind="dataset").files]
-    for pattern in patterns:
-        if named := [path for path in published if fnmatch(path, pattern)]:
-            if found := _matching(hub.fetch(repo, [pattern], kind="dataset"), pattern):
-                return found
-            raise UserError(f"the dataset {repo} is incomplete: of {pattern} it has only {', '.join(named)}")
+    if named := [path for path in published if fnmatch(path, pattern)]:
+        if found := _complete(hub.fetch(repo, [pattern], kind="dataset"), pattern):
+            return found
+        raise UserError(f"the dataset {repo} is incomplete: of {pattern} it has only {', '.join(named)}")
     folders = sorted({re.sub(r"(-\d+)?-of-\d+\.parquet$", "", path) for path in published})
-    raise UserError(f"the dataset {repo} has no {' or '.join(patterns)}; it has {', '.join(folders[:8])}")
+    raise UserError(f"the dataset {repo} has no {pattern}; it has {', '.join(folders[:8])}")
 
 
-def _matching(folder: Path | None, pattern: str) -> list[Path]:
+def _complete(folder: Path | None, pattern: str) -> list[Path]:
     """A folder's files of a pattern; none where their names say that some are missing (train-00000-of-00004)."""
     files = sorted(folder.glob(pattern)) if folder else []
     counts = [re.search(r"-of-(\d+)\.", file.name) for file in files]
     return files if all(int(count[1]) == len(files) for count in counts if count) else []
 
 
-def _footer(file: Path) -> tuple[str, pq.FileMetaData]:
-    try:
-        return read_footer(file)
-    except UserError as error:
-        reason = str(error.__cause__).splitlines()[0]
-        raise UserError(f"{file.name} is damaged ({reason}); delete {file.resolve()} and start again") from error
-
-
-@contextlib.contextmanager
-def _naming(what: str, place: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{what} is damaged ({reason}); delete {place} and start again") from error
+def _damaged(repo: str, error: BaseException, place: Path) -> UserError:
+    reason = str(error).splitlines()[0]
+    return UserError(f"the files of {repo} are damaged ({reason}); delete {place} and start again")
