@@ -1,7 +1,12 @@
-"""The Transformer. Every number that changes a logit is in `GPTConfig`; the forward knows features, not generations.
+"""The Transformer, from token ids to logits. Read from top to bottom: the parts come first, `GPT` puts them together.
 
-Shapes: B rows, T time, D = n_embd, H query heads, K key/value heads, d = D / H, V vocabulary, L layers.
-Matrices are (out, in). Parameter names are those of nanochat's checkpoints, and of nanoGPT's where only GPT-2 has such.
+Every number that changes a logit is in `GPTConfig`; the code knows features, not generations of nanochat. Read with the
+defaults it is modern nanochat, which takes many ideas from modded-nanogpt (Jordan et al., the speedrun that trains
+GPT-2 small); with the last group of switches it is GPT-2.
+
+Shapes: B rows, T time, D channels (n_embd), H query heads, K key/value heads, d head size (D / H), V vocabulary,
+L layers. Matrices are (out, in). Parameter names are those of nanochat's checkpoints, and of nanoGPT's for what only
+GPT-2 has.
 """
 
 import functools
@@ -15,13 +20,14 @@ from torch import Tensor, nn
 from nanochat.attention import Rotary, attend, rotary, rotate
 from nanochat.kv_cache import CacheRows
 
-SMEAR_CHANNELS = 24  # the width of smear_gate in every checkpoint that has one
+SMEAR_CHANNELS = 24  # inputs of smear_gate in every checkpoint that has one
+
 
 @dataclass(frozen=True)
 class GPTConfig:
     """The architecture. The defaults of the switches are those of new runs ("modern" nanochat).
 
-    The last group is what GPT-2 (Radford et al. 2019) and nanoGPT do otherwise.
+    The last group is what GPT-2 (Radford et al. 2019) and nanoGPT do differently.
     """
 
     sequence_len: int = 2048
@@ -30,7 +36,7 @@ class GPTConfig:
     n_head: int = 6
     n_kv_head: int = 6
     n_embd: int = 768
-    window_pattern: str = "SSSL"  # tiled over the layers; the last layer is always L
+    window_pattern: str = "SSSL"  # repeated over the layers; the last layer is always L
     short_window: int = 0  # positions an S layer looks back; 0 = no limit
     long_window: int = 0  # positions an L layer looks back; 0 = no limit
     rope_base: float = 100000.0
@@ -42,18 +48,18 @@ class GPTConfig:
     value_embeds: bool = True  # in every second layer, the last one included
     ve_gate_channels: int = 12
     ve_gate_range: float = 3.0
-    smear: bool = True  # mix a gated fraction of the previous token's embedding into each
+    smear: bool = True  # add a gated fraction of the previous token's embedding to each
     backout: bool = True  # subtract a fraction of the middle layer's output at the end
     pad_vocab_to: int = 64  # rows of the vocabulary matrices are rounded up to a multiple of this
 
-    learned_positions: bool = False  # a vector for each of sequence_len positions instead of rotary ones
+    learned_positions: bool = False  # a learned vector per position, for sequence_len positions, instead of RoPE
     layer_norm: bool = False  # LayerNorm (Ba et al. 2016) with learned weights instead of RMS norm without
     bias: bool = False  # in linears and LayerNorms
     activation: str = "relu2"  # of the MLP: relu2, gelu (exact) or gelu_tanh
     qk_norm: bool = True
     embed_norm: bool = True
     tied: bool = False  # the output layer's matrix is the embedding's
-    dropout: float = 0.0  # while training
+    dropout: float = 0.0  # during training
 
     @property
     def head_size(self) -> int:
@@ -64,7 +70,11 @@ class GPTConfig:
         return -(-self.vocab_size // self.pad_vocab_to) * self.pad_vocab_to
 
     def window(self, layer: int) -> int:
-        """How many positions layer `layer` looks back; 0 = no limit."""
+        """How many positions layer `layer` looks back; 0 = no limit.
+
+        Sliding-window attention (Child et al. 2019, Beltagy et al. 2020): most layers attend to the recent past only,
+        which is cheaper; information from farther back passes through the layers in between that see everything.
+        """
         is_short = self.window_pattern[layer % len(self.window_pattern)] in "sS" and layer != self.n_layer - 1
         return self.short_window if is_short else self.long_window
 
@@ -72,8 +82,14 @@ class GPTConfig:
         return self.value_embeds and layer % 2 == (self.n_layer - 1) % 2
 
 
+# ---------------------------------------------------------------- parts
+
+
 class Linear(nn.Linear):
-    """A linear that computes in the dtype of its input; float32 weights are cast at each product."""
+    """A linear layer that computes in the dtype of its input; float32 weights are cast at each product.
+
+    So weights, gradients and optimizer state are float32 while the products are, say, bfloat16.
+    """
 
     def __init__(self, inputs: int, outputs: int, bias: bool = False):
         super().__init__(inputs, outputs, bias=bias)
@@ -87,11 +103,12 @@ class Linear(nn.Linear):
 
 
 class Gate(Linear):
-    """sigmoid of a few linear combinations."""
+    """Numbers in (0, 1) that a token's own channels decide: the sigmoid of a small linear layer."""
 
     def forward(self, input: Tensor, exactly: bool = False) -> Tensor:
-        """`exactly`: by way of float64, whose last bits, which depend on how many rows there are (the exp of a vector
-        is not that of a number), are gone after rounding. For decoding on a CPU, where the tensors are tiny.
+        """With `exactly`, for decoding on a CPU, the last bits do not depend on the number of rows.
+
+        The vectorised exp differs from the scalar one in the last bits; computed in float64 and rounded they agree.
         """
         if exactly and input.device.type == "cpu":
             return torch.sigmoid(F.linear(input.double(), self.weight.double())).to(input.dtype)
@@ -120,6 +137,12 @@ class Norm(nn.Module):
 
 
 class Attention(nn.Module):
+    """Causal self-attention: each position looks at itself and at earlier ones (Vaswani et al. 2017).
+
+    With K < H, groups of query heads share a key/value head, which makes the cache smaller (grouped-query attention,
+    Ainslie et al. 2023).
+    """
+
     def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
         self.config = config
@@ -130,21 +153,25 @@ class Attention(nn.Module):
         self.c_k = Linear(D, config.n_kv_head * d, config.bias)
         self.c_v = Linear(D, config.n_kv_head * d, config.bias)
         self.c_proj = Linear(D, D, config.bias)
-        self.qkv: nn.Module | None = None  # c_q, c_k and c_v in one, where the weights were packed for generating
+        self.qkv: nn.Module | None = None  # c_q, c_k and c_v in one matrix, once `engine.cpu_weights.pack` joined them
         self.ve_gate = Gate(config.ve_gate_channels, config.n_kv_head) if config.has_value_embed(layer) else None
 
     def forward(self, x: Tensor, value: Tensor | None, cos_sin: Rotary | None, cache: CacheRows | None) -> Tensor:
         """x (B, T, D) is normed; value (B, T, K*d) is this layer's value embedding -> (B, T, D)."""
         B, T, D = x.shape
         c = self.config
+        # (B, T, D) -> q (B, T, H, d), k and v (B, T, K, d)
         if self.qkv is None:
             v = self.c_v(x)
             q = self._rope_and_norm(self.c_q(x).view(B, T, -1, c.head_size), cos_sin)
             k = self._rope_and_norm(self.c_k(x).view(B, T, -1, c.head_size), cos_sin)
-        else:  # the same with fewer and larger operations
+        else:  # the same in fewer and larger operations
             qk, v = self.qkv(x).split([(c.n_head + c.n_kv_head) * c.head_size, c.n_kv_head * c.head_size], dim=-1)
             q, k = self._rope_and_norm(qk.view(B, T, -1, c.head_size), cos_sin).split([c.n_head, c.n_kv_head], dim=2)
         v = v.view(B, T, c.n_kv_head, c.head_size)
+        # Value embeddings: the token itself, looked up in a table of this layer's own, is added to what attention
+        # hands on, by a gate per head. They add parameters at almost no compute. From modded-nanogpt, inspired by value
+        # residual learning (Zhou et al. 2024).
         if self.ve_gate is not None and value is not None:
             gate = c.ve_gate_range * self.ve_gate(x[..., : c.ve_gate_channels], exactly=cache is not None)
             v = v + gate[..., None] * value.view(B, T, c.n_kv_head, c.head_size)
@@ -152,10 +179,15 @@ class Attention(nn.Module):
             y = attend(q, k, v, self.window, dropout_rate(self))
         else:
             y = cache.attend(self.layer, q, k, v, self.window)
-        return self.c_proj(y.reshape(B, T, D))
+        return self.c_proj(y.reshape(B, T, D))  # (B, T, H, d) -> (B, T, D)
 
     def _rope_and_norm(self, heads: Tensor, cos_sin: Rotary | None) -> Tensor:
-        """Queries or keys (B, T, heads, d) turned by their positions, then normed and scaled."""
+        """Queries or keys (B, T, heads, d), rotated by their positions, then normed and scaled.
+
+        RoPE (Su et al. 2021) rotates pairs of channels by angles that grow with the position, so that the product of a
+        query and a key depends on how far apart they are. QK norm (Henry et al. 2020) bounds the attention scores,
+        which keeps training stable; qk_scale sets how sharp attention can be.
+        """
         c = self.config
         if cos_sin is not None:
             heads = rotate(heads, cos_sin)
@@ -163,6 +195,8 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
+    """(B, T, D) -> (B, T, 4 D) -> (B, T, D), on each position by itself."""
+
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.activation = config.activation
@@ -171,7 +205,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.c_fc(x)
-        if self.activation == "relu2":
+        if self.activation == "relu2":  # relu(x)^2: found by Primer's search (So et al. 2021), and cheaper than GELU
             x = F.relu(x).square()
         else:
             x = F.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
@@ -179,6 +213,8 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
+    """Attention, which mixes positions, then the MLP; each reads a normed x and adds to it (pre-norm)."""
+
     def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
         self.config = config
@@ -193,7 +229,7 @@ class Block(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Embeddings, blocks and last norm; the name of the attribute it stands under is part of the tensors' names."""
+    """Embeddings, blocks and last norm, a module of its own because checkpoints name its tensors "transformer.*"."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -207,19 +243,24 @@ class Trunk(nn.Module):
         return cast(list[Block], list(self.h))
 
 
+# ---------------------------------------------------------------- the model
+
+
 class GPT(nn.Module):
     """`model(ids)` gives logits, `model(ids, targets)` negative log likelihoods, `model(ids, cache=rows)` decodes."""
 
     def __init__(self, config: GPTConfig, dtype: torch.dtype = torch.float32):
-        """dtype is what activations are computed in; the weights keep their own, float32 at first.
+        """dtype is that of the activations; the weights keep their own, float32 at first.
 
-        On the meta device nothing is initialised: there the tensors of a checkpoint are put in.
+        On the meta device nothing is initialised: the tensors of a checkpoint are put in later.
         """
         super().__init__()
         self.config = config
         self.dtype = dtype
         V, D, L = config.padded_vocab, config.n_embd, config.n_layer
         self.transformer = Trunk(config)
+        # Untied: the output layer has a matrix of its own. Tying it to the embedding (Press & Wolf 2017), as GPT-2
+        # does, saves parameters, but embedding and output layer then cannot learn at different rates.
         self.lm_head: nn.Module | None = None if config.tied else Linear(D, V)
         if config.lambdas:
             self.resid_lambdas = nn.Parameter(torch.ones(L))
@@ -245,13 +286,13 @@ class GPT(nn.Module):
     ) -> Tensor:
         """ids (B, T) -> logits (B, T, V) float32; with targets (B, T) -> negative log likelihoods (B, T) float32.
 
-        With a cache the ids follow what its rows hold; with last_only only the last id's logits are made, (B, 1, V).
-        Raises ValueError when the cache has no room for the ids, or they need positions that were never learned.
+        With a cache the ids continue what its rows hold; with last_only only the last id's logits are computed,
+        (B, 1, V). Raises ValueError when the cache has no room for the ids, or for positions beyond the learned ones.
         """
         c = self.config
         positions = torch.arange(ids.size(1), device=ids.device)[None] if cache is None else cache.begin(ids.size(1))
         cos_sin = self._rotary(positions) if cache is None else cache.cos_sin()
-        embedded = self.embed(ids)
+        embedded = self.embed(ids)  # (B, T) -> (B, T, D)
         x = self._smear(embedded, cache) if c.smear else embedded
         if self.transformer.wpe is not None:
             if cache is None and ids.size(1) > c.sequence_len:
@@ -262,25 +303,29 @@ class GPT(nn.Module):
         if c.lambdas:
             keep, again = self.resid_lambdas.to(x.dtype).unbind(), self.x0_lambdas.to(x.dtype).unbind()
         for layer, block in enumerate(self.transformer.blocks):
+            # Residual scalars: each layer scales the residual stream, and adds the first layer's input x0 again, so
+            # that deep layers still see the tokens themselves. From modded-nanogpt.
             if c.lambdas:
                 x = keep[layer] * x + again[layer] * first
             value = self.value_embeds[str(layer)](ids).to(x.dtype) if c.has_value_embed(layer) else None
             x = block(x, value, cos_sin, cache)
             if layer == c.n_layer // 2:
                 middle = x
+        # Backout: what the middle layers wrote for later layers to read need not be in the prediction, so a learned
+        # fraction of it is subtracted. From modded-nanogpt.
         if c.backout:
             x = x - self.backout_lambda.to(x.dtype) * middle
         if cache is not None:
             cache.finish(embedded)
         if last_only:
             x = x[:, -1:]
-        logits = self._logits(self.transformer.ln_f(x))
+        logits = self._logits(self.transformer.ln_f(x))  # (B, T, D) -> (B, T, V)
         if targets is None:
             return logits
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """ids (...) -> (..., D), normed where the model does that, not smeared and without positions."""
+        """ids (...) -> (..., D), normed if the model does that, without smear and positions."""
         x = self.transformer.wte(ids).to(self.dtype)
         return norm(x, self.config.norm_eps) if self.config.embed_norm else x
 
@@ -292,14 +337,21 @@ class GPT(nn.Module):
         return rotary(positions, c.head_size, c.rope_base, c.rope_in_bfloat16, self.dtype)
 
     def _smear(self, embedded: Tensor, cache: CacheRows | None) -> Tensor:
-        """Add a gated fraction of the previous, un-smeared embedding; the first token of a sequence has none."""
+        """Smear: add a gated fraction of the previous token's embedding (B, T, D); the first token has none before it.
+
+        Pairs of neighbours are visible from the first layer on, which otherwise takes an attention layer; compare the
+        smeared keys of Olsson et al. 2022. From modded-nanogpt.
+        """
         before = torch.zeros_like(embedded[:, :1]) if cache is None else cache.previous()
         previous = torch.cat([before, embedded[:, :-1]], dim=1)
         gate = self.smear_gate(embedded[..., :SMEAR_CHANNELS], exactly=cache is not None)
         return embedded + self.smear_lambda.to(embedded.dtype) * gate * previous
 
     def _logits(self, x: Tensor) -> Tensor:
-        """Logits in float32, without the padding rows, softly capped: cap * tanh(z / cap)."""
+        """x (B, T, D) -> logits (B, T, V) in float32, without the padding rows of the vocabulary.
+
+        The softcap, cap * tanh(z / cap), keeps them within ±cap and training stable (Gemma 2, 2024).
+        """
         cap = self.config.softcap
         if self.lm_head is None:
             z = F.linear(x, self.transformer.wte.weight.to(x.dtype)).float()
@@ -311,7 +363,10 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Draw every parameter from the global random generator. Matrices that write to the residual start at zero."""
+        """Draw every parameter from the global random generator.
+
+        Matrices that write to the residual stream start at zero, so at first the blocks add nothing.
+        """
         c = self.config
         if c.learned_positions:
             return self._init_as_gpt2()
@@ -340,15 +395,18 @@ class GPT(nn.Module):
             nn.init.constant_(self.backout_lambda, 0.2)
 
     def _init_as_gpt2(self) -> None:
-        """N(0, 0.02); less where 2 L layers add up in the residual stream (Radford et al. 2019, section 2.3)."""
+        """N(0, 0.02), divided by sqrt(2 L) where 2 L layers add to the residual stream (Radford et al. 2019, 2.3)."""
         for name, parameter in self.named_parameters():
             if name.endswith(".bias"):
                 nn.init.zeros_(parameter)
-            elif parameter.ndim == 1:  # of a LayerNorm
+            elif parameter.ndim == 1:  # a LayerNorm's weight
                 nn.init.ones_(parameter)
             else:
                 into_residual = name.endswith("c_proj.weight")
                 nn.init.normal_(parameter, std=0.02 / (2 * self.config.n_layer) ** 0.5 if into_residual else 0.02)
+
+
+# ---------------------------------------------------------------- functions
 
 
 def dropout_rate(module: Attention | Block | GPT) -> float:
@@ -358,6 +416,7 @@ def dropout_rate(module: Attention | Block | GPT) -> float:
 
 
 def dropped(x: Tensor, module: Block | GPT) -> Tensor:
+    """x with dropout (Srivastava et al. 2014) while training, as GPT-2 and nanoGPT have it."""
     rate = dropout_rate(module)
     return F.dropout(x, rate) if rate else x
 
@@ -367,7 +426,7 @@ def norm(x: Tensor, eps: float, scale: float = 1.0) -> Tensor:
     if torch.is_grad_enabled() or x.device.type != "cpu":
         y = F.rms_norm(x, (x.size(-1),), eps=eps)
         return y if scale == 1 else y * scale
-    # The same in 5 operations instead of the 12 that rms_norm is on a CPU; when decoding each costs more than its work.
+    # The same in 5 operations instead of rms_norm's 12 on a CPU: while decoding, starting one costs more than its work.
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     factor = torch.addcmul(_constant(eps / scale**2), length, length, value=1 / (x.size(-1) * scale**2)).rsqrt_()
     return torch.mul(x, factor, out=torch.empty_like(x))
@@ -375,6 +434,7 @@ def norm(x: Tensor, eps: float, scale: float = 1.0) -> Tensor:
 
 @functools.cache
 def _constant(value: float) -> Tensor:
+    """A tensor that is made once, not at every call."""
     return torch.tensor(value, device="cpu")
 
 

@@ -1,11 +1,16 @@
-"""Muon for the matrices of the blocks, AdamW for everything else; the same code for one rank and for many.
+"""The optimizer: Muon for the matrices of the blocks, AdamW for everything else, on one rank or on many.
 
-Gradients arrive summed over all ranks. AdamW runs everywhere alike. Muon's matrices of one shape are stacked and
-split evenly among the ranks; each rank orthogonalises its own and the results are gathered.
-The state is saved by parameter name, whole, so a run may resume on another number of ranks.
+AdamW (Loshchilov & Hutter 2019) scales each number's step by the size of its own past gradients. Muon (Jordan et al.
+2024) treats a matrix as a whole: it takes the momentum of the gradient and makes all its singular values 1, so that no
+direction dominates the step. Two additions to it: NorMuon (Li et al. 2025, arXiv 2510.05491) evens out the rows of the
+update, and cautious weight decay (Chen et al. 2025, arXiv 2510.12402) only shrinks what the update shrinks anyway.
 
-Muon: Jordan 2024; Polar Express: Amsel et al. 2025 (arXiv 2505.16932); the second moment of NorMuon: Li et al. 2025
-(arXiv 2510.05491); cautious weight decay: Chen et al. 2025 (arXiv 2510.12402).
+Gradients arrive summed over all ranks. AdamW is cheap and runs on every rank alike. Muon is not, so its matrices of one
+shape are stacked and split evenly among the ranks: each rank keeps the state of its own (as in ZeRO-1, Rajbhandari et
+al. 2020), computes their update, and all ranks gather the new weights. State is saved whole, by parameter name, so a
+run may resume on another number of ranks.
+
+Shapes: a Muon group has matrices (rows, cols); this rank's n of them are stacked to (n, rows, cols).
 """
 
 from dataclasses import dataclass, field
@@ -17,7 +22,8 @@ from torch import Tensor, nn
 from nanochat.gpt import GPT
 from nanochat.runtime import multiplies_bfloat16
 
-# Five steps of Polar Express for singular values in [1e-3, 1], with the safety factor 1.02.
+# Coefficients of `orthogonalize`: five steps of Polar Express (Amsel et al. 2025, arXiv 2505.16932) for singular values
+# in [1e-3, 1], with the safety factor 1.02.
 POLAR_EXPRESS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
     (4.042929935166739, -2.808917465908714, 0.5000178451051316),
@@ -29,7 +35,7 @@ POLAR_EXPRESS = (
 
 @dataclass
 class AdamWGroup:
-    """Parameters that share the settings of AdamW (Loshchilov & Hutter 2019)."""
+    """Parameters with the same settings of AdamW."""
 
     parameters: dict[str, nn.Parameter]
     lr: float
@@ -40,7 +46,7 @@ class AdamWGroup:
 
 @dataclass
 class MuonGroup:
-    """Matrices of one shape. weight_decay is multiplied by the schedule's."""
+    """Matrices of one shape with the same settings of Muon; beta2 is NorMuon's."""
 
     parameters: dict[str, nn.Parameter]
     lr: float
@@ -50,7 +56,7 @@ class MuonGroup:
 
 @dataclass
 class Rates:
-    """What the schedule sets for one step: factors on every group's lr and Muon's decay, and Muon's momentum."""
+    """What the schedule sets for one step: factors on all learning rates and on Muon's decay, and Muon's momentum."""
 
     lr: float = 1.0
     weight_decay: float = 1.0
@@ -59,12 +65,13 @@ class Rates:
 
 @dataclass
 class Optimizer:
-    """`step` applies the gradients that stand in `.grad`; `state_dict` and `load_state_dict` are collective calls."""
+    """`step` applies the gradients in `.grad`. On several ranks all must call `step` and `state_dict` together."""
 
     adamw: list[AdamWGroup]
     muon: list[MuonGroup]
     steps: int = 0
     state: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """buffers by parameter name; a Muon group's, stacked, by the name of its first matrix"""
 
     def __post_init__(self) -> None:
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -91,14 +98,16 @@ class Optimizer:
         if not state:
             state["exp_avg"] = torch.zeros_like(gradient)
             state["exp_avg_sq"] = torch.zeros_like(gradient)
+        # Decay is decoupled: it shrinks the weights themselves and never enters the gradient's averages.
         parameter.mul_(1 - rates.lr * group.lr * group.weight_decay)
+        # Running averages of the gradient and of its square start at 0; dividing by 1 - beta^steps corrects for that.
         state["exp_avg"].lerp_(gradient, 1 - beta1)
         state["exp_avg_sq"].lerp_(gradient.square(), 1 - beta2)
         deviation = (state["exp_avg_sq"] / (1 - beta2**self.steps)).sqrt_().add_(group.eps)
         parameter.addcdiv_(state["exp_avg"], deviation, value=-rates.lr * group.lr / (1 - beta1**self.steps))
 
     def _muon(self, group: MuonGroup, rates: Rates) -> None:
-        parameters = list(group.parameters.values())
+        parameters = list(group.parameters.values())  # of one shape (rows, cols)
         mine = self._mine(len(parameters))
         stacked = torch.stack([p.detach() for p in parameters[mine.start : mine.stop]]) if len(mine) else None
         if stacked is not None:
@@ -106,9 +115,10 @@ class Optimizer:
             state = self._muon_state(group, gradient)
             update = muon_update(gradient, state["momentum"], state["second"], rates.momentum, group.beta2)
             rows, cols = gradient.shape[-2:]
+            # A tall matrix gets a larger step, so that its outputs change by the same RMS as a square one's.
             lr = rates.lr * group.lr * max(1.0, rows / cols) ** 0.5
             decay = group.weight_decay * rates.weight_decay
-            # Cautious decay: only where it pulls the way the update goes anyway.
+            # Cautious weight decay: only where the update, too, moves the weight towards zero.
             stacked = stacked - lr * update - lr * decay * stacked * (update * stacked >= 0)
         for parameter, value in zip(parameters, self._gather(stacked, parameters), strict=True):
             parameter.copy_(value)
@@ -123,12 +133,12 @@ class Optimizer:
         return self.state[key]
 
     def _mine(self, n: int) -> range:
-        """Which of a group's n matrices are this rank's."""
+        """Which of a group's n matrices are this rank's: ceil(n / world) each, so the last ranks may have fewer."""
         each = -(-n // self.world)
         return range(min(n, self.rank * each), min(n, (self.rank + 1) * each))
 
     def _gather(self, part: Tensor | None, like: list[Tensor] | list[nn.Parameter]) -> list[Tensor]:
-        """Put the parts of all ranks together; the last ones may be short or empty. `like` has the whole's tensors."""
+        """All ranks' parts (n, ...) put together, as one tensor for each of `like`, whose shapes they have."""
         if self.world == 1:
             assert part is not None
             return list(part)
@@ -155,7 +165,7 @@ class Optimizer:
         return {"steps": self.steps, "state": whole}
 
     def load_state_dict(self, saved: dict) -> None:
-        """Take up a state from `state_dict`, on any number of ranks; its tensors are freed as they are copied.
+        """Load what `state_dict` returned, on any number of ranks; its tensors are freed as they are copied.
 
         Raises KeyError for a missing parameter.
         """
@@ -180,28 +190,33 @@ class Optimizer:
 
 
 def muon_update(gradient: Tensor, momentum: Tensor, second: Tensor, beta1: float, beta2: float) -> Tensor:
-    """Update of a stack of matrices (n, rows, cols); advances momentum and second (the row or column variances)."""
+    """Muon's update (n, rows, cols) of a stack of matrices, with NorMuon; advances `momentum` and `second`.
+
+    second (n, rows, 1), or (n, 1, cols) for wide matrices, is the running mean square of the update's rows or columns.
+    """
     momentum.lerp_(gradient, 1 - beta1)
-    update = orthogonalize(gradient.lerp(momentum, beta1))
+    update = orthogonalize(gradient.lerp(momentum, beta1))  # Nesterov: one step ahead of the momentum
     axis = -1 if second.size(-1) == 1 else -2
     variance = update.square().mean(dim=axis, keepdim=True)
     second.lerp_(variance, 1 - beta2)
     scaled = update * second.clamp_min(1e-10).rsqrt()
-    # NorMuon evens out the rows' sizes but keeps the size of the whole.
+    # NorMuon: rows of equal size, but a whole matrix of the size it had.
     size = update.norm(dim=(-2, -1), keepdim=True)
     return scaled * (size / scaled.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-10))
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Polar factors U V^T of matrices (n, rows, cols) by Polar Express, to about 2 digits; float32 out.
+    """The matrices (n, rows, cols) with all singular values set to 1: U V^T of U S V^T, to about 2 digits, in float32.
 
-    bfloat16 suffices for the products (Jordan 2024), where the device multiplies it in hardware.
+    Instead of an SVD each step applies the odd polynomial a x + b x^3 + c x^5 to all singular values at once, by matrix
+    products. Polar Express chooses the coefficients of each step so that the worst one gets as close to 1 as it can.
+    bfloat16 suffices (Jordan et al. 2024), where the device multiplies it in hardware.
     """
     in_bfloat16 = matrices.device.type == "cuda" or multiplies_bfloat16()
     x = matrices.bfloat16() if in_bfloat16 else matrices.float()
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)  # now no singular value is above 1
     tall = x.size(-2) > x.size(-1)
-    if tall:
+    if tall:  # the smaller of the two Gram matrices
         x = x.mT
     for a, b, c in POLAR_EXPRESS:
         gram = x @ x.mT
@@ -217,10 +232,11 @@ def parameter_groups(
     scalar_lr: float,
     weight_decay: float,
 ) -> tuple[list[AdamWGroup], list[MuonGroup]]:
-    """Deal a GPT's parameters to the two optimizers, with modern nanochat's settings.
+    """Divide a GPT's parameters between the two optimizers, with modern nanochat's settings.
 
-    AdamW's rates for matrices of width D are those of width 768 times (D / 768)^-0.5. Vectors of GPT-2's blocks, and
-    its last norm, learn like the residual scalars.
+    Matrices of the blocks go to Muon. Embeddings and the output layer go to AdamW: each of their rows belongs to one
+    token, and most tokens have no gradient in a step. Their rates are tuned at width 768 and scaled by (D / 768)^-0.5.
+    Vectors of GPT-2's blocks, and its last norm, learn like the residual scalars.
     """
     named = dict(model.named_parameters())
     width_scale = (model.config.n_embd / 768) ** -0.5
@@ -252,7 +268,7 @@ def parameter_groups(
 def adamw_groups(
     model: GPT, lr: float, betas: tuple[float, float], weight_decay: float, eps: float = 1e-8
 ) -> list[AdamWGroup]:
-    """All parameters for AdamW alone, as nanoGPT trains: what has two dimensions decays, what has one does not."""
+    """All parameters for AdamW alone, as nanoGPT trains: matrices and embeddings decay, vectors do not."""
     named = dict(model.named_parameters())
     matrices = {name: parameter for name, parameter in named.items() if parameter.ndim >= 2}
     vectors = {name: parameter for name, parameter in named.items() if parameter.ndim < 2}

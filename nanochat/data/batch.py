@@ -14,7 +14,7 @@ class Batch:
     number of ranks. count: number of tokens that the loss is divided by; None for those with a weight. In RL a
     completion with advantage 0 has no weight but still counts.
     ends_step: the step has no more micro-batches on this rank, for streams whose steps differ in size.
-    figures: metrics of the whole step, for the log; "tokens" is the number of positions that were computed.
+    metrics: values of the whole step, for the log; "tokens" is the number of positions that were computed.
     """
 
     inputs: Tensor
@@ -24,7 +24,7 @@ class Batch:
     cursor: dict
     count: int | None = None
     ends_step: bool = False
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
     @property
     def counted(self) -> Tensor:

@@ -1,9 +1,14 @@
-"""The training loop, once for every stage: pretraining, mid-training, fine-tuning and RL differ in their stream only.
+"""The training loop, the only one: pretraining, mid-training, fine-tuning and RL differ in their stream of batches.
 
-    loss = sum of nll * weight over the whole step / number of its tokens that count
+    loss = sum of nll * weight over the whole step / number of tokens that count in it
 
-"The whole step" is all micro-batches on all ranks, so one batch of 4, twice 2, and 2 ranks of 2 take the same step
-also when they hold different numbers of supervised tokens.
+The weight is 1 for text, 1 or 0 in conversations (only the assistant's tokens are learned), and the advantage in RL.
+"The whole step" is all micro-batches on all ranks. A GPU that cannot hold the batch takes it in several micro-batches
+and adds up their gradients (gradient accumulation); several ranks take a part each and sum theirs (data parallelism).
+Dividing by the count of the whole step, not by each micro-batch's own, makes all of that equal: one batch of 4 rows,
+twice 2, or 2 ranks of 2 take the same step, also where they hold different numbers of tokens that count.
+
+Read `train`, then `_step`, then whatever you like. Shapes: B rows, T time.
 """
 
 import math
@@ -25,14 +30,14 @@ from nanochat.log import MetricsLog, Progress
 from nanochat.optim import Optimizer, Rates
 from nanochat.runtime import PeerFailed, Runtime, repeatable
 
-TOLERATED_BAD_STEPS = 5  # in a row; one more would be no better, and the weights are still good
+TOLERATED_BAD_STEPS = 5  # in a row; by then another would not help, and the weights are still good
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}  # 128 + the signal, as a shell reports it
-SAME_CTRL_C = 1.0  # seconds in which torchrun passes one Ctrl-C on to ranks that the terminal has sent it to already
+SAME_CTRL_C = 1.0  # seconds in which torchrun repeats the Ctrl-C that the terminal has sent to all ranks already
 
 
 @dataclass
 class TrainState:
-    """What a run knows of itself between two steps; all of it is in the checkpoint, together with the optimizer."""
+    """What a run has to remember between two steps; it is in the checkpoint, together with the optimizer's state."""
 
     step: int = 0
     progress: float = 0.0  # fraction of the run that is done, in [0, 1]
@@ -41,15 +46,15 @@ class TrainState:
     seconds: float = 0.0  # spent in training steps
     smooth_loss: float | None = None
     best_bpb: float | None = None
-    before: dict[str, float] = field(default_factory=dict)  # what was measured before the first step
-    bad_steps: int = 0  # in a row, not applied
-    probed: bool = False  # this step's validation is done
+    before: dict[str, float] = field(default_factory=dict)  # scores from before the first step
+    bad_steps: int = 0  # steps in a row that were not finite and not applied
+    probed: bool = False  # this step's evaluations are done
     loss_scale: float = 2.0**16  # float16 only: the factor on the loss, see `_update_loss_scale`
     good_steps: int = 0  # float16 only: since the last overflow
 
     @classmethod
     def restored(cls, saved: object, where: object) -> "TrainState":
-        """The state in a checkpoint. Raises UserError, naming `where`, for what is not one."""
+        """The state in a checkpoint. Raises UserError, naming `where`, for anything else."""
         known = {entry.name: getattr(cls(), entry.name) for entry in fields(cls)}
         if not isinstance(saved, dict) or "step" not in saved or saved.keys() - known.keys():
             raise UserError(f"{where} does not hold the state of a run that this version can resume")
@@ -70,11 +75,11 @@ class TrainState:
 
 @dataclass
 class Evaluation:
-    """A measurement that is due every `every` steps and at the end (0 = at the end only, -1 = never).
+    """A measurement every `every` steps and at the end (0 = at the end only, -1 = never).
 
-    With `first` it is due before the first step too, so that the others have something to be compared with.
-    `measure` is given a question, whether the run is being stopped, to ask now and then, by all ranks alike. Once the
-    answer is yes, what it returns is thrown away, so it may cut its work short.
+    With `first` it is also made before the first step, so that the others have something to be compared with.
+    `measure(stopping)` returns scores by name. It may poll `stopping()`, on all ranks alike, and return early once that
+    is true; its result is then discarded.
     """
 
     every: int
@@ -87,9 +92,10 @@ class Evaluation:
 
 @dataclass
 class Stage:
-    """A stage as data. forward(ids, targets) gives (B, T) nll; `scored` adds its scores to the latest checkpoint.
+    """A stage as data. forward(ids, targets), both (B, T), gives the negative log likelihoods (B, T).
 
-    `save(state, passing)` writes a checkpoint; a passing one was due by time only, and the next one replaces it.
+    `save(state, passing)` writes a checkpoint; a passing one was due by time only and is replaced by the next one.
+    `scored(state, scores)` adds scores to the latest checkpoint.
     """
 
     name: str
@@ -108,114 +114,74 @@ class Stage:
     grad_clip: float = 0.0  # largest norm of the whole gradient; 0 = off
     flops_per_token: int = 0
     evaluations: list[Evaluation] = field(default_factory=list)
-    shown: tuple[str, ...] = ()  # metrics on the line of progress; none: the loss
+    shown: tuple[str, ...] = ()  # metrics in the progress line; none: the loss
     log_every: int = 0  # steps between lines, which show a step's own loss; 0 = as time passes, smoothed, or as a bar
     rate_flags: str = "--matrix_lr, --embedding_lr"  # what to lower when the loss is not finite
     after_signal: str = "step {step} is saved, start again to resume"
 
 
 def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> TrainState:
-    """Run a stage from `state` to its end, saving and measuring on the way.
+    """Run a stage from `state` to its end, saving and evaluating on the way.
 
     A checkpoint is always written before anything is measured at its step. On SIGTERM or Ctrl-C the step is finished,
     saved, and SystemExit raised with the signal's code; a second Ctrl-C raises KeyboardInterrupt at once.
     Raises UserError after TOLERATED_BAD_STEPS losses in a row that are not finite, and what the stream raises, after
     saving what was learned before.
     """
-    # A finished run that is given more steps has some left.
-    state.measure_progress(stage.num_iterations, stage.num_epochs)
-    saved_at = state.step
-    saved_time = time.monotonic()
-
-    def save(passing: bool) -> None:
-        nonlocal saved_at, saved_time
-        _refuse_broken_weights(stage, state)
-        stage.save(state, passing)
-        saved_at, saved_time = state.step, time.monotonic()
-
-    def rescue() -> None:
-        """Save before an error ends the run: its data changed or cannot be read any more, on this rank or another."""
-        if saved_at != state.step and not state.bad_steps:
-            save(passing=True)
-
+    state.measure_progress(stage.num_iterations, stage.num_epochs)  # a finished run may have been given more steps
+    checkpoints = _Checkpoints(stage, state)
     with stop_signals(rt) as stop, _progress_bar(stage, rt) as bar:
         while True:
             done = state.progress >= 1.0
-            late = 0 < stage.save_minutes * 60 <= time.monotonic() - saved_time
-            code, late = _agreed(stop, late, rt)
-            due = done or code or _due(stage.save_every, state.step) and not state.bad_steps
-            if (due or late and not state.bad_steps) and saved_at != state.step:
-                save(passing=not due)
+            code, late = _agreed(stop, checkpoints.are_late(), rt)
+            checkpoints.save_if_due(done or code > 0, late)
             if code:
                 ending = "interrupted" if code == EXIT_CODES[signal.SIGINT] else "terminated"
-                saved = stage.after_signal.format(step=saved_at) if saved_at else "nothing was learned yet"
-                rt.print(f"{stage.name}: {ending}; {saved}")
+                saved = checkpoints.saved_step
+                result = stage.after_signal.format(step=saved) if saved else "no step was finished"
+                rt.print(f"{stage.name}: {ending}; {result}")
                 raise SystemExit(code)
             evaluations = [each for each in stage.evaluations if each.due(state.step, done)]
             if evaluations and not state.probed:
-                try:
+                with checkpoints.rescuing():
                     scores = _measure(evaluations, lambda: bool(_agreed(stop, False, rt)[0]))
-                except (UserError, PeerFailed):
-                    rescue()
-                    raise
                 if scores is None:
                     continue
                 state.probed = True
                 _report(stage, state, scores, log, rt)
                 if state.step == 0:
                     state.before = scores
-                elif saved_at == state.step:
+                elif checkpoints.saved_step == state.step:
                     stage.scored(state, scores)
             if done:
                 return state
             started = time.perf_counter()
-            try:
+            with checkpoints.rescuing():
                 micro_batches = [batch.to(rt.device) for batch in _next_step(stage, rt)]
-            except (UserError, PeerFailed):
-                rescue()
-                raise
-            with repeatable(rt.device):  # not around answering and measuring, which it would slow down
+            with repeatable(rt.device):  # not around generating and measuring, which it would slow down
                 metrics = _step(stage, state, micro_batches, rt)
             metrics["seconds"] = time.perf_counter() - started
             state.seconds += metrics["seconds"]
             metrics["tok_per_second"] = metrics.pop("tokens") / metrics["seconds"]
             metrics["tflop_per_second"] = metrics["tok_per_second"] * stage.flops_per_token / 1e12
             log.log(state.step, metrics)
-            smooth = state.smooth_loss if state.smooth_loss is not None else math.nan
-            loss = metrics["loss"] if stage.log_every else smooth
-            figures = {name: metrics[name] for name in stage.shown} or {"loss": loss}
-            reached = state.step if stage.num_iterations > 0 else round(100 * state.progress)
-            bar.update(reached, **figures, tok_per_second=metrics["tok_per_second"])
-
-
-def _refuse_broken_weights(stage: Stage, state: TrainState) -> None:
-    """A step whose loss was finite may still have made the weights infinite, or so large that no next one will be."""
-    if not bool(torch.isfinite(nn.utils.get_total_norm(stage.model.parameters()))):
-        raise UserError(
-            f"{stage.name} stopped at step {state.step} without saving: the norm of its weights is not finite; the "
-            f"last checkpoint is untouched. Lower the learning rates ({stage.rate_flags}) and start again"
-        )
-
-
-def _progress_bar(stage: Stage, rt: Runtime) -> Progress:
-    if stage.num_iterations > 0:
-        return Progress(stage.num_iterations, stage.name, "steps", rt.is_main, lines_every=stage.log_every)
-    return Progress(100, stage.name, "percent", rt.is_main)
+            _show(bar, stage, state, metrics)
 
 
 def _step(stage: Stage, state: TrainState, micro_batches: list[Batch], rt: Runtime) -> dict[str, float]:
-    """One optimizer step; advances `state`."""
+    """One optimizer step; advances `state`. Returns the step's metrics."""
     is_scaled = rt.dtype == torch.float16
-    factor = state.loss_scale if is_scaled else 1.0
+    scale = state.loss_scale if is_scaled else 1.0
+    # The tokens that count are known before the first backward pass, so each part of the loss gets its final weight.
     valid = _sum_over_ranks(torch.stack([batch.counted for batch in micro_batches]).sum().float(), rt)
     loss = torch.zeros((), device=rt.device)
     for batch in micro_batches:
-        nll = stage.forward(batch.inputs, batch.targets)
+        nll = stage.forward(batch.inputs, batch.targets)  # (B, T)
         part = (nll * batch.weights).sum() / valid.clamp_min(1)
-        (part * factor).backward()
+        (part * scale).backward()  # adds to the gradients of the micro-batches before
         loss += part.detach()
     loss = float(_sum_over_ranks(loss, rt))
-    norm = float(_reduce_gradients(stage.model, rt, factor))
+    norm = float(_reduce_gradients(stage.model, rt, scale))
     rates = stage.rates(state.step, state.progress)
     finite = math.isfinite(loss) and math.isfinite(norm)
     if finite:
@@ -244,11 +210,41 @@ def _step(stage: Stage, state: TrainState, micro_batches: list[Batch], rt: Runti
     metrics = {"loss": loss, "grad_norm": norm, "lr": rates.lr, "progress": state.progress, "tokens": tokens}
     if stage.optimizer.muon:
         metrics |= {"momentum": rates.momentum, "weight_decay": rates.weight_decay}
-    return {**metrics, **last.figures}
+    return {**metrics, **last.metrics}
+
+
+def _reduce_gradients(model: nn.Module, rt: Runtime, scale: float) -> Tensor:
+    """Sum the gradients over the ranks, divide the loss scale out, and return their norm."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    if rt.world > 1:
+        for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
+            work.wait()  # type: ignore[union-attr]
+    if scale != 1:
+        _scale_gradients(model, 1 / scale)
+    return nn.utils.get_total_norm(gradients)
+
+
+def _scale_gradients(model: nn.Module, factor: float) -> None:
+    torch._foreach_mul_([p.grad for p in model.parameters() if p.grad is not None], factor)
+
+
+def _update_loss_scale(state: TrainState, finite: bool) -> bool:
+    """Loss scaling for float16, as torch's GradScaler does it (Micikevicius et al. 2018).
+
+    Small gradients would round to 0 in float16, so the loss is multiplied by a large number and the gradients divided
+    by it. Half the scale after an overflow, twice after 2000 good steps. Returns whether a smaller scale may still mend
+    a step that was not finite.
+    """
+    state.good_steps = state.good_steps + 1 if finite else 0
+    if not finite:
+        state.loss_scale /= 2
+    elif state.good_steps % 2000 == 0:
+        state.loss_scale *= 2
+    return state.loss_scale >= 1
 
 
 def _next_step(stage: Stage, rt: Runtime) -> list[Batch]:
-    """The micro-batches of a step. Where one rank cannot read its own, all raise, so that they can save together."""
+    """The micro-batches of a step. If one rank cannot read its own, all raise, so that they can save together."""
     batches: list[Batch] = []
     error: UserError | PeerFailed | None = None
     try:
@@ -266,8 +262,17 @@ def _next_step(stage: Stage, rt: Runtime) -> list[Batch]:
     return batches
 
 
+def _sum_over_ranks(value: Tensor, rt: Runtime) -> Tensor:
+    if rt.world > 1:
+        dist.all_reduce(value)
+    return value
+
+
+# ---------------------------------------------------------------- evaluations and progress
+
+
 def _measure(evaluations: list[Evaluation], stopping: Callable[[], bool]) -> dict[str, float] | None:
-    """The scores of all evaluations together; None when a SIGTERM came in between."""
+    """The scores of all evaluations together; None if the run is being stopped."""
     scores: dict[str, float] = {}
     for evaluation in evaluations:
         scores |= evaluation.measure(stopping)
@@ -285,32 +290,77 @@ def _report(stage: Stage, state: TrainState, scores: dict[str, float], log: Metr
     rt.print(f"{stage.name}: step {state.step}  " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
 
 
+def _progress_bar(stage: Stage, rt: Runtime) -> Progress:
+    if stage.num_iterations > 0:
+        return Progress(stage.num_iterations, stage.name, "steps", rt.is_main, lines_every=stage.log_every)
+    return Progress(100, stage.name, "percent", rt.is_main)
+
+
+def _show(bar: Progress, stage: Stage, state: TrainState, metrics: dict[str, float]) -> None:
+    smooth = state.smooth_loss if state.smooth_loss is not None else math.nan
+    shown = {name: metrics[name] for name in stage.shown} or {"loss": metrics["loss"] if stage.log_every else smooth}
+    reached = state.step if stage.num_iterations > 0 else round(100 * state.progress)
+    bar.update(reached, **shown, tok_per_second=metrics["tok_per_second"])
+
+
 def _due(every: int, step: int) -> bool:
     return every > 0 and step > 0 and step % every == 0
 
 
-def _reduce_gradients(model: nn.Module, rt: Runtime, factor: float) -> Tensor:
-    """Sum the gradients over the ranks, take the loss scale out, and return their norm."""
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    if rt.world > 1:
-        for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
-            work.wait()  # type: ignore[union-attr]
-    if factor != 1:
-        _scale_gradients(model, 1 / factor)
-    return nn.utils.get_total_norm(gradients)
+# ---------------------------------------------------------------- saving and stopping
 
 
-def _scale_gradients(model: nn.Module, factor: float) -> None:
-    torch._foreach_mul_([p.grad for p in model.parameters() if p.grad is not None], factor)
+class _Checkpoints:
+    """When a run saves, and which step it saved last."""
+
+    def __init__(self, stage: Stage, state: TrainState) -> None:
+        self.stage = stage
+        self.state = state
+        self.saved_step = state.step
+        self.saved_time = time.monotonic()
+
+    def are_late(self) -> bool:
+        """Whether a crash would now cost more than save_minutes of training."""
+        return 0 < self.stage.save_minutes * 60 <= time.monotonic() - self.saved_time
+
+    def save_if_due(self, is_last: bool, late: bool) -> None:
+        """Save at the end, every save_every steps, and when it is late; after bad steps at the end only."""
+        state = self.state
+        due = is_last or _due(self.stage.save_every, state.step) and not state.bad_steps
+        if (due or late and not state.bad_steps) and self.saved_step != state.step:
+            self._save(passing=not due)
+
+    @contextmanager
+    def rescuing(self) -> Iterator[None]:
+        """Save before an error ends the run: its data changed or cannot be read any more, on this rank or another."""
+        try:
+            yield
+        except (UserError, PeerFailed):
+            if self.saved_step != self.state.step and not self.state.bad_steps:
+                self._save(passing=True)
+            raise
+
+    def _save(self, passing: bool) -> None:
+        # A step whose loss was finite may still have made the weights infinite, or too large for any next step.
+        if not bool(torch.isfinite(nn.utils.get_total_norm(self.stage.model.parameters()))):
+            raise UserError(
+                f"{self.stage.name} stopped at step {self.state.step} without saving: the norm of its weights is not "
+                f"finite; the last checkpoint is untouched. Lower the learning rates ({self.stage.rate_flags}) and "
+                "start again"
+            )
+        self.stage.save(self.state, passing)
+        self.saved_step, self.saved_time = self.state.step, time.monotonic()
 
 
-def _sum_over_ranks(value: Tensor, rt: Runtime) -> Tensor:
-    if rt.world > 1:
-        dist.all_reduce(value)
-    return value
+@dataclass
+class Stop:
+    """Whether a signal has asked the run to end: code is 0, or the exit code for the first of them."""
+
+    code: int = 0
+    since: float = 0.0
 
 
-def _agreed(stop: "Stop", late: bool, rt: Runtime) -> tuple[int, bool]:
+def _agreed(stop: Stop, late: bool, rt: Runtime) -> tuple[int, bool]:
     """stop.code and `late`, the same on all ranks, so that they save, and leave the loop, at the same step."""
     if rt.world == 1:
         return stop.code, late
@@ -318,27 +368,6 @@ def _agreed(stop: "Stop", late: bool, rt: Runtime) -> tuple[int, bool]:
     dist.all_reduce(flags, op=dist.ReduceOp.MAX)
     code, late = flags.tolist()
     return code, bool(late)
-
-
-def _update_loss_scale(state: TrainState, finite: bool) -> bool:
-    """Keep float16 gradients in range (Micikevicius 2018): half the scale on an overflow, twice after 2000 good steps.
-
-    Returns whether a smaller scale may still mend a step that was not finite.
-    """
-    state.good_steps = state.good_steps + 1 if finite else 0
-    if not finite:
-        state.loss_scale /= 2
-    elif state.good_steps % 2000 == 0:
-        state.loss_scale *= 2
-    return state.loss_scale >= 1
-
-
-class Stop:
-    """Whether a signal has asked the run to end: code is 0, or the exit code for the first of them."""
-
-    def __init__(self) -> None:
-        self.code = 0
-        self.since = 0.0
 
 
 @contextmanager
@@ -350,7 +379,7 @@ def stop_signals(rt: Runtime) -> Iterator[Stop]:
         is_ctrl_c = number == signal.SIGINT
         if not stop.code:
             stop.code, stop.since = EXIT_CODES[signal.Signals(number)], time.monotonic()
-            if is_ctrl_c and rt.is_main:  # past Python's buffers, which a handler must not enter a second time
+            if is_ctrl_c and rt.is_main:  # os.write, because a handler must not enter Python's buffered print again
                 os.write(2, b"\nCtrl-C: finishing this step and saving it; Ctrl-C again ends at once\n")
         elif is_ctrl_c and (rt.world == 1 or time.monotonic() - stop.since > SAME_CTRL_C):
             raise KeyboardInterrupt
