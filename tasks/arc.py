@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from nanochat.data import tables
 from nanochat.data.shards import ExamSplit
+from tasks import tables
 from tasks.choices import BASELINE, choice, is_chosen
 
 

@@ -2,8 +2,8 @@
 
 import re
 
-from nanochat.data import tables
 from nanochat.data.shards import ExamSplit
+from tasks import tables
 from tasks.littleworld.conversations import reference
 
 _CALL = re.compile(r"<<([^<>]*)>>")

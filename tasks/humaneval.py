@@ -4,7 +4,7 @@ import re
 import secrets
 
 from nanochat import sandbox
-from nanochat.data import tables
+from tasks import tables
 
 _BLOCK = re.compile(r"```\w*\n(.*?)(?:```|\Z)", re.DOTALL)
 SECONDS, MEMORY_MB = 5.0, 256

@@ -1,7 +1,7 @@
 """MMLU: exam questions of 57 subjects, from school to profession, with four answers each."""
 
-from nanochat.data import tables
 from nanochat.data.shards import ExamSplit
+from tasks import tables
 from tasks.choices import BASELINE, choice, is_chosen
 
 REPO = "cais/mmlu"

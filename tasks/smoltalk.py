@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from nanochat.data import tables
+from tasks import tables
 
 
 class SmolTalk:

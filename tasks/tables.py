@@ -15,8 +15,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from nanochat import hub
 from nanochat.data.shards import read_footer
 from nanochat.errors import UserError
@@ -85,9 +83,9 @@ def _load(repo: str, files: Sequence[Path], columns: Sequence[str], count: int) 
         )
         assert isinstance(rows, datasets.Dataset)
         if len(rows) != count:
-            raise pa.ArrowInvalid(f"{len(rows)} of {count} rows")
+            raise ValueError(f"{len(rows)} of {count} rows")
         return rows
-    except (DatasetsError, pa.ArrowException, OSError) as error:
+    except (DatasetsError, ValueError, OSError) as error:  # Arrow's errors are among them
         if message := refusal(error, folder):
             raise message from error
         # It fails in reading the parquet files or, later, in opening its own copy of them.
