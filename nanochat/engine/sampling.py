@@ -25,7 +25,7 @@ class Row:
 
     request: Request
     uniform: float  # in [0, 1)
-    replied: Counter[int] = field(default_factory=Counter)  # ids of the reply so far, and how often each
+    counts: Counter[int] = field(default_factory=Counter)  # how often each id is in the reply so far
     mask: Tensor | None = None  # bool (V,): the ids that a constraint allows
 
 
@@ -97,13 +97,13 @@ def _adjusted(logits: Tensor, rows: Sequence[Row]) -> Tensor:
             ids = torch.tensor(list(request.logit_bias), device=logits.device)
             changed[i, ids] += torch.tensor(list(request.logit_bias.values()), device=logits.device)
         if request.repetition_penalty != 1:
-            ids = torch.tensor(sorted(row.replied.keys() | set(request.prompt)), device=logits.device)
+            ids = torch.tensor(sorted(row.counts.keys() | set(request.prompt)), device=logits.device)
             before = changed[i, ids]
             p = request.repetition_penalty
             changed[i, ids] = torch.where(before > 0, before / p, before * p)
-        if penalised and row.replied:
-            ids = torch.tensor(list(row.replied), device=logits.device)
-            times = torch.tensor(list(row.replied.values()), device=logits.device)
+        if penalised and row.counts:
+            ids = torch.tensor(list(row.counts), device=logits.device)
+            times = torch.tensor(list(row.counts.values()), device=logits.device)
             changed[i, ids] -= request.presence_penalty + request.frequency_penalty * times
         if row.mask is not None:
             changed[i].masked_fill_(~row.mask.to(logits.device), -torch.inf)
