@@ -13,7 +13,7 @@ from nanochat.errors import UserError
 if TYPE_CHECKING:
     from datatrove.executor import SlurmPipelineExecutor
 
-_ROOT = Path(__file__).resolve().parents[3]  # where the package nanochat lies
+_ROOT = Path(__file__).resolve().parents[1]  # where the packages nanochat and cleaning lie
 _LONGEST_ARRAY = 1000  # jobs in one array; what Slurm takes unless its administrator said otherwise
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from cleaning import INSTALL
 from nanochat.errors import UserError
 
 SAMPLE = 1000  # characters that are looked at; all of a page takes three times as long and says the same
@@ -19,7 +20,7 @@ class Language:
         try:
             from py3langid.langid import MODEL_FILE, LanguageIdentifier
         except ImportError:
-            raise UserError("--lang needs py3langid, which is not installed; install it or leave --lang out") from None
+            raise UserError(f"--lang needs py3langid, which is not installed; {INSTALL}") from None
         self._model = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
         self._wanted = set(wanted)
         unknown = sorted(self._wanted - set(self._model.labels))

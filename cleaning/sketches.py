@@ -12,6 +12,7 @@ import re
 
 import numpy as np
 
+from cleaning import INSTALL
 from cleaning.words import NO_SPACES
 from nanochat.errors import UserError
 
@@ -38,7 +39,7 @@ class Sketcher:
         try:
             from rensa import RMinHash  # type: ignore[attr-defined]
         except ImportError:
-            raise UserError("--dedup needs rensa, which is not installed; install it or leave --dedup out") from None
+            raise UserError(f"--dedup needs rensa, which is not installed; {INSTALL}") from None
         self._minhash = RMinHash
         self._hashes: list[bytes] = []
         self._numbers: list[np.ndarray] = []

@@ -26,7 +26,7 @@ from nanochat.data import shards
 from nanochat.data.documents import documents
 from nanochat.errors import UserError, run
 from nanochat.paths import base_dir, dataset_dir, write_atomically
-from nanochat.report import sections as report
+from nanochat.report.sections import read_sections
 from scripts import add_data, base_eval, base_train, tok_train
 
 NAME = "docstrings"
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         mark = gzip_bits_per_byte(shards.iterate(dataset_dir(NAME), "val"))
         print(f"\ngzip -9  {mark:.3f} bits per byte of the held-out text")
         if flags.train:
-            bpb = report.sections()["base_eval"]["val_bpb"]
+            bpb = read_sections()["base_eval"]["val_bpb"]
             print(f"model    {bpb:.3f} bits per byte of the held-out text")
 
 

@@ -17,8 +17,8 @@ from dev.flags import descriptions
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 60  # lines of a function that can be read without scrolling
 # What the helps of flags do, in the forms they use; a help that has none of these is a label, not a sentence.
-VERBS = set("""add allow answer apply are ask be begin bring build can check choose clip come compare compute continue copy
-cost count cut decide default delete describe do download drop end evaluate every expect export fetch fit
+VERBS = set("""add allow answer apply are ask be begin bring build can check choose clip come compare compute continue
+copy cost count cut decide default delete describe do download drop end evaluate every expect export fetch fit
 follow generate give given have hold ignore include is join keep know learn let limit list load log make mask
 mean measure mix must name need open overwrite pad pass pick plan point print prefer produce push put read
 record refuse remove render repeat replace report reset resume return run sample save score select send serve

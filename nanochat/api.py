@@ -1,4 +1,4 @@
-"""nanochat from Python: models of any source, in a few lines.
+"""nanochat from Python: models from any source, in a few lines.
 
     import nanochat
 
@@ -9,15 +9,15 @@
     print()
     print("perplexity", model.perplexity("The cat sat on the mat."))
 
-    print(nanochat.open("sft").chat("What is 6 * 7?"))  # a model that was taught to chat
+    print(nanochat.open("sft").chat("What is 6 * 7?"))  # a model that was trained to chat
 
     made = nanochat.prepare_data("story.txt", "data/story", tokenizer="char")
     print(made.train_tokens, "tokens to train on")
 
     nanochat.serve(model, port=8000)  # until Ctrl-C
 
-`open` takes what the scripts take as --source: "gpt2" and its sizes, a repository of the Hugging Face hub, a folder
-or ckpt.pt, "resume", or a checkpoint of ours such as "sft:d4". Mistakes raise nanochat.UserError.
+`open` takes the names that the scripts take as --source: "gpt2" and its larger sizes, a repository of the Hugging Face
+hub, a folder or ckpt.pt, "resume", or a checkpoint of a stage such as "sft:d4". User errors raise nanochat.UserError.
 """
 
 import contextlib
@@ -53,13 +53,21 @@ class Part(NamedTuple):
     """Some more text of one of several continuations."""
 
     index: int
+    """which of the prompts it continues"""
     text: str
     finish: Finish | None
-    """with the last part: "stop" where the text ended by itself, "length" after max_tokens"""
+    """set on the last part: "stop" where the text ended by itself or at a stop string, "length" after max_tokens"""
 
 
 class Model:
-    """A model that continues texts and, if it was taught to, chats. For one thread at a time."""
+    """A model that continues texts and, if it was trained to, chats.
+
+    Made by `nanochat.open`. A model may be used by one thread at a time.
+
+    Attributes:
+        name: The name it was opened by.
+        serving: The loaded checkpoint and its Engine.
+    """
 
     def __init__(self, name: str, serving: Serving) -> None:
         self.name = name
@@ -70,26 +78,42 @@ class Model:
 
     @property
     def engine(self) -> Engine:
+        """The Engine, which generates for many requests at once."""
         return self.serving.engine
 
     @property
     def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
         return self.serving.tokenizer
 
     @property
     def config(self) -> GPTConfig:
+        """The model's architecture."""
         return self.engine.model.config
 
     def generate(
         self, prompt: Texts, max_tokens: int = 256, temperature: float = 0.8, top_k: int | None = 200,
         top_p: float = 1.0, seed: int | None = None, stop: str | Sequence[str] = (),
     ) -> Texts:  # fmt: skip
-        """How the model continues a text, or each of several, which run together.
+        """Continue a text, or several texts at once.
 
-        The text ends with the document, before a stop string, or after max_tokens tokens. Beyond its context the model
-        sees the last tokens that fit, of a long prompt too. temperature 0 takes the likeliest token each time. With a
-        seed the result is the same every time, and for a list what it is for each text alone; the same text again is
-        another sample. Raises UserError for settings out of range, or a character that the tokenizer does not know.
+        Beyond its context length the model sees the last tokens that fit, also of a long prompt.
+
+        Args:
+            prompt: A text, or a list of texts. The same text again in a list gives another sample.
+            max_tokens: Maximum number of tokens of a continuation.
+            temperature: Sampling temperature; 0 takes the most likely token every time.
+            top_k: Sample from the k most likely tokens; None or 0: from all.
+            top_p: Sample from the fewest tokens whose probabilities sum to p.
+            seed: The same seed gives the same result, whatever else is in the list. None: a random seed.
+            stop: One or more strings that end a continuation; they are not part of it.
+
+        Returns:
+            The continuation without the prompt; a list of them for a list of prompts. It ends where the model ends
+            the document, before a stop string, or after max_tokens.
+
+        Raises:
+            UserError: A setting is out of range, or a character-level tokenizer lacks a character.
         """
         prompts = [prompt] if isinstance(prompt, str) else prompt
         texts = [""] * len(prompts)
@@ -101,7 +125,12 @@ class Model:
         self, prompt: str, max_tokens: int = 256, temperature: float = 0.8, top_k: int | None = 200,
         top_p: float = 1.0, seed: int | None = None, stop: str | Sequence[str] = (),
     ) -> Generator[str, None, None]:  # fmt: skip
-        """What `generate` returns, in pieces as they come, each of whole characters. Closing the iterator ends it."""
+        """Continue one text, piece by piece; see `generate` for the arguments.
+
+        Yields:
+            Text of whole characters. The pieces, joined, are what `generate` returns. Closing the iterator ends the
+            generation.
+        """
         for part in self.parts([prompt], max_tokens, temperature, top_k, top_p, seed, stop):
             if part.text:
                 yield part.text
@@ -110,17 +139,21 @@ class Model:
         self, prompts: Sequence[str], max_tokens: int = 256, temperature: float = 0.8, top_k: int | None = 200,
         top_p: float = 1.0, seed: int | None = None, stop: str | Sequence[str] = (),
     ) -> Generator[Part, None, None]:  # fmt: skip
-        """What `generate` returns for several texts, in pieces as they come."""
+        """Continue several texts at once, piece by piece; see `generate` for the arguments.
+
+        Yields:
+            The parts of all continuations in the order in which they are generated.
+        """
         stops = _stops(stop)
-        ends = chat.stop_ids(self.tokenizer)
+        stop_ids = chat.stop_ids(self.tokenizer)
         requests = []
         seen: Counter[str] = Counter()
         for prompt in prompts:
             ids = chat.text_prompt(self.tokenizer, prompt)
-            number = seen[prompt]
-            requests.append(
-                Request(ids, max_tokens, temperature, top_k, top_p, seed=seed, sample=number, stop_ids=ends, rolls=True)
-            )
+            requests.append(Request(
+                ids, max_tokens, temperature, top_k, top_p, seed=seed, sample=seen[prompt], stop_ids=stop_ids,
+                rolls=True,
+            ))  # fmt: skip
             seen[prompt] += 1
         yield from self._run(requests, [ReplyText(self.tokenizer, stops, parts=False) for _ in requests])
 
@@ -128,11 +161,24 @@ class Model:
         self, messages: str | Sequence[chat.Message], max_tokens: int = 256, temperature: float = 0.6,
         top_k: int | None = 50, top_p: float = 1.0, seed: int | None = None, stop: str | Sequence[str] = (),
     ) -> str:  # fmt: skip
-        """The answer to a question, or to a conversation: [{"role": "user", "content": "Hello!"}, ...].
+        """Answer a question or the last message of a conversation. The model may use the calculator.
 
-        The model may use the calculator; the answer is without its calls. Raises UserError for a model that does not
-        chat and for messages that are no conversation, ContextLengthError (a UserError) for more than the context
-        holds.
+        Args:
+            messages: A question, or a conversation: [{"role": "user", "content": "Hello!"}, ...].
+            max_tokens: Maximum number of tokens of the answer; it also ends with the context.
+            temperature: Sampling temperature; 0 takes the most likely token every time.
+            top_k: Sample from the k most likely tokens; None or 0: from all.
+            top_p: Sample from the fewest tokens whose probabilities sum to p.
+            seed: The same seed gives the same answer. None: a random seed.
+            stop: One or more strings that end the answer; they are not part of it.
+
+        Returns:
+            The text of the answer, without tool calls.
+
+        Raises:
+            UserError: The model was not trained to chat, or the messages are not a conversation that ends with the
+                user's message.
+            ContextLengthError: The conversation does not fit in the context (a UserError).
         """
         self.serving.check_chat()
         stops = _stops(stop)
@@ -140,7 +186,7 @@ class Model:
         try:
             prompt = chat.prompt(self.tokenizer, turns)
         except ValueError as error:
-            raise UserError(f"these messages are no conversation: {error}") from None
+            raise UserError(f"these messages are not a conversation: {error}") from None
         request = Request(
             prompt, max_tokens, temperature, top_k, top_p, seed=seed, stop_ids=chat.stop_ids(self.tokenizer),
             tools=calculator_tools(self.tokenizer),
@@ -148,10 +194,17 @@ class Model:
         return "".join(part.text for part in self._run([request], [ReplyText(self.tokenizer, stops)]))
 
     def logits(self, text: str | Sequence[int]) -> Tensor:
-        """The model's logits (T, V), float32 on the CPU, after each of the T ids of a text, or of given ids.
+        """The model's logits for a text.
 
-        The ids of a text begin with what opens a document, where the model knows such a token. Raises
-        ContextLengthError (a UserError) for more than the context holds, UserError for an id outside the vocabulary.
+        Args:
+            text: A text, or token ids. A text is preceded by the token that begins a document, if the model has one.
+
+        Returns:
+            float32 (T, V) on the CPU: row t holds the logits after the first t + 1 of the T token ids.
+
+        Raises:
+            ContextLengthError: The text does not fit in the context (a UserError).
+            UserError: An id is outside the vocabulary.
         """
         ids = chat.text_prompt(self.tokenizer, text) if isinstance(text, str) else list(text)
         self.engine.check(Request(ids))
@@ -159,19 +212,22 @@ class Model:
             return self.engine.model(torch.tensor([ids], device=self.engine.model.device))[0].float().cpu()
 
     def perplexity(self, text: str) -> float:
-        """e to the mean of the negative log likelihoods of a text's tokens, each after those before it.
+        """The perplexity of a text: e to the mean negative log-likelihood per token.
 
-        Of a text longer than the context each token is seen after at least half a context. The first token counts
-        only where the model knows a token that opens a document. Raises UserError where no token is left to count.
+        A text longer than the context is scored in overlapping windows, so that each token sees at least half a
+        context. The first token counts only where the model has a token that begins a document.
+
+        Raises:
+            UserError: The text has no token to score.
         """
         ids = [*chat.opening(self.tokenizer), *self.tokenizer.encode(text)]
         if len(ids) < 2:
-            raise UserError(f"the text {text!r} is too short for a perplexity; give one of two tokens or more")
+            raise UserError(f"the text {text!r} is too short for a perplexity; it needs at least two tokens")
         context = self.engine.max_len
         stride = max(1, context // 2)
         starts = [0, *range(stride, len(ids) - context + stride, stride)]
         scores = self.engine.score([ids[start : start + context] for start in starts])
-        # A piece after the first begins with what the one before it has scored.
+        # A later window begins with tokens that the one before it has scored.
         fresh = [scores[0], *(score[context - stride - 1 :] for score in scores[1:])]
         return math.exp(torch.cat(fresh).double().mean().item())
 
@@ -179,9 +235,9 @@ class Model:
         with contextlib.closing(self.engine.stream(requests)) as events:
             for index, event in events:
                 reply = replies[index]
-                if reply.finish is not None:  # by a stop string; what follows is the Engine's "cancelled"
+                if reply.finish is not None:  # at a stop string; what follows is the Engine's "cancelled"
                     continue
-                text = "".join(piece.text for piece in reply.add(event) if piece.kind == "text")
+                text = "".join(chunk.text for chunk in reply.add(event) if chunk.kind == "text")
                 if reply.finish is not None and event.finish is None:
                     self.engine.cancel(event.request_id)
                 if text or reply.finish is not None:
@@ -192,15 +248,23 @@ def open(
     name: str, device: str = "", dtype: str = "auto", slots: int = 0, tag: str | None = None, step: int | None = None,
     out_dir: str = "out",
 ) -> Model:  # fmt: skip
-    """Load a model of any source, ready to generate.
+    """Load a model, ready to generate.
 
-    name: gpt2, gpt2-medium, gpt2-large, gpt2-xl or user/repository (downloaded once), the path of a folder or a
-    ckpt.pt, "resume" (out_dir's ckpt.pt), or a checkpoint of ours: sft, sft:d4, sft:d4:700 (or by tag and step).
-    device "" takes the best there is; dtype is auto, float32, bfloat16, float16 or int8; slots: how many texts run at
-    once, 0 for as many as fit. Raises UserError where there is no such model, or no such device.
+    Args:
+        name: gpt2, gpt2-medium, gpt2-large, gpt2-xl or user/repository (downloaded once); a folder or a ckpt.pt;
+            "resume" for out_dir/ckpt.pt; or a checkpoint of a stage: sft, sft:d4, sft:d4:700.
+        device: cuda, cuda:1, mps or cpu; "" takes the best available.
+        dtype: auto, float32, bfloat16, float16 or int8 (int8 weights, on a CPU).
+        slots: How many texts run at once; 0: as many as fit.
+        tag: The model tag of a stage's checkpoint, such as d4.
+        step: The step of the checkpoint; the last by default.
+        out_dir: Where "resume" looks.
+
+    Raises:
+        UserError: There is no such model or device.
     """
     chosen = runtime.pick_device(device)
-    serving.dtype_for(dtype, chosen)  # a mistake is named before anything is downloaded
+    serving.dtype_for(dtype, chosen)  # a mistake is reported before anything is downloaded
     return Model(name, serving.serve_model(door.find(name, tag, step, out_dir), chosen, dtype, slots))
 
 
@@ -208,10 +272,23 @@ def prepare_data(
     source: str | Path, out_dir: str | Path | None = None, val_fraction: float | None = None,
     tokenizer: str | None = None, column: str = "text", overwrite: bool = False,
 ) -> "Prepared":  # fmt: skip
-    """Make token files to train on, train.bin and val.bin; see `nanochat.prepare.prepare`.
+    """Make token files to train on: train.bin and val.bin, as `python -m scripts.prepare` does.
 
-    source: shakespeare_char, shakespeare, openwebtext, or a text, JSONL or parquet file, a folder of them, or the URL
-    of one. tokenizer: gpt2 (the default), char, base or a folder. Returns where they are and how many tokens they hold.
+    Args:
+        source: shakespeare_char, shakespeare or openwebtext; a text, JSONL or parquet file, a folder of them, or the
+            URL of one.
+        out_dir: The folder to write; by default data/<name> if the working directory has a folder data, else
+            <base>/tokens/<name>.
+        val_fraction: The fraction held out for validation; 0.1 by default (openwebtext: 0.0005).
+        tokenizer: gpt2 (the default), char, base or a folder.
+        column: The column, or JSON field, that holds the text.
+        overwrite: Replace token files that were made from something else.
+
+    Returns:
+        Where the files are and how many tokens they hold.
+
+    Raises:
+        UserError: The source cannot be read, or holds too little text.
     """
     from nanochat.data.prepare import prepare
 
@@ -223,26 +300,32 @@ def serve(
     model: Model | str, host: str = "127.0.0.1", port: int = 8000, api_key: str | None = None,
     ready: "Callable[[Server], object] | None" = None,
 ) -> None:  # fmt: skip
-    """Serve a model on a page, by the API that OpenAI's clients speak, and by /generate, until a signal.
+    """Serve a model: the chat page, the OpenAI API, and /generate. Returns after a signal.
 
-    host: the default lets only this machine in. api_key: what clients must send; default: NANOCHAT_API_KEY or
-    NANOGPT_API_KEY, else none is needed. port 0 is any free one. ready: called as soon as it answers, with a Server,
-    whose `stop` ends it from another thread. Raises UserError where the address cannot be had.
+    Args:
+        model: A model, or a name for `open`.
+        host: The address to listen on. The default admits this machine only; 0.0.0.0 admits all.
+        port: The port to listen on; 0: any free one.
+        api_key: What clients must send as a bearer token; by default the environment variable NANOCHAT_API_KEY or
+            NANOGPT_API_KEY, else no key is required.
+        ready: Called with the Server as soon as it accepts requests; its `stop` ends it from another thread.
+
+    Raises:
+        UserError: The address is wrong or taken.
     """
-    from nanochat.web import operation
-    from nanochat.web.server import listen
-    from nanochat.web.service import Service, Settings
-    from nanochat.web.service import model as served
+    from nanochat.web.server import allowed_hosts, find_api_key, listen
+    from nanochat.web.server import serve as run
+    from nanochat.web.state import ServedModel, ServerState, Settings
 
-    key = operation.api_key(api_key)
+    key = find_api_key(api_key)
     with listen(host, port) as bound:
         loaded = open(model) if isinstance(model, str) else model
-        settings = Settings(api_key=key, hosts=operation.known_hosts(host))
-        operation.serve(Service([served(loaded.name, [loaded.serving])], settings), bound, host, ready=ready)
+        settings = Settings(api_key=key, hosts=allowed_hosts(host))
+        run(ServerState([ServedModel(loaded.name, [loaded.serving])], settings), bound, host, ready=ready)
 
 
 def _stops(stop: str | Sequence[str]) -> list[str]:
     stops = [stop] if isinstance(stop, str) else list(stop)
     if "" in stops:
-        raise UserError("stop has an empty string in it, which would end every text at once; leave it out")
+        raise UserError("stop has an empty string, which would end every text at once; leave it out")
     return stops

@@ -1,11 +1,25 @@
-"""Conversations as tokens, and tokens as replies. The only file that knows the names of the special tokens.
+"""The chat template: conversations become tokens here, and tokens become replies.
 
-A conversation is {"messages": [{"role", "content"}, ...]}: an optional system message, then user and assistant in
-turn. User and system contents are strings; an assistant's is a string or a list of parts {"type", "text"}, whose
-types are text, python (a calculation) and python_output (its result).
+This is the only file that spells the special tokens. A conversation is {"messages": [{"role", "content"}, ...]}: an
+optional system message, then user and assistant in turn. Line breaks and indents below are for reading only:
+
+    <|bos|>
+    <|system_start|>Be brief.<|system_end|>
+    <|user_start|>What is 12 + 30?<|user_end|>
+    <|assistant_start|>Let me see. <|python_start|>12 + 30<|python_end|><|output_start|>42<|output_end|>It is 42.
+    <|assistant_end|>
+
+User and system contents are strings. An assistant's content is a string or a list of parts {"type", "text"}: "text"
+is shown to the user, "python" is a call of the calculator, "python_output" is its result.
+
+`render` also returns the loss mask. The model is trained on what it has to generate itself (mask 1): the text, the
+tool call with its two special tokens, and <|assistant_end|>, by which it learns to stop. It is not trained on what
+others write (mask 0): <|bos|>, the system's and the user's messages, <|assistant_start|>, and the tool's output, which
+the Engine inserts.
+
+Text is encoded without special tokens, so a message that spells "<|user_end|>" cannot end its turn.
 """
 
-import codecs
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
@@ -20,7 +34,7 @@ ASSISTANT_START, ASSISTANT_END = "<|assistant_start|>", "<|assistant_end|>"
 PYTHON_START, PYTHON_END = "<|python_start|>", "<|python_end|>"
 OUTPUT_START, OUTPUT_END = "<|output_start|>", "<|output_end|>"
 SYSTEM_START, SYSTEM_END = "<|system_start|>", "<|system_end|>"
-# In the order of their ids. The released tokenizers have the first nine.
+# In the order of their ids. The released tokenizers have the first nine: no system role.
 SPECIALS = [
     BOS, USER_START, USER_END, ASSISTANT_START, ASSISTANT_END, PYTHON_START, PYTHON_END, OUTPUT_START, OUTPUT_END,
     SYSTEM_START, SYSTEM_END,
@@ -31,7 +45,7 @@ PART_TYPES = ("text", "python", "python_output")
 
 
 class ToolIds(NamedTuple):
-    """The ids that frame a calculation and its result."""
+    """The ids around a tool call and its output."""
 
     python_start: int
     python_end: int
@@ -40,10 +54,13 @@ class ToolIds(NamedTuple):
 
 
 def check(conversation: object) -> None:
-    """Raise ValueError, with one clause that says what is wrong, unless this is a conversation to learn from.
+    """Check that a conversation can be trained on.
 
-    It must end with an assistant's message, and no assistant's message may be empty: from such a one the model
-    would learn to say nothing. An empty system message counts as none.
+    It must end with an assistant's message, and no assistant's message may be empty: the model would learn to answer
+    nothing. An empty system message counts as none.
+
+    Raises:
+        ValueError: with one clause that names the message and what is wrong with it.
     """
     messages = _messages(conversation)
     if messages[-1]["role"] != "assistant":
@@ -64,14 +81,17 @@ def render(
 def render(
     tokenizer: Tokenizer, conversation: Conversation, max_tokens: int | None = None
 ) -> tuple[list[int], list[int]] | None:
-    """The ids of a conversation and, for each, 1 where the model learns to say it, else 0.
+    """The token ids of a conversation, and its loss mask: 1 for each token the model is trained on, else 0.
 
-    With max_tokens, whole turns are left out at the end until it fits, so that no closing token is ever cut off;
-    None when not even the first answer fits. Raises ValueError when the roles or contents are not a conversation's.
+    With max_tokens, whole turns are dropped from the end until the rest fits, so that no closing token is cut off;
+    None when not even the first answer fits.
+
+    Raises:
+        ValueError: the roles or contents are not those of a conversation.
     """
     messages = _messages(conversation)
     ids, mask = [tokenizer.special(BOS)], [0]
-    kept = 0  # the length up to the end of the last answer that fits
+    kept = 0  # length up to the end of the last answer that fits
     for message in _with_system(tokenizer, messages):
         more_ids, more_mask = _render_message(tokenizer, message)
         ids += more_ids
@@ -83,10 +103,43 @@ def render(
     return ids, mask
 
 
-def prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
-    """The ids after which the assistant answers the last of the messages, which must be the user's.
+def _with_system(tokenizer: Tokenizer, messages: Sequence[Message]) -> Sequence[Message]:
+    """The messages to render. For a tokenizer without a system role, the system's text begins the first question."""
+    if messages[0]["role"] != "system":
+        return messages
+    system, *rest = messages
+    if not system["content"]:
+        return rest
+    if tokenizer.has_special(SYSTEM_START):
+        return messages
+    return [{"role": "user", "content": system["content"] + "\n\n" + rest[0]["content"]}, *rest[1:]]
 
-    Raises ValueError when it is not, or when the messages are not a conversation's.
+
+def _render_message(tokenizer: Tokenizer, message: Message) -> tuple[list[int], list[int]]:
+    """One turn of the template and its loss mask."""
+    role, content = message["role"], message["content"]
+    if role != "assistant":
+        start, end = (SYSTEM_START, SYSTEM_END) if role == "system" else (USER_START, USER_END)
+        ids = tokenizer.encode(content, prepend=start, append=end)
+        return ids, [0] * len(ids)
+    ids, mask = [tokenizer.special(ASSISTANT_START)], [0]
+    for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+        start, end, trained = {
+            "text": (None, None, 1),
+            "python": (PYTHON_START, PYTHON_END, 1),
+            "python_output": (OUTPUT_START, OUTPUT_END, 0),  # the Engine inserts it; the model never generates it
+        }[part["type"]]
+        more = tokenizer.encode(part["text"], prepend=start, append=end)
+        ids += more
+        mask += [trained] * len(more)
+    return [*ids, tokenizer.special(ASSISTANT_END)], [*mask, 1]
+
+
+def prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    """The token ids after which the model writes its answer: the conversation and <|assistant_start|>.
+
+    Raises:
+        ValueError: the last message is not the user's, or the messages are not a conversation.
     """
     _check_messages(messages)
     if messages[-1]["role"] != "user":
@@ -98,14 +151,15 @@ def prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
 
 
 def opening(tokenizer: Tokenizer) -> list[int]:
-    """The ids that stand before a text to be continued: bos, or nothing for models that were not trained so."""
+    """The ids before a text to be continued: bos, or none where the model was not trained with it."""
     return [tokenizer.special(BOS)] if tokenizer.has_special(BOS) else []
 
 
 def text_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids after which a text is continued, at least one: before an empty text stands what begins a document.
+    """The ids after which a text is continued, at least one.
 
-    A character model knows no such thing; there it is a newline, else the first character.
+    An empty text becomes the token that begins a document; for a character model, which has none, a newline or else
+    the first character.
     """
     if ids := [*opening(tokenizer), *tokenizer.encode(text)]:
         return ids
@@ -115,24 +169,26 @@ def text_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def can_chat(tokenizer: Tokenizer) -> bool:
-    """Whether it has the special tokens of conversations."""
+    """Whether the tokenizer has the special tokens of conversations."""
     return all(tokenizer.has_special(name) for name in SPECIALS[: SPECIALS.index(SYSTEM_START)])
 
 
 def stop_ids(tokenizer: Tokenizer) -> set[int]:
-    """The ids that end a reply; they are not part of it. The first special token begins the next document."""
+    """The ids that end a reply and are not part of it: <|assistant_end|>, and bos, which begins the next document."""
     ends = [tokenizer.specials[name] for name in (ASSISTANT_END,) if tokenizer.has_special(name)]
     return {*ends, tokenizer.bos} if tokenizer.specials else set()
 
 
 def tool_ids(tokenizer: Tokenizer) -> ToolIds:
+    """Raises UserError for a tokenizer without these tokens."""
     return ToolIds(*map(tokenizer.special, (PYTHON_START, PYTHON_END, OUTPUT_START, OUTPUT_END)))
 
 
 def reply_parts(tokenizer: Tokenizer, ids: Iterable[int]) -> list[dict[str, str]]:
-    """What an assistant said, as content parts: from after assistant_start to the end, or the first stop id.
+    """The content parts of a reply: the inverse of `render` for what follows <|assistant_start|>.
 
-    A block that was not closed is a part too. Other special tokens, which do not belong in a reply, are left out.
+    It ends at the first stop id. A tool call that was not closed is a part too; special tokens that do not belong in
+    a reply are dropped.
     """
     changes = _changes(tokenizer)
     parts: list[tuple[str, list[int]]] = [("text", [])]
@@ -147,41 +203,15 @@ def reply_parts(tokenizer: Tokenizer, ids: Iterable[int]) -> list[dict[str, str]
 
 
 def reply_text(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
-    """What the user sees of a reply: its text, without calculations and their results."""
+    """What the user sees of a reply: its text, without tool calls and their output."""
     return "".join(part["text"] for part in reply_parts(tokenizer, ids) if part["type"] == "text")
 
 
-class StreamDecoder:
-    """Text from tokens that come one at a time, only ever in whole characters.
-
-    All that is returned, joined, is `tokenizer.decode` of all ids; with `text_only` it is their `reply_text`.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, text_only: bool = False):
-        self.tokenizer = tokenizer
-        self.text_only = text_only
-        self.within = "text"
-        self._changes = _changes(tokenizer)
-        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def push(self, id: int) -> str:
-        """The text that this token completes; empty while a character is unfinished."""
-        if self.text_only and id >= self.tokenizer.first_special:
-            if self.within != "end":
-                self.within = self._changes.get(id, self.within)
-            return self._flush()
-        if self.text_only and self.within != "text":
-            return ""
-        return self._utf8.decode(self.tokenizer.decode_bytes([id]))
-
-    def finish(self) -> str:
-        """What is left at the end: U+FFFD for a character that was never finished."""
-        return self._flush()
-
-    def _flush(self) -> str:
-        rest = self._utf8.decode(b"", final=True)
-        self._utf8.reset()
-        return rest
+def _changes(tokenizer: Tokenizer) -> dict[int, str]:
+    """The type of the part that each special token begins in a reply, or "end"."""
+    changes = {PYTHON_START: "python", PYTHON_END: "text", OUTPUT_START: "python_output", OUTPUT_END: "text"}
+    known = {tokenizer.specials[name]: kind for name, kind in changes.items() if tokenizer.has_special(name)}
+    return {**known, **dict.fromkeys(stop_ids(tokenizer), "end")}
 
 
 def _messages(conversation: object) -> Sequence[Message]:
@@ -243,41 +273,3 @@ def _kind(value: object) -> str:
     names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string",
              list: "a list", dict: "an object"}  # fmt: skip
     return names.get(type(value), type(value).__name__)
-
-
-def _with_system(tokenizer: Tokenizer, messages: Sequence[Message]) -> Sequence[Message]:
-    """The messages to render: a tokenizer without a system role has the system's text told by the first user."""
-    if messages[0]["role"] != "system":
-        return messages
-    system, *rest = messages
-    if not system["content"]:
-        return rest
-    if tokenizer.has_special(SYSTEM_START):
-        return messages
-    return [{"role": "user", "content": system["content"] + "\n\n" + rest[0]["content"]}, *rest[1:]]
-
-
-def _render_message(tokenizer: Tokenizer, message: Message) -> tuple[list[int], list[int]]:
-    role, content = message["role"], message["content"]
-    if role != "assistant":
-        start, end = (SYSTEM_START, SYSTEM_END) if role == "system" else (USER_START, USER_END)
-        ids = tokenizer.encode(content, prepend=start, append=end)
-        return ids, [0] * len(ids)
-    ids, mask = [tokenizer.special(ASSISTANT_START)], [0]
-    for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
-        start, end, learnt = {
-            "text": (None, None, 1),
-            "python": (PYTHON_START, PYTHON_END, 1),
-            "python_output": (OUTPUT_START, OUTPUT_END, 0),  # the calculator says it, not the model
-        }[part["type"]]
-        more = tokenizer.encode(part["text"], prepend=start, append=end)
-        ids += more
-        mask += [learnt] * len(more)
-    return [*ids, tokenizer.special(ASSISTANT_END)], [*mask, 1]
-
-
-def _changes(tokenizer: Tokenizer) -> dict[int, str]:
-    """What the ids after each special token of a reply belong to."""
-    changes = {PYTHON_START: "python", PYTHON_END: "text", OUTPUT_START: "python_output", OUTPUT_END: "text"}
-    known = {tokenizer.specials[name]: kind for name, kind in changes.items() if tokenizer.has_special(name)}
-    return {**known, **dict.fromkeys(stop_ids(tokenizer), "end")}

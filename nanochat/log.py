@@ -1,4 +1,4 @@
-"""What a run tells while it goes: metrics for machines (JSONL, wandb) and progress for people."""
+"""What a run reports: metrics for machines (JSONL, wandb) and progress for people."""
 
 import contextlib
 import json
@@ -21,12 +21,12 @@ WITHOUT_WANDB = "train without it (--run dummy, in scripts.train --wandb_log=Fal
 
 
 class MetricsLog:
-    """A run's metrics: one line of strict JSON a call in <folder>/metrics.jsonl, and wandb when `run` is not "dummy".
+    """A run's metrics: a line of strict JSON per call in <folder>/metrics.jsonl, and wandb unless `run` is "dummy".
 
     A line is {"step": int, "time": seconds since 1970, name: value, ...}. JSON has no NaN and no infinity; they are
-    written as the strings "NaN", "Infinity" and "-Infinity", which Python's float() reads back.
+    written as the strings "NaN", "Infinity" and "-Infinity", which Python's float() understands.
     The first line also writes `config` to <folder>/config.json. With is_main=False every call does nothing.
-    wandb's id of the run is in <folder>/wandb_run.json; a run that is `resumed` is the same run there.
+    wandb's run id is kept in <folder>/wandb_run.json, so a resumed run continues the same wandb run.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class MetricsLog:
         self._wandb = _start_wandb(folder, project, run, config, resumed) if is_main and run != "dummy" else None
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Write one line; it is with the operating system when this returns, so a kill does not lose it."""
+        """Append a line and hand it to the operating system, so that killing the process does not lose it."""
         if not self.is_main:
             return
         line = strict_json({"step": step, "time": round(time.time(), 3), **metrics}) + "\n"
@@ -54,11 +54,11 @@ class MetricsLog:
             self._wandb.log(metrics, step=step)
 
     def hold(self) -> None:
-        """Keep all lines back until `release`: a run that replaces another one leaves it alone until its first save."""
+        """Buffer all lines until `release`: a run that replaces another one touches nothing before its first save."""
         self._held = []
 
     def release(self) -> None:
-        """Write what was held, in place of the other run's lines; nothing to do where nothing is held."""
+        """Write the buffered lines in place of the other run's."""
         held, self._held = self._held, None
         if held is None or not self.is_main:
             return
@@ -80,22 +80,22 @@ class MetricsLog:
             raise
 
     def resume(self, step: int, measured: bool = True) -> None:
-        """Forget what was logged after `step`, for a run that resumes from there; -1 forgets everything.
+        """Drop the lines after `step`, for a run that resumes from there; -1 drops all.
 
-        measured=False: the measurements at `step` will be made again, so that all but its first line go, too.
+        With measured=False the evaluations at `step` will run again, so only the first line of that step stays.
         """
         if self.is_main:
             self._keep(step, measured)
 
     def take_back(self, step: int) -> None:
-        """Forget what was logged after `step`, and leave nothing behind where that is all that this run has written."""
+        """Drop the lines after `step`, and the files and folders too if nothing else was written to them."""
         if not self.is_main:
             return
         if self._held is not None:
             self._held = [(logged, line) for logged, line in self._held if logged <= step]
             return
-        # A folder that holds something else stays, and so does all where the file system has become read-only, which
-        # is what the error that led here says.
+        # rmdir keeps a folder that holds something else. If the file system became read-only, everything stays, and
+        # the caller's error already reports that.
         with contextlib.suppress(OSError, UserError):
             self._keep(step)
             if self._is_new and self.path.exists() and self.path.stat().st_size == 0:
@@ -112,7 +112,7 @@ class MetricsLog:
 
     @contextlib.contextmanager
     def _refusals(self) -> Iterator[None]:
-        """Raise UserError where the file system does not let the metrics be written."""
+        """Turn the file system's refusals into a UserError."""
         try:
             yield
         except OSError as error:
@@ -121,9 +121,9 @@ class MetricsLog:
             raise
 
     def _keep(self, last: float, measured: bool = True) -> None:
-        """Cut the file after its last line of a step up to `last`; a line that a kill cut short goes too.
+        """Truncate the file after the last line whose step is at most `last`; an incomplete last line goes too.
 
-        Cutting in place needs no room, which a full disk does not have, and a kill finds it done or not done.
+        Truncating in place needs no disk space (the disk may be full) and is atomic.
         """
         if not self.path.exists():
             return
@@ -138,15 +138,14 @@ class MetricsLog:
 
 
 class Progress:
-    """Shows how far something is: a bar on a terminal, else a plain line at the start, at the end and now and then.
+    """Shows progress: a bar on a terminal, otherwise plain lines: the first, the last, and one every few seconds.
 
         with Progress(900, "base_train") as progress:
             progress.update(120, loss=2.345, tok_per_second=6100.0)
 
-    prints `base_train  120/900 steps  13%  loss 2.345  6.1k tok/s  3m12s left`. A figure called x_per_second is shown
-    as x/s; text is shown as it is. The time left follows from the speed since the first update, which in training ends
-    with the compilation; so a resumed run's first update need not be near 0. With lines_every there is no bar, and a
-    line for each update whose count it divides.
+    prints `base_train  120/900 steps  13%  loss 2.345  6.1k tok/s  3m12s left`. A figure named x_per_second is shown
+    as x/s. The time left is estimated from the speed since the first update, which in training comes after compilation
+    and, in a resumed run, not at 0. With lines_every there is no bar, but a line every so many units.
     """
 
     def __init__(
@@ -176,7 +175,7 @@ class Progress:
         return self
 
     def update(self, done: int, **figures: float | str) -> None:
-        """Say that `done` of the total are done, with the figures of the moment."""
+        """Report that `done` of the total are done, with current figures."""
         if not self.is_main:
             return
         shown = [figure(name, value) for name, value in figures.items()]
@@ -199,7 +198,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif self._unprinted:  # the last thing known, wherever the loop was left
+        elif self._unprinted:  # the latest figures, also when the loop ended early
             print(self._unprinted, flush=True)
             self._unprinted = ""
 
@@ -288,9 +287,9 @@ def _start_wandb(folder: Path, project: str, run: str, config: dict, resumed: bo
             project=project, name=run, config=config, dir=str(folder), id=known.get("id") if resumed else None,
             resume="allow",
         )  # fmt: skip
-    except wandb.Error as error:  # no login, no network, a project that is somebody else's
+    except wandb.Error as error:  # no login, no network, no access to the project
         message = " ".join(str(error).split())[:200]
-        raise UserError(f"wandb does not take the run {run} ({message}); log in with wandb login, set WANDB_MODE="
+        raise UserError(f"wandb refused the run {run} ({message}); log in with wandb login, set WANDB_MODE="
                         f"offline, or {WITHOUT_WANDB}") from None  # fmt: skip
     paths.write_text(kept, strict_json({"id": started.id, "project": project, "name": run}, indent=2) + "\n")
     return started

@@ -1,4 +1,4 @@
-"""Where things lie on disk, and how a file comes to be there: whole or not at all."""
+"""Where files are, and how they are written: completely or not at all."""
 
 import contextlib
 import errno
@@ -23,15 +23,15 @@ SOURCES = {  # the stages that checkpoints come from, and their folders
     "rl": "chatrl_checkpoints",
 }
 
-LONGEST_NAME = 255  # bytes; on all file systems that are in use
-LONGEST_TAG = 200  # bytes; what is made of a tag is a little longer
+LONGEST_NAME = 255  # bytes, on every common file system
+LONGEST_TAG = 200  # bytes; names made from a tag are a little longer
 LOCK = ".lock"
 
 
 def base_dir() -> Path:
     """The root of everything nanochat writes: $NANOCHAT_BASE_DIR, else ~/.cache/nanochat.
 
-    Nothing is created here; `write_atomically` makes folders when there is something to put in them.
+    Creates nothing; `write_atomically` creates folders when there is something to write.
     """
     return Path(os.environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache" / "nanochat").expanduser()
 
@@ -53,10 +53,10 @@ def dataset_dir(name: str) -> Path:
 def write_atomically(
     path: Path, write: Callable[[BinaryIO], object], vouch: Callable[[str], object] = lambda digest: None
 ) -> str:
-    """Write a file so that a reader, or a crash, sees the old one or the new one and nothing between.
+    """Write a file so that a reader, or a crash, sees either the old content or the new, never a mix.
 
     `write` fills a temporary neighbour of `path`, which is flushed to disk and renamed over `path`.
-    Returns the sha256 of the bytes written, in hex; `vouch` is given it before the file gets its name.
+    Returns the sha256 of the bytes written, in hex; `vouch` is called with it before the rename.
     Raises UserError when the disk is full or the folder cannot be written; the temporary file is removed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -75,7 +75,7 @@ def write_atomically(
             temporary.unlink()
         if refused := refusal(error, path):
             raise refused from error
-        if isinstance(error.__context__, KeyboardInterrupt):  # torch.save ends with an error of its own then
+        if isinstance(error.__context__, KeyboardInterrupt):  # torch.save raises its own error over it
             raise error.__context__ from None
         raise
     return digest
@@ -88,10 +88,10 @@ def write_text(path: Path, text: str) -> str:
 
 @contextlib.contextmanager
 def draft_of(folder: Path, check: Callable[[], None]) -> Iterator[Path]:
-    """An empty folder beside `folder` that takes its name when the body has succeeded and vanishes when it failed.
+    """An empty folder beside `folder` that replaces it if the body succeeds and is deleted if it fails.
 
-    `check` raises UserError where `folder` must not be replaced; it is asked once nobody else can be writing it.
-    Raises UserError, too, when another process is, and when the disk is full.
+    `check`, called while no other process can be writing, raises UserError if `folder` must not be replaced.
+    Raises UserError if another process is writing it, and when the disk is full.
     """
     draft, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old")
     with contextlib.ExitStack() as cleanup:
@@ -124,13 +124,13 @@ def draft_of(folder: Path, check: Callable[[], None]) -> Iterator[Path]:
 
 
 def check_name(flag: str, name: str) -> None:
-    """Raise UserError, naming the flag, for what no file system takes for a path."""
+    """Raise UserError, naming the flag, for a name that no file system accepts."""
     if "\0" in name or any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(name).parts):
         raise UserError(f"--{flag} {name[:20]}... is not a path: a name in it is longer than {LONGEST_NAME} bytes")
 
 
 def check_tag(flag: str, tag: str) -> None:
-    """Raise UserError, naming the flag, where a tag cannot be the name of one folder."""
+    """Raise UserError, naming the flag, if a tag cannot be a folder name."""
     if not re.fullmatch(r"[^./\\:\x00-\x1f\x7f][^/\\:\x00-\x1f\x7f]*", tag) or len(os.fsencode(tag)) > LONGEST_TAG:
         shown = tag if len(tag) <= 40 else f"{tag[:40]}..."
         raise UserError(
@@ -141,11 +141,10 @@ def check_tag(flag: str, tag: str) -> None:
 
 @contextlib.contextmanager
 def alone_in(folder: Path, advice: str = "wait until it has finished, or stop it") -> Iterator[None]:
-    """Keep every other process out of a run's folder for as long as the context lasts.
+    """Hold an exclusive lock on a run's folder.
 
-    The lock is the operating system's (flock), so a process that died holds nothing. A folder made here in which
-    nothing was written goes again. Raises UserError, with `advice` at its end, naming the process that is there and
-    when it began.
+    The lock is flock's, so it ends with the process. A folder created here is removed again if it stays empty. Raises
+    UserError, naming the process that holds the lock and when it started, and ending in `advice`.
     """
     path = folder / LOCK
     made = [place for place in (folder, folder.parent) if not place.exists()]
@@ -167,11 +166,11 @@ def alone_in(folder: Path, advice: str = "wait until it has finished, or stop it
                 f"the file system of {folder} cannot lock files ({error.strerror}), so a second run would not be "
                 "noticed; write to another one, such as a local disk"
             ) from error
-        if not is_there:  # or the process before has removed the file just now
+        if not is_there:  # or its last holder deleted it just now
             holder = os.read(lock, 1000).decode("utf-8", "replace").strip() or "another process"
             raise UserError(f"{folder} is in use by {holder}; {advice}")
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        with contextlib.suppress(OSError):  # a full disk: the lock holds without a name
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without a name in it
             os.truncate(lock, 0)
             os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}, which started at {since}\n".encode(), 0)
         try:
@@ -186,13 +185,13 @@ def alone_in(folder: Path, advice: str = "wait until it has finished, or stop it
 
 
 def check_regular(path: Path) -> None:
-    """Raise UserError for a pipe, device or folder where a file should be; reading one of them may never end."""
+    """Raise UserError for a pipe, device or folder; reading a pipe may never end."""
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is not a regular file; put the file that belongs there in its place")
 
 
 def read_json(path: Path, remedy: str = "get it again") -> dict:
-    """The object that a JSON file holds. Raises UserError, ending in `remedy`, where there is none to be read."""
+    """The object in a JSON file. Raises UserError, ending in `remedy`, if it is unreadable or not an object."""
     check_regular(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -213,7 +212,7 @@ def sha256(path: Path) -> str:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Bring a folder's list of names to disk."""
+    """Flush a folder's entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -222,11 +221,11 @@ def fsync_folder(folder: Path) -> None:
 
 
 def refusal(error: BaseException, path: Path) -> UserError | None:
-    """What to say when `error` means that the file system will not take `path`; None when it means something else."""
+    """The UserError for an error that means the file system refused to write `path`; None for other errors."""
     is_ours = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(base_dir()))
     advice = "set NANOCHAT_BASE_DIR elsewhere" if is_ours else "give another place to write to"
     cause: BaseException | None = error
-    while cause is not None:  # torch.save raises a RuntimeError of its own while it handles the OSError
+    while cause is not None:  # torch.save raises a RuntimeError while handling the OSError
         match cause:
             case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG as number):
                 return UserError(f"cannot write {path}: {REFUSALS[number]}")
@@ -239,6 +238,6 @@ def refusal(error: BaseException, path: Path) -> UserError | None:
         return UserError(f"cannot write {path}: {error.filename} is not a folder; {advice}")
     if isinstance(error, OSError) and error.filename is not None:
         refused = Path(os.fsdecode(error.filename))
-        if refused.parent == path.parent or refused in path.parents:  # and not some other file that was to be read
+        if refused.parent == path.parent or refused in path.parents:  # not a file that was being read
             return UserError(f"cannot write {path}: {os.strerror(error.errno or errno.EIO).lower()}; {advice}")
     return None

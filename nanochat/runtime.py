@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from nanochat.errors import UserError, sentence_of
 
-PATIENCE = 5.0  # seconds that a rank waits to hear why another one ended
+PATIENCE = 5.0  # seconds that a rank waits for another one's exit code
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -44,7 +44,7 @@ class Runtime:
             print(*words, flush=True)
 
     def wait(self) -> None:
-        """Until all ranks are here."""
+        """Block until all ranks get here."""
         if self.world > 1:
             dist.barrier()
 
@@ -55,13 +55,12 @@ class PeerFailed(Exception):
 
 @contextmanager
 def start(device_type: str = "", dtype: str = "auto", seed: int | None = None) -> Iterator[Runtime]:
-    """Set up the process: ranks of torchrun (NCCL for what is on CUDA, else Gloo), device, compute dtype, random seeds.
+    """Set up the process: ranks of torchrun (NCCL for CUDA tensors, else Gloo), device, compute dtype, random seeds.
 
-    device_type "" takes cuda, then mps, then cpu. dtype "auto" asks $NANOCHAT_DTYPE, then takes what the device
-    multiplies fastest. seed None draws one; it is in `seed`. Raises UserError for a device or dtype that is not there.
+    device_type "" takes cuda, then mps, then cpu. dtype "auto" takes $NANOCHAT_DTYPE, else the dtype that the device
+    multiplies fastest. seed None draws one. Raises UserError for a device or dtype that is not available.
 
-    An error ends all ranks of a run with one message, and without its launcher a rank gets a SIGTERM; see `_fail`
-    and `_with_parent`.
+    An error ends all ranks with one message (`_fail`); a rank whose launcher died gets a SIGTERM (`_with_parent`).
     """
     rank, local = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
     world = int(os.environ.get("WORLD_SIZE", 1))
@@ -72,7 +71,7 @@ def start(device_type: str = "", dtype: str = "auto", seed: int | None = None) -
         torch.set_float32_matmul_precision("high")
     elif device.type == "cpu":
         _keep_freed_memory()
-        # torch.compile warns of a CUDA toolkit without a GPU, which is no news to somebody who trains on a CPU.
+        # torch.compile warns about a CUDA toolkit without a GPU, which is noise when training on a CPU.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     if seed is None:
         seed = random.SystemRandom().randrange(2**31)
@@ -101,12 +100,12 @@ def start(device_type: str = "", dtype: str = "auto", seed: int | None = None) -
 
 @contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Training steps that give the same bits each time, compiled or not, on any number of threads of a CPU.
+    """Make training steps deterministic on a CPU, compiled or not, on any number of threads.
 
-    Inductor adds up an embedding's gradient with atomic operations, in whatever order the threads come; PyTorch's
-    deterministic kernels take one order, at no cost that could be measured (dev/LOG.md). On a GPU nothing changes:
-    there cuBLAS needs a setting from before the process starts, and some kernels would be refused or slow, so that
-    runs on CUDA agree up to rounding only.
+    Inductor accumulates an embedding's gradient with atomic adds, in whatever order the threads arrive; PyTorch's
+    deterministic kernels use a fixed order, at no measurable cost (dev/LOG.md). On a GPU nothing changes: cuBLAS needs
+    an environment variable from before the process starts, and some kernels would be refused or slow, so runs on CUDA
+    agree only up to rounding.
     """
     if device.type != "cpu":
         yield
@@ -114,7 +113,7 @@ def repeatable(device: torch.device) -> Iterator[None]:
     enabled, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True)
-    # Overwriting every new tensor with NaN is for finding reads of memory that was never written.
+    # Filling every new tensor with NaN only serves to find reads of uninitialized memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
@@ -124,12 +123,11 @@ def repeatable(device: torch.device) -> Iterator[None]:
 
 
 def _fail(error: BaseException, store: dist.Store) -> None:
-    """End this rank: with its message if the error is its own, quietly if another rank's end caused it.
+    """End this rank: with a message if the error is its own, quietly if another rank caused it.
 
-    A collective operation fails on all ranks when one ends, so that rank leaves its exit code in the store. Where
-    several ranks have a sentence, perhaps of two sides of one thing, the first is printed. os._exit, because gloo's
-    threads and the one that reads ahead may be at work: C++ that is torn down under them aborts the process, and its
-    message would bury ours.
+    When a rank ends, collectives fail on all others, so it leaves its exit code in the store. If several ranks have a
+    message, the first is printed. os._exit, because threads of gloo and of the prefetcher may be running: tearing down
+    C++ objects under them aborts the process, and that message would bury ours.
     """
     if _is_of_a_peer(error):
         code = _code_of_a_peer(store)
@@ -152,12 +150,12 @@ def _fail(error: BaseException, store: dist.Store) -> None:
 
 
 def _is_of_a_peer(error: BaseException) -> bool:
-    """Whether an error says only that the connection to another rank is gone; gloo's have no type of their own."""
+    """Whether an error only reports a lost connection to another rank; gloo raises plain RuntimeErrors."""
     return isinstance(error, (PeerFailed, dist.DistError)) or isinstance(error, RuntimeError) and "gloo" in str(error)
 
 
 def _code_of_a_peer(store: dist.Store) -> int | None:
-    """The exit code of the rank that failed; None where it was killed, or held the store itself."""
+    """The exit code of the rank that failed; None if it was killed or was hosting the store."""
     until = time.monotonic() + PATIENCE
     with suppress(RuntimeError):
         while time.monotonic() < until:
@@ -171,15 +169,15 @@ def _is_first(store: dist.Store) -> bool:
     """Whether no other rank has reported why the run ends."""
     try:
         return store.add("reported", 1) == 1
-    except RuntimeError:  # the store is gone with the rank that holds it
+    except RuntimeError:  # the store died with the rank that hosts it
         return True
 
 
 @contextmanager
 def _with_parent() -> Iterator[None]:
-    """Send this process a SIGTERM, on which training saves and ends, once the process that started it is gone.
+    """Send this process a SIGTERM, on which training saves and exits, once its parent is gone.
 
-    A launcher that is killed cannot stop its ranks, and a second run would find them still at work on its folder.
+    A killed launcher cannot stop its ranks, and a second run would find them still working in its folder.
     """
     parent, done = os.getppid(), threading.Event()
 
@@ -209,9 +207,9 @@ def can_compile(device: torch.device) -> bool:
 
 
 def pick_device(name: str = "", local_rank: int = 0) -> torch.device:
-    """The device of that name: cuda (this rank's), cuda:1, mps or cpu; "" takes the first of these that is there.
+    """The device of that name: cuda (this rank's), cuda:1, mps or cpu; "" takes the first one available.
 
-    Raises UserError for one that is not.
+    Raises UserError for one that is not available.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     kind, _, number = (name or next(each for each, there in available.items() if there)).partition(":")
@@ -223,9 +221,9 @@ def pick_device(name: str = "", local_rank: int = 0) -> torch.device:
 
 
 def compute_dtype(name: str, device: torch.device) -> torch.dtype:
-    """What `name` means on this device; "auto" is $NANOCHAT_DTYPE, else what the device multiplies fastest.
+    """The dtype called `name`; "auto" is $NANOCHAT_DTYPE, else the one that the device multiplies fastest.
 
-    Raises UserError for a name that is none of DTYPES.
+    Raises UserError for a name that is not in DTYPES.
     """
     if name == "auto":
         name = os.environ.get("NANOCHAT_DTYPE", "") or "auto"
@@ -239,16 +237,16 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _keep_freed_memory() -> None:
-    """Tell glibc's malloc to keep big blocks instead of returning them to the system after every step.
+    """Make glibc's malloc keep large blocks instead of returning them to the system after every step.
 
-    Faulting the pages in again took a seventh of a training step on 2 cores (dev/LOG.md). GLIBC_TUNABLES, which
-    speedrun.sh sets, does the same and huge pages besides, but only before the process starts.
+    Faulting the pages back in took a seventh of a training step on 2 cores (dev/LOG.md). GLIBC_TUNABLES, which
+    the speedrun sets, does the same plus huge pages, but only takes effect at process start.
     """
     if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ:
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another libc (musl), which has no such knob
+    except (OSError, AttributeError):  # musl has no mallopt
         return
     m_trim_threshold, m_mmap_max = -1, -4
     mallopt(m_mmap_max, 0)
@@ -256,7 +254,7 @@ def _keep_freed_memory() -> None:
 
 
 def memory_of(device: torch.device) -> int:
-    """Bytes of memory that a device has in all; 0 where that cannot be told."""
+    """Total memory of a device, in bytes; 0 if unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in os.sysconf_names else 0

@@ -8,24 +8,31 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what could move the cursor or recolour the terminal
+# Control characters, which could move the cursor or recolour the terminal, or reverse the order of letters; and what
+# no file may contain: halves of characters and codes that are none.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+
+
+def printable(text: str) -> str:
+    """A model's text with a replacement character for each character that a terminal or an XML file must not get."""
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def show(text: str) -> None:
-    """Print a piece of a model's text at once; a terminal gets no control characters from a model."""
-    print(CONTROL.sub("\N{REPLACEMENT CHARACTER}", text) if sys.stdout.isatty() else text, end="", flush=True)
+    """Print a piece of a model's text at once; on a terminal without its control characters."""
+    print(printable(text) if sys.stdout.isatty() else text, end="", flush=True)
 
 
 def tolerate_odd_text() -> None:
-    """A stray byte from stdin must not end a conversation."""
+    """Replace bytes in stdin that are not UTF-8, which would otherwise end a conversation."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
 
 
 def lines_typed(label: str) -> Iterator[str]:
-    """What is typed after `label`, line by line, until quit, exit, Ctrl-C or the end of the input."""
+    """Prompt with `label` and yield each line, until quit, exit, Ctrl-C or the end of the input."""
     if sys.stdin.isatty():
-        with contextlib.suppress(ImportError):  # Windows has none
+        with contextlib.suppress(ImportError):  # not available on Windows
             import readline  # noqa: F401 -- gives input() a history and a cursor
     while True:
         try:
@@ -34,7 +41,7 @@ def lines_typed(label: str) -> Iterator[str]:
             print()
             return
         if not sys.stdin.isatty():
-            print(text)  # a terminal has shown it already
+            print(text)  # a terminal has already shown what was typed
         if text.strip().lower() in ("quit", "exit"):
             return
         yield text
@@ -42,7 +49,7 @@ def lines_typed(label: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[Callable[[], bool]]:
-    """Meanwhile Ctrl-C raises nothing; the function given tells whether it was pressed.
+    """Within this context, Ctrl-C sets a flag instead of raising; the yielded function returns the flag.
 
     An exception could leave the Engine in the middle of a step.
     """

@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with start(flags.device_type, flags.dtype, flags.seed) as runtime:
         started = time.monotonic()
-        before = sections.sections().get("base_eval", {})
+        before = sections.read_sections().get("base_eval", {})
         bundle = _bundle(flags, runtime) if "core" in parts else None
         found = flags.find()
         loaded = found.load(LoadAs(runtime.device, runtime.dtype))

@@ -4,18 +4,19 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from nanochat import chat, runtime
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, parse
-from nanochat.engine.engine import Engine
-from nanochat.engine.request import Reply, Request
-from nanochat.engine.serving import serve_model
-from nanochat.engine.tools import calculator_tools
 from nanochat.errors import UserError, run
 from nanochat.terminal import interrupts, lines_typed, show, tolerate_odd_text
-from nanochat.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # main imports these after parsing, so that --help is quick
+    from nanochat import chat
+    from nanochat.engine.engine import Engine
+    from nanochat.engine.request import Request
+    from nanochat.engine.text import ReplyText, TextChunk
+    from nanochat.tokenizer import Tokenizer
 
 DIM, PLAIN = "\033[2m", "\033[0m"
 
@@ -25,7 +26,7 @@ class Flags(ServingFlags):
     """Talk to a trained model. Type clear to start over, quit or exit to leave; Ctrl-C stops an answer."""
 
     prompt: Annotated[str | None, alias("-p")] = None
-    """answer this and exit; nothing but the answer goes to stdout"""
+    """answer this question and exit; stdout gets the answer only"""
     system: str | None = None
     """system message"""
     temperature: Annotated[float, alias("-t")] = 0.6
@@ -33,53 +34,59 @@ class Flags(ServingFlags):
     top_k: Annotated[int, alias("-k")] = 50
     """sample from the k most likely tokens; 0: from all"""
     max_tokens: int = 256
-    """longest answer"""
+    """maximum tokens of an answer"""
     seed: int | None = None
-    """same seed and questions, same answers; default: a random one"""
+    """random seed: the same seed and questions give the same answers; default: a random one"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     if flags.max_tokens < 1:
         raise UserError(f"--max_tokens is {flags.max_tokens}; expected 1 or more")
+    from nanochat import runtime
+    from nanochat.engine.serving import serve_model
+
     tolerate_odd_text()
-    about = sys.stdout if flags.prompt is None else sys.stderr
+    notes = sys.stdout if flags.prompt is None else sys.stderr
     with runtime.start(flags.device_type, seed=flags.seed) as rt:
-        with contextlib.redirect_stdout(about):
+        with contextlib.redirect_stdout(notes):
             serving = serve_model(flags.find(), rt.device, flags.dtype, 1)
             serving.check_chat()
-        print(f"{serving}; seed {rt.seed}", file=about, flush=True)
+        print(f"{serving}; seed {rt.seed}", file=notes, flush=True)
         talk = Talk(serving.engine, serving.tokenizer, flags, rt.seed)
         if flags.prompt is None:
             converse(talk)
         else:
-            answer_once(talk, flags.prompt)
+            talk.answer(talk.request(flags.prompt)[0], show_text)
+            print()
 
 
 class Talk:
-    """A conversation: what was said, and the means to go on with it."""
+    """A conversation so far, and the Engine that continues it."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, flags: Flags, seed: int) -> None:
+    def __init__(self, engine: "Engine", tokenizer: "Tokenizer", flags: Flags, seed: int) -> None:
         self.engine = engine
         self.tokenizer = tokenizer
         self.flags = flags
         self.seed = seed
-        self.tools = calculator_tools(tokenizer)
-        self.stop_ids = chat.stop_ids(tokenizer)
         self.messages: list[chat.Message] = []
-        self.asked = 0  # questions so far, also those that were cleared: each has its own random numbers
+        self.asked = 0  # questions so far, including cleared ones: each has its own random numbers
         self.clear()
 
     def clear(self) -> None:
         """Forget everything but the system message."""
         self.messages = [] if self.flags.system is None else [{"role": "system", "content": self.flags.system}]
 
-    def request(self, text: str) -> tuple[Request, int]:
-        """The request for the answer to `text`, and how many of the oldest turns had to be left out for it.
+    def request(self, text: str) -> "tuple[Request, int]":
+        """The request for the answer to `text`, and how many of the oldest turns had to be dropped to make room.
 
-        Room is kept for an answer of max_tokens, or of half the context if that is less.
-        Raises ContextLengthError when `text` alone is too long; then nothing has changed.
+        Room is kept for an answer of max_tokens, or of half the context if that is less. Raises ContextLengthError
+        when `text` alone is too long; the conversation is then unchanged.
         """
+        from nanochat import chat
+        from nanochat.engine.request import Request
+        from nanochat.engine.tools import calculator_tools
+
         messages = [*self.messages, {"role": "user", "content": text}]
         context = self.engine.max_len
         dropped = 0
@@ -91,7 +98,7 @@ class Talk:
             dropped += 1
         request = Request(
             prompt, self.flags.max_tokens, self.flags.temperature, self.flags.top_k, seed=self.seed,
-            sample=self.asked, stop_ids=self.stop_ids, tools=self.tools,
+            sample=self.asked, stop_ids=chat.stop_ids(self.tokenizer), tools=calculator_tools(self.tokenizer),
         )  # fmt: skip
         self.engine.check(request)
         self.messages = messages
@@ -100,55 +107,49 @@ class Talk:
 
     def answer(
         self,
-        request: Request,
-        show: Callable[[str], None],
-        show_mark: Callable[[int], None] | None = None,
+        request: "Request",
+        show: "Callable[[TextChunk], None]",
         stopped: Callable[[], bool] = lambda: False,
-    ) -> Reply:
-        """Generate the reply, show its text as it comes and add it to the conversation.
+    ) -> "ReplyText":
+        """Generate the reply, show each chunk as it comes and add the reply to the conversation.
 
-        show_mark is called with the ids around tool calls; without it the calls are not shown. `stopped` is asked
-        between tokens whether to end the answer here.
+        `stopped` is asked between tokens whether to end the answer here.
         """
-        decoder = chat.StreamDecoder(self.tokenizer, text_only=show_mark is None)
-        reply = Reply()
+        from nanochat.engine.request import Event
+        from nanochat.engine.text import ReplyText, message_parts
+
+        reply = ReplyText(self.tokenizer)
         with contextlib.closing(self.engine.stream([request])) as events:
             for _, event in events:
-                reply.add(event)
-                if event.token is None:
-                    continue
-                if show_mark is not None and event.token >= self.tokenizer.first_special:
-                    show(decoder.finish())
-                    show_mark(event.token)
-                else:
-                    show(decoder.push(event.token))
+                for chunk in reply.add(event):
+                    show(chunk)
                 if stopped():
                     break
-        show(decoder.finish())
-        parts = chat.reply_parts(self.tokenizer, reply.tokens)
-        self.messages.append({"role": "assistant", "content": parts})
+        for chunk in reply.add(Event(0, None, finish="cancelled")):  # what a stopped answer still held back
+            show(chunk)
+        self.messages.append({"role": "assistant", "content": message_parts(reply.chunks)})
         return reply
 
 
-def answer_once(talk: Talk, question: str) -> None:
-    request, _ = talk.request(question)
-    talk.answer(request, show)
-    print()
+def show_text(chunk: "TextChunk") -> None:
+    if chunk.kind == "text":
+        show(chunk.text)
+
+
+def show_all(chunk: "TextChunk") -> None:
+    """Show tool calls too: dimmed and in brackets."""
+    if chunk.kind == "text":
+        show(chunk.text)
+        return
+    dim, plain = (DIM, PLAIN) if sys.stdout.isatty() else ("", "")
+    print(f"{dim}[{'= ' if chunk.kind == 'python_output' else ''}", end="")
+    show(chunk.text)
+    print(f"]{plain}", end="", flush=True)
 
 
 def converse(talk: Talk) -> None:
     """Questions from stdin, answers to stdout, until quit, exit, Ctrl-C or the end of the input."""
     print("Type your message; clear starts over, quit leaves, Ctrl-C stops an answer.")
-    dim, plain = (DIM, PLAIN) if sys.stdout.isatty() else ("", "")
-    ids = talk.tools.ids
-    marks = {
-        ids.python_start: dim + "[", ids.python_end: "]" + plain,
-        ids.output_start: dim + "[= ", ids.output_end: "]" + plain,
-    }  # fmt: skip
-
-    def show_mark(id: int) -> None:
-        print(marks.get(id, ""), end="", flush=True)
-
     for text in lines_typed("you: "):
         command = text.strip().lower()
         if command == "clear":
@@ -161,14 +162,14 @@ def converse(talk: Talk) -> None:
                 print(f"[{error}]")
                 continue
             if dropped:
-                print(f"[the context of {talk.engine.max_len} tokens is full, so the oldest {dropped} of the earlier "
+                print(f"[the context of {talk.engine.max_len} tokens is full; the oldest {dropped} of the earlier "
                       "turns are forgotten; clear starts over]")  # fmt: skip
             print("model: ", end="", flush=True)
             with interrupts() as stopped:
-                reply = talk.answer(request, show, show_mark, stopped)
-            print(plain)
+                reply = talk.answer(request, show_all, stopped)
+            print()
             if reply.finish == "length":
-                print(f"[cut off after {reply.forced.count(False)} tokens]")
+                print(f"[cut off after {reply.sampled} tokens]")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Clean a dataset of duplicates, personal data, profanity and what is no prose: shards in, shards out."""
+"""Remove duplicates, personal data, profanity and text that is not prose from a dataset: shards in, shards out."""
 
 import json
 import os
@@ -6,63 +6,66 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from cleaning import cluster, workers
-from cleaning.language import Language
-from cleaning.rules import Rules
-from cleaning.stages import STAGES, Plan, plan
-from cleaning.words import LIST, load
 from nanochat.config import parse
-from nanochat.data import shards
 from nanochat.errors import UserError, run
 from nanochat.paths import dataset_dir
+
+if TYPE_CHECKING:  # slow to import, so not before the flags are known
+    from cleaning.rules import Rules
+    from cleaning.stages import Plan
 
 
 @dataclass
 class Flags:
-    """Write a cleaned copy of a dataset; each rule is asked for by its flag."""
+    """Write a cleaned copy of a dataset; each rule has a flag that turns it on."""
 
     dataset: str = ""
-    """the dataset to clean: its name, or a folder of shards"""
+    """dataset to clean: its name or a folder of shards"""
     name: str = ""
-    """the cleaned dataset's name, later given as --dataset NAME"""
+    """name of the cleaned dataset, later given as --dataset NAME"""
     dedup: bool = False
-    """drop exact duplicates and near-duplicates; the first stays, and validation comes before training"""
+    """drop exact and near-duplicates; keeps the first one, and validation comes before training"""
     similarity: float = 0.7
-    """how alike near-duplicates are: part of the runs of five words that both have; 1 drops exact ones only"""
+    """similarity of near-duplicates: fraction of runs of five words that both share; 1 drops exact duplicates only"""
     pii: Literal["mask", "drop"] | None = None
-    """e-mail addresses, telephone and card numbers, IBANs, IP addresses, keys: mask them, or drop the document"""
+    """mask e-mail addresses, phone and card numbers, IBANs, IP addresses and keys, or drop the document"""
     profanity: bool = False
-    """drop documents with a word of the list that comes with nanochat"""
+    """drop documents with a word from nanochat's list"""
     profanity_words: Path | None = None
-    """a list of your own instead, one word or phrase a line"""
+    """word list to use instead, one word or phrase per line"""
     lang: list[str] = field(default_factory=list)
-    """drop documents in other languages than these, as en de"""
+    """languages to keep, such as en de; drops documents in others"""
     min_chars: int = 0
-    """drop documents of fewer characters"""
+    """drop documents with fewer characters"""
     quality: list[Literal["gopher", "c4"]] = field(default_factory=list)
-    """drop what is no prose by the rules of Gopher, of C4 (which also takes lines out), or both"""
+    """drop text that is not prose by the rules of Gopher or C4 (which also removes lines), or both"""
     overwrite: bool = False
     """replace an existing dataset of the same name"""
     executor: Literal["local", "slurm"] = "local"
-    """where to work: this machine, or a Slurm cluster by way of datatrove"""
+    """place to run: this machine, or a Slurm cluster (needs datatrove)"""
     workers: int = 0
-    """processes here, or jobs at once on the cluster (0: one a core, or 64)"""
+    """number of processes, or of parallel jobs on the cluster (0: one per core, or 64)"""
     partition: str = ""
-    """Slurm's partition"""
+    """Slurm partition"""
     time: str = "24:00:00"
-    """Slurm's time limit for each stage's tasks"""
+    """Slurm time limit per task"""
     memory: int = 4
-    """gigabytes Slurm reserves for a task"""
+    """memory per task on Slurm, in GB"""
     sbatch: list[str] = field(default_factory=list)
-    """other options of sbatch, as account=NAME"""
+    """further sbatch options, such as account=NAME"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, _pii_alone(sys.argv[1:] if argv is None else argv))
     if flags.workers < 0:
-        raise UserError(f"--workers is {flags.workers}; expected 1 or more, or 0 for one a core")
+        raise UserError(f"--workers is {flags.workers}; expected 1 or more, or 0 for one per core")
+
+    from cleaning import workers
+    from cleaning.stages import plan
+    from nanochat.data import shards
+
     source, target = _folders(flags)
     rules = _rules(flags)
     if target.exists() and not flags.overwrite:
@@ -88,6 +91,8 @@ def _pii_alone(argv: Sequence[str]) -> list[str]:
 def _folders(flags: Flags) -> tuple[Path, Path]:
     if not flags.dataset:
         raise UserError("no data given; name a dataset, or a folder of shards: clean_data --dataset NAME --name NEW")
+    from nanochat.data import shards
+
     shards.check_name(flags.name)
     named, folder = dataset_dir(flags.dataset), Path(flags.dataset).expanduser()
     source = (folder if folder.is_dir() and not named.is_dir() else named).resolve()
@@ -97,11 +102,19 @@ def _folders(flags: Flags) -> tuple[Path, Path]:
     return source, target
 
 
-def _rules(flags: Flags) -> Rules:
+def _rules(flags: Flags) -> "Rules":
+    """The rules that the flags ask for. Raises UserError where one needs a package that is not installed."""
+    from cleaning.language import Language
+    from cleaning.rules import Rules
+    from cleaning.sketches import Sketcher
+    from cleaning.words import LIST, load
+
     if not 0 < flags.similarity <= 1:
         raise UserError(f"--similarity must lie above 0 and at most at 1, not {flags.similarity}; 0.7 is usual")
     if flags.lang:
-        Language(flags.lang)  # complains of unknown ones before any work is done
+        Language(flags.lang)  # raises for an unknown language before any work is done
+    if flags.dedup:
+        Sketcher()
     words: tuple[str, ...] = ()
     if flags.profanity or flags.profanity_words:
         words = load(flags.profanity_words or LIST)
@@ -112,12 +125,15 @@ def _rules(flags: Flags) -> Rules:
     return rules
 
 
-def _submit(flags: Flags, made: Plan) -> None:
+def _submit(flags: Flags, made: "Plan") -> None:
+    from cleaning import cluster
+    from cleaning.stages import STAGES
+
     if not flags.partition:
         raise UserError("--executor slurm needs --partition; sinfo lists the cluster's")
     malformed = [option for option in flags.sbatch if "=" not in option]
     if malformed:
-        raise UserError(f"--sbatch {malformed[0]} is no option of sbatch; write it as account=NAME")
+        raise UserError(f"--sbatch {malformed[0]} is not an sbatch option; write it as account=NAME")
     slurm = cluster.Slurm(flags.workers or 64, flags.partition, flags.time, flags.memory, tuple(flags.sbatch))
     job = cluster.submit(made, slurm)
     tasks = ", ".join(f"{made.tasks(stage)} of {stage}" for stage in STAGES if made.tasks(stage))
@@ -135,7 +151,7 @@ def summary(report: dict) -> list[str]:
             f"   {before['characters']:>15,} characters -> {after['characters']:>15,}"
         )
         for name, rule in sorted(counts["rules"].items()):
-            lines.append(f"      {rule['documents']:>12,} {rule['action']:8} {name}  ({rule['times']:,} in all)")
+            lines.append(f"      {rule['documents']:>12,} {rule['action']:8} {name}  ({rule['times']:,} in total)")
     for name, rule in sorted(report["splits"]["train"]["rules"].items()):
         shown = rule["examples"][0]
         lines += [f"{name}, as in {shown['document']}:", f"  - {_line(shown['before'])}"]

@@ -1,4 +1,4 @@
-"""How fast the Engine answers: time to the first token, tokens/s by batch size, and how near the memory's limit.
+"""Measure the Engine: time to first token, tokens/s by batch size, and the fraction of memory bandwidth it uses.
 
     python -m scripts.infer_bench                            the newest SFT model
     python -m scripts.infer_bench --depth 12                 random weights in GPT-2's shape (124M)
@@ -9,41 +9,38 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from rich.console import Console
-from rich.table import Table
-
-from nanochat import runtime
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import parse
-from nanochat.engine import serving
-from nanochat.engine.cpu_weights import bytes_read, pack
-from nanochat.engine.engine import Engine
-from nanochat.engine.request import Request
 from nanochat.errors import UserError, run
-from nanochat.gpt import GPT
-from nanochat.scaling import config_from_depth
+
+if TYPE_CHECKING:
+    import torch
+
+    from nanochat.engine.engine import Engine
+    from nanochat.gpt import GPT
+    from nanochat.runtime import Runtime
 
 
 @dataclass
 class Flags(ServingFlags):
     """Measure how fast a model answers; the last line is JSON."""
 
-    depth: int = 0
-    """measure random weights of this depth instead of a checkpoint; 12 has the shape of GPT-2's smallest"""
-    vocab_size: int = 50304
-    """vocabulary of random weights"""
-    max_seq_len: int = 1024
-    """context of random weights"""
     batch_sizes: list[int] = field(default_factory=lambda: [1, 4, 16])
-    """how many requests at once"""
+    """numbers of concurrent requests to measure"""
     prompt_tokens: int = 32
-    """length of every prompt"""
+    """length of every prompt in tokens"""
     tokens: int = 64
-    """length of every answer"""
+    """length of every answer in tokens"""
     repeats: int = 3
-    """measurements of each; the median counts"""
+    """measurements per batch size; the median is reported"""
+    depth: int = 0
+    """measure random weights of this depth instead of a checkpoint; 12 is GPT-2's smallest size"""
+    vocab_size: int = 50304
+    """vocabulary size of random weights"""
+    max_seq_len: int = 1024
+    """context length of random weights"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -53,54 +50,67 @@ def main(argv: Sequence[str] | None = None) -> None:
         if getattr(flags, name) < least:
             raise UserError(f"--{name} is {getattr(flags, name)}; expected {least} or more")
     if not flags.batch_sizes or min(flags.batch_sizes) < 1:
-        raise UserError("--batch_sizes expects one or more numbers from 1 on")
+        raise UserError("--batch_sizes needs one or more numbers of 1 or more")
+    from nanochat import runtime
+    from nanochat.engine.cpu_weights import bytes_read
+    from nanochat.engine.engine import Engine
+
     with runtime.start(flags.device_type, seed=0) as rt:
-        model, about, dtype = _model(flags, rt)
+        model, description, dtype = _model(flags, rt)
         context = model.config.sequence_len
         if flags.prompt_tokens + flags.tokens > context:
             raise UserError(
                 f"--prompt_tokens {flags.prompt_tokens} and --tokens {flags.tokens} exceed the context of {context}"
             )
         bandwidth, weights = memory_bandwidth(rt.device), bytes_read(model)
-        print(about)
-        print(f"memory gives {bandwidth / 1e9:.1f} GB/s; a step reads {weights / 1e6:.0f} MB of weights", flush=True)
+        print(description)
+        print(f"memory bandwidth {bandwidth / 1e9:.1f} GB/s; {weights / 1e6:.0f} MB of weights per step", flush=True)
         rows = []
         for size in flags.batch_sizes:
             engine = Engine(model, slots=size)
             first, speed = measure(flags, size, lambda ids, engine=engine: _generate(engine, ids, flags.tokens))
             rows.append({"batch": size, "first_token_ms": first * 1e3, "tok_per_second": speed,
                          "of_bandwidth": speed / size * weights / bandwidth})  # fmt: skip
-    table = Table("at once", "first token", "tokens/s", "of the bandwidth")
+        _print_table(rows)
+        print(json.dumps({"dtype": dtype, "device": str(rt.device), "bandwidth_gb_per_second": bandwidth / 1e9,
+                          "weights_mb": weights / 1e6, "rows": rows}))  # fmt: skip
+
+
+def _print_table(rows: list[dict[str, float]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("batch size", "first token", "tokens/s", "of the bandwidth")
     for row in rows:
         table.add_row(str(row["batch"]), f"{row['first_token_ms']:.1f} ms", f"{row['tok_per_second']:.1f}",
                       f"{row['of_bandwidth']:.0%}")  # fmt: skip
     Console().print(table)
-    print(json.dumps({"dtype": dtype, "device": str(rt.device), "bandwidth_gb_per_second": bandwidth / 1e9,
-                      "weights_mb": weights / 1e6, "rows": rows}))  # fmt: skip
 
 
 def measure(flags: Flags, size: int, generate: Callable[[list[list[int]]], list[list[float]]]) -> tuple[float, float]:
-    """Seconds until all of `size` requests have their first token, and tokens per second from then on; medians.
+    """Seconds until all of `size` requests have their first token, and tokens per second after that; medians.
 
-    generate(prompts) answers every prompt with flags.tokens tokens and returns when each of them was there.
+    generate(prompts) answers every prompt with flags.tokens tokens and returns the time at which each was generated.
     """
     firsts, speeds = [], []
     for repeat in range(flags.repeats + 1):
-        # No two prompts begin alike, so nothing is there already.
+        # No two prompts begin alike, so the prefix cache has nothing to offer.
         heads = [7 * repeat + size + 13 * row for row in range(size)]
         prompts = [[(head + 3 * i) % 251 for i in range(flags.prompt_tokens)] for head in heads]
         started = time.perf_counter()
         times = generate(prompts)
         first = max(row[0] for row in times)
         later = [moment for row in times for moment in row if moment > first]
-        if repeat:  # the first one warms up
+        if repeat:  # the first is a warm-up
             firsts.append(first - started)
             speeds.append(len(later) / (max(later) - first))
     return statistics.median(firsts), statistics.median(speeds)
 
 
-def memory_bandwidth(device: torch.device) -> float:
+def memory_bandwidth(device: "torch.device") -> float:
     """Bytes per second at which the device reads a tensor much larger than its caches."""
+    import torch
+
     tensor = torch.ones(1 << (28 if device.type == "cuda" else 26), device=device)
     best = float("inf")
     for _ in range(5):
@@ -110,8 +120,13 @@ def memory_bandwidth(device: torch.device) -> float:
     return tensor.numel() * 4 / best
 
 
-def _model(flags: Flags, rt: runtime.Runtime) -> tuple[GPT, str, str]:
-    """The model, laid out for generating, what it is, and its dtype's name."""
+def _model(flags: Flags, rt: "Runtime") -> "tuple[GPT, str, str]":
+    """The model, laid out for generating, its description, and its dtype's name."""
+    from nanochat.engine import serving
+    from nanochat.engine.cpu_weights import pack
+    from nanochat.gpt import GPT
+    from nanochat.scaling import config_from_depth
+
     if not flags.depth:
         served = serving.serve_model(flags.find(), rt.device, flags.dtype, 1)
         return served.engine.model, str(served), served.dtype_name
@@ -120,11 +135,13 @@ def _model(flags: Flags, rt: runtime.Runtime) -> tuple[GPT, str, str]:
     with rt.device:
         model = GPT(config, dtype.compute).to(dtype.compute)
     pack(model, dtype.int8)
-    about = f"random weights of depth {flags.depth}, width {config.n_embd}, in {dtype.name} on {rt.device}"
-    return model, about, dtype.name
+    description = f"random weights of depth {flags.depth}, width {config.n_embd}, in {dtype.name} on {rt.device}"
+    return model, description, dtype.name
 
 
-def _generate(engine: Engine, prompts: list[list[int]], tokens: int) -> list[list[float]]:
+def _generate(engine: "Engine", prompts: list[list[int]], tokens: int) -> list[list[float]]:
+    from nanochat.engine.request import Request
+
     times: list[list[float]] = [[] for _ in prompts]
     for row, event in engine.stream([Request(prompt, tokens, temperature=0) for prompt in prompts]):
         if event.token is not None:

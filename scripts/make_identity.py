@@ -1,4 +1,4 @@
-"""Write conversations in which the model learns who it is: from templates, or through any OpenAI-compatible server."""
+"""Write conversations in which the model learns who it is: from templates, or with any OpenAI-compatible server."""
 
 import hashlib
 import json
@@ -9,49 +9,49 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nanochat import chat
 from nanochat.config import parse
 from nanochat.errors import UserError, run
-from nanochat.log import Progress
 from nanochat.paths import refusal, write_text
-from tasks.identity import conversations, identity_path, parse_facts
 
-TRIES = 4  # answers of a server that are no conversation, after which it is given up
+TRIES = 4  # requests to a server whose replies are not conversations
 
 
 @dataclass
 class Flags:
-    """Write conversations in which a model learns its name and facts about itself, for mid_train and chat_sft."""
+    """Write conversations that teach a model its name and facts about itself, for mid_train and chat_sft."""
 
     name: str = "nanochat"
-    """what the model is called"""
+    """name of the model"""
     facts: list[str] = field(default_factory=list)
-    """what it knows of itself, such as "maker: I was made by Ada." or "I like tea."; also files with one a line"""
+    """facts about the model, such as "maker: I was made by Ada." or "I like tea.", or files with one fact per line"""
     num: int = 1000
-    """how many conversations"""
+    """number of conversations"""
     seed: int = 42
     """seed of the conversations"""
     base_url: str | None = None
-    """have a server with OpenAI's API write them, such as http://localhost:8000/v1; its key: OPENAI_API_KEY"""
+    """have an OpenAI-compatible server write them, such as http://localhost:8000/v1 (key: OPENAI_API_KEY)"""
     model: str | None = None
-    """model to use there"""
+    """model to use on that server"""
     workers: int = 4
-    """requests at once to that server"""
+    """parallel requests to that server"""
     out: Path | None = None
-    """the file; default: identity_conversations.jsonl in the base folder"""
+    """output file; default: identity_conversations.jsonl in the base folder"""
     overwrite: bool = False
-    """replace the file where there is one"""
+    """replace an existing file"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
+
+    from tasks.identity import conversations, identity_path, parse_facts  # slow to import
+
     for name in ("num", "workers"):
         if getattr(flags, name) < 1:
             raise UserError(f"--{name} is {getattr(flags, name)}; expected 1 or more")
     if not flags.name.strip():
-        raise UserError("--name is empty; expected what the model is called")
+        raise UserError("--name is empty; expected the model's name")
     if (flags.base_url is None) != (flags.model is None):
-        raise UserError("--base_url and --model go together: where to ask, and whom")
+        raise UserError("--base_url and --model go together; give both or neither")
     out = flags.out or identity_path()
     if out.exists() and not flags.overwrite:
         raise UserError(f"{out} is there already; replace it with --overwrite, or name another with --out")
@@ -81,13 +81,15 @@ def facts_from(given: Sequence[str]) -> list[str]:
 
 
 def asked_for(flags: Flags, facts: Sequence[str], examples: Sequence[dict], draft: Path) -> list[dict]:
-    """Conversations of a server, one for each example, which tells it how to begin.
+    """Conversations written by a server, one per example, which suggests how to begin.
 
-    They are kept in `draft` as they come, so that an interrupted run goes on where it was. Raises UserError for a
-    server that does not answer, or with no conversation.
+    They are appended to `draft` as they come, so that an interrupted run can be resumed. Raises UserError for a server
+    that does not answer, or does not answer with conversations.
     """
-    there = _drafted(draft)
-    missing = [n for n in range(len(examples)) if n not in there]
+    from nanochat.log import Progress
+
+    done = _drafted(draft)
+    missing = [n for n in range(len(examples)) if n not in done]
     try:
         draft.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -95,30 +97,30 @@ def asked_for(flags: Flags, facts: Sequence[str], examples: Sequence[dict], draf
             Progress(len(examples), f"asking {flags.model}", "conversations") as progress,
             ThreadPoolExecutor(flags.workers) as workers,
         ):
-            progress.update(len(there))
+            progress.update(len(done))
             try:
                 asked = {workers.submit(_conversation, flags, facts, examples[n], n): n for n in missing}
                 for answer in as_completed(asked):
                     n = asked[answer]
-                    there[n] = answer.result()
-                    kept.write(json.dumps({"n": n, **there[n]}) + "\n")
+                    done[n] = answer.result()
+                    kept.write(json.dumps({"n": n, **done[n]}) + "\n")
                     kept.flush()
-                    progress.update(len(there))
+                    progress.update(len(done))
             except BaseException:
                 workers.shutdown(cancel_futures=True)
                 raise
     except OSError as error:
-        if said := refusal(error, draft):
-            raise said from error
+        if message := refusal(error, draft):
+            raise message from error
         raise
     finally:
         if draft.exists() and draft.stat().st_size == 0:
             draft.unlink()
-    return [there[n] for n in range(len(examples))]
+    return [done[n] for n in range(len(examples))]
 
 
 def _drafted(path: Path) -> dict[int, dict]:
-    """What an interrupted run has left; a line that was cut short is not among it, and goes."""
+    """The conversations that an interrupted run has left; a line that was cut short is removed."""
     if not path.exists():
         return {}
     whole, _, rest = path.read_text(encoding="utf-8").rpartition("\n")
@@ -129,6 +131,8 @@ def _drafted(path: Path) -> dict[int, dict]:
 
 
 def _conversation(flags: Flags, facts: Sequence[str], example: dict, n: int) -> dict:
+    from nanochat import chat
+
     rng = random.Random(f"{flags.seed}/{n}")
     first = example["messages"][0]["content"]
     asked = f"""Write a conversation between a user and an assistant, a small language model called {flags.name}.
@@ -152,7 +156,7 @@ Answer with JSON and nothing else: a list of messages [{{"role": "user", "conten
             return {"messages": [{"role": each["role"], "content": each["content"]} for each in messages]}
         except ValueError as error:  # also what JSON raises, and a text without brackets
             reason = str(error)
-    raise UserError(f"{flags.model} wrote {TRIES} times what is no conversation ({reason}); try a larger --model")
+    raise UserError(f"{flags.model} wrote no valid conversation in {TRIES} tries ({reason}); try a larger --model")
 
 
 _USERS = (

@@ -18,7 +18,7 @@ from nanochat.log import duration, short
 from nanochat.plan import cost, forecast, gpus
 from nanochat.plan.cost import flops_per_token
 from nanochat.plan.forecast import Forecast, Setting
-from nanochat.report import sections as report
+from nanochat.report import sections
 from nanochat.scaling import config_from_depth, horizon, shared
 
 SPEEDRUN = Path(__file__).resolve().parent.parent / "speedrun.sh"
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _here() -> tuple[str, int]:
     """The GPUs in this machine, as nvidia-smi calls them, and how many they are."""
-    here = str(report.machine()["GPU"])
+    here = str(sections.machine()["GPU"])
     return here, sum(map(int, re.findall(r"(\d+) x ", here)))
 
 
@@ -104,7 +104,7 @@ def _accelerator(flags: Flags) -> tuple[gpus.Accelerator, int]:
     if flags.gpu is None and count and found is None:
         raise UserError(f"the GPU here, {here}, is not known; name one that is like it with --gpu")
     on = gpus.accelerator(flags.gpu or found or "cpu")
-    price = report.price(flags.price_per_gpu_hour)
+    price = sections.price(flags.price_per_gpu_hour)
     is_here = flags.gpu in (None, found)
     return (on if price is None else replace(on, price=price)), flags.gpus or (count if is_here and count else 1)
 

@@ -1,17 +1,17 @@
-"""Make token files of a text, for python -m scripts.train and for nanoGPT."""
+"""Turn a text into token files, for python -m scripts.train and for nanoGPT."""
 
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from nanochat.checkpoint import door
 from nanochat.config import parse, positional
 from nanochat.data import urls
-from nanochat.data.files import shown
-from nanochat.data.prepare import Prepared, prepare
 from nanochat.errors import run
+
+if TYPE_CHECKING:
+    from nanochat.data.prepare import Prepared
 
 RECIPES = {"shakespeare_char": "train_shakespeare_char", "shakespeare": "finetune_shakespeare",
            "openwebtext": "train_gpt2"}  # fmt: skip
@@ -19,28 +19,32 @@ RECIPES = {"shakespeare_char": "train_shakespeare_char", "shakespeare": "finetun
 
 @dataclass
 class Flags:
-    """Make train.bin and val.bin of shakespeare_char, shakespeare, openwebtext, or a text at a path or URL."""
+    """Write train.bin and val.bin for shakespeare_char, shakespeare, openwebtext, or a text at a path or URL."""
 
     source: Annotated[str, positional]
-    """one of these names; a text, .jsonl, .json or .parquet file, text and JSON also as .gz or .zst; a folder; a URL"""
+    """a name, a folder, a URL, or a text, .jsonl, .json or .parquet file (text and JSON also as .gz or .zst)"""
     out_dir: Path | None = None
     """output folder; default: data/<name> if there is a folder data, else tokens/<name> in the base folder"""
     val_fraction: float | None = None
     """fraction held out for validation; default: 0.1, for openwebtext 0.0005"""
     tokenizer: str | None = None
-    """gpt2, char (one token per character), base (that of the base folder), or a folder; default: gpt2"""
+    """tokenizer: gpt2, char (one token per character), base (made by tok_train) or a folder; default: gpt2"""
     column: str = "text"
-    """field or column of .jsonl, .json and .parquet files that holds the text"""
+    """field or column that holds the text in .jsonl, .json and .parquet files"""
     max_bytes: int = urls.MAX_BYTES
-    """largest download from a URL"""
+    """largest download from a URL, in bytes"""
     allow_private_urls: bool = False
-    """also fetch from addresses that are not public"""
+    """allow URLs on private networks and this machine"""
     overwrite: bool = False
     """replace existing token files"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
+
+    from nanochat.data.files import shown  # slow to import, so not before the flags are known
+    from nanochat.data.prepare import prepare
+
     made = prepare(
         flags.source, flags.out_dir, flags.val_fraction, flags.tokenizer, flags.column, flags.max_bytes,
         flags.allow_private_urls, flags.overwrite,
@@ -55,8 +59,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"  python -m scripts.train {_arguments(made, flags)}")
 
 
-def _arguments(made: Prepared, flags: Flags) -> str:
-    """The recipe for a dataset that has one, and a near one for others; from the model whose tokenizer was taken."""
+def _arguments(made: "Prepared", flags: Flags) -> str:
+    """The recipe for the dataset, or the nearest one; it starts from the model whose tokenizer was taken."""
+    from nanochat.checkpoint import door
+
     dataset = made.name if flags.out_dir is None else str(flags.out_dir)
     near = "shakespeare_char" if made.tokenizer.pattern is None else "shakespeare"
     recipe = f"config/{RECIPES.get(made.name, RECIPES[near])}.py"

@@ -17,7 +17,7 @@ from nanochat.config import parse, positional
 from nanochat.errors import UserError, run
 from nanochat.log import duration, short
 from nanochat.paths import SOURCES, checkpoints_dir, write_text
-from nanochat.report import sections as report
+from nanochat.report.sections import read_sections
 from tasks.catalog import recipe_of
 
 # What becomes public of a meta file; anything else (folders, machine, accounts, whatever is recorded one day) stays
@@ -196,7 +196,7 @@ def data_of(source: str, about: Mapping) -> list[str]:
 def scores(meta: Mapping, place: Place) -> list[list[str]]:
     """What was measured of this very checkpoint: by its stage while it trained, then by the evaluations."""
     rows = [[f"{name} (validation)", f"{value:.4g}"] for name, value in measured(meta)]
-    for name, section in report.sections().items():
+    for name, section in read_sections().items():
         if "eval" not in name or (section.get("source"), section.get("tag"), section.get("step")) != astuple(place):
             continue
         bpb = {key: section.get(key) for key in ("train_bpb", "val_bpb")}

@@ -5,15 +5,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.text import Text
-
-from nanochat import chat, paths
+from nanochat import paths
 from nanochat.config import parse
 from nanochat.errors import UserError, run
-from nanochat.tokenizer import Tokenizer
-from tasks.customjson import CustomJSON
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from nanochat.tokenizer import Tokenizer
+    from tasks.customjson import CustomJSON
 
 LEARNT, SPECIAL = "bold green", "dim"
 OPEN, CLOSE = "⟦", "⟧"  # around what is trained on, where there is no colour
@@ -21,24 +23,32 @@ OPEN, CLOSE = "⟦", "⟧"  # around what is trained on, where there is no colou
 
 @dataclass
 class Flags:
-    """Print conversations of a JSONL file, with the tokens that are trained on marked in colour."""
+    """Print conversations of a JSONL file and mark the tokens that are trained on in colour."""
 
     data_path: Path | None = None
-    """the file: {"messages": [...]} or a bare list of messages a line"""
+    """JSONL file to show, with {"messages": [...]} or a bare list of messages on each line"""
     num: int = 5
-    """how many conversations to print"""
+    """number of conversations to print"""
     start: int = 0
-    """the first one to print"""
+    """first conversation to print"""
     max_seq_len: int = 2048
-    """the training's context: warn of conversations with more tokens"""
+    """context length in training; a warning names conversations with more tokens"""
     tokenizer: Path | None = None
-    """a tokenizer's folder (default: the one that tok_train makes)"""
+    """folder of the tokenizer (default: the one made by tok_train)"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     if flags.data_path is None:
         raise UserError("no file given; name one with --data_path my.jsonl")
+
+    from rich.console import Console  # slow to import, so not before the flags are known
+    from rich.text import Text
+
+    from nanochat import chat
+    from nanochat.tokenizer import Tokenizer
+    from tasks.customjson import CustomJSON
+
     task = CustomJSON(flags.data_path)
     if not 0 <= flags.start < len(task):
         raise UserError(f"--start is {flags.start}, but {flags.data_path} has the conversations 0 to {len(task) - 1}")
@@ -57,8 +67,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         console.print(line)
 
 
-def marked(tokenizer: Tokenizer, ids: Sequence[int], mask: Sequence[int], plain: bool) -> Text:
+def marked(tokenizer: "Tokenizer", ids: Sequence[int], mask: Sequence[int], plain: bool) -> "Text":
     """The text of some tokens, what is trained on in colour or, if `plain`, in brackets; special tokens dimmed."""
+    from rich.text import Text
+
     text = Text()
     for learnt, group in itertools.groupby(zip(ids, mask, strict=True), key=lambda pair: pair[1]):
         text.append(OPEN if plain and learnt else "")
@@ -70,8 +82,10 @@ def marked(tokenizer: Tokenizer, ids: Sequence[int], mask: Sequence[int], plain:
     return text
 
 
-def summary(tokenizer: Tokenizer, task: CustomJSON, max_tokens: int) -> list[str]:
+def summary(tokenizer: "Tokenizer", task: "CustomJSON", max_tokens: int) -> list[str]:
     """Lines about the whole file: how much there is to learn from, and what does not fit into the context."""
+    from nanochat import chat
+
     tokens = learnt = cut = dropped = 0
     first_long = None
     for number in range(len(task)):

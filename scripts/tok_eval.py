@@ -11,7 +11,7 @@ from nanochat import paths
 from nanochat.config import changes, parse
 from nanochat.data import shards
 from nanochat.errors import UserError, run
-from nanochat.report import sections as report
+from nanochat.report.sections import write_section
 from nanochat.tokenizer import Tokenizer, gpt_encoder
 
 OURS = "ours"
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"the tokenizer does not give back the text {name!r}; train it anew with scripts.tok_train")
     print(f"tokenizer {tokenizer.hash[:12]}, {tokenizer.vocab_size:,} tokens; every text decodes to itself")
     Console().print(table(compression, list(encoders)))
-    report.write_section("tok_eval", {
+    write_section("tok_eval", {
         "flags": changes(flags),
         "seconds": round(time.monotonic() - started, 1),
         "vocab_size": tokenizer.vocab_size,

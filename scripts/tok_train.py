@@ -12,7 +12,7 @@ from nanochat.config import changes, parse
 from nanochat.data import shards
 from nanochat.errors import UserError, run
 from nanochat.log import Progress, short
-from nanochat.report import sections as report
+from nanochat.report.sections import write_section
 from nanochat.tokenizer import SPLIT_PATTERN, Tokenizer
 
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"  vocabulary  {tokenizer.vocab_size:,} tokens, {len(chat.SPECIALS)} of them special")
     print(f"  token size  {mean:.2f} bytes on average, {len(longest[0])} at most")
     print("  longest     " + " ".join(repr(token.decode("utf-8", errors="replace")) for token in longest))
-    report.write_section("tok_train", {
+    write_section("tok_train", {
         "flags": changes(flags),
         "seconds": round(seconds, 1),
         "vocab_size": tokenizer.vocab_size,

@@ -17,7 +17,7 @@ from nanochat.engine import serving
 from nanochat.engine.request import Request
 from nanochat.errors import UserError, run
 from nanochat.log import short
-from nanochat.report.sections import printable
+from nanochat.terminal import printable
 from nanochat.tokenizer import Tokenizer
 
 # Plain prose that no model has been trained on, because it was written for this file.

@@ -13,7 +13,7 @@ class ARC:
     ARC-Easy has 2,251 questions for training, 570 for validation and 2,376 that are scored; ARC-Challenge, those that
     looking up words does not solve, 1,119, 299 and 1,172.
     Source: allenai/ai2_arc on the hub (Clark et al. 2018, arXiv 1803.05457). Licence: CC BY-SA 4.0.
-    Raises what `tables.dataset` raises.
+    Raises what `tables.shuffled` raises.
     """
 
     baseline = BASELINE
@@ -23,7 +23,7 @@ class ARC:
         self.name = subset
         split_there = {"train": "train", "val": "validation", "test": "test"}[split]
         pattern, columns = f"{subset}/{split_there}-*.parquet", ["question", "choices", "answerKey"]
-        self.rows = tables.dataset("allenai/ai2_arc", [pattern], columns).shuffled()
+        self.rows = tables.shuffled("allenai/ai2_arc", [pattern], columns)
 
     def contents(self) -> list[dict]:
         """What they are made of, for nanochat/data/contents.py."""

@@ -15,7 +15,7 @@ class GSM8K:
     """Solutions end with #### and the number: 7,473 problems for training and validation, 1,319 that are scored.
 
     Source: openai/gsm8k on the hub (Cobbe et al. 2021, arXiv 2110.14168). Licence: MIT.
-    Raises what `tables.dataset` raises.
+    Raises what `tables.shuffled` raises.
     """
 
     name = "GSM8K"
@@ -24,8 +24,7 @@ class GSM8K:
     def __init__(self, split: ExamSplit):
         self.split = split
         split_there = "test" if split == "test" else "train"
-        rows = tables.dataset("openai/gsm8k", [f"main/{split_there}-*.parquet"], ["question", "answer"])
-        self.rows = rows.shuffled()
+        self.rows = tables.shuffled("openai/gsm8k", [f"main/{split_there}-*.parquet"], ["question", "answer"])
         places = range(len(self.rows))
         self.places = {"train": [place for place in places if place % HELD_OUT], "val": places[::HELD_OUT],
                        "test": places}[split]  # fmt: skip

@@ -14,7 +14,7 @@ class HumanEval:
     """164 functions, all of them scored.
 
     Source: openai/openai_humaneval on the hub (Chen et al. 2021, arXiv 2107.03374). Licence: MIT.
-    Raises what `tables.dataset` raises.
+    Raises what `tables.shuffled` raises.
     """
 
     name = "HumanEval"
@@ -22,7 +22,7 @@ class HumanEval:
 
     def __init__(self) -> None:
         columns = ["prompt", "canonical_solution", "test", "entry_point"]
-        self.rows = tables.dataset("openai/openai_humaneval", ["openai_humaneval/test-*.parquet"], columns).shuffled()
+        self.rows = tables.shuffled("openai/openai_humaneval", ["openai_humaneval/test-*.parquet"], columns)
 
     def __len__(self) -> int:
         return len(self.rows)

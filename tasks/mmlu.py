@@ -19,7 +19,7 @@ class MMLU:
     """Multiple choice: 99,842 questions for training, 1,531 for validation, 14,042 that are scored.
 
     Source: cais/mmlu on the hub (Hendrycks et al. 2021, arXiv 2009.03300). Licence: MIT.
-    Raises what `tables.dataset` raises.
+    Raises what `tables.shuffled` raises.
     """
 
     name = "MMLU"
@@ -27,7 +27,7 @@ class MMLU:
 
     def __init__(self, split: ExamSplit):
         self.split = split
-        self.rows = tables.dataset(REPO, FILES[split], ["question", "choices", "answer"]).shuffled()
+        self.rows = tables.shuffled(REPO, FILES[split], ["question", "choices", "answer"])
 
     def contents(self) -> list[dict]:
         """What they are made of, for nanochat/data/contents.py."""

@@ -9,7 +9,7 @@ class SmolTalk:
     """Conversations about anything, the only task that is not graded: 460,341 for training, 24,229 for validation.
 
     Source: HuggingFaceTB/smol-smoltalk on the hub (Allal et al. 2025, arXiv 2502.02737). Licence: Apache 2.0.
-    Raises what `tables.dataset` raises.
+    Raises what `tables.shuffled` raises.
     """
 
     name = "SmolTalk"
@@ -18,8 +18,7 @@ class SmolTalk:
         """size: so many at most, those that come first in the shuffled order."""
         self.split = split
         split_there = {"train": "train", "val": "test"}[split]  # nobody scores its test split
-        self.rows = tables.dataset("HuggingFaceTB/smol-smoltalk", [f"data/{split_there}-*.parquet"], ["messages"])
-        self.rows = self.rows.shuffled()
+        self.rows = tables.shuffled("HuggingFaceTB/smol-smoltalk", [f"data/{split_there}-*.parquet"], ["messages"])
         self.size = len(self.rows) if size is None else min(size, len(self.rows))
 
     def contents(self) -> list[dict]:

@@ -1,6 +1,7 @@
 """Tiny datasets in the files and schemas that the real ones have on the hub, with what is odd about them."""
 
 import io
+import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,14 +10,27 @@ from fakehub import FakeHub
 SMOLTALK, MMLU, ARC = "datasets/HuggingFaceTB/smol-smoltalk", "datasets/cais/mmlu", "datasets/allenai/ai2_arc"
 GSM8K, HUMANEVAL = "datasets/openai/gsm8k", "datasets/openai/openai_humaneval"
 
+TEXT = {"dtype": "string", "_type": "Value"}
+
+
+def described(schema: pa.Schema, **features: dict) -> pa.Schema:
+    """A schema with what the library `datasets` writes into it, some columns otherwise than Arrow's types say."""
+    known = {"info": {"features": {name: features.get(name, TEXT) for name in schema.names}}}
+    return schema.with_metadata({"huggingface": json.dumps(known)})
+
+
 MESSAGE = pa.struct([("content", pa.string()), ("role", pa.string())])
 SMOLTALK_SCHEMA = pa.schema([("messages", pa.list_(MESSAGE)), ("source", pa.string())])
-MMLU_SCHEMA = pa.schema(
-    [("question", pa.string()), ("subject", pa.string()), ("choices", pa.list_(pa.string())), ("answer", pa.int64())]
-)
+MMLU_SCHEMA = described(
+    pa.schema([("question", pa.string()), ("subject", pa.string()), ("choices", pa.list_(pa.string())),
+               ("answer", pa.int64())]),
+    choices={"feature": TEXT, "_type": "Sequence"},
+    answer={"names": ["A", "B", "C", "D"], "_type": "ClassLabel"},
+)  # fmt: skip
 CHOICES = pa.struct([("text", pa.list_(pa.string())), ("label", pa.list_(pa.string()))])
-ARC_SCHEMA = pa.schema(
-    [("id", pa.string()), ("question", pa.string()), ("choices", CHOICES), ("answerKey", pa.string())]
+ARC_SCHEMA = described(
+    pa.schema([("id", pa.string()), ("question", pa.string()), ("choices", CHOICES), ("answerKey", pa.string())]),
+    choices={"feature": {"text": TEXT, "label": TEXT}, "_type": "Sequence"},
 )
 GSM8K_SCHEMA = pa.schema([("question", pa.string()), ("answer", pa.string())])
 HUMANEVAL_COLUMNS = ("task_id", "prompt", "canonical_solution", "test", "entry_point")

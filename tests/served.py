@@ -17,7 +17,7 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.tokenizer import Tokenizer
 from nanochat.web.app import build_app
 from nanochat.web.server import Server, listen
-from nanochat.web.service import Service, Settings, model
+from nanochat.web.state import ServedModel, ServerState, Settings
 
 PATIENCE = 60.0  # seconds after which a test gives up on a machine that does not get on
 
@@ -35,13 +35,13 @@ class Live:
     """A server that runs."""
 
     url: str
-    service: Service
+    state: ServerState
     server: Server
     client: httpx.Client
 
     @property
     def engines(self) -> list[Engine]:
-        return [worker.engine for each in self.service.models.values() for worker in each.pool.workers]
+        return [worker.engine for each in self.state.models.values() for worker in each.pool.workers]
 
     @property
     def port(self) -> int:
@@ -57,7 +57,7 @@ class Live:
     def wait_until_idle(self) -> None:
         """Returns when no slot is taken and nothing waits; fails when that does not come to pass."""
         wait(lambda: all(engine.free_slots == engine.slots and not engine.busy for engine in self.engines))
-        wait(lambda: self.service.idle)
+        wait(lambda: self.state.idle)
 
 
 def wait(condition) -> None:
@@ -73,17 +73,17 @@ def served(
 ) -> Iterator[Live]:
     """Serve checkpoints, each in one or several Engines, as <source>:<tag>."""
     settings = settings or Settings()
-    models = [model(f"{each[0].source}:{each[0].tag}", each, settings.max_queue) for each in checkpoints]
-    service = Service(models, settings)
+    models = [ServedModel(f"{each[0].source}:{each[0].tag}", each, settings.max_queue) for each in checkpoints]
+    state = ServerState(models, settings)
     with listen("127.0.0.1", 0) as bound:
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        server = Server(build_app(service), service, drain_seconds)
+        server = Server(build_app(state), state, drain_seconds)
         thread = threading.Thread(target=server.run, args=([bound],))
         thread.start()
         try:
             wait(lambda: server.started)
             with httpx.Client(base_url=url, timeout=PATIENCE) as client:
-                yield Live(url, service, server, client)
+                yield Live(url, state, server, client)
         finally:
             server.should_exit = True
             thread.join()

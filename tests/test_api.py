@@ -195,7 +195,7 @@ def test_a_chat_model_answers(tokenizer: Tokenizer) -> None:
     assert model.chat("Hello!", temperature=0, stop=" ") == "é!"
     assert model.logits("é").shape[0] == 1 + len(tokenizer.encode("é"))  # behind what opens a document
     assert math.isfinite(model.perplexity("a"))
-    with pytest.raises(UserError, match="no conversation: .*the last message is the assistant's"):
+    with pytest.raises(UserError, match="not a conversation: .*the last message is the assistant's"):
         model.chat([*turns, {"role": "assistant", "content": "Hi."}])
     with pytest.raises(ContextLengthError):
         model.chat("long " * 100)

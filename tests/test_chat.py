@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from test_tokenizer import GENERATIONS, released
 
 from nanochat import chat
-from nanochat.chat import StreamDecoder, check, prompt, render, reply_parts, reply_text
+from nanochat.chat import check, prompt, render, reply_parts, reply_text
 from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
 
@@ -209,41 +209,6 @@ def test_any_json_is_a_conversation_or_has_a_reason(tokenizer, value):
         assert str(error)
     else:
         assert len(render(tokenizer, value)[0]) > 4
-
-
-@given(st.text(), st.data())
-def test_a_stream_is_the_text_in_whole_characters(tokenizer, text, data):
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=5)))
-    ids = []
-    for start, stop in zip([0, *cuts], [*cuts, None], strict=True):
-        piece = text[start:stop]
-        ids += piece.encode("utf-8") if data.draw(st.booleans()) else tokenizer.encode(piece)  # a byte is its own id
-    decoder = StreamDecoder(tokenizer)
-    said = [decoder.push(id) for id in ids]
-    assert "".join([*said, decoder.finish()]) == tokenizer.decode(ids) == text
-
-
-@given(st.text())
-def test_no_half_character_is_sent(tokenizer, text):
-    decoder = StreamDecoder(tokenizer)
-    said = [decoder.push(byte) for byte in text.encode("utf-8")]  # a byte is its own id
-    assert "".join(said) == text
-    assert decoder.finish() == ""
-    assert [piece for piece in said if piece] == list(text)
-
-
-@given(st.lists(st.integers(0, 319)))
-def test_a_stream_of_any_ids_is_their_text(tokenizer, ids):
-    decoder, visible = StreamDecoder(tokenizer), StreamDecoder(tokenizer, text_only=True)
-    assert "".join([*map(decoder.push, ids), decoder.finish()]) == tokenizer.decode(ids)
-    assert "".join([*map(visible.push, ids), visible.finish()]) == reply_text(tokenizer, ids)
-
-
-def test_an_unfinished_character_is_not_dropped(tokenizer):
-    decoder = StreamDecoder(tokenizer)
-    assert [decoder.push(byte) for byte in b"a\xf0\x9f\x9a"] == ["a", "", "", ""]
-    assert decoder.finish() == "\ufffd"
-    assert decoder.finish() == ""
 
 
 def test_a_reply_comes_apart_as_it_was_put_together(tokenizer):

@@ -95,7 +95,7 @@ def test_same_seed_same_answer_and_another_one_to_the_next_question(tokenizer) -
         said = []
         for _ in range(2):
             talk.clear()
-            talk.answer(talk.request("?")[0], said.append)
+            talk.answer(talk.request("?")[0], lambda chunk: said.append(chunk.text))
             said.append("\0")
         return str("".join(said)).split("\0")[:2]
 
@@ -107,7 +107,7 @@ def test_same_seed_same_answer_and_another_one_to_the_next_question(tokenizer) -
 
 def test_the_model_sees_the_whole_conversation(tokenizer) -> None:
     talk = Talk(Engine(calculating(tokenizer, "é!", 256), slots=1), tokenizer, Flags(system="Be kind."), seed=0)
-    talk.answer(talk.request("What is 6*7?")[0], lambda text: None)
+    talk.answer(talk.request("What is 6*7?")[0], lambda chunk: None)
     request, dropped = talk.request("And now?")
     assert dropped == 0
     assert request.prompt == chat.prompt(tokenizer, [
@@ -131,7 +131,7 @@ def test_the_oldest_turns_go_when_the_context_is_full(tokenizer) -> None:
         assert len(request.prompt) <= 40  # half of it is kept for the answer
         assert talk.messages[0]["role"] == "system" and talk.messages[-1]["content"] == f"turn {turn}"
         forgotten.append(dropped)
-        assert talk.answer(request, lambda text: None).finish == "stop"
+        assert talk.answer(request, lambda chunk: None).finish == "stop"
     assert forgotten[0] == 0 and sum(forgotten) >= 3
     before = talk.messages
     with pytest.raises(ContextLengthError, match="the context holds 80"):

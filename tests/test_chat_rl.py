@@ -31,7 +31,7 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import MetricsLog
 from nanochat.optim import AdamWGroup, Optimizer, Rates
 from nanochat.paths import checkpoints_dir, tokenizer_dir
-from nanochat.report import sections as report
+from nanochat.report import card
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Stage, TrainState, train
@@ -466,7 +466,7 @@ def test_the_run_folder_tells_the_run(whole: Path, monkeypatch, capsys) -> None:
         assert section[name] == {key: line[key] for key in ("pass@1/refusal", "pass@2/refusal")}
     assert (section["questions"], section["samples"]) == ({"refusal": 3}, 2)
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(whole.parents[1]))
-    assert "| chat_rl" in report.build()
+    assert "| chat_rl" in card.build()
     assert door.open("rl").step == STEPS
     capsys.readouterr()
     chat_cli.main(["-i", "rl", "-p", "Where is Paris?", "-t", "0", "--dtype=float32", "--device_type=cpu"])

@@ -386,13 +386,22 @@ RULES = Rules(profanity=words.load(words.LIST), pii="mask", dedup=True)
     (["--dataset=planted", "--name=x", "--dedup", "--executor=slurm"], "--executor slurm needs --partition"),
     (["--dataset=planted", "--name=x", "--dedup", "--executor=slurm", "--partition=cpu"], "there is no sbatch here"),
     (["--dataset=planted", "--name=x", "--dedup", "--executor=slurm", "--partition=cpu", "--sbatch", "x"],
-     "--sbatch x is no option of sbatch"),
+     "--sbatch x is not an sbatch option"),
 ])  # fmt: skip
 def test_mistakes_are_one_sentence(argv, said, dataset):
     with pytest.raises(UserError, match=said) as error:
         clean_data.main(argv)
     assert "\n" not in str(error.value)
     assert sorted(path.name for path in dataset.parent.iterdir()) == ["base_data_planted"]
+
+
+@pytest.mark.parametrize("flag, package", [("--dedup", "rensa"), ("--lang=en", "py3langid.langid")])
+def test_without_the_extra_packages_the_install_command_is_named(flag, package, dataset, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=r"is not installed; install it with `uv sync --extra clean` in a clone, or"):
+        clean(flag)
+    assert not dataset_dir(".clean.clean").exists()
+    clean("--pii")  # needs neither
 
 
 def test_a_dataset_is_replaced_only_when_asked_to(dataset):

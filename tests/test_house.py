@@ -140,7 +140,7 @@ PACKAGES = {
     "yaml": ("nanochat/config_files.py", "nanochat/eval/bundle.py"),
     "huggingface_hub": ("nanochat/hub.py",),
     "transformers": ("nanochat/checkpoint/",),
-    "pyarrow": ("nanochat/data/",),
+    "pyarrow": ("nanochat/data/", "cleaning/"),
     "safetensors": ("nanochat/checkpoint/",),
     "fastapi": ("nanochat/web/",),
     "starlette": ("nanochat/web/",),
@@ -245,7 +245,7 @@ def test_no_exception_is_swallowed_whole() -> None:
 
 STEMS = {path.stem for room in ("tests", "dev") for path in (ROOT / room).glob("*.py")}  # imported by their bare names
 COMMANDS = {"import-linter", "pyright", "pytest-xdist", "ruff"}  # run, not imported
-IMPORTED_AS = {"pyyaml": "yaml"}
+IMPORTED_AS = {"markdown-it-py": "markdown_it", "pyyaml": "yaml"}
 
 
 def project() -> dict:

@@ -127,13 +127,13 @@ def test_generate_gives_the_continuation_without_prompt_and_space(gpt2: Live, fo
 
 
 def test_generate_has_the_contracts_defaults(gpt2: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    pool, requests = gpt2.service.default.pool, []
+    pool, requests = gpt2.state.default.pool, []
     submit = pool.submit
     monkeypatch.setattr(pool, "submit", lambda job: (requests.extend(job.requests), submit(job)))
     gpt2.post("/generate", {"prompt": "a", "top_k": None})
     (asked,) = requests
     assert (asked.max_tokens, asked.temperature, asked.top_k, asked.seed) == (256, 0.8, 200, None)
-    assert asked.prompt == gpt2.service.default.tokenizer.encode("a")  # nothing stands before it
+    assert asked.prompt == gpt2.state.default.tokenizer.encode("a")  # nothing stands before it
 
 
 def test_a_reply_outgrows_the_context_as_nanogpts_do(letters: tuple[Live, torch.nn.Module]) -> None:
@@ -154,7 +154,7 @@ def test_a_reply_outgrows_the_context_as_nanogpts_do(letters: tuple[Live, torch.
         ({"prompt": "a", "max_tokens": 0}, "max_tokens"), ({"prompt": "a", "max_tokens": 4097}, "max_tokens"),
         ({"prompt": "a", "max_tokens": 1.5}, "max_tokens"), ({"prompt": "a", "temperature": -1}, "temperature"),
         ({"prompt": "a", "temperature": "hot"}, "temperature"), ({"prompt": "a", "top_k": -1}, "top_k"),
-        ({"prompt": "a", "max_new_tokens": 5}, "'max_new_tokens' is not known here; the fields are model, prompt, "),
+        ({"prompt": "a", "max_new_tokens": 5}, "'max_new_tokens' is an unknown field; known are model, prompt, "),
         ({"prompt": "a", "stream": True}, "max_tokens, temperature, top_k"), ({"prompt": "a", "topk": 1}, "'topk' is"),
         ({"prompt": "x" * (CONTEXT + 1)}, "33"), ([], "JSON object"), (b"{", "not JSON"), (b"\xff", "UTF-8"),
     ],

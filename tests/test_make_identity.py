@@ -177,6 +177,6 @@ def test_an_interrupted_run_goes_on(writer: Writer, base: Path) -> None:
 
 def test_a_server_that_writes_anything_else_ends_in_a_sentence(writer: Writer, base: Path) -> None:
     writer.answers = ['[{"role": "user", "content": "Hi"}]'] * 99
-    with pytest.raises(UserError, match="large wrote 4 times what is no conversation .*the last message must be the"):
+    with pytest.raises(UserError, match="large wrote no valid conversation in 4 tries .*the last message must be the"):
         main(arguments(writer))
     assert list(base.iterdir()) == []

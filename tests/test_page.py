@@ -36,7 +36,7 @@ from nanochat.engine.engine import Engine
 from nanochat.tokenizer import Tokenizer
 from nanochat.web.app import build_app
 from nanochat.web.server import Server, listen
-from nanochat.web.service import Service, Settings, model
+from nanochat.web.state import ServedModel, ServerState, Settings
 from tests.scripted import scripted
 from tests.served import loaded, wait
 
@@ -117,11 +117,11 @@ class Site:
                     gpt.lm_head.weight.data[other, token] = next(near)
             self.engines[id] = PacedEngine(gpt, slots=2)
             serving = loaded(self.engines[id], self.tokenizer, *id.split(":"))
-            models.append(model(id, [serving], max_queue=0))
-        service = Service(models, Settings(temperature=0.0, **self.settings))
+            models.append(ServedModel(id, [serving], max_queue=0))
+        state = ServerState(models, Settings(temperature=0.0, **self.settings))
         bound = listen("127.0.0.1", self.port)
         self.port = bound.getsockname()[1]
-        self.server = Server(build_app(service), service, drain_seconds=0)
+        self.server = Server(build_app(state), state, drain_seconds=0)
         self.thread = threading.Thread(target=self.server.run, args=([bound],))
         self.thread.start()
         wait(lambda: self.server.started)

@@ -22,7 +22,7 @@ from nanochat.optim import Optimizer, Rates, parameter_groups
 from nanochat.plan import cost, forecast, gpus
 from nanochat.plan.forecast import Setting, classic_config
 from nanochat.plan.gpus import GPUS
-from nanochat.report import sections as report
+from nanochat.report import sections
 from nanochat.scaling import config_from_depth, horizon
 from scripts import plan
 
@@ -409,7 +409,7 @@ def test_the_recipe_counts_the_steps_that_its_stages_take(capsys):
 
 
 def test_a_gpu_that_is_not_known_does_not_stop_the_recipe(capsys, monkeypatch):
-    monkeypatch.setattr(report, "machine", lambda: {"GPU": "2 x NVIDIA GeForce RTX 3090"})
+    monkeypatch.setattr(sections, "machine", lambda: {"GPU": "2 x NVIDIA GeForce RTX 3090"})
     said, table = recipe(capsys, "--depth=6", "--gpus=2")
     assert "The GPU here, 2 x NVIDIA GeForce RTX 3090, is not known" in said and "nproc_per_node=2" in said
     assert [*table["base_train"]] == ["tokens", "FLOPs", "steps"] and all(table["base_train"].values())

@@ -15,7 +15,7 @@ from nanochat import hub
 from nanochat.checkpoint import door, manager
 from nanochat.errors import UserError
 from nanochat.paths import checkpoints_dir, tokenizer_dir
-from nanochat.report import sections as report
+from nanochat.report.sections import write_section
 from nanochat.tokenizer import Tokenizer
 from scripts import pull, push
 
@@ -122,7 +122,7 @@ def test_the_page_says_what_the_model_is(fake: FakeHub, checkpoint: manager.Load
     manager.save(checkpoints_dir("base") / "d4", 1200, checkpoint.model, None, base)
     score = {"facts": {"n": 200, "correct": 190, "interval": [0.91, 0.975]}, "one|two": {"n": 0, "correct": 0,
              "interval": [0.0, 1.0]}}  # fmt: skip
-    report.write_section("chat_eval_sft", {"source": "sft", "tag": "d4", "step": 700, "tasks": score})
+    write_section("chat_eval_sft", {"source": "sft", "tag": "d4", "step": 700, "tasks": score})
     push.main(["sft", REPO, "--license", "mit", "--private"])
     assert fake.repos[REPO].private
     page = fake.repos[REPO].files["README.md"].decode()
@@ -141,9 +141,9 @@ def test_the_page_says_what_the_model_is(fake: FakeHub, checkpoint: manager.Load
 
 
 def test_scores_of_other_checkpoints_stay_out(fake: FakeHub, checkpoint: manager.Loaded) -> None:
-    report.write_section("base_eval", {"source": "base", "tag": "d4", "step": 5, "val_bpb": 0.123})
+    write_section("base_eval", {"source": "base", "tag": "d4", "step": 5, "val_bpb": 0.123})
     score = {"facts": {"n": 200, "correct": 190, "interval": [0.91, 0.975]}}
-    report.write_section("chat_eval_sft", {"source": "sft", "tag": "d4", "step": 600, "tasks": score})
+    write_section("chat_eval_sft", {"source": "sft", "tag": "d4", "step": 600, "tasks": score})
     push.main(["sft", REPO])
     page = fake.repos[REPO].files["README.md"].decode()
     assert "0.123" not in page and "95.0 %" not in page

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nanochat import chat
 from nanochat.engine.request import Event, Scored
-from nanochat.engine.text import Piece, ReplyText, Told, joined
+from nanochat.engine.text import ReplyText, TextChunk, TokenLogprob, merged
 from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
 
@@ -50,8 +50,8 @@ def test_any_tokens_at_all_give_the_parts_that_chat_gives(tokenizer: Tokenizer, 
     ids = [id for id in ids if id in known]  # of tokens that do not belong in a reply, chat makes parts of their own
     reply = ReplyText(tokenizer)
     told(reply, ids)
-    expected = joined(Piece(part["type"], part["text"]) for part in chat.reply_parts(tokenizer, ids))
-    assert joined(reply.pieces) == expected
+    expected = merged(TextChunk(part["type"], part["text"]) for part in chat.reply_parts(tokenizer, ids))
+    assert merged(reply.chunks) == expected
 
 
 @given(st.lists(st.integers(0, 308), max_size=60))
@@ -114,14 +114,14 @@ def test_tool_calls_come_whole_and_hide_no_stop_string(tokenizer: Tokenizer) -> 
     call = [marks.python_start, *tokenizer.encode("1+1"), marks.python_end]
     output = [marks.output_start, *tokenizer.encode("2"), marks.output_end]
     told(reply, [*tokenizer.encode("n"), *call, *output, *tokenizer.encode("ow")])
-    assert reply.pieces == [("text", "n"), ("python", "1+1"), ("python_output", "2"), ("text", "o"), ("text", "w")]
-    assert joined(reply.pieces)[-1] == ("text", "ow") and reply.stop_string is None
+    assert reply.chunks == [("text", "n"), ("python", "1+1"), ("python_output", "2"), ("text", "o"), ("text", "w")]
+    assert merged(reply.chunks)[-1] == ("text", "ow") and reply.stop_string is None
 
 
 def test_an_open_tool_call_is_told_at_the_end(tokenizer: Tokenizer) -> None:
     reply = ReplyText(tokenizer)
     told(reply, [chat.tool_ids(tokenizer).python_start, *tokenizer.encode("1+")], "length")
-    assert reply.pieces == [("python", "1+")]
+    assert reply.chunks == [("python", "1+")]
 
 
 def test_tokens_are_counted_as_the_model_was_asked_for_them(tokenizer: Tokenizer) -> None:
@@ -136,14 +136,14 @@ def test_tokens_are_counted_as_the_model_was_asked_for_them(tokenizer: Tokenizer
 def test_log_probabilities_belong_to_the_text_that_is_shown(tokenizer: Tokenizer, text: str, stop: list[str]) -> None:
     reply = ReplyText(tokenizer, stop)
     ids = tokenizer.encode(text)
-    seen: list[Told] = []
+    seen: list[TokenLogprob] = []
     for n, id in enumerate(ids):
         reply.add(Event(1, id, scored=Scored(-float(n), ())))
-        seen += reply.told()
+        seen += reply.pop_logprobs()
         assert all(token.start < len(reply.text) for token in seen)
     reply.add(Event(1, None, finish="stop"))
-    seen += reply.told()
-    assert seen == reply.all_told
+    seen += reply.pop_logprobs()
+    assert seen == reply.logprobs
     assert [token.id for token in seen] == ids[: len(seen)]
     shown = tokenizer.decode_bytes(token.id for token in seen).decode("utf-8", "replace")
     assert shown.startswith(reply.text)  # the last token may hold the first characters of a stop string besides

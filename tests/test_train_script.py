@@ -456,7 +456,7 @@ def test_wandb_without_a_login_is_one_sentence(here, monkeypatch):
     monkeypatch.setenv("HOME", str(here))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(here))
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody is asked
-    with pytest.raises(UserError, match=r"wandb does not take the run gpt2 \(.*\); log in with wandb login") as error:
+    with pytest.raises(UserError, match=r"wandb refused the run gpt2 \(.*\); log in with wandb login") as error:
         main([*SMALL, "--wandb_log=True"])
     assert "\n" not in str(error.value)
 

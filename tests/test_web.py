@@ -331,7 +331,7 @@ def test_contents_may_be_lists_of_text_parts(live: Live) -> None:
     assert prompt_of(live, [{"role": "user", "content": parts}]) == prompt_of(live, HELLO)
     image = [{"type": "image_url", "image_url": {"url": "data:"}}]
     refused = error(live.post(CHAT, {"messages": [{"role": "user", "content": image}]}))
-    assert "text only" in refused["message"] and refused["param"] == "messages"
+    assert "content[0].type: input should be 'text'" in refused["message"] and refused["param"] == "messages"
 
 
 def test_roles_whose_meaning_is_clear_are_accepted(live: Live) -> None:

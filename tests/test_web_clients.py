@@ -19,7 +19,7 @@ from schemathesis import GenerationMode
 
 from nanochat.engine.engine import Engine
 from nanochat.tokenizer import Tokenizer
-from nanochat.web.service import Settings
+from nanochat.web.state import Settings
 from tests.scripted import calculating
 from tests.served import Live, loaded, random_model, served
 

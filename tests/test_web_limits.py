@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nanochat.engine.engine import Engine
 from nanochat.tokenizer import Tokenizer
-from nanochat.web.service import Settings
+from nanochat.web.state import Settings
 from tests.scripted import calculating
 from tests.served import Live, loaded, served
 

@@ -18,6 +18,7 @@ from nanochat.checkpoint import manager
 from nanochat.errors import UserError
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
+from nanochat.web import server
 from scripts import chat_web
 from tests.scripted import calculating
 
@@ -96,7 +97,7 @@ def test_ctrl_c_ends_it_too_and_the_key_comes_from_the_environment(tokenizer: To
         (["--temperature", "3"], "temperature"), (["--host", "no.such.host.invalid"], "--host"),
         (["--drain_seconds", "-1"], "drain_seconds"), (["--nonsense"], "nonsense"),
         (["--max_tokens", "0"], "max_tokens"), (["--api_key", ""], "--api_key"), (["--api_key", "é x"], "--api_key"),
-        (["--dtype", "int4"], "or int8"), (["--unsafe_code"], "without --allow_code"),
+        (["--dtype", "int4"], "int8"), (["--unsafe_code"], "without --allow_code"),
     ],
 )  # fmt: skip
 def test_flags_that_make_no_sense_are_refused(tokenizer: Tokenizer, flags: list[str], said: str) -> None:
@@ -113,7 +114,7 @@ def test_code_is_refused_where_it_cannot_be_isolated(tokenizer: Tokenizer, monke
         chat_web.main(["--port", "0", "--allow_code", "--unsafe_code"])
     save(tokenizer, "sft", 7)
     served: list[str] = []
-    monkeypatch.setattr(chat_web, "serve", lambda service, bound, host, seconds, notice: served.append(notice))
+    monkeypatch.setattr(server, "serve", lambda service, bound, host, seconds, notice: served.append(notice))
     chat_web.main(["--port", "0", "--device_type", "cpu", "--allow_code", "--unsafe_code"])
     assert served[0].startswith("--unsafe_code: ") and "files (needs Landlock)" in served[0]
 

@@ -14,7 +14,7 @@ from nanochat import chat
 from nanochat.engine.engine import Engine
 from nanochat.tokenizer import Tokenizer
 from nanochat.web import sse
-from nanochat.web.service import Settings
+from nanochat.web.state import Settings
 from tests.scripted import scripted
 from tests.served import Live, loaded, served, wait
 
@@ -80,10 +80,10 @@ def test_who_leaves_while_waiting_never_gets_a_slot(live: Live) -> None:
     talking = [Client(live, {**ENDLESS, "stream": True}) for _ in range(2)]
     wait(lambda: busy(live) == 2)
     waiting = [Client(live, {**ENDLESS, "stream": stream}) for stream in (True, False)]
-    wait(lambda: live.service.default.pool.waiting == 2)
+    wait(lambda: live.state.default.pool.waiting == 2)
     for client in waiting:
         client.leave()
-    wait(lambda: live.service.default.pool.waiting == 0)
+    wait(lambda: live.state.default.pool.waiting == 0)
     assert busy(live) == 2
     for client in talking:
         client.leave()
@@ -91,7 +91,7 @@ def test_who_leaves_while_waiting_never_gets_a_slot(live: Live) -> None:
 
 
 def test_a_hundred_clients_that_vanish_leave_nothing_behind(live: Live) -> None:
-    pool = live.service.default.pool
+    pool = live.state.default.pool
     for number in range(100):
         client = Client(live, {**ENDLESS, "stream": number % 3 > 0})
         if number % 2:
@@ -100,7 +100,7 @@ def test_a_hundred_clients_that_vanish_leave_nothing_behind(live: Live) -> None:
         if number % 4 == 3:
             wait(lambda: pool.waiting == 0 and busy(live) == 0)
     live.wait_until_idle()
-    wait(lambda: not live.service._open)  # the engine may be idle before the event loop has heard of it
+    wait(lambda: not live.state._open)  # the engine may be idle before the event loop has heard of it
     assert live.post(CHAT, SHORT).status_code == 200
 
 
@@ -130,7 +130,7 @@ def test_what_one_client_reads_is_its_own(tokenizer: Tokenizer) -> None:
 
 def test_a_full_queue_is_said_and_when_to_come_again(live: Live) -> None:
     clients = [Client(live, {**ENDLESS, "stream": True}) for _ in range(4)]
-    wait(lambda: busy(live) == 2 and live.service.default.pool.waiting == 2)
+    wait(lambda: busy(live) == 2 and live.state.default.pool.waiting == 2)
     refused = live.post(CHAT, SHORT)
     assert refused.status_code == 429 and refused.json()["error"]["code"] == "rate_limit_exceeded"
     assert 1 <= int(refused.headers["retry-after"]) <= 60
@@ -162,7 +162,7 @@ def test_two_engines_share_one_queue(tokenizer: Tokenizer) -> None:
         second = Client(live, {**ENDLESS, "stream": True})
         wait(lambda: [engine.free_slots for engine in live.engines] == [0, 0])
         third = Client(live, {**SHORT, "stream": True})
-        wait(lambda: live.service.default.pool.waiting == 1)
+        wait(lambda: live.state.default.pool.waiting == 1)
         assert live.get("/health").json() | {"models": 0} == {
             "status": "ok",
             "ready": True,
@@ -185,7 +185,7 @@ def test_a_step_that_fails_ends_its_requests_only(live: Live) -> None:
     whole = Client(live, ENDLESS)
     wait(lambda: busy(live) == 2)
     later = Client(live, SHORT)
-    wait(lambda: live.service.default.pool.waiting == 1)
+    wait(lambda: live.state.default.pool.waiting == 1)
     kept, engine.cache.k = engine.cache.k, torch.empty(0)  # the next forward pass cannot but fail
     said = talking.read_until(b"[DONE]")
     assert b'"code":"internal_error"' in said
@@ -286,7 +286,7 @@ def test_a_server_that_ends_finishes_what_runs_and_refuses_what_is_new(tokenizer
         assert live.get("/health").status_code == 503 and live.get("/v1/models").status_code == 200
         said = client.read_until(b"[DONE]").decode()
         assert said.count('"content":"y"') == 150 and '"finish_reason":"length"' in said
-        wait(lambda: live.server.started and not live.service.default.pool.workers[0]._thread.is_alive())
+        wait(lambda: live.server.started and not live.state.default.pool.workers[0]._thread.is_alive())
 
 
 def test_what_does_not_end_in_time_is_ended(tokenizer: Tokenizer) -> None:

@@ -1,11 +1,11 @@
-"""From the Engine's events to text, as it comes: whole characters, parts, stop strings, and what each token was worth.
+"""From the Engine's events to text, as it comes: whole characters, parts, stop strings and log probabilities.
 
-The Engine knows ids only. Whoever shows a reply to people or sends it over a network puts each event into a ReplyText
-and passes on the pieces that come out; nothing is ever taken back.
+The Engine knows token ids only. To show a reply to people or send it over a network, put each event into a ReplyText
+and pass on the chunks that come out; no chunk is ever taken back.
 """
 
 import codecs
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from nanochat import chat
@@ -15,48 +15,48 @@ from nanochat.tokenizer import Tokenizer
 Kind = Literal["text", "python", "python_output"]
 
 
-class Piece(NamedTuple):
-    """Some text of a reply. A tool's call or output comes whole, visible text as it is written."""
+class TextChunk(NamedTuple):
+    """Some text of a reply. A tool call or its output comes whole, visible text as it is generated."""
 
     kind: Kind
     text: str
 
 
-class Told(NamedTuple):
-    """A token of the visible text, for those who ask for log probabilities."""
+class TokenLogprob(NamedTuple):
+    """A token of the visible text and its log probability."""
 
     id: int
     start: int
     """characters of visible text before it"""
     scored: Scored | None
-    """None for the first token of a prompt, which follows nothing"""
+    """None for the first token of a prompt, which no token precedes"""
 
 
 class ReplyText:
     """The text of one reply.
 
-    Visible text is held back only while it may be the beginning of a stop string. The first stop string to be complete
-    ends the reply: nothing of it is shown, `finish` is "stop" and later events are ignored, so the caller should cancel
-    the request. Stop strings are looked for in the visible text and do not reach across a tool call.
+    Visible text is held back only while it may be the beginning of a stop string. The first complete stop string ends
+    the reply: it is not shown, `finish` becomes "stop" and later events are ignored, so the caller should cancel the
+    request. Stop strings are searched in the visible text and do not reach across a tool call.
 
-    All pieces of kind "text", joined, are `chat.reply_text` of the tokens. Without `parts`, for texts that are no
-    chat, they are all tokens but the special ones. A character that is unfinished at the end becomes U+FFFD.
+    The chunks of kind "text", joined, equal `chat.reply_text` of the tokens. With parts=False, for text that is not a
+    chat, they hold all tokens but the special ones. A character still unfinished at the end becomes U+FFFD.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), parts: bool = True) -> None:
-        """stop: strings that end the reply, none of them empty. parts: tell tool calls from text.
+        """stop: strings that end the reply, none of them empty. parts: separate tool calls from text.
 
-        Raises UserError when `parts` is asked of a tokenizer without tokens for tool calls.
+        Raises UserError for parts=True and a tokenizer without tokens for tool calls.
         """
         self.tokenizer = tokenizer
         self.stop = stop
-        self.pieces: list[Piece] = []  # all so far
-        self.all_told: list[Told] = []  # what `told` has returned
+        self.chunks: list[TextChunk] = []  # all so far
+        self.logprobs: list[TokenLogprob] = []  # all that `pop_logprobs` has returned
         self.finish: Finish | None = None
-        self.stop_string: str | None = None  # which one ended the reply
-        self.sampled = 0  # tokens the model was asked for, the one that ended the reply included
-        self.cached = 0  # tokens of the prompt that needed no reading
-        self._kinds: dict[int, Kind] = {}
+        self.stop_string: str | None = None  # the one that ended the reply
+        self.sampled = 0  # tokens sampled from the model, including the one that ended the reply
+        self.cached = 0  # prompt tokens found in the prefix cache
+        self._kinds: dict[int, Kind] = {}  # what follows each special token
         if parts:
             ids = chat.tool_ids(tokenizer)
             self._kinds = {
@@ -64,105 +64,129 @@ class ReplyText:
                 ids.output_start: "python_output", ids.output_end: "text",
             }  # fmt: skip
         self._kind: Kind = "text"
-        self._block: list[str] = []  # of the tool call or output that is open
-        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._block: list[str] = []  # text of the open tool call or output
+        self._utf8 = _utf8_decoder()
         self._held = ""  # visible text that may be the beginning of a stop string
-        self._shown = 0  # characters of visible text that were told
-        self._read = 0  # characters of visible text that were decoded
-        self._untold: list[Told] = []
+        self._shown = 0  # characters of visible text in `chunks`
+        self._decoded = 0  # characters of visible text decoded so far
+        self._pending: list[TokenLogprob] = []
 
     @property
     def text(self) -> str:
         """What the user sees so far."""
-        return "".join(piece.text for piece in self.pieces if piece.kind == "text")
+        return "".join(chunk.text for chunk in self.chunks if chunk.kind == "text")
 
-    def add(self, event: Event) -> list[Piece]:
-        """What the event makes certain. Nothing after the end."""
+    def add(self, event: Event) -> list[TextChunk]:
+        """The chunks that this event completes; none after the end."""
         if self.finish is not None:
             return []
         self.cached += event.cached
         self.sampled += (event.token is not None and not event.forced) + (event.stop_id is not None)
-        pieces = [] if event.token is None else self._token(event.token, event.scored)
+        chunks = [] if event.token is None else self._token(event.token, event.scored)
         if event.finish is not None and self.finish is None:
-            pieces += self._close()
+            chunks += self._close()
             self.finish = self.finish or event.finish
-        self.pieces += pieces
-        return pieces
+        self.chunks += chunks
+        return chunks
 
-    def told(self) -> list[Told]:
-        """The tokens with log probabilities, not yet returned, whose text has begun to be shown, or is not to come."""
-        if not self._untold:
+    def pop_logprobs(self) -> list[TokenLogprob]:
+        """The scored tokens not yet returned whose text has begun to be shown; at the end, the rest.
+
+        Tokens hidden by a stop string are never returned.
+        """
+        if not self._pending:
             return []
-        count = len(self._untold)
+        count = len(self._pending)
         if self.finish is None or self.stop_string is not None:
-            count = sum(token.start < self._shown for token in self._untold)
-        told, self._untold = self._untold[:count], self._untold[count:]
-        self.all_told += told
-        return told
+            count = sum(token.start < self._shown for token in self._pending)
+        popped, self._pending = self._pending[:count], self._pending[count:]
+        self.logprobs += popped
+        return popped
 
-    def _token(self, id: int, scored: Scored | None) -> list[Piece]:
+    def _token(self, id: int, scored: Scored | None) -> list[TextChunk]:
         if id in self._kinds:
-            pieces = self._close()
+            chunks = self._close()
             self._kind = self._kinds[id]
-            return pieces
-        if id >= self.tokenizer.first_special:  # not a token of replies; a character does not go on behind it
-            text = self._flush()
+            return chunks
+        if id >= self.tokenizer.first_special:  # does not belong in a reply; it ends an unfinished character
+            text = _flush(self._utf8)
         else:
             text = self._utf8.decode(self.tokenizer.decode_bytes([id]))
             if self._kind == "text" and scored is not None:
-                self._untold.append(Told(id, self._read, scored))
+                self._pending.append(TokenLogprob(id, self._decoded, scored))
         if self._kind != "text":
             self._block.append(text)
             return []
         return self._visible(text)
 
-    def _visible(self, text: str) -> list[Piece]:
-        """Show what cannot be part of a stop string, or end the reply where one is complete."""
-        self._read += len(text)
+    def _visible(self, text: str) -> list[TextChunk]:
+        """Show what cannot be part of a stop string, or end the reply at a complete one."""
+        self._decoded += len(text)
         text = self._held + text
         if self.stop:
-            # The first to be complete counts, however the text was cut into tokens; of two, the longer.
+            # The first to be complete wins, however the text was split into tokens; of two, the longer.
             found = [(at + len(stop), at, stop) for stop in self.stop if (at := text.find(stop)) >= 0]
             if found:
                 _, at, self.stop_string = min(found)
                 self.finish, self._held = "stop", ""
                 return self._show(text[:at])
-            certain = len(text) - _begun(text, self.stop)
+            certain = len(text) - _stop_prefix(text, self.stop)
             text, self._held = text[:certain], text[certain:]
         return self._show(text)
 
-    def _show(self, text: str) -> list[Piece]:
+    def _show(self, text: str) -> list[TextChunk]:
         self._shown += len(text)
-        return [Piece("text", text)] if text else []
+        return [TextChunk("text", text)] if text else []
 
-    def _close(self) -> list[Piece]:
-        """The end of a part: nothing of it is held back any longer."""
+    def _close(self) -> list[TextChunk]:
+        """End the current part: nothing of it is held back any longer."""
         if self._kind != "text":
-            block, self._block = "".join([*self._block, self._flush()]), []
-            return [Piece(self._kind, block)]
-        pieces = self._visible(self._flush())
+            block, self._block = "".join([*self._block, _flush(self._utf8)]), []
+            return [TextChunk(self._kind, block)]
+        chunks = self._visible(_flush(self._utf8))
         held, self._held = self._held, ""
-        return pieces + self._show(held)
-
-    def _flush(self) -> str:
-        rest = self._utf8.decode(b"", final=True)
-        self._utf8.reset()
-        return rest
+        return chunks + self._show(held)
 
 
-def joined(pieces: Iterable[Piece]) -> list[Piece]:
-    """The pieces with neighbouring text joined, as `chat` wants the parts of a message."""
-    parts: list[Piece] = []
-    for piece in pieces:
-        if parts and piece.kind == "text" == parts[-1].kind:
-            parts[-1] = Piece("text", parts[-1].text + piece.text)
+def prompt_logprobs(
+    tokenizer: Tokenizer, ids: Sequence[int], scored: Sequence[Scored | None]
+) -> Iterator[TokenLogprob]:
+    """The tokens of a prompt, with where each begins in `tokenizer.decode(ids)`."""
+    utf8, start = _utf8_decoder(), 0
+    for id, score in zip(ids, scored, strict=True):
+        yield TokenLogprob(id, start, score)
+        start += len(utf8.decode(tokenizer.decode_bytes([id])))
+
+
+def merged(chunks: Iterable[TextChunk]) -> list[TextChunk]:
+    """The chunks with neighbouring text joined: the parts of a message."""
+    parts: list[TextChunk] = []
+    for chunk in chunks:
+        if parts and chunk.kind == "text" == parts[-1].kind:
+            parts[-1] = TextChunk("text", parts[-1].text + chunk.text)
         else:
-            parts.append(piece)
+            parts.append(chunk)
     return parts
 
 
-def _begun(text: str, stops: Sequence[str]) -> int:
-    """The length of the longest end of `text` with which a stop string begins."""
+def message_parts(chunks: Iterable[TextChunk]) -> list[dict[str, str]]:
+    """The chunks as the content parts of an assistant's message; see `nanochat.chat`."""
+    return [{"type": kind, "text": text} for kind, text in merged(chunks)]
+
+
+def _utf8_decoder() -> codecs.IncrementalDecoder:
+    """Tokens are pieces of UTF-8, so that a character may be split over several of them."""
+    return codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+
+def _flush(utf8: codecs.IncrementalDecoder) -> str:
+    rest = utf8.decode(b"", final=True)
+    utf8.reset()
+    return rest
+
+
+def _stop_prefix(text: str, stops: Sequence[str]) -> int:
+    """The length of the longest end of `text` that is the beginning of a stop string."""
     longest = 0
     for stop in stops:
         at = text.find(stop[0], max(0, len(text) - len(stop) + 1))

@@ -6,7 +6,7 @@ from nanochat import chat
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Request
 from nanochat.gpt import GPT
-from nanochat.report.sections import printable
+from nanochat.terminal import printable
 from nanochat.tokenizer import Tokenizer
 
 

@@ -1,25 +1,31 @@
-"""Curves as pictures, drawn by matplotlib: SVG, the same bytes for the same numbers, for light and dark pages.
-
-A line of many points is drawn twice, as it was measured, faintly, and smoothed over it.
-"""
+"""Training curves as SVG pictures for light and dark pages: the same bytes for the same numbers."""
 
 import io
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
 
-import numpy as np
+from nanochat.terminal import printable
 
-SIZE = (4.6, 2.8)  # inches
-LARGEST = 1e100  # what is beyond is as good as infinite
-REACH = 1 / 50  # share of a line's points on each side of one that its smoothed copy is the mean of
-LONGEST = 16  # letters of a name that stand beside its line
-FEW = 20  # points: measured so rarely that one wants to see when
-INK = "#4a453e"  # of texts and axes, which become light where the reader's page is dark
+# File name, title, key in metrics.jsonl (one that ends in "/" has a line per task), smoothed, y axis from zero.
+CURVES = (
+    ("loss", "training loss, nats per token", "loss", True, False),
+    ("reward", "mean reward of the sampled answers", "reward", True, False),
+    ("bpb", "validation, bits per byte", "val_bpb", False, False),
+    ("pass", "fraction of correct answers to held-out questions", "pass@1/", False, False),
+    ("accuracy", "fraction of correct answers to held-out questions", "accuracy/", False, False),
+    ("lr", "learning rate, as a multiple of the peak", "lr", False, True),
+    ("speed", "throughput, tokens per second", "tok_per_second", True, True),
+)
+MAX_LINES = 6  # per picture; with more tasks, their mean is drawn
+LARGEST = 1e100  # anything beyond is treated as infinite
+WINDOW = 1 / 50  # fraction of a line's points on each side of a point that are averaged to smooth it
+INK = "#4a453e"  # of text and axes; becomes light where the reader's page is dark
 STYLE = "<style>svg{color:#4a453e}@media(prefers-color-scheme:dark){svg{color:#c9c3b9}}</style>"
-COLOURS = ("#2f80c4", "#d0691f", "#3a9a60", "#a457b8", "#a68600", "#c84a68")  # to be seen on white and on black
-LOOKS: dict[Any, object] = {
+COLOURS = ("#2f80c4", "#d0691f", "#3a9a60", "#a457b8", "#a68600", "#c84a68")  # visible on white and on black
+SETTINGS: dict = {
     "svg.fonttype": "none",  # text stays text, in the reader's font
     "text.parse_math": False,
     "font.size": 9.0,
@@ -31,107 +37,111 @@ LOOKS: dict[Any, object] = {
     "axes.grid": True,
     "axes.grid.axis": "y",
     "grid.alpha": 0.2,
-    "grid.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
     "legend.frameon": False,
     "axes.formatter.useoffset": False,
     "figure.constrained_layout.use": True,
-    "path.simplify_threshold": 0.5,  # points that would not be told apart
+    **dict.fromkeys(("grid.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor"), INK),
+    **dict.fromkeys(("text.color", "xtick.color", "ytick.color"), INK),
 }
 
-
-@dataclass(frozen=True)
-class Line:
-    """Points (x, y) in the order of x, and what they are called where there are several lines."""
-
-    name: str
-    points: Sequence[tuple[float, float]]
+Lines = Mapping[str, Sequence[tuple[float, float]]]  # name -> points (step, value) in the order of the steps
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Lines in one plot. `what` names them and the unit, as in "loss, nats per token"."""
-
     name: str
-    """of its file, without the ending"""
-    what: str
-    lines: Sequence[Line]
-    x: str = "step"
-    smooth: bool = False
-    from_zero: bool = False
-    """the axis begins at 0 and not at the lowest value"""
-    until: float = 0.0
-    """x ends here at least, so that pictures of one run have one scale; where it is given x begins at 0"""
-
-    @property
-    def text(self) -> str:
-        """What the picture says, for those who do not see it."""
-        return f"{self.what}: {'; '.join(_told(line, self.x) for line in self.lines)}."
-
-    def svg(self) -> str:
-        """The picture as the text of a file."""
-        # Imported where it is used: it is slow, and the first time it looks through the machine's fonts.
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-
-        with rc_context({**LOOKS, "svg.hashsalt": self.name}), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of letters that its font lacks: the reader's draws them
-            figure = Figure(figsize=SIZE)
-            axes = figure.add_subplot(title=clean(self.what), xlabel=clean(self.x))
-            drawn = []
-            for i, line in enumerate(self.lines):
-                x, y = np.array(_drawable(line)).reshape(-1, 2).T
-                colour, is_long = COLOURS[i % len(COLOURS)], self.smooth and len(x) > 1 / REACH
-                if is_long:
-                    axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.35)
-                marker = {"marker": "o", "markersize": 3.5, "clip_on": False} if len(x) <= FEW else {}
-                drawn += axes.plot(x, smoothed(y) if is_long else y, color=colour, **marker)
-            if self.until > 0:
-                axes.set_xlim(0, self.until)
-            if self.from_zero:
-                axes.set_ylim(bottom=0)
-            if len(self.lines) > 1:
-                # A name that begins with an underscore would be left out.
-                names = [clean(line.name).lstrip("_")[:LONGEST] for line in self.lines]
-                figure.legend(drawn, names, loc="outside lower left", ncols=3)
-            file = io.StringIO()
-            figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Title": clean(self.text)})
-        text = file.getvalue()
-        return text[text.index("<svg") :].replace(INK, "currentColor").replace("<defs>", f"{STYLE}<defs>", 1)
+    """of the file, without .svg"""
+    text: str
+    """the curves in words, for readers who cannot see them"""
+    svg: str
 
 
-def smoothed(y: np.ndarray) -> np.ndarray:
-    """(n,): the mean of each value and as many neighbours before as behind it, fewer towards the ends."""
-    i = np.arange(len(y))
-    near = np.minimum(round(REACH * len(y)), np.minimum(i, len(y) - 1 - i))
-    sums = np.concatenate([[0.0], np.cumsum(y)])
-    return (sums[i + near + 1] - sums[i - near]) / (2 * near + 1)
+def pictures(stage: str, metrics: Sequence[Mapping]) -> list[Picture]:
+    """The curves of a training stage, from the lines of its metrics.jsonl."""
+    last = max((step for row in metrics if abs(step := _number(row.get("step"))) < LARGEST), default=0.0)
+    made = []
+    for name, title, key, smooth, from_zero in CURVES:
+        # The loss of RL is weighted by advantages, so its size means nothing.
+        if (stage, key) != ("chat_rl", "loss") and (lines := _lines(metrics, key)):
+            file = f"{stage}_{name}"
+            made.append(Picture(file, in_words(title, lines), draw(file, title, lines, smooth, from_zero, last)))
+    return made
 
 
-def clean(text: str) -> str:
-    """A text without control characters and half characters, which neither XML nor a terminal should get."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)
+def draw(name: str, title: str, lines: Lines, smooth: bool = False, from_zero: bool = False, last: float = 0.0) -> str:
+    """Lines in one plot, as the text of an SVG file. With `last`, the x axis goes from 0 to there.
+
+    A smoothed line is drawn over its own points, which are faint.
+    """
+    # matplotlib is slow to import and looks through the machine's fonts the first time.
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({**SETTINGS, "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about letters that its font lacks: the reader's font draws them
+        figure = Figure(figsize=(4.6, 2.8))
+        axes = figure.add_subplot(title=printable(title), xlabel="step")
+        drawn = []
+        for points, colour in zip(lines.values(), COLOURS, strict=False):
+            x, y = [x for x, _ in points], [y for _, y in points]
+            if smooth and len(y) > 1 / WINDOW:
+                axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.35)
+                y = smoothed(y)
+            dots = {"marker": "o", "markersize": 3.5, "clip_on": False} if len(y) <= 20 else {}
+            drawn += axes.plot(x, y, color=colour, **dots)
+        if last > 0:
+            axes.set_xlim(0, last)
+        if from_zero:
+            axes.set_ylim(bottom=0)
+        if len(lines) > 1:  # matplotlib would leave out a name that begins with an underscore
+            names = [printable(line).lstrip("_")[:16] for line in lines]
+            figure.legend(drawn, names, loc="outside lower left", ncols=3)
+        file = io.StringIO()
+        text = printable(in_words(title, lines))
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Title": text})
+    svg = file.getvalue()
+    return svg[svg.index("<svg") :].replace(INK, "currentColor").replace("<defs>", f"{STYLE}<defs>", 1)
 
 
-def _drawable(line: Line) -> list[tuple[float, float]]:
-    """The points of a line that have a place in a picture."""
-    return [(x, y) for x, y in line.points if abs(x) < LARGEST and abs(y) < LARGEST]  # NaN is neither
+def smoothed(y: Sequence[float]) -> list[float]:
+    """The mean of each value and as many neighbours before as after it, fewer towards the ends."""
+    sums = [0.0, *accumulate(y)]
+    near = [min(round(WINDOW * len(y)), i, len(y) - 1 - i) for i in range(len(y))]
+    return [(sums[i + n + 1] - sums[i - n]) / (2 * n + 1) for i, n in enumerate(near)]
 
 
-def _told(line: Line, unit: str) -> str:
-    """A line in words: where it begins and ends, and its extremes."""
-    points = _drawable(line)
-    name = f"{line.name} " if line.name else ""
-    if not points:
-        return f"{name}not measured"
-    (first, begin), (last, end) = points[0], points[-1]
-    if len(points) == 1:
-        return f"{name}{begin:.4g} at {unit} {first:.6g}"
-    low, high = (choose(y for _, y in points) for choose in (min, max))
-    said = f"{name}from {begin:.4g} at {unit} {first:.6g} to {end:.4g} at {unit} {last:.6g}"
-    return f"{said}, lowest {low:.4g}, highest {high:.4g}"
+def in_words(title: str, lines: Lines) -> str:
+    """Where each line begins and ends, and its extremes."""
+    parts = []
+    for name, points in lines.items():
+        (first, begin), (last, end) = points[0], points[-1]
+        values = [value for _, value in points]
+        text = f"{begin:.4g} at step {first:.6g}"
+        if len(points) > 1:
+            text = f"from {text} to {end:.4g} at step {last:.6g}, lowest {min(values):.4g}, highest {max(values):.4g}"
+        parts.append(f"{name} {text}".strip())
+    return f"{title}: {'; '.join(parts)}."
+
+
+def _lines(metrics: Sequence[Mapping], key: str) -> dict[str, list[tuple[float, float]]]:
+    """The lines to draw for a key, without points that are not numbers."""
+    keys = dict.fromkeys(k for row in metrics for k in row if k == key or (key[-1] == "/" and k.startswith(key)))
+    lines = {}
+    for k in keys:
+        points = [(_number(row.get("step")), _number(row[k])) for row in metrics if k in row]
+        if finite := [(x, y) for x, y in points if abs(x) < LARGEST and abs(y) < LARGEST]:
+            lines[k.removeprefix(key)] = finite
+    if len(lines) > MAX_LINES:
+        known = [dict(points) for points in lines.values()]
+        shared = sorted(set(known[0]).intersection(*known[1:]))
+        mean = [(step, sum(line[step] for line in known) / len(known)) for step in shared]
+        return {f"mean of {len(lines)} tasks": mean} if mean else {}
+    return lines
+
+
+def _number(value: object) -> float:
+    """A number, also one written as "NaN" or "Infinity" in strict JSON; NaN for anything else."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return math.nan

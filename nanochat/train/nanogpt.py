@@ -23,7 +23,7 @@ from nanochat.log import MetricsLog, short
 from nanochat.optim import Optimizer, Rates, adamw_groups
 from nanochat.paths import alone_in, write_atomically
 from nanochat.plan.cost import flops_per_token
-from nanochat.report import sections as report
+from nanochat.report import sections
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Evaluation, Stage, TrainState, train
@@ -104,7 +104,7 @@ def _train(settings: Settings, accumulation: int, folder: Path, rt: Runtime, cha
             f"--max_iters={2 * state.step}"
         )
         return state
-    about = {"settings": described, "model_config": asdict(model.config), "git_commit": report.git_commit()}
+    about = {"settings": described, "model_config": asdict(model.config), "git_commit": sections.git_commit()}
     wandb_run = settings.wandb_run_name if settings.wandb_log else "dummy"
     log = MetricsLog(out_dir, wandb_run, about, rt.is_main, settings.wandb_project, not is_new)
     if is_new and checkpoints(out_dir):

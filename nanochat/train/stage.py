@@ -20,7 +20,7 @@ from nanochat.gpt import GPT, count_parameters
 from nanochat.log import MetricsLog, strict_json
 from nanochat.optim import Optimizer, Rates, parameter_groups
 from nanochat.plan.cost import flops_per_token
-from nanochat.report import sections as report
+from nanochat.report import sections
 from nanochat.runtime import Runtime, can_compile
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.flags import Hyperparameters, TrainFlags, accumulation
@@ -124,7 +124,7 @@ def run_stream(
         "total_batch_size": h.total_batch_size,
         "max_seq_len": h.max_seq_len,
         "seed": flags.seed,
-        "git_commit": report.git_commit(),
+        "git_commit": sections.git_commit(),
         "tokenizer_hash": run.tokenizer.hash,
         **run.about,
     }
@@ -219,7 +219,7 @@ def run_stream(
             "tokens_per_second": particular["tokens"] / max(state.seconds, 1e-9), **particular,
             "own_conversations": run.about.get("own_conversations"),
         }  # fmt: skip
-        report.write_section(name, section)
+        sections.write_section(name, section)
     rt.print(f"{name}: done; step {state.step} is in {folder}")
     return state
 

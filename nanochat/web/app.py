@@ -1,4 +1,4 @@
-"""The FastAPI app: routes, middleware, the page's files, and how errors look."""
+"""The FastAPI app: routes, middleware, the page's files, and the shape of errors."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -16,13 +16,13 @@ from starlette.staticfiles import StaticFiles
 from nanochat.web import documentation, older, openai
 from nanochat.web.errors import ApiError, json_response
 from nanochat.web.limits import Gate
-from nanochat.web.service import Service
+from nanochat.web.state import ServerState
 
 STATIC = Path(__file__).parent / "static"
 
 
 class Files(StaticFiles):
-    """The page's files. Browsers ask every time whether they have changed, so that none is older than the others."""
+    """The page's files. Browsers revalidate them every time, so that all are of one version."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
@@ -30,65 +30,56 @@ class Files(StaticFiles):
         return response
 
 
-def build_app(service: Service) -> FastAPI:
-    """The app of a service, whose Engines run as long as the app does."""
+def build_app(state: ServerState) -> FastAPI:
+    """The app; its Engines run as long as it does."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service.start()
+        state.start()
         yield
-        service.stop()
+        state.stop()
 
     app = FastAPI(title=documentation.TITLE, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.openapi = lambda: documentation.describe(app)  # type: ignore[method-assign]
-    app.include_router(openai.routes(service))
-    app.include_router(older.routes(service))
-    _state_routes(app, service)
-    _page_routes(app, service)
-    app.add_exception_handler(ApiError, _refused)
+    app.include_router(openai.routes(state))
+    app.include_router(older.routes(state))
+    _state_routes(app, state)
+    _page_routes(app, state)
+    app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
-    app.add_middleware(Gate, service=service)
-    if service.settings.cors_origins:
+    app.add_middleware(Gate, state=state)
+    if state.settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=service.settings.cors_origins, allow_methods=["*"], allow_headers=["*"],
+            CORSMiddleware, allow_origins=state.settings.cors_origins, allow_methods=["*"], allow_headers=["*"],
             expose_headers=["X-Stream-Id", "Retry-After"],
         )  # fmt: skip
     return app
 
 
-def _state_routes(app: FastAPI, service: Service) -> None:
-    @app.get("/health", tags=["Server"], summary="Whether the server takes work")
+def _state_routes(app: FastAPI, state: ServerState) -> None:
+    @app.get("/health", tags=["Server"], summary="Whether the server accepts requests")
     async def health() -> Response:
-        ready = not service.draining and all(model.pool.healthy for model in service.models.values())
-        workers = [worker for model in service.models.values() for worker in model.pool.workers]
-        state = {
-            "status": "ok" if ready else "draining" if service.draining else "failed",
-            "ready": ready,
-            "models": list(service.models),
-            "num_gpus": len(service.default.pool.workers),
-            "available_workers": sum(worker.free > 0 for worker in workers),
-        }
-        return json_response(state, 200 if ready else 503)
+        report = state.health()
+        return json_response(report, 200 if report["ready"] else 503)
 
     @app.get("/stats", tags=["Server"], summary="What the engines are doing")
     async def stats() -> Response:
-        return json_response(service.stats())
+        return json_response(state.stats())
 
-    @app.get("/metrics", tags=["Server"], summary="Figures for Prometheus", response_class=Response)
+    @app.get("/metrics", tags=["Server"], summary="Metrics for Prometheus", response_class=Response)
     async def metrics() -> Response:
-        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _page_routes(app: FastAPI, service: Service) -> None:
+def _page_routes(app: FastAPI, state: ServerState) -> None:
     @app.get("/", tags=["Server"], summary="The page for browsers, JSON for programs", response_class=Response)
     async def root(request: Request) -> Response:
-        page = STATIC / "index.html"
-        if "text/html" in request.headers.get("accept", "") and page.exists():
-            return FileResponse(page, headers={"Cache-Control": "no-cache", "Vary": "Accept"})
-        model = service.default
-        state = {"status": "ok", "model": model.id, "device": model.device, "dtype": model.dtype}
-        return json_response(state, headers={"Vary": "Accept"})
+        if "text/html" in request.headers.get("accept", ""):
+            return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache", "Vary": "Accept"})
+        model = state.default
+        summary = {"status": "ok", "model": model.id, "device": model.device, "dtype": model.dtype}
+        return json_response(summary, headers={"Vary": "Accept"})
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
@@ -98,34 +89,29 @@ def _page_routes(app: FastAPI, service: Service) -> None:
     async def style() -> Response:
         return Response(documentation.STYLE, media_type="text/css")
 
-    for name in ("logo.svg", "favicon.ico"):
-        app.add_api_route(f"/{name}", _file(name), include_in_schema=False)
-    app.mount("/static", Files(directory=STATIC, check_dir=False))
+    @app.get("/logo.svg", include_in_schema=False)
+    async def logo() -> Response:
+        return FileResponse(STATIC / "logo.svg")
+
+    app.mount("/static", Files(directory=STATIC))
 
 
-def _file(name: str):
-    async def send() -> Response:
-        path = STATIC / name
-        if not path.exists():
-            raise ApiError(404, f"there is no {name}", "not_found")
-        return FileResponse(path)
-
-    return send
-
-
-async def _refused(request: Request, error: Exception) -> Response:
+async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     return error.response()
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own errors, in the same envelope."""
     assert isinstance(error, HTTPException)
-    path = request.url.path
-    said = {404: f"there is nothing at {path}", 405: f"{path} does not take {request.method}"}
-    codes = {404: "not_found", 405: "method_not_allowed"}
-    message = said.get(error.status_code, str(error.detail))
-    return ApiError(error.status_code, message, codes.get(error.status_code), headers=error.headers).response()
+    path, method = request.url.path, request.method
+    known = {
+        404: ("not_found", f"there is nothing at {path}"),
+        405: ("method_not_allowed", f"{path} does not accept {method}"),
+    }
+    code, message = known.get(error.status_code, (None, str(error.detail)))
+    return ApiError(error.status_code, message, code, headers=error.headers).response()
 
 
 async def _bug(request: Request, error: Exception) -> Response:
-    return ApiError(500, "something broke in the server; its log says what", "internal_error").response()
+    return ApiError(500, "internal server error; see the server's log", "internal_error").response()

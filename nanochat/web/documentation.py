@@ -1,4 +1,4 @@
-"""/openapi.json and the page that shows it, which needs nothing from elsewhere."""
+"""/openapi.json and a page that shows it. The page loads nothing from other servers."""
 
 from html import escape
 from typing import Any
@@ -11,11 +11,11 @@ from pydantic.json_schema import models_json_schema
 from nanochat.web.schemas import BODIES, ErrorReply
 
 TITLE = "nanochat"
-ABOUT = """An OpenAI-compatible server for models that nanochat has trained. Point any OpenAI client at /v1.
+ABOUT = """An OpenAI-compatible server for models trained with nanochat. Point any OpenAI client at /v1.
 Errors are {"error": {"message", "type", "param", "code"}}."""
-REFUSALS = {
-    400: "the request is wrong", 401: "the API key is missing or wrong", 404: "there is no such thing",
-    413: "the body is too large", 429: "the queue is full", 500: "the engine failed", 503: "the server is ending",
+ERRORS = {
+    400: "invalid request", 401: "missing or wrong API key", 404: "not found", 413: "request body too large",
+    429: "queue full", 500: "engine failure", 503: "server shutting down",
 }  # fmt: skip
 
 STYLE = """:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
@@ -26,19 +26,28 @@ table { border-collapse: collapse; display: block; overflow-x: auto; }
 th, td { text-align: left; padding: 0.3rem 0.8rem 0.3rem 0; }
 th, td { border-bottom: 1px solid #8884; vertical-align: top; }
 """
+PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}: API</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="stylesheet" href="/docs.css"></head>
+<body><main><h1>{title}: API</h1><p>{about}</p>
+<p>For programs: <a href="/openapi.json">openapi.json</a>. Example:</p>
+<pre>curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
+  -d '{{"messages": [{{"role": "user", "content": "Hello!"}}], "stream": true}}'</pre>
+{sections}</main></body></html>
+"""
+LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
-def takes(body: type[BaseModel]) -> dict[str, Any]:
-    """What a route says of itself: the body it reads and the ways it refuses."""
+def describes(body: type[BaseModel]) -> dict[str, Any]:
+    """Arguments for a route: the body it reads and the errors it may return."""
     reference = {"$ref": f"#/components/schemas/{body.__name__}"}
     return {
         "openapi_extra": {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}},
-        "responses": errors(400, 401, 404, 413, 429, 500, 503),
+        "responses": errors(*ERRORS),
     }
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": ErrorReply, "description": REFUSALS[status]} for status in statuses}
+    return {status: {"model": ErrorReply, "description": ERRORS[status]} for status in statuses}
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
@@ -48,63 +57,47 @@ def describe(app: FastAPI) -> dict[str, Any]:
         _, definitions = models_json_schema(
             [(body, "validation") for body in BODIES], ref_template="#/components/schemas/{model}"
         )
-        document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
-        if "securitySchemes" not in document["components"]:
-            document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        schemas = document["components"]["schemas"]
+        schemas.update(definitions["$defs"])
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path in document["paths"].values():
             for operation in path.values():
-                operation["responses"].pop("422", None)  # FastAPI's own; here everything wrong is a 400
+                operation["responses"].pop("422", None)  # FastAPI's own; here every invalid request gets a 400
         for name in ("HTTPValidationError", "ValidationError"):
-            document["components"]["schemas"].pop(name, None)
+            schemas.pop(name, None)
         app.openapi_schema = document
     return app.openapi_schema
 
 
 def page(document: dict[str, Any]) -> str:
-    """The OpenAPI document as a page to read."""
+    """The OpenAPI document as HTML."""
     schemas = document["components"]["schemas"]
-    sections = []
-    for path, methods in document["paths"].items():
-        for method, operation in methods.items():
-            sections.append(_operation(f"{method.upper()} {path}", operation, schemas))
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{TITLE}: API</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="stylesheet" href="/docs.css"></head>'
-        f"<body><main><h1>{TITLE}: API</h1><p>{escape(ABOUT)}</p>"
-        '<p>The same for programs: <a href="/openapi.json">openapi.json</a>. Example:</p>'
-        "<pre>curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-        '  -d \'{"messages": [{"role": "user", "content": "Hello!"}], "stream": true}\'</pre>'
-        f"{''.join(sections)}</main></body></html>"
-    )
+    sections = [
+        _section(f"{method.upper()} {path}", operation, schemas)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+    return PAGE.format(title=TITLE, about=escape(ABOUT), sections="\n".join(sections))
 
 
-def _operation(name: str, operation: dict[str, Any], schemas: dict[str, Any]) -> str:
-    said = f"<section><h2><code>{escape(name)}</code></h2><p>{escape(operation.get('summary', ''))}</p>"
-    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
-    schema = schemas.get(body.get("$ref", "").rpartition("/")[2])
-    if schema:
-        said += f"<p>{escape(schema.get('description', ''))}</p><table><tr><th>field</th><th>type</th><th></th></tr>"
-        for field, about in schema.get("properties", {}).items():
-            needed = " (required)" if field in schema.get("required", ()) else ""
-            said += (
-                f"<tr><td><code>{escape(field)}</code>{needed}</td><td>{escape(_type(about))}</td>"
-                f"<td>{escape(about.get('description', ''))}</td></tr>"
-            )
-        said += "</table>"
-    return said + "</section>"
+def _section(name: str, operation: dict[str, Any], schemas: dict[str, Any]) -> str:
+    html = f"<section><h2><code>{escape(name)}</code></h2><p>{escape(operation['summary'])}</p>"
+    if "requestBody" in operation:
+        schema = schemas[operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]]
+        html += f"<p>{escape(schema['description'])}</p><table><tr><th>field</th><th>type</th><th></th></tr>"
+        for field, value in schema["properties"].items():
+            required = " (required)" if field in schema.get("required", ()) else ""
+            html += f"<tr><td><code>{field}</code>{required}</td><td>{escape(_type(value))}</td>"
+            html += f"<td>{escape(value.get('description', ''))}</td></tr>"
+        html += "</table>"
+    return html + "</section>"
 
 
-def _type(about: dict[str, Any]) -> str:
-    branches = [_type(branch) for branch in about.get("anyOf", ()) if branch.get("type") != "null"]
+def _type(value: dict[str, Any]) -> str:
+    branches = [_type(branch) for branch in value.get("anyOf", ()) if branch.get("type") != "null"]
     if branches:
         return " or ".join(dict.fromkeys(branches))
-    limits = [
-        f"{sign} {about[key]}"
-        for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
-        if key in about
-    ]
-    kind = about.get("type") or about.get("$ref", "anything").rpartition("/")[2]
+    kind = value.get("type") or value.get("$ref", "anything").rpartition("/")[2]
     if kind == "array":
-        kind = f"list of {_type(about.get('items', {}))}"
-    return " ".join([kind, *limits])
+        kind = f"list of {_type(value.get('items', {}))}"
+    return " ".join([kind, *(f"{sign} {value[key]}" for key, sign in LIMITS.items() if key in value)])

@@ -6,48 +6,40 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from nanochat.engine.request import Event, Request
-from nanochat.engine.text import Piece, ReplyText, Told
+from nanochat.engine.text import ReplyText, TextChunk, TokenLogprob
 from nanochat.web.worker import Job, Pool
 
 
 class Writer(Protocol):
-    """How a reply is told while it grows. All are called in the event loop."""
+    """Writes a reply as it grows. All methods are called in the event loop."""
 
-    def pieces(self, index: int, pieces: list[Piece], told: list[Told]) -> None: ...
-    def finished(self, index: int, reason: str) -> None: ...
+    def add(self, index: int, chunks: list[TextChunk], logprobs: list[TokenLogprob]) -> None: ...
+    def finish(self, index: int, reason: str) -> None: ...
     def flush(self) -> None: ...
     def end(self, generation: "Generation") -> None: ...
     def fail(self, reason: str) -> None: ...
 
 
 class FailedError(Exception):
-    """The Engine broke while it worked on a reply."""
+    """The Engine failed while it worked on a reply."""
 
 
 class Generation:
     """All choices of one reply. A Sink of the worker."""
 
     def __init__(self, pool: Pool, requests: Sequence[Request], choices: Sequence[ReplyText], samples: int = 1) -> None:
-        """requests and choices belong together one by one; of each `samples` neighbours the prompt is the same."""
+        """requests and choices correspond one to one; each run of `samples` requests has the same prompt."""
         self.pool = pool
         self.requests = requests
         self.choices = choices
         self.samples = samples
-        self.writer: Writer | None = None  # set before the start where the reply is streamed
+        self.writer: Writer | None = None  # set before the start for a streamed reply
         self.job = Job(requests, self)
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.started = time.monotonic()
         self.first_token: float | None = None  # seconds
-        self.seconds = 0.0  # all together, once it is over
+        self.seconds = 0.0  # total time, set at the end
         self._open = len(choices)
-
-    @property
-    def prompt_tokens(self) -> int:
-        return sum(len(request.prompt) for request in self.requests[:: self.samples])
-
-    @property
-    def cached_tokens(self) -> int:
-        return sum(choice.cached for choice in self.choices[:: self.samples])
 
     @property
     def completion_tokens(self) -> int:
@@ -55,15 +47,18 @@ class Generation:
 
     @property
     def usage(self) -> dict:
-        """Tokens in OpenAI's terms: what the Engine was given and what the model was asked for.
+        """Tokens in OpenAI's terms.
 
-        The token that ends a reply is asked for too; a tool's output is not.
+        The token that ends a reply counts, because it was sampled; a tool's output does not.
         """
+        prompt_tokens = sum(len(request.prompt) for request in self.requests[:: self.samples])
         return {
-            "prompt_tokens": self.prompt_tokens,
+            "prompt_tokens": prompt_tokens,
             "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+            "total_tokens": prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {
+                "cached_tokens": sum(choice.cached for choice in self.choices[:: self.samples]),
+            },
         }
 
     def cancel(self) -> None:
@@ -75,15 +70,14 @@ class Generation:
             return
         if self.first_token is None and event.token is not None:
             self.first_token = time.monotonic() - self.started
-        pieces = choice.add(event)
-        told = choice.told()
-        if self.writer is not None and (pieces or told):
-            self.writer.pieces(index, pieces, told)
+        chunks, logprobs = choice.add(event), choice.pop_logprobs()
+        if self.writer is not None and (chunks or logprobs):
+            self.writer.add(index, chunks, logprobs)
         if choice.finish is not None:
-            if choice.stop_string is not None and event.finish is None:
+            if event.finish is None:  # a stop string ended it; the Engine does not know yet
                 self.pool.cancel(self.job, index)
             if self.writer is not None:
-                self.writer.finished(index, reason(choice))
+                self.writer.finish(index, reason(choice))
             self._open -= 1
             if self._open == 0:
                 self._end()
@@ -111,5 +105,5 @@ class Generation:
 
 
 def reason(choice: ReplyText) -> str:
-    """OpenAI's finish_reason. Who stops a reply themselves gets "stop"."""
+    """OpenAI's finish_reason. A reply that its client stopped has "stop"."""
     return "length" if choice.finish == "length" else "stop"

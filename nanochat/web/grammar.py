@@ -1,5 +1,6 @@
 """Replies that are JSON: response_format as a Constraint of the Engine, by llguidance."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Set
@@ -20,7 +21,7 @@ STYLE = {"whitespace_flexible": True, "whitespace_pattern": " ?"}
 
 
 class Grammar:
-    """A Constraint: what the matcher of a grammar allows next."""
+    """A Constraint: the tokens that a grammar allows next."""
 
     def __init__(self, matcher: LLMatcher, stop_ids: Set[int], vocabulary: int) -> None:
         self._matcher = matcher
@@ -28,7 +29,7 @@ class Grammar:
         self._vocabulary = vocabulary
 
     def mask(self) -> Tensor:
-        """bool (V,) on the CPU. A matcher that gave up, because its limits were met, ends the reply."""
+        """bool (V,) on the CPU. Where the matcher gave up because of its limits, only a stop token is allowed."""
         if not self._matcher.is_error():
             allowed = self._matcher.compute_logit_bias()
             if not self._matcher.is_error():
@@ -53,18 +54,22 @@ class Grammars:
         self._lock = threading.Lock()
         self._vocabulary: LLTokenizer | None = None
 
-    def constraint(self, response_format: dict[str, Any] | None) -> Constraint | None:
-        """What a `response_format` demands, or None where that is nothing. Raises ApiError saying what is wrong."""
+    async def constraint(self, response_format: dict[str, Any] | None) -> Constraint | None:
+        """The Constraint for a `response_format`, None where it demands nothing. Raises ApiError for a bad one.
+
+        Made in a thread, because a schema can take a second to prepare.
+        """
         schema = _schema(response_format)
-        if schema is None:
-            return None
+        return None if schema is None else await asyncio.to_thread(self._grammar, schema)
+
+    def _grammar(self, schema: dict[str, Any] | bool) -> "Grammar":
         if not self._stop_ids:
-            said = "this model has no token that ends a text, so its replies cannot be held to a format"
-            raise bad_request(said, PARAM, "unsupported_parameter")
+            message = "this model has no token that ends a text, so its replies cannot follow a format"
+            raise bad_request(message, PARAM, "unsupported_parameter")
         try:
             text = json.dumps(schema)
             if len(text) > MAX_SCHEMA:
-                raise _wrong(f"the schema has {len(text)} characters; at most {MAX_SCHEMA} are taken")
+                raise _wrong(f"the schema has {len(text)} characters; the limit is {MAX_SCHEMA}")
             grammar = LLMatcher.grammar_from_json_schema(text, overrides=STYLE)  # type: ignore[arg-type]
         except ValueError as error:
             raise _wrong(str(error)) from None
@@ -79,7 +84,7 @@ class Grammars:
         return constraint
 
     def _known(self) -> LLTokenizer:
-        """The tokenizer as llguidance wants it; built for the first who needs it."""
+        """The tokenizer as llguidance wants it, built on first use."""
         with self._lock:
             if self._vocabulary is None:
                 stops = sorted(self._stop_ids)
@@ -117,5 +122,5 @@ def _schema(response_format: dict[str, Any] | None) -> dict[str, Any] | bool | N
 
 
 def _wrong(reason: str) -> ApiError:
-    said = " ".join(reason.split())[:300]
-    return bad_request(f"response_format.json_schema.schema is not usable: {said}", PARAM, "invalid_json_schema")
+    short = " ".join(reason.split())[:300]
+    return bad_request(f"response_format.json_schema.schema cannot be used: {short}", PARAM, "invalid_json_schema")

@@ -1,80 +1,126 @@
 """What clients send, as pydantic models: for validation, and for /docs and /openapi.json.
 
-Fields this server does not know are ignored, as OpenAI's clients send some with every version; /generate, which people
-write by hand, refuses them. Null means not given.
+Unknown fields are ignored, because every version of OpenAI's clients sends new ones; /generate, which people write by
+hand, refuses them. Null means not given.
 """
 
-from typing import Annotated, Any
+import re
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
 from nanochat.web.errors import ApiError, bad_request
 
-MISSING = "missing_required_parameter"
 MAX_CHOICES = 128
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 500
-MAX_GENERATED = 4096  # where the context does not end a reply, each token beyond it reads the context anew
+MAX_GENERATED = 4096  # for /generate, whose texts may outgrow the context: each token then reads a whole context anew
+# JSON can spell half of a surrogate pair, which no text can hold: where a program cut a string in the middle of an
+# emoji. The first alternative skips other escapes and whole pairs.
+LONE_SURROGATE = re.compile(rb"(\\[^u]|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)|\\u[dD][89a-fA-F]..")
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 
 
-def _optional(about: str, **limits: Any) -> Any:
-    return Field(default=None, description=about, **limits)
+def _optional(description: str, **limits: Any) -> Any:
+    return Field(default=None, description=description, **limits)
 
 
 class Body(BaseModel):
-    """A JSON object. Strict: a string is no number."""
+    """A JSON object. Strict: a string is not accepted as a number."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, content: object) -> object:
+        if isinstance(content, dict):
+            return {name: value for name, value in content.items() if value is not None}
+        return content
+
+
+Anybody = TypeVar("Anybody", bound=Body)
+
+
+class Part(Body):
+    """A part of a message. Only the assistant's may be a tool call (python) or its output (python_output)."""
+
+    type: Literal["text", "input_text", "output_text", "python", "python_output"]
+    text: str
+
+
+Parts = Annotated[
+    list[Part],
+    BeforeValidator(lambda content: [{"type": "text", "text": content}] if isinstance(content, str) else content),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"$ref": "#/components/schemas/Part"}}]}),
+]
+
+
+class Message(Body):
+    """A message of a conversation. "developer" means "system"."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Parts = Field(default_factory=list)
+    tool_calls: list[Any] = []
+    function_call: Any = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Message":
+        if self.tool_calls or self.function_call:
+            raise ValueError("tool calls are not supported here: the models call only the server's own tools")
+        if self.role != "assistant":
+            if not self.model_fields_set & {"content"}:
+                raise ValueError("it has no content")
+            if any(part.type.startswith("python") for part in self.content):
+                raise ValueError("only the assistant's content may have tool parts")
+        return self
+
+
+Messages = Annotated[list[Message], Field(max_length=2000, examples=[[{"role": "user", "content": "Hello!"}]])]
+
 
 class StreamOptions(Body):
-    include_usage: bool | None = _optional("a last chunk with the usage")
+    include_usage: bool = Field(default=False, description="end the stream with a chunk that has the usage")
 
 
 class Sampling(Body):
-    """What chats and completions have in common."""
+    """The fields that chats and completions share."""
 
-    model: str | None = _optional("an id of /v1/models; the first when it is not given")
-    max_tokens: int | None = _optional("tokens of the reply at most, as far as the context goes", ge=0)
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = _optional("0 takes the likeliest token")
-    top_p: Share | None = None
-    top_k: int | None = _optional("sample from the k likeliest; 0 or -1: from all", ge=-1)
-    min_p: Share | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = _optional("by token id")
+    model: str | None = _optional("an id from /v1/models; default: the first")
+    max_tokens: int | None = _optional("maximum tokens of the reply; the context is a limit too", ge=0)
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = _optional("0 takes the most likely token")
+    top_p: Fraction = 1.0
+    top_k: int | None = _optional("sample from the k most likely tokens; 0 or -1: from all", ge=-1)
+    min_p: Fraction = 0.0
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] = 1.0
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] = Field(default={}, description="by token id")
     seed: int | None = _optional("the same seed gives the same reply", ge=-(2**63), lt=2**64)
-    n: int | None = _optional("how many replies", ge=1, le=MAX_CHOICES)
-    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-
-    @property
-    def stops(self) -> list[str]:
-        return [self.stop] if isinstance(self.stop, str) else self.stop or []
-
-
-class ChatRequest(Sampling):
-    """Answer a conversation. Also taken: response_format, tools (refused unless empty) and what else OpenAI knows."""
-
-    messages: list[Any] = Field(
-        max_length=2000,
-        description="objects with role (system, developer, user, assistant) and content (a string or text parts)",
-        json_schema_extra={"items": {"type": "object"}, "examples": [[{"role": "user", "content": "Hello!"}]]},
-    )
-    max_completion_tokens: int | None = _optional("the newer name of max_tokens", ge=0)
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    n: int = Field(default=1, description="number of replies", ge=1, le=MAX_CHOICES)
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] = []
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
     response_format: dict[str, Any] | None = _optional(
         'type: "text", "json_object", or "json_schema" with {"json_schema": {"schema": ...}}'
     )
-    tools: list[Any] | None = None
-    functions: list[Any] | None = None
+
+    @property
+    def stops(self) -> list[str]:
+        return [self.stop] if isinstance(self.stop, str) else self.stop
+
+
+class ChatRequest(Sampling):
+    """Answer a conversation."""
+
+    messages: Messages
+    max_completion_tokens: int | None = _optional("newer name of max_tokens", ge=0)
+    logprobs: bool = False
+    top_logprobs: int = Field(default=0, ge=0, le=20)
+    tools: list[Any] = Field(default=[], description="not supported; an empty list is accepted")
+    functions: list[Any] = Field(default=[], description="not supported; an empty list is accepted")
     tool_choice: Any = None
 
 
@@ -82,7 +128,7 @@ class CompletionRequest(Sampling):
     """Continue a text."""
 
     prompt: Any = Field(
-        default=None,
+        default="",
         description="a string, a list of strings, token ids, or a list of lists of token ids",
         json_schema_extra={
             "anyOf": [
@@ -94,30 +140,29 @@ class CompletionRequest(Sampling):
             "examples": ["Once upon a time"],
         },
     )
-    logprobs: int | None = Field(default=None, ge=0, le=20)
-    echo: bool | None = _optional("the prompt comes before the reply")
-    suffix: str | None = None
-    best_of: int | None = Field(default=None, ge=1)
-    response_format: dict[str, Any] | None = None
+    logprobs: int | None = _optional("report log probabilities, and those of this many top tokens", ge=0, le=20)
+    echo: bool = Field(default=False, description="put the prompt before the reply")
+    suffix: str = Field(default="", description="not supported")
+    best_of: int | None = _optional("not supported, unless equal to n", ge=1)
 
 
 class TokenizeRequest(Body):
-    """The ids of a text, or of a conversation as the model reads it."""
+    """The token ids of a text, or of a conversation as the model reads it."""
 
     model: str | None = None
     text: str | None = None
-    messages: list[Any] | None = Field(default=None, max_length=2000, json_schema_extra={"items": {"type": "object"}})
+    messages: Messages | None = None
 
 
 class DetokenizeRequest(Body):
-    """The text of some ids."""
+    """The text of token ids."""
 
     model: str | None = None
     tokens: list[int] = Field(max_length=1_000_000)
 
 
 class ClassicMessage(Body):
-    role: str
+    role: Literal["user", "assistant"]
     content: str = Field(min_length=1, max_length=8000)
 
 
@@ -129,18 +174,18 @@ class ClassicRequest(Body):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     max_tokens: int | None = Field(default=None, ge=1, le=4096)
     top_k: int | None = Field(default=None, ge=1, le=200)
-    stream: bool | None = _optional('events {"token", "gpu"} and at the end {"done": true}')
+    stream: bool = Field(default=False, description='events {"token", "gpu"}, and {"done": true} at the end')
 
 
 class GenerateRequest(Body):
-    """Continue a text, the plain way. No other fields are taken."""
+    """Continue a text, the plain way. Other fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
     model: str | None = None
-    prompt: str = Field(json_schema_extra={"examples": ["Once upon a time"]})
-    max_tokens: int | None = _optional("256 when not given; may exceed the context", ge=1, le=MAX_GENERATED)
-    temperature: Annotated[float, Field(ge=0)] | None = _optional("0.8 when not given")
-    top_k: int | None = _optional("200 when not given; 0: from all tokens", ge=0)
+    prompt: str = Field(examples=["Once upon a time"])
+    max_tokens: int = Field(default=256, description="may exceed the context", ge=1, le=MAX_GENERATED)
+    temperature: Annotated[float, Field(ge=0)] = 0.8
+    top_k: int = Field(default=200, description="sample from the k most likely tokens; 0: from all", ge=0)
 
 
 class ErrorDetail(BaseModel):
@@ -159,22 +204,32 @@ class ErrorReply(BaseModel):
 BODIES = (ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest, ClassicRequest, GenerateRequest)
 
 
-def validated(kind: type[Body], content: dict) -> Any:
-    """The body as a `kind`. Raises ApiError naming the first field that is wrong."""
+def validated(kind: type[Anybody], body: bytes) -> Anybody:
+    """The JSON of a request as a `kind`. Raises ApiError that names the first field that is wrong."""
     try:
-        return kind.model_validate(content)
+        return kind.model_validate_json(LONE_SURROGATE.sub(lambda found: found[1] or rb"\ufffd", body))
     except ValidationError as error:
         raise _refusal(error, kind) from None
 
 
 def _refusal(error: ValidationError, kind: type[Body]) -> ApiError:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        if first["type"] == "json_invalid":
+            return bad_request(f"the body is not JSON in UTF-8: {message.removeprefix('Invalid JSON: ')}")
+        return bad_request("the body must be a JSON object")
     param = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         known = ", ".join(kind.model_fields)
-        return bad_request(f"{param[:40]!r} is not known here; the fields are {known}", param[:40], "unknown_parameter")
-    # Of the place inside the field only the numbers are told: a union names its branches after Python's types.
-    field = param + "".join(f"[{part}]" for part in first["loc"][1:] if isinstance(part, int))
+        return bad_request(f"{param[:40]!r} is an unknown field; known are {known}", param[:40], "unknown_parameter")
+    field, before = param, None
+    for part in first["loc"][1:]:
+        if isinstance(part, int):
+            field += f"[{part}]"
+        elif isinstance(before, int):  # a field of a list's item; other strings name branches of a union
+            field += f".{part}"
+        before = part
     if first["type"] == "missing":
-        return bad_request(f"{field} is incomplete" if field != param else f"{param} is missing", param, MISSING)
-    return bad_request(f"{field}: {first['msg'][:1].lower()}{first['msg'][1:]}", param, "invalid_value")
+        return bad_request(f"{field} is missing", param, "missing_required_parameter")
+    return bad_request(f"{field}: {message[:1].lower()}{message[1:]}", param, "invalid_value")

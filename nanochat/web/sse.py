@@ -1,34 +1,34 @@
 """Server-sent events: written once, read as they come, and read again by a page that was reloaded.
 
-A Stream is what a reply is written into. Usually its one reader is the client that asked, and when that client leaves,
-the reply ends. A resumable stream numbers its events and keeps them, so that it survives without a reader for a while.
+A reply is written into a Stream. Usually its only reader is the client that asked for it, and when that client leaves,
+the reply ends. A resumable stream numbers its events and keeps them, so that it survives a while without a reader.
 """
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-KEEP_ALIVE = 10.0  # seconds of silence after which a comment tells proxies and clients that the server is there
-WAIT_FOR_READER = 30.0  # seconds that a resumable stream is kept without one
-NO_BUFFERING = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+KEEP_ALIVE = 10.0  # seconds of silence after which a comment tells proxies and clients that the connection is alive
+WAIT_FOR_READER = 30.0  # seconds that a resumable stream is kept without a reader
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 class Stream:
-    """Events of one reply. `stop` is called when nobody is left who would read them."""
+    """The events of one reply. `stop` ends the reply; it is called when no reader is left."""
 
     def __init__(self, stop: Callable[[], None], resumable: bool = False) -> None:
-        """What a stream that is not resumable has sent is forgotten."""
-        self.id = secrets.token_urlsafe(18) if resumable else None  # nobody else's to guess
+        """A stream that is not resumable forgets what it has sent."""
+        self.id = secrets.token_urlsafe(18) if resumable else None  # a secret: whoever knows it can read the reply
         self.closed = False
         self.readers = 0
         self._stop = stop
         self._events: list[bytes] = []
         self._written = 0
-        self._waiting: dict[asyncio.Future[None], int] = {}  # readers that have read all, and how far that is
+        self._waiting: dict[asyncio.Future[None], int] = {}  # readers that have read everything up to a position
 
     def write(self, data: str) -> None:
         """Add the event `data`, which must be one line. It is sent with the next flush."""
@@ -37,15 +37,10 @@ class Stream:
         self._written += 1
 
     def flush(self) -> None:
-        """Wake the readers for whom there is something new: one write for everything since the last time."""
+        """Wake the readers for whom there is something new: one write for all events since the last flush."""
         for waiting, position in self._waiting.items():
             if position < self._written or self.closed:
-                _settle(waiting)
-
-    def wake(self) -> None:
-        """Wake all readers, so that they see whether their clients are still there."""
-        for waiting in self._waiting:
-            _settle(waiting)
+                _wake(waiting)
 
     def close(self) -> None:
         """No event will follow."""
@@ -57,10 +52,10 @@ class Stream:
         if not self.closed:
             self._stop()
 
-    async def read(self, position: int, patience: float) -> tuple[bytes | None, int]:
+    async def read(self, position: int) -> tuple[bytes | None, int]:
         """All events from number `position` on, and the next position.
 
-        Waits for one: b"" after `patience` seconds without, None when the stream is closed and was read to its end.
+        Waits for one: b"" after KEEP_ALIVE seconds without; None when the stream is closed and read to its end.
         """
         if position >= self._written:
             if self.closed:
@@ -68,7 +63,7 @@ class Stream:
             loop = asyncio.get_running_loop()
             waiting = loop.create_future()
             self._waiting[waiting] = position
-            timer = loop.call_later(patience, _settle, waiting)
+            timer = loop.call_later(KEEP_ALIVE, _wake, waiting)
             try:
                 await waiting
             finally:
@@ -89,7 +84,7 @@ class Streams:
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def keep(self, stream: Stream) -> None:
-        """Make a resumable stream known."""
+        """Remember a resumable stream."""
         if stream.id is not None:
             self._streams[stream.id] = stream
             self.left(stream)
@@ -99,88 +94,69 @@ class Streams:
 
     def joined(self, stream: Stream) -> None:
         """A reader came."""
+        stream.readers += 1
         timer = self._timers.pop(stream.id or "", None)
         if timer is not None:
             timer.cancel()
 
     def left(self, stream: Stream) -> None:
-        """Without a reader the stream has WAIT_FOR_READER seconds, whether the reply has ended or not."""
+        """Forget a stream without readers after WAIT_FOR_READER seconds, whether the reply has ended or not."""
         if stream.readers == 0 and stream.id in self._streams and stream.id not in self._timers:
-            self._timers[stream.id] = asyncio.get_running_loop().call_later(WAIT_FOR_READER, self.drop, stream.id)
+            self._timers[stream.id] = asyncio.get_running_loop().call_later(WAIT_FOR_READER, self._drop, stream.id)
 
-    def drop(self, id: str) -> None:
-        """Forget a stream and end its reply."""
-        timer = self._timers.pop(id, None)
-        if timer is not None:
-            timer.cancel()
+    def _drop(self, id: str) -> None:
+        del self._timers[id]
         self._streams.pop(id).stop()
 
 
-class EventStream(Response):
-    """Sends a Stream to one client until it ends or the client leaves.
-
-    Starlette's StreamingResponse would notice a client that left, but only its generator could tell the Engine, when
-    it is next resumed; here the reply is stopped the moment the connection is gone.
-    """
+class EventStream(StreamingResponse):
+    """Sends a Stream to one client until it ends or the client leaves."""
 
     media_type = "text/event-stream"
 
-    def __init__(
-        self, stream: Stream, streams: Streams, after: int = -1, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, stream: Stream, streams: Streams, after: int = -1) -> None:
         """after: the number of the last event that the client has."""
-        named = {} if stream.id is None else {"X-Stream-Id": stream.id}
-        super().__init__(headers={**NO_BUFFERING, **named, **(headers or {})}, media_type=self.media_type)
-        del self.headers["content-length"]
+        headers = HEADERS if stream.id is None else {**HEADERS, "X-Stream-Id": stream.id}
+        super().__init__(self._events(after + 1), headers=headers)
         self.stream = stream
         self.streams = streams
-        self.position = after + 1
+
+    async def _events(self, position: int) -> AsyncIterator[bytes]:
+        while True:
+            data, position = await self.stream.read(position)
+            if data is None:
+                return
+            yield data or b": waiting\n\n"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        stream = self.stream
-        stream.readers += 1
-        self.streams.joined(stream)
-        gone = asyncio.create_task(_left(receive))
-        gone.add_done_callback(lambda _: self._leave() if stream.id is None else stream.wake())
+        self.streams.joined(self.stream)
         try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            while not gone.done():
-                data, self.position = await stream.read(self.position, KEEP_ALIVE)
-                if data is None:
-                    break
-                await send({"type": "http.response.body", "body": data or b": waiting\n\n", "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+            await super().__call__(scope, receive, send)  # returns at once when the client leaves
         finally:
-            gone.cancel()
-            stream.readers -= 1
-            if stream.id is None:
-                self._leave()
+            self.stream.readers -= 1
+            if self.stream.id is None:
+                self.stream.stop()
             else:
-                self.streams.left(stream)
-
-    def _leave(self) -> None:
-        self.stream.stop()
-        self.stream.wake()
+                self.streams.left(self.stream)
 
 
-class Answer(Response):
-    """Sends one response when it is there; a client that leaves before ends the work."""
+class Later(Response):
+    """Sends a response that is still being made. If the client leaves before, `stop` ends the work."""
 
-    def __init__(self, result: Coroutine[Any, Any, Response], stop: Callable[[], None]) -> None:
+    def __init__(self, response: Coroutine[Any, Any, Response], stop: Callable[[], None]) -> None:
         super().__init__()
-        self.result = asyncio.create_task(result)
+        self.response = asyncio.create_task(response)
         self.stop = stop
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gone = asyncio.create_task(_left(receive))
+        left = asyncio.create_task(_left(receive))
         try:
-            await asyncio.wait({gone, self.result}, return_when=asyncio.FIRST_COMPLETED)
-            if self.result.done():
-                response = self.result.result()
-                await response(scope, receive, send)
+            await asyncio.wait({left, self.response}, return_when=asyncio.FIRST_COMPLETED)
+            if self.response.done():
+                await self.response.result()(scope, receive, send)
         finally:
-            gone.cancel()
-            if not self.result.done():
+            left.cancel()
+            if not self.response.done():
                 self.stop()
 
 
@@ -190,6 +166,6 @@ async def _left(receive: Receive) -> None:
         pass
 
 
-def _settle(waiting: "asyncio.Future[None]") -> None:
+def _wake(waiting: "asyncio.Future[None]") -> None:
     if not waiting.done():
         waiting.set_result(None)

@@ -1,7 +1,7 @@
-"""The threads that run the Engines, and the one queue before them.
+"""The threads that run the Engines, and the queue before them.
 
-The event loop submits and cancels; each Engine has a thread of its own that steps it while there is work and sleeps
-when there is none. What a step yields goes back to the event loop in one batch, however many clients it concerns.
+The event loop submits and cancels. Each Engine has a thread of its own that steps it while there is work and sleeps
+while there is none. What a step yields goes back to the event loop in one batch, however many clients it concerns.
 """
 
 import asyncio
@@ -20,25 +20,25 @@ from nanochat.errors import UserError
 log = logging.getLogger("nanochat.web")
 Result = TypeVar("Result")
 
-# What a step may raise without the end of the server: a bug or a full GPU must cost no more than its own requests.
+# What a step may raise without ending the server: a bug or a full GPU must only cost its own requests.
 FAILURES = (
     ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
     ValueError, UserError,
 )  # fmt: skip
-FIRST_GUESS = 2.0  # seconds that a request takes, before any has been seen
+FIRST_GUESS = 2.0  # seconds per job, before any has ended
 
 
 class QueueFullError(Exception):
-    """There are more requests waiting than the queue takes."""
+    """More requests are waiting than the queue holds."""
 
     def __init__(self, waiting: int, retry_after: int) -> None:
-        super().__init__(f"{waiting} requests are waiting already")
+        super().__init__(f"{waiting} requests are waiting")
         self.waiting = waiting
         self.retry_after = retry_after  # seconds
 
 
 class Sink(Protocol):
-    """Where the events of a job go. All three are called in the event loop."""
+    """Where the events of a job go. All methods are called in the event loop."""
 
     def take(self, index: int, event: Event) -> None:
         """An event of the job's request `index`."""
@@ -49,30 +49,30 @@ class Sink(Protocol):
         ...
 
     def fail(self, reason: str) -> None:
-        """The job ended because something broke; no event follows."""
+        """The job ended because of an error; no event follows."""
         ...
 
 
 class Job:
-    """The requests of one client's call. They run on one Engine, so that samples share their prompt."""
+    """The requests of one API call. They run on one Engine, so that samples share their prompt."""
 
     def __init__(self, requests: Sequence[Request], sink: Sink) -> None:
         self.requests = requests
         self.sink = sink
         self.worker: Worker | None = None  # None while it waits in the queue
-        self.ids: list[int] = []  # the Engine's, in the order of the requests
-        self.over = False  # in the event loop: nothing is delivered any more
+        self.ids: list[int] = []  # the Engine's request ids, in the order of the requests
+        self.over = False  # set in the event loop: nothing is delivered any more
         self.started = time.monotonic()
         self.left = len(requests)
 
 
-Delivery = tuple[Job, int, "Event | str"]  # a string says why the job failed
+Delivery = tuple[Job, int, "Event | str"]  # a string is the reason why the job failed
 
 
 class Pool:
-    """Engines of one model behind one queue.
+    """The Engines of one model behind one queue.
 
-    A job goes to the Engine with the most free slots, in the order of arrival. All methods are for the event loop.
+    Jobs go, in order of arrival, to the Engine with the most free slots. All methods are for the event loop.
     """
 
     def __init__(self, engines: Sequence[Engine], max_queue: int) -> None:
@@ -80,14 +80,14 @@ class Pool:
         self.lock = threading.Lock()
         self.workers = [Worker(engine, self) for engine in engines]
         self._queue: deque[Job] = deque()
-        self._seconds = FIRST_GUESS  # a job's, as a moving mean
+        self._seconds = FIRST_GUESS  # per job, a moving average
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         for worker in self.workers:
             worker.start(loop)
 
     def stop(self) -> None:
-        """End the threads, in the middle of whatever they do; returns when they have."""
+        """End the threads after their current step, and wait for them."""
         for worker in self.workers:
             worker.stop()
 
@@ -101,13 +101,13 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        """Requests that have no slot yet."""
+        """Requests without a slot."""
         queued = sum(len(job.requests) for job in self._queue)
         return queued + sum(max(0, worker.load - worker.engine.slots) for worker in self.workers)
 
     @property
     def totals(self) -> dict[str, int]:
-        """What the Engines have counted since they were made."""
+        """What the Engines have counted since the start."""
         names = ("steps", "prompt_tokens", "cached_tokens", "generated_tokens")
         return {name: sum(getattr(worker.engine.stats, name) for worker in self.workers) for name in names}
 
@@ -137,7 +137,7 @@ class Pool:
             if job.worker is not None:
                 job.worker.cancel(job, index)
                 return
-            assert index is None, "a request that waits has said nothing that could end it"
+            assert index is None, "a waiting request has generated nothing that could end it"
             self._queue.remove(job)
         for index in range(len(job.requests)):
             job.sink.take(index, Event(0, None, finish="cancelled"))
@@ -146,11 +146,10 @@ class Pool:
 
     async def call(self, work: Callable[[Engine], Result]) -> Result:
         """Run work(engine) between two steps of the least busy Engine; raises what it raises."""
+        result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         with self.lock:
-            worker = max(self.workers, key=lambda worker: worker.free)
-            return_to: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-            worker.call(work, return_to)
-        return await return_to
+            max(self.workers, key=lambda worker: worker.free).call(work, result)
+        return await result
 
     def dispatch(self) -> None:
         """Give waiting jobs to Engines with free slots. The lock is held."""
@@ -160,8 +159,8 @@ class Pool:
                 return
             worker.give(self._queue.popleft())
 
-    def lost(self) -> list[Job]:
-        """Empty the queue where no Engine is left that could take from it. The lock is held."""
+    def abandoned(self) -> list[Job]:
+        """Empty the queue if no Engine is left to serve it. The lock is held."""
         if any(worker.alive for worker in self.workers):
             return []
         jobs = list(self._queue)
@@ -174,17 +173,16 @@ class Pool:
 
 
 class Worker:
-    """One Engine and its thread. What is not private is called with the pool's lock held, except start and stop."""
+    """One Engine and its thread. Public methods but start and stop are called with the pool's lock held."""
 
     def __init__(self, engine: Engine, pool: Pool) -> None:
         self.engine = engine
-        self.load = 0  # requests it was given that are not over
+        self.load = 0  # requests given to it that have not ended
         self.alive = True
         self._pool = pool
         self._wake = threading.Condition(pool.lock)
-        self._jobs: list[Job] = []
-        self._cancelled: list[tuple[Job, int | None]] = []
-        self._calls: list[tuple[Callable, asyncio.Future]] = []
+        self._inbox: list[Callable[[], list[Delivery]]] = []  # what the thread does before its next step
+        self._given: list[Job] = []  # not yet admitted by the thread
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -209,16 +207,40 @@ class Worker:
     def give(self, job: Job) -> None:
         job.worker = self
         self.load += len(job.requests)
-        self._jobs.append(job)
-        self._wake.notify()
+        self._given.append(job)
+        self._post(lambda: self._admit(job))
 
     def cancel(self, job: Job, index: int | None) -> None:
-        self._cancelled.append((job, index))
+        def cancel() -> list[Delivery]:
+            for id in job.ids if index is None else job.ids[index : index + 1]:
+                self.engine.cancel(id)
+            return []
+
+        self._post(cancel)
+
+    def call(self, work: Callable[[Engine], Result], future: "asyncio.Future[Result]") -> None:
+        def settle(result: Result | None, error: Exception | None) -> None:
+            if future.done():  # the client left
+                return
+            if error is None:
+                future.set_result(result)  # type: ignore[arg-type]
+            else:
+                future.set_exception(error)
+
+        def call() -> list[Delivery]:
+            try:
+                self._in_loop(settle, work(self.engine), None)
+            except FAILURES as error:
+                self._in_loop(settle, None, error)
+            return []
+
+        self._post(call)
+
+    def _post(self, work: Callable[[], list[Delivery]]) -> None:
+        self._inbox.append(work)
         self._wake.notify()
 
-    def call(self, work: Callable, return_to: asyncio.Future) -> None:
-        self._calls.append((work, return_to))
-        self._wake.notify()
+    # ---------------------------------------------------------------- in the Engine's thread
 
     def _run(self) -> None:
         try:
@@ -227,35 +249,28 @@ class Worker:
         except BaseException as error:
             with self._wake:
                 self.alive = False
-                lost, self._jobs = self._jobs + self._pool.lost(), []
+                lost = self._given + self._pool.abandoned()
             reason = f"the engine stopped: {type(error).__name__}"
-            self._send(self._failed(reason) + [(job, 0, reason) for job in lost])
+            self._send(self._end_running(reason) + [(job, 0, reason) for job in lost])
             raise
 
     def _turn(self) -> bool:
         """Wait for work and do one step of it. False when the thread is to end."""
         with self._wake:
-            while not (self._jobs or self._cancelled or self._calls or self.engine.busy or self._stopping):
+            while not (self._inbox or self.engine.busy or self._stopping):
                 self._wake.wait()
-            jobs, self._jobs = self._jobs, []
-            cancelled, self._cancelled = self._cancelled, []
-            calls, self._calls = self._calls, []
+            inbox, self._inbox = self._inbox, []
         if self._stopping:
             return False
-        batch: list[Delivery] = []
-        for job in jobs:
-            batch += self._admit(job)
-        for job, index in cancelled:
-            for id in job.ids if index is None else job.ids[index : index + 1]:
-                self.engine.cancel(id)
-        for work, return_to in calls:
-            self._answer(work, return_to)
+        batch = [delivery for work in inbox for delivery in work()]
         if self.engine.busy:
             batch += self._step()
         self._send(batch)
         return True
 
     def _admit(self, job: Job) -> list[Delivery]:
+        with self._wake:
+            self._given.remove(job)
         try:
             for index, request in enumerate(job.requests):
                 id = self.engine.submit(request)
@@ -266,7 +281,7 @@ class Worker:
             for id in job.ids:
                 self.engine.cancel(id)
                 del self._running[id]
-            self._over(len(job.requests))
+            self._release(len(job.requests))
             return [(job, 0, str(error))]
         return []
 
@@ -275,53 +290,37 @@ class Worker:
             events = self.engine.step()
         except FAILURES as error:
             log.exception("a step of the engine failed")
-            return self._failed(f"the engine failed: {type(error).__name__}")
+            return self._end_running(f"the engine failed: {type(error).__name__}")
         batch: list[Delivery] = []
-        over = 0
+        ended = 0
         for event in events:
             running = self._running.get(event.request_id)
             if running is None:  # of a job that failed
                 continue
             if event.finish is not None:
                 del self._running[event.request_id]
-                over += 1
+                ended += 1
             batch.append((*running, event))
-        if over:
-            self._over(over)
+        if ended:
+            self._release(ended)
         return batch
 
-    def _failed(self, reason: str) -> list[Delivery]:
+    def _end_running(self, reason: str) -> list[Delivery]:
         """End every request that was in the step."""
         jobs = dict.fromkeys(job for job, _ in self._running.values())
         for id in self._running:
             self.engine.cancel(id)
-        self._over(len(self._running))
+        self._release(len(self._running))
         self._running.clear()
         return [(job, 0, reason) for job in jobs]
 
-    def _over(self, count: int) -> None:
+    def _release(self, count: int) -> None:
         with self._wake:
             self.load -= count
             self._pool.dispatch()
 
-    def _answer(self, work: Callable, return_to: asyncio.Future) -> None:
-        try:
-            result, error = work(self.engine), None
-        except FAILURES as raised:
-            result, error = None, raised
-
-        def settle() -> None:
-            if return_to.done():  # the client left
-                return
-            if error is None:
-                return_to.set_result(result)
-            else:
-                return_to.set_exception(error)
-
-        self._in_loop(settle)
-
     def _send(self, batch: list[Delivery]) -> None:
-        """Wake the event loop once for all that happened since it last looked."""
+        """Wake the event loop once for everything since its last delivery."""
         if not batch:
             return
         with self._wake:
@@ -330,13 +329,14 @@ class Worker:
         if not scheduled:
             self._in_loop(self._deliver)
 
-    def _in_loop(self, callback: Callable[[], None]) -> None:
+    def _in_loop(self, callback: Callable[..., None], *args: object) -> None:
         assert self._loop is not None
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(callback)
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    # ---------------------------------------------------------------- in the event loop
 
     def _deliver(self) -> None:
-        """In the event loop: hand the events to their sinks."""
         with self._wake:
             batch, self._outbox = self._outbox, []
         touched: dict[Job, None] = {}

@@ -1,4 +1,4 @@
-"""What the routes share: the models, the settings, and how a reply is begun."""
+"""What the routes share: the models, the operator's settings, and the replies under way."""
 
 import asyncio
 import hashlib
@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from nanochat import chat
@@ -14,7 +14,6 @@ from nanochat.engine.request import ContextLengthError, Request
 from nanochat.engine.serving import Serving
 from nanochat.engine.tools import Tools, calculator_tools
 from nanochat.errors import UserError
-from nanochat.tokenizer import Tokenizer
 from nanochat.web.errors import ApiError, bad_request
 from nanochat.web.generation import Generation
 from nanochat.web.grammar import Grammars
@@ -35,48 +34,46 @@ class Settings:
     api_key: str | None = None
     cors_origins: tuple[str, ...] = ()
     max_queue: int = 256
-    """requests that wait for a slot, in each model"""
+    """requests that may wait for a slot, per model"""
     max_body: int = 4 << 20
     """bytes"""
     log_prompts: bool = False
     hosts: frozenset[str] | None = None
-    """names that a request's Host header may have besides addresses; None: any"""
+    """names that a request's Host header may have besides IP addresses; None: any"""
 
 
-@dataclass
-class Model:
+class ServedModel:
     """One checkpoint, ready to answer."""
 
-    id: str
-    source: str
-    tag: str
-    step: int
-    tokenizer: Tokenizer
-    pool: Pool
-    context: int
-    parameters: int
-    created: int
-    dtype: str
-    device: str
-    tools: Tools | None
-    tool_names: list[str]
-    fingerprint: str
-    grammars: Grammars
-    spelled: dict[int, str] = field(default_factory=dict)  # how tokens are written in log probabilities
+    def __init__(self, id: str, servings: Sequence[Serving], max_queue: int = 256, tools: Tools | None = None) -> None:
+        """servings: the same checkpoint in one Engine per GPU. tools: what chats may call, the calculator by default.
 
-    @property
-    def chats(self) -> bool:
-        return self.source != "base"
+        Raises UserError where a chat model's tokenizer lacks the special tokens of conversations.
+        """
+        first = servings[0]
+        self.id = id
+        self.source, self.tag, self.step = first.source, first.tag, first.step
+        self.tokenizer = first.tokenizer
+        self.pool = Pool([serving.engine for serving in servings], max_queue)
+        self.context = first.engine.max_len
+        self.parameters = first.parameters
+        self.dtype, self.device = first.dtype_name, str(first.device)
+        meta_file = first.folder / f"meta_{first.step:06d}.json"
+        self.created = int(meta_file.stat().st_mtime if meta_file.exists() else time.time())
+        self.chats = first.source != "base"
+        self.stop_ids = chat.stop_ids(first.tokenizer)
+        self.tools = (tools or calculator_tools(first.tokenizer)) if self.chats else None
+        self.tool_names = [] if not self.chats else ["calculator"] if tools is None else ["calculator", "python"]
+        self.grammars = Grammars(first.tokenizer, self.stop_ids)
+        self.spelled: dict[int, str] = {}  # how tokens are written in log probabilities
+        identity = [self.source, self.tag, self.step, self.dtype, first.tokenizer.hash, first.meta.get("files")]
+        self.fingerprint = "fp_" + hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
 
-    @property
-    def stop_ids(self) -> set[int]:
-        return chat.stop_ids(self.tokenizer)
 
-
-class Service:
+class ServerState:
     """The state of a running server."""
 
-    def __init__(self, models: Sequence[Model], settings: Settings) -> None:
+    def __init__(self, models: Sequence[ServedModel], settings: Settings) -> None:
         self.models = {model.id: model for model in models}
         self.default = models[0]
         self.settings = settings
@@ -89,8 +86,19 @@ class Service:
     def idle(self) -> bool:
         return all(model.pool.idle for model in self.models.values())
 
+    def health(self) -> dict:
+        healthy = all(model.pool.healthy for model in self.models.values())
+        workers = [worker for model in self.models.values() for worker in model.pool.workers]
+        return {
+            "status": "draining" if self.draining else "ok" if healthy else "failed",
+            "ready": healthy and not self.draining,
+            "models": list(self.models),
+            "num_gpus": len(self.default.pool.workers),
+            "available_workers": sum(worker.free > 0 for worker in workers),
+        }
+
     def stats(self) -> dict:
-        """What is running, in the words of earlier versions and in ours."""
+        """What is running: workers as earlier versions reported them, and figures per model."""
         workers = [(model, worker) for model in self.models.values() for worker in model.pool.workers]
         return {
             "total_workers": len(workers),
@@ -119,92 +127,56 @@ class Service:
         for model in self.models.values():
             model.pool.stop()
 
-    def pick(self, name: str | None) -> Model:
-        """The model a client names; the first when it names none."""
+    def pick(self, name: str | None) -> ServedModel:
+        """The model that a client names; the first when it names none."""
         if name is None:
             return self.default
         for model in self.models.values():
             if name in (model.id, f"{model.source}:{model.tag}:{model.step}"):
                 return model
-        there = ", ".join(self.models)
-        raise ApiError(404, f"there is no model {name!r} here; there are: {there}", "model_not_found", "model")
+        message = f"there is no model {name!r} here; available: {', '.join(self.models)}"
+        raise ApiError(404, message, "model_not_found", "model")
 
-    def check(self, model: Model, request: Request, param: str) -> None:
+    def check(self, model: ServedModel, request: Request, param: str) -> None:
         """Raises ApiError where the Engine would refuse the request."""
         try:
             model.pool.workers[0].engine.check(request)
         except ContextLengthError as error:
-            message = (
-                f"this model's context holds {error.context} tokens, but the prompt has {error.prompt_tokens}; "
-                "shorten it"
-            )
-            raise bad_request(message, param, "context_length_exceeded") from None
+            message = f"the prompt has {error.prompt_tokens} tokens, but this model's context is {error.context} tokens"
+            raise bad_request(f"{message}; shorten the prompt", param, "context_length_exceeded") from None
         except UserError as error:
             raise bad_request(str(error), param) from None
 
-    def begin(self, model: Model, generation: Generation) -> None:
-        """Queue a reply. Raises ApiError with Retry-After when the server is too busy, or about to end."""
+    def begin(self, model: ServedModel, generation: Generation) -> None:
+        """Queue a reply. Raises ApiError with Retry-After when the queue is full."""
         pool, wanted = model.pool, len(generation.requests)
         if wanted > pool.slots + pool.max_queue:
-            message = (
-                f"{wanted} replies are more than this server takes at once, which is {pool.slots + pool.max_queue}"
-            )
+            message = f"{wanted} replies at once exceed this server's limit of {pool.slots + pool.max_queue}"
             raise bad_request(message, "n")
         if not pool.healthy:
             raise ApiError(503, "the model's engine has stopped; see the server's log", "engine_stopped")
         try:
             pool.submit(generation.job)
         except QueueFullError as error:
+            message = f"the queue is full ({error.waiting} waiting requests); retry in {error.retry_after} seconds"
             retry = {"Retry-After": str(error.retry_after)}
-            message = f"{error}, and no more are taken; try again in {error.retry_after} seconds"
             raise ApiError(429, message, "rate_limit_exceeded", headers=retry) from None
         self._open.add(generation)
         generation.ended.add_done_callback(lambda _: self._ended(model, generation))
 
     def abort(self, reason: str) -> None:
-        """End all replies that are not done."""
+        """End all replies under way."""
         for generation in list(self._open):
             generation.cancel()
             generation.fail(reason)
             generation.flush()
 
-    def _ended(self, model: Model, generation: Generation) -> None:
+    def _ended(self, model: ServedModel, generation: Generation) -> None:
         self._open.discard(generation)
         self.metrics.ended(model.id, generation)
-        self.note("reply", model, [choice.text for choice in generation.choices])
+        self.log("reply", model, [choice.text for choice in generation.choices])
 
-    def note(self, what: str, model: Model, content: Any) -> None:
-        """Log what somebody wrote or was answered, if the operator asked for it."""
+    def log(self, what: str, model: ServedModel, content: Any) -> None:
+        """Log prompts and replies, if the operator asked for it."""
         if self.settings.log_prompts:
             log.info("%s", json.dumps({"what": what, "model": model.id, "content": content}))
-
-
-def model(id: str, servings: Sequence[Serving], max_queue: int = 256, tools: Tools | None = None) -> Model:
-    """A model from the Engines that serve it, one a GPU.
-
-    tools: what chats may call instead of the calculator. Raises UserError where a chat model's tokenizer lacks the
-    special tokens of conversations.
-    """
-    first = servings[0]
-    engine = first.engine
-    names = ["calculator"] if tools is None else ["calculator", "python"]
-    chats = first.source != "base"
-    said = [first.source, first.tag, first.step, first.dtype_name, first.tokenizer.hash, first.meta.get("files")]
-    meta_file = first.folder / f"meta_{first.step:06d}.json"
-    return Model(
-        id=id,
-        source=first.source,
-        tag=first.tag,
-        step=first.step,
-        tokenizer=first.tokenizer,
-        pool=Pool([serving.engine for serving in servings], max_queue),
-        context=engine.max_len,
-        parameters=first.parameters,
-        created=int(meta_file.stat().st_mtime) if meta_file.exists() else int(time.time()),
-        dtype=first.dtype_name,
-        device=str(first.device),
-        tools=(tools or calculator_tools(first.tokenizer)) if chats else None,
-        tool_names=names if chats else [],
-        grammars=Grammars(first.tokenizer, chat.stop_ids(first.tokenizer)),
-        fingerprint="fp_" + hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12],
-    )
