@@ -22,8 +22,7 @@ from nanochat.optim import AdamWGroup, Optimizer, Rates
 from nanochat.runtime import Runtime
 from nanochat.train.loop import Evaluation, Stage, TrainState, train
 
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["scripts.base_train", "scripts.mid_train", "scripts.chat_sft", "torch._inductor"])
+processes = multiprocessing.get_context("fork")
 
 CONFIG = GPTConfig(sequence_len=8, vocab_size=64, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
 ONE = Runtime(torch.device("cpu"), torch.float32, 0, 1, 0)

@@ -18,8 +18,7 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import AdamWGroup, MuonGroup, Optimizer, Rates, muon_update, orthogonalize, parameter_groups
 
 # Children are forked from a process that has imported torch already; starting one costs little.
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["scripts.base_train", "scripts.mid_train", "scripts.chat_sft", "torch._inductor"])
+processes = multiprocessing.get_context("fork")
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
