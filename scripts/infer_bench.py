@@ -1,7 +1,7 @@
 """Measure the Engine: time to first token, tokens/s by batch size, and the fraction of memory bandwidth it uses.
 
-    python -m scripts.infer_bench                            the newest SFT model
-    python -m scripts.infer_bench --depth 12                 random weights in GPT-2's shape (124M)
+python -m scripts.infer_bench                            the newest SFT model
+python -m scripts.infer_bench --depth 12                 random weights in GPT-2's shape (124M)
 """
 
 import json

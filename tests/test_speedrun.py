@@ -8,7 +8,6 @@ import contextlib
 import http.server
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -21,7 +20,8 @@ from pathlib import Path
 import pytest
 
 from nanochat.errors import UserError
-from scripts import plan
+from scripts import speedrun
+from scripts._marks import Marks
 
 SPEEDRUN = Path(__file__).parent.parent / "speedrun.sh"
 STAGES = [
@@ -40,15 +40,15 @@ def environment(base: Path, **changed: str) -> dict[str, str]:
     return {**clean, **sizes, **setup, **changed}
 
 
-def speedrun(base: Path, *options: str, **changed: str) -> subprocess.CompletedProcess[str]:
+def run(base: Path, *options: str, **changed: str) -> subprocess.CompletedProcess[str]:
     command = ["bash", str(SPEEDRUN), *options]
     return subprocess.run(command, env=environment(base, **changed), capture_output=True, text=True)
 
 
 def states(base: Path, **changed: str) -> dict[str, str]:
-    listed = speedrun(base, "--list", **changed)
-    assert listed.returncode == 0, listed.stderr
-    return {name: state for name, state, _ in (line.split("\t") for line in listed.stdout.splitlines())}
+    """What `speedrun.sh --list` prints as the states of the stages."""
+    stages = speedrun.recipe_for(environment(base, **changed), Marks(base)).stages
+    return {stage.name: state for stage, _, state in speedrun.walk(stages, Marks(base))}
 
 
 def interrupted(base: Path, pattern: str, end, **changed: str) -> tuple[int, str]:
@@ -140,7 +140,7 @@ def test_resumes_elsewhere_though_times_lie_and_the_newest_checkpoint_is_damaged
 
 
 def test_comes_to_its_end(moved):
-    done = speedrun(moved)
+    done = run(moved)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "base_eval is done" in done.stdout and "resuming from step" in done.stdout
     assert steps_logged(moved, "mid_checkpoints") == list(range(1, STEPS + 1))
@@ -165,7 +165,7 @@ def test_a_changed_command_replaces_what_this_script_has_trained(moved, quick):
     changed = states(moved, TINY_MID_STEPS=str(STEPS + 1))
     at = STAGES.index("mid_train")
     assert [changed[name] for name in STAGES] == ["done"] * at + ["to do"] * (len(STAGES) - at)
-    done = speedrun(moved, NANOCHAT_PYTHON=quick, TINY_SFT_STEPS="3")
+    done = run(moved, NANOCHAT_PYTHON=quick, TINY_SFT_STEPS="3")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "mid_train is done" in done.stdout and "--step=3" in done.stdout
     assert [path.name for path in metas(moved, "chatsft_checkpoints")] == ["meta_000002.json", "meta_000003.json"]
@@ -175,7 +175,7 @@ def test_a_changed_command_replaces_what_this_script_has_trained(moved, quick):
 def test_what_a_kill_left_unproven_is_not_replaced(moved, quick):
     """Base training was killed without a chance to note what it left; the rest of that run could be anybody's."""
     there = {path: path.read_bytes() for path in (moved / "base_checkpoints").rglob("*") if path.is_file()}
-    refused = speedrun(moved, NANOCHAT_PYTHON=quick, TINY_BASE_STEPS="7")
+    refused = run(moved, NANOCHAT_PYTHON=quick, TINY_BASE_STEPS="7")
     assert refused.returncode == 2, refused.stdout + refused.stderr
     assert "--overwrite" in refused.stderr and "cannot prove that it wrote base_checkpoints/d1" in refused.stderr
     assert {path: path.read_bytes() for path in (moved / "base_checkpoints").rglob("*") if path.is_file()} == there
@@ -198,7 +198,7 @@ def test_the_tokenizer_of_other_models_stays(tmp_path, quick):
     classic = Path(__file__).parents[2] / "shared" / "fixtures" / "classic"
     shutil.copytree(classic, tmp_path / "base")
     there = {path: path.is_file() and path.read_bytes() for path in (tmp_path / "base").rglob("*")}
-    refused = speedrun(tmp_path / "base", NANOCHAT_PYTHON=quick)
+    refused = run(tmp_path / "base", NANOCHAT_PYTHON=quick)
     assert refused.returncode == 2 and "base d2 (records no tokenizer hash); set NANOCHAT_BASE_DIR" in refused.stderr
     assert {path: path.is_file() and path.read_bytes() for path in (tmp_path / "base").rglob("*")} == there
 
@@ -210,17 +210,18 @@ class StandIn:
         self.base, self.calls, self.program = folder / "base", folder / "calls", folder / "python"
         self.d1 = self.base / "base_checkpoints" / "d1"
         self.program.write_text(
-            """#!/usr/bin/env bash
+            f"""#!/usr/bin/env bash
+            case $* in *scripts.speedrun*) exec {shlex.quote(sys.executable)} "$@" ;; esac
             cd "$NANOCHAT_BASE_DIR" 2>/dev/null && mkdir -p report tokenizer base_data_tinyworld base_checkpoints/d1
             case $* in
                 *scripts.plan* | *--check*) ;;
-                *tinyworld*) echo >base_data_tinyworld/shard.parquet ;;
-                *tok_train*) echo "{}" | tee tokenizer/tokenizer.json >report/tok_train.json ;;
-                *tok_eval*) echo "{}" >report/tok_eval.json ;;
+                *littleworld*) echo >base_data_tinyworld/shard.parquet ;;
+                *tok_train*) echo "{{}}" | tee tokenizer/tokenizer.json >report/tok_train.json ;;
+                *tok_eval*) echo "{{}}" >report/tok_eval.json ;;
                 *base_train*)
                     grep -o -e "--resume=.*" <<<"$*" >>../calls
                     eval "$BASE_TRAIN"
-                    echo "{}" >report/base_train.json
+                    echo "{{}}" >report/base_train.json
                     ;;
                 *base_eval*) exit 2 ;;
             esac
@@ -233,9 +234,9 @@ class StandIn:
         """The flags of base_train, with what code speedrun.sh ended, and its complaint."""
         for number, path in enumerate(sorted(self.base.rglob("*"))):
             os.utime(path, (1e9 + number * 997 % 1000, 1e9 + number * 997 % 1000))  # times tell nothing
-        run = speedrun(self.base, NANOCHAT_PYTHON=str(self.program), BASE_TRAIN=does, **changed)
+        done = run(self.base, NANOCHAT_PYTHON=str(self.program), BASE_TRAIN=does, **changed)
         flags = self.calls.read_text(encoding="utf-8").splitlines()[-1].removesuffix(" --run=dummy")
-        return flags, run.returncode, run.stderr
+        return flags, done.returncode, done.stderr
 
 
 SAVE = "for step in {}; do echo $RANDOM >base_checkpoints/d1/meta_00000$step.json; done; "
@@ -256,8 +257,8 @@ def test_only_what_is_proven_its_own_is_replaced(tmp_path):
     assert base_train(SAVE.format("0") + "kill -9 $PPID", **shorter)[:2] == (anew, -9)
     assert base_train("exit 1", **shorter)[:2] == ("--resume=0", 1)  # step 1 is still the one of before
     assert base_train(CLEAR + SAVE.format("3") + "exit 1", **shorter)[:2] == ("--resume=0", 1)
-    flags, code, said = base_train("exit 2", **longer)  # nobody noted what the killed one left
-    assert (flags, code) == (never, 2) and "move that folder away" in said
+    flags, code, message = base_train("exit 2", **longer)  # nobody noted what the killed one left
+    assert (flags, code) == (never, 2) and "move that folder away" in message
     shutil.rmtree(base_train.d1)
     assert base_train(SAVE.format("6") + "exit 1", **longer)[:2] == (auto, 1)
     (base_train.d1 / "meta_000008.json").write_text("of somebody else", encoding="utf-8")
@@ -272,8 +273,8 @@ def test_what_fails_twice_alike_is_not_tried_again_in_hope(tmp_path):
     assert hope in base_train(SAVE.format("2") + "exit 1")[2]
     assert "ended with code 1, as it did the last time; resolve the error above before" in base_train("exit 1")[2]
     assert hope in base_train("exit 2")[2] and hope in base_train(SAVE.format("4") + "exit 2")[2]
-    said = base_train("exit 2")[2]
-    assert hope not in said and "resolve the error above before starting speedrun.sh again" in said
+    message = base_train("exit 2")[2]
+    assert hope not in message and "resolve the error above before starting speedrun.sh again" in message
     assert "base_train was stopped; start speedrun.sh again to resume" in base_train("exit 143")[2]
 
 
@@ -289,33 +290,14 @@ def test_a_finished_stage_is_asked_again_when_the_next_one_cannot_use_it(tmp_pat
 def test_a_stage_that_fails_stops_the_run(tmp_path, quick):
     (tmp_path / "base_data_tinyworld").mkdir()
     (tmp_path / "base_data_tinyworld" / "notes.txt").write_text("mine", encoding="utf-8")
-    failed = speedrun(tmp_path, NANOCHAT_PYTHON=quick)
+    failed = run(tmp_path, NANOCHAT_PYTHON=quick)
     assert failed.returncode == 2 and "data ended with code 2" in failed.stderr
     assert states(tmp_path)["data"] == "resumes"
     assert [path.name for path in (tmp_path / "base_data_tinyworld").iterdir()] == ["notes.txt"]
 
 
-def test_the_plan_counts_what_training_costs(tmp_path, monkeypatch, capsys):
-    for name, value in environment(tmp_path / "base", PRESET="full", TINY_MID_STEPS="200").items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("TINY_BASE_STEPS", "400")
-    plan.main(["--recipe=tiny"])
-    planned = capsys.readouterr().out
-    assert "400 steps of 4.1k tokens = 1.6M tokens" in planned
-    assert "200 steps of 4.1k tokens = 819k tokens" in planned  # the batch size is inherited
-    assert "1400 steps of 4.1k tokens = 5.7M tokens" in planned  # here it is not
-    monkeypatch.setenv("PATH", path_with_gpus(tmp_path, 8))
-    plan.main(["--recipe=real", "--gpu=h100", "--gpus=8"])
-    printed = capsys.readouterr().out
-    assert "torchrun --standalone --nproc_per_node=8 -m scripts.base_train -- --dataset=climbmix" in printed
-    assert "897M parameters, 4980 steps of 1.0M tokens = 5.2B tokens" in printed
-    total = next(line for line in printed.splitlines() if line.startswith("in all")).split()
-    assert total[2] == "5.7B" and total[-1].startswith("$")
-    assert not (tmp_path / "base").exists()
-
-
 def test_named_gpus_are_planned_for_where_there_are_none(tmp_path):
-    planned = speedrun(tmp_path / "base", "--dry_run", RECIPE="real", PRESET="full", GPUS="4", GPU="a100", DEPTH="26")
+    planned = run(tmp_path / "base", "--dry_run", RECIPE="real", PRESET="full", GPUS="4", GPU="a100", DEPTH="26")
     assert planned.returncode == 0, planned.stderr
     assert "--nproc_per_node=4" in planned.stdout and "--depth=26" in planned.stdout
     assert "on 4 x A100 80 GB" in planned.stdout and "do not fit" not in planned.stdout
@@ -324,15 +306,29 @@ def test_named_gpus_are_planned_for_where_there_are_none(tmp_path):
 
 def test_another_number_of_gpus_or_rows_changes_no_stage(tmp_path):
     """What is done stays done, and what was begun goes on."""
-    (tmp_path / "speedrun").mkdir()
-    listed = [line.split("\t") for line in speedrun(tmp_path, "--list", RECIPE="real", GPUS="1").stdout.splitlines()]
-    upto = [name for name, _, _ in listed].index("base_train")
-    commands = [re.sub(" --device_batch_size=[0-9]+$", "", command) for _, _, command in listed[: upto + 1]]
-    history = "".join(f"{command}\n" for command in commands)
-    (tmp_path / "speedrun" / "base_train.started").write_text(history, encoding="utf-8")
+    marks = Marks(tmp_path)
+    stages = speedrun.recipe_for(environment(tmp_path, RECIPE="real", GPUS="1"), marks).stages
+    history = next(history for stage, history, _ in speedrun.walk(stages, marks) if stage.name == "base_train")
+    marks.write("base_train", "started", history)
     for changed in ({"GPUS": "8"}, {"GPUS": "2", "REAL_ROWS": "1"}, {"IDENTITY": "Ada"}, {"RL": "1"}):
         assert states(tmp_path, RECIPE="real", **changed)["base_train"] == "resumes"
     assert states(tmp_path, RECIPE="real", DEPTH="2")["base_train"] == "to do"
+
+
+def test_a_folder_begun_by_older_code_resumes(tmp_path):
+    """Its marks name the little world's old module, and the file of a mark need not end with a newline."""
+    old = """python -m nanochat.data.tinyworld --num_documents=60000
+        python -m scripts.tok_train --vocab_size=4096
+        python -m scripts.tok_eval
+        python -m scripts.base_train --depth=4 --head_dim=64 --max_seq_len=256 --device_batch_size=16
+         --total_batch_size=4096 --matrix_lr=0.16 --embedding_lr=1.7 --unembedding_lr=0.06 --warmup_steps=10
+         --warmdown_ratio=0.3 --num_iterations=300 --save_every=100 --eval_every=300 --eval_tokens=65536"""
+    lines = [" ".join(command.split()) for command in old.replace("\n         --", " --").splitlines()]
+    (tmp_path / "speedrun").mkdir()
+    for name, count in (("data", 1), ("tok_train", 2), ("tok_eval", 3), ("base_train", 4)):
+        (tmp_path / "speedrun" / f"{name}.started").write_text("\n".join(lines[:count]), encoding="utf-8")
+    found = states(tmp_path, PRESET="full", TINY_BASE_STEPS="", TINY_MID_STEPS="")
+    assert [found[name] for name in STAGES[:5]] == ["resumes"] * 4 + ["to do"]
 
 
 def test_conversations_of_the_users_own_are_not_made_anew(tmp_path):
@@ -359,8 +355,8 @@ def test_the_recipe_follows_from_gpus_and_a_hub(tmp_path):
         assert not is_real(PATH=gpus, HF_ENDPOINT="http://127.0.0.1:9")
         assert not is_real(PATH=none, HF_ENDPOINT=address) and not is_real(PATH=small, HF_ENDPOINT=address)
         assert not is_real(PATH=gpus, HF_ENDPOINT=address, CUDA_VISIBLE_DEVICES="")
-        one = speedrun(tmp_path, "--list", RECIPE="auto", PATH=gpus, HF_ENDPOINT=address, CUDA_VISIBLE_DEVICES="1")
-        assert "-m scripts.base_train" in one.stdout and "nproc_per_node" not in one.stdout
+        one = run(tmp_path, "--list", RECIPE="auto", PATH=gpus, HF_ENDPOINT=address, CUDA_VISIBLE_DEVICES="1")
+        assert "base_train\tto do\tpython -m scripts.base_train" in one.stdout
     (tmp_path / "speedrun").mkdir()
     (tmp_path / "speedrun" / "recipe").write_text("real\n", encoding="utf-8")
     assert is_real(PATH=gpus, HF_ENDPOINT="http://127.0.0.1:9")
@@ -369,40 +365,47 @@ def test_the_recipe_follows_from_gpus_and_a_hub(tmp_path):
 def test_one_recipe_does_not_replace_what_another_has_trained(tmp_path, quick):
     (tmp_path / "speedrun").mkdir()
     (tmp_path / "speedrun" / "recipe").write_text("real\n", encoding="utf-8")
-    refused = speedrun(tmp_path, RECIPE="tiny", NANOCHAT_PYTHON=quick)
+    refused = run(tmp_path, RECIPE="tiny", NANOCHAT_PYTHON=quick)
     assert refused.returncode == 2 and "holds a run of the real recipe" in refused.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["speedrun"]
 
 
 def test_more_gpus_than_there_are(tmp_path, quick):
     path = path_with_gpus(tmp_path, 2)
-    refused = speedrun(tmp_path / "base", RECIPE="tiny", GPUS="4", GPU="h100", PATH=path, NANOCHAT_PYTHON=quick)
+    refused = run(tmp_path / "base", RECIPE="tiny", GPUS="4", GPU="h100", PATH=path, NANOCHAT_PYTHON=quick)
     assert refused.returncode == 2 and "GPUS is 4, but this machine has 2" in refused.stderr
     assert not (tmp_path / "base").exists()
 
 
 @pytest.mark.parametrize(
-    "options, changed, sentence",
+    "changed, sentence",
     [
-        (["--dry-ran"], {}, "unknown option --dry-ran"),
-        ([], {"RECIPE": "huge"}, "RECIPE is huge; expected auto, tiny or real"),
-        ([], {"PRESET": "fast"}, "PRESET is fast; expected full or smoke"),
-        ([], {"GPUS": "all"}, "GPUS is all; expected a number, such as 8"),
-        ([], {"DEPTH": "d20"}, "DEPTH is d20; expected a number, such as 8"),
-        (["--list"], {"RECIPE": "real", "DEPTH": "08"}, "DEPTH is 08; expected a number, such as 8"),
-        ([], {"RECIPE": "real", "REAL_SHARDS": "1+1"}, "REAL_SHARDS is 1+1; expected a number, such as 8"),
+        ({"RECIPE": "huge"}, "RECIPE is huge; expected auto, tiny or real"),
+        ({"PRESET": "fast"}, "PRESET is fast; expected full or smoke"),
+        ({"GPUS": "all"}, "GPUS is all; expected a number, such as 8"),
+        ({"TINY_ROWS": "1.5"}, "TINY_ROWS is 1.5; expected a number, such as 8"),
+        ({"RECIPE": "real", "DEPTH": "d20"}, "DEPTH is d20; expected a number, such as 8"),
+        ({"RECIPE": "real", "DEPTH": "08"}, "DEPTH is 08; expected a number, such as 8"),
+        ({"RECIPE": "real", "REAL_SHARDS": "1+1"}, "REAL_SHARDS is 1+1; expected a number, such as 8"),
+        ({"RECIPE": "real", "REAL_DATASET": "c4"}, "REAL_DATASET is c4; expected climbmix or fineweb-edu"),
     ],
 )
-def test_what_it_does_not_know(tmp_path, options, changed, sentence):
-    refused = speedrun(tmp_path / "base", *options, **changed)
+def test_what_it_does_not_know(tmp_path, changed, sentence):
+    with pytest.raises(UserError) as refused:
+        states(tmp_path, **changed)
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize("options, sentence", [(["--dry-ran"], "unknown flag --dry-ran"), ([], "PRESET is fast")])
+def test_it_refuses_before_anything_is_written(tmp_path, options, sentence):
+    refused = run(tmp_path / "base", *options, PRESET="fast")
     assert refused.returncode == 2 and sentence in refused.stderr and refused.stdout == ""
     assert not (tmp_path / "base").exists()
 
 
-def test_the_plan_passes_the_complaint_on(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRESET", "fast")
-    with pytest.raises(UserError, match="^PRESET is fast; expected full or smoke$"):
-        plan.stages_of("tiny")
+def test_help_lists_the_variables():
+    helped = subprocess.run(["bash", str(SPEEDRUN), "--help"], capture_output=True, text=True, check=True, env={})
+    assert "RECIPE=auto" in helped.stdout and "NANOCHAT_PYTHON=x" in helped.stdout and "set -e" not in helped.stdout
 
 
 def path_with_gpus(folder: Path, count: int, memory: int = 81559) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from nanochat.data import shards
+from scripts import speedrun
+from scripts._marks import Marks
 from tasks.littleworld.documents import documents
 from tests import realsets
 from tests.corebundle import small_bundle
@@ -44,34 +46,37 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("base with a space")
-
-
-def started(hub: FakeHub, base: Path, *options: str, **changed: str) -> subprocess.Popen[str]:
-    ours = ("TINY_", "REAL_", "RECIPE", "PRESET", "DRY_RUN", "WANDB_RUN", "HF_", "GPU", "DEPTH", "RL", "IDENTITY")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    bundle = base.parent / "bundle of core"
-    if not bundle.exists():
-        small_bundle(bundle)
+    base = tmp_path_factory.mktemp("base with a space")
+    small_bundle(base.parent / "bundle of core")
     python = base.parent / "python"  # without the plan, which is tested elsewhere
     python.write_text(
         f'#!/bin/sh\ncase $* in *scripts.plan*) ;; *) exec {shlex.quote(sys.executable)} "$@" ;; esac\n',
         encoding="utf-8",
     )
     python.chmod(0o755)
+    return base
+
+
+def environment_of(hub: FakeHub, base: Path, **changed: str) -> dict[str, str]:
+    ours = ("TINY_", "REAL_", "RECIPE", "PRESET", "DRY_RUN", "WANDB_RUN", "HF_", "GPU", "DEPTH", "RL", "IDENTITY")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     setup = {
-        "NANOCHAT_BASE_DIR": str(base), "NANOCHAT_PYTHON": str(python), "RECIPE": "real", "PRESET": "smoke",
-        "GPUS": "2", "RL": "1", "REAL_SHARDS": "10", "REAL_STEPS": STEPS, "REAL_PROBLEMS": "2",
-        "CORE_BUNDLE": str(bundle), "OMP_NUM_THREADS": "1",
+        "NANOCHAT_BASE_DIR": str(base), "NANOCHAT_PYTHON": str(base.parent / "python"), "RECIPE": "real",
+        "PRESET": "smoke", "GPUS": "2", "RL": "1", "REAL_SHARDS": "10", "REAL_STEPS": STEPS, "REAL_PROBLEMS": "2",
+        "CORE_BUNDLE": str(base.parent / "bundle of core"), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    given = {**clean, **environment(hub, base.parent / "hub cache"), **setup, **changed}
-    return subprocess.Popen(["bash", str(SPEEDRUN), *options], env=given, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True, encoding="utf-8", start_new_session=True)  # fmt: skip
+    return {**clean, **environment(hub, base.parent / "hub cache"), **setup, **changed}
+
+
+def started(hub: FakeHub, base: Path, **changed: str) -> subprocess.Popen[str]:
+    given = environment_of(hub, base, **changed)
+    return subprocess.Popen(["bash", str(SPEEDRUN)], env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True, encoding="utf-8", start_new_session=True)  # fmt: skip
 
 
 def states(hub: FakeHub, base: Path, **changed: str) -> dict[str, str]:
-    listed, _ = started(hub, base, "--list", **changed).communicate()
-    return {name: state for name, state, _ in (line.split("\t") for line in listed.splitlines())}
+    stages = speedrun.recipe_for(environment_of(hub, base, **changed), Marks(base)).stages
+    return {stage.name: state for stage, _, state in speedrun.walk(stages, Marks(base))}
 
 
 def wait_for(process: subprocess.Popen[str], base: Path, pattern: str) -> None:

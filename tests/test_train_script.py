@@ -37,8 +37,9 @@ from nanochat.train import nanogpt as train_nanogpt
 from nanochat.train.loop import Stage, TrainState
 from nanochat.train.nanogpt import learning_rate
 from nanochat.train.settings import OF_ONE_START, Settings
-from scripts import base_train, chat_sft, inference_server, mid_train, sample
+from scripts import base_train, chat_sft, inference_server, mid_train, sample, speedrun
 from scripts import train as train_script
+from scripts._marks import Marks
 from scripts.train import Flags, main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -165,9 +166,8 @@ def test_our_recipes_are_read(recipe):
 
 
 def test_the_chat_recipes_are_speedruns():
-    listed = subprocess.run(["bash", ROOT / "speedrun.sh", "--list"], capture_output=True, text=True, check=True,
-                            env={**os.environ, "RECIPE": "tiny"}).stdout  # fmt: skip
-    commands = {name: command.split()[3:] for name, _, command in (line.split("\t") for line in listed.splitlines())}
+    stages = speedrun.recipe_for({"RECIPE": "tiny"}, Marks(Path("nowhere"))).stages
+    commands = {stage.name: stage.command[2:] for stage in stages}
     for stage, script in (("base", base_train), ("mid", mid_train), ("sft", chat_sft)):
         name = "chat_sft" if stage == "sft" else f"{stage}_train"
         recipe = str(ROOT / "config" / f"chat_{stage}.yaml")

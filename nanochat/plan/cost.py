@@ -1,8 +1,8 @@
 """What a model costs: parameters, floating-point operations, memory and time.
 
-Memory is counted tensor by tensor for this code's own model, optimizer and loop, for a device that computes in
-bfloat16 and holds weights in float32. Time is that of the operations at an assumed share of the device's peak, and of
-what has to be moved besides. Letters: B rows, T tokens of a row, D channels, H heads, K key/value heads, V vocabulary.
+Memory is counted tensor by tensor for this code's model, optimizer and loop, on a device that computes in bfloat16 and
+holds weights in float32. Time is that of the operations at an assumed fraction of the device's peak, and of the bytes
+that have to be moved besides. Letters: B rows, T tokens per row, D channels, H heads, K key/value heads, V vocabulary.
 """
 
 from collections.abc import Mapping
@@ -19,20 +19,19 @@ CONTEXT = 1.0e9  # bytes: CUDA's context (0.5), cuBLAS's workspaces and the comp
 NCCL = 0.7e9  # bytes: buffers for talking to other GPUs
 GAPS = 0.06  # of what comes and goes: blocks that the caching allocator holds and cannot use
 USABLE = 0.97  # of a GPU's memory
-# Bytes for each logit. Compiled, the loss keeps the bfloat16 product and makes its gradient in bfloat16: the original's
-# d20, 32 rows and V 65536, was published with a peak of 75422 MiB, which leaves 3.8 for it. Otherwise float32 copies:
-# sigmoid and log-softmax are kept, two more come and go; without gradients there are three at a time.
+# Bytes per logit. Compiled, the loss keeps the bfloat16 product and makes its gradient in bfloat16: a published d20 run
+# (32 rows, V 65536) peaked at 75422 MiB, which leaves 3.8 for it. Otherwise there are float32 copies: sigmoid and
+# log-softmax are kept, two more come and go; without gradients there are three at a time.
 COMPILED_LOGIT, EAGER_LOGIT, VALIDATION_LOGIT = 4, 16, 12
-# Bytes for each element of the matrices that Muon works on together: stacked weights, gradients and update in float32,
-# and Polar Express's temporaries (counted with a dispatch mode that follows every storage).
+# Bytes per element of the matrices that Muon works on together: stacked weights, gradients and update in float32, and
+# the temporaries of Polar Express (counted with a dispatch mode that follows every storage).
 MUON_ELEMENT = 28
-# Bytes moved for each parameter besides the products: per micro-batch weights become bfloat16 and gradients are added
-# up in float32; per step the optimizer reads and writes its state and its temporaries.
+# Bytes moved per parameter besides the products: per micro-batch weights become bfloat16 and gradients are added up in
+# float32; per step the optimizer reads and writes its state and its temporaries.
 MICRO_BATCH_TRAFFIC, STEP_TRAFFIC = 26, 120
-BANDWIDTH = 0.8  # share of the memory's bandwidth that simple kernels reach
-EAGER = 0.7  # speed without torch.compile, as a share
-LAUNCHES = 40  # kernels of a layer when a token is generated
-LAUNCH = 6e-6  # seconds until one is started
+BANDWIDTH = 0.8  # fraction of the memory's bandwidth that simple kernels reach
+EAGER = 0.7  # relative speed without torch.compile
+LAUNCHES, LAUNCH = 40, 6e-6  # kernels per layer when a token is generated, and seconds until one is started
 
 
 def flops_per_token(config: GPTConfig) -> int:
@@ -43,28 +42,22 @@ def flops_per_token(config: GPTConfig) -> int:
     D, d = config.n_embd, config.head_size
     block = 2 * D * config.n_head * d + 2 * D * config.n_kv_head * d + 8 * D * D
     matrices = config.n_layer * block + config.padded_vocab * D
-    keys = sum(
-        min(config.window(layer) or config.sequence_len, config.sequence_len) for layer in range(config.n_layer)
-    )
+    keys = sum(min(config.window(layer) or config.sequence_len, config.sequence_len) for layer in range(config.n_layer))
     return 6 * matrices + 12 * config.n_head * d * keys
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Numbers of parameters: of the matrices of the blocks, of all embeddings, and of the rest (lm_head, scalars).
+    """Numbers of parameters: matrices of the blocks, all embeddings, the rest (lm_head, scalars), and all.
 
-    group: those of the most matrices that Muon handles together; muon_flops: its operations in a step.
+    group: those of the most matrices that Muon handles together.
     """
 
     matrices: int
     embeddings: int
     rest: int
+    all: int
     group: int
-    muon_flops: float
-
-    @property
-    def all(self) -> int:
-        return self.matrices + self.embeddings + self.rest
 
 
 @lru_cache(maxsize=16)
@@ -73,32 +66,18 @@ def sizes(config: GPTConfig) -> Sizes:
         model = GPT(config)
     _, muon = parameter_groups(model, 1, 1, 1, 1, 0)
     groups = [sum(matrix.numel() for matrix in group.parameters.values()) for group in muon]
-    embeddings = sum(p.numel() for name, p in model.named_parameters() if ".wte" in name or ".wpe" in name)
-    embeddings += sum(p.numel() for name, p in model.named_parameters() if name.startswith("value_embeds"))
-    matrices = sum(groups)
-    rest = count_parameters(model) - matrices - embeddings
-    shapes = [sorted(matrix.shape) for group in muon for matrix in group.parameters.values()]
-    # Polar Express: five steps, each the Gram matrix of the short side, its square, and a product with the matrix.
-    flops = sum(5 * (4 * short * short * long + 2 * short**3) for short, long in shapes)
-    return Sizes(matrices, embeddings, rest, max(groups), flops)
+    tables = [
+        p.numel() for name, p in model.named_parameters() if any(t in name for t in (".wte", ".wpe", "value_emb"))
+    ]
+    matrices, embeddings, whole = sum(groups), sum(tables), count_parameters(model)
+    return Sizes(matrices, embeddings, whole - matrices - embeddings, whole, max(groups))
 
 
-# ---------------------------------------------------------------- memory
+# ---------------------------------------------------------------- memory: bytes on a device, by part
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Bytes on a device: what is always there, and what besides at each moment; the fullest moment decides."""
-
-    fixed: Mapping[str, float]
-    moments: Mapping[str, Mapping[str, float]]
-
-    @property
-    def total(self) -> float:
-        return sum(self.fixed.values()) + max(sum(parts.values()) for parts in self.moments.values())
-
-    def fits(self, on: Accelerator) -> bool:
-        return self.total <= USABLE * on.memory
+def fits(memory: Mapping[str, float], on: Accelerator) -> bool:
+    return sum(memory.values()) <= USABLE * on.memory
 
 
 def activation_bytes(config: GPTConfig, rows: int, length: int, itemsize: int = 2, compiled: bool = True) -> float:
@@ -123,40 +102,29 @@ def activation_bytes(config: GPTConfig, rows: int, length: int, itemsize: int = 
 
 
 def training_memory(
-    config: GPTConfig, rows: int, length: int, compiled: bool = True, ranks: int = 1, embedding_bytes: int = 4,
-    original: bool = False,
-) -> Memory:  # fmt: skip
-    """Bytes on each of `ranks` GPUs that train on `rows` rows of `length` tokens at a time.
-
-    embedding_bytes is 2 where embeddings are bfloat16, as in the files of the original nanochat. `original`: as that
-    trained, with Muon on one matrix at a time and an allocator without gaps (expandable segments).
-    """
+    config: GPTConfig, rows: int, length: int, compiled: bool = True, ranks: int = 1
+) -> dict[str, float]:
+    """On each of `ranks` GPUs that train on `rows` rows of `length` tokens at a time, when it is fullest."""
     size = sizes(config)
-    adamw = embedding_bytes * size.embeddings + 4 * size.rest
-    weights = 4 * size.matrices + adamw
     logits = rows * length * config.padded_vocab
-    backward = {
-        "weights in bfloat16": 2.0 * (size.matrices + size.rest),
-        "activations": activation_bytes(config, rows, length, compiled=compiled),
-        "logits": float(logits * (COMPILED_LOGIT if compiled else EAGER_LOGIT)),
-    }
-    moments = {
-        "forward and backward": backward,
-        # Not compiled; of the layers only the one at work is there.
-        "validation": {"logits of the validation": float(logits * VALIDATION_LOGIT)},
-        "optimizer": {"Muon's workspace": MUON_ELEMENT * size.group / ranks + 4.0 * size.group * (ranks > 1)},
-    }
-    if original:
-        moments = {"forward and backward": backward}
-    for parts in moments.values():
-        parts["gaps"] = 0.0 if original else GAPS * sum(parts.values())
-    fixed = {
-        "weights": weights,
-        "gradients": weights,
-        "optimizer state": 4 * size.matrices / ranks + 2 * adamw,
+    moments = [
+        {
+            "weights in bfloat16": 2.0 * (size.matrices + size.rest),
+            "activations": activation_bytes(config, rows, length, compiled=compiled),
+            "logits": float(logits * (COMPILED_LOGIT if compiled else EAGER_LOGIT)),
+        },
+        {"logits of the validation": float(logits * VALIDATION_LOGIT)},  # not compiled, one layer at a time
+        {"Muon's workspace": MUON_ELEMENT * size.group / ranks + 4.0 * size.group * (ranks > 1)},
+    ]
+    fullest = max(moments, key=lambda parts: sum(parts.values()))
+    return {
+        "weights": 4.0 * size.all,
+        "gradients": 4.0 * size.all,
+        "optimizer state": 4.0 * size.matrices / ranks + 8.0 * (size.embeddings + size.rest),  # Muon, AdamW
         "context and workspaces": CONTEXT + NCCL * (ranks > 1),
+        **fullest,
+        "gaps": GAPS * sum(fullest.values()),
     }
-    return Memory(fixed, moments)
 
 
 def cache_bytes(config: GPTConfig, length: int) -> int:
@@ -164,56 +132,27 @@ def cache_bytes(config: GPTConfig, length: int) -> int:
     return 2 * config.n_layer * length * config.n_kv_head * config.head_size * 2
 
 
-def serving_memory(config: GPTConfig, slots: int) -> Memory:
-    """Bytes on a GPU whose Engine answers `slots` requests of full length at a time, in bfloat16."""
-    fixed = {
+def serving_memory(config: GPTConfig, slots: int) -> dict[str, float]:
+    """On a GPU whose Engine answers `slots` requests of full length at a time, in bfloat16."""
+    return {
         "weights": 2.0 * sizes(config).all,
         "keys and values": float(slots * cache_bytes(config, config.sequence_len)),
         "context and workspaces": CONTEXT,
+        "logits": float(slots * config.padded_vocab * VALIDATION_LOGIT),
     }
-    return Memory(fixed, {"a step": {"logits": float(slots * config.padded_vocab * VALIDATION_LOGIT)}})
 
 
-def reading_memory(config: GPTConfig, rows: int, length: int) -> Memory:
-    """Bytes on a GPU that computes logits of `rows` rows, without gradients and not compiled, from float32 weights.
-
-    Of the layers only the one at work is there, which is no more than what it would keep for a backward.
-    """
-    size = sizes(config)
-    fixed = {"weights": 4.0 * size.all, "context and workspaces": CONTEXT}
-    logits = float(rows * length * config.padded_vocab * VALIDATION_LOGIT)
-    layer = activation_bytes(config, rows, length, compiled=False) / config.n_layer
-    return Memory(fixed, {"forward": {"logits": logits, "a layer": layer, "gaps": GAPS * (logits + layer)}})
-
-
-def rl_memory(
-    config: GPTConfig, rows: int, length: int, slots: int, ranks: int = 1, embedding_bytes: int = 4
-) -> Memory:
-    """Bytes on each GPU of reinforcement learning: training, not compiled, beside an Engine with a bfloat16 copy."""
-    training = training_memory(config, rows, length, False, ranks, embedding_bytes)
-    engine = serving_memory(config, slots)
-    copy = {"weights to answer with": engine.fixed["weights"], "keys and values": engine.fixed["keys and values"]}
-    return Memory({**training.fixed, **copy}, training.moments)
-
-
-# ---------------------------------------------------------------- time
-
-
-def micro_batch_seconds(config: GPTConfig, on: Accelerator, tokens: float, compiled: bool = True) -> float:
-    """Forward and backward of `tokens` tokens on one device."""
-    compute = tokens * flops_per_token(config) / (on.peak * on.mfu * (1 if compiled else EAGER))
-    return compute + MICRO_BATCH_TRAFFIC * sizes(config).all / (on.bandwidth * BANDWIDTH)
+# ---------------------------------------------------------------- time, in seconds
 
 
 def step_seconds(
     config: GPTConfig, on: Accelerator, tokens: float, accumulation: int = 1, ranks: int = 1, compiled: bool = True
 ) -> float:
     """An optimizer step of `accumulation` micro-batches of `tokens` tokens on each of `ranks` devices."""
-    size = sizes(config)
-    work = accumulation * micro_batch_seconds(config, on, tokens, compiled)
-    exchange = 2 * 4 * size.all / on.link * (ranks - 1) / ranks
-    muon = size.muon_flops / ranks / (on.peak * on.mfu)
-    return work + exchange + muon + STEP_TRAFFIC * size.all / (on.bandwidth * BANDWIDTH)
+    parameters = sizes(config).all
+    compute = tokens * flops_per_token(config) / (on.peak * on.mfu * (1 if compiled else EAGER))
+    moved = (accumulation * MICRO_BATCH_TRAFFIC + STEP_TRAFFIC) * parameters / (on.bandwidth * BANDWIDTH)
+    return accumulation * compute + moved + 2 * 4 * parameters / on.link * (ranks - 1) / ranks
 
 
 def forward_seconds(config: GPTConfig, on: Accelerator, tokens: float) -> float:

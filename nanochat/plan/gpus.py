@@ -14,14 +14,12 @@ import torch
 from nanochat.errors import UserError
 from nanochat.runtime import multiplies_bfloat16
 
-PRICES_OF = "end of 2025"
-
 
 @dataclass(frozen=True)
 class Accelerator:
     """memory in bytes; peak in operations, bandwidth and link (to the other GPUs) in bytes per second; price in $/h.
 
-    mfu is the share of the peak that a compiled training step of a large model is assumed to reach, counted as in
+    mfu is the fraction of the peak that a compiled training step of a large model is assumed to reach, counted as in
     cost.flops_per_token.
     """
 
@@ -35,10 +33,10 @@ class Accelerator:
 
 
 GiB = 2**30
-# Published runs of the original on H100s reach 36 % (d24 on one), 47 % (d34 on 8, 4 rows) and 48 % (d20 on 8, 32 rows)
-# with FlashAttention 3 or PyTorch's; 5.5 hours for mid-training d34 on one are 31 %. The share for Hopper lies between
-# them, and those for other cards are assumed alike, but for the last two: a d20 run on one RTX 4090 was published at
-# 133 TFLOP/s (karpathy/nanochat#157), and on Blackwell these kernels are not tuned.
+# Published runs on H100s reach 36 % (d24 on one), 47 % (d34 on 8, 4 rows) and 48 % (d20 on 8, 32 rows); 5.5 hours for
+# mid-training d34 on one are 31 %. 40 % lies between them and is assumed for other cards too, but for the last two: a
+# d20 run on one RTX 4090 was published at 133 TFLOP/s (karpathy/nanochat#157), and on Blackwell these kernels are not
+# tuned.
 GPUS = {
     "h100": Accelerator("H100 80 GB", 79.2 * GiB, 989e12, 3.35e12, 350e9, 3.00, 0.40),
     "h200": Accelerator("H200 141 GB", 139.8 * GiB, 989e12, 4.80e12, 350e9, 3.80, 0.40),
@@ -51,8 +49,8 @@ GPUS = {
 CPU_MFU = 0.42  # d4 of the little world trains with 185 GFLOP/s where the product below runs at 440 (2 cores of Zen 4)
 
 
-def named(described: str) -> str | None:
-    """The key in GPUS of what nvidia-smi calls a GPU, as "NVIDIA H100 80GB HBM3"; None for one that is not known."""
+def known(described: str) -> str | None:
+    """The key in GPUS of what nvidia-smi calls a GPU, such as "NVIDIA H100 80GB HBM3"; None if it is not there."""
     plain = re.sub(r"[^a-z0-9]", "", described.lower())
     if "a100" in plain:
         return "a100-40" if "40gb" in plain else "a100"
@@ -69,13 +67,12 @@ def accelerator(name: str) -> Accelerator:
 
 
 def measured_cpu(size: int = 1024, seconds: float = 0.2) -> Accelerator:
-    """This machine's processor: its memory, and what it makes of a product of two matrices."""
-    dtype = torch.bfloat16 if multiplies_bfloat16() else torch.float32
-    a, b = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
+    """This machine's processor: its memory, and its speed at multiplying two matrices."""
+    matrix = torch.ones(size, size, dtype=torch.bfloat16 if multiplies_bfloat16() else torch.float32)
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end or best == float("inf"):
         began = time.perf_counter()
-        torch.mm(a, b)
+        torch.mm(matrix, matrix)
         best = min(best, time.perf_counter() - began)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 * GiB
     return Accelerator("CPU", memory, 2 * size**3 / best, 20e9, 20e9, 0.0, CPU_MFU)

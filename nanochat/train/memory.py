@@ -19,7 +19,7 @@ def check_memory(
     sharing = rt.world if rt.device.type == "cpu" else 1  # ranks of one memory
 
     def needed(rows: int) -> float:
-        return sharing * training_memory(config, rows, T, compiled, rt.world).total
+        return sharing * sum(training_memory(config, rows, T, compiled, rt.world).values())
 
     there = memory_of(rt.device)
     if not there or needed(rows) <= there * SLACK:

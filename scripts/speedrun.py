@@ -1,0 +1,555 @@
+"""The recipes, and what runs them: `bash speedrun.sh` sets up and starts this script.
+
+A recipe is a list of stages, each a command and what it leaves. A stage is skipped when a mark says that it is done and
+its files are there; see `scripts._marks`. The planner (`scripts.plan`) reads the same lists.
+"""
+
+import fcntl
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, SimpleNamespace
+from typing import IO, Any
+
+from nanochat.config import parse
+from nanochat.errors import UserError, run
+from nanochat.paths import base_dir, write_text
+from scripts._marks import Marks, last_step
+
+# What the environment may change: its default, and its default with PRESET=smoke. None follows from the rest.
+TINY: dict[str, tuple[Any, Any]] = {
+    "TINY_DOCUMENTS": (60_000, 2_000),
+    "TINY_VOCAB": (4096, 512),
+    "TINY_CONTEXT": (256, 128),
+    "TINY_DEPTH": (4, 1),
+    "TINY_ROWS": (16, 4),  # rows per forward pass
+    "TINY_BASE_STEPS": (300, 6),
+    "TINY_MID_STEPS": (600, 4),
+    "TINY_SFT_STEPS": (1400, 4),
+    "TINY_SAVE_EVERY": (100, 2),
+    "TINY_EVAL_TOKENS": (65_536, 2_048),
+    "TINY_PROBLEMS": (1000, 2),  # per task of chat_eval
+}
+REAL: dict[str, tuple[Any, Any]] = {
+    "DEPTH": (20, 1),
+    "RL": ("", ""),
+    "IDENTITY": ("nanochat", "nanochat"),
+    "CORE_BUNDLE": ("", ""),
+    "REAL_DATASET": ("climbmix", "climbmix"),
+    "REAL_SHARDS": (170, 2),
+    "REAL_VOCAB": (32_768, 512),
+    "REAL_CONTEXT": (2048, 256),
+    "REAL_ROWS": (None, 4),  # rows per forward pass
+    "REAL_STEPS": (None, 4),  # of every training stage
+    "REAL_SAVE_EVERY": (250, 2),
+    "REAL_EVAL_TOKENS": (None, 2_048),
+    "REAL_PROBLEMS": (None, 4),  # per task of CORE and chat_eval
+    "REAL_MAX_NEW_TOKENS": (512, 32),
+}
+TOKENIZER = "tokenizer/tokenizer.json"
+SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+OWN_IDENTITY = "identity_conversations.jsonl"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A command of a recipe, and the files it leaves. Paths are below the base folder."""
+
+    name: str
+    module: str
+    flags: Mapping[str, Any]
+    """True is --flag, False is --no-flag, and None leaves the flag out"""
+    leaves: str = ""
+    """pattern of its files"""
+    reports: bool = True
+    """whether it leaves a section of the report"""
+    parent: str = ""
+    """the stage whose checkpoint it reads"""
+    processes: int = 1
+    """this many, started by torchrun if more than one"""
+    rows: int | None = None
+    """--device_batch_size; a run resumes with another one, and with another number of processes"""
+    ahead_from: str = ""
+    """the stage after which its command is already begun in the background"""
+
+    @property
+    def command(self) -> list[str]:
+        """The words after `python`, without what may change between two starts."""
+        return ["-m", self.module, *(_flag(name, value) for name, value in self.flags.items() if value is not None)]
+
+    @property
+    def launched(self) -> list[str]:
+        """The words after `python`."""
+        words = self.command + ([f"--device_batch_size={self.rows}"] if self.rows else [])
+        if self.processes < 2:
+            return words
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self.processes}"]
+        return [*torchrun, *words[:2], "--", *words[2:]]
+
+    @property
+    def patterns(self) -> list[str]:
+        """A pattern for each kind of file that is there when the stage is done."""
+        return [pattern for pattern in (self.leaves, self.section if self.reports else "") if pattern]
+
+    @property
+    def section(self) -> str:
+        return f"report/{self.name}.json"
+
+    @property
+    def trains(self) -> bool:
+        return "_checkpoints/" in self.leaves
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name}={value}"
+
+
+# ---------------------------------------------------------------- the recipes
+
+
+def tiny(s: SimpleNamespace) -> list[Stage]:
+    """The little world, on any machine."""
+    tag = f"d{s.depth}"
+    train = {"compile": s.compile, "save_every": s.save_every, "eval_every": 300, "eval_tokens": s.eval_tokens}
+    base = {
+        "depth": s.depth, "head_dim": 64, "max_seq_len": s.context, "device_batch_size": s.rows,
+        "total_batch_size": s.rows * s.context, "matrix_lr": 0.16, "embedding_lr": 1.7, "unembedding_lr": 0.06,
+        "warmup_steps": 10, "warmdown_ratio": 0.3, "num_iterations": s.base_steps,
+    }  # fmt: skip
+    evaluate = {"model_tag": tag, "device_batch_size": s.rows, "eval_tokens": s.eval_tokens}
+    mid = {
+        "model_tag": tag, "text_share": 0.2, "warmdown_ratio": 0.3, "final_lr_frac": 0.5, "num_iterations": s.mid_steps,
+    }  # fmt: skip
+    sft = {
+        "model_tag": tag, "target_examples_per_step": s.rows, "init_lr_frac": 0.5, "eval_metrics_every": -1,
+        "num_iterations": s.sft_steps,
+    }  # fmt: skip
+    score = {"model_tag": tag, "batch_size": 64, "max_problems": s.problems}
+    return [
+        Stage("data", "tasks.littleworld", {"num_documents": s.documents}, "base_data_tinyworld/*.parquet",
+              reports=False),
+        Stage("tok_train", "scripts.tok_train", {"vocab_size": s.vocab}, TOKENIZER),
+        Stage("tok_eval", "scripts.tok_eval", {}),
+        Stage("base_train", "scripts.base_train", base | train, _checkpoints("base", tag)),
+        Stage("base_eval", "scripts.base_eval", evaluate, parent="base_train"),
+        Stage("mid_train", "scripts.mid_train", mid | train, _checkpoints("mid", tag), parent="base_train"),
+        Stage("chat_sft", "scripts.chat_sft", sft | train, _checkpoints("chatsft", tag), parent="mid_train"),
+        Stage("chat_eval_base", "scripts.chat_eval", {"source": "base"} | score, parent="base_train"),
+        Stage("chat_eval_mid", "scripts.chat_eval", {"source": "mid"} | score, parent="mid_train"),
+        Stage("chat_eval_sft", "scripts.chat_eval", {"source": "sft"} | score, parent="chat_sft"),
+    ]  # fmt: skip
+
+
+def real(s: SimpleNamespace, gpus: int) -> list[Stage]:
+    """Web text, public conversations and exams: modern nanochat's pretraining, classic nanochat's mid-training and SFT.
+
+    The tokenizer reads eight shards of 250 million characters. The others are fetched while it trains, and one before,
+    so that it never depends on how far they are.
+    """
+    tag, text = f"d{s.depth}", {"dataset": s.dataset}
+    rows = s.rows or (32 if s.depth <= 14 else 16 if s.depth <= 20 else 8 if s.depth <= 26 else 4)  # fit 80 GB
+    on = {"processes": gpus, "rows": rows}
+    shards = f"base_data_{s.dataset}/shard_*.parquet"
+    train = {
+        "save_every": s.save_every, "num_iterations": s.steps, "compile": None if s.steps is None else False,
+        "eval_tokens": s.eval_tokens,
+    }  # fmt: skip
+    base = text | {"depth": s.depth, "max_seq_len": s.context} | train
+    evaluate = {
+        "model_tag": tag, "eval": "core,bpb,sample", "eval_tokens": s.eval_tokens, "max_per_task": s.problems,
+        "bundle": s.core_bundle or None,
+    }  # fmt: skip
+    mid = {"model_tag": tag, "conversations": "real", "text_share": 0} | train
+    sft = {"model_tag": tag, "conversations": "real", "target_examples_per_step": 32} | train
+    few = 16 if s.problems is None else 2
+    rl = {
+        "model_tag": tag, "task": "GSM8K", "init_lr_frac": 0.05, "warmdown_ratio": 1, "top_k": 50,
+        "save_every": s.save_every, "num_iterations": s.steps or -1, "max_new_tokens": s.max_new_tokens,
+        "examples_per_step": few, "num_samples": few, "eval_examples": s.problems,
+    }  # fmt: skip
+    score = {"model_tag": tag, "batch_size": 32, "max_new_tokens": s.max_new_tokens, "max_problems": s.problems}
+    stages = [
+        Stage("data", "nanochat.data.shards", text | {"num_shards": min(s.shards, 9)}, shards, reports=False),
+        Stage("tok_train", "scripts.tok_train", text | {"vocab_size": s.vocab, "max_chars": 2_000_000_000}, TOKENIZER),
+        Stage("tok_eval", "scripts.tok_eval", text),
+        Stage("more_data", "nanochat.data.shards", text | {"num_shards": s.shards}, shards, reports=False,
+              ahead_from="data"),
+        Stage("base_train", "scripts.base_train", base, _checkpoints("base", tag), **on),
+        Stage("base_eval", "scripts.base_eval", evaluate, parent="base_train", **on),
+        Stage("identity", "scripts.make_identity", {"name": s.identity, "overwrite": True}, OWN_IDENTITY,
+              reports=False),
+        Stage("mid_train", "scripts.mid_train", mid, _checkpoints("mid", tag), parent="base_train", **on),
+        Stage("chat_sft", "scripts.chat_sft", sft, _checkpoints("chatsft", tag), parent="mid_train", processes=gpus,
+              rows=min(rows, 4)),
+        Stage("chat_eval_mid", "scripts.chat_eval", {"source": "mid"} | score, parent="mid_train", processes=gpus),
+        Stage("chat_eval_sft", "scripts.chat_eval", {"source": "sft"} | score, parent="chat_sft", processes=gpus),
+    ]  # fmt: skip
+    if s.rl:
+        stages += [
+            Stage("chat_rl", "scripts.chat_rl", rl, _checkpoints("chatrl", tag), parent="chat_sft", **on),
+            Stage("chat_eval_rl", "scripts.chat_eval", {"source": "rl"} | score, parent="chat_rl", processes=gpus),
+        ]
+    return stages
+
+
+def _checkpoints(source: str, tag: str) -> str:
+    return f"{source}_checkpoints/{tag}/meta_*.json"
+
+
+# ---------------------------------------------------------------- what the environment says
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The stages for this machine and environment. begun: the recipe that the base folder holds, if any."""
+
+    name: str
+    stages: list[Stage]
+    gpus: int
+    gpus_here: int
+    begun: str
+
+
+def recipe_for(environment: Mapping[str, str], marks: Marks) -> Recipe:
+    """Choose the recipe and read its settings. Raises UserError for a value that it does not know."""
+    preset = environment.get("PRESET") or "full"
+    if preset not in ("full", "smoke"):
+        raise UserError(f"PRESET is {preset}; expected full or smoke")
+    memories = _gpu_memories(environment)
+    here = len(memories)
+    if (visible := environment.get("CUDA_VISIBLE_DEVICES")) is not None:  # numbers, or names such as GPU-… and MIG-…
+        here = sum(bool(re.match(" *[0-9GM]", name)) for name in visible.split(","))
+    gpus = here if not environment.get("GPUS") else _number("GPUS", environment["GPUS"], zero=True)
+    begun = marks.text("recipe").strip()
+    name = environment.get("RECIPE") or "auto"
+    if name == "auto":  # what is begun resumes, also while the hub is out of reach
+        can = not begun and here > 0 and min(memories, default=0) >= 40_000
+        name = begun or ("real" if can and _hub_answers(environment) else "tiny")
+    if name not in ("tiny", "real"):
+        raise UserError(f"RECIPE is {name}; expected auto, tiny or real")
+    if name == "tiny":
+        settings = _settings(TINY, environment, preset == "smoke")
+        return Recipe(name, tiny(settings), gpus, here, begun)
+    settings = _settings(REAL, environment, preset == "smoke")
+    if settings.dataset not in ("climbmix", "fineweb-edu"):
+        raise UserError(f"REAL_DATASET is {settings.dataset}; expected climbmix or fineweb-edu")
+    return Recipe(name, real(settings, gpus), gpus, here, begun)
+
+
+def _settings(table: Mapping[str, tuple[Any, Any]], environment: Mapping[str, str], smoke: bool) -> SimpleNamespace:
+    """The values of a table of variables, by their names in lower case without TINY_ or REAL_."""
+    settings = SimpleNamespace(compile=False if smoke else None)
+    for name, defaults in table.items():
+        default, value = defaults[smoke], environment.get(name)
+        if value and not isinstance(default, str):
+            value = _number(name, value)
+        setattr(settings, re.sub("^(TINY|REAL)_", "", name).lower(), value or default)
+    return settings
+
+
+def _number(name: str, value: str, zero: bool = False) -> int:
+    """A variable as a number of at most eight digits; -1, for all there is, where it counts steps or problems."""
+    if zero and value == "0" or value == "-1" and name.endswith(("_STEPS", "_PROBLEMS")):
+        return int(value)
+    if not re.fullmatch("[1-9][0-9]{0,7}", value):
+        raise UserError(f"{name} is {value}; expected a number, such as 8")
+    return int(value)
+
+
+def _gpu_memories(environment: Mapping[str, str]) -> list[int]:
+    """MiB of each GPU here."""
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, env=environment, capture_output=True, encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return [int(line) for line in done.stdout.splitlines() if line.strip().isdigit()]
+
+
+def _hub_answers(environment: Mapping[str, str]) -> bool:
+    import httpx2  # only where the answer matters
+
+    try:
+        address = environment.get("HF_ENDPOINT") or "https://huggingface.co"
+        return httpx2.head(address, follow_redirects=True, timeout=5).is_success
+    except (httpx2.HTTPError, httpx2.InvalidURL):
+        return False
+
+
+def walk(stages: Sequence[Stage], marks: Marks) -> Iterator[tuple[Stage, list[str], str]]:
+    """Each stage with the recipe's commands up to its own, and its state: done, resumes or to do.
+
+    Who the model is comes from the user's own conversations, if there are any, and these are never touched.
+    """
+    history: list[str] = []
+    for stage in stages:
+        if stage.name == "identity" and (own := _own_identity(marks)):
+            history.append(f"{OWN_IDENTITY} {own}")
+            continue
+        history.append(" ".join(["python", *stage.command]))
+        yield stage, list(history), state_of(stage, marks, history)
+
+
+def state_of(stage: Stage, marks: Marks, history: Sequence[str]) -> str:
+    done = marks.holds(stage.name, "done", history) and all(map(marks.files, stage.patterns))
+    if done and stage.name == "tok_train":  # somebody may have trained another one since
+        noted = marks.notes(stage.name, "done")
+        if noted and noted != marks.checksums(stage.leaves):
+            return "resumes"
+    return "done" if done else "resumes" if marks.holds(stage.name, "started", history) else "to do"
+
+
+def _identity(marks: Marks) -> str:
+    """Checksum and size of the identity conversations; empty if there are none."""
+    return " ".join("".join(marks.checksums(OWN_IDENTITY)).split()[:2])
+
+
+def _own_identity(marks: Marks) -> str:
+    """The same, if they are the user's own and not made by this script."""
+    found = _identity(marks)
+    return found if found != marks.text("identity.sum").strip() else ""
+
+
+# ---------------------------------------------------------------- running
+
+
+class Runner:
+    """Runs the stages of a recipe. A signal tells the running one to save and end, and ends the run after it."""
+
+    def __init__(self, marks: Marks, python: str, environment: Mapping[str, str]) -> None:
+        self.marks, self.python, self.environment = marks, python, environment
+        self.lock = _locked(marks.folder)
+        self.stage_process: subprocess.Popen | None = None
+        self.download: subprocess.Popen | None = None
+        self.exit_code = 0  # once there was a signal
+        for number in SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves SIGHUP
+                signal.signal(number, self._on_signal)
+
+    def run(self, stages: Sequence[Stage]) -> None:
+        """Run what is not done yet. Raises SystemExit with the code of the stage that fails, or of a signal."""
+        for stage, history, state in walk(stages, self.marks):
+            if state == "done":
+                print(f"{stage.name} is done", flush=True)
+            else:
+                self._run(stage, history, state)
+            for later in stages:
+                if later.ahead_from == stage.name and not self.marks.exists(later.name, "done"):
+                    with open(self.marks.folder / f"{later.name}.log", "wb") as log:
+                        self.download = self._start(later.launched, log)
+
+    def finish(self, command: list[str]) -> None:
+        """Run a last command, which is no stage."""
+        code = self._wait(command)
+        if self.exit_code or code:
+            self._end(self.exit_code or code)
+
+    def _run(self, stage: Stage, history: list[str], state: str) -> None:
+        marks, extra = self.marks, []
+        found = marks.checksums(stage.leaves) if stage.trains else []
+        own = marks.own_files(stage.name, found)
+        if stage.trains:
+            extra = marks.begin_training(stage.name, found, history)
+            command = [*stage.launched, *extra, f"--run={self.environment.get('WANDB_RUN') or 'dummy'}"]
+        else:
+            command = stage.launched
+            if state == "to do":
+                marks.write(stage.name, "started", history)
+        if stage.ahead_from and self.download:
+            log = marks.folder / f"{stage.name}.log"
+            print(f"waiting for the rest of the data; {log} shows its progress", flush=True)
+            self.download.wait()  # what failed is tried again below, and shown
+            self.download = None
+        print(f"\n== {stage.name}\n   python {' '.join(stage.launched)}", flush=True)
+        marks.remove(stage.name, "done")
+        if "--resume=auto" not in extra:
+            (marks.base / stage.section).unlink(missing_ok=True)
+        code = self._wait(command)
+        if stage.trains and own and (left := marks.checksums(stage.leaves)) != found:
+            marks.write(stage.name, "left", history, left)
+        if self.exit_code:
+            self._end(self.exit_code)
+        if code:
+            self._fail(stage, history, code, can_prove=own or "--resume=never" not in extra)
+        marks.remove(stage.name, "failed")
+        if stage.name == "identity":
+            write_text(marks.folder / "identity.sum", _identity(marks) + "\n")
+        marks.write(stage.name, "done", history, marks.checksums(TOKENIZER) if stage.name == "tok_train" else ())
+
+    def _fail(self, stage: Stage, history: list[str], code: int, can_prove: bool) -> None:
+        """Print what helps, and end with the code."""
+        marks, name = self.marks, stage.name
+        if code == 2 and stage.parent:
+            # Its checkpoint may be damaged. A finished stage that is started again ends at once, or falls back.
+            marks.remove(stage.parent, "done")
+        now = [*history, f"exit code {code}", *marks.checksums("*_checkpoints/*/meta_*.json")]
+        again = marks.holds(name, "failed", now)
+        marks.write(name, "failed", now)
+        ended = f"{name} ended with code {code}"
+        if code in (129, 130, 143):
+            message = f"{name} was stopped; start speedrun.sh again to resume"
+        elif again:
+            message = f"{ended}, as it did the last time; resolve the error above before starting speedrun.sh again"
+        elif code == 2 and not can_prove:
+            message = (
+                f"{ended}, because this script cannot prove that it wrote {Path(stage.leaves).parent}: move that "
+                "folder away, or run the command above with --overwrite, then start speedrun.sh again"
+            )
+        elif code == 2:
+            message = f"{ended}; resolve the error above, then start speedrun.sh again to resume from here"
+        else:
+            message = f"{ended}; start speedrun.sh again to resume from here"
+        print(message, file=sys.stderr)
+        self._end(code)
+
+    def _wait(self, command: list[str]) -> int:
+        """Run python with these words in the foreground; its exit code, as a shell has it."""
+        self.stage_process = self._start(command)
+        code = self.stage_process.wait()
+        self.stage_process = None
+        return _as_in_a_shell(code)
+
+    def _start(self, command: list[str], output: IO[bytes] | None = None) -> subprocess.Popen:
+        """Start python with these words. It inherits the lock, so one that outlives this script still holds it."""
+        if self.exit_code:
+            self._end(self.exit_code)
+        process = subprocess.Popen(
+            [self.python, *command], env=self.environment, stdout=output, stderr=subprocess.STDOUT if output else None,
+            pass_fds=[self.lock], preexec_fn=_ignore_the_terminal,
+        )  # fmt: skip
+        if self.exit_code:  # a signal came before there was a process to end
+            process.terminate()
+        return process
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        for other in SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
+        self.exit_code = 128 + number
+        for process in (self.stage_process, self.download):
+            if process:
+                process.terminate()
+
+    def _end(self, code: int) -> None:
+        if self.download:
+            self.download.terminate()
+            self.download.wait()
+        raise SystemExit(code)
+
+
+def _ignore_the_terminal() -> None:
+    """A terminal sends Ctrl-C and its own end to all processes in it; a stage gets one signal, from this script."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _locked(folder: Path) -> int:
+    """Wait until no other speedrun is at work in the folder, and keep others out for as long as this process lives."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for the speedrun that is at work in {folder.parent}", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:
+        raise UserError(f"the file system of {folder} cannot lock files ({error.strerror}); use a local disk") from None
+    return lock
+
+
+# ---------------------------------------------------------------- the script
+
+
+@dataclass
+class Flags:
+    """From text to a chat model with one command. Use `bash speedrun.sh`; its --help lists the variables it reads."""
+
+    dry_run: bool = False
+    """print the plan and stop"""
+    list: bool = False
+    """print name, state and command of each stage, separated by tabs, and stop"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    flags = parse(Flags, argv)
+    marks = Marks(base_dir())
+    recipe = recipe_for(os.environ, marks)
+    if flags.list:
+        for stage, _, state in walk(recipe.stages, marks):
+            print(f"{stage.name}\t{state}\tpython {' '.join(stage.launched)}")
+        return
+    for name in ("DEPTH", "RL", "IDENTITY", "CORE_BUNDLE") if recipe.name == "tiny" else ():
+        if os.environ.get(name):
+            print(f"{name}={os.environ[name]} belongs to RECIPE=real; this is the tiny recipe", file=sys.stderr)
+    environment = {**os.environ, "NANOCHAT_BASE_DIR": str(marks.base)}
+    python = os.environ.get("NANOCHAT_PYTHON") or sys.executable
+    planner = [python, "-m", "scripts.plan", f"--recipe={recipe.name}"]
+    planner += [f"--gpu={os.environ['GPU']}"] if os.environ.get("GPU") else []
+    planner += [f"--gpus={recipe.gpus}"] if os.environ.get("GPUS") and recipe.gpus else []
+    _check_call(planner, environment)
+    if flags.dry_run or os.environ.get("DRY_RUN"):
+        return
+    _check(recipe, marks, python, environment)
+
+    # malloc keeps its pages and asks for huge ones: training on a CPU is faster by a sixth (dev/LOG.md).
+    malloc = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736:glibc.malloc.hugetlb=1"
+    environment["GLIBC_TUNABLES"] = os.environ.get("GLIBC_TUNABLES") or malloc
+    # What one stage compiled is there for the next, and after a kill.
+    environment["TORCHINDUCTOR_CACHE_DIR"] = os.environ.get("TORCHINDUCTOR_CACHE_DIR") or str(marks.base / "compiled")
+    runner = Runner(marks, python, environment)
+    write_text(marks.folder / "recipe", recipe.name + "\n")
+    runner.run(recipe.stages)
+    print(flush=True)
+    runner.finish(["-m", "scripts.report"])
+    chat = _chat_command(recipe, marks)
+    print(f'\nTo chat with the model:\n\n    {chat}\n    {chat} -p "What is 123 + 456?"')
+
+
+def _check(recipe: Recipe, marks: Marks, python: str, environment: Mapping[str, str]) -> None:
+    """Raise UserError, or SystemExit, for what would fail later, before anything is written or fetched."""
+    if 0 < recipe.gpus_here < recipe.gpus:
+        raise UserError(f"GPUS is {recipe.gpus}, but this machine has {recipe.gpus_here}")
+    if recipe.begun and recipe.begun != recipe.name:
+        raise UserError(
+            f"{marks.base} holds a run of the {recipe.begun} recipe, whose tokenizer and models the {recipe.name} "
+            "recipe would replace; set NANOCHAT_BASE_DIR to another folder"
+        )
+    for stage, _, state in walk(recipe.stages, marks):
+        if stage.name == "tok_train" and state != "done":  # other models may need the tokenizer that it would replace
+            _check_call([python, *stage.command, "--check"], environment)
+
+
+def _check_call(command: list[str], environment: Mapping[str, str]) -> None:
+    """Run a command in the foreground; end with its exit code if that is not 0."""
+    if code := _as_in_a_shell(subprocess.run(command, env=environment).returncode):
+        raise SystemExit(code)
+
+
+def _as_in_a_shell(code: int) -> int:
+    """128 + the number of the signal that ended a process, where subprocess has it negative."""
+    return code if code >= 0 else 128 - code
+
+
+def _chat_command(recipe: Recipe, marks: Marks) -> str:
+    """What a shell in this folder takes to chat with the model that was trained."""
+    sft = next(stage for stage in recipe.stages if stage.name == "chat_sft")
+    where = f"NANOCHAT_BASE_DIR={shlex.quote(str(marks.base))} " if os.environ.get("NANOCHAT_BASE_DIR") else ""
+    words = [os.environ.get("NANOCHAT_PYTHON") or sys.executable]
+    if (uv := os.environ.get("UV")) and not os.environ.get("NANOCHAT_PYTHON"):  # set by speedrun.sh
+        words = ["uv" if uv == shutil.which("uv") else ".uv/bin/uv", "run", "python"]
+    step = last_step(marks.files(sft.leaves))
+    words += ["-m", "scripts.chat_cli", "--source=sft", f"--model_tag={sft.flags['model_tag']}", f"--step={step}"]
+    return where + shlex.join(words)
+
+
+if __name__ == "__main__":
+    run(main)
