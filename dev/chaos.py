@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ from nanochat.data.shards import write_shards
 from nanochat.errors import run
 from nanochat.paths import SOURCES
 from nanochat.tokenizer import Tokenizer
-from tests.chaoscase import EQUAL, GONE, LOST, STOPPED, Case, Lost, Templates, died, mounted, sentence
+from tests.chaoscase import EQUAL, LOST, STOPPED, Case, Lost, Templates, died, mounted, sentence
 from tests.chaosruns import (
     STAGES,
     STEPS,
@@ -49,15 +50,50 @@ from tests.chaosruns import (
     trained,
 )  # fmt: skip
 
+ANYWHERE = tuple(STAGES)
 LATER = ("mid", "sft", "rl")
 WITH_DATA = ("base", "mid", "sft", "train")
 OUR_FORMAT = ("base", "mid", "sft", "rl")
 
+Fault = Callable[[Case], str]
+KINDS: dict[Fault, tuple[tuple[str, ...], tuple[int, ...]]] = {}  # and where they can be: stages, ranks
 
 
-# ---------------------------------------------------------------- kinds: a run that is interrupted
+def fault(stages: tuple[str, ...] = ANYWHERE, ranks: tuple[int, ...] = (1, 2)) -> Callable[[Fault], Fault]:
+    """Make a function one of the kinds."""
+
+    def register(kind: Fault) -> Fault:
+        KINDS[kind] = stages, ranks
+        return kind
+
+    return register
 
 
+def damage(
+    stages: tuple[str, ...] = ANYWHERE, ranks: tuple[int, ...] = (1, 2), meta_only: bool = False
+) -> Callable[[Callable[[Case, Path], str | None]], Fault]:
+    """Make a kind of a function that damages a file of the newest checkpoint.
+
+    The run must name the file, or what the function returns instead, resume from the checkpoint before, and be equal.
+    """
+
+    def register(change: Callable[[Case, Path], str | None]) -> Fault:
+        @functools.wraps(change)
+        def kind(c: Case) -> str:
+            c.interrupted()
+            path = newest(c.folder)[-1] if meta_only else c.chance.choice(newest(c.folder))
+            named = change(c, path)
+            return c.equal(says=path.name if named is None else named)
+
+        return fault(stages, ranks)(kind)
+
+    return register
+
+
+# ---------------------------------------------------------------- a run that is interrupted
+
+
+@fault()
 def kill_9(c: Case) -> str:
     """kill -9 of all processes at a random moment, twice: equal."""
     c.fresh()
@@ -69,20 +105,23 @@ def kill_9(c: Case) -> str:
     return c.equal()
 
 
+@fault()
 def kill_9_in_a_save(c: Case) -> str:
     """kill -9 where a file is flushed, renamed or removed, by a random count: equal."""
-    c.fresh() if c.chance.random() < 0.5 else c.interrupted()
-    ended = c.start(hook=functools.partial(dies_in_call, c.chance.randint(1, 60))).wait()
+    c.fresh_or_interrupted()
+    ended = c.start(hook=partial(dies_in_call, c.chance.randint(1, 60))).wait()
     if ended.code != 0:
-        died(ended, -signal.SIGKILL, c.ranks)
+        died(ended, (-signal.SIGKILL, 128 + signal.SIGKILL), c.ranks)
     return c.equal()
 
 
+@fault()
 def terminated(c: Case) -> str:
     """SIGTERM: saves what was trained, 143, equal."""
     return _signal(c, signal.SIGTERM, 143)
 
 
+@fault()
 def ctrl_c(c: Case) -> str:
     """Ctrl-C: saves what was trained, 130, equal."""
     return _signal(c, signal.SIGINT, 130)
@@ -100,6 +139,7 @@ def _signal(c: Case, number: int, code: int) -> str:
     return c.equal()
 
 
+@fault()
 def two_ctrl_c(c: Case) -> str:
     """Ctrl-C twice: 130 without a traceback, equal."""
     c.fresh()
@@ -114,19 +154,17 @@ def two_ctrl_c(c: Case) -> str:
     return c.equal()
 
 
+@fault(ranks=(2,))
 def one_rank_killed(c: Case) -> str:
     """kill -9 of one of two ranks: the other ends by itself, with at most one sentence; equal."""
     c.fresh()
     running = c.midway()
     os.kill(c.chance.choice(running.pids), signal.SIGKILL)
-    ended = running.wait()
-    if ended.code is None:
-        raise Lost("the other rank hangs")
-    if ended.code not in (1, 137) or ended.errors not in ("", GONE):
-        raise Lost(f"one sentence of the other rank expected: {ended}")
+    died(running.wait(), (1, 137), c.ranks)
     return c.equal()
 
 
+@fault(ranks=(2,))
 def launcher_killed(c: Case) -> str:
     """kill -9 of what started two ranks: they save and end by themselves, and meanwhile keep the folder; equal."""
     c.fresh()
@@ -140,6 +178,7 @@ def launcher_killed(c: Case) -> str:
     return c.equal()
 
 
+@fault()
 def suspended(c: Case) -> str:
     """SIGSTOP and SIGCONT, as a lid does: equal, without being started again."""
     c.fresh()
@@ -147,11 +186,11 @@ def suspended(c: Case) -> str:
     os.killpg(running.pid, signal.SIGSTOP)
     time.sleep(0.2)
     os.killpg(running.pid, signal.SIGCONT)
-    if (ended := running.wait()).code != 0 or ended.errors:
-        raise Lost(f"it ended with {ended}")
+    running.must_finish()
     return c.equal()
 
 
+@fault()
 def a_second_run(c: Case) -> str:
     """The same command while the first one runs (here: is stopped for a moment): refused; the first is equal."""
     c.fresh()
@@ -164,19 +203,18 @@ def a_second_run(c: Case) -> str:
         c.refused(rf"in use by process {running.pids[0]} on .* started at 20", *more)
     finally:
         os.killpg(running.pid, signal.SIGCONT)
-    if (ended := running.wait()).code != 0 or ended.errors:
-        raise Lost(f"the first one ended with {ended}")
-    c.equal()
-    return STOPPED
+    running.must_finish()
+    return c.equal_after_a_stop()
 
 
-# ---------------------------------------------------------------- kinds: the file system
+# ---------------------------------------------------------------- the file system
 
 
+@fault()
 def full_disk(c: Case) -> str:
     """No room for a checkpoint, a line of the log, or both: a sentence; equal once there is room."""
     with mounted(c, 96):
-        c.fresh() if c.chance.random() < 0.5 else c.interrupted()
+        c.fresh_or_interrupted()
         kept = newest(c.folder)
         size = sum(path.stat().st_size for path in c.templates.whole(c.stage, c.ranks).iterdir())
         filler = c.world.parent / "filler"
@@ -187,14 +225,14 @@ def full_disk(c: Case) -> str:
             if kept and not newest(c.folder):
                 raise Lost("no checkpoint is left")
         filler.unlink()
-        c.equal()
-        return STOPPED if ended.code else EQUAL
+        return c.equal_after_a_stop(ended.code)
 
 
+@fault()
 def read_only(c: Case) -> str:
     """A file system that is mounted read-only when the run is started again: refused; equal once it is writable."""
     with mounted(c, 96):
-        c.interrupted() if c.chance.random() < 0.7 else c.fresh()
+        c.fresh_or_interrupted()
         (c.root / "heard").mkdir()
         subprocess.run(["mount", "--bind", c.world, c.world], check=True)
         subprocess.run(["mount", "-o", "remount,bind,ro", c.world], check=True)
@@ -202,104 +240,85 @@ def read_only(c: Case) -> str:
             c.refused("read-only")
         finally:
             subprocess.run(["umount", c.world], check=True)
-        c.equal()
-        return STOPPED
+        return c.equal_after_a_stop()
 
 
+@fault()
 def refused_writes(c: Case) -> str:
     """From some file on the system says read-only, no quota or an error: a sentence; equal once it does not."""
-    c.fresh() if c.chance.random() < 0.5 else c.interrupted()
+    c.fresh_or_interrupted()
     reason = c.chance.choice([errno.EROFS, errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EACCES])
-    ended = c.start(hook=functools.partial(cannot_write, c.chance.randint(1, 30), reason)).wait()
+    ended = c.start(hook=partial(cannot_write, c.chance.randint(1, 30), reason)).wait()
     if ended.code != 0:
         sentence(ended)
-    c.equal()
-    return STOPPED if ended.code else EQUAL
+    return c.equal_after_a_stop(ended.code)
 
 
+@fault()
 def file_size_limit(c: Case) -> str:
     """ulimit -f below the size of a checkpoint: a sentence; equal without it."""
-    c.fresh() if c.chance.random() < 0.5 else c.interrupted()
+    c.fresh_or_interrupted()
     largest = max(path.stat().st_size for path in c.templates.whole(c.stage, c.ranks).iterdir())
-    ended = c.start(hook=functools.partial(small_files, c.chance.randint(300, largest - 1))).wait()
-    sentence(ended)
-    c.equal()
-    return STOPPED
+    sentence(c.start(hook=partial(small_files, c.chance.randint(300, largest - 1))).wait())
+    return c.equal_after_a_stop()
 
 
-# ---------------------------------------------------------------- kinds: damaged checkpoints
+# ---------------------------------------------------------------- damaged checkpoints
 
 
-def _damaged(c: Case, path: Path) -> str:
-    """The run names what is damaged, resumes from the checkpoint before, and is equal."""
-    return c.equal(says=path.name)
-
-
-def flipped_bit(c: Case) -> str:
+@damage()
+def flipped_bit(c: Case, path: Path) -> None:
     """One bit of a file of the newest checkpoint: named, equal from the one before."""
-    c.interrupted()
-    path = c.chance.choice(newest(c.folder))
     content = bytearray(path.read_bytes())
     content[c.chance.randrange(len(content))] ^= 1 << c.chance.randrange(8)
     path.write_bytes(content)
-    return _damaged(c, path)
 
 
-def cut_short(c: Case) -> str:
+@damage()
+def cut_short(c: Case, path: Path) -> None:
     """A file of the newest checkpoint that was truncated: named, equal from the one before."""
-    c.interrupted()
-    path = c.chance.choice(newest(c.folder))
     os.truncate(path, c.chance.choice([0, 1, c.chance.randrange(path.stat().st_size)]))
-    return _damaged(c, path)
 
 
-def zeros(c: Case) -> str:
+@damage()
+def zeros(c: Case, path: Path) -> None:
     """A file of the newest checkpoint whose blocks a power cut left empty: named, equal from the one before."""
-    c.interrupted()
-    path = c.chance.choice(newest(c.folder))
     path.write_bytes(bytes(path.stat().st_size))
-    return _damaged(c, path)
 
 
-def a_pipe(c: Case) -> str:
+@damage(OUR_FORMAT, (1,))
+def a_pipe(c: Case, path: Path) -> None:
     """A pipe in place of a file of the newest checkpoint, which nobody may wait for: named, equal."""
-    c.interrupted()
-    path = c.chance.choice(newest(c.folder))
     path.unlink()
     os.mkfifo(path)
-    return _damaged(c, path)
 
 
-def deleted_file(c: Case) -> str:
+@damage()
+def deleted_file(c: Case, path: Path) -> str | None:
     """A file of the newest checkpoint is gone: named (but for a meta, as where a save was killed), equal."""
-    c.interrupted()
-    path = c.chance.choice(newest(c.folder))
     path.unlink()
-    return c.equal(says="" if path.suffix == ".json" else path.name)
+    return "" if path.suffix == ".json" else None
 
 
-def changed_digit(c: Case) -> str:
+@damage(OUR_FORMAT, meta_only=True)
+def changed_digit(c: Case, path: Path) -> None:
     """A digit of the newest meta's loop_state: named, equal from the one before."""
-    c.interrupted()
-    path = newest(c.folder)[-1]
     text = path.read_text(encoding="utf-8")
     first = text.index('"loop_state"')
     places = [match.start() for match in re.finditer(r"\d", text) if first < match.start() < text.index("}", first)]
     place = c.chance.choice(places)
     path.write_text(text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :], encoding="utf-8")
-    return _damaged(c, path)
 
 
-def renamed_key(c: Case) -> str:
+@damage(OUR_FORMAT, meta_only=True)
+def renamed_key(c: Case, path: Path) -> None:
     """A key of the newest meta has another name: named, equal from the one before."""
-    c.interrupted()
-    path = newest(c.folder)[-1]
     text = path.read_text(encoding="utf-8")
     key = c.chance.choice(["loop_state", "cursor", "files", "model_config", "sha256", "data", "smooth_loss", "seed"])
     path.write_text(text.replace(f'"{key}"', f'"{key}s"', 1), encoding="utf-8")
-    return _damaged(c, path)
 
 
+@fault(OUR_FORMAT, (1,))
 def damaged_older_meta(c: Case) -> str:
     """An older meta is damaged, which a healthy run does not need: named, left alone, equal."""
     c.interrupted()
@@ -312,32 +331,30 @@ def damaged_older_meta(c: Case) -> str:
     return result
 
 
+@fault()
 def all_damaged(c: Case) -> str:
     """All checkpoints are damaged: refused; equal once they are put back."""
     c.interrupted()
-    there = {path: path.read_bytes() for path in c.folder.glob("[mc]*") if path.suffix == ".pt"}
-    for path, content in there.items():
-        path.write_bytes(content[: len(content) // 2])
-    c.refused("damaged|cannot be read")
-    for path, content in there.items():
-        path.write_bytes(content)
-    c.equal()
-    return STOPPED
+    with c.put_back(c.folder):
+        for path in c.folder.glob("[mc]*.pt"):
+            os.truncate(path, path.stat().st_size // 2)
+        c.refused("damaged|cannot be read")
+    return c.equal_after_a_stop()
 
 
+@fault(OUR_FORMAT)
 def newer_format(c: Case) -> str:
     """The newest meta is of a newer version's format: refused, and not replaced; equal once it is put back."""
     c.interrupted()
-    path = newest(c.folder)[-1]
-    kept = path.read_bytes()
-    step = manager.steps(c.folder)[-1]
-    manager.write_meta(path, {**manager.read_meta(c.folder, step), "format": manager.FORMAT + 1})
-    c.refused("has the format 2")
-    path.write_bytes(kept)
-    c.equal()
-    return STOPPED
+    with c.put_back(c.folder):
+        step = manager.steps(c.folder)[-1]
+        meta = {**manager.read_meta(c.folder, step), "format": manager.FORMAT + 1}
+        manager.write_meta(newest(c.folder)[-1], meta)
+        c.refused("has the format 2")
+    return c.equal_after_a_stop()
 
 
+@fault(ranks=(1,))
 def stale_temporaries(c: Case) -> str:
     """Files that a killed save left, and a lock of a process that is gone: equal, and they vanish."""
     c.interrupted()
@@ -348,6 +365,7 @@ def stale_temporaries(c: Case) -> str:
     return c.equal()
 
 
+@fault()
 def half_a_line(c: Case) -> str:
     """A line of metrics.jsonl that a power cut left unfinished, or full of zeros: equal."""
     c.interrupted()
@@ -356,17 +374,19 @@ def half_a_line(c: Case) -> str:
     return c.equal()
 
 
-# ---------------------------------------------------------------- kinds: clocks and places
+# ---------------------------------------------------------------- clocks and places
 
 
+@fault()
 def times_lie(c: Case) -> str:
     """The clock was set back or forward, and all files have other times: equal."""
     c.interrupted()
     for path in c.world.rglob("*"):
         os.utime(path, (moment := c.chance.choice([0, 1, 1e9, time.time() + 1e7]), moment))
-    return c.equal(hook=functools.partial(clock_set, c.chance.choice([-1e8, -3600, 1e6])))
+    return c.equal(hook=partial(clock_set, c.chance.choice([-1e8, -3600, 1e6])))
 
 
+@fault(ranks=(1,))
 def moved(c: Case) -> str:
     """The whole folder was moved, or copied without its times: equal."""
     c.interrupted()
@@ -377,6 +397,7 @@ def moved(c: Case) -> str:
     return c.equal()
 
 
+@fault(("mid", "sft", "train"))
 def moved_data(c: Case) -> str:
     """The same data under another path: equal."""
     c.interrupted()
@@ -391,6 +412,7 @@ def moved_data(c: Case) -> str:
         return c.equal(besides=(flag, "what"))  # names for people
 
 
+@fault(LATER)
 def missing_parent(c: Case) -> str:
     """The model that the run began with is gone: a resumed run needs its own checkpoints only; equal."""
     c.interrupted()
@@ -401,164 +423,142 @@ def missing_parent(c: Case) -> str:
     return c.equal()
 
 
+@fault(LATER)
 def missing_parent_at_first(c: Case) -> str:
     """The model to start from is not there: refused; equal once it is."""
     c.fresh()
-    source = SOURCES[{"mid": "base", "sft": "mid", "rl": "sft"}[c.stage.name]]
-    shutil.move(c.base / source, c.root / source)
-    c.refused("no .* checkpoint")
-    shutil.move(c.root / source, c.base / source)
-    c.equal()
-    return STOPPED
+    source = c.base / SOURCES[{"mid": "base", "sft": "mid", "rl": "sft"}[c.stage.name]]
+    with c.put_back(source):
+        shutil.rmtree(source)
+        c.refused("no .* checkpoint")
+    return c.equal_after_a_stop()
 
 
+@fault(WITH_DATA)
 def another_tokenizer(c: Case) -> str:
     """Another tokenizer where the run's was: refused; equal once it is put back."""
     c.interrupted()
     home = c.world / "data" / "cats" if c.stage.name == "train" else c.base / "tokenizer"
-    files = {path: path.read_bytes() for path in home.iterdir() if path.name != "train.bin" and path.name != "val.bin"}
-    if c.stage.name == "train":
-        (home / "meta.pkl").unlink()
-    Tokenizer.train(iter(["another text of other words, 0123456789"] * 9), 290, chat.SPECIALS).save(home)
-    c.refused("tokenizer")
-    for path in set(home.iterdir()) - {home / "train.bin", home / "val.bin"}:
-        path.unlink()
-    for path, content in files.items():
-        path.write_bytes(content)
-    c.equal()
-    return STOPPED
+    with c.put_back(home):
+        (home / "meta.pkl").unlink(missing_ok=True)
+        Tokenizer.train(iter(["another text of other words, 0123456789"] * 9), 290, chat.SPECIALS).save(home)
+        c.refused("tokenizer")
+    return c.equal_after_a_stop()
 
 
-# ---------------------------------------------------------------- kinds: other data
+# ---------------------------------------------------------------- other data
 
 
-def _change(c: Case, path: Path) -> str:
-    """Change a file of data in one of many ways; returns which."""
+def _change(c: Case, path: Path) -> None:
+    """Change a file of data in one of many ways."""
+    if path.suffix == ".parquet":
+        return _change_shard(c, path)
     content = path.read_bytes()
     if path.suffix == ".bin":
-        ways = {
-            "edited": content[:400] + content[402:404] + content[400:402] + content[404:],
-            "halved": content[: len(content) // 4 * 2],
-            "appended": content + content[:64],
-            "inserted": content[:64] + content,
-        }
-        ways = {way: changed for way, changed in ways.items() if changed != content}
-    elif path.suffix == ".jsonl":
+        ways = [
+            content[:400] + content[402:404] + content[400:402] + content[404:],
+            content[: len(content) // 4 * 2],
+            content + content[:64],
+            content[:64] + content,
+        ]
+    else:
         lines = content.splitlines(keepends=True)
         n = c.chance.randrange(len(lines))
-        ways = {
-            "edited": content.replace(b"It is 5", b"It is 6", 1),
-            "removed": b"".join(lines[:n] + lines[n + 1 :]),
-            "inserted": b"".join([*lines[:n], lines[0].replace(b"0", b"77"), *lines[n:]]),
-            "appended": content + lines[0].replace(b"0", b"88"),
-        }
-    else:
-        return _change_shard(c, path)
-    way = c.chance.choice(sorted(ways))
-    path.write_bytes(ways[way])
-    return way
+        ways = [
+            content.replace(b"It is 5", b"It is 6", 1),
+            b"".join(lines[:n] + lines[n + 1 :]),
+            b"".join([*lines[:n], lines[0].replace(b"0", b"77"), *lines[n:]]),
+            content + lines[0].replace(b"0", b"88"),
+        ]
+    path.write_bytes(c.chance.choice([changed for changed in ways if changed != content]))
 
 
-def _change_shard(c: Case, path: Path) -> str:
+def _change_shard(c: Case, path: Path) -> None:
     """A shard of other text, one that is gone, or one more before the others."""
-    way = c.chance.choice(["replaced", "removed", "inserted"])
-    if way == "removed":
+    target = c.chance.choice([path, None, path.with_name("shard_-.parquet")])
+    if target is None:
         path.unlink()
-        return way
+    else:
+        shutil.copy(_shard(c, "Other text"), target)
+
+
+def _shard(c: Case, text: str) -> Path:
     scratch = c.root / "scratch"
-    write_shards((f"Other text, {n}." for n in range(60)), scratch, docs_per_group=10)
-    target = path if way == "replaced" else path.with_name("shard_-.parquet")
-    shutil.copy(sorted(scratch.glob("*.parquet"))[0], target)
-    shutil.rmtree(scratch)
-    return way
+    write_shards((f"{text}, {n}." for n in range(60)), scratch, docs_per_group=10)
+    return min(scratch.glob("*.parquet"))
 
 
+@fault(WITH_DATA)
 def changed_data(c: Case) -> str:
     """Edited, replaced, removed, inserted or appended data between two starts: refused; equal once it is put back."""
     c.interrupted()
     path = c.chance.choice(c.data()[:-1] or c.data())
-    shutil.copytree(path.parent, c.root / "kept")
-    _change(c, path)
-    c.refused("data|shard|contents|trained with|train.bin")
-    _put_back(c, path)
-    c.equal()
-    return STOPPED
+    with c.put_back(path if path.suffix == ".jsonl" else path.parent):
+        _change(c, path)
+        c.refused("data|shard|contents|trained with|train.bin")
+    return c.equal_after_a_stop()
 
 
-def _put_back(c: Case, path: Path) -> None:
-    for name in {entry.name for entry in path.parent.iterdir() if entry.is_file()}:
-        if not (c.root / "kept" / name).exists():
-            (path.parent / name).unlink()
-    for entry in (c.root / "kept").iterdir():
-        if entry.is_file():
-            shutil.copy(entry, path.parent / entry.name)
-
-
+@fault(WITH_DATA)
 def changed_under_a_run(c: Case) -> str:
     """Data that changes, shrinks or vanishes while a run reads it: it saves and stops, or did not need it; equal."""
     c.fresh()
     path = c.chance.choice(c.data())
-    shutil.copytree(path.parent, c.root / "kept")
-    running = c.midway()
-    way = c.chance.choice(["change", "cut", "gone"])
-    if way == "cut":
-        os.truncate(path, c.chance.randrange(path.stat().st_size // 2))
-    elif way == "gone":
-        path.unlink()
-    else:
-        _change(c, path)
-    ended = running.wait()
-    if ended.code != 0:
-        sentence(ended)
-        c.nothing_lost()
-    _put_back(c, path)
-    c.equal()
-    return STOPPED if ended.code else EQUAL
+    with c.put_back(path if path.suffix == ".jsonl" else path.parent):
+        running = c.midway()
+        way = c.chance.choice(["change", "cut", "gone"])
+        if way == "cut":
+            os.truncate(path, c.chance.randrange(path.stat().st_size // 2))
+        elif way == "gone":
+            path.unlink()
+        else:
+            _change(c, path)
+        ended = running.wait()
+        if ended.code != 0:
+            sentence(ended)
+            c.nothing_lost()
+    return c.equal_after_a_stop(ended.code)
 
 
+@fault(("train",))
 def unreadable(c: Case) -> str:
     """A disk that fails under one rank while the run reads its tokens: a sentence, nothing lost; equal afterwards."""
     c.fresh()
     rank, reads = c.chance.randrange(c.ranks), c.chance.randint(40 // c.ranks, 55 // c.ranks)
-    sentence(c.start(hook=functools.partial(cannot_read, reads, rank)).wait(), r"cannot read .*\.bin")
+    sentence(c.start(hook=partial(cannot_read, reads, rank)).wait(), r"cannot read .*\.bin")
     if trained(c.folder):
         c.nothing_lost()
-    c.equal()
-    return STOPPED
+    return c.equal_after_a_stop()
 
 
+@fault(("base", "mid"))
 def grown_data(c: Case) -> str:
     """A shard is appended to those that are trained on: the run continues, and a kill changes nothing in it."""
     c.interrupted(9)
     shards = sorted((c.base / "base_data_tiny").glob("*.parquet"))
-    scratch = c.root / "scratch"
-    write_shards((f"Appended text, {n}." for n in range(60)), scratch, docs_per_group=10)
-    shutil.copy(sorted(scratch.glob("*.parquet"))[0], shards[-2].with_name(shards[-2].stem + "z.parquet"))
+    shutil.copy(_shard(c, "Appended text"), shards[-2].with_name(shards[-2].stem + "z.parquet"))
     c.accept()
     once, folder = c.root / "once", c.stage.folder
     shutil.copytree(c.world, once)
-    ended = Running(once, c.stage, (), c.ranks).wait()
-    if ended.code != 0 or ended.errors or trained(once / folder) != STEPS:
-        raise Lost(f"it ended with {ended}")
-    died_once = c.start(hook=functools.partial(dies_after, 11)).wait()
-    if died_once.code == 0:
+    Running(once, c.stage, (), c.ranks).must_finish()
+    if c.start(hook=partial(dies_after, 11)).wait().code == 0:
         raise Lost("it was not killed")
-    again = c.start().wait()
-    if again.code != 0 or (different := differences(c.folder, once / folder)):
-        raise Lost(f"other results: {again} {different[:5] if again.code == 0 else ''}")
-    first = logged(c.templates.whole(c.stage, c.ranks))
-    if logged(c.folder)[: saved_lines(first, 8)] != first[: saved_lines(first, 8)]:
+    c.start().must_finish()
+    if different := differences(c.folder, once / folder):
+        raise Lost(f"other results: {different[:5]}")
+    whole, now = (
+        [line for line in logged(where) if line["step"] <= 8]
+        for where in (c.templates.whole(c.stage, c.ranks), c.folder)
+    )
+    if now != whole:
         raise Lost("the steps before are not those of the run")
     return EQUAL
 
 
-def saved_lines(lines: list[dict], step: int) -> int:
-    return sum(line["step"] <= step for line in lines)
+# ---------------------------------------------------------------- other flags
 
 
-# ---------------------------------------------------------------- kinds: other flags
-
-
+@fault()
 def other_flags(c: Case) -> str:
     """A flag that makes another run, in the folder of this one: refused; equal by its own flags."""
     c.interrupted()
@@ -572,10 +572,10 @@ def other_flags(c: Case) -> str:
     flag = c.chance.choice(flags)
     with c.instead(flag, *(["--model_tag=d1"] if flag == "--depth=2" else [])):
         c.refused("")
-    c.equal()
-    return STOPPED
+    return c.equal_after_a_stop()
 
 
+@fault()
 def learning_rate_nan(c: Case) -> str:
     """A learning rate that is NaN or absurd: a sentence and no checkpoint; bit-equal once the rate is restored."""
     c.interrupted()
@@ -583,59 +583,15 @@ def learning_rate_nan(c: Case) -> str:
     flags = ["--learning_rate", "--min_lr"] if c.stage.name == "train" else ["--matrix_lr", "--embedding_lr"]
     with c.instead(*(f"{name}={rate}" for name in flags), *([often] if c.stage.name != "train" else [])):
         sentence(c.start().wait())
-    c.equal()
-    return STOPPED
+    return c.equal_after_a_stop()
 
 
+@fault()
 def new_over_old(c: Case) -> str:
     """A new run in the folder of this one, without --overwrite: refused; equal by its own command."""
     c.interrupted()
     c.refused("--overwrite", "--init_from=scratch" if c.stage.name == "train" else "--resume=never")
-    c.equal()
-    return STOPPED
-
-
-ANYWHERE, BOTH = tuple(STAGES), (1, 2)
-KINDS: dict[Callable[[Case], str], tuple[tuple[str, ...], tuple[int, ...]]] = {  # and where they can be: stages, ranks
-    kill_9: (ANYWHERE, BOTH),
-    kill_9_in_a_save: (ANYWHERE, BOTH),
-    terminated: (ANYWHERE, BOTH),
-    ctrl_c: (ANYWHERE, BOTH),
-    two_ctrl_c: (ANYWHERE, BOTH),
-    one_rank_killed: (ANYWHERE, (2,)),
-    launcher_killed: (ANYWHERE, (2,)),
-    suspended: (ANYWHERE, BOTH),
-    a_second_run: (ANYWHERE, BOTH),
-    full_disk: (ANYWHERE, BOTH),
-    read_only: (ANYWHERE, BOTH),
-    refused_writes: (ANYWHERE, BOTH),
-    file_size_limit: (ANYWHERE, BOTH),
-    flipped_bit: (ANYWHERE, BOTH),
-    cut_short: (ANYWHERE, BOTH),
-    zeros: (ANYWHERE, BOTH),
-    a_pipe: (OUR_FORMAT, (1,)),
-    deleted_file: (ANYWHERE, BOTH),
-    changed_digit: (OUR_FORMAT, BOTH),
-    renamed_key: (OUR_FORMAT, BOTH),
-    damaged_older_meta: (OUR_FORMAT, (1,)),
-    all_damaged: (ANYWHERE, BOTH),
-    newer_format: (OUR_FORMAT, BOTH),
-    stale_temporaries: (ANYWHERE, (1,)),
-    half_a_line: (ANYWHERE, BOTH),
-    times_lie: (ANYWHERE, BOTH),
-    moved: (ANYWHERE, (1,)),
-    moved_data: (("mid", "sft", "train"), BOTH),
-    missing_parent: (LATER, BOTH),
-    missing_parent_at_first: (LATER, BOTH),
-    another_tokenizer: (WITH_DATA, BOTH),
-    changed_data: (WITH_DATA, BOTH),
-    changed_under_a_run: (WITH_DATA, BOTH),
-    unreadable: (("train",), BOTH),
-    grown_data: (("base", "mid"), BOTH),
-    other_flags: (ANYWHERE, BOTH),
-    learning_rate_nan: (ANYWHERE, BOTH),
-    new_over_old: (ANYWHERE, BOTH),
-}
+    return c.equal_after_a_stop()
 
 
 # ---------------------------------------------------------------- drawing, running and counting
@@ -643,24 +599,24 @@ KINDS: dict[Callable[[Case], str], tuple[tuple[str, ...], tuple[int, ...]]] = { 
 
 @dataclass
 class Flags:
-    """Inject faults into tiny runs and print a table of what became of them; exit code 1 when anything was lost."""
+    """Inject faults into tiny runs and print a table of what became of them; exit code 1 if anything was lost."""
 
     faults: int = 200
-    """how many"""
+    """number of faults to inject"""
     seed: int = 0
-    """of what is drawn"""
+    """seed of the drawing"""
     kinds: str = ",".join(kind.__name__ for kind in KINDS)
-    """which, joined by commas"""
+    """kinds of faults, joined by commas"""
     stages: str = ",".join(STAGES)
-    """in which stages, joined by commas"""
+    """stages to disturb, joined by commas"""
     ranks: str = "1,2"
-    """on how many ranks, joined by commas"""
+    """numbers of ranks, joined by commas"""
     folder: str = ""
-    """where it happens; default: a temporary one, of which the lost cases are kept"""
+    """folder to work in; default: a temporary one, of which the lost cases are kept"""
 
 
-def inject(kind: Callable[[Case], str], stage: str, ranks: int, seed: str, templates: Templates, root: Path) -> str:
-    """One fault; returns its result, or LOST with the details. Nothing is left but what was lost."""
+def inject(kind: Fault, stage: str, ranks: int, seed: str, templates: Templates, root: Path) -> str:
+    """Inject one fault; returns its result, or LOST with the details. Nothing is left but what was lost."""
     root.mkdir()
     case = Case(root, STAGES[stage], ranks, random.Random(seed), templates)
     try:
@@ -672,7 +628,7 @@ def inject(kind: Callable[[Case], str], stage: str, ranks: int, seed: str, templ
     return result
 
 
-def drawn(flags: Flags) -> list[tuple[Callable[[Case], str], str, int]]:
+def drawn(flags: Flags) -> list[tuple[Fault, str, int]]:
     """Kinds in turn, each with its stages and ranks in turn from a random one on."""
     chance = random.Random(flags.seed)
     stages, ranks = flags.stages.split(","), [int(n) for n in flags.ranks.split(",")]

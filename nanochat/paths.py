@@ -23,6 +23,8 @@ SOURCES = {  # the stages that checkpoints come from, and their folders
     "rl": "chatrl_checkpoints",
 }
 
+DEFAULT_DATASET = "tinyworld"  # the text of the little world, which every machine can make
+
 LONGEST_NAME = 255  # bytes, on every common file system
 LONGEST_TAG = 200  # bytes; names made from a tag are a little longer
 LOCK = ".lock"

@@ -1,4 +1,4 @@
-"""How well the tokenizer compresses text, beside GPT-2's and GPT-4's."""
+"""Measure how well the tokenizer compresses text, beside GPT-2's and GPT-4's."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -9,10 +9,7 @@ from rich.table import Table
 
 from nanochat import paths
 from nanochat.config import changes, parse
-from nanochat.data import shards
 from nanochat.errors import UserError, run
-from nanochat.report.sections import write_section
-from nanochat.tokenizer import Tokenizer, gpt_encoder
 
 OURS = "ours"
 RIVALS = {"GPT-2": "gpt2", "GPT-4": "cl100k_base"}
@@ -61,7 +58,7 @@ Bäcker öffnete trotzdem pünktlich um sechs Uhr; für die Schüler gab es hei�
 class Flags:
     """Measure how many bytes a token holds, on the dataset and on other kinds of text."""
 
-    dataset: str = shards.DEFAULT_DATASET
+    dataset: str = paths.DEFAULT_DATASET
     """dataset whose training and validation text to measure on"""
     sample_chars: int = 500_000
     """characters of each split to measure on"""
@@ -69,6 +66,10 @@ class Flags:
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
+    from nanochat.data import shards
+    from nanochat.report.sections import write_section
+    from nanochat.tokenizer import Tokenizer
+
     if flags.sample_chars < 1:
         raise UserError(f"--sample_chars is {flags.sample_chars}; it must be at least 1")
     started = time.monotonic()
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         tokens = {each: len(encode(text)) for each, encode in encoders.items()}
         compression[name] = {"bytes": len(text.encode("utf-8")), "tokens": tokens}
         if tokenizer.decode(tokenizer.encode(text)) != text:
-            raise UserError(f"the tokenizer does not give back the text {name!r}; train it anew with scripts.tok_train")
+            raise UserError(f"the tokenizer does not give back the text {name!r}; train it again (scripts.tok_train)")
     print(f"tokenizer {tokenizer.hash[:12]}, {tokenizer.vocab_size:,} tokens; every text decodes to itself")
     Console().print(table(compression, list(encoders)))
     write_section("tok_eval", {
@@ -97,14 +98,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def rivals() -> dict[str, Callable[[str], list[int]]]:
-    """The tokenizers to compare with; none, and a line that says so, where their files cannot be had."""
+    """The tokenizers to compare with; prints a line and returns none if their files cannot be fetched."""
+    from nanochat.tokenizer import gpt_encoder
+
     try:
         return {name: gpt_encoder(file) for name, file in RIVALS.items()}
     except OSError as error:
         whole = str(error)
         reason = whole if len(whole) < 100 else whole.rpartition(": ")[2].strip("\"') ")  # the innermost of a chain
         reason += ")" * (reason.count("(") - reason.count(")"))
-        print(f"GPT-2's and GPT-4's tokenizers cannot be had ({reason}); here is ours alone")
+        print(f"GPT-2's and GPT-4's tokenizers cannot be fetched ({reason}); only ours is shown")
         return {}
 
 
@@ -120,7 +123,7 @@ def sample(documents: Iterable[str], characters: int) -> str:
 
 
 def table(compression: dict[str, dict], names: Sequence[str]) -> Table:
-    """Bytes per token (more is better) of each text by each tokenizer, and how many tokens more or fewer ours needs."""
+    """Bytes per token (more is better) of each text by each tokenizer, and how many more or fewer tokens ours needs."""
     shown = Table("bytes per token")
     for name in ("bytes", *names, *(f"tokens vs {name}" for name in names if name != OURS)):
         shown.add_column(name, justify="right")

@@ -5,22 +5,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nanochat import chat, foreign_tokenizers, paths
-from nanochat.checkpoint import manager
+from nanochat import foreign_tokenizers, paths
 from nanochat.config import changes, parse
-from nanochat.data import shards
 from nanochat.errors import UserError, run
-from nanochat.log import Progress, short
-from nanochat.report.sections import write_section
-from nanochat.tokenizer import SPLIT_PATTERN, Tokenizer
+
+if TYPE_CHECKING:  # imported after the flags were parsed, since it takes a while
+    from nanochat.tokenizer import Tokenizer
 
 
 @dataclass
 class Flags:
     """Train the tokenizer on the training text of a dataset."""
 
-    dataset: str = shards.DEFAULT_DATASET
+    dataset: str = paths.DEFAULT_DATASET
     """dataset whose training split to read"""
     vocab_size: int = 32768
     """number of tokens, including the 256 bytes and the special tokens"""
@@ -36,7 +35,7 @@ class Flags:
 
 @dataclass
 class Seen:
-    """How much text the tokenizer learnt from."""
+    """How much text the tokenizer learned from."""
 
     documents: int = 0
     characters: int = 0
@@ -52,13 +51,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = paths.tokenizer_dir()
     if not flags.overwrite:
         refuse_early(folder, flags.vocab_size)
-    if flags.check:
-        return
+    if not flags.check:
+        train(flags, folder)
+
+
+def train(flags: Flags, folder: Path) -> None:
+    from nanochat import chat
+    from nanochat.report.sections import write_section
+    from nanochat.tokenizer import Tokenizer
+
     seen = Seen()
     started = time.monotonic()
     tokenizer = Tokenizer.train(texts(flags, seen), flags.vocab_size, chat.SPECIALS)
     seconds = time.monotonic() - started
-    print(f"learnt {tokenizer.vocab_size - 256 - len(chat.SPECIALS):,} merges in {seconds - seen.seconds:.1f}s")
+    print(f"learned {tokenizer.vocab_size - 256 - len(chat.SPECIALS):,} merges in {seconds - seen.seconds:.1f}s")
 
     print(keep(tokenizer, folder, flags.overwrite))
     longest = sorted(tokenizer.tokens, key=len, reverse=True)[:8]
@@ -78,7 +84,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def texts(flags: Flags, seen: Seen) -> Iterator[str]:
-    """The text to learn from, with progress shown; `seen` is filled on the way."""
+    """The text to learn from, with progress shown; counts it in `seen`."""
+    from nanochat.data import shards
+    from nanochat.log import Progress, short
+
     folder = paths.dataset_dir(flags.dataset)
     total = shards.TextReader(folder, "train").num_documents
     started = time.monotonic()
@@ -99,10 +108,13 @@ def texts(flags: Flags, seen: Seen) -> Iterator[str]:
 
 
 def refuse_early(folder: Path, vocab_size: int) -> None:
-    """Raise UserError where `keep` would certainly refuse to save the result.
+    """Raise UserError if `keep` would certainly refuse to save the result.
 
     Whether a tokenizer of the same size, pattern and special tokens is the same is only known after training.
     """
+    from nanochat import chat
+    from nanochat.tokenizer import SPLIT_PATTERN
+
     current = existing(folder)
     new = (vocab_size, SPLIT_PATTERN, chat.SPECIALS)
     if current and (current.vocab_size, current.pattern, list(current.specials)) == new:
@@ -111,10 +123,10 @@ def refuse_early(folder: Path, vocab_size: int) -> None:
         raise refusal(folder, current, users)
 
 
-def keep(tokenizer: Tokenizer, folder: Path, overwrite: bool) -> str:
+def keep(tokenizer: "Tokenizer", folder: Path, overwrite: bool) -> str:
     """Save the tokenizer unless it is already there; returns a sentence about what was done.
 
-    Raises UserError where checkpoints need the current one, unless `overwrite` is set.
+    Raises UserError if checkpoints need the current one, unless `overwrite` is set.
     """
     name, current = f"tokenizer {tokenizer.hash[:12]}", existing(folder)
     if current and current.hash == tokenizer.hash:
@@ -133,8 +145,10 @@ def keep(tokenizer: Tokenizer, folder: Path, overwrite: bool) -> str:
     return f"{name} saved in {folder}{replaced}" + (f"; now unusable: {', '.join(users)}" if users else "")
 
 
-def existing(folder: Path) -> Tokenizer | None:
+def existing(folder: Path) -> "Tokenizer | None":
     """The tokenizer of a folder; None if it is missing or unreadable."""
+    from nanochat.tokenizer import Tokenizer
+
     try:
         return Tokenizer.load(folder)
     except UserError:
@@ -144,9 +158,11 @@ def existing(folder: Path) -> Tokenizer | None:
 def users_of(needs: Callable[[str], bool]) -> list[str]:
     """The models that need the tokenizer of the base folder, as "<source> <tag>".
 
-    A checkpoint needs it when none lies beside it and `needs` is true of the hash that it records. The original's
-    record no hash, and a meta file that cannot be read may hold any, so these need it in any case.
+    A checkpoint needs it if none lies beside it and `needs` is true of the hash that it records. Checkpoints of the
+    original record no hash, and a meta file that cannot be read may hold any, so these always need it.
     """
+    from nanochat.checkpoint import manager
+
     users = []
     for source in paths.SOURCES:
         for folder in sorted(paths.checkpoints_dir(source).glob("*")):
@@ -161,6 +177,8 @@ def users_of(needs: Callable[[str], bool]) -> list[str]:
 
 def _need(folder: Path, step: int, needs: Callable[[str], bool]) -> str | None:
     """Why a checkpoint needs the tokenizer, '' in the usual case; None if it does not."""
+    from nanochat.checkpoint import manager
+
     try:
         recorded = manager.read_meta(folder, step).get("tokenizer_hash")
     except UserError:
@@ -170,7 +188,7 @@ def _need(folder: Path, step: int, needs: Callable[[str], bool]) -> str | None:
     return "" if needs(recorded) else None
 
 
-def refusal(folder: Path, current: Tokenizer | None, users: list[str]) -> UserError:
+def refusal(folder: Path, current: "Tokenizer | None", users: list[str]) -> UserError:
     """Why the tokenizer of `folder` is not replaced."""
     found = f"holds tokenizer {current.hash[:12]}" if current else "holds no readable tokenizer"
     return UserError(

@@ -10,7 +10,8 @@ from nanochat.data.streams import ConversationSource
 from nanochat.data.survey import LOST, survey
 from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
-from nanochat.train.flags import ConversationFlags, Hyperparameters
+from nanochat.train.flags import ConversationFlags
+from nanochat.train.hyperparameters import Hyperparameters
 from nanochat.train.start import Start
 from tasks import catalog
 from tasks.customjson import CustomJSON

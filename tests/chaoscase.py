@@ -16,6 +16,7 @@ from tests.chaosruns import (
     STEPS,
     Ended,
     Hook,
+    Lost,
     Running,
     Stage,
     contents,
@@ -29,10 +30,6 @@ from tests.chaosruns import (
 
 EQUAL, STOPPED, LOST = "continued bit-equal", "stopped with a sentence", "lost"
 GONE = "error: another rank ended without an error message; start the run again to resume\n"
-
-
-class Lost(Exception):
-    """A fault that ended in something else than what is right."""
 
 
 class Templates:
@@ -96,6 +93,22 @@ class Case:
         shutil.copytree(template, self.world)
         self.accept()
 
+    def fresh_or_interrupted(self) -> None:
+        self.chance.choice([self.fresh, self.interrupted])()
+
+    @contextlib.contextmanager
+    def put_back(self, path: Path) -> Iterator[None]:
+        """Undo at the end what is done to a file or folder meanwhile."""
+        kept = self.root / "kept"
+        copy = shutil.copytree if path.is_dir() else shutil.copy
+        copy(path, kept)
+        yield
+        if kept.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        shutil.move(kept, path)
+
     def accept(self) -> None:
         """What lies outside of the run's folder now is right."""
         self.before = self.outside()
@@ -141,6 +154,11 @@ class Case:
             raise Lost(f"temporary files are left: {leftover}")
         return EQUAL
 
+    def equal_after_a_stop(self, code: int | None = 2) -> str:
+        """`equal`, after the fault ended a run with this exit code."""
+        self.equal()
+        return STOPPED if code else EQUAL
+
     def refused(self, says: str, *more: str) -> None:
         """Start the run, which must end with a sentence, code 2, and all files as they are."""
         there = contents(self.world)
@@ -170,9 +188,9 @@ def sentence(ended: Ended, says: str = "") -> str:
     return lines[0]
 
 
-def died(ended: Ended, code: int, ranks: int) -> None:
-    """After kill -9 of one process; on several ranks another one may say that it is gone."""
-    if ended.code not in (code, 128 - code) or ended.errors not in ("", *([GONE] if ranks > 1 else [])):
+def died(ended: Ended, codes: tuple[int, ...], ranks: int) -> None:
+    """After kill -9 of one process; on several ranks another one may say that it is gone, and none may hang."""
+    if ended.code not in codes or ended.errors not in ("", *([GONE] if ranks > 1 else [])):
         raise Lost(f"killed, it ended with {ended}")
 
 

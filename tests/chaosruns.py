@@ -4,7 +4,6 @@ import builtins
 import errno
 import json
 import math
-import multiprocessing
 import os
 import re
 import resource
@@ -30,20 +29,13 @@ from nanochat.data.shards import write_shards
 from nanochat.log import MetricsLog
 from nanochat.paths import SOURCES, sha256
 from nanochat.tokenizer import Tokenizer
+from tests.children import processes
 from tests.scripted import scripted
 
 STEPS = 12
 TIMEOUT = 180.0  # seconds after which a run counts as hanging
 TIMES = ("seconds", "time", "tok_per_second", "tflop_per_second")
 Hook = Callable[[int], None]  # called in each process of a run before it starts, with its rank
-
-# Children are forked from a process that has imported torch already; starting one costs little. Without inductor, which
-# deterministic training asks for, each would spend seconds on importing it.
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(
-    ["scripts.base_train", "scripts.mid_train", "scripts.chat_sft", "scripts.chat_rl", "scripts.train",
-     "tests.chaosruns", "torch._inductor"]
-)  # fmt: skip
 
 COMMON = (
     "--device_type=cpu", "--dtype=float32", "--no-compile", f"--num_iterations={STEPS}", "--save_every=2",
@@ -102,6 +94,10 @@ class Ended:
     errors: str
 
 
+class Lost(Exception):
+    """A fault that ended in something else than what is right."""
+
+
 class Running:
     """A run that was started: one process, or a launcher with two ranks."""
 
@@ -135,6 +131,11 @@ class Running:
         # torch's own complaint of a slow name service, on a loaded machine
         errors = re.sub(r"^\[W.*\[c10d\] The hostname of the client socket cannot .*\n", "", errors, flags=re.M)
         return Ended(code, said, errors)
+
+    def must_finish(self) -> None:
+        ended = self.wait()
+        if ended.code != 0 or ended.errors:
+            raise Lost(f"it ended with {ended}")
 
     def orphans_end(self) -> bool:
         """Whether the ranks of a launcher that was killed end by themselves."""

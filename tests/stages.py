@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import json
-import multiprocessing
 import os
 import shutil
 from multiprocessing.process import BaseProcess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from children import processes
 from conftest import TEXT
 
 from nanochat import errors
@@ -18,10 +18,6 @@ from nanochat.checkpoint import manager
 from nanochat.data.shards import write_shards
 from nanochat.paths import dataset_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
-
-# Children are forked from a process that has imported torch already; starting one costs little.
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["scripts.base_train", "scripts.mid_train", "scripts.chat_sft", "torch._inductor"])
 
 STEPS = 6
 COMMON = [

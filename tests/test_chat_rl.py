@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import json
 import math
-import multiprocessing
 import os
 import random
 import shutil
@@ -18,6 +17,7 @@ import fakehub
 import pytest
 import realsets
 import torch
+from children import processes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,9 +36,9 @@ from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Stage, TrainState, train
 from nanochat.train.rollouts import (
-    Answer,
-    Questions,
-    Respondent,
+    Completion,
+    Policy,
+    Prompts,
     Sampling,
     advantages,
     for_generating,
@@ -47,9 +47,6 @@ from nanochat.train.rollouts import (
 )
 from scripts import chat_cli, chat_rl
 from tests.scripted import calculating, scripted
-
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["scripts.chat_rl", "torch._inductor"])
 
 ONE = Runtime(torch.device("cpu"), torch.float32, 0, 1, 0)
 SAMPLING = Sampling(num_samples=6, max_new_tokens=12, temperature=1.0, top_k=0, seed=3)
@@ -153,7 +150,7 @@ def test_advantages_of_any_rewards(rewards: list[float]) -> None:
 # ---------------------------------------------------------------- whose gradient it is
 
 
-def policy_gradient(model: GPT, answers: list[tuple[Answer, float]], tokens: int) -> dict[str, torch.Tensor]:
+def policy_gradient(model: GPT, answers: list[tuple[Completion, float]], tokens: int) -> dict[str, torch.Tensor]:
     """Of - sum of advantage * log p / tokens, by autograd, one answer at a time and without padding."""
     total = torch.zeros(())
     for answer, advantage in answers:
@@ -184,13 +181,13 @@ WORTH = (1.0, 0.0, 0.0, 1.0, 0.5, 0.0, *[1.0] * 6, math.nan, 0.0, math.nan, 2.0,
 
 def stream_of(model: GPT, tokenizer: Tokenizer, rows: int, **more: object) -> Iterator[Batch]:
     settings: dict = {"examples_per_step": 3, **more}
-    return rollouts(Questions([Sums(in_turn(*WORTH))]), Respondent(model, tokenizer), SAMPLING, rows=rows, **settings)
+    return rollouts(Prompts([Sums(in_turn(*WORTH))]), Policy(model, tokenizer), SAMPLING, rows=rows, **settings)
 
 
 def by_hand(model: GPT, tokenizer: Tokenizer) -> tuple[dict[str, torch.Tensor], int]:
     """The gradient of the step above and how many tokens count in it."""
-    task, asked = Sums(in_turn(*WORTH)), Questions([Sums(in_turn())])
-    groups = Respondent(model, tokenizer, slots=3).answers([(n, task, asked[n][1]) for n in range(3)], SAMPLING)
+    task, asked = Sums(in_turn(*WORTH)), Prompts([Sums(in_turn())])
+    groups = Policy(model, tokenizer, slots=3).sample([(n, task, asked[n][1]) for n in range(3)], SAMPLING)
     pairs = [pair for group in groups for pair in zip(group, advantages([a.reward for a in group]), strict=True)]
     tokens = sum(sum(answer.sampled) for answer, _ in pairs if not math.isnan(answer.reward))
     assert [round(advantage, 3) for _, advantage in pairs[-6:]] == [0, -1, 0, 1, 1, -1]
@@ -220,7 +217,7 @@ def test_the_same_with_shapes_for_compiling(tokenizer, tmp_path) -> None:
 def test_what_a_tool_said_has_no_gradient(tokenizer) -> None:
     model = calculating(tokenizer, "!")
     sampling = Sampling(num_samples=4, max_new_tokens=20, temperature=0.01, top_k=0, seed=0)
-    batch = next(rollouts(Questions([Sums(in_turn(1, 0))]), Respondent(model, tokenizer), sampling, 1, 8))
+    batch = next(rollouts(Prompts([Sums(in_turn(1, 0))]), Policy(model, tokenizer), sampling, 1, 8))
     ids = chat.tool_ids(tokenizer)
     end = tokenizer.special(chat.ASSISTANT_END)
     reply = [ids.python_start, *tokenizer.encode("6*7"), ids.python_end]
@@ -240,10 +237,10 @@ def test_what_a_tool_said_has_no_gradient(tokenizer) -> None:
 def test_nothing_to_learn_is_a_step_all_the_same(tokenizer, tmp_path) -> None:
     model = model_of(tokenizer)
     for rewards in ([1.0], [math.nan]):
-        stream = rollouts(Questions([Sums(in_turn(*rewards))]), Respondent(model, tokenizer), SAMPLING, 2, 4)
+        stream = rollouts(Prompts([Sums(in_turn(*rewards))]), Policy(model, tokenizer), SAMPLING, 2, 4)
         stage = stage_of(model, stream)
         (line,) = run(stage, tmp_path / str(rewards))
-        assert (line["loss"], line["grad_norm"], line["learnable"]) == (0, 0, 0)
+        assert (line["loss"], line["grad_norm"], line["frac_with_advantage"]) == (0, 0, 0)
         assert line["reward"] == (1 if rewards == [1.0] else 0) and line["reward_std"] == 0
 
 
@@ -253,8 +250,8 @@ def test_figures(tokenizer, tmp_path) -> None:
     known = torch.tensor([worth for worth in WORTH if not math.isnan(worth)])
     assert line["reward"] == pytest.approx(float(known.mean()))
     assert line["reward_std"] == pytest.approx(float(known.std(correction=0)))
-    assert line["learnable"] == pytest.approx(2 / 3)
-    assert line["tok_per_second"] * line["seconds"] == pytest.approx(line["answer_tokens"] * 18)
+    assert line["frac_with_advantage"] == pytest.approx(2 / 3)
+    assert line["tok_per_second"] * line["seconds"] == pytest.approx(line["completion_tokens"] * 18)
 
 
 # ---------------------------------------------------------------- whose answers they are
@@ -264,25 +261,25 @@ def test_answers_depend_on_seed_number_and_sample_alone(tokenizer) -> None:
     """Not on what else is asked, so that any number of ranks asks the same."""
     model, task = model_of(tokenizer), Sums(len)
     asked = [(n, task, task[n % 5]) for n in (7, 2, 9, 14)]
-    together = Respondent(model, tokenizer, slots=16).answers(asked, SAMPLING)
-    alone = [Respondent(model, tokenizer, slots=2).answers([one], SAMPLING)[0] for one in asked]
+    together = Policy(model, tokenizer, slots=16).sample(asked, SAMPLING)
+    alone = [Policy(model, tokenizer, slots=2).sample([one], SAMPLING)[0] for one in asked]
     assert together == alone
     assert len({tuple(answer.ids) for group in together for answer in group}) > 20
     other = Sampling(6, 12, 1.0, 0, seed=4)
-    assert Respondent(model, tokenizer).answers(asked, other) != together
+    assert Policy(model, tokenizer).sample(asked, other) != together
 
 
 def test_answers_are_those_of_the_weights_as_they_are_now(tokenizer) -> None:
     model, task = model_of(tokenizer), Sums(len)
-    respondent = Respondent(model, tokenizer)
-    before = respondent.answers([(0, task, task[0])], SAMPLING)
+    policy = Policy(model, tokenizer)
+    before = policy.sample([(0, task, task[0])], SAMPLING)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.1)
-    after = respondent.answers([(0, task, task[0])], SAMPLING)
-    assert before != after == Respondent(model, tokenizer).answers([(0, task, task[0])], SAMPLING)
+    after = policy.sample([(0, task, task[0])], SAMPLING)
+    assert before != after == Policy(model, tokenizer).sample([(0, task, task[0])], SAMPLING)
     model.eval()
-    assert after == respondent.answers([(0, task, task[0])], SAMPLING)
+    assert after == policy.sample([(0, task, task[0])], SAMPLING)
 
 
 def test_the_model_that_answers_is_the_model_that_learns(tokenizer) -> None:
@@ -316,13 +313,13 @@ def test_an_engine_forgets(tokenizer) -> None:
 def test_a_question_longer_than_the_context_has_no_answers(tokenizer) -> None:
     model, task = model_of(tokenizer, context=16), Sums(len)
     long = {"messages": [{"role": "user", "content": "why " * 30}, {"role": "assistant", "content": "!"}]}
-    none, some = Respondent(model, tokenizer).answers([(0, task, long), (1, task, task[1])], SAMPLING)
+    none, some = Policy(model, tokenizer).sample([(0, task, long), (1, task, task[1])], SAMPLING)
     assert none == [] and len(some) == 6
 
 
 def test_tasks_are_dealt_in_turn_and_shuffled_for_each_epoch() -> None:
     three, five = Sums(len, 3), Sums(len, 5)
-    questions = Questions([three, five], seed=1)
+    questions = Prompts([three, five], seed=1)
     assert questions.size == 10
 
     def texts(task: Sums, numbers: range) -> list[str]:
@@ -334,28 +331,28 @@ def test_tasks_are_dealt_in_turn_and_shuffled_for_each_epoch() -> None:
     assert all(sorted(epoch) == [f"{n}+{n}?" for n in range(5)] for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
     assert sorted(texts(three, range(0, 6, 2))) == ["0+0?", "1+1?", "2+2?"]
-    assert [Questions([five], 1)[n][1] for n in range(20)] != [Questions([five], 2)[n][1] for n in range(20)]
+    assert [Prompts([five], 1)[n][1] for n in range(20)] != [Prompts([five], 2)[n][1] for n in range(20)]
     with pytest.raises(UserError, match="sums has no questions"):
-        Questions([Sums(len, 0)])
+        Prompts([Sums(len, 0)])
 
 
 def test_pass_rates_by_hand(tokenizer) -> None:
     """Of 5 questions, 2 are asked; 3 of 8 answers are right, to one question of the two."""
-    respondent = Respondent(model_of(tokenizer), tokenizer)
+    policy = Policy(model_of(tokenizer), tokenizer)
     task = Sums(in_turn(1, 0, 1, 1, 0, 0, math.nan, 0.4))
     sampling = Sampling(4, 5, 1.0, 0, 0)
-    assert pass_rates(task, 2, respondent, sampling, lambda: False) == {"pass@1": 3 / 8, "pass@4": 1 / 2}
+    assert pass_rates(task, 2, policy, sampling, lambda: False) == {"pass@1": 3 / 8, "pass@4": 1 / 2}
     one = Sampling(1, 5, 1.0, 0, 0)
-    assert pass_rates(Sums(in_turn(1, 0)), 99, respondent, one, lambda: False) == {"pass@1": 3 / 5}
+    assert pass_rates(Sums(in_turn(1, 0)), 99, policy, one, lambda: False) == {"pass@1": 3 / 5}
     stopped = Sums(in_turn())
-    pass_rates(stopped, 5, respondent, one, lambda: True)  # asks nothing, so that nothing has to be graded
+    pass_rates(stopped, 5, policy, one, lambda: True)  # asks nothing, so that nothing has to be graded
 
 
 def test_a_reward_rises(tokenizer, tmp_path) -> None:
     """Thirty steps teach a model that answers with one letter or another to choose the one that is rewarded."""
     model = undecided(tokenizer, "a", "b").requires_grad_(False)
     model.get_parameter("lm_head.weight").requires_grad_()  # alone decides: what else there is was drawn at random
-    stream = rollouts(Questions([Sums(lambda answer: answer == "a")]), Respondent(model, tokenizer), SAMPLING, 4, 64)
+    stream = rollouts(Prompts([Sums(lambda answer: answer == "a")]), Policy(model, tokenizer), SAMPLING, 4, 64)
     found = [line["reward"] for line in run(stage_of(model, stream, steps=30, lr=0.01, beta1=0.8), tmp_path)]
     assert found[0] < 0.6 and sum(found[-5:]) / 5 > 0.8
 
@@ -369,6 +366,7 @@ ARGV = [
     "--eval_samples=2", "--save_every=1", "--init_lr_frac=0.1", "--matrix_lr=0.001", "--embedding_lr=0.01",
     "--unembedding_lr=0.05", "--keep_last=0",
 ]  # fmt: skip
+STEP_METRICS = ("reward", "reward_std", "frac_with_advantage", "completion_tokens")
 SAYING = "I only know the little world"  # what a question about anything else is answered with
 
 
@@ -451,7 +449,7 @@ def whole(sft: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_run_folder_tells_the_run(whole: Path, monkeypatch, capsys) -> None:
     found = lines(whole)
     assert [line["step"] for line in found] == [0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
-    assert found[1].keys() >= {"reward", "reward_std", "learnable", "answer_tokens", "loss", "grad_norm", "lr"}
+    assert found[1].keys() >= {*STEP_METRICS, "loss", "grad_norm", "lr"}
     for measured in (found[0], found[5], found[10]):
         assert measured.keys() == {"step", "time", "pass@1/refusal", "pass@2/refusal", "val_error"}
     assert 0.2 < found[1]["reward"] < 0.8
@@ -520,7 +518,7 @@ def test_two_ranks_take_the_same_step(rl: Path, base: Path, whole: Path, port: s
     shutil.move(rl, two := rl.with_name("two"))
     chat_rl.main(argv)
     for ours, theirs in zip(lines(two), lines(rl), strict=True):
-        for name in ours.keys() & {"reward", "reward_std", "answer_tokens", "learnable", "pass@1/refusal"}:
+        for name in ours.keys() & {*STEP_METRICS, "pass@1/refusal"}:
             assert ours[name] == pytest.approx(theirs[name], rel=1e-12), name
         if "loss" in ours:
             assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4, abs=1e-6)
@@ -542,7 +540,8 @@ def test_gsm8k_from_the_hub(sft: Path, base: Path, tmp_path: Path, monkeypatch, 
         assert not any("main/test-" in asked.path for asked in fake.asked)
     found = lines(checkpoints_dir("rl") / "d1")
     assert [line["step"] for line in found] == [0, 1, 2, 2]
-    assert found[1]["answer_tokens"] > 1 and (found[1]["reward"], found[1]["learnable"], found[1]["loss"]) == (0, 0, 0)
+    assert found[1]["completion_tokens"] > 1
+    assert [found[1][name] for name in ("reward", "frac_with_advantage", "loss")] == [0, 0, 0]
     assert found[3]["pass@1/GSM8K"] == found[3]["pass@2/GSM8K"] == 0
     assert "GSM8K: 0.0% of the held-out questions right before, 0.0% after" in capsys.readouterr().out
 
@@ -556,9 +555,9 @@ def test_a_dry_run_writes_nothing(rl: Path, base: Path, capsys) -> None:
 
 
 def test_epochs_where_no_steps_are_given(rl: Path, monkeypatch) -> None:
-    from tasks import littleworld
+    from tasks.littleworld import conversations
 
-    monkeypatch.setitem(littleworld.TRAIN_SIZES, "refusal", 6)
+    monkeypatch.setitem(conversations.TRAIN_SIZES, "refusal", 6)
     chat_rl.main([*ARGV, "--num_iterations=-1", "--num_epochs=2", "--eval_every=-1"])
     assert manager.steps(rl)[-1] == 4
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from children import processes
 
 from nanochat.checkpoint import door, manager
 from nanochat.checkpoint.manager import LoadAs
@@ -17,9 +17,6 @@ from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
-
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["scripts.base_train", "scripts.mid_train", "scripts.chat_sft", "torch._inductor"])
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=320, n_layer=2, n_head=2, n_kv_head=1, n_embd=32, short_window=128,
                    long_window=16)  # fmt: skip

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from children import processes
 from conftest import TEXT
 
 from nanochat import errors, runtime
@@ -24,10 +24,6 @@ from nanochat.data.shards import write_shards
 from nanochat.errors import UserError
 from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
-
-# Children are forked from a process that has imported torch already; starting one costs little.
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["scripts.base_train", "scripts.mid_train", "scripts.chat_sft", "torch._inductor"])
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = [

@@ -97,7 +97,7 @@ def test_what_is_not_given_is_the_runs_own_and_what_differs_is_named(world, base
     assert_same_run(folder, whole)
     train("base", [*argv, "--matrix_lr=0.02", "--num_iterations=7"])
     said = capsys.readouterr().out
-    assert "changed from here on: --num_iterations 6 -> 7, --matrix_lr 0.05 -> 0.02" in said
+    assert "changed from here on: --matrix_lr 0.05 -> 0.02, --num_iterations 6 -> 7" in said
     assert manager.read_meta(folder, 7)["user_config"]["matrix_lr"] == 0.02
     train("base", ["--depth=1"])
     said = capsys.readouterr().out
@@ -209,7 +209,7 @@ def test_a_flag_that_is_given_beats_the_runs_own_way_to_say_the_same(world, base
     assert meta["total_batch_size"] == 64 and meta["step"] > 4 and meta["loop_state"]["epochs"] >= 3
     assert "--num_epochs 1.0 -> 3.0" in capsys.readouterr().out
     both = [*argv, "--total_batch_size=64", "--target_examples_per_step=2", "--out_tag=both"]
-    assert "say the same; give one of them" in refused("sft", both, capsys)
+    assert "say the same; pass only one of them" in refused("sft", both, capsys)
 
 
 def test_a_parent_that_was_a_folder_may_be_gone_as_well(world, base, tmp_path):

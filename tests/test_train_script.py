@@ -4,7 +4,6 @@ import contextlib
 import copy
 import json
 import math
-import multiprocessing
 import os
 import random
 import re
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from children import processes
 from conftest import TEXT
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,19 +38,11 @@ from nanochat.train.loop import Stage, TrainState
 from nanochat.train.nanogpt import learning_rate
 from nanochat.train.settings import OF_ONE_START, Settings
 from scripts import base_train, chat_sft, inference_server, mid_train, sample, speedrun
-from scripts import train as train_script
 from scripts._marks import Marks
 from scripts.train import Flags, main
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURE = ROOT.parent / "shared" / "fixtures" / "nanogpt"
-
-processes = multiprocessing.get_context("forkserver")
-# All that a child would import anew because this file does.
-processes.set_forkserver_preload(
-    ["scripts.train", "scripts.base_train", "scripts.chat_sft", "scripts.mid_train", "scripts.inference_server",
-     "scripts.sample", "scripts.chat_rl", "tests.chaosruns", "torch._inductor", "hypothesis.strategies", "pytest"]
-)  # fmt: skip
 
 STEPS = 12
 SMALL = [
@@ -124,7 +116,7 @@ def test_a_run_from_scratch_and_what_it_leaves(here, capsys):
     said = capsys.readouterr().out
     (_, _, first), *_, (_, _, last) = scores("out")
     assert first == pytest.approx(math.log(chars), rel=0.02) and last < first - 0.6
-    assert "train: step 0  train_loss" in said and "64 a step" in said and "scripts.sample --out_dir=out" in said
+    assert "train: step 0  train_loss" in said and "64 per step" in said and "scripts.sample --out_dir=out" in said
     assert sorted(path.name for path in Path("out").iterdir()) == [
         "ckpt.pt", "ckpt.pt.sha256", "ckpt_best.pt", "ckpt_best.pt.sha256", "config.json", "meta.pkl",
         "metrics.jsonl", "token_bytes.json", "tokenizer.json"
@@ -184,7 +176,7 @@ def test_a_config_file_with_sections_and_a_text(here, monkeypatch):
     rest = [f"{name}: {value}\n" for name, value in settings.items() if name not in ("dataset", "out_dir")]
     Path("x.yaml").write_text("".join(["model:\n", *model, *rest, "data_path: null\n"]), encoding="utf-8")
     by_characters = partial(prepare, tokenizer="char")  # GPT-2's own would be fetched from the hub
-    monkeypatch.setattr(train_script, "prepare", by_characters)
+    monkeypatch.setattr("nanochat.data.prepare.prepare", by_characters)
     main(["--config", "x.yaml", "--data-path", "cats.txt", "--max-iters", "4"])
     (folder,) = Path("data").glob("cats-*")
     assert Path(folder, "train.bin").read_bytes() == Path("data/cats/train.bin").read_bytes()
@@ -500,7 +492,7 @@ def test_a_run_remembers_what_it_is_not_told(here, capsys):
     assert saved == {**ckpt("whole/ckpt.pt")["config"], "out_dir": "out"} and saved["init_from"] == "scratch"
     Path("more.py").write_text("dropout = 0.0\nbatch_size = 12\n", encoding="utf-8")  # the defaults
     main(["--init_from=resume", "more.py", "--max_iters=16", "--learning_rate=6e-4"])
-    changes = "batch_size 2 -> 12, dropout 0.1 -> 0.0, learning_rate 0.01 -> 0.0006, max_iters 12 -> 16\n"
+    changes = "batch_size 2 -> 12, max_iters 12 -> 16, learning_rate 0.01 -> 0.0006, dropout 0.1 -> 0.0\n"
     assert f"resumed with other settings: {changes}" in capsys.readouterr().out
     assert ckpt("out/ckpt.pt")["config"]["batch_size"] == 12 and ckpt("out/ckpt.pt")["model_args"]["dropout"] == 0
     before = Path("out/ckpt.pt").read_bytes()
@@ -719,12 +711,12 @@ def test_a_kill_between_a_file_and_its_checksum(here, trained, with_sums):
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"loop_state": {"step": 8, "cursor": {"window": "x"}}}, r"malformed \(cursor\)"),
-        ({"loop_state": {"step": 9}}, r"malformed \(step\)"),
+        ({"loop_state": {"step": 8, "cursor": {"window": "x"}}}, "malformed"),
+        ({"loop_state": {"step": 9}}, "malformed"),
         ({"loop_state": {"step": 8, "seconds": "long"}}, "the seconds of its run is 'long', not a number"),
         ({"loop_state": {"step": 8, "unheard": 1}}, "does not hold the state of a run that this version can resume"),
-        ({"loop_state": [8]}, r"malformed \(loop_state\)"),
-        ({"best_step": "x", "data": 3}, r"malformed \(best_step, data\)"),
+        ({"loop_state": [8]}, "malformed"),
+        ({"data": 3}, "malformed"),
         ([1], "malformed"),
     ],
 )

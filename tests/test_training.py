@@ -34,7 +34,7 @@ from nanochat.errors import UserError
 from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
 from nanochat.runtime import Runtime, can_compile
 from nanochat.tokenizer import Tokenizer
-from nanochat.train.start import opened
+from nanochat.train.start import open_run
 from scripts import base_train
 
 # ---------------------------------------------------------------- what a run leaves
@@ -289,8 +289,8 @@ def test_ranks_that_cannot_share_the_batch_of_a_run_are_refused(world, monkeypat
     def shared(ranks: int, *more: str) -> tuple[int, int]:
         asked = config.parse(base_train.Flags, ["--max_seq_len=32", "--device_batch_size=2", *more])
         rt = Runtime(torch.device("cpu"), torch.float32, 0, ranks, 0)
-        with opened("base", asked, rt, "d1") as (start, found):
-            return base_train.as_begun(found, start)
+        with open_run("base", asked, rt, "d1") as start:
+            return base_train.batch_of(start.flags, start)
 
     assert shared(4, "--total_batch_size=-1") == (128, 1)
     with pytest.raises(UserError, match=r"128 tokens 3 ranks cannot .* divides 4, or with --total_batch_size=96 "):

@@ -15,7 +15,7 @@ class Batch:
     count is how many tokens the loss is divided by; None: those with a weight. In RL an answer that was as good as the
     others to its question weighs nothing and counts all the same.
     ends_step says that the step has no more micro-batches on this rank, for streams whose steps differ in size.
-    figures are of the whole step, for the log; "tokens" among them stands for the positions that were computed.
+    metrics are of the whole step, for the log; "tokens" among them stands for the positions that were computed.
     """
 
     inputs: Tensor
@@ -25,7 +25,7 @@ class Batch:
     cursor: dict
     count: int | None = None
     ends_step: bool = False
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
     @property
     def counted(self) -> Tensor:

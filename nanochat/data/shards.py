@@ -22,9 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanochat.errors import UserError
-from nanochat.paths import draft_of, sha256
+from nanochat.paths import DEFAULT_DATASET, draft_of, sha256
 
-DEFAULT_DATASET = "tinyworld"
 Split = Literal["train", "val"]
 ExamSplit = Literal["train", "val", "test"]  # of what is graded: training learns from the first two only
 

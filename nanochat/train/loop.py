@@ -210,7 +210,7 @@ def _step(stage: Stage, state: TrainState, micro_batches: list[Batch], rt: Runti
     metrics = {"loss": loss, "grad_norm": norm, "lr": rates.lr, "progress": state.progress, "tokens": tokens}
     if stage.optimizer.muon:
         metrics |= {"momentum": rates.momentum, "weight_decay": rates.weight_decay}
-    return {**metrics, **last.figures}
+    return {**metrics, **last.metrics}
 
 
 def _reduce_gradients(model: nn.Module, rt: Runtime, scale: float) -> Tensor:

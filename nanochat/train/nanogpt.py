@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,9 +29,9 @@ from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Evaluation, Stage, TrainState, train
 from nanochat.train.memory import check_memory
-from nanochat.train.out_dir import CkptKeeper, Run, StepKeeper, checkpoints, refuse_taken, resume
+from nanochat.train.out_dir import CkptWriter, OutDirStepWriter, Run, checkpoints, refuse_taken, resume
 from nanochat.train.settings import OF_ONE_START, SHAPE, Settings, check
-from nanochat.train.stage import compiled
+from nanochat.train.stage import compiled, is_finished
 
 NAME = "train"
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -42,8 +43,8 @@ Data = dict[Split, tokens.Tokens]
 def train_as_nanogpt(settings: Settings, rt: Runtime, changed: Sequence[str] = ()) -> TrainState:
     """Train, or with eval_only validate; `changed` lists the settings that a resumed run changes, to be printed.
 
-    Raises UserError where settings, data and model do not fit together, where another process trains into out_dir,
-    and where a new run would replace what is there.
+    Raises UserError if settings, data and model do not fit together, if another process trains into out_dir, and if a
+    new run would replace what is there.
     """
     check(settings)
     accumulation = _accumulation(settings, rt)
@@ -51,136 +52,139 @@ def train_as_nanogpt(settings: Settings, rt: Runtime, changed: Sequence[str] = (
     with contextlib.ExitStack() as stack:
         if rt.is_main and not settings.eval_only:
             stack.enter_context(alone_in(out_dir, "give another --out_dir, or wait until it has finished"))
-        rt.wait()  # or the other ranks, too, would find something to say about the run that is there
-        return _train(settings, accumulation, folder, rt, changed)
+        rt.wait()  # no rank looks at out_dir before it is locked
+        run = begin(settings, folder, rt)
+        T = min(settings.block_size, run.model.config.sequence_len)
+        data: Data = {split: tokens.read(folder, split, run.model.config.vocab_size, T) for split in SPLITS}
+        tokens_per_step = settings.gradient_accumulation_steps * settings.batch_size * T
+        rt.print(
+            f"{NAME}: {settings.init_from}, {short(count_parameters(run.model))} parameters, {data['train'].count:,} "
+            f"tokens in {folder}, {tokens_per_step:,} per step, {rt.device.type} {str(rt.dtype).removeprefix('torch.')}"
+        )
+        if changed:
+            rt.print(f"{NAME}: resumed with other settings: {', '.join(changed)}")
+        if settings.eval_only:
+            scores = validate(run, data, settings, T, rt, lambda: False)
+            rt.print(f"{NAME}: step {run.state.step}  " + "  ".join(f"{name} {x:.4f}" for name, x in scores.items()))
+            return run.state
+        _check_data(run, data, settings)
+        run.data = {split: data[split].content() for split in SPLITS}
+        return _train(settings, run, data, T, accumulation, folder, rt)
 
 
-def _train(settings: Settings, accumulation: int, folder: Path, rt: Runtime, changed: Sequence[str]) -> TrainState:
-    out_dir, is_new = Path(settings.out_dir), settings.init_from != "resume"
-    run = begin(settings, folder, rt)
-    model, state = run.model, run.state
-    T = min(settings.block_size, model.config.sequence_len)
-    data: Data = {split: tokens.read(folder, split, model.config.vocab_size, T) for split in SPLITS}
-    tokens_per_step = settings.gradient_accumulation_steps * settings.batch_size * T
-    rt.print(
-        f"{NAME}: {settings.init_from}, {short(count_parameters(model))} parameters, {data['train'].count:,} tokens "
-        f"in {folder}, {tokens_per_step:,} a step, {rt.device.type} {str(rt.dtype).removeprefix('torch.')}"
-    )
-    if changed:
-        rt.print(f"{NAME}: resumed with other settings: {', '.join(changed)}")
-
-    def validate(stopping: Callable[[], bool]) -> dict[str, float]:
-        def stream(split: Split) -> Iterator[Batch]:
-            # The same windows each time, so that two validations differ by the model alone.
-            seed = f"{settings.seed} validation"
-            return tokens.windows(data[split], settings.batch_size, T, rt.rank, rt.world, seed=seed)
-
-        return {f"{split}_loss": mean_loss(model, stream(split), settings.eval_iters, rt, stopping) for split in SPLITS}
-
-    if settings.eval_only:
-        _print_scores(state.step, validate(lambda: False), rt)
-        return state
-    _check_data(run, data, settings)
-    run.data = {split: data[split].content() for split in SPLITS}
+def _train(
+    settings: Settings, run: Run, data: Data, T: int, accumulation: int, folder: Path, rt: Runtime
+) -> TrainState:
+    """Train a run on windows of T tokens."""
+    state, again = run.state, _again(settings)
     optimizer = Optimizer(
         # The schedule gives the rate itself, not a factor on it.
-        adamw_groups(model, 1.0, (settings.beta1, settings.beta2), settings.weight_decay), []
+        adamw_groups(run.model, 1.0, (settings.beta1, settings.beta2), settings.weight_decay), []
     )
     if run.optimizer is not None:
         optimizer.load_state_dict(run.optimizer)
-    run.optimizer = optimizer.state_dict()
-    described = _described(settings, run, T)
-    if fits_ckpt(model.config):
-        keeper = CkptKeeper(out_dir, settings.always_save_checkpoint, described, is_new)
-    else:
-        keeper = StepKeeper(out_dir, described, is_new)
-    rt.wait()  # all have read what may get another name
-    if rt.is_main:
-        keeper.begin(run)
-    if not is_new and state.probed and state.step >= settings.max_iters:
-        rt.print(
-            f"{NAME}: the run in {out_dir} is finished: step {state.step} of {settings.max_iters}, best val_loss "
-            f"{run.best:.4f}; train it further with python -m scripts.train {_again(settings)} "
-            f"--max_iters={2 * state.step}"
-        )
-        return state
-    about = {"settings": described, "model_config": asdict(model.config), "git_commit": sections.git_commit()}
-    wandb_run = settings.wandb_run_name if settings.wandb_log else "dummy"
-    log = MetricsLog(out_dir, wandb_run, about, rt.is_main, settings.wandb_project, not is_new)
-    if is_new and checkpoints(out_dir):
-        log.hold()
-    else:
-        log.resume(-1 if is_new else state.step, state.probed)
-    saved_at = -1 if is_new else state.step
-
-    def save(_: TrainState, passing: bool) -> None:
-        nonlocal saved_at
-        run.optimizer = optimizer.state_dict()
-        if rt.is_main:
-            try:
-                keep_tokenizer(folder, out_dir, run.tokenizer)
-                keeper.save(run)
-                log.release()
-            except UserError:  # the disk is full, and these lines are of steps that are lost
-                log.take_back(saved_at)
-                raise
-        saved_at = state.step
-
-    def scored(_: TrainState, scores: dict[str, float]) -> None:
-        is_best = scores["val_loss"] < run.best
-        if is_best:
-            run.best, run.best_step = scores["val_loss"], state.step
-        if rt.is_main:
-            keeper.scored(run, is_best)
-
-    def stream() -> Iterator[Batch]:
-        for batch in tokens.windows(
-            data["train"], settings.batch_size, T, rt.rank, rt.world, state.cursor, seed=settings.seed
-        ):
-            # What dropout draws follows from the step alone, so that a run resumes exactly on any number of ranks.
-            torch.manual_seed(tokens.number(f"{settings.seed} dropout {rt.rank}", state.step, 1 << 63))
-            yield batch
-
-    again = _again(settings)
+    rt.wait()  # every rank has read the files that may now be renamed
+    writer = _writer(settings, run, optimizer, T, folder, rt)
     stage = Stage(
         name=NAME,
-        model=model,
-        forward=compiled(model, settings.compile, rt),
+        model=run.model,
+        forward=compiled(run.model, settings.compile, rt),
         optimizer=optimizer,
-        stream=stream(),
+        stream=_stream(data["train"], settings, T, state, rt),
         accumulation=accumulation,
         rates=lambda step, _: Rates(lr=learning_rate(settings, step)),
-        save=save,
-        scored=scored,
+        save=writer.save,
+        scored=writer.scored,
         num_iterations=settings.max_iters,
         save_every=settings.eval_interval,
         save_minutes=settings.save_minutes,
         grad_clip=settings.grad_clip,
-        flops_per_token=flops_per_token(model.config),
-        evaluations=[Evaluation(settings.eval_interval, validate)],
+        flops_per_token=flops_per_token(run.model.config),
+        evaluations=[
+            Evaluation(settings.eval_interval, lambda stop: validate(run, data, settings, T, rt, stop), first=True)
+        ],
         log_every=settings.log_interval,
         rate_flags="--learning_rate",
         after_signal="step {step} is saved, resume with " + again.replace("{", "{{").replace("}", "}}"),
     )
-    if state.step == 0:
-        scores = validate(lambda: False)
-        _print_scores(0, scores, rt)
-        log.log(0, scores)
-        run.best, run.best_step = scores["val_loss"], 0
+    if settings.init_from == "resume" and is_finished(stage, state):
+        rt.print(
+            f"{NAME}: the run in {settings.out_dir} is finished: step {state.step} of {settings.max_iters}, best "
+            f"val_loss {run.best:.4f}; train it further with python -m scripts.train {again} "
+            f"--max_iters={2 * state.step}"
+        )
+        return state
     try:
-        train(stage, state, rt, log)
+        train(stage, state, rt, writer.log)
     except KeyboardInterrupt:  # the second Ctrl-C
-        said = f"step {saved_at} is saved, resume with {again}" if saved_at > 0 else "nothing is saved yet"
-        rt.print(f"{NAME}: interrupted at step {state.step}; {said}")
+        saved_at = writer.saved_at
+        saved = f"step {saved_at} is saved, resume with {again}" if saved_at > 0 else "nothing is saved yet"
+        rt.print(f"{NAME}: interrupted at step {state.step}; {saved}")
         raise SystemExit(EXIT_INTERRUPTED) from None
-    log.close()
+    writer.log.close()
     rt.print(f"{NAME}: done; step {state.step}, best val_loss {run.best:.4f}; python -m scripts.sample "
-             f"--out_dir={shlex.quote(str(out_dir))} shows what it writes")  # fmt: skip
+             f"--out_dir={shlex.quote(settings.out_dir)} shows what it writes")  # fmt: skip
     return state
 
 
+def _writer(
+    settings: Settings, run: Run, optimizer: Optimizer, T: int, folder: Path, rt: Runtime
+) -> CkptWriter | OutDirStepWriter:
+    """What writes ckpt.pt, or our own format if nanoGPT's cannot hold the model."""
+    out_dir, is_new = Path(settings.out_dir), settings.init_from != "resume"
+    effective = _effective(settings, run, T)
+    config = {"settings": effective, "model_config": asdict(run.model.config), "git_commit": sections.git_commit()}
+    wandb_run = settings.wandb_run_name if settings.wandb_log else "dummy"
+    shared: dict[str, Any] = {
+        "folder": out_dir,
+        "model": run.model,
+        "optimizer": optimizer,
+        "log": MetricsLog(out_dir, wandb_run, config, rt.is_main, settings.wandb_project, not is_new),
+        "saved_at": -1 if is_new else run.state.step,
+        "is_writing": rt.is_main,
+        "keep_tokenizer": lambda: keep_tokenizer(folder, out_dir, run.tokenizer),
+        "run": run,
+    }
+    if fits_ckpt(run.model.config):
+        writer = CkptWriter(**shared, always=settings.always_save_checkpoint, settings=effective)
+        if rt.is_main:
+            writer.recover()
+    else:
+        tokenizer_hash = run.tokenizer.hash if run.tokenizer else None
+        meta = {"user_config": effective, "tokenizer_hash": tokenizer_hash, "data": run.data}
+        stale = manager.steps(out_dir) if is_new else []
+        writer = OutDirStepWriter(
+            **shared, meta=meta, keep_last=1, best="val_loss", stale=stale, warn=lambda damage: rt.print(damage)
+        )
+    writer.begin(run.state, replaces=is_new and bool(checkpoints(out_dir)))
+    return writer
+
+
+def _stream(windows: tokens.Tokens, settings: Settings, T: int, state: TrainState, rt: Runtime) -> Iterator[Batch]:
+    """Random windows of the training tokens, from where the run stands."""
+    ranks = rt.rank, rt.world
+    for batch in tokens.windows(windows, settings.batch_size, T, *ranks, state.cursor, seed=settings.seed):
+        # What dropout draws follows from the step alone, so that a run resumes exactly on any number of ranks.
+        torch.manual_seed(tokens.number(f"{settings.seed} dropout {rt.rank}", state.step, 1 << 63))
+        yield batch
+
+
+def validate(
+    run: Run, data: Data, settings: Settings, T: int, rt: Runtime, stopping: Callable[[], bool]
+) -> dict[str, float]:
+    """train_loss and val_loss, on the same windows each time, so that validations differ by the model alone."""
+    scores = {}
+    for split in SPLITS:
+        seed = f"{settings.seed} validation"
+        stream = tokens.windows(data[split], settings.batch_size, T, rt.rank, rt.world, seed=seed)
+        scores[f"{split}_loss"] = mean_loss(run.model, stream, settings.eval_iters, rt, stopping)
+    if run.state.step == 0:
+        run.note(0, scores)
+    return scores
+
+
 def _check_data(run: Run, data: Data, settings: Settings) -> None:
-    """Raise UserError where a run was trained on other tokens. The same tokens may lie elsewhere."""
+    """Raise UserError if a run was trained on other tokens. The same tokens may lie elsewhere."""
     for split, now in data.items():
         before = run.data.get(split)
         if before is None or before == now.content():
@@ -194,8 +198,8 @@ def _check_data(run: Run, data: Data, settings: Settings) -> None:
         )
 
 
-def _described(settings: Settings, run: Run, T: int) -> dict:
-    """The settings to save, as they are in effect: the shape is that of the model."""
+def _effective(settings: Settings, run: Run, T: int) -> dict:
+    """The settings to save, as they are in effect: the shape is the model's."""
     started = {"init_from": run.settings.get("init_from", settings.init_from), "out_dir": settings.out_dir}
     kept = {name: value for name, value in asdict(settings).items() if name not in OF_ONE_START}
     return {**kept, **started, **{name: getattr(run.model.config, name) for name in SHAPE}, "block_size": T}
@@ -251,7 +255,7 @@ def _from_scratch(settings: Settings, tokenizer: Tokenizer | None, folder: Path)
 
 
 def check_fits(config: GPTConfig, settings: Settings, rt: Runtime) -> None:
-    """Raise UserError where training cannot fit into memory."""
+    """Raise UserError if training cannot fit into memory."""
     if not settings.eval_only:
         T = min(settings.block_size, config.sequence_len)
         check_memory(config, settings.batch_size, T, rt, settings.compile, "batch_size", "--n_layer or --n_embd")
@@ -283,7 +287,7 @@ def _adapted(run: Run, settings: Settings, rt: Runtime) -> Run:
 
 
 def fits_ckpt(config: GPTConfig) -> bool:
-    """Whether nanoGPT's format tells all of an architecture."""
+    """Whether nanoGPT's format can hold an architecture."""
     return gpt2.is_gpt2(config) and config.activation == "gelu" and config.norm_eps == 1e-5
 
 
@@ -298,7 +302,7 @@ def learning_rate(settings: Settings, step: int) -> float:
 def mean_loss(
     model: GPT, stream: Iterator[Batch], batches: int, rt: Runtime, stopping: Callable[[], bool]
 ) -> float:
-    """The mean nll of a number of batches of a stream that the ranks share, in nats a token, the same on every rank."""
+    """The mean nll in nats per token of a number of batches that the ranks share, the same on every rank."""
     total = torch.zeros(2, dtype=torch.float64)
     was_training = model.training
     model.eval()
@@ -332,14 +336,10 @@ def keep_tokenizer(folder: Path, out_dir: Path, tokenizer: Tokenizer | None) -> 
 
 
 def _accumulation(settings: Settings, rt: Runtime) -> int:
-    """Micro-batches per step and rank. Raises UserError where the ranks cannot share them."""
+    """Micro-batches per step and rank. Raises UserError if the ranks cannot share them."""
     if settings.gradient_accumulation_steps % rt.world:
         raise UserError(
             f"--gradient_accumulation_steps {settings.gradient_accumulation_steps} counts the micro-batches of all "
             f"ranks and is not a multiple of their number, {rt.world}"
         )
     return settings.gradient_accumulation_steps // rt.world
-
-
-def _print_scores(step: int, scores: dict[str, float], rt: Runtime) -> None:
-    rt.print(f"{NAME}: step {step}  " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))

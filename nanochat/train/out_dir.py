@@ -1,6 +1,6 @@
 """The out_dir of a run in nanoGPT's way: its checkpoints, and how it is resumed.
 
-    ckpt.pt        with --always_save_checkpoint the latest checkpoint, else the best by validation (as nanoGPT has it)
+    ckpt.pt        with --always_save_checkpoint the latest checkpoint, else the best by validation (as in nanoGPT)
     ckpt_best.pt   with it the best
     ckpt_last.pt   without it the latest
     *.pt.sha256    their checksums
@@ -10,31 +10,36 @@ A model that nanoGPT's format cannot hold is kept in our own: model_*.pt, optim_
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, TypeVar
 
 from nanochat import foreign_tokenizers, gpt2_tokenizer
 from nanochat.checkpoint import gpt2, manager, nanogpt
 from nanochat.checkpoint.nanogpt import BEST_CKPT, CKPT, LAST_CKPT
+from nanochat.config import as_field, default
 from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import read_json
-from nanochat.runtime import Runtime
+from nanochat.runtime import Runtime, pick_device
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import TrainState
+from nanochat.train.settings import OF_ONE_START, SHAPE, Settings, check
+from nanochat.train.writer import CheckpointWriter, StepWriter
 
 METRICS = "metrics.jsonl"
 CKPTS = (CKPT, LAST_CKPT, BEST_CKPT)
-OURS = {"settings", "model_config"}  # what the config.json of a run has
+OURS = {"settings", "model_config"}  # keys of the config.json of a run
+
+S = TypeVar("S", bound=Settings)
 
 
 @dataclass
 class Run:
-    """Everything a run is resumed from. best is the lowest val_loss so far, best_step its step where that is known.
+    """Everything a run is resumed from. best is the lowest val_loss so far, best_step its step if that is known.
 
-    data: the `content` of its token files by split, empty where no checkpoint tells it; settings: those it was trained
+    data: the `content` of its token files by split, empty if no checkpoint records it; settings: those it was trained
     with, empty for a new run.
     """
 
@@ -47,122 +52,108 @@ class Run:
     data: dict = field(default_factory=dict)
     settings: dict = field(default_factory=dict)
 
-
-class Keeper(Protocol):
-    """Writes a run's checkpoints. A new run clears an older one's away once it has something to save itself."""
-
-    def begin(self, run: Run) -> None:
-        """Finish what a kill kept an earlier process from; before anything else."""
-        ...
-
-    def save(self, run: Run) -> None:
-        """Write the latest checkpoint."""
-        ...
-
-    def scored(self, run: Run, is_best: bool) -> None:
-        """Note in the latest checkpoint what its validation has changed."""
-        ...
-
-
-class CkptKeeper:
-    """In nanoGPT's format; settings are what it calls config."""
-
-    def __init__(self, folder: Path, always: bool, settings: dict, is_new: bool):
-        self.folder = folder
-        self.settings = settings
-        self.is_new = is_new
-        self.latest, self.best = (folder / name for name in ((CKPT, BEST_CKPT) if always else (LAST_CKPT, CKPT)))
-
-    def begin(self, run: Run) -> None:
-        for leftover in self.folder.glob(".ckpt*.tmp"):  # left by a killed save; the lock keeps others out
-            leftover.unlink(missing_ok=True)
-        if self.is_new:
-            return
-        self._rename()
-        if run.best_step == run.state.step == _step(self.latest) != _step(self.best):  # killed inside of `scored`
-            self._write(run, self.best)
-
-    def save(self, run: Run) -> None:
-        self._write(run, self.latest)
-        if self.is_new:
-            _clear(self.folder, self.latest)
-            self.is_new = False
-
-    def scored(self, run: Run, is_best: bool) -> None:
-        self._write(run, self.latest)
+    def note(self, step: int, scores: dict[str, float]) -> bool:
+        """Whether the val_loss of a step is the lowest so far."""
+        is_best = scores["val_loss"] < self.best
         if is_best:
-            self._write(run, self.best)  # a copy of its own, so damage to the other cannot reach it
+            self.best, self.best_step = scores["val_loss"], step
+        return is_best
 
-    def _write(self, run: Run, path: Path) -> None:
-        assert run.optimizer is not None
+
+@dataclass(kw_only=True)
+class CkptWriter(CheckpointWriter):
+    """Writes nanoGPT's format; settings are what it calls config."""
+
+    run: Run
+    always: bool  # --always_save_checkpoint
+    settings: dict
+
+    def __post_init__(self) -> None:
+        names = (CKPT, BEST_CKPT) if self.always else (LAST_CKPT, CKPT)
+        self.latest, self.best = (self.folder / name for name in names)
+
+    def recover(self) -> None:
+        """Finish what a kill kept an earlier process from, and give the files the names that --always asks for."""
+        for leftover in self.folder.glob(".ckpt*.tmp"):  # of a killed save; the lock keeps other processes out
+            leftover.unlink(missing_ok=True)
+        if self.saved_at < 0:
+            return
+        if self.always and (self.folder / LAST_CKPT).exists():
+            moves = [(CKPT, BEST_CKPT), (LAST_CKPT, CKPT)]
+        elif not self.always and (self.folder / BEST_CKPT).exists():
+            moves = [(CKPT, LAST_CKPT), (BEST_CKPT, CKPT)]
+        else:
+            moves = []
+        for old, new in moves:
+            if (self.folder / old).exists():  # there may be no best one yet
+                nanogpt.move(self.folder / old, self.folder / new)
+        if self.run.best_step == self.run.state.step == _step(self.latest) != _step(self.best):  # killed inside `add`
+            self._write(self.best, self.run.state, self.optimizer.state_dict())
+
+    def write(self, state: TrainState, optimizer: dict, passing: bool) -> None:
+        self._write(self.latest, state, optimizer)
+
+    def add(self, state: TrainState, scores: dict[str, float]) -> None:
+        is_best, optimizer = self.run.note(state.step, scores), self.optimizer.state_dict()
+        self._write(self.latest, state, optimizer)
+        if is_best:
+            self._write(self.best, state, optimizer)  # a copy of its own, so damage to the other cannot reach it
+
+    def clear(self, is_first: bool) -> None:
+        if is_first:  # of a run that replaces another
+            for name in CKPTS:
+                if self.folder / name != self.latest:
+                    nanogpt.remove(self.folder / name)
+            manager.delete(self.folder, manager.steps(self.folder))
+
+    def _write(self, path: Path, state: TrainState, optimizer: dict) -> None:
+        run = self.run
         ours = {
-            "loop_state": run.state.state_dict(),
+            "loop_state": state.state_dict(),
             "best_step": run.best_step,
             "tokenizer_hash": run.tokenizer.hash if run.tokenizer else None,
             "data": run.data,
         }
-        nanogpt.write(path, run.model, run.optimizer, self.settings, run.state.step, run.best, ours)
-
-    def _rename(self) -> None:
-        """The files of a run that is resumed with the other --always_save_checkpoint get the names they have now."""
-        if self.latest.name == CKPT and (self.folder / LAST_CKPT).exists():
-            moves = [(CKPT, BEST_CKPT), (LAST_CKPT, CKPT)]
-        elif self.latest.name == LAST_CKPT and (self.folder / BEST_CKPT).exists():
-            moves = [(CKPT, LAST_CKPT), (BEST_CKPT, CKPT)]
-        else:
-            return
-        for old, new in moves:
-            if (self.folder / old).exists():  # there is not always a best one
-                nanogpt.move(self.folder / old, self.folder / new)
+        nanogpt.write(path, run.model, optimizer, self.settings, state.step, run.best, ours)
 
 
-class StepKeeper:
-    """In our own format: the latest and the best."""
+@dataclass(kw_only=True)
+class OutDirStepWriter(StepWriter):
+    """Writes our own format: the latest checkpoint and the best."""
 
-    def __init__(self, folder: Path, settings: dict, is_new: bool):
-        self.folder = folder
-        self.settings = settings
-        self.is_new = is_new
+    run: Run
 
-    def begin(self, run: Run) -> None:
-        """Nothing: `manager.save` sees to it."""
+    def write(self, state: TrainState, optimizer: dict, passing: bool) -> None:
+        self.meta |= self._best()
+        super().write(state, optimizer, passing)
 
-    def save(self, run: Run) -> None:
-        step = run.state.step
-        optimizer = {"optimizer": run.optimizer}
-        manager.save(self.folder, step, run.model, optimizer, {"user_config": self.settings, **self._meta(run)})
-        if self.is_new:
-            _clear(self.folder, step)
-            self.is_new = False
-        manager.prune(self.folder, 1, "val_loss")
+    def add(self, state: TrainState, scores: dict[str, float]) -> None:
+        self.run.note(state.step, scores)
+        super().add(state, {**scores, **self._best()})
 
-    def scored(self, run: Run, is_best: bool) -> None:
-        manager.update_meta(self.folder, run.state.step, self._meta(run, is_best))
-        manager.prune(self.folder, 1, "val_loss")
+    def clear(self, is_first: bool) -> None:
+        if is_first:
+            for name in CKPTS:
+                nanogpt.remove(self.folder / name)
+        super().clear(is_first)
 
-    def _meta(self, run: Run, is_best: bool = False) -> dict:
-        return {
-            "val_loss": run.best if is_best else None,  # by which `prune` knows the best
-            "best_val_loss": run.best if math.isfinite(run.best) else None,
-            "loop_state": run.state.state_dict(),
-            "tokenizer_hash": run.tokenizer.hash if run.tokenizer else None,
-            "data": run.data,
-        }
+    def _best(self) -> dict:
+        return {"best_val_loss": self.run.best if math.isfinite(self.run.best) else None}
 
 
-def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime, check: Callable[[GPTConfig], object]) -> Run:
-    """The run in `folder` at its latest checkpoint, also one that nanoGPT itself has begun.
+def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime, check_fits: Callable[[GPTConfig], object]) -> Run:
+    """The run in `folder` at its latest checkpoint, also one that nanoGPT itself began.
 
-    tokenizer: the one beside it, else that of the data, where there is one; ckpt.pt has only the number of rows.
-    check: called with the architecture before the model is built.
-    A damaged checkpoint is printed, and the previous or the best one used instead. Raises UserError where there is
-    none or all are damaged, and for another tokenizer than the run's.
+    tokenizer: the one beside it, else that of the data, if there is one; ckpt.pt has only the number of rows.
+    check_fits: called with the architecture before the model is built.
+    A damaged checkpoint is printed, and the previous or the best one used instead. Raises UserError if there is none or
+    all are damaged, and for another tokenizer than the run's.
     """
     path, damage = latest_ckpt(folder)
     if path is None:
-        return _resume_steps(folder, rt, check)
+        return _resume_steps(folder, rt, check_fits)
     light = nanogpt.read(path, tensors=False)
-    check(light.config)
+    check_fits(light.config)
     rows, ours = light.config.vocab_size, _ours(light, path)
     trained_with = ours.get("tokenizer_hash")
     if tokenizer and trained_with and tokenizer.hash != trained_with:
@@ -184,7 +175,7 @@ def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime, check: Callab
     return Run(model, tokenizer, state, read.optimizer, read.best_val_loss, best_step, data, read.settings)
 
 
-def _resume_steps(folder: Path, rt: Runtime, check: Callable[[GPTConfig], object]) -> Run:
+def _resume_steps(folder: Path, rt: Runtime, check_fits: Callable[[GPTConfig], object]) -> Run:
     """`resume` from checkpoints in our own format."""
     damage = ""
     for step in reversed(manager.steps(folder)):
@@ -193,24 +184,77 @@ def _resume_steps(folder: Path, rt: Runtime, check: Callable[[GPTConfig], object
         except manager.Damaged as error:
             damage = damage or str(error)
             continue
-        check(loaded.model.config)
+        check_fits(loaded.model.config)
         if damage:
             rt.print(f"train: {damage.partition(';')[0]}; resuming from step {step} instead")
         meta, where = loaded.meta, f"the meta file of step {step} of {folder}"
-        state, best = TrainState.restored(meta.get("loop_state"), where), meta.get("best_val_loss")
+        state = TrainState.restored(meta.get("loop_state"), where)
         optimizer = (loaded.optimizer or {}).get("optimizer")
-        cursor = _mapping(_mapping(meta.get("loop_state")).get("cursor"))
-        is_other = bool(cursor) and "window" not in cursor  # a run of a stage, which reads documents
-        if is_other or optimizer is None or not isinstance(best, (float, int, type(None))):
+        is_of_a_stage = state.cursor and "window" not in state.cursor  # it reads documents
+        if optimizer is None or is_of_a_stage:
             raise UserError(f"{where} does not hold a run of scripts.train; start from it with --init_from={folder}")
-        best, data, settings = math.inf if best is None else best, meta.get("data"), meta.get("user_config")
-        return Run(loaded.model, loaded.tokenizer, state, optimizer, best, None, _mapping(data), _mapping(settings))
+        best, data, settings = meta.get("best_val_loss"), meta.get("data") or {}, meta.get("user_config") or {}
+        best = math.inf if best is None else best
+        return Run(loaded.model, loaded.tokenizer, state, optimizer, best, None, data, settings)
     raise UserError(damage or _nothing_in(folder))
+
+
+def resumed_settings(passed: S, names: Collection[str]) -> tuple[S, list[str]]:
+    """The settings of the run in out_dir, except those passed, whose `names` are given; and a list of the changes.
+
+    A device that this machine lacks is replaced by the best available. Raises UserError for a shape that differs from
+    the model's, and for invalid values.
+    """
+    where = Path(passed.out_dir)
+    own = settings_of(where)
+    kept: dict[str, Any] = {}
+    changed = []
+    for entry in fields(Settings):
+        name, now = entry.name, getattr(passed, entry.name)
+        if name in OF_ONE_START or name not in own:
+            continue
+        try:
+            value = as_field(Settings, name, own[name])
+        except TypeError:
+            raise UserError(
+                f"{where}: the {name} of its run is {own[name]!r:.40}, not of type {type(default(entry)).__name__}; "
+                "the file is damaged, get it again"
+            ) from None
+        if name not in names:
+            kept[name] = value
+        elif value != now and name in SHAPE:
+            raise UserError(
+                f"--{name} {now} does not fit the model in {where}, which has {value}; leave it out, or train another "
+                "model in another --out_dir"
+            )
+        elif value != now:
+            changed.append(f"{name} {value} -> {now}")
+    try:
+        pick_device(str(kept.get("device", "")))
+    except UserError:
+        changed.append(f"device {kept.pop('device')} (not available) -> {pick_device()}")
+        kept.pop("dtype", None)  # it was chosen for that device
+    settings = replace(passed, **kept)
+    check(settings)
+    return settings, changed
+
+
+def settings_of(folder: Path) -> dict:
+    """The settings of the run in `folder`, by nanoGPT's names. Raises UserError if there is no run."""
+    path, _ = latest_ckpt(folder)
+    if path is not None:
+        read = nanogpt.read(path, tensors=False)
+        shape = {name: getattr(read.config, name) for name in SHAPE}
+        return {**read.settings, **shape, "block_size": read.config.sequence_len}
+    for step in reversed(manager.steps(folder)):
+        with contextlib.suppress(UserError):  # named by `resume`
+            return manager.read_meta(folder, step).get("user_config") or {}
+    raise UserError(_nothing_in(folder))
 
 
 def latest_ckpt(folder: Path) -> tuple[Path | None, str]:
     """The most advanced intact one of ckpt.pt and ckpt_last.pt, else ckpt_best.pt, or None; and what is wrong with the
-    one that it replaces. Raises UserError where all are damaged.
+    one that it replaces. Raises UserError if all are damaged.
 
     File times are ignored, since copied files have new ones.
     """
@@ -231,32 +275,16 @@ def latest_ckpt(folder: Path) -> tuple[Path | None, str]:
     return None, ""
 
 
-def settings_of(folder: Path) -> dict:
-    """The settings of the run in `folder`, by nanoGPT's names. Raises UserError where there is no run."""
-    path, _ = latest_ckpt(folder)
-    if path is not None:
-        read = nanogpt.read(path, tensors=False)
-        c = read.config
-        shape = {"n_layer": c.n_layer, "n_head": c.n_head, "n_embd": c.n_embd, "bias": c.bias}
-        return {**read.settings, **shape, "block_size": c.sequence_len}
-    for step in reversed(manager.steps(folder)):
-        with contextlib.suppress(UserError):  # named by `resume`
-            meta = manager.read_meta(folder, step)
-            return _mapping(meta.get("user_config"))
-    raise UserError(_nothing_in(folder))
-
-
 def refuse_taken(folder: Path, tokenizer: Tokenizer | None, overwrite: bool) -> None:
-    """Raise UserError where a new run would replace files of others; `overwrite` lets it replace another run.
+    """Raise UserError if a new run would replace files of others; `overwrite` lets it replace another run.
 
     That is a run's checkpoints, or the files of something else that has a config.json or a tokenizer.
     """
     config = folder / "config.json"
     is_run = config.exists() and read_json(config, "give another --out_dir").keys() >= OURS
-    if config.exists() and not is_run:
-        raise UserError(f"{config} does not belong to a run of scripts.train; give another --out_dir")
-    if (folder / METRICS).exists() and not is_run:
-        raise UserError(f"{folder / METRICS} does not belong to a run of scripts.train; give another --out_dir")
+    for path in (config, folder / METRICS):
+        if path.exists() and not is_run:
+            raise UserError(f"{path} does not belong to a run of scripts.train; give another --out_dir")
     is_own = not foreign_tokenizers.holds(folder) or tokenizer and Tokenizer.load(folder).hash == tokenizer.hash
     if not is_run and not is_own:
         raise UserError(f"{folder} holds a tokenizer that is not the data's; give another --out_dir")
@@ -294,24 +322,19 @@ def _nothing_in(folder: Path) -> str:
 def _ours(read: nanogpt.Checkpoint, path: Path) -> dict:
     """What our own training has put into a ckpt.pt; empty for one of nanoGPT's. Raises UserError if malformed."""
     ours = {} if read.ours is None else read.ours
-    kinds = {"loop_state": dict, "best_step": int, "tokenizer_hash": str, "data": dict}
-    wrong = [name for name, kind in kinds.items() if not isinstance(_mapping(ours).get(name), (kind, type(None)))]
-    state = _mapping(_mapping(ours).get("loop_state"))
-    cursor = state.get("cursor")
-    if cursor is not None and type(_mapping(cursor).get("window")) is not int:
-        wrong.append("cursor")
-    if state and state.get("step") != read.iter_num:
-        wrong.append("step")
-    if wrong or not isinstance(ours, dict):
+    try:
+        state, is_right = ours.get("loop_state"), isinstance(ours.get("data") or {}, dict)
+        if state is not None:
+            window = 0 if state.get("cursor") is None else state["cursor"]["window"]
+            is_right = is_right and type(window) is int and state["step"] == read.iter_num
+    except (AttributeError, LookupError, TypeError):
+        is_right = False
+    if not is_right:
         raise UserError(
-            f"{path} is damaged: what it holds for a resume is malformed ({', '.join(wrong) or 'no dict'}); "
-            f"start from its weights with --init_from={path} and another --out_dir"
+            f"{path} is damaged: what it holds for a resume is malformed; start from its weights with "
+            f"--init_from={path} and another --out_dir"
         )
     return ours
-
-
-def _mapping(value: object) -> dict:
-    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def _step(path: Path) -> int | None:
@@ -319,11 +342,3 @@ def _step(path: Path) -> int | None:
         return nanogpt.iter_num(path) if path.exists() else None
     except UserError:  # it is damaged
         return None
-
-
-def _clear(folder: Path, latest: Path | int) -> None:
-    """Remove the checkpoints of an older run: all but the latest, a file or a step."""
-    for name in CKPTS:
-        if folder / name != latest:
-            nanogpt.remove(folder / name)
-    manager.delete(folder, [step for step in manager.steps(folder) if step != latest])

@@ -1,16 +1,16 @@
-"""Reinforcement learning as a stream: the model's own answers, weighted by how much better than usual they are.
+"""Reinforcement learning as a stream: the model's own completions, weighted by how much better than usual they are.
 
-A step asks a few questions, samples a group of answers to each with the weights as they are now, and grades them. Every
-sampled token then weighs its answer's advantage: the reward less the group's mean. What was not sampled (the prompt,
-what a tool said, padding) weighs nothing. So the loop's sum of nll * weight / tokens is
+A step takes a few prompts, samples a group of completions of each with the weights as they are now, and grades them.
+Every sampled token then weighs its completion's advantage: the reward minus the group's mean. Tokens that were not
+sampled (the prompt, tool output, padding) weigh nothing. So the loop's sum of nll * weight / tokens is
 
     - sum of advantage * log p(token) / number of sampled tokens of the step
 
 which is REINFORCE (Williams 1992) with the baseline of GRPO (Shao et al. 2024, arXiv 2402.03300). The advantage is not
-divided by the group's standard deviation, which would make most of the questions that are nearly always or nearly
-never answered (Liu et al. 2025, arXiv 2503.20783), and all tokens of a step count alike instead of each answer's being
-averaged first, by which long wrong answers would cost less (Yu et al. 2025, arXiv 2503.14476). Each answer is learned
-from once and by the very weights that gave it, so there is no ratio of probabilities, nothing to clip, and no KL term.
+divided by the group's standard deviation, which would favour prompts that are nearly always or nearly never answered
+(Liu et al. 2025, arXiv 2503.20783), and all tokens of a step count alike instead of averaging each completion first, by
+which long wrong ones would cost less (Yu et al. 2025, arXiv 2503.14476). Each completion is learned from once and by
+the very weights that sampled it, so there is no ratio of probabilities, nothing to clip, and no KL term.
 """
 
 import math
@@ -34,26 +34,25 @@ from nanochat.gpt import GPT
 from nanochat.tokenizer import Tokenizer
 
 LENGTHS = 16  # rows are a multiple of it long: for each length that oneDNN meets it keeps megabytes of kernels
-PROBED_AT_ONCE = 64  # questions of a measurement between two looks at whether the run is being stopped
+PROMPTS_AT_ONCE = 64  # in an evaluation, between two looks at whether the run is being stopped
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are sampled. The gradient takes them for the model's own: a temperature of 1, from all tokens."""
+    """How completions are sampled. The gradient assumes a temperature of 1 and all tokens (top_k 0)."""
 
     num_samples: int
-    """answers to a question"""
+    """completions of each prompt"""
     max_new_tokens: int
-    """of an answer, without what tools say"""
+    """longest completion, without tool output"""
     temperature: float
     top_k: int
-    """0: from all tokens"""
     seed: int
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A prompt with the answer to it: sampled[i] says whether the model chose ids[i]; both have the same length."""
+class Completion:
+    """A prompt with one completion: sampled[i] is whether the model chose ids[i]; both have the same length."""
 
     ids: list[int]
     sampled: list[bool]
@@ -64,21 +63,21 @@ class Answer:
         return sum(self.sampled)
 
 
-class Questions:
-    """The conversations of several tasks, numbered without end: dealt in turn, each task's shuffled for each epoch."""
+class Prompts:
+    """The conversations of several tasks, numbered without end: dealt in turn, each task shuffled for each epoch."""
 
     def __init__(self, tasks: Sequence[Task], seed: int = 0):
-        """Raises UserError for a task that is empty."""
+        """Raises UserError for an empty task."""
         for task in tasks:
             if not len(task):
                 raise UserError(f"the task {task.name} has no questions to learn from")
         self.tasks = tasks
         self.seed = seed
         self.size = len(tasks) * max(len(task) for task in tasks)  # an epoch: the longest task has been read once
-        self._orders: dict[int, tuple[int, list[int]]] = {}  # of each task: the latest epoch and its order
+        self._orders: dict[int, tuple[int, list[int]]] = {}  # by task: the latest epoch and its order
 
     def __getitem__(self, n: int) -> tuple[Task, dict]:
-        """Question n >= 0: its task and the conversation."""
+        """Prompt n >= 0: its task and the conversation."""
         number = n % len(self.tasks)
         task = self.tasks[number]
         epoch, place = divmod(n // len(self.tasks), len(task))
@@ -89,8 +88,8 @@ class Questions:
         return task, task[self._orders[number][1][place]]
 
 
-class Respondent:
-    """Answers questions with a model that is being trained, in groups of samples."""
+class Policy:
+    """The model that is being trained, as a sampler of completions."""
 
     def __init__(self, model: GPT, tokenizer: Tokenizer, slots: int = 64):
         """Raises UserError if the tokenizer has no chat tokens."""
@@ -100,18 +99,18 @@ class Respondent:
         self.tools = calculator_tools(tokenizer)
         self.stop_ids = chat.stop_ids(tokenizer)
 
-    def answers(self, asked: Sequence[tuple[int, Task, dict]], sampling: Sampling) -> list[list[Answer]]:
-        """The answers to each question, given as (number, task, conversation), by the weights as they are now.
+    def sample(self, prompts: Sequence[tuple[int, Task, dict]], sampling: Sampling) -> list[list[Completion]]:
+        """The completions of each prompt, given as (number, task, conversation), by the weights as they are now.
 
-        A question's number and the seed decide its random numbers, whatever is asked beside it. One whose prompt is
-        longer than the context gets no answers.
+        A prompt's number and the seed decide its random numbers, whatever is sampled beside it. A prompt longer than
+        the context gets no completions.
         """
         self.engine.model = for_generating(self.model)
         self.engine.forget()
         requests: list[Request] = []
-        groups: list[list[Answer]] = [[] for _ in asked]
-        of: list[int] = []  # of[j] is the question that requests[j] answers
-        for i, (number, _, conversation) in enumerate(asked):
+        groups: list[list[Completion]] = [[] for _ in prompts]
+        origins: list[int] = []  # requests[j] completes prompts[origins[j]]
+        for i, (number, _, conversation) in enumerate(prompts):
             prompt = chat.prompt(self.tokenizer, conversation["messages"][:-1])
             if len(prompt) <= self.engine.max_len:
                 one = Request(
@@ -119,22 +118,22 @@ class Respondent:
                     seed=(sampling.seed << 32) + number, stop_ids=self.stop_ids, tools=self.tools,
                 )  # fmt: skip
                 requests += one.samples(sampling.num_samples)
-                of += [i] * sampling.num_samples
+                origins += [i] * sampling.num_samples
         # Prompts of one length are read in one forward pass, so neighbours in the queue should have one length.
         order = sorted(range(len(requests)), key=lambda j: len(requests[j].prompt))
         replies = self.engine.generate([requests[j] for j in order])
         for j, reply in sorted(zip(order, replies, strict=True), key=lambda pair: pair[0]):
-            _, task, conversation = asked[of[j]]
+            _, task, conversation = prompts[origins[j]]
             reward = float(task.grade(conversation, chat.reply_text(self.tokenizer, reply.tokens)))
-            groups[of[j]].append(_answer(requests[j].prompt, reply, reward))
+            groups[origins[j]].append(_completion(requests[j].prompt, reply, reward))
         return groups
 
 
-def _answer(prompt: list[int], reply: Reply, reward: float) -> Answer:
-    # The id that ended the reply was sampled too; without its weight nobody would learn to stop.
+def _completion(prompt: list[int], reply: Reply, reward: float) -> Completion:
+    # The id that ended the reply was sampled too; without its weight the model would never learn to stop.
     end = [] if reply.stop_id is None else [reply.stop_id]
     sampled = [False] * len(prompt) + [not forced for forced in reply.forced] + [True] * len(end)
-    return Answer(prompt + reply.tokens + end, sampled, reward)
+    return Completion(prompt + reply.tokens + end, sampled, reward)
 
 
 def for_generating(model: GPT) -> GPT:
@@ -151,7 +150,7 @@ def for_generating(model: GPT) -> GPT:
 
 
 def advantages(rewards: Sequence[float]) -> list[float]:
-    """How much better than their mean the rewards of a group are. One that is not finite is left out, and gets 0."""
+    """The rewards of a group minus their mean. A reward that is not finite is unknown: it is left out, and gets 0."""
     known = [reward for reward in rewards if math.isfinite(reward)]
     mean = sum(known) / max(1, len(known))
     if all(reward == known[0] for reward in known):
@@ -160,8 +159,8 @@ def advantages(rewards: Sequence[float]) -> list[float]:
 
 
 def rollouts(
-    questions: Questions,
-    respondent: Respondent,
+    prompts: Prompts,
+    policy: Policy,
     sampling: Sampling,
     examples_per_step: int,
     rows: int,
@@ -170,60 +169,58 @@ def rollouts(
     cursor: dict | None = None,
     few_shapes: bool = False,
 ) -> Iterator[Batch]:
-    """The micro-batches of this rank without end, from `cursor` on: at most `rows` answers each, about as long.
+    """This rank's micro-batches without end, starting at `cursor`: at most `rows` completions of similar length each.
 
-    few_shapes pads them to `rows` rows of a power of two of tokens, so that compiling them ends.
-    A step asks examples_per_step questions, which the ranks deal between them, and samples when its first micro-batch
-    is asked for. Answers without an advantage are counted but not computed. The figures of a step: "reward" and
-    "reward_std" over all answers, "learnable", the share of questions whose answers differ in worth, "answer_tokens",
-    the mean length, and "tokens", all that were sampled.
+    few_shapes pads them to `rows` rows and a power of two of tokens, so that torch.compile compiles a few shapes only.
+    A step takes examples_per_step prompts, dealt over the ranks, and samples when its first micro-batch is requested.
+    Completions without an advantage are counted but not computed.
     """
     cursor = cursor or {"question": 0, "sampled": 0}
     while True:
         start = cursor["question"]
         numbers = range(start + rank, start + examples_per_step, world)
-        groups = respondent.answers([(n, *questions[n]) for n in numbers], sampling)
-        weighed = [pair for group in groups for pair in zip(group, advantages([a.reward for a in group]), strict=True)]
-        count = sum(answer.tokens for answer, _ in weighed if math.isfinite(answer.reward))
-        figures = _figures(groups, respondent.engine.model.device)
-        cursor = {"question": start + examples_per_step, "sampled": cursor["sampled"] + int(figures["tokens"])}
+        groups = policy.sample([(n, *prompts[n]) for n in numbers], sampling)
+        weighed = [pair for group in groups for pair in zip(group, advantages([c.reward for c in group]), strict=True)]
+        count = sum(completion.tokens for completion, _ in weighed if math.isfinite(completion.reward))
+        metrics = _metrics(groups, policy.engine.model.device)
+        cursor = {"question": start + examples_per_step, "sampled": cursor["sampled"] + int(metrics["tokens"])}
         learned = sorted((pair for pair in weighed if pair[1]), key=lambda pair: len(pair[0].ids))
         micro_batches = [learned[i : i + rows] for i in range(0, len(learned), rows)] or [[]]
         for i, pairs in enumerate(micro_batches):
             inputs, targets, weights = _tensors(pairs, rows if few_shapes else 0)
             yield Batch(
-                inputs, targets, weights, cursor["question"] / questions.size, cursor,
-                count=count if i == 0 else 0, ends_step=i == len(micro_batches) - 1, figures=figures,
+                inputs, targets, weights, cursor["question"] / prompts.size, cursor,
+                count=count if i == 0 else 0, ends_step=i == len(micro_batches) - 1, metrics=metrics,
             )  # fmt: skip
 
 
-def _tensors(pairs: Sequence[tuple[Answer, float]], fixed_rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """inputs, targets, weights (B, T) of answers and their advantages; of none, a single row without weight.
+def _tensors(pairs: Sequence[tuple[Completion, float]], fixed_rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """inputs, targets, weights (B, T) of completions and their advantages; without any, one row of weight 0.
 
     With fixed_rows, B is that and T a power of two.
     """
-    longest = max((len(answer.ids) - 1 for answer, _ in pairs), default=1)
+    longest = max((len(completion.ids) - 1 for completion, _ in pairs), default=1)
     T = -(-longest // LENGTHS) * LENGTHS
     B = max(1, len(pairs))
     if fixed_rows:
         B, T = fixed_rows, 1 << (longest - 1).bit_length()
     ids = torch.zeros(B, T + 1, dtype=torch.int64)
     weights = torch.zeros(B, T + 1)
-    for row, (answer, advantage) in enumerate(pairs):
-        ids[row, : len(answer.ids)] = torch.tensor(answer.ids)
-        weights[row, : len(answer.ids)] = torch.tensor(answer.sampled) * advantage
+    for row, (completion, advantage) in enumerate(pairs):
+        ids[row, : len(completion.ids)] = torch.tensor(completion.ids)
+        weights[row, : len(completion.ids)] = torch.tensor(completion.sampled) * advantage
     return ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), weights[:, 1:].contiguous()
 
 
-def _figures(groups: Sequence[Sequence[Answer]], device: torch.device) -> dict[str, float]:
-    """What a step's log says of the answers of all ranks."""
-    answers = [answer for group in groups for answer in group]
-    rewards = [answer.reward for answer in answers if math.isfinite(answer.reward)]
-    n, known, reward, squares, tokens, learnable, asked = _over_ranks(
+def _metrics(groups: Sequence[Sequence[Completion]], device: torch.device) -> dict[str, float]:
+    """The metrics of a step over all ranks; completion_tokens is the mean length, tokens are all that were sampled."""
+    completions = [completion for group in groups for completion in group]
+    rewards = [completion.reward for completion in completions if math.isfinite(completion.reward)]
+    n, known, reward, squares, tokens, with_advantage, asked = _over_ranks(
         [
-            len(answers), len(rewards), sum(rewards), sum(reward**2 for reward in rewards),
-            sum(answer.tokens for answer in answers),
-            sum(any(advantages([answer.reward for answer in group])) for group in groups), len(groups),
+            len(completions), len(rewards), sum(rewards), sum(reward**2 for reward in rewards),
+            sum(completion.tokens for completion in completions),
+            sum(any(advantages([completion.reward for completion in group])) for group in groups), len(groups),
         ],
         device,
     )  # fmt: skip
@@ -231,39 +228,39 @@ def _figures(groups: Sequence[Sequence[Answer]], device: torch.device) -> dict[s
     return {
         "reward": mean,
         "reward_std": math.sqrt(max(0.0, squares / max(1, known) - mean**2)),
-        "learnable": learnable / max(1, asked),
-        "answer_tokens": tokens / max(1, n),
+        "frac_with_advantage": with_advantage / max(1, asked),
+        "completion_tokens": tokens / max(1, n),
         "tokens": tokens,
     }
 
 
 def pass_rates(
     task: Task,
-    questions: int,
-    respondent: Respondent,
+    examples: int,
+    policy: Policy,
     sampling: Sampling,
     stopping: Callable[[], bool],
     rank: int = 0,
     world: int = 1,
 ) -> dict[str, float]:
-    """{"pass@1": the share of right answers, "pass@k": of questions with a right one among k} of k = num_samples.
+    """pass@1, the fraction of right completions, and pass@k, of prompts with a right one among k = num_samples.
 
-    Of the task's first `questions` conversations; right is what is worth more than half. A collective call; cut short,
-    and meaningless, once `stopping` says so.
+    Takes the task's first `examples` conversations; a reward above a half is right. A collective call; ends early, with
+    meaningless rates, once `stopping` is true.
     """
-    questions = min(questions, len(task))
+    examples = min(examples, len(task))
     asked, right, passed = 0, 0, 0
-    for start in range(0, questions, PROBED_AT_ONCE):
+    for start in range(0, examples, PROMPTS_AT_ONCE):
         if stopping():
             break
-        numbers = range(start + rank, min(start + PROBED_AT_ONCE, questions), world)
-        for group in respondent.answers([(n, task, task[n]) for n in numbers], sampling):
-            correct = sum(answer.reward > 0.5 for answer in group)
+        numbers = range(start + rank, min(start + PROMPTS_AT_ONCE, examples), world)
+        for group in policy.sample([(n, task, task[n]) for n in numbers], sampling):
+            correct = sum(completion.reward > 0.5 for completion in group)
             asked, right, passed = asked + 1, right + correct, passed + (correct > 0)
-    total, right, passed = _over_ranks([asked, right, passed], respondent.engine.model.device)
+    total, right, passed = _over_ranks([asked, right, passed], policy.engine.model.device)
     k = sampling.num_samples
-    shares = {"pass@1": right / max(1, total * k)}
-    return shares if k == 1 else {**shares, f"pass@{k}": passed / max(1, total)}
+    rates = {"pass@1": right / max(1, total * k)}
+    return rates if k == 1 else {**rates, f"pass@{k}": passed / max(1, total)}
 
 
 def _over_ranks(values: Sequence[float], device: torch.device) -> list[float]:

@@ -1,10 +1,9 @@
 """From flags to a stage and back to disk: what base_train, mid_train, chat_sft and chat_rl have in common."""
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict
 from itertools import takewhile
 
 import torch
@@ -14,7 +13,6 @@ from nanochat.checkpoint import manager
 from nanochat.config import changes
 from nanochat.data.batch import Batch
 from nanochat.data.streams import Source, batches_for, one_pass
-from nanochat.errors import UserError
 from nanochat.eval.bpb import bits_per_byte
 from nanochat.gpt import GPT, count_parameters
 from nanochat.log import MetricsLog, strict_json
@@ -22,29 +20,11 @@ from nanochat.optim import Optimizer, Rates, parameter_groups
 from nanochat.plan.cost import flops_per_token
 from nanochat.report import sections
 from nanochat.runtime import Runtime, can_compile
-from nanochat.tokenizer import Tokenizer
-from nanochat.train.flags import Hyperparameters, TrainFlags, accumulation
+from nanochat.train.flags import TrainFlags
+from nanochat.train.hyperparameters import accumulation
 from nanochat.train.loop import Evaluation, Stage, TrainState, train
-from nanochat.train.start import Begun, Start, plain
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run of a stage: where it starts, where its checkpoints go, its flags and its model.
-
-    `about` goes into the meta files beside the usual.
-    """
-
-    start: Start
-    flags: TrainFlags
-    h: Hyperparameters
-    tokenizer: Tokenizer
-    begun: Begun
-    about: dict
-
-    @property
-    def rt(self) -> Runtime:
-        return self.start.rt
+from nanochat.train.start import Run, as_json
+from nanochat.train.writer import StepWriter
 
 
 def run_stage(
@@ -58,28 +38,28 @@ def run_stage(
 ) -> TrainState:
     """Train, log, save, validate and report a stage that learns from given text or conversations.
 
-    `evaluations` are measured beside the validation.
+    `evaluations` are made beside the validation.
     """
-    h, rt, begun = run.h, run.rt, run.begun
+    hparams, rt, flags = run.hparams, run.rt, run.start.flags
+    rows, T, flops = hparams.device_batch_size, hparams.max_seq_len, flops_per_token(run.model.config)
 
     def validate(stopping: Callable[[], bool]) -> dict[str, float]:
-        with closing(batches_for(rt, val_source, h.device_batch_size, h.max_seq_len)) as stream:
-            measured = one_pass(stream, h.eval_tokens, rt.world)
+        with closing(batches_for(rt, val_source, rows, T)) as stream:
+            measured = one_pass(stream, hparams.eval_tokens, rt.world)
             on_device = (batch.to(rt.device) for batch in takewhile(lambda _: not stopping(), measured))
-            return {"val_bpb": bits_per_byte(begun.model, on_device, run.tokenizer.token_bytes)}
+            return {"val_bpb": bits_per_byte(run.model, on_device, run.tokenizer.token_bytes)}
 
     def results(state: TrainState, scores: dict) -> dict:
-        tokens = state.step * h.total_batch_size
+        tokens = state.step * hparams.total_batch_size
         return {
-            "tokens": tokens, "flops": tokens * flops_per_token(begun.model.config),
-            "train_loss": state.smooth_loss, "val_bpb": scores.get("val_bpb"),
+            "tokens": tokens, "flops": tokens * flops, "train_loss": state.smooth_loss,
+            "val_bpb": scores.get("val_bpb"),
         }  # fmt: skip
 
-    start = begun.state.cursor
-    with closing(batches_for(rt, train_source, h.device_batch_size, h.max_seq_len, start, run.flags.seed)) as stream:
+    with closing(batches_for(rt, train_source, rows, T, run.state.cursor, flags.seed)) as stream:
         return run_stream(
-            name, run, stream, accumulation(h, rt), [Evaluation(run.flags.eval_every, validate), *evaluations], results,
-            num_iterations, num_epochs, flops_per_token(begun.model.config),
+            name, run, stream, accumulation(hparams, rt), [Evaluation(flags.eval_every, validate), *evaluations],
+            results, num_iterations, num_epochs, flops,
         )  # fmt: skip
 
 
@@ -96,102 +76,24 @@ def run_stream(
     best: str = "val_bpb",
     shown: tuple[str, ...] = (),
 ) -> TrainState:
-    """Train, log, save, measure and report any stage.
+    """Train, log, save, evaluate and report any stage.
 
-    `results` makes the section of the report, beside what all have, of the last state and its checkpoint's meta.
-    The checkpoint with the lowest `best`, one of the evaluations' scores, is kept beside the newest.
+    `results` makes the stage's own part of the report from the last state and its checkpoint's meta file.
+    The checkpoint with the lowest `best`, a score of one of the evaluations, is kept beside the newest.
     """
-    flags, h, rt, begun, folder = run.flags, run.h, run.rt, run.begun, run.start.folder
-    model, state, stale = begun.model, begun.state, begun.stale
-    adamw, muon = parameter_groups(
-        model,
-        h.embedding_lr * h.lr_scale,
-        h.unembedding_lr * h.lr_scale,
-        h.matrix_lr * h.lr_scale,
-        h.scalar_lr * h.lr_scale,
-        h.weight_decay,
-    )
-    optimizer = Optimizer(adamw, muon)
-    if begun.saved is not None:
-        optimizer.load_state_dict(begun.saved["optimizer"])
-        torch.set_rng_state(begun.saved["rng"])
-        begun.saved = None  # a second copy of the optimizer
-    described = {
-        "user_config": {**dataclasses.asdict(flags), **dataclasses.asdict(h)},
-        "changed_flags": {name: plain(value) for name, value in changes(flags).items()},
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device_batch_size": h.device_batch_size,
-        "total_batch_size": h.total_batch_size,
-        "max_seq_len": h.max_seq_len,
-        "seed": flags.seed,
-        "git_commit": sections.git_commit(),
-        "tokenizer_hash": run.tokenizer.hash,
-        **run.about,
-    }
-    described = json.loads(strict_json(described))  # paths become strings
-    saved_at = state.step if begun.is_resumed else -1
-    reported: set[str] = set()  # damaged checkpoints
-
-    def prune() -> None:
-        for damage in manager.prune(folder, flags.keep_last, best):
-            if damage not in reported:
-                rt.print(f"{name}: {damage}; it is left as it is")
-                reported.add(damage)
-
-    def save(state: TrainState, passing: bool) -> None:
-        nonlocal saved_at
-        whole = optimizer.state_dict()  # collective
-        if rt.is_main and not flags.dry_run:
-            meta = {
-                **described,
-                "val_bpb": None,
-                "passing": passing,
-                "dataloader_state_dict": state.cursor,
-                "loop_state": state.state_dict(),
-            }
-            try:
-                manager.keep_tokenizer(folder, run.tokenizer)
-                manager.save(folder, state.step, model, {"optimizer": whole, "rng": torch.get_rng_state()}, meta)
-            except UserError:  # the disk is full, and these lines are of steps that are lost
-                log.take_back(saved_at)
-                raise
-            saved_at = state.step
-            if stale:
-                # Checkpoints of the run that this one replaces, or of steps after the one it was resumed from, must
-                # not be mistaken for its latest.
-                manager.delete(folder, [step for step in stale if step != state.step])
-                stale.clear()
-                log.release()
-            prune()
-
-    def scored(state: TrainState, scores: dict[str, float]) -> None:
-        if rt.is_main and not flags.dry_run:
-            manager.update_meta(folder, state.step, {"loop_state": state.state_dict(), **scores})
-            prune()
-
-    is_logging = rt.is_main and not flags.dry_run
-    config = {**described, "model_config": dataclasses.asdict(model.config)}
-    log = MetricsLog(folder, flags.run, config, is_logging, resumed=begun.is_resumed)
-    if stale and not begun.is_resumed:
-        log.hold()
-    else:
-        log.resume(saved_at, state.probed)
+    flags, rt, state = run.start.flags, run.rt, run.state
+    optimizer = restored_optimizer(run)
+    writer = writer_of(name, run, optimizer, best)
     stage = Stage(
         name=name,
-        model=model,
-        forward=compiled(model, flags.compile, rt),
+        model=run.model,
+        forward=compiled(run.model, flags.compile, rt),
         optimizer=optimizer,
         stream=stream,
         accumulation=accumulation,
-        rates=lambda step, progress: Rates(
-            lr=schedule.lr_multiplier(
-                progress, step, flags.warmup_steps, flags.warmup_ratio, flags.warmdown_ratio, flags.final_lr_frac
-            ),
-            weight_decay=schedule.weight_decay_multiplier(progress),
-            momentum=schedule.muon_momentum(step, progress, flags.warmdown_ratio),
-        ),
-        save=save,
-        scored=scored,
+        rates=lambda step, progress: rates(flags, step, progress),
+        save=writer.save,
+        scored=writer.scored,
         num_iterations=num_iterations,
         num_epochs=num_epochs,
         save_every=flags.save_every,
@@ -202,41 +104,116 @@ def run_stream(
         shown=shown,
         after_signal="nothing was written (--dry_run)" if flags.dry_run else Stage.after_signal,
     )
-    state.measure_progress(num_iterations, num_epochs)
-    never = all(each.every < 0 for each in evaluations)
-    if begun.is_resumed and state.progress >= 1 and (state.probed or never):
-        rt.print(_was_finished(name, state, num_iterations))
-    state = train(stage, state, rt, log)
-    log.close()
+    if run.start.is_resumed and is_finished(stage, state):
+        rt.print(f"{name}: {_how_to_train_more(stage, state)}")
+    state = train(stage, state, rt, writer.log)
+    writer.log.close()
     if flags.dry_run:
         rt.print(f"{name}: done; nothing was written (--dry_run)")
         return state
     if rt.is_main:
-        particular = results(state, manager.read_meta(folder, state.step))
-        section = {
-            "source": run.start.stage, "tag": run.start.tag, "step": state.step, "flags": changes(flags),
-            "seed": flags.seed, "parameters": count_parameters(model), "steps": state.step, "seconds": state.seconds,
-            "tokens_per_second": particular["tokens"] / max(state.seconds, 1e-9), **particular,
-            "own_conversations": run.about.get("own_conversations"),
-        }  # fmt: skip
-        sections.write_section(name, section)
-    rt.print(f"{name}: done; step {state.step} is in {folder}")
+        own = results(state, manager.read_meta(run.start.folder, state.step))
+        sections.write_section(name, {**_section(run, own["tokens"]), **own})
+    rt.print(f"{name}: done; step {state.step} is in {run.start.folder}")
     return state
 
 
-def _was_finished(name: str, state: TrainState, num_iterations: int) -> str:
-    """What to print when a finished run is started again."""
-    reached = "" if state.best_bpb is None else f", best val_bpb {state.best_bpb:.4f}"
-    more = f"--num_iterations above {state.step}" if num_iterations > 0 else f"--num_epochs above {state.epochs:.3g}"
-    return (
-        f"{name}: this run already finished at step {state.step}{reached}, so nothing is trained; pass "
-        f"{more} to train it further, or --resume never --overwrite to start over"
+def restored_optimizer(run: Run) -> Optimizer:
+    """The optimizer of a run. A resumed one gets its state back, and so does the random generator."""
+    hparams, scale = run.hparams, run.hparams.lr_scale
+    adamw, muon = parameter_groups(
+        run.model,
+        hparams.embedding_lr * scale,
+        hparams.unembedding_lr * scale,
+        hparams.matrix_lr * scale,
+        hparams.scalar_lr * scale,
+        hparams.weight_decay,
+    )
+    optimizer = Optimizer(adamw, muon)
+    if run.saved is not None:
+        optimizer.load_state_dict(run.saved["optimizer"])
+        torch.set_rng_state(run.saved["rng"])
+        run.saved = None  # a second copy of the optimizer
+    return optimizer
+
+
+def writer_of(name: str, run: Run, optimizer: Optimizer, best: str) -> StepWriter:
+    """What writes the checkpoints and metrics of a run, and records with them how it was made."""
+    start, flags, hparams = run.start, run.start.flags, run.hparams
+    run_config = {
+        "user_config": {**asdict(flags), **asdict(hparams)},
+        "changed_flags": {flag: as_json(value) for flag, value in changes(flags).items()},
+        "dtype": str(run.model.dtype).removeprefix("torch."),
+        "device_batch_size": hparams.device_batch_size,
+        "total_batch_size": hparams.total_batch_size,
+        "max_seq_len": hparams.max_seq_len,
+        "seed": flags.seed,
+        "git_commit": sections.git_commit(),
+        "tokenizer_hash": run.tokenizer.hash,
+        **run.lineage,
+        **run.extra,
+    }
+    run_config = json.loads(strict_json(run_config))  # paths become strings
+    is_writing = run.rt.is_main and not flags.dry_run
+    described = {**run_config, "model_config": asdict(run.model.config)}
+    writer = StepWriter(
+        folder=start.folder,
+        model=run.model,
+        optimizer=optimizer,
+        log=MetricsLog(start.folder, flags.run, described, is_writing, resumed=start.is_resumed),
+        saved_at=run.state.step if start.is_resumed else -1,
+        is_writing=is_writing,
+        keep_tokenizer=lambda: manager.keep_tokenizer(start.folder, run.tokenizer),
+        meta=run_config,
+        keep_last=flags.keep_last,
+        best=best,
+        stale=start.stale,
+        warn=lambda message: run.rt.print(f"{name}: {message}"),
+    )
+    writer.begin(run.state, replaces=bool(start.stale) and not start.is_resumed)
+    return writer
+
+
+def rates(flags: TrainFlags, step: int, progress: float) -> Rates:
+    """The factors on learning rates and weight decay, and the momentum, of a step."""
+    ramps = flags.warmup_steps, flags.warmup_ratio, flags.warmdown_ratio
+    return Rates(
+        lr=schedule.lr_multiplier(progress, step, *ramps, flags.final_lr_frac),
+        weight_decay=schedule.weight_decay_multiplier(progress),
+        momentum=schedule.muon_momentum(step, progress, flags.warmdown_ratio),
     )
 
 
 def compiled(model: GPT, wanted: bool, rt: Runtime) -> Callable:
-    """The model's forward, compiled if wanted; prints a line where there is no compiler."""
+    """The model's forward, compiled if wanted; prints a line if there is no compiler."""
     if wanted and not can_compile(rt.device):
         rt.print("no C++ compiler was found, so torch.compile is not used; training is slower")
         wanted = False
     return torch.compile(model, dynamic=False) if wanted else model
+
+
+def is_finished(stage: Stage, state: TrainState) -> bool:
+    """Whether nothing is left to train or to evaluate."""
+    state.measure_progress(stage.num_iterations, stage.num_epochs)
+    return state.progress >= 1 and (state.probed or all(each.every < 0 for each in stage.evaluations))
+
+
+def _how_to_train_more(stage: Stage, state: TrainState) -> str:
+    reached = "" if state.best_bpb is None else f", best val_bpb {state.best_bpb:.4f}"
+    by_steps = stage.num_iterations > 0
+    more = f"--num_iterations above {state.step}" if by_steps else f"--num_epochs above {state.epochs:.3g}"
+    return (
+        f"this run already finished at step {state.step}{reached}, so nothing is trained; pass {more} to train it "
+        "further, or --resume never --overwrite to start over"
+    )
+
+
+def _section(run: Run, tokens: int) -> dict:
+    """What the report says of every stage."""
+    state, flags = run.state, run.start.flags
+    return {
+        "source": run.start.stage, "tag": run.start.tag, "step": state.step, "flags": changes(flags),
+        "seed": flags.seed, "parameters": count_parameters(run.model), "steps": state.step, "seconds": state.seconds,
+        "tokens_per_second": tokens / max(state.seconds, 1e-9),
+        "own_conversations": run.extra.get("own_conversations"),
+    }  # fmt: skip

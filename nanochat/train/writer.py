@@ -1,0 +1,106 @@
+"""What a run writes while it trains: its checkpoints, and its metrics, which always end at the same step."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from nanochat.checkpoint import manager
+from nanochat.errors import UserError
+from nanochat.gpt import GPT
+from nanochat.log import MetricsLog
+from nanochat.optim import Optimizer
+from nanochat.train.loop import TrainState
+
+
+@dataclass(kw_only=True)
+class CheckpointWriter(ABC):
+    """Writes a run's checkpoints, in a format that a subclass knows.
+
+    A run that replaces another one leaves its files and metrics alone until its own first save.
+    """
+
+    folder: Path
+    model: GPT
+    optimizer: Optimizer
+    log: MetricsLog
+    saved_at: int  # step of this run's latest checkpoint; -1 if it has none
+    is_writing: bool  # on rank 0, unless nothing is to be written
+    keep_tokenizer: Callable[[], object]
+
+    def begin(self, state: TrainState, replaces: bool) -> None:
+        """Cut the metrics to the steps of the latest checkpoint, or hold them back if this run `replaces` another."""
+        if replaces:
+            self.log.hold()
+        else:
+            self.log.resume(self.saved_at, state.probed)
+
+    def save(self, state: TrainState, passing: bool) -> None:
+        """Write a checkpoint; a passing one makes way for the next. A collective call."""
+        optimizer = self.optimizer.state_dict()  # collective
+        if not self.is_writing:
+            return
+        try:
+            self.keep_tokenizer()
+            self.write(state, optimizer, passing)
+        except UserError:  # the disk is full: the steps since the last checkpoint are lost, so their metrics go too
+            self.log.take_back(self.saved_at)
+            raise
+        is_first, self.saved_at = self.saved_at < 0, state.step
+        self.clear(is_first)
+        self.log.release()
+
+    def scored(self, state: TrainState, scores: dict[str, float]) -> None:
+        """Add the scores of an evaluation to the checkpoint of this step."""
+        if self.is_writing:
+            self.add(state, scores)
+
+    @abstractmethod
+    def write(self, state: TrainState, optimizer: dict, passing: bool) -> None:
+        """Write the checkpoint of this step, whole or not at all."""
+
+    @abstractmethod
+    def clear(self, is_first: bool) -> None:
+        """Delete the checkpoints that the one just written, perhaps the run's first, replaces."""
+
+    @abstractmethod
+    def add(self, state: TrainState, scores: dict[str, float]) -> None:
+        """`scored` on rank 0."""
+
+
+@dataclass(kw_only=True)
+class StepWriter(CheckpointWriter):
+    """Our own format (`checkpoint.manager`): keeps the newest `keep_last` checkpoints and that of the lowest `best`.
+
+    meta: what every meta file of the run holds. stale: steps of another run, or of one that was resumed from an earlier
+    step, which must never be mistaken for this run's latest.
+    """
+
+    meta: dict
+    keep_last: int
+    best: str
+    stale: list[int]
+    warn: Callable[[str], object]
+    warned: set[str] = field(default_factory=set)
+
+    def write(self, state: TrainState, optimizer: dict, passing: bool) -> None:
+        now = {"passing": passing, "dataloader_state_dict": state.cursor, "loop_state": state.state_dict()}
+        saved = {"optimizer": optimizer, "rng": torch.get_rng_state()}
+        manager.save(self.folder, state.step, self.model, saved, {**self.meta, self.best: None, **now})
+
+    def clear(self, is_first: bool) -> None:
+        manager.delete(self.folder, [step for step in self.stale if step != self.saved_at])
+        self.stale = []
+        self.prune()
+
+    def add(self, state: TrainState, scores: dict[str, float]) -> None:
+        manager.update_meta(self.folder, state.step, {"loop_state": state.state_dict(), **scores})
+        self.prune()
+
+    def prune(self) -> None:
+        for damage in manager.prune(self.folder, self.keep_last, self.best):
+            if damage not in self.warned:
+                self.warn(f"{damage}; it is left as it is")
+                self.warned.add(damage)

@@ -1,0 +1,14 @@
+"""Child processes, forked from one that has imported everything heavy already, so that starting one costs little."""
+
+import multiprocessing
+
+HEAVY = (
+    "nanochat.data.prepare", "nanochat.data.texts", "nanochat.engine.serving", "nanochat.eval.accuracy",
+    "nanochat.train.nanogpt", "nanochat.train.rollouts", "nanochat.train.stage", "tasks.recipes",
+    "tasks.littleworld.conversations", "torch._inductor",  # which deterministic training imports at its first step
+)  # fmt: skip
+TESTS = ("tests.chaosruns", "hypothesis.strategies", "pytest")
+SCRIPTS = ("base_train", "mid_train", "chat_sft", "chat_rl", "train", "inference_server", "sample")
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload([*HEAVY, *TESTS, *(f"scripts.{name}" for name in SCRIPTS)])
