@@ -1,12 +1,7 @@
 """A run is resumed only as itself, is alone in its folder, and nothing that it did not write is ever replaced."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -250,21 +245,6 @@ def test_a_lock_leaves_no_folder_behind(tmp_path):
 
 
 # ---------------------------------------------------------------- signals, float16, time
-
-
-def test_ctrl_c_saves_and_ends_with_130(world, base):
-    folder = world("base")
-    endless = flags("base", base, "--num_iterations=100000", "--save_every=-1")
-    argv = [sys.executable, "-m", "scripts.base_train", *endless]
-    run = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
-    while not (folder / "metrics.jsonl").exists():
-        assert run.poll() is None
-        time.sleep(0.05)
-    run.send_signal(signal.SIGINT)
-    said, _ = run.communicate(timeout=60)
-    assert run.returncode == 130
-    [step] = manager.steps(folder)
-    assert f"interrupted; step {step} is saved, start again to resume" in said and "Ctrl-C again ends at once" in said
 
 
 def test_float16_is_resumed_to_the_bit(world, base, tmp_path):

@@ -33,7 +33,6 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import Optimizer, Rates, adamw_groups
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
-from nanochat.train.loop import TrainState
 from nanochat.train.nanogpt import learning_rate
 from nanochat.train.settings import OF_ONE_START, Settings
 from scripts import base_train, chat_sft, inference_server, mid_train, sample, speedrun
@@ -386,33 +385,6 @@ def test_a_run_resumes_with_its_own_tokenizer_only(here):
     assert "\n" not in str(error.value)
 
 
-def deleting(folder: Path) -> None:
-    """Delete step 4, and be killed when a part of it is gone."""
-    unlink = Path.unlink
-
-    def unlink_and_die(self: Path, missing_ok: bool = False) -> None:
-        unlink(self, missing_ok)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    Path.unlink = unlink_and_die
-    manager.delete(folder, [4])
-
-
-def test_what_a_kill_left_half_deleted_goes_with_the_next_save(tmp_path):
-    small = GPT(GPTConfig(sequence_len=8, vocab_size=20, n_layer=1, n_head=1, n_kv_head=1, n_embd=8))
-    folder = tmp_path / "d1"
-    for step in (4, 8):
-        manager.save(folder, step, small, {}, {})
-    child = processes.Process(target=deleting, args=(folder,))
-    child.start()
-    child.join(300)
-    assert child.exitcode == -signal.SIGKILL
-    assert manager.steps(folder) == [8] and (folder / "optim_000004_rank0.pt").exists()
-    manager.save(folder, 12, small, {}, {})
-    assert manager.steps(folder) == [8, 12]
-    assert sorted(path.name[:7] for path in folder.iterdir()) == ["meta_00"] * 2 + ["model_0"] * 2 + ["optim_0"] * 2
-
-
 def test_wandb_without_a_login_is_one_sentence(here, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(here))
@@ -513,17 +485,6 @@ def test_other_tokens_are_not_trained_on(here, capsys):
     assert Path("out/ckpt.pt").read_bytes() == before
     Path("elsewhere/train.bin").write_bytes(whole["train"][:400])
     main([*SMALL, "--init_from=out", "--dataset=elsewhere", "--out_dir=new", "--max_iters=1"])  # as it was advised
-
-
-def test_the_loss_scale_of_float16_is_resumed(here):
-    """With rates at which gradients overflow now and then: steps are left out, and the scale falls."""
-    wild = ["--dtype=float16", "--learning_rate=1", "--min_lr=1", "--grad_clip=0"]
-    main([*SMALL, *wild, "--out_dir=whole"])
-    main([*SMALL, *wild, "--max_iters=8"])
-    middle = ckpt("out/ckpt.pt")["nanochat"]["loop_state"]
-    main(["--init_from=resume", f"--max_iters={STEPS}"])
-    assert_same_run("out", "whole")
-    assert middle["loss_scale"] < TrainState().loss_scale and middle["good_steps"] > 0
 
 
 # ---------------------------------------------------------------- damage
@@ -882,19 +843,3 @@ def test_more_ranks_than_micro_batches(here, monkeypatch):
     three = Runtime(torch.device("cpu"), torch.float32, 0, 3, 0)
     with pytest.raises(UserError, match="--gradient_accumulation_steps 40 counts .* not a multiple of their number, 3"):
         train_as_nanogpt(Settings(), three)
-
-
-def test_a_full_disk(here, whole, small_disk, capsys):
-    out = small_disk / "out"
-    argv = [*SMALL, f"--out_dir={out}"]
-    main([*argv, "--max_iters=4"])
-    before = {path.name: path.stat().st_size for path in out.iterdir() if path.name != "config.json"}
-    free = shutil.disk_usage(small_disk).free
-    (small_disk / "filler").write_bytes(bytes(free - 8 * 4096))  # room for the metrics, not for a checkpoint
-    with pytest.raises(UserError, match="the disk is full"):
-        main([*argv, "--init_from=resume"])
-    assert {path.name: path.stat().st_size for path in out.iterdir() if path.name != "config.json"} == before
-    (small_disk / "filler").unlink()
-    main([*argv, "--init_from=resume"])
-    assert_same_run(out, whole)
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
