@@ -285,7 +285,7 @@ def test_owners_with_the_same_repository_name_do_not_mix(fake):
     there = contents(folder)
     asked_for(fake)
     for flags in ([], ["-n1"], ["--dry_run"]):
-        with pytest.raises(UserError, match=f"{folder} is for shards of {REPO} .*those of else/text-shuffle .*move it"):
+        with pytest.raises(UserError, match=f"{folder} holds shards made earlier from {REPO}, .*else/text-shuffle .*move it"):
             download.main(["--dataset=else/text-shuffle", *flags])
         assert contents(folder) == there and asked_for(fake) == []
     assert contents(fetch()) == SHARDS
@@ -350,7 +350,7 @@ def test_a_conversion_that_is_done_says_so(fake, capsys):
             download.main(flags)
         assert "--" not in str(error.value)
     fake.add("datasets/tester/web", SHARDS)  # which are not those that were made here of its text
-    with pytest.raises(UserError, match="is for shards of tester/web as they were made then"):
+    with pytest.raises(UserError, match="holds shards made earlier from tester/web, and those of tester/web"):
         download.main(["--dataset=tester/web"])
     assert contents(dataset_dir("web")) == there and asked_for(fake) == []
     fake.add("datasets/tester/web", files)
