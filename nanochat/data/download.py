@@ -81,8 +81,8 @@ def _check_ours(published: hub.Listing, folder: Path) -> bool:
         return True
     if recorded is not None:
         raise UserError(
-            f"{folder} holds shards made earlier from {recorded.get('repository')}, and those of {published.repo} would "
-            "replace them; move it away first"
+            f"{folder} holds shards made earlier from {recorded.get('repository')}, and those of {published.repo} "
+            "would replace them; move it away first"
         )
     files = {file.path: file for file in published.files}
     for shard in sorted(folder.glob("*.parquet")):
