@@ -141,15 +141,6 @@ def test_validation_comes_first_and_the_others_in_order(fake):
     assert fetch("-w", "1") and asked_for(fake) == [LAST, *sorted(SHARDS)[:-1]]
 
 
-def test_a_busy_hub_is_waited_for_as_it_asks(fake, monkeypatch, capsys):
-    waited: list[float] = []
-    monkeypatch.setattr(hub.time, "sleep", waited.append)
-    fake.fail("/api/datasets/", status=429, headers={"Retry-After": "5"})
-    fake.fail("shard_00002", status=429, headers={"Retry-After": "11"})
-    assert contents(fetch()) == SHARDS
-    assert waited[:2] == [5, 11] and "waiting 11s for the hub (it answers 429)" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("damage", [lambda whole: whole[:-1000], lambda whole: whole[:-1] + b"x", lambda _: b""])
 def test_a_shard_that_is_cut_short_or_changed_is_fetched_again(fake, damage):
     folder = fetch()
@@ -159,13 +150,6 @@ def test_a_shard_that_is_cut_short_or_changed_is_fetched_again(fake, damage):
     with pytest.raises(UserError, match=r"shard_00003\.parquet is damaged"):
         TextReader(folder, "train")
     assert contents(fetch()) == SHARDS and asked_for(fake) == [path.name]
-
-
-def test_a_broken_connection_costs_what_was_on_its_way(fake):
-    fake.fail("resolve-cache.*shard_00001", cut=40_000)
-    assert contents(fetch()) == SHARDS
-    parts = [each.range for each in fake.sent("resolve-cache.*shard_00001")]
-    assert parts[0] is None and 0 < int(parts[1][6:-1]) <= 40_000
 
 
 def test_a_wrong_checksum_ends_in_a_sentence_and_the_next_run_goes_on(fake):
@@ -187,14 +171,6 @@ def test_a_hub_that_vanishes_ends_in_a_sentence_and_the_next_run_goes_on(fake, t
         again.add(f"datasets/{REPO}", SHARDS)
         assert contents(fetch()) == SHARDS
         assert again.sent("resolve-cache.*shard_00001")[0].range is not None
-
-
-def test_a_disk_without_room_is_a_sentence_before_anything_is_fetched(fake, small_disk, monkeypatch):
-    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(small_disk / "base"))
-    (small_disk / "filler").write_bytes(bytes(3_900_000))
-    with pytest.raises(UserError, match=r"fetching tester/text-shuffle needs \d+kB in .* but only \d+kB are free"):
-        fetch()
-    assert asked_for(fake) == [] and not (small_disk / "base").exists()
 
 
 def test_a_disk_that_fills_up_meanwhile_keeps_what_is_whole(fake, small_disk, monkeypatch):
