@@ -19,11 +19,12 @@ import pytest
 from fakehub import FakeHub
 
 from nanochat import hub
-from nanochat.data import download, remote
+from nanochat.data import remote
 from nanochat.data.shards import TextReader, iterate, write_shards
 from nanochat.errors import UserError
 from nanochat.paths import dataset_dir
 from scripts import add_data
+from scripts import download_data as download
 
 ROOT = Path(__file__).resolve().parent.parent
 REPO = "tester/text-shuffle"
