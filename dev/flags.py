@@ -1,12 +1,14 @@
-"""The README's tables of flags, from the scripts' own dataclasses: `uv run python dev/flags.py --write`.
+"""What the documents say about the code, taken from the code: `uv run python dev/flags.py --write`.
 
-Without `--write` the tables are printed. A test compares them with the README.
+That is every flag, in docs/flags.md, from the scripts' own dataclasses, and the line counts in the README's reading
+list. Without `--write` the flags are printed. Tests compare both with the documents.
 """
 
 import ast
 import dataclasses
 import importlib
 import inspect
+import re
 import sys
 import textwrap
 import typing
@@ -15,7 +17,9 @@ from pathlib import Path
 from nanochat import config
 
 ROOT = Path(__file__).resolve().parent.parent
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "flags.md"
 BEGIN, END = "<!-- flags: written by dev/flags.py -->", "<!-- end of flags -->"
+COUNTED = re.compile(r"(?<=\| )\[`([\w/.]+)`\]\(\1\) \| *(\d+)")  # a row of the reading list: file and lines
 ORDER = ["plan", "tok_train", "tok_eval", "base_train", "base_eval", "mid_train", "chat_sft", "chat_rl", "chat_eval",
          "report", "chat_cli", "chat_web", "infer_bench", "add_data", "clean_data", "show_data", "make_identity",
          "pull", "push", "export", "prepare", "train", "sample", "inference_server", "download_weights",
@@ -32,7 +36,7 @@ def section(script: str) -> str:
     """The section of scripts/<script>.py."""
     flags = importlib.import_module(f"scripts.{script}").Flags
     hints, helps = typing.get_type_hints(flags, include_extras=True), descriptions(flags)
-    lines = [f"#### {script}", "", " ".join((flags.__doc__ or "").split()), ""]
+    lines = [f"## {script}", "", " ".join((flags.__doc__ or "").split()), ""]
     fields = dataclasses.fields(flags)
     if fields:
         lines += ["| flag | default | |", "|---|---|---|"]
@@ -60,10 +64,20 @@ def descriptions(flags: type) -> dict[str, str]:
     return found
 
 
-def replace(readme: str, new: str) -> str:
-    """The README's text with the part between the two markers replaced."""
-    before, rest = readme.split(BEGIN)
+def replace(page: str, new: str) -> str:
+    """The page's text with the part between the two markers replaced."""
+    before, rest = page.split(BEGIN)
     return f"{before}{BEGIN}\n\n{new}\n{END}{rest.split(END)[1]}"
+
+
+def lines_of(file: str) -> int:
+    """The lines of a file, rounded to tens."""
+    return round(len((ROOT / file).read_text(encoding="utf-8").splitlines()), -1)
+
+
+def recount(readme: str) -> str:
+    """The README's text with the line counts of the reading list renewed."""
+    return COUNTED.sub(lambda row: f"[`{row[1]}`]({row[1]}) | {lines_of(row[1])}", readme)
 
 
 def _default(field: dataclasses.Field) -> str:
@@ -82,9 +96,8 @@ def _place(name: str) -> tuple[int, str]:
 
 
 if __name__ == "__main__":
-    text = tables()
     if "--write" in sys.argv[1:]:
-        path = ROOT / "README.md"
-        path.write_text(replace(path.read_text(encoding="utf-8"), text), encoding="utf-8")
+        PAGE.write_text(replace(PAGE.read_text(encoding="utf-8"), tables()), encoding="utf-8")
+        README.write_text(recount(README.read_text(encoding="utf-8")), encoding="utf-8")
     else:
-        print(text)
+        print(tables())

@@ -308,16 +308,7 @@ def test_the_lock_file_stays_out() -> None:
     assert "uv.lock" in (ROOT / ".gitignore").read_text(encoding="utf-8").split()
 
 
-# ---------------------------------------------------------------- the README and the commands
-
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def test_flag_tables_in_the_readme_are_those_of_the_scripts() -> None:
-    from dev import flags
-
-    assert flags.replace(README, flags.tables()) == README, "run: uv run python dev/flags.py --write"
-
+# ---------------------------------------------------------------- the commands
 
 def test_every_flag_says_what_it_means() -> None:
     from dev import flags

@@ -1,0 +1,93 @@
+"""The programs in examples/ run, on tiny models, and print what they promise."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import served
+import torch
+
+from nanochat import chat
+from nanochat.checkpoint import manager
+from nanochat.gpt import GPT
+from nanochat.paths import checkpoints_dir
+from nanochat.tokenizer import Tokenizer
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def models(tokenizer: Tokenizer, base: Path) -> GPT:
+    """A random model in the base folder, as base:d2 and sft:d2."""
+    model = served.random_model(tokenizer, context=512)
+    tokenizer.save(base / "tokenizer")
+    for source in ("base", "sft"):
+        manager.save(checkpoints_dir(source) / "d2", 1, model, None, {"tokenizer_hash": tokenizer.hash})
+    return model
+
+
+def test_training_on_a_text_ends_with_a_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("The cat sat on the mat.\n" * 200, encoding="utf-8")
+    example("train_on_your_text").main(["notes.txt", "--steps", "2"])
+    out = capsys.readouterr().out
+    assert re.search(r"[\d,]+ tokens to train on", out)
+    assert Path("out-example/ckpt.pt").is_file()
+    assert len(out.splitlines()[-1]) > 0
+
+
+def test_a_conversation_goes_turn_by_turn(models: GPT, capsys: pytest.CaptureFixture[str]) -> None:
+    example("chat").main(["sft", "Hi", "And?"])
+    assert re.findall(r"^you: (.*)$", capsys.readouterr().out, re.M) == ["Hi", "And?"]
+
+
+def test_streaming_shows_each_token_with_its_probability(
+    tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = served.Engine(served.random_model(tokenizer), slots=1)
+    with served.served([served.loaded(engine, tokenizer)]) as live:
+        example("stream").main(["Hi", "--base_url", f"{live.url}/v1"])
+    rows = re.findall(r"([\d.]+) %$", capsys.readouterr().out, re.M)
+    assert rows and all(0 <= float(row) <= 100 for row in rows)
+
+
+def test_looking_inside_shows_probabilities_and_layers(
+    models: GPT, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example("look_inside").main(["base", "The cat sat"])
+    rows = capsys.readouterr().out.splitlines()[1:]
+    ids = chat.text_prompt(tokenizer, "The cat sat")
+    assert len(rows) == len(ids) - 1
+    with torch.no_grad():
+        expected = models(torch.tensor([ids]))[0].float().softmax(-1)[0, ids[1]]
+    shown = re.search(r"([\d.]+) %", rows[0])
+    assert shown and float(shown[1]) == pytest.approx(100 * float(expected), abs=0.06)
+    assert re.search(r" {3}( +[\d.]+){2}$", rows[0])
+
+
+def test_models_are_compared_by_bits_per_byte(
+    models: GPT, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("The cat sleeps on the warm oven, for the winter is long.", encoding="utf-8")
+    example("compare_models").main([str(text), "base", "sft:d2"])
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert [row.split()[0] for row in rows] == ["base", "sft:d2"]
+    assert rows[0].split()[1:] == rows[1].split()[1:] and float(rows[0].split()[-1]) > 1
+
+
+def test_every_example_is_tested() -> None:
+    tested = Path(__file__).read_text(encoding="utf-8")
+    assert [path.stem for path in EXAMPLES.glob("*.py") if f'example("{path.stem}")' not in tested] == []
