@@ -23,7 +23,6 @@ from nanochat.engine import serving
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Request
 from nanochat.errors import UserError
-from nanochat.eval.bpb import bits_per_byte
 from nanochat.foreign_tokenizers import byte_characters
 from nanochat.gpt import GPT
 from nanochat.optim import Optimizer, Rates, adamw_groups
@@ -98,24 +97,6 @@ def test_ids_are_the_originals(name: str, tmp_path: Path) -> None:
         assert (ids[:cut], mask[:cut]) == (case["ids"], case["mask"]), case["name"]
     for case in expected["render_for_completion"]:
         assert chat.prompt(tokenizer, case["conversation"]["messages"][:-1]) == case["ids"], case["name"]
-
-
-@fixtures
-@pytest.mark.parametrize("name", ["classic", "modern"])
-def test_bits_per_byte_are_the_originals(name: str, tmp_path: Path) -> None:
-    """With the lengths that lie beside its tokenizer, which in classic files are not those of the raw bytes."""
-    loaded = opened(name, tmp_path)
-    case = json.loads((FIXTURES / name / "expected.json").read_text(encoding="utf-8"))["models"][0].get("bpb")
-    assert case
-
-    class Example:
-        def __init__(self, x: list, y: list) -> None:
-            self.inputs, self.targets = torch.tensor(x), torch.tensor(y)
-            self.weights = torch.ones(self.targets.shape)
-
-    batches = [Example(x, y) for x, y in zip(case["x"], case["y"], strict=True)]
-    bpb = bits_per_byte(loaded.model, batches, loaded.tokenizer.token_bytes)
-    assert bpb == pytest.approx(case["bpb"], rel=1e-6)
 
 
 def classic(folder: Path) -> None:
@@ -238,19 +219,6 @@ def tiny_gpt2(folder: Path, tokenizer: Tokenizer, **changes: object) -> "transfo
     model.save_pretrained(folder)
     tokenizer.save(folder / "tokenizer")
     return model.eval()
-
-
-def test_gpt2_goes_to_transformers_names_and_back(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    theirs = tiny_gpt2(tmp_path, tokenizer, activation_function="gelu")
-    loaded = door.open(str(tmp_path))
-    assert gpt2.is_gpt2(loaded.model.config)
-    config, state = gpt2.to_hf(loaded.model.config, loaded.model.state_dict())
-    expected = {name: tensor for name, tensor in theirs.state_dict().items() if name != "lm_head.weight"}
-    assert state.keys() == expected.keys()
-    assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
-    assert {name: getattr(theirs.config, name) for name in config if name != "architectures"} == {
-        name: value for name, value in config.items() if name != "architectures"
-    }
 
 
 BROKEN: list[tuple[str, object, str]] = [

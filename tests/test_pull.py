@@ -571,15 +571,6 @@ def test_an_export_comes_back_with_its_stage_and_step(fake: FakeHub, tokenizer: 
 # ---------------------------------------------------------------- as it is typed
 
 
-def test_the_command_as_it_is_typed(fake: FakeHub, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    fake.add(REPO, classic(tokenizer))
-    env = {**os.environ, **fakehub.environment(fake, tmp_path / "home"), "NANOCHAT_BASE_DIR": str(tmp_path / "ours")}
-    done = subprocess.run([sys.executable, "-m", "scripts.pull", REPO, "--as", "base"], cwd=ROOT, env=env,
-                          capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "ours/base_checkpoints/d34/meta_169150.json").exists()
-
-
 def test_the_hubs_own_command_brings_folders_that_load(
     fake: FakeHub, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -310,7 +310,7 @@ def test_tok_eval_counts_every_text(base, capsys, monkeypatch, tmp_path):
     tok_train.main(["--dataset", "ships", "--vocab-size", "350"])
     tok_eval.main(["--dataset", "ships", "--sample_chars", "2000"])
     said = capsys.readouterr().out
-    assert "GPT-4's tokenizers cannot be had" in said
+    assert "GPT-4's tokenizers cannot be fetched" in said
     compression = report_of(base, "tok_eval")["compression"]
     assert set(compression) == {*tok_eval.SAMPLES, "ships train", "ships val"}
     tokenizer = Tokenizer.load(paths.tokenizer_dir())

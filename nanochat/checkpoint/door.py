@@ -131,10 +131,7 @@ def _in(folder: Path, name: str, tag: str, step: int | None, file: str = "") -> 
     """The model in a folder, or in one of its files."""
     kind = "nanogpt" if file else recognise(folder)
     if kind == "nanochat":
-        there = manager.steps(folder)
-        if step is not None and step not in there:
-            raise UserError(f"{folder} has no checkpoint of step {step}; there are: {', '.join(map(str, there))}")
-        step = there[-1] if step is None else step
+        step = manager.choose_step(folder, step)
         meta = manager.read_meta(folder, step)
         return Found(name, kind, folder, _stage_of_folder(meta, folder, tag), tag, step, meta)
     if step is not None:

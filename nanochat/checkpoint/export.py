@@ -105,7 +105,7 @@ def check(folder: Path, dtype: str, overwrite: bool) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not _is_export(folder):
-        raise UserError(f"{folder} exists and is no export for transformers; choose another --out")
+        raise UserError(f"{folder} exists and is not an export for transformers; choose another --out")
     if not overwrite:
         raise UserError(f"{folder} holds an export already; choose another --out, or replace it with --overwrite")
 
