@@ -17,8 +17,8 @@ from scripts._marks import Marks
 
 if TYPE_CHECKING:
     from nanochat.gpt import GPTConfig
-    from nanochat.plan.forecast import Forecast, Setting
     from nanochat.plan.gpus import Accelerator
+    from scripts._forecast import Forecast, Setting
 
 FOR_A_RECIPE = ("recipe", "depth", "gpu", "gpus", "price_per_gpu_hour")
 STAGES = {"base": "base_train", "mid": "mid_train", "sft": "chat_sft", "rl": "chat_rl"}
@@ -70,16 +70,6 @@ class Flags:
     """use torch.compile"""
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A stage, and what it takes in its setting."""
-
-    name: str
-    setting: "Setting"
-    made: "Forecast"
-    is_done: bool = False
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     for option in ("depth", "gpus", "vocab_size", "max_seq_len", "device_batch_size", "total_batch_size"):
@@ -117,7 +107,8 @@ def _accelerator(flags: Flags) -> tuple["Accelerator", int, str]:
 
 def plan_model(flags: Flags) -> None:
     """Print the plan for a model of some depth, or for a checkpoint."""
-    from nanochat.plan import cost, forecast
+    from nanochat.plan import cost
+    from scripts._forecast import forecast, resolve
 
     setting, name = _setting(flags)
     config = setting.config
@@ -131,13 +122,9 @@ def plan_model(flags: Flags) -> None:
     if flags.total_batch_size:
         asked["target_examples_per_step"] = max(1, flags.total_batch_size // config.sequence_len)
     stage = STAGES.get(flags.stage, "base_train")
-    largest = forecast.resolve(stage, asked, setting).largest_rows(stage)
+    largest = resolve(stage, asked, setting).largest_rows(stage)
     setting = replace(setting, rows=flags.device_batch_size or min(max(largest, 1), ROWS[-1]))
-    plans = []
-    for name in ALL if flags.stage == "all" else [stage]:
-        resolved = forecast.resolve(name, asked, setting)
-        if made := forecast.forecast(name, asked, resolved):
-            plans.append(Planned(name, resolved, made))
+    plans = [forecast(name, asked, setting) for name in (ALL if flags.stage == "all" else [stage])]
     if flags.stage != "all":
         setting = plans[0].setting
         _columns("GB at device_batch_size", ROWS, [setting.memory(stage, rows) for rows in ROWS], setting)
@@ -159,7 +146,7 @@ def _plan_serving(setting: "Setting") -> None:
 def _setting(flags: Flags) -> tuple["Setting", str]:
     """The model on its accelerators, and how to call it. Raises UserError for a GPU here that is not known."""
     from nanochat.checkpoint import manager
-    from nanochat.plan import forecast
+    from scripts import _forecast
 
     on, count, unknown = _accelerator(flags)
     if unknown:
@@ -169,7 +156,7 @@ def _setting(flags: Flags) -> tuple["Setting", str]:
             raise UserError("--depth names a new model and --source or --model_tag a checkpoint; leave one of them out")
         published = flags.architecture == "auto" and flags.depth in PUBLISHED
         classic = published or flags.architecture == "classic"
-        config = forecast.config_of(flags.depth, classic, flags.vocab_size, flags.max_seq_len)
+        config = _forecast.config_of(flags.depth, classic, flags.vocab_size, flags.max_seq_len)
         name = f"d{flags.depth}" + ", classic" * classic + " as published" * published
     else:
         source = flags.source or "base"
@@ -177,15 +164,15 @@ def _setting(flags: Flags) -> tuple["Setting", str]:
         config, classic = _recorded_config(manager.read_meta(folder, step), folder)
         name = f"{source} {tag}, step {step}"
     batch = flags.total_batch_size or (524288 if classic else -1)
-    eval_tokens = 10_485_760 if classic else forecast.Setting.eval_tokens  # as its checkpoints pass on
-    return forecast.Setting(config, on, count, 1, batch, eval_tokens, flags.compile), name
+    eval_tokens = 10_485_760 if classic else _forecast.Setting.eval_tokens  # as its checkpoints pass on
+    return _forecast.Setting(config, on, count, 1, batch, eval_tokens, flags.compile), name
 
 
 def _recorded_config(meta: dict, folder: Path) -> tuple["GPTConfig", bool]:
     """The architecture that a meta file describes, and whether it is of the first generation."""
     from nanochat.checkpoint import legacy
     from nanochat.gpt import GPTConfig
-    from nanochat.plan import forecast
+    from scripts._forecast import config_of
 
     described = meta.get("model_config") or {}
     if legacy.is_ours(described):
@@ -193,7 +180,7 @@ def _recorded_config(meta: dict, folder: Path) -> tuple["GPTConfig", bool]:
     if not {"n_layer", "n_embd", "n_head", "vocab_size", "sequence_len"} <= described.keys():
         raise UserError(f"{folder} does not describe its model's shape; plan with --depth instead")
     classic = "window_pattern" not in described
-    like = forecast.config_of(described["n_layer"], classic, described["vocab_size"], described["sequence_len"])
+    like = config_of(described["n_layer"], classic, described["vocab_size"], described["sequence_len"])
     shape = {name: described.get(name, described["n_head"]) for name in ("n_head", "n_kv_head")}
     return replace(like, n_embd=described["n_embd"], **shape), classic
 
@@ -204,7 +191,8 @@ def _recorded_config(meta: dict, folder: Path) -> tuple["GPTConfig", bool]:
 def plan_recipe(flags: Flags) -> None:
     """Print what speedrun.sh will do, and what its stages take where that can be told."""
     from nanochat.gpt import GPTConfig
-    from nanochat.plan import cost, forecast
+    from nanochat.plan import cost
+    from scripts._forecast import Setting, forecast
 
     on, count, unknown = _accelerator(flags)
     environment, marks = dict(os.environ), Marks(paths.base_dir())
@@ -215,20 +203,20 @@ def plan_recipe(flags: Flags) -> None:
     if flags.gpus is not None or flags.gpu is not None:
         environment["GPUS"] = "0" if flags.gpu == "cpu" else str(count)
     recipe = speedrun.recipe_for(environment, marks)
-    setting = forecast.Setting(GPTConfig(), on, max(stage.processes for stage in recipe.stages))
-    plans = []
+    setting = Setting(GPTConfig(), on, max(stage.processes for stage in recipe.stages))
+    plans, done = [], 0.0
     print(f"The plan ({recipe.name}), in {marks.base}:\n")
     for stage, _, state in speedrun.walk(recipe.stages, marks):
         print(f"  {state:8} {stage.name:15} python {shlex.join(stage.launched)}")
         asked = {name: value for name, value in stage.flags.items() if value is not None}
-        asked |= {"device_batch_size": stage.rows} if stage.rows else {}
-        setting = forecast.resolve(stage.name, asked, setting)
+        made = forecast(stage.name, asked | ({"device_batch_size": stage.rows} if stage.rows else {}), setting)
+        setting = made.setting
         # What the little world takes is known of its training only, and there of a number of steps only.
-        is_known = recipe.name == "real" or asked.get("num_iterations", -1) > 0
-        if is_known and (made := forecast.forecast(stage.name, asked, setting)):
-            plans.append(Planned(stage.name, setting, made, state == "done"))
+        if made.seconds and (recipe.name == "real" or asked.get("num_iterations", -1) > 0):
+            plans.append(made)
+            done += made.seconds if state == "done" else 0
     print(f"\n{short(cost.sizes(setting.config).all)} parameters\n")
-    _table(plans, is_known=not unknown)
+    _table(plans, done, is_known=not unknown)
     if unknown:
         print(
             f"\nThe GPU here, {unknown}, is not known, so time, memory and price are not planned; "
@@ -262,50 +250,48 @@ def _columns(head: str, counts: Sequence[int], memories: Sequence[Mapping[str, f
         print(f"  {name:28}" + "".join(f"{cell:>8}" for cell in cells))
 
 
-def _table(plans: Sequence["Planned"], is_known: bool = True) -> None:
-    """A line per stage, and their sum; for a GPU that is not known only what is the same on any."""
+def _table(plans: Sequence["Forecast"], done: float = 0.0, is_known: bool = True) -> None:
+    """A line per stage, and their sum; for a GPU that is not known only what is the same on any.
+
+    done: the seconds of stages that are finished.
+    """
     rows = [["stage", "tokens", "FLOPs", "steps", "tokens per step", "GB", "s per step", "time", "price"]]
-    for stage in plans:
-        made = stage.made
+    setting, seconds = plans[-1].setting, sum(made.seconds for made in plans)
+    for made in plans:
         cells = [short(made.tokens), f"{made.flops:.1e}"] if made.tokens else ["", ""]
         if made.steps:
             cells += [f"{made.steps}", short(made.tokens / made.steps), _gb(made.memory), f"{made.step:.3g}"]
-        rows.append([stage.name, *cells, *[""] * (6 - len(cells)), *_bill(plans, [stage])])
-    tokens, flops = sum(stage.made.tokens for stage in plans), sum(stage.made.flops for stage in plans)
-    rows.append(["in all", short(tokens), f"{flops:.1e}", *[""] * 4, *_bill(plans, plans)])
-    to_do = [stage for stage in plans if not stage.is_done]
-    if len(to_do) < len(plans) and is_known:
-        rows.append(["still to do", *[""] * 6, *_bill(plans, to_do)])
+        rows.append([made.stage, *cells, *[""] * (6 - len(cells)), *_bill(made.seconds, setting)])
+    sums = short(sum(made.tokens for made in plans)), f"{sum(made.flops for made in plans):.1e}"
+    if len(plans) > 1:
+        rows.append(["in all", *sums, *[""] * 4, *_bill(seconds, setting)])
+    if done and is_known:
+        rows.append(["still to do", *[""] * 6, *_bill(seconds - done, setting)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, *cells in rows:
         aligned = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
         print("  ".join([name.ljust(widths[0]), *aligned[: len(cells) if is_known else 4]]).rstrip())
-    for stage in plans if is_known else ():
-        if message := _out_of_memory(stage):
-            print(message)
+    for made in plans if is_known else ():
+        _complain(made)
 
 
-def _out_of_memory(stage: "Planned") -> str:
-    """That a training stage does not fit the GPU, and how many rows would; empty if it fits."""
+def _complain(made: "Forecast") -> None:
+    """Print that a stage does not fit the GPU, and how many rows would, where that is so."""
     from nanochat.plan import cost
 
-    setting, memory = stage.setting, stage.made.memory
-    if cost.fits(memory, setting.on):
-        return ""
-    largest = setting.largest_rows(stage.name)
-    return (
-        f"{stage.name} runs out of memory: --device_batch_size={setting.rows} needs {_gb(memory)} of "
-        f"{setting.on.memory / GB:.1f} GB" + (f", and {largest} fits" if largest else "")
-    )
+    setting = made.setting
+    if not cost.fits(made.memory, setting.on):
+        largest = setting.largest_rows(made.stage)
+        needs = f"{_gb(made.memory)} of {setting.on.memory / GB:.1f} GB" + (f", and {largest} fits" if largest else "")
+        print(f"{made.stage} runs out of memory: --device_batch_size={setting.rows} needs {needs}")
 
 
 def _gb(memory: Mapping[str, float]) -> str:
     return f"{sum(memory.values()) / GB:.1f}"
 
 
-def _bill(plans: Sequence["Planned"], of: Sequence["Planned"]) -> list[str]:
-    """Time and price of some of the stages; every GPU is paid for while one works."""
-    seconds, setting = sum(stage.made.seconds for stage in of), plans[-1].setting
+def _bill(seconds: float, setting: "Setting") -> list[str]:
+    """Time and price; all GPUs are paid for while one works."""
     price = seconds / 3600 * setting.gpus * setting.on.price
     return [duration(seconds), f"${price:.2f}" if price else ""]
 

@@ -344,7 +344,7 @@ def test_a_conversation_has_its_special_tokens_and_a_users_text_has_none(tokeniz
     begun = ours.apply_chat_template([*history, {"role": "assistant", "content": "Ro"}], add_generation_prompt=False)
     assert begun == f"{asks}Ro" and ours.generate_until(asked((begun, settings)))[0] != "Rome"
     assert ours.loglikelihood(asked((asks, "Rome"), (asks, "rome")))[0][1] is True
-    with pytest.raises(UserError, match="no conversation: there is no question to answer"):
+    with pytest.raises(UserError, match="not a conversation: there is no question to answer"):
         ours.apply_chat_template([*history, {"role": "assistant", "content": "Ro"}])
 
 
@@ -368,13 +368,13 @@ def test_requests_that_cannot_be_met_are_named(pair: Pair) -> None:
         pair.ours.loglikelihood(asked(("a", " b" * 64)))
 
 
-def test_tasks_that_cannot_be_had_are_named(pair: Pair, tasks: Path, tmp_path: Path) -> None:
+def test_unsuitable_tasks_are_named(pair: Pair, tasks: Path, tmp_path: Path) -> None:
     def run(name: str, folder: Path) -> None:
         harness.evaluate(pair.engine, pair.tokenizer, [name], include_path=folder)
 
     with pytest.raises(UserError, match="--harness_chat needs a model with chat tokens"):
         harness.evaluate(pair.engine, pair.tokenizer, ["tiny_arc"], as_chat=True)
-    with pytest.raises(UserError, match="nowhere is no folder"):
+    with pytest.raises(UserError, match="nowhere is not a folder"):
         run("tiny_arc", tmp_path / "nowhere")
     described = yaml.safe_load((tasks / "tiny_arc.yaml").read_text(encoding="utf-8"))
     for name, changes in {"gone": {"dataset_kwargs": {"data_files": {"test": str(tmp_path / "gone.jsonl")}}},
@@ -383,7 +383,7 @@ def test_tasks_that_cannot_be_had_are_named(pair: Pair, tasks: Path, tmp_path: P
     with pytest.raises(UserError, match="cannot load gone: .*") as error:
         run("gone", tmp_path)
     assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="task code runs what the model writes"):
+    with pytest.raises(UserError, match="task code runs model-written code"):
         run("code", tmp_path)
 
 

@@ -177,7 +177,7 @@ def test_without_a_hub_the_cache_must_do(
     assert hub.fetch(REPO) == folder
     assert "comes from the cache" in capsys.readouterr().out
     assert fake.asked == []
-    with pytest.raises(UserError, match="other/model is not in the cache, and HF_HUB_OFFLINE forbids"):
+    with pytest.raises(UserError, match="other/model is not in the cache, and HF_HUB_OFFLINE is set"):
         hub.fetch("other/model")
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match="not in the cache"):
@@ -196,12 +196,11 @@ def test_without_a_hub_the_cache_must_do(
         (REPO, "v9", "tester/tiny-d2 has no revision 'v9'"),
         ("no such name", None, "'no such name' is not a repository name; expected one such as"),
         ("a/b/c", None, "'a/b/c' is not a repository name"),
-        ("tester/evil", None, "names a file outside of itself"),
-        ("tester/absolute", None, "names a file outside of itself"),
-        ("tester/long", None, "names a file that no disk can hold, 'nnn"),
-        ("tester/deep", None, "names a file that no disk can hold, 'n/n"),
-        ("tester/escape", None, r"names a file that no disk can hold, '.x1b\[2Jconfig.json'"),
-        ("tester/many", None, "tester/many lists 2,001 files of models, expected at most 2,000"),
+        ("tester/evil", None, "names a file that must not be written"),
+        ("tester/absolute", None, "names a file that must not be written"),
+        ("tester/long", None, "names a file that must not be written, 'nnn"),
+        ("tester/deep", None, "names a file that must not be written, 'n/n"),
+        ("tester/escape", None, r"names a file that must not be written, '.x1b\[2Jconfig.json'"),
         ("tester/empty", None, "tester/empty does not hold a model; it holds picture.png"),
     ],
 )
@@ -215,7 +214,6 @@ def test_what_cannot_be_had_is_said_in_a_sentence(
     fake.add("tester/long", {"n" * 300 + ".json": b"{}"})
     fake.add("tester/deep", {"n/" * 600 + "config.json": b"{}"})
     fake.add("tester/escape", {"\x1b[2Jconfig.json": b"{}"})
-    fake.add("tester/many", {f"{n}.json": b"{}" for n in range(2001)})
     fake.add("tester/empty", {"picture.png": b"png"})
     with pytest.raises(UserError, match=said):
         hub.fetch(repo, revision=revision, into=tmp_path / "here")
@@ -368,7 +366,7 @@ def test_an_upload_goes_on_after_a_busy_hub(fake: FakeHub, tmp_path: Path, monke
 
 def test_an_upload_that_may_not_be_says_why(fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = folder_of({"model.pt": b"weights"}, tmp_path / "ours")
-    with pytest.raises(UserError, match="uploading needs a token with write permission, and there is none"):
+    with pytest.raises(UserError, match="uploading needs a token with write permission; make one"):
         hub.upload("tester/new", ours)
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(UserError, match="answers 401 for tester/new .* the token does not suffice"):
@@ -377,9 +375,9 @@ def test_an_upload_that_may_not_be_says_why(fake: FakeHub, tmp_path: Path, monke
     with pytest.raises(UserError, match="answers 403 for other/new .* the token does not suffice"):
         hub.upload("other/new", ours)
     fake.fail("/upload/", status=400, times=9)
-    with pytest.raises(UserError, match="the upload to tester/new broke off .* start again"):
+    with pytest.raises(UserError, match="the upload to tester/new broke off .* run it again"):
         hub.upload("tester/new", ours)
-    with pytest.raises(UserError, match="tester/tiny-d2 is there already and public"):
+    with pytest.raises(UserError, match="tester/tiny-d2 already exists and is public"):
         hub.upload(REPO, ours, private=True)
     assert set(fake.repos) == {REPO, "tester/new"}
     assert "model.pt" not in fake.repos["tester/new"].files | fake.repos[REPO].files
@@ -400,7 +398,7 @@ def test_the_environment_is_honoured(fake: FakeHub, tmp_path: Path) -> None:
     assert Path(done.stdout.splitlines()[-1]).is_relative_to(tmp_path / "home")
     fake.vanish()
     assert program(code, fake, tmp_path / "home", HF_HUB_OFFLINE="1").returncode == 0
-    assert "HF_HUB_OFFLINE forbids" in program(code, fake, tmp_path / "elsewhere", HF_HUB_OFFLINE="1").stderr
+    assert "HF_HUB_OFFLINE is set" in program(code, fake, tmp_path / "elsewhere", HF_HUB_OFFLINE="1").stderr
 
 
 def test_a_killed_run_is_continued(fake: FakeHub, tmp_path: Path) -> None:

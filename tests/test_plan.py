@@ -22,12 +22,12 @@ from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig, count_parameters
 from nanochat.kv_cache import KVCache
 from nanochat.optim import Optimizer, Rates, parameter_groups
-from nanochat.plan import cost, forecast, gpus
-from nanochat.plan.forecast import Setting, config_of
+from nanochat.plan import cost, gpus
 from nanochat.plan.gpus import GPUS
 from nanochat.report import sections
 from nanochat.scaling import config_from_depth, horizon
 from scripts import plan, speedrun
+from scripts._forecast import Setting, config_of, forecast
 from scripts._marks import Marks
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,23 +66,15 @@ def test_d34_mid_training_on_one_h100_takes_56_gb_at_4_rows_and_not_32():
     assert d34.largest_rows("mid_train") == 4
 
 
-def seconds(stage: str, of: Setting, **flags: float) -> float:
-    made = forecast.forecast(stage, flags, of)
-    assert made is not None
-    return made.seconds
-
-
 def test_d34_mid_training_on_one_h100_takes_five_and_a_half_hours():
-    assert seconds("mid_train", setting(34)) / 3600 == pytest.approx(5.5, rel=NEAR)
+    assert forecast("mid_train", {}, setting(34)).seconds / 3600 == pytest.approx(5.5, rel=NEAR)
 
 
 def test_d20_on_8_h100_takes_four_hours():
     d20 = setting(20, count=8, rows=32)
-    assert seconds("mid_train", d20) / 60 == pytest.approx(10.0, rel=NEAR)
-    whole = seconds("base_train", d20, target_param_data_ratio=20 * 561 / 477)  # 20 tokens for each of all parameters
-    rest = ("tok_train", "base_eval", "mid_train", "chat_eval_mid", "chat_eval_sft")
-    whole += sum(seconds(stage, d20) for stage in rest) + seconds("chat_sft", forecast.resolve("chat_sft", {}, d20))
-    assert whole / 3600 == pytest.approx(4, rel=NEAR)
+    assert forecast("mid_train", {}, d20).seconds / 60 == pytest.approx(10.0, rel=NEAR)
+    asked = {"target_param_data_ratio": 20 * 561 / 477}  # 20 tokens for each of all parameters
+    assert sum(forecast(stage, asked, d20).seconds for stage in plan.ALL) / 3600 == pytest.approx(4, rel=NEAR)
 
 
 def test_d20_base_training_peaks_where_the_reports_say():
@@ -239,7 +231,7 @@ def test_more_rows_never_need_less_nor_more_gpus_more_time(depth, gpu, count, co
     rows = one.largest_rows("mid_train")
     assert rows == 0 or cost.fits(one.memory("mid_train", rows), one.on)
     more = Setting(config, GPUS[gpu], 2 * count, 1, 1 << 20, compiled=compiled)
-    assert seconds("mid_train", more) < seconds("mid_train", one) * 1.01
+    assert forecast("mid_train", {}, more).step < forecast("mid_train", {}, one).step * 1.01
 
 
 # ---------------------------------------------------------------- the command

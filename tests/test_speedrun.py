@@ -287,6 +287,16 @@ def test_a_finished_stage_is_asked_again_when_the_next_one_cannot_use_it(tmp_pat
     assert base_train.calls.read_text(encoding="utf-8").count("\n") == 2
 
 
+def test_a_closed_terminal_ends_the_run_unless_it_is_ignored(tmp_path):
+    base_train = StandIn(tmp_path)
+    assert base_train("kill -HUP $PPID; exec sleep 60")[1] == 128 + signal.SIGHUP
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup starts a program
+    try:
+        assert "base_eval ended with code 2" in base_train(SAVE.format("2") + "kill -HUP $PPID")[2]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_stage_that_fails_stops_the_run(tmp_path, quick):
     (tmp_path / "base_data_tinyworld").mkdir()
     (tmp_path / "base_data_tinyworld" / "notes.txt").write_text("mine", encoding="utf-8")

@@ -99,9 +99,9 @@ def test_two_processes_resume_and_one_comes_to_the_end(hub: FakeHub, base: Path)
     assert [found[name] for name in STAGES[:6]] == ["done"] * 4 + ["resumes", "to do"]
     process = started(hub, base)
     wait_for(process, base, "speedrun/chat_eval_mid.done")
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C
     output, _ = process.communicate()
-    assert process.returncode == 128 + signal.SIGTERM, output
+    assert process.returncode == 128 + signal.SIGINT, output
     assert "resuming from step" in output.split("== base_train")[1].split("== base_eval")[0]
     steps = [line["step"] for line in metrics(base, "base_checkpoints") if "loss" in line]
     assert steps == list(range(1, int(STEPS) + 1))

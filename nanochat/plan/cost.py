@@ -6,8 +6,8 @@ that have to be moved besides. Letters: B rows, T tokens per row, D channels, H 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 
@@ -46,17 +46,13 @@ def flops_per_token(config: GPTConfig) -> int:
     return 6 * matrices + 12 * config.n_head * d * keys
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Numbers of parameters: matrices of the blocks, all embeddings, the rest (lm_head, scalars), and all.
+class Sizes(NamedTuple):
+    """Numbers of parameters; group is the most that Muon works on together, rest is lm_head and scalars."""
 
-    group: those of the most matrices that Muon handles together.
-    """
-
+    all: int
     matrices: int
     embeddings: int
     rest: int
-    all: int
     group: int
 
 
@@ -66,11 +62,10 @@ def sizes(config: GPTConfig) -> Sizes:
         model = GPT(config)
     _, muon = parameter_groups(model, 1, 1, 1, 1, 0)
     groups = [sum(matrix.numel() for matrix in group.parameters.values()) for group in muon]
-    tables = [
-        p.numel() for name, p in model.named_parameters() if any(t in name for t in (".wte", ".wpe", "value_emb"))
-    ]
-    matrices, embeddings, whole = sum(groups), sum(tables), count_parameters(model)
-    return Sizes(matrices, embeddings, whole - matrices - embeddings, whole, max(groups))
+    tables = (".wte", ".wpe", "value_embeds")
+    embeddings = sum(p.numel() for name, p in model.named_parameters() if any(table in name for table in tables))
+    whole = count_parameters(model)
+    return Sizes(whole, sum(groups), embeddings, whole - sum(groups) - embeddings, max(groups))
 
 
 # ---------------------------------------------------------------- memory: bytes on a device, by part

@@ -1,4 +1,4 @@
-"""How much memory and time each stage of the real recipe takes, before anything is bought.
+"""How much memory and time each stage of the real recipe (`scripts.speedrun`) takes, before anything is bought.
 
 Tokens, questions and rows are those of the published data sets; where a number was read off somebody's run, the comment
 says so. Memory is meant to be within 15 %, time within a third (tests/test_plan.py compares with published runs).
@@ -74,6 +74,8 @@ class Setting:
 class Forecast:
     """A stage: seconds in all, tokens, operations, bytes on a GPU by part, optimizer steps, seconds per step."""
 
+    stage: str
+    setting: Setting
     seconds: float
     tokens: int = 0
     flops: float = 0.0
@@ -116,23 +118,21 @@ def resolve(stage: str, flags: Mapping[str, Any], setting: Setting) -> Setting:
     )  # fmt: skip
 
 
-def forecast(stage: str, flags: Mapping[str, Any], setting: Setting) -> Forecast | None:
-    """What a stage with these flags takes in its own setting, see `resolve`; None where nobody can say."""
+def forecast(stage: str, flags: Mapping[str, Any], before: Setting) -> Forecast:
+    """What a stage with these flags takes, and its setting; nothing for one that takes no time worth planning."""
+    setting = resolve(stage, flags, before)
     if stage in EVAL_EVERY:
         return _training(stage, flags, setting)
     if stage == "chat_rl":
         return _rl(flags, setting)
     if stage == "base_eval":
-        return _evaluation(BPB_TOKENS + CORE_TOKENS, 0, 1, setting)
+        return _evaluation(stage, BPB_TOKENS + CORE_TOKENS, 0, 1, setting)
     if stage.startswith("chat_eval"):
-        return _evaluation(CHOICE_TOKENS, ANSWERED, flags.get("batch_size", EVAL_SLOTS), setting)
-    seconds = {
-        "data": flags.get("num_shards", 0) * SHARD_BYTES / DOWNLOAD,
-        "more_data": flags.get("num_shards", 0) * SHARD_BYTES / DOWNLOAD,
-        "tok_train": flags.get("max_chars", 2e9) / TOKENIZER_SPEED,
-        "tok_eval": COMPARISON,
-    }
-    return Forecast(seconds[stage]) if stage in seconds else None
+        return _evaluation(stage, CHOICE_TOKENS, ANSWERED, flags.get("batch_size", EVAL_SLOTS), setting)
+    seconds = flags.get("num_shards", 0) * SHARD_BYTES / DOWNLOAD
+    if stage == "tok_train":
+        seconds = flags.get("max_chars", 2e9) / TOKENIZER_SPEED
+    return Forecast(stage, setting, COMPARISON if stage == "tok_eval" else seconds)
 
 
 def _training(stage: str, flags: Mapping[str, Any], setting: Setting) -> Forecast:
@@ -143,18 +143,19 @@ def _training(stage: str, flags: Mapping[str, Any], setting: Setting) -> Forecas
         ratio = flags.get("target_param_data_ratio", 12)
         steps = horizon(config, setting.total_batch, steps, param_data_ratio=ratio).num_iterations
     elif steps < 1:
-        share = flags.get("text_share", 0)  # of the documents of mid-training
-        mid_tokens = MID_TOKENS + MID_CONVERSATIONS * share / (1 - share) * TEXT_DOCUMENT
-        steps = max(1, math.ceil((mid_tokens if stage == "mid_train" else SFT_TOKENS) / setting.total_batch))
+        fraction = flags.get("text_share", 0)  # of the documents of mid-training
+        text = MID_CONVERSATIONS * fraction / (1 - fraction) * TEXT_DOCUMENT
+        steps = max(1, math.ceil((MID_TOKENS + text if stage == "mid_train" else SFT_TOKENS) / setting.total_batch))
     tokens = steps * setting.total_batch
     accumulation = max(1, setting.total_batch // (setting.rows * length * setting.gpus))
     step = cost.step_seconds(config, on, setting.rows * length, accumulation, setting.gpus, setting.compiled)
     validations = 1 + (steps - 1) // flags.get("eval_every", EVAL_EVERY[stage])
-    seconds = steps * step + cost.forward_seconds(config, on, validations * setting.eval_tokens / setting.gpus)
+    seconds = STARTUP + steps * step
+    seconds += cost.forward_seconds(config, on, validations * setting.eval_tokens / setting.gpus)
     if stage == "chat_sft":  # accuracies at the end
         seconds += _answering(2 * 1024, PROBE_SLOTS, setting)
-    flops = float(tokens * cost.flops_per_token(config))
-    return Forecast(STARTUP + seconds, tokens, flops, setting.memory(stage, setting.rows), steps, step)
+    memory = setting.memory(stage, setting.rows)
+    return Forecast(stage, setting, seconds, tokens, tokens * cost.flops_per_token(config), memory, steps, step)
 
 
 def _rl(flags: Mapping[str, Any], setting: Setting) -> Forecast:
@@ -165,21 +166,21 @@ def _rl(flags: Mapping[str, Any], setting: Setting) -> Forecast:
         steps = -(-GSM8K // RL_QUESTIONS)
     mine = -(-RL_ANSWERS // gpus)
     slots = min(mine, setting.slots)
-    sampling = _answering(-(-mine // slots), 1, setting)
     rounds = -(-mine // setting.rows)
-    step = sampling + cost.step_seconds(config, setting.on, setting.rows * RL_LENGTH, rounds, gpus, compiled=False)
+    step = cost.step_seconds(config, setting.on, setting.rows * RL_LENGTH, rounds, gpus, compiled=False)
+    step += _answering(-(-mine // slots), 1, setting)
     seconds = STARTUP + steps * step + _answering(2 * 400 * 4, slots * gpus, setting)
     tokens = steps * RL_ANSWERS * RL_LENGTH
     memory = setting.memory("chat_rl", setting.rows)
-    return Forecast(seconds, tokens, float(tokens * cost.flops_per_token(config)), memory, steps, step)
+    return Forecast("chat_rl", setting, seconds, tokens, tokens * cost.flops_per_token(config), memory, steps, step)
 
 
-def _evaluation(read: int, answered: int, slots: int, setting: Setting) -> Forecast:
+def _evaluation(stage: str, read: int, answered: int, slots: int, setting: Setting) -> Forecast:
     """Reading so many tokens, and answering so many questions, `slots` at the same time on each GPU."""
     seconds = STARTUP + cost.forward_seconds(setting.config, setting.on, read / setting.gpus)
-    tokens = read + answered * ANSWER_TOKENS
     seconds += _answering(answered, slots * setting.gpus, setting)
-    return Forecast(seconds, tokens, tokens * cost.flops_per_token(setting.config) / 3)
+    tokens = read + answered * ANSWER_TOKENS
+    return Forecast(stage, setting, seconds, tokens, tokens * cost.flops_per_token(setting.config) / 3)
 
 
 def _answering(questions: int, slots: int, setting: Setting) -> float:
