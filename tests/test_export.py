@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from test_gpt import CLASSIC, FULL, draw
 
 from nanochat import chat
-from nanochat.checkpoint import door, export, gpt2, hf, hf_tokenizer, manager, modeling_nanochat_gpt
+from nanochat.checkpoint import door, export, gpt2, hf, hf_tokenizer, manager, modeling_nanochat_gpt, to_transformers
 from nanochat.errors import UserError
 from nanochat.foreign_tokenizers import GPT2_PATTERN
 from nanochat.gpt import GPT, GPTConfig
@@ -210,7 +210,7 @@ def test_a_cache_of_another_kind_is_refused(ported: tuple[GPT, Any]) -> None:
 
 def exact(first: GPT, second: GPT) -> None:
     """The same tensors, padding rows aside, and the same logits to the bit."""
-    before, after = (hf.cut(model.config, model.state_dict()) for model in (first, second))
+    before, after = (to_transformers.cut(model.config, model.state_dict()) for model in (first, second))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     ids = torch.arange(min(first.config.sequence_len, 200))[None] * 7 % first.config.vocab_size

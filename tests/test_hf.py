@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nanochat.checkpoint import hf
+from nanochat.checkpoint import hf, to_transformers
 from nanochat.errors import UserError
 
 transformers = pytest.importorskip("transformers")
@@ -37,7 +37,7 @@ def change_config(folder: Path, **changes: object) -> None:
 def test_its_names_and_settings_come_back(tmp_path: Path) -> None:
     port(tmp_path, final_logit_softcapping=None, rms_norm_eps=1e-5)
     config, state = hf.read(tmp_path)
-    settings, tensors = hf.to_port(config, state)
+    settings, tensors = to_transformers.to_port(config, state)
     stored = load_file(tmp_path / "model.safetensors")
     said = hf.read_config(tmp_path)
     assert tensors.keys() == stored.keys()
