@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -360,7 +361,7 @@ def test_the_recipe_follows_from_gpus_and_a_hub(tmp_path):
     def is_real(**changed: str) -> bool:
         return "more_data" in states(tmp_path, RECIPE="auto", **changed)
 
-    with hub() as address:
+    with hub(tmp_path) as address:
         assert is_real(PATH=gpus, HF_ENDPOINT=address)
         assert not is_real(PATH=gpus, HF_ENDPOINT="http://127.0.0.1:9")
         assert not is_real(PATH=none, HF_ENDPOINT=address) and not is_real(PATH=small, HF_ENDPOINT=address)
@@ -429,18 +430,10 @@ def path_with_gpus(folder: Path, count: int, memory: int = 81559) -> str:
 
 
 @contextlib.contextmanager
-def hub():
+def hub(folder: Path):
     """A server that answers like a hub's front page."""
-
-    class Page(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
+    page = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.HTTPServer(("127.0.0.1", 0), page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
