@@ -173,7 +173,7 @@ def test_a_changed_command_replaces_what_this_script_has_trained(moved, quick):
     assert steps_logged(moved, "chatsft_checkpoints") == [1, 2, 3]
 
 
-def test_what_a_kill_left_unproven_is_not_replaced(moved, quick):
+def test_checkpoints_that_a_kill_left_unproven_are_not_replaced(moved, quick):
     """Base training was killed without a chance to note what it left; the rest of that run could be anybody's."""
     there = {path: path.read_bytes() for path in (moved / "base_checkpoints").rglob("*") if path.is_file()}
     refused = run(moved, NANOCHAT_PYTHON=quick, TINY_BASE_STEPS="7")
@@ -205,7 +205,7 @@ def test_the_tokenizer_of_other_models_stays(tmp_path, quick):
 
 
 class StandIn:
-    """A speedrun whose Python notes its arguments; base_train does as told, and base_eval finds its model damaged."""
+    """A speedrun with a stand-in for Python: base_train notes its flags and runs $BASE_TRAIN, base_eval fails."""
 
     def __init__(self, folder: Path):
         self.base, self.calls, self.program = folder / "base", folder / "calls", folder / "python"
@@ -244,7 +244,7 @@ SAVE = "for step in {}; do echo $RANDOM >base_checkpoints/d1/meta_00000$step.jso
 CLEAR = "rm base_checkpoints/d1/meta_*; "
 
 
-def test_only_what_is_proven_its_own_is_replaced(tmp_path):
+def test_only_checkpoints_proven_its_own_are_replaced(tmp_path):
     base_train = StandIn(tmp_path)
     longer, shorter = {"TINY_BASE_STEPS": "9"}, {"TINY_BASE_STEPS": "5"}
     auto, anew, never = "--resume=auto", "--resume=never --overwrite", "--resume=never"
@@ -268,7 +268,7 @@ def test_only_what_is_proven_its_own_is_replaced(tmp_path):
     assert base_train("exit 2", **shorter)[:2] == (auto, 2)  # the stage itself knows whether it is the same run
 
 
-def test_what_fails_twice_alike_is_not_tried_again_in_hope(tmp_path):
+def test_a_failure_that_repeats_is_not_met_with_the_same_advice(tmp_path):
     base_train = StandIn(tmp_path)
     hope = "start speedrun.sh again to resume from here"
     assert hope in base_train(SAVE.format("2") + "exit 1")[2]
@@ -316,7 +316,7 @@ def test_named_gpus_are_planned_for_where_there_are_none(tmp_path):
 
 
 def test_another_number_of_gpus_or_rows_changes_no_stage(tmp_path):
-    """What is done stays done, and what was begun goes on."""
+    """What is done stays done, and a stage that was started resumes."""
     marks = Marks(tmp_path)
     stages = speedrun.recipe_for(environment(tmp_path, RECIPE="real", GPUS="1"), marks).stages
     history = next(history for stage, history, _ in speedrun.walk(stages, marks) if stage.name == "base_train")
@@ -326,8 +326,8 @@ def test_another_number_of_gpus_or_rows_changes_no_stage(tmp_path):
     assert states(tmp_path, RECIPE="real", DEPTH="2")["base_train"] == "to do"
 
 
-def test_a_folder_begun_by_older_code_resumes(tmp_path):
-    """Its marks name the little world's old module, and the file of a mark need not end with a newline."""
+def test_a_folder_started_by_older_code_resumes(tmp_path):
+    """Its marks name the little world's old module and do not end with a newline."""
     old = """python -m nanochat.data.tinyworld --num_documents=60000
         python -m scripts.tok_train --vocab_size=4096
         python -m scripts.tok_eval
@@ -342,7 +342,7 @@ def test_a_folder_begun_by_older_code_resumes(tmp_path):
     assert [found[name] for name in STAGES[:5]] == ["resumes"] * 4 + ["to do"]
 
 
-def test_conversations_of_the_users_own_are_not_made_anew(tmp_path):
+def test_the_users_own_conversations_are_not_replaced(tmp_path):
     own, marks = tmp_path / "identity_conversations.jsonl", tmp_path / "speedrun"
     assert "identity" in states(tmp_path, RECIPE="real")
     own.write_text("{}\n", encoding="utf-8")
@@ -401,7 +401,7 @@ def test_more_gpus_than_there_are(tmp_path, quick):
         ({"RECIPE": "real", "REAL_DATASET": "c4"}, "REAL_DATASET is c4; expected climbmix or fineweb-edu"),
     ],
 )
-def test_what_it_does_not_know(tmp_path, changed, sentence):
+def test_unknown_values_are_refused(tmp_path, changed, sentence):
     with pytest.raises(UserError) as refused:
         states(tmp_path, **changed)
     assert str(refused.value) == sentence
@@ -423,8 +423,8 @@ def path_with_gpus(folder: Path, count: int, memory: int = 81559) -> str:
     """A PATH on which nvidia-smi knows this many GPUs, of so many MiB each."""
     tools = folder / "tools"
     tools.mkdir(parents=True, exist_ok=True)
-    program = f"#!/bin/sh\ncase $* in *memory*) said={memory} ;; *) said='NVIDIA H100 80GB HBM3' ;; esac\n"
-    (tools / "nvidia-smi").write_text(program + 'echo "$said"\n' * count, encoding="utf-8")
+    program = f"#!/bin/sh\ncase $* in *memory*) answer={memory} ;; *) answer='NVIDIA H100 80GB HBM3' ;; esac\n"
+    (tools / "nvidia-smi").write_text(program + 'echo "$answer"\n' * count, encoding="utf-8")
     (tools / "nvidia-smi").chmod(0o755)
     return f"{tools}{os.pathsep}{os.environ['PATH']}"
 
