@@ -165,12 +165,12 @@ class Model:
 
         Args:
             messages: A question, or a conversation: [{"role": "user", "content": "Hello!"}, ...].
-            max_tokens: Maximum number of tokens of the answer; it also ends with the context.
-            temperature: Sampling temperature; 0 takes the most likely token every time.
-            top_k: Sample from the k most likely tokens; None or 0: from all.
-            top_p: Sample from the fewest tokens whose probabilities sum to p.
-            seed: The same seed gives the same answer. None: a random seed.
-            stop: One or more strings that end the answer; they are not part of it.
+            max_tokens: Maximum number of tokens of the answer; the end of the context ends it too.
+            temperature: The sampling settings, the seed and the stop strings are those of `generate`.
+            top_k: See `generate`.
+            top_p: See `generate`.
+            seed: See `generate`.
+            stop: See `generate`.
 
         Returns:
             The text of the answer, without tool calls.

@@ -18,14 +18,12 @@ import yaml
 from nanochat.errors import UserError
 
 CONFIG_FILES = (".py", ".yaml", ".yml", ".json")
-LONGEST_SHOWN = 300  # characters of a value in a sentence
-LONGEST = 1 << 16  # characters that texts of a config file may be put together to
-ALIASED = 1 << 20  # characters that the aliases of a YAML file may stand for, all together
-BITS = 63  # of a whole number; torch and numpy know no larger ones
+LONGEST_SHOWN = 300  # characters of a value in a message
+BITS = 63  # of a whole number; torch and numpy have no larger ones
 
 
 def unfolded(read: dict[str, tuple[Any, str]], fields: dict[str, str]) -> dict[str, tuple[Any, str]]:
-    """Keys of a section, as in `model: {n_layer: 4}`, as if they stood outside; named section.key."""
+    """Keys with those of sections, as in `model: {n_layer: 4}`, moved to the top and named section.key."""
     flat: dict[str, tuple[Any, str]] = {}
     for name, (value, place) in read.items():
         if isinstance(value, dict) and name not in fields:
@@ -38,7 +36,7 @@ def unfolded(read: dict[str, tuple[Any, str]], fields: dict[str, str]) -> dict[s
 def read(path: Path) -> dict[str, tuple[Any, str]]:
     """The keys of a config file, each with its value and its place (file and, where it is known, line)."""
     if path.suffix not in CONFIG_FILES:
-        raise UserError(f"{path} is no config file; expected a name that ends in {', '.join(CONFIG_FILES)}")
+        raise UserError(f"{path} is not a config file; expected a name that ends in {', '.join(CONFIG_FILES)}")
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".py":
@@ -63,30 +61,7 @@ def read(path: Path) -> dict[str, tuple[Any, str]]:
 
 
 class Yaml(yaml.SafeLoader):
-    """YAML without what makes the plain loader a trap.
-
-    YAML 1.1 takes 1e-3 for a string, for want of a dot; here it is the number that everybody means. An alias counts as
-    all that it stands for, so that a few lines of aliases to aliases cannot mean billions of values.
-    """
-
-    def __init__(self, stream: Any):
-        super().__init__(stream)
-        self.sizes: dict[int, int] = {}  # of nodes by their id, in characters
-        self.aliased = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        alias = self.peek_event() if self.check_event(yaml.AliasEvent) else None
-        node: Any = super().compose_node(parent, index)
-        if alias is not None:
-            self.aliased += self.sizes.get(id(node), ALIASED + 1)  # one that stands inside of itself has no size yet
-            if self.aliased > ALIASED:
-                problem = f"its aliases stand for more than {ALIASED} characters"
-                raise yaml.MarkedYAMLError(None, None, problem, alias.start_mark)
-            return node
-        parts = node.value if isinstance(node, yaml.CollectionNode) else []
-        flat = [part for each in parts for part in (each if isinstance(each, tuple) else (each,))]
-        self.sizes[id(node)] = 1 + sum(self.sizes[id(part)] for part in flat) if flat else 1 + len(node.value)
-        return node
+    """YAML in which 1e-3 is a number; YAML 1.1 takes it for a string, for want of a dot."""
 
 
 Yaml.add_implicit_resolver(
@@ -95,7 +70,7 @@ Yaml.add_implicit_resolver(
 
 
 def _assigned(text: str, path: Path) -> dict[str, tuple[Any, str]]:
-    """The names that a file in nanoGPT's style assigns, but those that begin with an underscore."""
+    """The names that a file in nanoGPT's style assigns, without those that begin with an underscore."""
     names: dict[str, tuple[Any, str]] = {}
     for statement in ast.parse(text).body:
         place = f"{path}:{statement.lineno}"
@@ -105,14 +80,14 @@ def _assigned(text: str, path: Path) -> dict[str, tuple[Any, str]]:
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
                 names[name] = _value(value, names, place), place
             case ast.Expr(value=ast.Constant(value=str())) | ast.Import(names=[ast.alias(name="time", asname=None)]):
-                pass  # nanoGPT's finetune_shakespeare.py imports time, for the name of its run
+                pass  # nanoGPT's finetune_shakespeare.py imports time for the name of its run
             case _:
                 raise _not_plain(statement, place)
     return {name: found for name, found in names.items() if not name.startswith("_")}
 
 
 def _value(node: ast.expr, names: dict[str, tuple[Any, str]], place: str) -> Any:
-    """What an expression is worth: literals, names assigned before, lists, arithmetic, and str(time.time())."""
+    """The value of an expression: literals, names assigned before, lists, arithmetic, and str(time.time())."""
     match node:
         case ast.Constant(value=bool() | int() | float() | str() | None):
             return node.value
@@ -127,8 +102,6 @@ def _value(node: ast.expr, names: dict[str, tuple[Any, str]], place: str) -> Any
         case ast.BinOp(left=left, op=operation, right=right):
             a, b = _value(left, names, place), _value(right, names, place)
             if isinstance(a, str) and isinstance(b, str) and isinstance(operation, ast.Add):
-                if len(a) + len(b) > LONGEST:
-                    raise UserError(f"{place}: a text of more than {LONGEST} characters; expected a shorter one")
                 return a + b
             if isinstance(a, (int, float)) and isinstance(b, (int, float)) and type(operation) in _OPERATIONS:
                 with contextlib.suppress(ArithmeticError):
@@ -149,7 +122,7 @@ _OPERATIONS: dict[type, Callable[[Any, Any], Any]] = {
 
 
 def _computed(operation: Callable[[Any, Any], Any], a: float, b: float) -> float:
-    """In floats first, which overflow, where whole numbers as in 9**9**9 would be computed for ever."""
+    """Computed in floats first, which overflow at once, because 9**9**9 in whole numbers would take forever."""
     rough = operation(float(a), float(b))
     if isinstance(rough, complex) or (isinstance(a, int) and isinstance(b, int) and abs(rough) > 2**63):
         raise ArithmeticError
@@ -164,7 +137,7 @@ def _not_plain(node: ast.AST, place: str) -> UserError:
 
 
 def fitted(value: Any, hint: Any) -> Any:
-    """A value of a config file as the type of its field. Raises TypeError where it is of another."""
+    """A config file's value as the type of its field. Raises TypeError if it does not fit."""
     kinds = typing.get_args(hint)
     match typing.get_origin(hint):
         case typing.Union | types.UnionType:
@@ -174,7 +147,7 @@ def fitted(value: Any, hint: Any) -> Any:
         case typing.Literal:
             if value in kinds:
                 return value
-        case origin if origin is list:  # which may be a single item
+        case origin if origin is list:  # or a single item
             return [fitted(item, kinds[0]) for item in (value if isinstance(value, (list, tuple)) else [value])]
         case None:
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -199,6 +172,7 @@ def shown(value: Any) -> str:
 
 
 def spelled(hint: Any) -> str:
+    """A type as a message names it."""
     kinds = typing.get_args(hint)
     match typing.get_origin(hint):
         case typing.Union | types.UnionType:
@@ -209,5 +183,3 @@ def spelled(hint: Any) -> str:
             return "None" if hint is types.NoneType else "a path" if hint is Path else hint.__name__
         case _:
             return f"a list of {spelled(kinds[0])}"
-
-

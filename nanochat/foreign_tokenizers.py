@@ -1,7 +1,7 @@
 """Tokenizer files of other programs as a plain vocabulary: nanochat's pickle, Hugging Face's BPE, nanoGPT's characters.
 
-Only what gives the same ids here is accepted: byte-level BPE without normalisation, whose merges stand in the order of
-their ids, with the special tokens behind them.
+Only tokenizers that give the same ids here are accepted: byte-level BPE without normalization, with merges in the order
+of their ids and the special tokens behind them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,47 +12,46 @@ from nanochat import pickles
 from nanochat.errors import UserError
 from nanochat.paths import check_regular, read_json
 
-# GPT-2's split (Radford et al. 2019); in Hugging Face's files it goes by the name ByteLevel.
+# GPT-2's split (Radford et al. 2019), called ByteLevel in Hugging Face's files.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-
-
-# What a tokenizer may lie in, the first that is there counts: of transformers, GPT-2, nanochat, nanoGPT's characters.
+# The files of a tokenizer, in order of preference: of transformers, GPT-2, nanochat, nanoGPT's characters.
 FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.pkl",), ("meta.pkl",))
+LENGTHS = "token_bytes.pt"  # beside the original's tokenizer: how many bytes each token counts for
 
 
 class Vocabulary(NamedTuple):
-    """tokens[i] are the bytes of id i; specials take the ids behind; pattern None: one token a character."""
+    """tokens[i] are the bytes of id i; specials take the ids behind; pattern None: one token per character."""
 
     tokens: list[bytes]
     specials: list[str]
     pattern: str | None
 
 
-def read(folder: Path) -> Vocabulary | None:
-    """What a folder's tokenizer.json, vocab.json with merges.txt, tokenizer.pkl or meta.pkl holds, the first there is.
+def holds(folder: Path) -> bool:
+    """Whether a folder has a file that `read` or `Tokenizer.load` would read."""
+    return any((folder / name).exists() for name, *_ in FILES)
 
-    None where there is none. Raises UserError, naming the file, for one that is damaged, unsafe or of another kind.
+
+def read(folder: Path) -> Vocabulary | None:
+    """The vocabulary in the first of FILES that a folder has; None if it has none of them.
+
+    Raises UserError, naming the file, for one that is damaged, unsafe or of another kind.
     """
     path = next((folder / name for name, *_ in FILES if (folder / name).exists()), None)
     if path is None:
         return None
     for name in (path.name, "merges.txt"):
         check_regular(folder / name)
+    readers = {"tokenizer.json": _hugging_face, "vocab.json": _vocab_and_merges, "tokenizer.pkl": _nanochat,
+               "meta.pkl": _characters}  # fmt: skip
     try:
-        if path.name == "vocab.json":
-            return _vocab_and_merges(path, folder / "merges.txt")
-        return {"tokenizer.json": _hugging_face, "tokenizer.pkl": _nanochat, "meta.pkl": _characters}[path.name](path)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:  # a shape that no such file has
+        return readers[path.name](path)
+    except (AttributeError, LookupError, TypeError, ValueError, OSError) as error:  # a shape that no such file has
         raise UserError(f"{path} is damaged or of another kind ({' '.join(str(error).split())[:200]})") from None
 
 
-def holds(folder: Path) -> bool:
-    """Whether a folder has a file that `read` or `Tokenizer.load` would look at."""
-    return any((folder / name).exists() for name, *_ in FILES)
-
-
 class _Encoding:
-    """Stands for tiktoken's class while its pickle is read, and only keeps what that was made from."""
+    """Stands for tiktoken's class while its pickle is read, and only keeps what it was made from."""
 
     state: Any = None
 
@@ -74,7 +73,7 @@ def _nanochat(path: Path) -> Vocabulary:
 def _characters(path: Path) -> Vocabulary:
     content = pickles.load(path)
     itos = content.get("itos") if isinstance(content, dict) else None
-    if not isinstance(itos, dict) or sorted(itos, key=repr) != sorted(range(len(itos)), key=repr) or not itos:
+    if not isinstance(itos, dict) or not itos or set(itos) != set(range(len(itos))):
         raise UserError(f"{path} has no itos that maps 0, 1, 2, ... to characters; expected nanoGPT's meta.pkl")
     characters = [itos[i] for i in range(len(itos))]
     if not all(isinstance(c, str) and len(c) == 1 for c in characters):
@@ -85,15 +84,15 @@ def _characters(path: Path) -> Vocabulary:
 def _hugging_face(path: Path) -> Vocabulary:
     content = read_json(path)
     model = content.get("model") or {}
-    if model.get("type") == "WordLevel" and not content.get("normalizer"):
+    if content.get("normalizer"):
+        raise UserError(f"{path} changes texts before it splits them ({content['normalizer'].get('type')}); "
+                        "only tokenizers without a normalizer are known")  # fmt: skip
+    if model.get("type") == "WordLevel":
         return _one_a_character(model, path)
     if odd := [name for name in ("continuing_subword_prefix", "end_of_word_suffix") if model.get(name)]:
         raise UserError(f"{path} has a {odd[0]}, which is not known; expected byte-level BPE as GPT-2 has it")
     if model.get("type") != "BPE" or not isinstance(model.get("vocab"), dict):
         raise UserError(f"{path} is a tokenizer of type {model.get('type')!r}; expected byte-level BPE")
-    if content.get("normalizer"):
-        raise UserError(f"{path} changes texts before it splits them ({content['normalizer'].get('type')}); "
-                        "only tokenizers without a normalizer are known")  # fmt: skip
     pattern = _split_pattern(content.get("pre_tokenizer") or {}, path)
     added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
     merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model.get("merges", [])]
@@ -101,34 +100,29 @@ def _hugging_face(path: Path) -> Vocabulary:
 
 
 def _one_a_character(model: dict, path: Path) -> Vocabulary:
-    """How a character model is written for transformers: every word is one character."""
+    """A character model as it is written for transformers: every word is one character."""
     vocab: Any = model.get("vocab")
     if not _maps(vocab, str) or any(len(word) != 1 for word in vocab) or sorted(vocab.values()) != [*range(len(vocab))]:
         raise UserError(f"{path} is a tokenizer of whole words; expected byte-level BPE, or single characters")
     return Vocabulary([word.encode("utf-8") for word in sorted(vocab, key=vocab.__getitem__)], [], None)
 
 
-def _vocab_and_merges(vocab_path: Path, merges_path: Path) -> Vocabulary:
-    try:
-        lines = merges_path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{merges_path} cannot be read: {error}") from None
+def _vocab_and_merges(path: Path) -> Vocabulary:
+    lines = path.with_name("merges.txt").read_text(encoding="utf-8-sig").split("\n")
     merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
-    return _byte_level(read_json(vocab_path), merges, {}, GPT2_PATTERN, vocab_path)
+    return _byte_level(read_json(path), merges, {}, GPT2_PATTERN, path)
 
 
 def _split_pattern(step: dict, path: Path) -> str:
     """The regular expression of a pre-tokenizer: ByteLevel by itself, or Split with one and ByteLevel behind."""
     steps = step.get("pretokenizers", [step]) if step.get("type") == "Sequence" else [step]
     kinds = [each.get("type") for each in steps]
-    last = steps[-1]
-    plain = last.get("type") == "ByteLevel" and not last.get("add_prefix_space")
-    if plain and kinds == ["ByteLevel"] and last.get("use_regex", True):
-        return GPT2_PATTERN
-    if plain and kinds == ["Split", "ByteLevel"] and not last.get("use_regex", True):
-        split = steps[0]
-        pattern = split.get("pattern", {}).get("Regex")
-        if pattern and split.get("behavior") == "Isolated" and not split.get("invert"):
+    first, last = steps[0], steps[-1]
+    if not last.get("add_prefix_space"):
+        if kinds == ["ByteLevel"] and last.get("use_regex", True):
+            return GPT2_PATTERN
+        is_plain = first.get("behavior") == "Isolated" and not first.get("invert") and not last.get("use_regex", True)
+        if kinds == ["Split", "ByteLevel"] and is_plain and (pattern := first.get("pattern", {}).get("Regex")):
             return pattern
     raise UserError(f"{path} splits texts by {', '.join(map(str, kinds))} in a way that is not known; expected "
                     "ByteLevel without a prefix space, by itself or behind one Split")  # fmt: skip
@@ -137,14 +131,14 @@ def _split_pattern(step: dict, path: Path) -> str:
 def _byte_level(
     vocab: dict[str, int], merges: Sequence[Sequence[str]], added: dict[str, int], pattern: str, path: Path
 ) -> Vocabulary:
-    """tokens spelled with one printable character a byte -> the vocabulary."""
+    """Tokens spelled with one printable character per byte -> the vocabulary."""
     spelled = {char: bytes([byte]) for byte, char in enumerate(byte_characters())}
     ranks: dict[bytes, int] = {}
     last = -1
     for token in [*spelled, *("".join(pair) for pair in merges)]:
         rank = vocab.get(token)
         if rank is None or not all(char in spelled for char in token):
-            raise UserError(f"{path} is no byte-level BPE: its vocabulary has no token {token!r}")
+            raise UserError(f"{path} is not byte-level BPE: its vocabulary has no token {token!r}")
         if len(token) > 1 and rank <= last:
             raise UserError(f"{path}: its merges are not in the order of their ids (at {token!r}), which is not known")
         last = rank if len(token) > 1 else last

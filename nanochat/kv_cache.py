@@ -1,14 +1,15 @@
 """Keys and values of the positions seen so far, in slots that requests come into and leave.
 
-One slot holds one sequence. A forward pass works on a few slots at a time, each at its own length:
-`cache.rows([2, 5])` is what the model is given, and the lengths of those slots grow when it is done.
+Without a cache, generating a token would compute all tokens before it again. One slot holds one sequence. A forward
+pass works on some of the slots, each at its own length: `cache.rows([2, 5])` is what the model is given, and the
+lengths of those slots have grown when it is done.
 
-On a CPU the attention of a position is the same to the bit whoever its neighbours are and in whatever pieces a prompt
-is read; with packed weights (`packed`) so is all the rest. The kernels add up in another order when the number of keys
-or queries changes, so both are made to depend on nothing but the position: queries are taken in blocks of BLOCK
+On a CPU the attention of a position gives the same bits whatever its neighbours are and in whatever pieces a prompt is
+read; with packed weights (`engine.cpu_weights`) so does everything else. Kernels add up in another order when the
+number of keys or queries changes, so both depend on nothing but the position: queries are taken in blocks of BLOCK
 positions, padded to a multiple of 8, and see the keys up to the end of their own block.
 
-Letters: R rows (slots), T new positions, S keys, H query heads, K key/value heads, d head size, D channels.
+Shapes: R rows (slots), T new positions, S keys, H query heads, K key/value heads, d head size, D channels.
 """
 
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ class KVCache:
     """k and v are (layers, slots, capacity, K, d): keys after rotation, norm and scale, values after value embeddings.
 
     `last` (slots, D) is the un-smeared embedding of each slot's newest position; the next one is smeared with it.
-    max_len positions can be used of the capacity, which is whole blocks.
+    The capacity is max_len rounded up to whole blocks.
     """
 
     def __init__(self, config, slots: int, max_len: int, device: torch.device | str, dtype: torch.dtype):
@@ -50,19 +51,19 @@ class KVCache:
     def cut(self, slot: int, length: int, last: Tensor | None = None) -> None:
         """Keep the first `length` positions of a slot. `last` (D,) is the un-smeared embedding of the last of them.
 
-        What lies behind is hidden by the length; only `last` would leak into what is added next.
+        Keys and values after them are hidden by the length; only `last` would leak into the next position.
         """
         self.lengths[slot] = length
         self.last[slot] = 0 if last is None else last
 
     def wipe(self, slot: int) -> None:
-        """Empty a slot of numbers that are not finite: a mask hides them badly, for 0 times NaN is NaN."""
+        """Empty a slot that has numbers that are not finite. A mask does not hide them: 0 times NaN is NaN."""
         self.k[:, slot] = 0
         self.v[:, slot] = 0
         self.cut(slot, 0)
 
     def fork(self, source: int, target: int) -> None:
-        """Copy a sequence into another slot, so that both can go on separately."""
+        """Copy a sequence into another slot, so that both can continue separately."""
         n = self.lengths[source]
         self.k[:, target, :n] = self.k[:, source, :n]
         self.v[:, target, :n] = self.v[:, source, :n]
@@ -72,7 +73,7 @@ class KVCache:
 
 @dataclass
 class _Piece:
-    """New positions `first` to `last` of some of the rows, which attend together to the keys before `end`."""
+    """New positions `first` to `last` of some of the rows, which attend to the keys before `end` in one call."""
 
     rows: Tensor | slice
     slots: Tensor | slice
@@ -91,7 +92,7 @@ class CacheRows:
         self.slots = slots
 
     def begin(self, T: int) -> Tensor:
-        """The T new positions of each row, (R, T). Raises ValueError where a slot has no room for them."""
+        """The T new positions of each row, (R, T). Raises ValueError if a slot has no room for them."""
         cache = self.cache
         device = cache.k.device
         starts = [cache.lengths[slot] for slot in self.slots]
@@ -109,7 +110,7 @@ class CacheRows:
                     last = min(T, end - start)
                     groups.setdefault((first, last, end), []).append(row)
                     first = last
-        else:  # fewer kernels to start
+        else:  # on a GPU in one call: fewer kernels to start
             groups[0, T, max(starts) + T] = list(range(len(starts)))
         self._pieces = []
         for (first, last, end), rows in groups.items():
@@ -145,17 +146,15 @@ class CacheRows:
                 piece.masks[window] = torch.zeros(hidden.shape, device=q.device, dtype=q.dtype).masked_fill_(
                     hidden, -torch.inf
                 )
-            asking = q[piece.rows, piece.first : piece.last]
-            count = asking.size(1)
+            queries = q[piece.rows, piece.first : piece.last]
+            count = queries.size(1)
             if padding := piece.queries.size(1) - count:
-                asking = F.pad(asking, (0, 0, 0, 0, 0, padding))
-            seen = slice(start, piece.end)
-            answered = attend_cached(
-                asking, keys[:, seen][piece.slots], values[:, seen][piece.slots], piece.masks[window]
-            )
+                queries = F.pad(queries, (0, 0, 0, 0, 0, padding))
+            k_seen, v_seen = keys[:, start : piece.end][piece.slots], values[:, start : piece.end][piece.slots]
+            attended = attend_cached(queries, k_seen, v_seen, piece.masks[window])[:, :count]
             if y is None:
-                return answered[:, :count]
-            y[piece.rows, piece.first : piece.last] = answered[:, :count]
+                return attended
+            y[piece.rows, piece.first : piece.last] = attended
         assert y is not None
         return y
 
@@ -168,14 +167,14 @@ class CacheRows:
             layer[self._scatter, self._positions] = new
 
     def finish(self, embeddings: Tensor) -> None:
-        """Count the new positions; embeddings (R, T, D) are the un-smeared ones."""
+        """Advance the lengths by the new positions; embeddings (R, T, D) are the un-smeared ones."""
         self.cache.last[self._index] = embeddings[:, -1]
         for slot in self.slots:
             self.cache.lengths[slot] += embeddings.size(1)
 
 
 def _selection(indices: list[int], device: torch.device) -> Tensor | slice:
-    """How to index by these ascending numbers: neighbours as a slice, which makes a view, else as a tensor."""
+    """An index for these ascending numbers: a slice, which makes a view, if they are consecutive, else a tensor."""
     if indices == list(range(indices[0], indices[0] + len(indices))):
         return slice(indices[0], indices[0] + len(indices))
     return torch.tensor(indices, device=device)

@@ -1,7 +1,7 @@
-"""Pickles of other programs, read without running what they would run.
+"""Pickles of other programs, read without running any code in them.
 
-A pickle is a program: it may name any function of any module and call it. Here it may name nothing but what the caller
-allows; plain strings, numbers, lists and dicts need no names at all.
+A pickle is a program: it may name any function of any module and call it. Here it may name only what the caller allows;
+plain strings, numbers, lists and dicts need no names at all.
 """
 
 import io
@@ -12,12 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.errors import UserError
-
-# What a pickle that is cut short or garbled may raise, besides UnpicklingError.
-_DAMAGED = (
-    pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError,
-)  # fmt: skip
-
 
 MOST_TUPLES = 100
 
@@ -41,7 +35,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load(path: Path, allowed: Mapping[str, type] | None = None) -> Any:
-    """The content of a pickle. allowed: names it may use, such as "tiktoken.core.Encoding", and what stands for them.
+    """The content of a pickle. allowed: names it may use, such as "tiktoken.core.Encoding", and their stand-ins.
 
     Raises UserError for any other name, which is not even imported, and for a file that cannot be read.
     """
@@ -56,13 +50,12 @@ def load(path: Path, allowed: Mapping[str, type] | None = None) -> Any:
         ) from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except _DAMAGED as error:
-        raise UserError(f"{path} is damaged or no pickle: {error}") from None
+    except Exception as error:  # garbled pickles raise many kinds
+        raise UserError(f"{path} is damaged or not a pickle: {error}") from None
 
 
 def _check_plain(content: bytes) -> None:
-    """Raise UnpicklingError for what no plain pickle has: tuples in tuples without end, whose hash overflows the
-    stack, and a memo with room for billions."""
+    """Refuse what no plain pickle has: nested tuples whose hash overflows the stack, a memo with room for billions."""
     tuples = 0
     for code, argument, _ in pickletools.genops(content):
         tuples += code.name.startswith("TUPLE")
@@ -71,5 +64,5 @@ def _check_plain(content: bytes) -> None:
 
 
 def dump(value: object) -> bytes:
-    """A pickle for programs that read nothing else; writing one runs nothing."""
+    """A pickle for programs that read nothing else; writing one runs no code."""
     return pickle.dumps(value)

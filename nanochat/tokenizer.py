@@ -1,10 +1,19 @@
-"""Text to ids and back: byte-level BPE, learnt from text or read from other programs' files; kept as JSON.
+"""Text to token ids and back: byte-level BPE (byte pair encoding), trained on text or read from other programs' files.
 
-An id below the number of ranks is a byte string, for our own tokenizers the 256 single bytes first, then one per merge
-in the order learnt. The special tokens take the ids after those. Text never becomes a special token, whatever it
-spells: special ids enter only where a caller asks for them by name.
+The idea: begin with the 256 bytes as tokens. Again and again, find the most frequent pair of neighbouring tokens in the
+text and make it a token, with the next id. After V - 256 such merges frequent words are one token each and rare words
+a few, and any text at all can still be spelled in bytes (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909; on
+bytes: GPT-2, Radford et al. 2019). Encoding repeats the merges on new text, in the order they were learned; decoding
+joins the tokens' bytes.
 
-nanoGPT's character models have the simplest of all: one id a character, no special tokens.
+Merges never cross the pieces into which a regular expression splits the text first, so that no token is spent on
+"dog." or "dog!". rustbpe trains, tiktoken encodes.
+
+A token's id is its rank, the order in which it was learned. Special tokens, which mark documents and turns of a chat,
+take the ids after those. Text never becomes a special token, whatever it spells: their ids enter only where a caller
+asks for them by name.
+
+nanoGPT's character models are the simplest case: one id per character, no special tokens.
 """
 
 import contextlib
@@ -18,36 +27,38 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rustbpe
 import tiktoken
 
 from nanochat import foreign_tokenizers, pickles
 from nanochat.errors import UserError
-from nanochat.paths import check_regular, write_text
+from nanochat.paths import read_json, write_text
 
 if TYPE_CHECKING:
     import numpy as np
 
-# GPT-4's split with at most two digits a piece: a small vocabulary should not be spent on 1000 three-digit numbers.
-# From version 2 on the combining marks behind a letter belong to its word: without them Hindi and Thai are cut at every
-# vowel sign. A mark behind anything else, as in emoji and keycaps, is punctuation in both versions, so a text without
-# combining marks is split the same by both.
+# The split pattern, GPT-4's with one difference: at most two digits per piece, because a small vocabulary should not be
+# spent on 1000 three-digit numbers. In order: contractions ('s), words with a space or sign in front, digits,
+# punctuation with a space in front and line ends behind, line ends, trailing spaces, other spaces.
+# Since version 2 the combining marks after a letter belong to its word: without them Hindi and Thai are cut at every
+# vowel sign. A mark after anything else, as in emoji, is punctuation in both versions, so texts without combining marks
+# are split the same by both.
 _SPLIT = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+WORD|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 PATTERNS = {1: _SPLIT.replace("WORD", r"\p{L}+"), 2: _SPLIT.replace("WORD", r"\p{L}[\p{L}\p{M}]*")}
-SPLIT_PATTERN = PATTERNS[2]  # of tokenizers that are trained here; one that is loaded keeps its own
+SPLIT_PATTERN = PATTERNS[2]  # of tokenizers trained here; a loaded one keeps its own
 FORMAT = "nanochat tokenizer 1"
-LONGEST_SPACE = 50_000  # the pattern backtracks over white space, and at some 300,000 characters its stack overflows
+LONGEST_SPACE = 50_000  # the pattern backtracks over white space; at some 300,000 characters its stack overflows
 LONGEST_PATTERN = 10_000  # characters; those of other programs have some hundreds
 SPARE_MERGES = 16  # two merges may give the same bytes; the second is dropped and a later one takes its place
 
 
 class Tokenizer:
-    """ranks: {bytes: id}, ids 0..n-1 without gaps; specials: names that take the ids n, n+1, ... in this order.
+    """ranks: {bytes: id} with ids 0..n-1; specials: the names of the special tokens, which take ids n, n+1, ...
 
-    The first special token is the one that begins every document (`bos`). pattern None: every token is a character.
-    pattern_version is the pattern's number in PATTERNS, None for a pattern of another program.
+    The first special token begins every document (`bos`). pattern None: every token is a character. pattern_version is
+    the pattern's number in PATTERNS, None for a pattern of another program.
     """
 
     def __init__(self, ranks: dict[bytes, int], specials: Sequence[str], pattern: str | None = SPLIT_PATTERN):
@@ -59,9 +70,9 @@ class Tokenizer:
         self.pattern_version = next((version for version, ours in PATTERNS.items() if ours == pattern), None)
         self.tokens = sorted(ranks, key=ranks.__getitem__)
         self.specials = {name: len(ranks) + i for i, name in enumerate(specials)}
-        self.first_special = len(ranks)  # ids from here on are no text
+        self.first_special = len(ranks)  # ids from here on are not text
         self.vocab_size = len(ranks) + len(specials)
-        # What a token counts for in bits per byte: its raw bytes, also where they are only a part of a character.
+        # How many bytes of text a token stands for, to compute bits per byte: the fair measure between vocabularies.
         self.token_bytes = [len(token) for token in self.tokens] + [0] * len(specials)
         self.hash = _content_hash(pattern or "", self.tokens, specials)
         self._bpe: tiktoken.Encoding | None = None
@@ -75,9 +86,7 @@ class Tokenizer:
             raise ValueError(f"the ranks of a tokenizer must hold every single byte; {missing[0]:#04x} is missing")
         if not specials:
             raise ValueError("a tokenizer needs special tokens, at least the one that begins a document")
-        self._bpe = tiktoken.Encoding(
-            "nanochat", pat_str=pattern, mergeable_ranks=ranks, special_tokens=self.specials
-        )
+        self._bpe = tiktoken.Encoding("nanochat", pat_str=pattern, mergeable_ranks=ranks, special_tokens=self.specials)
 
     @property
     def bos(self) -> int:
@@ -92,7 +101,7 @@ class Tokenizer:
     ) -> "Tokenizer":
         """Learn `vocab_size` tokens, the special ones included. The same texts give the same tokenizer.
 
-        Raises UserError when vocab_size is too small to hold the bytes and specials, or larger than the text can fill.
+        Raises UserError if vocab_size is too small for the bytes and specials, or larger than the text can fill.
         """
         smallest = 256 + len(specials)
         if vocab_size < smallest:
@@ -114,56 +123,51 @@ class Tokenizer:
 
     @classmethod
     def characters(cls, text: str) -> "Tokenizer":
-        """One id for each character that occurs, in the order of their code points, as nanoGPT has it."""
+        """One id for each character that occurs, in the order of their code points, as in nanoGPT."""
         return cls({character.encode("utf-8"): id for id, character in enumerate(sorted(set(text)))}, [], None)
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """Read what `save` wrote, or one of the files that `vocabularies` knows.
+        """Read what `save` wrote, or one of the files that `foreign_tokenizers` knows.
 
-        Raises UserError, naming the file, when it is missing, not whole or of another kind.
+        Raises UserError, naming the file, when it is missing, incomplete or of another kind.
         """
         path = Path(folder) / "tokenizer.json"
         remedy = "run python -m scripts.tok_train, with the --dataset that is to be trained on"
-        check_regular(path)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8-sig"))
-            foreign = isinstance(content, dict) and "model" in content
-        except FileNotFoundError:
-            foreign = True
-        except OSError as error:
-            raise UserError(f"cannot read the tokenizer {path}: {error.strerror}") from None
-        except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
-            raise UserError(f"the tokenizer {path} is damaged: {error}; {remedy}") from None
-        if foreign:
+        content: dict[str, Any] = read_json(path, remedy) if path.exists() else {"model": None}
+        if "model" in content:  # as in Hugging Face's tokenizer.json
             vocabulary = foreign_tokenizers.read(Path(folder))
             if vocabulary is None:
                 raise UserError(f"there is no tokenizer at {path}; {remedy}")
+            tokens, specials, pattern = vocabulary
             try:
-                _check_pattern(vocabulary.pattern)
-                ranks = {token: rank for rank, token in enumerate(vocabulary.tokens)}
-                return cls(ranks, vocabulary.specials, vocabulary.pattern)
+                return cls._checked(tokens, specials, pattern)
             except (ValueError, TypeError) as error:
                 raise UserError(f"the tokenizer in {folder} is not one that is known: {error}") from None
-        found = content.get("format") if isinstance(content, dict) else None
-        if found != FORMAT:
-            raise UserError(f"{path} is not a tokenizer: its format is {found!r}, expected {FORMAT!r}; {remedy}")
+        if content.get("format") != FORMAT:
+            raise UserError(
+                f"{path} is not a tokenizer: its format is {content.get('format')!r}, expected {FORMAT!r}; {remedy}"
+            )
         try:
-            _check_pattern(content["pattern"])
             tokens = [token.encode("latin-1") for token in content["ranks"]]
-            tokenizer = cls({token: rank for rank, token in enumerate(tokens)}, content["specials"], content["pattern"])
-            intact = tokenizer.hash == content["hash"]
+            tokenizer = cls._checked(tokens, content["specials"], content["pattern"])
+            if tokenizer.hash != content["hash"]:
+                raise ValueError("its content does not have the hash it states")
+            return tokenizer
         except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"the tokenizer {path} is damaged: {_reason(error)}; {remedy}") from None
-        if not intact:
-            raise UserError(f"the tokenizer {path} is damaged: its content does not have the hash it states; {remedy}")
-        return tokenizer
+            reason = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise UserError(f"the tokenizer {path} is damaged: {reason}; {remedy}") from None
+
+    @classmethod
+    def _checked(cls, tokens: Sequence[bytes], specials: Sequence[str], pattern: str | None) -> "Tokenizer":
+        _check_pattern(pattern)
+        return cls({token: rank for rank, token in enumerate(tokens)}, specials, pattern)
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, from which `load` reads everything, and token_bytes.json, a list for other programs.
 
-        In tokenizer.json the token of rank i is the i-th string, one character (U+0000 to U+00FF) a byte.
-        An older tokenizer's token_bytes.pt, which the original nanochat left there, goes.
+        In tokenizer.json the token of rank i is the i-th string, with one character (U+0000 to U+00FF) per byte.
+        The token_bytes.pt of an earlier tokenizer, as the original nanochat writes it, is deleted.
         """
         (Path(folder) / "token_bytes.pt").unlink(missing_ok=True)
         write_text(Path(folder) / "token_bytes.json", json.dumps(self.token_bytes) + "\n")
@@ -180,8 +184,8 @@ class Tokenizer:
     def encode(self, text: str, prepend: str | int | None = None, append: str | int | None = None) -> list[int]:
         """The ids of a text, between optional special tokens given by name or id.
 
-        Half of a surrogate pair, which no UTF-8 can hold, is encoded as U+FFFD. Raises UserError for a character that
-        a character tokenizer does not have, and for a text that another program's pattern cannot split.
+        Half a surrogate pair, which UTF-8 cannot hold, is encoded as U+FFFD. Raises UserError for a character that a
+        character tokenizer does not have, and for a text that another program's pattern cannot split.
         """
         if self._bpe is None:
             ids = self._encode_characters(text)
@@ -190,16 +194,14 @@ class Tokenizer:
                 ids = [id for piece in _pieces(text) for id in self._bpe.encode_ordinary(piece)]
         return self._ends(prepend) + ids + self._ends(append)
 
-    def encode_batch(
-        self, texts: Sequence[str], prepend: str | int | None = None, num_threads: int = 4
-    ) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str], prepend: str | int | None = None) -> list[list[int]]:
         """`encode` for many texts at once, on several threads."""
         if self._bpe is None:
             return [self.encode(text, prepend) for text in texts]
         pieces = [_pieces(text) for text in texts]
         with _no_panic():
-            encoded = iter(self._bpe.encode_ordinary_batch([p for ps in pieces for p in ps], num_threads=num_threads))
-        return [self._ends(prepend) + [id for _ in ps for id in next(encoded)] for ps in pieces]
+            encoded = iter(self._bpe.encode_ordinary_batch([piece for text in pieces for piece in text], num_threads=4))
+        return [self._ends(prepend) + [id for _ in text for id in next(encoded)] for text in pieces]
 
     def encode_arrays(self, texts: Sequence[str], prepend: str | int | None = None) -> "list[np.ndarray]":
         """`encode` for many texts, as int32 arrays: a third faster, and other threads run meanwhile."""
@@ -219,12 +221,13 @@ class Tokenizer:
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of some ids. A token may hold a part of a character, so only a whole text is sure to be UTF-8."""
         if self._bpe is None:
             return b"".join(self.tokens[id] for id in ids)
         return self._bpe.decode_bytes(list(ids))
 
     def special(self, name: str) -> int:
-        """The id of a special token. Raises UserError when this tokenizer has none of that name."""
+        """The id of a special token. Raises UserError if this tokenizer has no such token."""
         if name not in self.specials:
             raise UserError(f"this tokenizer has no special token {name}; it has {' '.join(self.specials) or 'none'}")
         return self.specials[name]
@@ -233,9 +236,9 @@ class Tokenizer:
         return name in self.specials
 
     def pickled(self) -> bytes:
-        """The original nanochat's tokenizer.pkl, or nanoGPT's meta.pkl where every token is a character."""
+        """The original nanochat's tokenizer.pkl, or nanoGPT's meta.pkl for a character tokenizer."""
         if self._bpe is not None:
-            return pickles.dump(self._bpe)  # which pickles as its settings
+            return pickles.dump(self._bpe)  # pickled as its settings
         itos = dict(enumerate(token.decode("utf-8") for token in self.tokens))
         return pickles.dump({"vocab_size": len(itos), "itos": itos, "stoi": self._characters})
 
@@ -254,9 +257,9 @@ class Tokenizer:
 
 
 def gpt_encoder(name: str, patience: float = 30.0) -> Callable[[str], list[int]]:
-    """Text to ids by one of OpenAI's tokenizers ("gpt2", "cl100k_base"), whose file is fetched or already cached.
+    """One of OpenAI's tokenizers ("gpt2", "cl100k_base"), text to ids; its file is downloaded unless it is cached.
 
-    Raises OSError when it cannot be had within `patience` seconds.
+    Raises OSError if that takes more than `patience` seconds.
     """
     got: Future[tiktoken.Encoding] = Future()
 
@@ -266,7 +269,7 @@ def gpt_encoder(name: str, patience: float = 30.0) -> Callable[[str], list[int]]
         except (OSError, ValueError) as error:  # ValueError: what came is not the file
             got.set_exception(OSError(str(error)))
 
-    # tiktoken sets no timeout, and a network that swallows packets would hold the program for ever.
+    # tiktoken sets no timeout, so a network that drops packets would block the program for ever.
     threading.Thread(target=fetch, daemon=True).start()
     try:
         return got.result(patience).encode_ordinary
@@ -274,7 +277,7 @@ def gpt_encoder(name: str, patience: float = 30.0) -> Callable[[str], list[int]]
         raise OSError(f"no answer within {patience:g} seconds") from None
 
 
-# Characters of every kind, which a pattern must split without losing one.
+# Characters of every kind, which a pattern must split without losing any.
 _PROBE = (
     "It's a naïve café, 12345 हिन्दी ที่นี่ 世界!  \n\r\n\t\u00a0\u2028 👩🏽‍🚀❤️ ½ x² #_$ \0\x1b\ue000 "
     + "a" * 999 + "é" * 99
@@ -298,8 +301,8 @@ if encoding.decode(encoding.encode_ordinary(text)) != text:
 def _check_pattern(pattern: object) -> None:
     """Raise ValueError for another program's split pattern that does not compile, or cannot split ordinary text.
 
-    The engine compiles for minutes, takes all memory, panics, or ends the process on some patterns, so an unknown one
-    is tried in a process of its own first.
+    On some patterns the regular-expression engine compiles for minutes, takes all memory, panics, or ends the process,
+    so an unknown one is first tried in another process.
     """
     if pattern is None or pattern in (*PATTERNS.values(), foreign_tokenizers.GPT2_PATTERN):
         return
@@ -318,7 +321,7 @@ def _check_pattern(pattern: object) -> None:
 
 @contextlib.contextmanager
 def _no_panic() -> Iterator[None]:
-    """The engine gives up on a text by a ValueError or a panic, which is no Exception and cannot be imported."""
+    """Turn the engine's failure on a text into a UserError: a ValueError, or a panic, which cannot be imported."""
     try:
         yield
     except BaseException as error:
@@ -331,7 +334,7 @@ def _no_panic() -> Iterator[None]:
 
 
 def _pieces(text: str) -> list[str]:
-    """The text, cut inside white space so long that the split pattern could not cross it."""
+    """The text, cut inside white space that is too long for the split pattern."""
     if len(text) <= LONGEST_SPACE:
         return [text]
     runs = re.finditer(r"\s+", text)
@@ -340,7 +343,7 @@ def _pieces(text: str) -> list[str]:
 
 
 def _valid(text: str) -> str:
-    """The text with lone surrogates replaced, as the encoder does it by itself."""
+    """The text with lone surrogates replaced, as tiktoken does it."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -349,12 +352,8 @@ def _valid(text: str) -> str:
 
 
 def _content_hash(pattern: str, tokens: Sequence[bytes], specials: Sequence[str]) -> str:
-    """sha256, in hex, of what decides the ids; each part goes in with its length, so that no two contents agree."""
+    """sha256, in hex, of everything that decides the ids; each part with its length, so that no two contents agree."""
     digest = hashlib.sha256()
     for part in [pattern.encode("utf-8"), *tokens, b"specials", *(name.encode("utf-8") for name in specials)]:
         digest.update(len(part).to_bytes(8, "little") + part)
     return digest.hexdigest()
-
-
-def _reason(error: Exception) -> str:
-    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)

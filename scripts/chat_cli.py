@@ -28,7 +28,7 @@ class Flags(ServingFlags):
     prompt: Annotated[str | None, alias("-p")] = None
     """answer this question and exit; stdout gets the answer only"""
     system: str | None = None
-    """system message"""
+    """system message to begin the conversation with"""
     temperature: Annotated[float, alias("-t")] = 0.6
     """sampling temperature; 0 takes the most likely token"""
     top_k: Annotated[int, alias("-k")] = 50

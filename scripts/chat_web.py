@@ -22,9 +22,9 @@ class Flags(ServingFlags):
     model: list[str] = field(default_factory=list)
     """serve this model instead, named as for --source; repeat it for several, the first is the default"""
     host: str = "127.0.0.1"
-    """address to listen on; 0.0.0.0 admits other machines"""
+    """address to listen on; use 0.0.0.0 to let other machines in"""
     port: Annotated[int, alias("-p")] = 8000
-    """port to listen on; 0: any free one"""
+    """port to listen on; 0 takes any free one"""
     api_key: str | None = None
     """key that clients must send as a bearer token; default: NANOCHAT_API_KEY or NANOGPT_API_KEY, else none"""
     temperature: Annotated[float, alias("-t")] = 0.8
@@ -46,7 +46,7 @@ class Flags(ServingFlags):
     unsafe_code: bool = False
     """with --allow_code: run it even where this machine cannot fully isolate it"""
     drain_seconds: float = 30.0
-    """time that replies get to finish after SIGTERM or Ctrl-C"""
+    """seconds to wait for replies under way after SIGTERM or Ctrl-C"""
     log_prompts: bool = False
     """write prompts and replies to stderr"""
 

@@ -1,4 +1,4 @@
-"""Fetch GPT-2's weights from the hub into its cache, so that --init_from=gpt2 finds them without a network."""
+"""Download GPT-2's weights from the hub into its cache, so that --init_from=gpt2 works without a network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from nanochat.errors import UserError, run
 
 @dataclass
 class Flags:
-    """Fetch GPT-2's weights and tokenizer from the hub into its cache, for --init_from=gpt2 and its larger sisters."""
+    """Download GPT-2's weights and tokenizer from the hub into its cache, for --init_from=gpt2 and the larger ones."""
 
     model: list[str] = field(default_factory=lambda: ["gpt2"])
-    """gpt2, gpt2-medium, gpt2-large or gpt2-xl; repeat it for several"""
+    """gpt2, gpt2-medium, gpt2-large or gpt2-xl; repeat for several"""
     all: bool = False
-    """all four"""
+    """download all four"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     hub.check_space(sum(lacking.values()), hub.cache(), f"fetching {', '.join(names)}")
     for name in names:
         print(f"{name} is in {hub.fetch(hub.GPT2[name])}")
-    print("go on with")
+    print("continue with")
     print(f"  python -m scripts.verify_weights --model {' '.join(names)}")
     print(f'  python -m scripts.sample --init_from={names[0]} --start="Once upon a time"')
 

@@ -1,38 +1,42 @@
 """A model in the format of other programs: a folder for transformers and the servers that read such folders, nanoGPT's
-ckpt.pt, or a checkpoint of the original nanochat. What is written is read back and compared with the model first.
+ckpt.pt, or a checkpoint of the original nanochat. It is read back and compared with the model before it is kept.
 """
 
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from nanochat import gpt2_tokenizer
-from nanochat.checkpoint import export, hf, manager, originals
-from nanochat.checkpoint.door import Found
-from nanochat.checkpoint.flags import ModelFlags
+from nanochat.checkpoint.flags import ModelFlags, Style
 from nanochat.config import alias, parse
 from nanochat.errors import run
 from nanochat.paths import base_dir, checkpoints_dir
+
+if TYPE_CHECKING:
+    from nanochat.checkpoint.door import Found
+    from nanochat.checkpoint.export import Report
+    from nanochat.checkpoint.manager import Loaded
 
 
 @dataclass
 class Flags(ModelFlags):
     """Write a model for other programs."""
 
-    format: export.Style = "hf"
+    format: Style = "hf"
     """hf: a folder for transformers; nanogpt: ckpt.pt; nanochat: a checkpoint of the original, January 2026"""
     out: Path | None = None
     """the folder to write; default: exports/ in the base folder"""
     dtype: Annotated[str, alias("-d")] = "float32"
-    """of the weights that hf stores: float32, bfloat16 or float16"""
+    """dtype to store the weights in, for hf: float32, bfloat16 or float16"""
     overwrite: bool = False
     """replace an export for transformers that is already there"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
+    from nanochat.checkpoint import export
+
     found = flags.find()
     out = flags.out or base_dir() / "exports" / f"{default_name(found)}-{flags.format}"
     export.check(out, flags.dtype, flags.overwrite)  # before a large model is loaded
@@ -44,15 +48,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"wrote {report.folder}\n\n{usage(report, loaded)}")
 
 
-def default_name(found: Found) -> str:
+def default_name(found: "Found") -> str:
     """sft-d4-000700, gpt2: what the model is."""
     if found.of_stage:
         return f"{found.source}-{found.tag}-{found.step:06d}"
     return found.tag.replace("/", "--")
 
 
-def usage(report: export.Report, loaded: manager.Loaded) -> str:
+def usage(report: "Report", loaded: "Loaded") -> str:
     """The commands that come next."""
+    from nanochat import gpt2_tokenizer
+    from nanochat.checkpoint import hf
+
     folder = shlex.quote(str(report.folder))
     if report.kind == "nanogpt":
         return nanogpt_usage(folder, loaded)
@@ -80,8 +87,11 @@ def usage(report: export.Report, loaded: manager.Loaded) -> str:
     return "other servers take it from here:\n" + "\n".join(f"  {command}" for command in commands)
 
 
-def nanogpt_usage(folder: str, loaded: manager.Loaded) -> str:
-    """What to do with a ckpt.pt. nanoGPT's sample.py knows two kinds of tokenizers, and where each lies."""
+def nanogpt_usage(folder: str, loaded: "Loaded") -> str:
+    """The commands for a ckpt.pt. nanoGPT's sample.py knows two kinds of tokenizers, and where each lies."""
+    from nanochat import gpt2_tokenizer
+    from nanochat.checkpoint import originals
+
     sample = f"  python sample.py --out_dir={folder}"
     if loaded.tokenizer.pattern is None:
         place = shlex.quote(str(Path("data") / originals.dataset(loaded)))
@@ -94,7 +104,7 @@ def nanogpt_usage(folder: str, loaded: manager.Loaded) -> str:
     )
 
 
-def server(folder: str, loaded: manager.Loaded) -> str:
+def server(folder: str, loaded: "Loaded") -> str:
     """The command that serves the exported model."""
     if loaded.source and loaded.folder == checkpoints_dir(loaded.source) / loaded.tag:
         tag = shlex.quote(loaded.tag)

@@ -38,9 +38,9 @@ class Flags(ServingFlags):
     depth: int = 0
     """measure random weights of this depth instead of a checkpoint; 12 is GPT-2's smallest size"""
     vocab_size: int = 50304
-    """vocabulary size of random weights"""
+    """vocabulary size to give random weights"""
     max_seq_len: int = 1024
-    """context length of random weights"""
+    """context length to give random weights"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

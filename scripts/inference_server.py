@@ -24,13 +24,13 @@ class Flags(ServingFlags):
     host: str | None = None
     """address to listen on; default: with an API key 0.0.0.0, all of them, else 127.0.0.1, this machine only"""
     port: Annotated[int, alias("-p")] = 8000
-    """port to listen on; 0: any free one"""
+    """port to listen on; 0 takes any free one"""
     api_key: str | None = None
     """key that clients must send as a bearer token; default: NANOCHAT_API_KEY or NANOGPT_API_KEY, else none"""
     slots: int = 0
     """texts that run at once; further ones wait; 0: as many as fit this machine"""
     compile: bool = False
-    """accepted for nanoGPT's commands; has no effect"""
+    """has no effect; accepted so that nanoGPT's commands run"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

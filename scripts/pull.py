@@ -9,22 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from nanochat import foreign_tokenizers, gpt2_tokenizer, hub
-from nanochat.checkpoint import door, hf, legacy, manager, nanogpt, repository
+from nanochat import foreign_tokenizers, hub
+from nanochat.checkpoint import repository, stages
 from nanochat.checkpoint.repository import Place
 from nanochat.config import changes, named, parse, positional
 from nanochat.errors import UserError, run
-from nanochat.paths import alone_in, base_dir, check_tag, fsync_folder, refusal, sha256, write_atomically
-from nanochat.tokenizer import Tokenizer
-from tasks.catalog import recipe_of
+from nanochat.paths import alone_in, base_dir, check_tag, fsync_folder, sha256, write_atomically
 
-# The two folders of a draft: what comes from the repository, and what is whole and only waits for its check.
+# The two folders of a draft: what is downloaded, and what is complete and only waits for its check.
 FILES, READY = "files", "ready"
 
 
 @dataclass
 class Flags:
-    """Download a model from the hub, check it, and put it where the stages find it. Resumes what was interrupted."""
+    """Download a model from the hub, check it, and put it where the stages find it. Resumes an interrupted download."""
 
     repo: Annotated[str, positional] = ""
     """the repository, as in karpathy/nanochat-d34"""
@@ -36,17 +34,17 @@ class Flags:
     """step of the checkpoint; default: the last"""
     revision: str | None = None
     """branch, tag or commit of the repository; default: the newest commit"""
+    dry_run: bool = False
+    """print what would be downloaded, and stop"""
     softcap: float | None = None
     """logit softcap to record for original checkpoints of Jan-Mar 2026, which lack it: 15, or 20 from 3 March on"""
     set_softcap: Path | None = None
     """download nothing; record --softcap for the checkpoints in this folder, which you copied by hand"""
-    dry_run: bool = False
-    """print what would be downloaded, and stop"""
 
 
 @dataclass(frozen=True)
 class Files:
-    """A repository's files: those on the hub, which come into the draft, or its cache where the hub cannot be asked."""
+    """A repository's files: on the hub, from where they come into the draft, or in its cache if the hub is offline."""
 
     repo: str
     commit: str
@@ -55,7 +53,7 @@ class Files:
     listing: hub.Listing | None
 
     def bring(self, paths: Sequence[str]) -> None:
-        """Afterwards these files are in `folder`, whole."""
+        """Afterwards these files are in `folder`, complete."""
         if self.listing is not None and paths:
             wanted = tuple(file for file in self.listing.files if file.path in paths)
             hub.bring(replace(self.listing, files=wanted), self.folder)
@@ -65,13 +63,14 @@ class Files:
         if not place.is_file():
             return False
         if self.listing is None:
-            return sha256(self.folder / path) == sha256(place)
+            return is_same(self.folder / path, place)
         return hub.is_here(next(file for file in self.listing.files if file.path == path), place)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
-    legacy.check_softcap(flags.softcap)
+    if flags.softcap not in (None, 15, 20):
+        raise UserError(f"--softcap is {flags.softcap:g}; the checkpoints that do not record theirs have 15 or 20")
     if flags.set_softcap is not None:
         record_by_hand(flags, flags.set_softcap)
         return
@@ -90,34 +89,40 @@ def main(argv: Sequence[str] | None = None) -> None:
     with alone_in(draft):
         pull(files, draft, chosen, flags)
         shutil.rmtree(draft, ignore_errors=True)
-    with contextlib.suppress(OSError):  # another pull may be under way
+    with contextlib.suppress(OSError):  # another pull may be running
         draft.parent.rmdir()
 
 
 def pull(files: Files, draft: Path, chosen: tuple[PurePosixPath, int] | None, flags: Flags) -> None:
     """Bring a model to its place, and print what it is and what comes next."""
-    shutil.rmtree(draft / READY, ignore_errors=True)
+    from nanochat.checkpoint import manager
+    from tasks.catalog import recipe_of
+
+    ready = draft / READY
+    shutil.rmtree(ready, ignore_errors=True)
     place = take_over(files, draft, chosen, flags) if chosen else convert(files, draft, flags)
-    if (draft / READY).exists():
-        with discarding(draft):
-            loaded = manager.load_step(draft / READY, place.tag, place.step)
-        note = loaded.note.replace(shlex.quote(str(draft / READY)), shlex.quote(str(place.folder)))
-        if flags.softcap is not None:
-            repository.record_softcap(draft / READY, [place.step], flags.softcap)
-            note = f"its softcap of {flags.softcap:g} is recorded"
-        settle(draft / READY, place)
-        print(f"{place}: {repository.describe(loaded)}" + (f"; {note}" if note else ""))
-        print(f"in {place.folder}; continue with")
-        for command in repository.commands(place, loaded.tokenizer, recipe_of(loaded.meta)):
-            print(f"  {command}")
-    else:
+    if not ready.exists():
         if flags.softcap is not None:
             repository.record_softcap(place.folder, [place.step], flags.softcap)
         print(f"{place} is already there, the same as in {flags.repo}: {place.folder}")
+        return
+    with discarding(draft):
+        loaded = manager.load_step(ready, place.tag, place.step)
+    note = loaded.note.replace(shlex.quote(str(ready)), shlex.quote(str(place.folder)))
+    if flags.softcap is not None:
+        repository.record_softcap(ready, [place.step], flags.softcap)
+        note = f"its softcap of {flags.softcap:g} is recorded"
+    settle(ready, place)
+    print(f"{place}: {repository.describe(loaded)}" + (f"; {note}" if note else ""))
+    print(f"in {place.folder}; continue with")
+    for command in repository.commands(place, loaded.tokenizer, recipe_of(loaded.meta)):
+        print(f"  {command}")
 
 
 def record_by_hand(flags: Flags, folder: Path) -> None:
     """Record --softcap for all checkpoints of a folder that do not record theirs."""
+    from nanochat.checkpoint import manager
+
     command = f"python -m scripts.pull --set_softcap {shlex.quote(str(folder))} --softcap 20"
     if flags.softcap is None:
         raise UserError(f"--set_softcap needs the softcap, 15 or 20, as in {command}")
@@ -131,7 +136,7 @@ def record_by_hand(flags: Flags, folder: Path) -> None:
 
 
 def look(repo: str, revision: str | None, into: Path) -> Files:
-    """The files of a repository of which a model is made. Raises what `hub.look` raises."""
+    """The files of a repository that make up a model. Raises what `hub.look` raises."""
     folder = hub.cached(repo, revision=revision)
     try:
         listing = hub.look(repo, revision=revision, hurried=folder is not None)
@@ -145,15 +150,15 @@ def look(repo: str, revision: str | None, into: Path) -> Files:
 
 
 def choose(paths: Sequence[str], flags: Flags) -> tuple[PurePosixPath, int] | None:
-    """The folder and step of the nanochat checkpoint that is meant; None where the repository holds another model.
+    """The folder and step of the nanochat checkpoint to pull; None if the repository holds another kind of model.
 
-    Raises UserError where there are several to choose from, or not the step that is asked for.
+    Raises UserError where there are several to choose from, or not the requested step.
     """
     found = repository.checkpoints(paths)
     if not found:
         return None
-    meant = [each for each in found if repository.layout(each[0])[0] == flags.stage] or found
-    meant = [each for each in meant if repository.layout(each[0])[1] == flags.tag] or meant
+    meant = [each for each in found if stages.layout(each[0])[0] == flags.stage] or found
+    meant = [each for each in meant if stages.layout(each[0])[1] == flags.tag] or meant
     folders = {folder for folder, _ in meant}
     if len(folders) != 1:
         there = ", ".join(sorted({str(folder) for folder, _ in found}))
@@ -164,41 +169,52 @@ def choose(paths: Sequence[str], flags: Flags) -> tuple[PurePosixPath, int] | No
     return max(meant) if flags.step is None else (meant[0][0], flags.step)
 
 
+def names_of(inside: PurePosixPath, step: int) -> tuple[str, str]:
+    """The paths of a checkpoint's model file and meta file."""
+    return str(inside / f"model_{step:06d}.pt"), str(inside / f"meta_{step:06d}.json")
+
+
 def take_over(files: Files, draft: Path, chosen: tuple[PurePosixPath, int], flags: Flags) -> Place:
     """Make a nanochat checkpoint READY as it is, with its tokenizer in our format, unless it is in its place already.
 
-    What is small comes first, so that most of what can be wrong is known before gigabytes are on their way.
+    Small files come first, so that most of what can be wrong is known before gigabytes are downloaded.
     """
+    from nanochat.checkpoint import manager
+    from nanochat.tokenizer import Tokenizer
+
     inside, step = chosen
-    model, meta = (inside / f"{kind}_{step:06d}.{end}" for kind, end in (("model", "pt"), ("meta", "json")))
+    model, meta = names_of(inside, step)
     with discarding(draft):
         tokenizer_at, tokenizer_files = tokenizer_of(files, inside)
-    files.bring([str(meta), *tokenizer_files])
+    files.bring([meta, *tokenizer_files])
     with discarding(draft):
         about = manager.read_meta(files.folder / inside, step)
-        stage, tag = repository.layout(inside)
-        stage = flags.stage or stage or repository.stage_of(about, files.repo)
+        stage, tag = stages.layout(inside)
+        stage = flags.stage or stage or stages.stage_of(about, files.repo)
         if stage is None:
             raise UserError(f"the stage of the checkpoint in {files.repo} is not recorded; add --as base, mid or sft")
         place = Place(stage, flags.tag or fit(tag or repository.tag_of(files.repo), files.repo), step)
         tokenizer = Tokenizer.load(files.folder / tokenizer_at)
         repository.check_neighbours(place.folder, tokenizer)
         if step in manager.steps(place.folder):
-            if files.has(str(model), place.folder / model.name):
+            if files.has(model, place.folder / Path(model).name):
                 return place
             raise taken(place)
-    files.bring([str(model)])
+    files.bring([model])
     ready = draft / READY
-    put(files.folder / model, ready / model.name)
-    put(files.folder / meta, ready / meta.name)
+    for path in (model, meta):
+        put(files.folder / path, ready / Path(path).name)
     tokenizer.save(ready / "tokenizer")
-    if str(tokenizer_at / manager.LENGTHS) in tokenizer_files:
-        put(files.folder / tokenizer_at / manager.LENGTHS, ready / "tokenizer" / manager.LENGTHS)
+    if (lengths := str(tokenizer_at / manager.LENGTHS)) in tokenizer_files:
+        put(files.folder / lengths, ready / "tokenizer" / manager.LENGTHS)
     return place
 
 
 def convert(files: Files, draft: Path, flags: Flags) -> Place:
     """Make another program's model READY as a checkpoint of ours, unless it is in its place already."""
+    from nanochat import gpt2_tokenizer
+    from nanochat.checkpoint import door, hf, manager, nanogpt
+
     files.bring([path for path in files.paths if path == "config.json"])
     with discarding(draft):
         if nanogpt.CKPT not in files.paths and door.recognise(files.folder) is None:
@@ -212,7 +228,7 @@ def convert(files: Files, draft: Path, flags: Flags) -> Place:
     if nanogpt.CKPT in files.paths and not any(name in files.paths for name, *_ in foreign_tokenizers.FILES):
         gpt2_tokenizer.load()  # the model may need it, and is much larger
     origin = {"repo": files.repo, "commit": files.commit}
-    stage = flags.stage or repository.stage_of(hf.record(config), files.repo) or "base"
+    stage = flags.stage or stages.stage_of(hf.record(config), files.repo) or "base"
     place = Place(stage, flags.tag or fit(repository.tag_of(files.repo), files.repo), 0)
     for step in manager.steps(place.folder):
         if manager.read_meta(place.folder, step).get("origin") == origin:
@@ -231,7 +247,7 @@ def convert(files: Files, draft: Path, flags: Flags) -> Place:
 
 
 def fit(tag: str, repo: str) -> str:
-    """A tag taken from a repository's names. Raises UserError where it cannot be the name of a folder."""
+    """A tag from a repository's names. Raises UserError where it cannot be the name of a folder."""
     with contextlib.suppress(UserError):
         check_tag("tag", tag)
         if ":" not in tag:
@@ -240,14 +256,17 @@ def fit(tag: str, repo: str) -> str:
 
 
 def settle(ready: Path, place: Place) -> None:
-    """Give a checkpoint its place. The meta file comes last: with it the checkpoint exists. Nothing is replaced.
+    """Move a checkpoint to its place. The meta file comes last: with it the checkpoint exists. Nothing is replaced.
 
-    Raises UserError, before any file is placed, where one of the names is taken by another file.
+    Raises UserError, before any file is placed, where another file has one of the names.
     """
+    from nanochat.checkpoint import manager
+
     files = [path.relative_to(ready) for path in ready.rglob("*") if path.is_file()]
-    if manager.tokenizer_folder(place.folder).is_relative_to(place.folder):  # the same one, or `ready` would not be
+    if manager.tokenizer_folder(place.folder).is_relative_to(place.folder):  # the same one, see check_neighbours
         files = [path for path in files if path.parts[0] != "tokenizer"]
     files.sort(key=lambda path: path.name.startswith("meta_"))
+    # A pull that was killed leaves some of them.
     waiting = [path for path in files if not is_same(ready / path, place.folder / path)]
     for path in waiting:
         if os.path.lexists(place.folder / path):
@@ -258,7 +277,7 @@ def settle(ready: Path, place: Place) -> None:
 
 
 def is_same(ours: Path, there: Path) -> bool:
-    """Whether `there` is a file with the same content, as a pull that was killed leaves it."""
+    """Whether `there` is a file with the same content."""
     try:
         return there.is_file() and there.stat().st_size == ours.stat().st_size and sha256(there) == sha256(ours)
     except OSError:
@@ -282,7 +301,7 @@ def tokenizer_of(files: Files, inside: PurePosixPath) -> tuple[PurePosixPath, li
 
 @contextlib.contextmanager
 def discarding(draft: Path) -> Iterator[None]:
-    """What turns out to be unfit is not kept for another try; what only waits for the hub is."""
+    """Delete the draft of an unfit model; keep it for another try if only the hub could not be reached."""
     try:
         yield
     except hub.Unreachable:
@@ -293,18 +312,13 @@ def discarding(draft: Path) -> Iterator[None]:
 
 
 def put(source: Path, target: Path) -> None:
-    """Link a file under a new name, or copy it between file systems; whole or not at all."""
+    """Link a file under a new name, or copy it between file systems, atomically."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        if said := refusal(error, target):
-            raise said from error
-        raise
-    try:
+        if os.path.lexists(target):
+            raise occupied(target)
         os.link(source.resolve(), target)
-    except FileExistsError:
-        raise occupied(target) from None
-    except OSError:
+    except OSError:  # another file system, or one without links; or a refusal, which `write_atomically` explains
         with open(source, "rb") as content:
             write_atomically(target, lambda out: shutil.copyfileobj(content, out, 1 << 20))
 
@@ -315,9 +329,7 @@ def announce(files: Files, chosen: tuple[PurePosixPath, int] | None) -> None:
         return
     wanted = files.listing.files
     if chosen:
-        inside, step = chosen
-        names = [str(inside / f"model_{step:06d}.pt"), str(inside / f"meta_{step:06d}.json")]
-        names += tokenizer_of(files, inside)[1]
+        names = [*names_of(*chosen), *tokenizer_of(files, chosen[0])[1]]
         wanted = tuple(file for file in wanted if file.path in names)
     listing = hub.Listing(files.repo, files.commit, wanted)
     for file in wanted:

@@ -1,4 +1,4 @@
-"""Upload a checkpoint to the hub, with a page that says what it is."""
+"""Upload a checkpoint to the hub, with a page that describes it."""
 
 import json
 import os
@@ -8,20 +8,20 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from nanochat import hub
-from nanochat.checkpoint import door, manager, repository
+from nanochat.checkpoint import repository
 from nanochat.checkpoint.repository import Place
 from nanochat.config import parse, positional
 from nanochat.errors import UserError, run
-from nanochat.log import duration, short
 from nanochat.paths import SOURCES, checkpoints_dir, write_text
-from nanochat.report.sections import read_sections
-from tasks.catalog import recipe_of
 
-# What becomes public of a meta file; anything else (folders, machine, accounts, whatever is recorded one day) stays
-# here. FIGURES, and TABLES of them, lose all but numbers and digests, NAMES the folders in front.
+if TYPE_CHECKING:
+    from nanochat.checkpoint.manager import Loaded
+
+# The part of a meta file that becomes public; everything else (folders, machine, accounts, anything recorded in future)
+# stays here. FIGURES, and TABLES of them, keep only numbers and digests; NAMES lose the folders in front.
 FIGURES = ("format", "step", "tokenizer_hash", "seed", "device_batch_size", "total_batch_size", "max_seq_len",
            "text_share")  # fmt: skip
 TABLES = ("files", "user_config", "loop_state", "dataloader_state_dict")
@@ -33,9 +33,9 @@ class Flags:
     """Upload a checkpoint to the hub: the model, its description, its tokenizer, and a page made from the report."""
 
     source: Annotated[Literal["base", "mid", "sft", "rl"], positional]
-    """the stage"""
+    """stage of the checkpoint"""
     repo: Annotated[str, positional]
-    """the repository, user/name; created if it does not exist"""
+    """repository to upload to, user/name; created if it does not exist"""
     tag: str | None = None
     """tag of the model; default: the deepest d<number>"""
     step: int | None = None
@@ -43,7 +43,7 @@ class Flags:
     private: bool = False
     """make a repository that only you can see"""
     license: str = ""
-    """license named on the page, such as mit or apache-2.0"""
+    """license to name on the page, such as mit or apache-2.0"""
     with_optimizer: bool = False
     """also upload the optimizer state"""
     dry_run: bool = False
@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{flags.repo!r} is not a repository name; expected user/name")
     if not re.fullmatch(r"[\w.-]*", flags.license):
         raise UserError(f"--license {flags.license!r} is not a license name; expected one such as mit")
+    from nanochat.checkpoint import door
+
     loaded = door.open(flags.source, tag=flags.tag, step=flags.step)
     place = Place(flags.source, loaded.tag, loaded.step)
     if loaded.note:
@@ -78,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def show(folder: Path, whole: Mapping, flags: Flags) -> None:
-    """Print what becomes public: the texts, the files by size, and the keys of the meta file that stay here."""
+    """Print what becomes public: the texts, the files with sizes, and the keys of the meta file that stay here."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     (meta,) = folder.glob("meta_*.json")
     print((folder / "README.md").read_text(encoding="utf-8"))
@@ -90,10 +92,12 @@ def show(folder: Path, whole: Mapping, flags: Flags) -> None:
         print(f"{hub.in_bytes(path.stat().st_size):>8}  {path.relative_to(folder)}", flush=True)
 
 
-def stage(folder: Path, loaded: manager.Loaded, meta: Mapping, page: str, files: Sequence[str]) -> None:
+def stage(folder: Path, loaded: "Loaded", meta: Mapping, page: str, files: Sequence[str]) -> None:
     """Fill a folder with what is uploaded; large files are links."""
-    vouched = meta.get("files") or {}
-    meta = {**meta, "files": {name: vouched[name] for name in files if name in vouched}}
+    from nanochat.checkpoint import manager
+
+    recorded = meta.get("files") or {}
+    meta = {**meta, "files": {name: recorded[name] for name in files if name in recorded}}
     for name in files:
         os.symlink(loaded.folder.absolute() / name, folder / name)
     manager.write_meta(folder / f"meta_{loaded.step:06d}.json", dict(meta))
@@ -104,7 +108,7 @@ def stage(folder: Path, loaded: manager.Loaded, meta: Mapping, page: str, files:
 
 
 def public(meta: Mapping, source: str) -> dict:
-    """The part of a checkpoint's meta file that others need; source is its stage."""
+    """The part of a checkpoint's meta file that others need and may see; source is its stage."""
     kept: dict = {key: figures(meta[key]) for key in FIGURES if key in meta}
     kept |= {key: figures(meta[key]) for key in TABLES if isinstance(meta.get(key), Mapping)}
     kept |= {**named(meta), **dict(measured(meta))}
@@ -117,9 +121,9 @@ def public(meta: Mapping, source: str) -> dict:
 
 
 def figures(value: object) -> Any:
-    """Numbers (also as `strict_json` writes them), truth values and digests, alone or within lists and mappings.
+    """Numbers (also as `strict_json` writes them), booleans and digests, alone or in lists and mappings.
 
-    None instead of any other value.
+    None in place of any other value.
     """
     if isinstance(value, Mapping):
         plain = {key: figures(value[key]) for key in value if re.fullmatch(r"(accuracy/)?[\w. -]+", str(key))}
@@ -134,16 +138,18 @@ def figures(value: object) -> Any:
 def named(about: Mapping) -> dict:
     """The names of the training data, without their folders."""
     there = {key: about[key] for key in NAMES if about.get(key)}
-    return {key: [bare(item) for item in said] if isinstance(said, list) else bare(said) for key, said in there.items()}
+    return {key: list(map(bare, name)) if isinstance(name, list) else bare(name) for key, name in there.items()}
 
 
 def bare(name: object) -> str:
-    """A name without the folders in front of it, with separators of any system."""
+    """A name without the folders in front of it, with any system's separators."""
     return re.split(r"[/\\]", str(name).rstrip("/\\"))[-1]
 
 
-def card(loaded: manager.Loaded, meta: Mapping, place: Place, flags: Flags) -> str:
+def card(loaded: "Loaded", meta: Mapping, place: Place, flags: Flags) -> str:
     """The repository's page: what the model is, how to use it, what it was trained on, what it scores."""
+    from tasks.catalog import recipe_of
+
     front = ["library_name: nanochat", "pipeline_tag: text-generation", "tags:", "- nanochat", f"- {place.source}"]
     front += [f"license: {flags.license}"] if flags.license else []
     pulled = repository.Place(place.source, repository.tag_of(flags.repo), place.step)
@@ -161,7 +167,9 @@ def card(loaded: manager.Loaded, meta: Mapping, place: Place, flags: Flags) -> s
 
 
 def training(meta: Mapping, place: Place) -> list[list[str]]:
-    """A row a stage, from the first whose checkpoint is still here to this one."""
+    """A row per stage, from the first whose checkpoint is still here to this one."""
+    from nanochat.log import duration, short
+
     rows = []
     for source, about in lineage(meta, place):
         config, state = about.get("user_config") or {}, about.get("loop_state") or {}
@@ -175,6 +183,8 @@ def training(meta: Mapping, place: Place) -> list[list[str]]:
 
 def lineage(meta: Mapping, place: Place) -> list[tuple[str, Mapping]]:
     """The stages that led to a checkpoint, each with its meta file, as far back as they can be followed."""
+    from nanochat.checkpoint import manager
+
     found = [(place.source, meta)]
     while (parent := found[0][1].get("parent")) and parent.get("source") in SOURCES and len(found) < len(SOURCES):
         folder = checkpoints_dir(parent["source"]) / str(parent.get("tag"))
@@ -187,14 +197,16 @@ def lineage(meta: Mapping, place: Place) -> list[tuple[str, Mapping]]:
 def data_of(source: str, about: Mapping) -> list[str]:
     """What a stage was trained on."""
     known, has_text = named(about), source == "base" or about.get("text_share")
-    said = [known.get("dataset")] if has_text else []
+    names = [known.get("dataset")] if has_text else []
     if source != "base":
-        said += [known.get("conversations"), *(known.get("data_path") or [])]
-    return [str(name) for name in said if name and name != "none"]
+        names += [known.get("conversations"), *(known.get("data_path") or [])]
+    return [str(name) for name in names if name and name != "none"]
 
 
 def scores(meta: Mapping, place: Place) -> list[list[str]]:
-    """What was measured of this very checkpoint: by its stage while it trained, then by the evaluations."""
+    """The measurements of this very checkpoint: by its stage during training, then by the evaluations."""
+    from nanochat.report.sections import read_sections
+
     rows = [[f"{name} (validation)", f"{value:.4g}"] for name, value in measured(meta)]
     for name, section in read_sections().items():
         if "eval" not in name or (section.get("source"), section.get("tag"), section.get("step")) != astuple(place):
@@ -203,8 +215,8 @@ def scores(meta: Mapping, place: Place) -> list[list[str]]:
         rows += [[f"{key} ({name})", f"{value:.4f}"] for key, value in bpb.items() if isinstance(value, float)]
         for task, result in (section.get("tasks") or {}).items():
             low, high = result["interval"]
-            share = f"{100 * result['correct'] / result['n']:.1f} %" if result["n"] else "–"
-            rows.append([task, f"{share} of {result['n']} (95 % interval {100 * low:.0f}–{100 * high:.0f})"])
+            percent = f"{100 * result['correct'] / result['n']:.1f} %" if result["n"] else "–"
+            rows.append([task, f"{percent} of {result['n']} (95 % interval {100 * low:.0f}–{100 * high:.0f})"])
     return rows
 
 
@@ -221,7 +233,7 @@ def chapter(title: str, content: str) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows as a table of markdown; nothing where there are none."""
+    """Rows as a Markdown table; "" without rows."""
     if not rows:
         return ""
     lines = [head, ["---"] * len(head), *[[cell.replace("|", "\\|") for cell in row] for row in rows]]

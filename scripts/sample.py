@@ -55,7 +55,7 @@ class Flags(ServingFlags):
     output: Path | None = None
     """JSON-lines file to write samples to (prompt, sample, text, finish) instead of showing them"""
     compile: bool = False
-    """accepted for nanoGPT's commands; has no effect"""
+    """has no effect; accepted so that nanoGPT's commands run"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,24 +1,20 @@
-"""Check that models load and work: their logits are numbers, they know some English, they write."""
+"""Check that models load and work: their logits are finite, they know some English, they write."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-from rich.console import Console
-from rich.table import Table
-
-from nanochat import chat, hub, runtime
-from nanochat.checkpoint import door
+from nanochat import hub
 from nanochat.config import alias, parse, positional
-from nanochat.engine import serving
-from nanochat.engine.request import Request
 from nanochat.errors import UserError, run
-from nanochat.log import short
-from nanochat.terminal import printable
-from nanochat.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from rich.table import Table
+
+    from nanochat.tokenizer import Tokenizer
 
 # Plain prose that no model has been trained on, because it was written for this file.
 TEXT = """The ferry leaves the harbour at seven in the morning, and by eight the old town is only a thin grey line
@@ -27,9 +23,9 @@ the wind turns, the sea becomes rough, and the captain tells everybody to sit do
 has made this journey every summer since she was a child, and she says that the weather was much worse when the boats
 were smaller. When we finally arrive, her brother is waiting on the pier with his dog, as he does every year, and the
 first thing he asks is whether we are hungry."""
-LONGEST = 100_000  # characters that are read of another text; the model sees as many as its context holds
+LONGEST = 100_000  # characters of another text; the model reads as many as its context holds
 GPT2_BOUND = 80.0  # perplexity on TEXT; the smallest of the four has about half of it
-BETTER = 0.5  # of the vocabulary's size: random weights guess evenly, or are sure of the wrong things
+BETTER = 0.5  # of the vocabulary size: random weights guess evenly, or are sure of the wrong tokens
 
 
 @dataclass
@@ -39,15 +35,15 @@ class Flags:
     names: Annotated[list[str], positional] = field(default_factory=list)
     """models: sft, sft:d4, sft:d4:700, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name or resume"""
     model: Annotated[list[str], alias("-i", "--source", "--init-from")] = field(default_factory=list)
-    """the same by a flag; repeat it for several"""
+    """models, as a flag; repeat for several"""
     model_tag: Annotated[str | None, alias("-g", "--tag")] = None
     """tag of the model; default: the deepest d<number>"""
     step: Annotated[int | None, alias("-s")] = None
     """step of the model; default: the last"""
     all: bool = False
-    """all four GPT-2s"""
+    """check all four GPT-2s"""
     text: Path | None = None
-    """a text file to try them on, for models that were not trained on English; default: a built-in one"""
+    """text file to measure them on, for models that were not trained on English; default: a built-in text"""
     device: Annotated[str, alias("--device-type")] = ""
     """cuda, mps or cpu; default: the best available"""
     dtype: Annotated[str, alias("-d")] = "float32"
@@ -56,7 +52,7 @@ class Flags:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found of a model. wrong is empty where all is well, else one clause that says what is not."""
+    """The result for a model. wrong is "" if all is well, else one clause that says what is not."""
 
     name: str
     parameters: int
@@ -67,6 +63,10 @@ class Verdict:
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
+    from rich.console import Console
+
+    from nanochat import runtime
+
     text = TEXT if flags.text is None else read(flags.text)
     names = [*flags.names, *flags.model, *(hub.GPT2 if flags.all else [])] or ["gpt2"]
     with runtime.start(flags.device) as rt:
@@ -74,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     Console().print(table(verdicts))
     wrong = [verdict for verdict in verdicts if verdict.wrong]
     if wrong:
-        told = "; ".join(f"{verdict.name} {verdict.wrong}" for verdict in wrong)
-        raise UserError(f"{told}; fetch or train them again, or try --text of the kind that they were trained on")
+        faults = "; ".join(f"{verdict.name} {verdict.wrong}" for verdict in wrong)
+        raise UserError(f"{faults}; download or train them again, or try --text of the kind that they were trained on")
 
 
 def read(path: Path) -> str:
@@ -86,13 +86,20 @@ def read(path: Path) -> str:
 
 
 def verify(
-    name: str, device: torch.device, dtype: str, text: str = TEXT, tag: str | None = None, step: int | None = None
+    name: str, device: "torch.device", dtype: str, text: str = TEXT, tag: str | None = None, step: int | None = None
 ) -> Verdict:
     """Load a model by any of the names that `door.find` knows, and try it on a text. Raises what that raises."""
+    import torch
+
+    from nanochat.checkpoint import door
+    from nanochat.engine import serving
+    from nanochat.engine.request import Request
+    from nanochat.terminal import printable
+
     loaded = serving.serve_model(door.find(name, tag, step), device, dtype, slots=1)
     ids = text_ids(loaded.tokenizer, text)[: loaded.engine.model.config.sequence_len]
     if not torch.isfinite(loaded.engine.next_logits([ids])).all():
-        return Verdict(name, loaded.parameters, math.nan, "", "gives logits that are no numbers")
+        return Verdict(name, loaded.parameters, math.nan, "", "gives logits that are not finite")
     perplexity = math.exp(min(loaded.engine.score([ids])[0].mean().item(), 700))  # e^700 is all that a float holds
     where = f"has a perplexity of {perplexity:.4g} on {'plain English' if text is TEXT else 'the text'}, where"
     guess = loaded.tokenizer.vocab_size
@@ -106,8 +113,10 @@ def verify(
     return Verdict(name, loaded.parameters, perplexity, written, "" if perplexity < bound else wrong)
 
 
-def text_ids(tokenizer: Tokenizer, text: str = TEXT) -> list[int]:
+def text_ids(tokenizer: "Tokenizer", text: str = TEXT) -> list[int]:
     """A text as a document, on one line; a tokenizer of characters gets those that it knows."""
+    from nanochat import chat
+
     text = " ".join(text.split())
     if tokenizer.pattern is None:
         known = {token.decode("utf-8") for token in tokenizer.tokens}
@@ -118,8 +127,12 @@ def text_ids(tokenizer: Tokenizer, text: str = TEXT) -> list[int]:
     return [*([] if chat.opening(tokenizer) else [tokenizer.bos]), *chat.text_prompt(tokenizer, text)]
 
 
-def table(verdicts: Sequence[Verdict]) -> Table:
-    result = Table("model", "parameters", "perplexity", "goes on with", "")
+def table(verdicts: Sequence[Verdict]) -> "Table":
+    from rich.table import Table
+
+    from nanochat.log import short
+
+    result = Table("model", "parameters", "perplexity", "continues with", "")
     for verdict in verdicts:
         name = Path(verdict.name).name if Path(verdict.name).exists() else verdict.name
         figures = short(verdict.parameters), f"{verdict.perplexity:.4g}"

@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +22,7 @@ from nanochat.web.app import build_app
 from nanochat.web.server import Server, listen
 from nanochat.web.state import ServedModel, ServerState, Settings
 
+ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 60.0  # seconds after which a test gives up on a machine that does not get on
 
 
@@ -87,6 +91,34 @@ def served(
         finally:
             server.should_exit = True
             thread.join()
+
+
+@contextlib.contextmanager
+def started(script: str, *flags: str, **environment: str) -> Iterator[tuple[subprocess.Popen, str, str]]:
+    """A server script on the CPU: its process, its address and what it printed until it was ready."""
+    command = [sys.executable, "-m", f"scripts.{script}", "--port=0", "--device_type=cpu", "--dtype=float32", *flags]
+    keys = dict.fromkeys(("NANOCHAT_API_KEY", "NANOGPT_API_KEY"), "")
+    pipes: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"}
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **keys, **environment}, **pipes)
+    assert process.stdout and process.stderr
+    try:
+        printed = ""
+        while "Ctrl-C" not in printed:
+            line = process.stdout.readline()
+            assert line, process.stderr.read()
+            printed += line
+        yield process, next(word for word in printed.split() if word.startswith("http://")), printed
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def refusal(response: httpx.Response, status: int = 400) -> dict:
+    """The error of a refusal, which must be in OpenAI's envelope."""
+    assert response.status_code == status, response.text
+    assert set(response.json()) == {"error"}
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    return response.json()["error"]
 
 
 def random_model(tokenizer: Tokenizer, context: int = 256, seed: int = 0) -> GPT:

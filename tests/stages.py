@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import shutil
+import socket
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def flags(stage: str, base: Path, *more: str) -> list[str]:
 
 def train(stage: str, argv: list[str]) -> None:
     """Run a stage in this process, on the base folder of the environment."""
-    importlib.import_module(SCRIPTS[stage]).main(argv)
+    importlib.import_module({**SCRIPTS, "rl": "scripts.chat_rl"}[stage]).main(argv)
 
 
 def in_child(base: str, stage: str, argv: list[str], environment: dict[str, str]) -> None:
@@ -53,6 +54,18 @@ def start(base: Path, stage: str, argv: list[str], **environment: str) -> BasePr
     child = processes.Process(target=in_child, args=(str(base), stage, argv, environment))
     child.start()
     return child
+
+
+def on_two_ranks(base: Path, stage: str, argv: list[str]) -> None:
+    """Run a stage on two ranks, as torchrun starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [start(base, stage, argv, RANK=str(n), LOCAL_RANK=str(n), **both) for n in range(2)]
+    for rank in ranks:
+        rank.join(300)
+    assert [rank.exitcode for rank in ranks] == [0, 0]
 
 
 def tensors(folder: Path, step: int = STEPS) -> dict[str, torch.Tensor]:

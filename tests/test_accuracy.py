@@ -33,13 +33,13 @@ def test_known_intervals(correct: int, n: int, low: float, high: float) -> None:
 
 
 @given(st.integers(1, 10**6), st.floats(0, 1))
-def test_the_interval_holds_the_share_and_solves_wilsons_equation(n: int, share: float) -> None:
-    correct = round(share * n)
+def test_the_interval_holds_the_fraction_and_solves_wilsons_equation(n: int, fraction: float) -> None:
+    correct = round(fraction * n)
     low, high = interval(correct, n)
     assert 0 <= low <= correct / n <= high <= 1
     assert low < high
     for bound in (low, high):
-        if 0 < bound < 1:  # at the bound, the observed share is 1.96 standard errors away
+        if 0 < bound < 1:  # at the bound, the observed fraction is 1.96 standard errors away
             error = math.sqrt(bound * (1 - bound) / n)
             assert abs(correct / n - bound) == pytest.approx(1.959964 * error, rel=1e-4)
 
@@ -68,20 +68,16 @@ class Sums:
 
 @pytest.mark.parametrize("slots", [1, 5])
 def test_right_answers_are_counted(tokenizer, slots: int) -> None:
-    result = evaluate(Sums(20), Engine(calculating(tokenizer, "!"), slots), tokenizer, max_tokens=30)
+    engine = Engine(calculating(tokenizer, "!"), slots)
+    assert evaluate(Sums(20), engine, tokenizer, max_tokens=2, max_problems=4).correct == 0
+    assert evaluate(Sums(20), engine, tokenizer, max_problems=4).n == 4
+    result = evaluate(Sums(20), engine, tokenizer, max_tokens=30, max_problems=400)
     assert (result.name, result.n, result.correct, result.accuracy) == ("sums", 20, 7, 7 / 20)
     assert result.interval == interval(7, 20)
     assert [(example.index, example.correct) for example in result.examples] == [(n, n % 3 == 0) for n in range(20)]
     assert result.examples[1] == Example(1, Sums(20)[1]["messages"], [
         {"type": "python", "text": "6*7"}, {"type": "python_output", "text": "42"}, {"type": "text", "text": "!"},
     ], right=0)  # fmt: skip
-
-
-def test_max_tokens_and_max_problems_bind(tokenizer) -> None:
-    engine = Engine(calculating(tokenizer, "!"))
-    assert evaluate(Sums(20), engine, tokenizer, max_tokens=2).correct == 0
-    assert evaluate(Sums(20), engine, tokenizer, max_problems=4).n == 4
-    assert evaluate(Sums(20), engine, tokenizer, max_problems=400).n == 20
 
 
 def test_a_question_longer_than_the_context_counts_as_wrong(tokenizer) -> None:
@@ -178,7 +174,7 @@ def test_a_letter_of_several_tokens_cannot_be_scored(tokenizer) -> None:
 
 
 @pytest.mark.parametrize("samples", [1, 4, 7])
-def test_pass_at_k_is_the_share_of_all_draws(samples: int) -> None:
+def test_pass_at_k_is_the_fraction_of_all_draws(samples: int) -> None:
     for right in range(samples + 1):
         answers = [True] * right + [False] * (samples - right)
         for k in range(1, samples + 1):
@@ -218,7 +214,7 @@ def on_a_rank(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_ranks_share_the_questions_and_sum_the_counts(tokenizer, tmp_path: Path) -> None:
+def test_ranks_divide_the_questions_and_sum_the_counts(tokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
     mp.start_processes(on_a_rank, (str(tmp_path),), nprocs=2, start_method="fork")  # type: ignore[attr-defined]
     results = [json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]

@@ -17,17 +17,24 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
 @pytest.mark.parametrize(
     "kind, stage, ranks",
     [
+        *((chaos.kill_9, stage, 1) for stage in chaos.STAGES),
         (chaos.kill_9_in_a_save, "base", 1),
+        (chaos.terminated, "base", 1),
+        (chaos.terminated, "rl", 1),
+        (chaos.terminated, "train", 1),
         (chaos.two_ctrl_c, "sft", 1),
         (chaos.a_second_run, "mid", 2),
+        (chaos.a_second_run, "train", 1),
         (chaos.refused_writes, "sft", 1),
+        (chaos.flipped_bit, "base", 1),
         (chaos.deleted_file, "base", 1),
         (chaos.a_pipe, "base", 1),
+        (chaos.damaged_older_meta, "base", 1),
         (chaos.newer_format, "sft", 1),
+        (chaos.missing_parent, "sft", 1),
         (chaos.changed_under_a_run, "sft", 1),
         (chaos.unreadable, "train", 2),
         (chaos.learning_rate_nan, "base", 1),
-        (chaos.terminated, "rl", 1),
     ],
 )
 def test_nothing_is_lost(kind, stage: str, ranks: int, templates: Templates, tmp_path: Path) -> None:

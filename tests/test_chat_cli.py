@@ -67,19 +67,15 @@ def test_a_conversation_with_piped_input(tokenizer, capsys, monkeypatch) -> None
     ]  # fmt: skip
 
 
-def test_the_end_of_the_input_ends_the_chat(tokenizer, capsys, monkeypatch) -> None:
-    save(tokenizer, calculating(tokenizer, "é!"))
-    type_in(monkeypatch, "hello")
-    chat_cli.main(CPU)
-    assert capsys.readouterr().out.endswith("é!\n\nyou: \n")
-
-
-def test_the_seed_is_random_unless_given(tokenizer, capsys) -> None:
+def test_the_end_of_the_input_ends_the_chat_and_the_seed_is_random(tokenizer, capsys, monkeypatch) -> None:
     save(tokenizer, calculating(tokenizer, "é!"))
     seeds = set()
     for _ in range(3):
-        chat_cli.main([*CPU, "-p", "?"])
-        seeds.add(capsys.readouterr().err.split("seed ")[1])
+        type_in(monkeypatch, "hello")
+        chat_cli.main(CPU)
+        out = capsys.readouterr().out
+        assert out.endswith("é!\n\nyou: \n")
+        seeds.add(out.splitlines()[0].split("seed ")[1])
     assert len(seeds) == 3
 
 
@@ -92,12 +88,11 @@ def test_same_seed_same_answer_and_another_one_to_the_next_question(tokenizer) -
 
     def answers(seed: int) -> list[str]:
         talk = Talk(Engine(model, slots=1), tokenizer, flags, seed)
-        said = []
+        texts = []
         for _ in range(2):
             talk.clear()
-            talk.answer(talk.request("?")[0], lambda chunk: said.append(chunk.text))
-            said.append("\0")
-        return str("".join(said)).split("\0")[:2]
+            texts.append(talk.answer(talk.request("?")[0], lambda chunk: None).text)
+        return texts
 
     first = answers(1)
     assert first == answers(1)
@@ -151,7 +146,7 @@ def test_a_full_context_is_said_in_one_sentence_and_the_chat_goes_on(tokenizer, 
     assert "xyxyxy" in said.split("three")[1]
 
 
-def test_control_characters_do_not_reach_a_terminal(tokenizer, capsys, monkeypatch) -> None:
+def test_a_terminal_gets_no_control_characters_and_dimmed_tool_calls(tokenizer, capsys, monkeypatch) -> None:
     hostile = [tokenizer.special(chat.ASSISTANT_START), *tokenizer.encode("\x1b[2J"),
                tokenizer.special(chat.ASSISTANT_END)]  # fmt: skip
     save(tokenizer, scripted(tokenizer, [hostile]))
@@ -160,12 +155,8 @@ def test_control_characters_do_not_reach_a_terminal(tokenizer, capsys, monkeypat
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     chat_cli.main([*CPU, "-p", "?"])
     assert capsys.readouterr().out == "�[2J\n"
-
-
-def test_tool_calls_are_dimmed_on_a_terminal(tokenizer, capsys, monkeypatch) -> None:
     save(tokenizer, calculating(tokenizer, "é!"))
     type_in(monkeypatch, "?")
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     chat_cli.main(CPU)
     assert "\x1b[2m[6*7]\x1b[0m\x1b[2m[= 42]\x1b[0mé!" in capsys.readouterr().out
 
@@ -183,12 +174,6 @@ def test_mistakes_are_named(argv: list[str], complaint: str, base: Path) -> None
     with pytest.raises(UserError, match=complaint):
         chat_cli.main([*CPU, *argv])
     assert not base.exists()
-
-
-def test_a_bad_temperature_is_named(tokenizer) -> None:
-    save(tokenizer, calculating(tokenizer, "é!"))
-    with pytest.raises(UserError, match="temperature is -1"):
-        chat_cli.main([*CPU, "-p", "?", "-t", "-1"])
 
 
 def test_ctrl_c_stops_an_answer_and_at_the_prompt_leaves(tokenizer, base: Path) -> None:

@@ -1,27 +1,21 @@
 """Reinforcement learning: advantages, whose gradient it is, reproducible answers, and the script as a user runs it."""
 
-import contextlib
 import itertools
 import json
 import math
-import os
-import random
 import shutil
-import signal
-import socket
 from collections.abc import Callable, Iterator
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import fakehub
 import pytest
 import realsets
 import torch
-from children import processes
 from hypothesis import given
 from hypothesis import strategies as st
+from stages import lines, on_two_ranks
 
-from nanochat import chat, errors
+from nanochat import chat
 from nanochat.checkpoint import door, manager
 from nanochat.data.batch import Batch
 from nanochat.engine.engine import Engine
@@ -392,49 +386,6 @@ def rl(sft: Path, base: Path) -> Path:
     return checkpoints_dir("rl") / "d1"
 
 
-def in_child(base: str, argv: list[str], environment: dict[str, str]) -> None:
-    os.environ.update(environment, NANOCHAT_BASE_DIR=base)
-    torch.set_num_threads(1)
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
-        errors.run(lambda: chat_rl.main(argv))
-
-
-def start(base: Path, argv: list[str], **environment: str) -> BaseProcess:
-    child = processes.Process(target=in_child, args=(str(base), argv, environment))
-    child.start()
-    return child
-
-
-def lines(folder: Path) -> list[dict]:
-    path = folder / "metrics.jsonl"
-    whole = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in whole if line.endswith(b"\n")]
-
-
-def rewards(folder: Path) -> list[float]:
-    return [line["reward"] for line in lines(folder) if "reward" in line]
-
-
-def without_times(folder: Path) -> list[dict]:
-    changing = ("time", "seconds", "tok_per_second", "tflop_per_second")
-    return [{name: value for name, value in line.items() if name not in changing} for line in lines(folder)]
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    """To the bit: weights, optimizer, every figure, and where the questions would go on."""
-    a, b = (torch.load(folder / f"model_{STEPS:06d}.pt", weights_only=True) for folder in (one, other))
-    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-    a, b = (torch.load(folder / f"optim_{STEPS:06d}_rank0.pt", weights_only=True) for folder in (one, other))
-    for name, state in a["optimizer"]["state"].items():
-        assert all(torch.equal(tensor, b["optimizer"]["state"][name][key]) for key, tensor in state.items()), name
-    assert without_times(one) == without_times(other)
-    a, b = (manager.read_meta(folder, STEPS) for folder in (one, other))
-    for meta in (a, b):
-        del meta["loop_state"]["seconds"]
-    for name in ("dataloader_state_dict", "loop_state", "pass@1/refusal"):
-        assert a[name] == b[name], name
-
-
 @pytest.fixture(scope="module")
 def whole(sft: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that nobody interrupted."""
@@ -471,50 +422,10 @@ def test_the_run_folder_tells_the_run(whole: Path, monkeypatch, capsys) -> None:
     assert capsys.readouterr().out.strip()
 
 
-def test_killed_again_and_again_it_ends_the_same(rl: Path, base: Path, whole: Path) -> None:
-    chance = random.Random(0)
-    for seen in (1, 5):
-        child = start(base, ARGV)
-        while child.is_alive() and len(rewards(rl)) < seen:
-            child.join(0.002)
-        child.join(chance.random() * 0.05)  # anywhere in a step, a save or a measurement
-        assert child.is_alive(), "it must be killed before it is done"
-        child.kill()
-        child.join()
-        assert child.exitcode == -signal.SIGKILL
-    chat_rl.main(ARGV)
-    assert_same_run(rl, whole)
-
-
-def test_a_sigterm_saves_and_ends_with_143(rl: Path, base: Path, whole: Path) -> None:
-    argv = [*ARGV, "--save_every=-1"]
-    child = start(base, argv)
-    while child.is_alive() and len(rewards(rl)) < 2:
-        child.join(0.002)
-    child.terminate()
-    child.join(100)
-    assert child.exitcode == 143
-    assert manager.steps(rl) == [len(rewards(rl))]
-    chat_rl.main(argv)
-    assert_same_run(rl, whole)
-
-
-@pytest.fixture
-def port() -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number = free.getsockname()[1]
-    yield str(number)
-
-
-def test_two_ranks_take_the_same_step(rl: Path, base: Path, whole: Path, port: str) -> None:
+def test_two_ranks_take_the_same_step(rl: Path, base: Path) -> None:
     """They ask the same questions, three of them between two, and get the same answers."""
-    both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     argv = [*ARGV, "--num_iterations=2", "--warmdown_ratio=0"]
-    ranks = [start(base, argv, RANK=str(n), LOCAL_RANK=str(n), **both) for n in range(2)]
-    for rank in ranks:
-        rank.join(100)
-    assert [rank.exitcode for rank in ranks] == [0, 0]
+    on_two_ranks(base, "rl", argv)
     shutil.move(rl, two := rl.with_name("two"))
     chat_rl.main(argv)
     for ours, theirs in zip(lines(two), lines(rl), strict=True):

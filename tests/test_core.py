@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import random
+import re
 import struct
 import sys
 import threading
@@ -288,30 +289,20 @@ CORE = {"icl_tasks": [{"label": "easy", "dataset_uri": "words/easy.jsonl", "num_
                        "icl_task_type": "multiple_choice"}]}  # fmt: skip
 
 
-# Nine lines that stand for 10^9 entries, which to print would take for ever.
-LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
-LAUGHS += "icl_tasks: [*a9]\n"
-
-
 def changed(**settings: object) -> str:
     return json.dumps({"icl_tasks": [{**CORE["icl_tasks"][0], **settings}]})
 
 
 @pytest.mark.parametrize("name, content, said", [
     ("core.yaml", "a: [", "core.yaml of the bundle is not YAML"),
-    ("core.yaml", LAUGHS, "core.yaml of the bundle is not YAML: its aliases stand for more than"),
-    ("core.yaml", "icl_tasks: [{num_fewshot: 2024-13-45}]", "core.yaml of the bundle is not YAML: month must be in"),
-    ("core.yaml", " ".join(map(str, range(200_000))), "core.yaml of the bundle has 1288889 characters"),
     ("core.yaml", '{"icl_tasks": [{"label": "' + "a" * 9999 + '"}]}', "without label, dataset_uri"),
     ("core.yaml", "tasks: 3", "lists no tasks"),
-    ("core.yaml", '{"icl_tasks": ["easy"]}', "lists a task without label, dataset_uri"),
     ("core.yaml", changed(icl_task_type="essay"), "icl_task_type of easy is 'essay'; expected multiple_choice, schema"),
     ("core.yaml", changed(num_fewshot=["many"]), "num_fewshot of easy is"),
     ("core.yaml", changed(label="other"), "no Random baseline below 100 for other"),
     ("core.yaml", changed(dataset_uri="words/none.jsonl"), "no file eval_data/words/none.jsonl"),
     ("core.yaml", changed(dataset_uri="../../secret.jsonl"), "no file eval_data/../../secret.jsonl"),
     ("eval_meta_data.csv", "Eval Task,Random baseline\neasy,100", "no Random baseline below 100 for easy"),
-    ("eval_meta_data.csv", "Eval Task\neasy", "no Random baseline below 100 for easy"),
     ("eval_data/words/easy.jsonl", "\n", "easy.jsonl of the bundle holds no questions"),
     ("eval_data/words/easy.jsonl", "\n{", "easy.jsonl:2 of the bundle is wrong: "),
     ("eval_data/words/easy.jsonl", "7", "expected an object with choices and query"),
@@ -319,7 +310,7 @@ def changed(**settings: object) -> str:
     ("eval_data/words/easy.jsonl", '{"query": "q", "choices": ["a"], "gold": 1}', "gold is 1; expected a number"),
     ("eval_data/words/easy.jsonl", "\udce9", "not UTF-8 at byte 0"),
 ])  # fmt: skip
-def test_what_is_wrong_in_a_bundle_is_said(name: str, content: str, said: str, tmp_path: Path) -> None:
+def test_what_is_wrong_in_a_bundle_is_named(name: str, content: str, said: str, tmp_path: Path) -> None:
     folder = small_bundle(tmp_path / "bundle")
     (tmp_path / "secret.jsonl").write_text('{"query": "q", "choices": ["a"], "gold": 0}', encoding="utf-8")
     (folder / "core.yaml").write_text(json.dumps(CORE), encoding="utf-8")
@@ -331,28 +322,21 @@ def test_what_is_wrong_in_a_bundle_is_said(name: str, content: str, said: str, t
         assert said in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 1000
 
 
-def test_a_zip_file_that_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch) -> None:
+def test_a_zip_file_that_unpacks_to_gigabytes_fills_no_memory(tmp_path: Path, monkeypatch) -> None:
     folder = small_bundle(tmp_path / "bundle")
-    for method, said in ((zipfile.ZIP_LZMA, "compressed by LZMA"), (zipfile.ZIP_BZIP2, "compressed by bzip2")):
-        with zipfile.ZipFile(tmp_path / "odd.zip", "w", method) as archive:
-            archive.write(folder / "core.yaml", "core.yaml")
-        with pytest.raises(UserError, match=f"odd.zip is {said}; get an evaluation bundle that is stored or deflated"):
-            bundle.read(tmp_path / "odd.zip")
-    (folder / "eval_data/words/easy.jsonl").write_bytes(b"\n" * (100 << 20))
+    (folder / "eval_data/words/easy.jsonl").write_bytes(b"\n" * (64 << 20))
     bomb = zipped(folder, tmp_path / "bomb.zip")
-    with pytest.raises(UserError, match=r"bytes that unpack to 104857600, which no real bundle does"):
-        bundle.read(bomb)
     # A size in the directory that is a lie does not help: no more is unpacked at once than is asked for.
-    lying = bomb.read_bytes().replace(struct.pack("<L", 100 << 20), struct.pack("<L", 1000))
+    lying = bomb.read_bytes().replace(struct.pack("<L", 64 << 20), struct.pack("<L", 1000))
     (tmp_path / "lying.zip").write_bytes(lying)
-    tracemalloc.start()
-    with pytest.raises(UserError, match="no readable zip file"):
-        bundle.read(tmp_path / "lying.zip")
-    assert tracemalloc.get_traced_memory()[1] < 20 << 20
-    tracemalloc.stop()
     monkeypatch.setattr(bundle, "MOST", 1 << 20)
-    with pytest.raises(UserError, match="has more than 1048576 bytes of questions"):
-        bundle.read(folder)
+    for place, message in ((folder, "more than 1048576 bytes"), (bomb, "more than 1048576 bytes"),
+                           (tmp_path / "lying.zip", "not a readable zip file")):  # fmt: skip
+        tracemalloc.start()
+        with pytest.raises(UserError, match=message):
+            bundle.read(place)
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+        tracemalloc.stop()
 
 
 def test_a_bundle_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
@@ -368,26 +352,24 @@ def test_an_answer_of_nothing_is_refused(tmp_path: Path) -> None:
         bundle.read(write_bundle(tmp_path / "bundle", {"lambada": (settings, 0, lines)}))
 
 
-def test_what_is_no_bundle_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_a_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read .No such file"):
         bundle.read(tmp_path / "nowhere")
     (tmp_path / "text.zip").write_text("no zip", encoding="utf-8")
-    with pytest.raises(UserError, match="no readable zip file"):
+    with pytest.raises(UserError, match="not a readable zip file"):
         bundle.read(tmp_path / "text.zip")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no core\.yaml"):
         bundle.read(tmp_path / "empty")
     whole = zipped(small_bundle(tmp_path / "bundle"), tmp_path / "whole.zip").read_bytes()
     (tmp_path / "damaged.zip").write_bytes(whole.replace(whole[400:420], bytes(20)))
-    with pytest.raises(UserError, match="no readable zip file"):
+    with pytest.raises(UserError, match="not a readable zip file"):
         bundle.read(tmp_path / "damaged.zip")
-    at = whole.index(b"PK\1\2")  # the flags in the first entry of the directory
-    (tmp_path / "secret.zip").write_bytes(whole[: at + 8] + struct.pack("<H", 1) + whole[at + 10 :])
+    entries = whole.index(b"PK\1\2")  # the directory, whose flags are at bytes 8 and 9 of each entry
+    flagged = re.sub(rb"(?s)PK\x01\x02.{6}", lambda entry: entry[0][:8] + b"\1\0", whole[entries:])
+    (tmp_path / "secret.zip").write_bytes(whole[:entries] + flagged)
     with pytest.raises(UserError, match="encrypted"):
         bundle.read(tmp_path / "secret.zip")
-    monkeypatch.setattr(bundle, "LARGEST", 1000)
-    with pytest.raises(UserError, match="unpacks to .* bytes, more than 1000"):
-        bundle.read(tmp_path / "whole.zip")
 
 
 def test_nothing_is_written_for_a_zip_file_that_would_write_elsewhere(tmp_path: Path) -> None:
@@ -420,12 +402,12 @@ def test_a_bundle_is_fetched_whole_or_not_at_all(server: str, base: Path, tmp_pa
     file = zipped(small_bundle(tmp_path / "bundle"), tmp_path / "www" / "b.zip")
     with pytest.raises(UserError, match="127.0.0.1, which is not public; --allow_private_urls permits it"):
         bundle.fetch(f"{server}/b.zip", None)
-    with pytest.raises(UserError, match=r"has the checksum .*, expected 90a7c19e28ee; .*--bundle"):
+    with pytest.raises(UserError, match=r"has the checksum .*, expected 90a7c19e28ee.*--bundle"):
         bundle.fetch(f"{server}/b.zip", allow_private=True)
     with pytest.raises(UserError, match="--max_bytes allows 100"):
         bundle.fetch(f"{server}/b.zip", None, 100, allow_private=True)
     (tmp_path / "www" / "half.zip").write_bytes(file.read_bytes()[:900])
-    with pytest.raises(UserError, match="no readable zip file"):
+    with pytest.raises(UserError, match="not a readable zip file"):
         bundle.fetch(f"{server}/half.zip", None, allow_private=True)
     assert not bundle.is_here() and not list(base.glob("*"))
     bundle.fetch(f"{server}/b.zip", None, allow_private=True)

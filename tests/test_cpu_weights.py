@@ -1,4 +1,4 @@
-"""Packed weights give what plain ones give, and give it to the bit the same whoever shares the batch."""
+"""Packed weights give what plain ones give, and give it to the bit the same whatever else is in the batch."""
 
 import random
 from collections.abc import Callable
@@ -27,10 +27,8 @@ GPT2: dict[str, Any] = {
     "tied": True, "softcap": 0.0, "lambdas": False, "value_embeds": False, "smear": False, "backout": False,
 }  # fmt: skip
 KINDS: dict[str, tuple[torch.dtype, bool, dict[str, Any]]] = {
-    "bfloat16": (torch.bfloat16, False, {"n_kv_head": 4}),
     "bfloat16, wide": (torch.bfloat16, False, {"n_kv_head": 4, "n_embd": 768}),  # K = 3072 is added up in two parts
     "bfloat16, shared heads": (torch.bfloat16, False, {"n_kv_head": 2}),
-    "float32": (torch.float32, False, {"n_kv_head": 4}),
     "float32, shared heads": (torch.float32, False, {"n_kv_head": 2}),
     "int8": (torch.bfloat16, True, {"n_kv_head": 4}),
     "bfloat16, GPT-2": (torch.bfloat16, False, {**GPT2, "activation": "gelu_tanh"}),
@@ -86,11 +84,9 @@ def test_neighbours_and_pieces_do_not_change_a_bit(kind: str) -> None:
 
 
 @packs
-@pytest.mark.parametrize("kind", ["bfloat16", "float32", "int8"])
-def test_an_engine_gives_the_same_reply_in_any_company(kind: str) -> None:
-    dtype, int8, sizes = KINDS[kind]
-    model = random_model(GPTConfig(**{**SIZES, **sizes}), dtype)
-    pack(model, int8)
+def test_an_engine_gives_the_same_reply_in_any_company() -> None:
+    model = random_model(GPTConfig(**SIZES, n_kv_head=2), torch.bfloat16)
+    pack(model)
     rng = random.Random(1)
     requests = [
         Request([rng.randrange(300) for _ in range(rng.randint(1, 90))], 20, rng.choice([0.0, 1.5]), seed=i)

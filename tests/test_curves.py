@@ -40,7 +40,7 @@ def test_a_picture_is_well_formed_whatever_was_logged(metrics):
 
 def test_markup_in_names_is_text():
     hostile = '<script>alert("1")</script>\x00\x1b\ud800 & $more$'
-    svg = draw("name", hostile, {"a": [(1, 2)], hostile: [(1, 3)]})
+    svg = draw(hostile, {"a": [(1, 2)], hostile: [(1, 3)]})
     svg.encode("utf-8")
     assert "<script" not in svg and printable(hostile) in texts(svg)
 
@@ -58,14 +58,14 @@ def test_axes_have_a_name_and_a_scale():
 
 def test_a_long_noisy_line_is_drawn_faintly_and_smoothed():
     noisy = {"": [(float(step), math.sin(step * step)) for step in range(400)]}
-    both = draw("loss", "loss", noisy, smooth=True)
+    both = draw("loss", noisy, smooth=True)
     assert both.count(f"stroke: {COLOURS[0]}") == 2 and "stroke-opacity: 0.35" in both
-    assert draw("loss", "loss", noisy).count(f"stroke: {COLOURS[0]}") == 1
+    assert draw("loss", noisy).count(f"stroke: {COLOURS[0]}") == 1
 
 
 def test_lines_of_several_tasks_have_names_and_colours():
     lines = {name: [(0.0, 1.0), (1.0, 2.0)] for name in ("spelling", "counting", "x" * 40, "_four")}
-    svg = draw("accuracy", "fraction", lines)
+    svg = draw("fraction", lines)
     assert {"spelling", "counting", "x" * 16, "four"} <= set(texts(svg))
     assert all(colour in svg for colour in COLOURS[:4]) and COLOURS[4] not in svg
 
@@ -77,7 +77,7 @@ def test_many_tasks_are_drawn_as_their_mean():
 
 
 def test_it_is_readable_on_light_and_dark_pages():
-    svg = draw("loss", "loss", {"": [(0.0, 1.0), (1.0, 2.0)]})
+    svg = draw("loss", {"": [(0.0, 1.0), (1.0, 2.0)]})
     assert "currentColor" in svg and "prefers-color-scheme:dark" in svg
     assert "#000000" not in svg and "#ffffff" not in svg  # neither a black text nor a white ground
 

@@ -116,7 +116,7 @@ def test_weights_that_are_wrong_are_told(gpt2: Path, tmp_path: Path, capsys: pyt
     with torch.no_grad():
         broken.state_dict()["transformer.h.0.mlp.c_fc.weight"][0, 0] = float("nan")
     broken.save_pretrained(gpt2)
-    with pytest.raises(UserError, match="gpt2 gives logits that are no numbers; fetch"):
+    with pytest.raises(UserError, match="gpt2 gives logits that are not finite; download"):
         verify_weights.main([str(gpt2)])
 
 

@@ -18,7 +18,6 @@ from nanochat.engine.sampling import Row, sample
 from nanochat.engine.tools import Tools, calculator_tools
 from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.kv_cache import KVCache
 from tests.scripted import scripted
 
 CONTEXT = 48
@@ -66,36 +65,12 @@ def naive(model: GPT, ids: list[int], n: int) -> list[int]:
     return ids[-n:]
 
 
-# ---------------------------------------------------------------- the cache
-
-
-def test_cached_equals_uncached_at_every_split(model: GPT) -> None:
-    ids = torch.tensor([prompt(CONTEXT)])
-    with torch.no_grad():
-        whole = model(ids)
-        for split in range(1, CONTEXT):
-            cache = KVCache(model.config, 2, CONTEXT, model.device, model.dtype)
-            first = model(ids[:, :split], cache=cache.rows([1]))
-            second = model(ids[:, split:], cache=cache.rows([1]))
-            torch.testing.assert_close(torch.cat([first, second], dim=1), whole, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("length", [1, 2, 9, 20, CONTEXT - 1, CONTEXT])
-@pytest.mark.parametrize("chunk", [1, 7, 100])
+@pytest.mark.parametrize("length, chunk", [(1, 7), (20, 1), (20, 7), (CONTEXT - 1, 100), (CONTEXT, 7)])
 def test_greedy_equals_naive_up_to_the_last_position(model: GPT, length: int, chunk: int) -> None:
     ids = prompt(length)
     reply = Engine(model, slots=1, prefill_chunk=chunk).generate([Request(ids, temperature=0)])[0]
     assert reply.tokens == naive(model, ids, CONTEXT - length + 1)
     assert reply.finish == "length"
-
-
-def test_several_turns_in_one_slot(model: GPT) -> None:
-    engine = Engine(model, slots=1)
-    ids = prompt(5)
-    for turn in range(3):
-        reply = engine.generate([Request(ids, max_tokens=4, temperature=0)])[0]
-        assert reply.tokens == naive(model, ids, 4)
-        ids = ids + reply.tokens + prompt(6, start=turn)
 
 
 # ---------------------------------------------------------------- neighbours
@@ -117,7 +92,7 @@ REQUESTS = st.builds(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.lists(REQUESTS, min_size=1, max_size=7), st.integers(1, 5), st.sampled_from([3, 16, 200]))
 def test_a_request_gets_what_it_gets_alone(requests: list[Request], slots: int, chunk: int) -> None:
     together = Engine(MODERN, slots=slots, prefill_chunk=chunk).generate(requests)
@@ -192,16 +167,11 @@ def test_samples_survive_the_cancelling_of_the_one_that_reads() -> None:
     assert [[e.token for e in events if e.request_id == id_] for id_ in ids] == [[None], alone[1], alone[2]]
 
 
-def test_no_seed_means_another_answer_each_time() -> None:
-    request = Request(prompt(4), temperature=5.0, max_tokens=20)
-    first, second = Engine(MODERN, slots=2).generate([request, request])
+@pytest.mark.parametrize("seeds", [(None, None), (1, -1)])
+def test_other_seeds_and_no_seed_mean_other_answers(seeds: tuple[int | None, int | None]) -> None:
+    requests = [Request(prompt(4), temperature=5.0, max_tokens=20, seed=seed) for seed in seeds]
+    first, second = Engine(MODERN, slots=2).generate(requests)
     assert first.tokens != second.tokens
-
-
-def test_seeds_of_opposite_sign_differ() -> None:
-    plus, minus = (Request(prompt(4), temperature=5.0, max_tokens=20, seed=seed) for seed in (1, -1))
-    replies = Engine(MODERN).generate([plus, minus])
-    assert replies[0].tokens != replies[1].tokens
 
 
 def allowed(
@@ -241,8 +211,8 @@ def test_tokens_are_drawn_from_the_distribution_that_was_asked_for(
     expected = allowed(logits, temperature, top_k, top_p, min_p)
     counts = Counter(drawn)
     assert counts.keys() <= expected.keys()
-    for token, share in expected.items():
-        assert abs(counts[token] - share * draws) <= 2
+    for token, probability in expected.items():
+        assert abs(counts[token] - probability * draws) <= 2
 
 
 def test_extreme_settings_still_draw_the_most_likely_token() -> None:
@@ -263,7 +233,7 @@ def test_extreme_settings_still_draw_the_most_likely_token() -> None:
     st.integers(0, 15),
 )
 def test_penalties_bias_and_mask_follow_their_formulas(
-    logits: list[float], said: list[int], repetition: float, presence: float, frequency: float,
+    logits: list[float], reply: list[int], repetition: float, presence: float, frequency: float,
     bias: dict[int, float], ruled_out: int,
 ) -> None:  # fmt: skip
     request = Request(
@@ -275,17 +245,17 @@ def test_penalties_bias_and_mask_follow_their_formulas(
     expected = []
     for i, logit in enumerate(logits):
         z = logit + bias.get(i, 0.0)
-        if i == 2 or i in said:
+        if i == 2 or i in reply:
             z = z / repetition if z > 0 else z * repetition
-        z -= presence * (i in said) + frequency * said.count(i)
+        z -= presence * (i in reply) + frequency * reply.count(i)
         expected.append(z if mask[i] else -math.inf)
     before = torch.tensor([[0.0] * len(logits), logits])
     plain = Row(Request([1], temperature=0), 0.5)
-    _, token = sample(before.clone(), [plain, Row(request, 0.5, Counter(said), mask)])
+    _, token = sample(before.clone(), [plain, Row(request, 0.5, Counter(reply), mask)])
     assert expected[token] >= max(expected) - 1e-4  # float32 may break what is nearly a tie
 
 
-def test_what_was_said_is_counted_over_the_reply() -> None:
+def test_penalties_count_over_the_whole_reply() -> None:
     free = Engine(MODERN).generate([Request(prompt(5), temperature=0, max_tokens=30)])[0].tokens
     assert len(set(free)) < len(free)
     request = Request(prompt(5), temperature=0, max_tokens=30, frequency_penalty=1e6)
@@ -369,7 +339,7 @@ def test_the_next_turn_reads_only_what_is_new(model: GPT, chunk: int) -> None:
         one, two = (ids + reply.tokens + [7, 9] for ids, reply in zip((one, two), replies, strict=True))
 
 
-def test_a_shared_beginning_is_copied_from_whoever_has_it() -> None:
+def test_a_common_beginning_is_copied_from_any_slot() -> None:
     engine = Engine(MODERN, slots=3)
     common = prompt(20)
     requests = [Request(common + [n, n + 1], temperature=0, max_tokens=20, stop_ids={n}) for n in (1, 2, 3)]
@@ -432,7 +402,7 @@ def test_padded_vocabulary_is_never_sampled(model: GPT) -> None:
 # ---------------------------------------------------------------- how a request ends
 
 
-def test_the_stop_token_is_no_part_of_the_reply() -> None:
+def test_the_stop_token_is_not_part_of_the_reply() -> None:
     tokens = naive(MODERN, prompt(5), 9)
     stop = tokens[6]
     before = tokens[: tokens.index(stop)]
@@ -454,15 +424,10 @@ def test_a_prompt_longer_than_the_context_is_refused_before_any_work() -> None:
 
 
 @pytest.mark.parametrize("bad", [-1, 100])
-def test_a_bias_for_ids_outside_the_vocabulary_is_refused(bad: int) -> None:
-    with pytest.raises(UserError, match=f"token id {bad} is outside"):
-        Engine(MODERN).submit(Request(prompt(3), logit_bias={bad: 1.0}))
-
-
-@pytest.mark.parametrize("bad", [-1, 100])
 def test_ids_outside_the_vocabulary_are_refused(bad: int) -> None:
     engine = Engine(MODERN)
-    for refused in (lambda: engine.submit(Request([1, bad])), lambda: engine.score([[1, bad]])):
+    for refused in (lambda: engine.submit(Request([1, bad])), lambda: engine.score([[1, bad]]),
+                    lambda: engine.submit(Request([1], logit_bias={bad: 1.0}))):  # fmt: skip
         with pytest.raises(UserError, match=f"token id {bad} is outside the model's vocabulary of 100"):
             refused()
 
@@ -587,7 +552,7 @@ def test_tool_calls_of_neighbours_do_not_mix(tokenizer) -> None:
     assert together == [Engine(model, slots=1).generate([request])[0] for request in requests]
 
 
-def test_a_slow_tool_holds_nobody_up(tokenizer) -> None:
+def test_a_slow_tool_does_not_stall_the_others(tokenizer) -> None:
     script, sampled, forced = tool_chain(tokenizer, "6*7")
     model = scripted(tokenizer, script.items())
     may_end = threading.Event()
@@ -607,8 +572,8 @@ def test_a_slow_tool_holds_nobody_up(tokenizer) -> None:
     may_end.set()
     while engine.busy:
         events += engine.step()
-    said = [event.token for event in events if event.request_id == slow and event.token is not None]
-    assert said == sampled[:-1] + forced + sampled[-1:]
+    reply = [event.token for event in events if event.request_id == slow and event.token is not None]
+    assert reply == sampled[:-1] + forced + sampled[-1:]
     may_end.clear()
     cancelled = engine.submit(ask(tokenizer, tools=Tools(chat.tool_ids(tokenizer), run, slow=True)))
     for _ in range(8):
@@ -619,7 +584,7 @@ def test_a_slow_tool_holds_nobody_up(tokenizer) -> None:
     may_end.set()
 
 
-def test_a_tool_that_raises_ends_what_runs_and_the_engine_goes_on(tokenizer) -> None:
+def test_a_tool_that_raises_ends_what_runs_and_the_engine_continues(tokenizer) -> None:
     script, sampled, _ = tool_chain(tokenizer, "6*7")
     engine = Engine(scripted(tokenizer, script.items()), slots=2)
 
@@ -637,27 +602,6 @@ def test_a_tool_that_raises_ends_what_runs_and_the_engine_goes_on(tokenizer) -> 
         events += engine.step()
     assert [e.token for e in events if e.request_id == later and not e.forced and e.token is not None] == sampled
     assert engine.free_slots == 2
-
-
-def test_a_cancelled_call_that_waits_for_its_turn_is_not_run(tokenizer) -> None:
-    script, _, _ = tool_chain(tokenizer, "6*7")
-    engine = Engine(scripted(tokenizer, script.items()), slots=8)
-    may_end = threading.Event()
-    begun: list[int] = []
-
-    def run(ids: list[int]) -> None:
-        begun.append(1)
-        may_end.wait(60)
-
-    requests = [engine.submit(ask(tokenizer, tools=Tools(chat.tool_ids(tokenizer), run, slow=True))) for _ in range(8)]
-    for _ in range(8):
-        engine.step()
-    for id in requests:
-        engine.cancel(id)
-    may_end.set()
-    assert engine._tools is not None
-    engine._tools.shutdown()
-    assert len(begun) == 4
 
 
 def test_numbers_that_are_not_finite_stay_with_their_request() -> None:

@@ -1,13 +1,9 @@
 """scripts/inference_server.py as a user starts it: the contract of servers of nanoGPT models, line by line."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -20,33 +16,10 @@ from nanochat.engine import serving
 from nanochat.errors import UserError
 from scripts import inference_server
 from tests.gpt2s import write_gpt2, write_nanogpt
-from tests.served import Live, served
+from tests.served import Live, refusal, served, started
 
-ROOT = Path(__file__).resolve().parent.parent
 CONTEXT = 32
 LETTERS = "\n !abcdefgh"
-OPEN = dict.fromkeys(("NANOCHAT_API_KEY", "NANOGPT_API_KEY"), "")
-
-
-@contextmanager
-def running(*flags: str, **environment: str) -> Iterator[tuple[httpx.Client, str, subprocess.Popen]]:
-    """A client of the process, what it said until it was ready, and the process."""
-    command = [sys.executable, "-m", "scripts.inference_server", "--port=0", "--device=cpu", "--dtype=float32", *flags]
-    pipes: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"}
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **OPEN, **environment}, **pipes)
-    assert process.stdout and process.stderr
-    try:
-        said = ""
-        while "Ctrl-C" not in said:
-            line = process.stdout.readline()
-            assert line, process.stderr.read()
-            said += line
-        address = next(word for word in said.split() if word.startswith("http://"))
-        with httpx.Client(base_url=address, timeout=60) as client:
-            yield client, said, process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -73,22 +46,23 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, to
         yield live, theirs
 
 
-def refusal(response: httpx.Response, status: int = 400) -> str:
-    assert response.status_code == status, response.text
-    assert set(response.json()) == {"error"}
-    return response.json()["error"]["message"]
+def message(response: httpx.Response, status: int = 400) -> str:
+    return refusal(response, status)["message"]
 
 
 def test_the_contract_with_a_key(folder: Path) -> None:
-    with running(f"--init_from={folder}", "--compile", NANOGPT_API_KEY="s3cret") as (client, said, process):
+    flags = [f"--init_from={folder}", "--compile"]
+    with started("inference_server", *flags, NANOGPT_API_KEY="s3cret") as (process, address, said), httpx.Client(
+        base_url=address, timeout=60
+    ) as client:
         assert "Anybody" not in said and "ssh -L" not in said and said.count("--compile") == 1
         state = client.get("/").json()  # needs no key
         assert state == {"status": "ok", "model": str(folder), "device": "cpu", "dtype": "float32"}
         page = client.get("/", headers={"Accept": "text/html,*/*"})
         assert page.headers["content-type"].startswith("text/html") and "<html" in page.text
         body = {"prompt": "hello", "max_tokens": 5}
-        assert "API key" in refusal(client.post("/generate", json=body), 401)
-        assert "wrong" in refusal(client.post("/generate", json=body, headers={"Authorization": "Bearer no"}), 401)
+        assert "API key" in message(client.post("/generate", json=body), 401)
+        assert "wrong" in message(client.post("/generate", json=body, headers={"Authorization": "Bearer no"}), 401)
         client.headers["Authorization"] = "Bearer s3cret"
         answer = client.post("/generate", json=body)
         assert answer.status_code == 200 and set(answer.json()) == {"text"}
@@ -108,11 +82,12 @@ def test_the_contract_with_a_key(folder: Path) -> None:
 
 def test_without_a_key_only_this_machine_is_let_in(tmp_path: Path) -> None:
     write_nanogpt(tmp_path / "out", LETTERS, CONTEXT)
-    with running(f"--out_dir={tmp_path / 'out'}") as (client, said, process):
-        assert "only this machine" in said and "--host" in said and client.base_url.host == "127.0.0.1"
-        assert client.get("/").json()["model"] == "resume"
-        assert set(client.post("/generate", json={"prompt": "abc"}).json()["text"]) <= set(LETTERS)
-        assert "rebinding" in refusal(client.get("/", headers={"Host": "rebinding.example"}), 403)
+    with started("inference_server", f"--out_dir={tmp_path / 'out'}") as (process, address, said):
+        assert "only this machine" in said and "--host" in said and address.startswith("http://127.0.0.1:")
+        assert httpx.get(address).json()["model"] == "resume"
+        answer = httpx.post(f"{address}/generate", json={"prompt": "abc"}, timeout=60)
+        assert set(answer.json()["text"]) <= set(LETTERS)
+        assert "rebinding" in message(httpx.get(address, headers={"Host": "rebinding.example"}), 403)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
         assert process.returncode == 0
@@ -160,15 +135,15 @@ def test_a_reply_outgrows_the_context_as_nanogpts_do(letters: tuple[Live, torch.
     ],
 )  # fmt: skip
 def test_bad_input_is_refused(gpt2: Live, body: object, said: str) -> None:
-    assert said in refusal(gpt2.post("/generate", body))
+    assert said in message(gpt2.post("/generate", body))
 
 
 def test_a_character_that_the_model_does_not_know_is_named(letters: tuple[Live, torch.nn.Module]) -> None:
     live, _ = letters
     for path in ("/generate", "/v1/completions"):
-        assert "'é'" in refusal(live.post(path, {"prompt": "abé", "max_tokens": 2}))
-    assert "'é'" in refusal(live.post("/v1/completions", {"prompt": ["a", "é"], "max_tokens": 2}))
-    assert "'é'" in refusal(live.post("/tokenize", {"text": "é"}))
+        assert "'é'" in message(live.post(path, {"prompt": "abé", "max_tokens": 2}))
+    assert "'é'" in message(live.post("/v1/completions", {"prompt": ["a", "é"], "max_tokens": 2}))
+    assert "'é'" in message(live.post("/tokenize", {"text": "é"}))
     assert "does not chat" not in live.get("/health").text and live.get("/health").json()["ready"]
 
 
@@ -185,9 +160,9 @@ def test_a_character_model_has_the_whole_api_but_for_chats_and_formats(letters: 
     empty = live.post("/v1/completions", {"prompt": "", "max_tokens": 3, "echo": True, "logprobs": 0}).json()
     assert len(empty["choices"][0]["logprobs"]["tokens"]) == 3 and empty["usage"]["prompt_tokens"] == 1
     form = {"prompt": "abc", "response_format": {"type": "json_object"}}
-    assert "no token that ends a text" in refusal(live.post("/v1/completions", form))
+    assert "no token that ends a text" in message(live.post("/v1/completions", form))
     chat = {"messages": [{"role": "user", "content": "abc"}]}
-    assert "has not learned to chat" in refusal(live.post("/v1/chat/completions", chat))
+    assert "has not learned to chat" in message(live.post("/v1/chat/completions", chat))
 
 
 def test_a_gpt2_begins_texts_with_nothing_and_holds_to_formats(gpt2: Live) -> None:
@@ -199,7 +174,7 @@ def test_a_gpt2_begins_texts_with_nothing_and_holds_to_formats(gpt2: Live) -> No
     form = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
     said = gpt2.post("/v1/completions", {"prompt": "hello", "max_tokens": 25, "response_format": form}).json()
     assert json.loads(said["choices"][0]["text"])["n"] in range(10)
-    assert "has not learned to chat" in refusal(
+    assert "has not learned to chat" in message(
         gpt2.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "abc"}]})
     )
 

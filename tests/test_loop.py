@@ -2,6 +2,7 @@
 
 import json
 import math
+import multiprocessing
 import os
 import signal
 import socket
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from children import processes
 
 from nanochat import runtime
 from nanochat.data.batch import Batch
@@ -21,6 +21,8 @@ from nanochat.log import MetricsLog
 from nanochat.optim import AdamWGroup, Optimizer, Rates
 from nanochat.runtime import Runtime
 from nanochat.train.loop import Evaluation, Stage, TrainState, train
+
+processes = multiprocessing.get_context("fork")
 
 CONFIG = GPTConfig(sequence_len=8, vocab_size=64, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
 ONE = Runtime(torch.device("cpu"), torch.float32, 0, 1, 0)
@@ -36,7 +38,7 @@ def model(dtype: torch.dtype = torch.float32) -> GPT:
 
 
 def batch(start: int, stop: int, weights: torch.Tensor | None = None, progress: float = 0.0) -> Batch:
-    """Rows start..stop-1 of an endless table. Row n has n % 4 * 2 tokens with a weight, so that shares differ."""
+    """Rows start..stop-1 of an endless table. Row n has n % 4 * 2 tokens with a weight, so that parts differ."""
     rows = [torch.randint(64, (9,), generator=torch.Generator().manual_seed(n)) for n in range(start, stop)]
     ids = torch.stack(rows)
     if weights is None:
@@ -133,7 +135,7 @@ def port() -> int:
 
 
 def test_one_batch_equals_accumulation_equals_two_ranks(tmp_path, port):
-    """Of the four rows 0, 2, 4 and 6 tokens count, so that no two shares have the same number."""
+    """Of the four rows 0, 2, 4 and 6 tokens count, so that no two parts have the same number."""
     whole = by_hand(batch(0, 4))
     assert_close(gradient(tmp_path / "a", rows_in_turn(4), 1), whole)
     assert_close(gradient(tmp_path / "b", rows_in_turn(2), 2), whole)
@@ -219,6 +221,8 @@ def test_an_infinite_gradient_alone_is_not_applied_either(tmp_path):
 
 
 def test_five_bad_steps_in_a_row_stop_the_run_before_anything_is_saved(tmp_path):
+    stream = iter([*[batch(0, 4, BAD)] * 4, batch(0, 4), *[batch(0, 4, BAD)] * 4, batch(4, 8)])
+    assert run(stage(model(), stream, num_iterations=10), tmp_path / "four").step == 10
     made = model()
     saved: list[int] = []
     stream = iter([batch(0, 4), *[batch(0, 4, BAD)] * 9])
@@ -249,21 +253,6 @@ def test_weights_too_large_for_a_next_step_are_not_saved(tmp_path):
     with pytest.raises(UserError, match="norm of its weights is not finite"):
         run(stage(made, iter([batch(0, 4)]), num_iterations=1, save=save), tmp_path)
     assert saved == []
-
-
-def test_four_bad_steps_in_a_row_do_not(tmp_path):
-    stream = iter([*[batch(0, 4, BAD)] * 4, batch(0, 4), *[batch(0, 4, BAD)] * 4, batch(4, 8)])
-    assert run(stage(model(), stream, num_iterations=10), tmp_path).step == 10
-
-
-def test_weights_that_overflowed_stop_the_run(tmp_path):
-    made = model()
-    with torch.no_grad():
-        dict(made.named_parameters())["transformer.h.0.mlp.c_fc.weight"].fill_(1e38)
-    before = weights_of(made)
-    with pytest.raises(UserError, match="stopped at step 5"):
-        run(stage(made, rows_in_turn(4), num_iterations=20), tmp_path)
-    assert equal(weights_of(made), before)
 
 
 def test_the_loss_scale_halves_and_doubles(tmp_path):
@@ -345,7 +334,7 @@ def test_without_a_number_of_steps_the_epochs_decide(tmp_path):
     assert seen == [(n, pytest.approx(n / 5)) for n in range(5)]
 
 
-def test_the_state_knows_where_the_data_goes_on(tmp_path):
+def test_the_state_knows_where_the_data_resumes(tmp_path):
     states: list[dict] = []
     run(stage(model(), rows_in_turn(2), accumulation=3, num_iterations=2, save_every=1,
               save=lambda state, passing: states.append(state.state_dict())), tmp_path)  # fmt: skip
@@ -430,7 +419,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
 
 
 def test_a_sigterm_in_a_measurement(tmp_path):
-    """The measurement is told, may stop early, and is thrown away; the checkpoint is not saved twice."""
+    """The measurement can ask, may stop early, and is discarded; the checkpoint is not saved twice."""
     saved: list[int] = []
     scored: list[int] = []
 

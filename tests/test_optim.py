@@ -1,6 +1,7 @@
 """The optimizers against torch's AdamW, an SVD, and themselves on another number of ranks."""
 
 import copy
+import multiprocessing
 import os
 import socket
 from collections.abc import Iterator
@@ -9,13 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from children import processes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import AdamWGroup, MuonGroup, Optimizer, Rates, muon_update, orthogonalize, parameter_groups
+
+# Children are forked from a process that has imported torch already; starting one costs little.
+processes = multiprocessing.get_context("fork")
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

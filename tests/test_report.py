@@ -196,12 +196,12 @@ def test_resolved_settings():
     trained("base_train", "base")
     trained("mid_train", "mid")
     model = {"n_layer": 4, "window_pattern": "SSSL"}
-    user = {"matrix_lr": 0.02, "total_batch_size": 524288, "window_pattern": "L"}
+    user = {"matrix_lr": 0.02, "total_batch_size": 524288, "window_pattern": "L", "grad_clip": None}
     log("base", steps(1), config={"model_config": model, "user_config": user})
-    log("mid", steps(1), config={"model_config": model, "user_config": {"matrix_lr": 0.01}})
+    log("mid", steps(1), config={"model_config": model, "user_config": {"matrix_lr": 0.1 + 0.2}})
     assert cells(build(), "Configuration") == [
         ["resolved", "base_train", "mid_train"], ["n_layer", "4", "4"], ["window_pattern", "SSSL", "SSSL"],
-        ["total_batch_size", "524288", ""], ["matrix_lr", "0.02", "0.01"],
+        ["total_batch_size", "524288", ""], ["matrix_lr", "0.02", "0.3"],
     ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from stages import BASE, STEPS, assert_same_run, flags, listing, losses, refused, start, tensors, train
+from stages import BASE, STEPS, assert_same_run, flags, listing, losses, refused, tensors, train
 
 from nanochat.checkpoint import door, manager
 from nanochat.errors import UserError
@@ -125,20 +125,6 @@ def test_two_fine_tunings_of_one_model_and_one_of_a_fine_tuned_one(world, base, 
         door.open("sft", tag="fourth")
 
 
-def test_a_resumed_run_needs_its_own_checkpoints_only(world, base, tmp_path):
-    folder = world("sft")
-    argv = flags("sft", base, "--model_tag=d1", "--keep_last=0")
-    train("sft", argv)
-    shutil.copytree(folder, tmp_path / "whole")
-    manager.delete(folder, [4, 6])
-    for stage in ("base", "mid"):
-        shutil.rmtree(checkpoints_dir(stage))
-    train("sft", argv)
-    assert_same_run(folder, tmp_path / "whole")
-    with pytest.raises(UserError, match="no mid checkpoint"):
-        train("sft", [*argv, "--out_tag=new"])
-
-
 def test_overwriting_happens_at_the_first_save_and_only_if_asked(world, base, capsys):
     world("mid")
     folder = checkpoints_dir("base") / "d1"
@@ -243,63 +229,13 @@ def test_own_conversations_bring_no_text_that_the_model_does_not_know(world, bas
 # ---------------------------------------------------------------- damage
 
 
-@pytest.mark.parametrize("name", ["model_000006.pt", "optim_000006_rank0.pt", "meta_000006.json"])
-def test_a_damaged_newest_checkpoint_falls_back(world, base, tmp_path, capsys, name):
-    world("mid")
-    folder = checkpoints_dir("base") / "d1"
-    shutil.copytree(folder, tmp_path / "whole")
-    flip(folder / name)
-    train("base", flags("base", base))
-    said = capsys.readouterr().out
-    assert f"{name} " in said and "resuming from step 4" in said
-    assert_same_run(folder, tmp_path / "whole")
-
-
-def test_a_damaged_older_checkpoint_ends_nothing(world, base, capsys):
-    world("mid")
-    folder = checkpoints_dir("base") / "d1"
-    meta = folder / "meta_000004.json"
-    meta.write_text(meta.read_text(encoding="utf-8").replace('"progress": 0.6', '"progress": 0.7'), encoding="utf-8")
-    train("base", flags("base", base, "--num_iterations=9", "--save_every=1"))
-    said = capsys.readouterr().out
-    assert said.count("meta_000004.json is damaged: its checksum is wrong") == 1 and "left as it is" in said
-    assert manager.steps(folder) == [4, 8, 9]  # 8 and 9 are the newest; 9 is the best, too
-    assert meta.exists()
-
-
 # ---------------------------------------------------------------- alone
-
-
-def test_a_second_run_is_refused_and_a_dead_one_holds_nothing(world, base, capsys):
-    folder = world("base")
-    argv = flags("base", base, "--num_iterations=100000", "--save_every=1")
-    first = start(base, "base", argv)
-    while not manager.steps(folder):
-        assert first.is_alive()
-        time.sleep(0.05)
-    with pytest.raises(UserError, match=rf"d1 is in use by process {first.pid} on .*, which started at 20\d\d-"):
-        train("base", argv)
-    assert first.is_alive()
-    first.kill()
-    first.join()
-    with alone_in(folder):
-        assert manager.steps(folder)
-    assert not (folder / ".lock").exists()
 
 
 @pytest.mark.parametrize("flag", ["--matrix_lr=nan", "--embedding_lr=inf", "--warmdown_ratio=nan", "--scalar_lr=-1"])
 def test_numbers_that_no_run_can_have(flag, world, base, capsys):
     world("base")
     assert flag.partition("=")[0] in refused("base", flags("base", base, flag), capsys)
-
-
-def test_a_checkpoint_of_a_newer_version_is_not_replaced(world, base, capsys):
-    """Nor fallen back from, which would delete it as a later step of an older run."""
-    world("mid")
-    folder = checkpoints_dir("base") / "d1"
-    meta = {**manager.read_meta(folder, 6), "format": manager.FORMAT + 1}
-    manager.write_meta(folder / "meta_000006.json", meta)
-    assert "has the format 2" in refused("base", flags("base", base), capsys)
 
 
 def test_a_lock_leaves_no_folder_behind(tmp_path):

@@ -1,6 +1,5 @@
 """What follows from --depth, how the rates move, and what a model costs."""
 
-import itertools
 import math
 import re
 
@@ -106,8 +105,8 @@ def test_what_the_rules_give_is_sound(depth, vocab, ratio, context):
     assert 0 < h.weight_decay_scale < math.inf
 
 
-@pytest.mark.parametrize("depth", [4, 8, 12, 20])
-@pytest.mark.parametrize("ranks", [1, 2, 8, 64, 6, 7])
+@pytest.mark.parametrize("depth", [4, 12, 20])
+@pytest.mark.parametrize("ranks", [1, 8, 64, 6, 7])
 def test_a_run_is_the_same_on_any_number_of_ranks(depth, ranks):
     config = config_from_depth(depth, 32768, 2048)
     alone, h = horizon(config), horizon(config, rows=32, ranks=ranks)
@@ -131,7 +130,7 @@ def test_a_shared_batch_is_whole_rounds_near_what_was_asked(batch, rows, length,
     assert abs(found - batch) <= max(least, rounds * least / 2)
 
 
-def test_what_is_told_wins():
+def test_flags_override_the_rules():
     config = config_from_depth(4, 4096, 256)
     assert horizon(config, total_batch_size=4096, num_iterations=7).total_batch_size == 4096
     assert horizon(config, num_iterations=7).num_iterations == 7
@@ -139,36 +138,21 @@ def test_what_is_told_wins():
     h = horizon(config, total_batch_size=1024, target_flops=1e12, flops_per_token=10**6)
     assert h.num_iterations == round(1e12 / 1e6 / 1024)
     assert horizon(config, total_batch_size=1024, param_data_ratio=1e-9).num_iterations == 1
-
-
-def test_nothing_says_how_long():
     with pytest.raises(UserError, match="--num_iterations"):
-        horizon(config_from_depth(4, 4096, 256), param_data_ratio=0)
+        horizon(config, param_data_ratio=0)
 
 
 # ---------------------------------------------------------------- schedule
 
-shares = st.floats(0, 1)
-settings = {"warmup_steps": st.integers(0, 50), "warmup_ratio": shares, "warmdown_ratio": shares}
+fractions = st.floats(0, 1)
 
 
-@given(progress=shares, step=st.integers(0, 10**6), **settings, final=shares)
+@given(fractions, st.integers(0, 10**6), st.integers(0, 50), fractions, fractions, fractions)
 def test_the_rate_stays_within_bounds(progress, step, warmup_steps, warmup_ratio, warmdown_ratio, final):
     factor = schedule.lr_multiplier(progress, step, warmup_steps, warmup_ratio, warmdown_ratio, final)
     assert 0 <= factor <= 1
     if progress < 1:
         assert factor > 0  # a step at rate zero is a step lost
-
-
-@given(steps=st.integers(1, 60), **settings, final=shares)
-def test_the_rate_rises_then_stays_then_falls(steps, warmup_steps, warmup_ratio, warmdown_ratio, final):
-    """Also in runs with fewer steps than the warm-up takes."""
-    rates = [
-        schedule.lr_multiplier(n / steps, n, warmup_steps, warmup_ratio, warmdown_ratio, final) for n in range(steps)
-    ]
-    if warmdown_ratio == 0 or warmup_ratio == 0 == warmup_steps:
-        changes = [after - before for before, after in itertools.pairwise(rates)]
-        assert all(change <= 1e-12 for change in changes) or all(change >= -1e-12 for change in changes)
 
 
 def test_the_corners_of_the_rate():
@@ -183,12 +167,6 @@ def test_the_corners_of_the_rate():
     assert rate(0.3, step=40) == 1
     assert rate(0.0) > 0
     assert schedule.lr_multiplier(1.0, 5, warmdown_ratio=0.0) == 1.0
-
-
-@given(st.integers(0, 10**6), shares, shares)
-def test_momentum_and_decay_stay_within_bounds(step, progress, warmdown_ratio):
-    assert 0.85 <= schedule.muon_momentum(step, progress, warmdown_ratio) <= 0.97 + 1e-9
-    assert 0 <= schedule.weight_decay_multiplier(progress) <= 1
 
 
 def test_the_corners_of_momentum_and_decay():

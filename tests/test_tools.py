@@ -116,25 +116,15 @@ def test_powers_are_pythons_or_refused(base: int, exponent: int) -> None:
         assert result == str(base**exponent)
 
 
-@given(st.integers(0, 10**12), st.integers(0, 10**12))
-def test_thousands_may_have_commas(a: int, b: int) -> None:
-    assert calculator(f"{a:,} + {b:,}") == str(a + b)
-
-
 @given(st.text("abcR ,.é", max_size=40), st.text("abcR ,é", max_size=2))
 def test_counting_is_pythons(text: str, part: str) -> None:
     assert calculator(f"'{text}'.count('{part}')") == str(text.count(part))
 
 
-@given(st.text(max_size=60))
-def test_any_text_gives_a_number_or_nothing(text: str) -> None:
+@given(st.text(max_size=60) | st.text("0123456789+-*/%().eE ", max_size=MAX_CHARACTERS + 10))
+def test_any_text_gives_a_short_number_or_nothing(text: str) -> None:
     result = calculator(text)
-    assert result is None or float(result) == float(result)
-
-
-@given(st.text("0123456789+-*/%().eE ", max_size=MAX_CHARACTERS + 10))
-def test_any_arithmetic_ends_quickly_in_something_short(text: str) -> None:
-    assert len(calculator(text) or "") <= 400
+    assert result is None or float(result) == float(result) and len(result) <= 400
 
 
 def test_the_glue_goes_from_ids_to_ids_in_any_thread(tokenizer) -> None:
@@ -153,12 +143,12 @@ def test_the_glue_goes_from_ids_to_ids_in_any_thread(tokenizer) -> None:
 
 
 @pytest.mark.parametrize(
-    "code, said",
+    "code, printed",
     [("2 ** 10", "1024"), ("sorted('cab')", "['a', 'b', 'c']"), ("x = 5", ""),
      ("print('a'); 1 / 0", "a\nZeroDivisionError: division by zero"), ("'ab' * 5000", "'" + "ab" * 5000)],
 )  # fmt: skip
-def test_python_answers_what_the_calculator_does_not_know(tokenizer, code: str, said: str) -> None:
+def test_python_answers_what_the_calculator_does_not_know(tokenizer, code: str, printed: str) -> None:
     tools = python_tools(tokenizer)
     assert tools.slow
     result = tools.run(tokenizer.encode(code))
-    assert result is not None and tokenizer.decode(result) == said[:MAX_OUTPUT]
+    assert result is not None and tokenizer.decode(result) == printed[:MAX_OUTPUT]

@@ -33,8 +33,7 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import Optimizer, Rates, adamw_groups
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
-from nanochat.train import nanogpt as train_nanogpt
-from nanochat.train.loop import Stage, TrainState
+from nanochat.train.loop import TrainState
 from nanochat.train.nanogpt import learning_rate
 from nanochat.train.settings import OF_ONE_START, Settings
 from scripts import base_train, chat_sft, inference_server, mid_train, sample, speedrun
@@ -54,15 +53,31 @@ SMALL = [
 CATS = "".join(f"{n} cats. {TEXT[n % 50 : 150 + n]}\n" for n in range(60))
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder with token files of characters in data/cats."""
-    folder = tmp_path / "here"
-    (folder / "data").mkdir(parents=True)
-    monkeypatch.chdir(folder)
-    Path("cats.txt").write_text(CATS, encoding="utf-8")
-    prepare("cats.txt", tokenizer="char")
+@pytest.fixture(scope="module")
+def cats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a text, and its token files of characters in data/cats."""
+    folder = tmp_path_factory.mktemp("cats") / "here"
+    folder.mkdir()
+    (folder / "cats.txt").write_text(CATS, encoding="utf-8")
+    prepare(str(folder / "cats.txt"), folder / "data" / "cats", tokenizer="char")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def here(cats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `cats` as the current folder."""
+    folder = shutil.copytree(cats, tmp_path / "here")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(cats: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The out_dir of a run of SMALL that nobody interrupted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(shutil.copytree(cats, tmp_path_factory.mktemp("whole") / "here"))
+        main([*SMALL, "--out_dir=whole"])
+        return Path("whole").absolute()
 
 
 @pytest.fixture
@@ -299,56 +314,12 @@ def start(here: Path, argv: list[str], **environment: str) -> BaseProcess:
     return child
 
 
-def go_on(out_dir: str) -> list[str]:
-    """How a run is started that was killed at any moment: before anything was saved there is nothing to go on from."""
-    saved = any(Path(out_dir, name).exists() for name in ("ckpt.pt", "ckpt_last.pt"))
-    return ["--init_from=resume"] if saved else []
-
-
-def test_going_on_equals_never_having_stopped(here):
-    main([*SMALL, "--out_dir=whole"])
+def test_resuming_equals_never_having_stopped(here, whole):
     main([*SMALL, "--max_iters=8"])  # its schedule ends where that of the whole run does
     main([*SMALL, "--init_from=resume"])
-    assert_same_run("out", "whole")
+    assert_same_run("out", whole)
     main([*SMALL, "--init_from=resume"])  # and once more, when there is nothing left to do
-    assert_same_run("out", "whole")
-
-
-def test_killed_again_and_again_it_ends_the_same(here):
-    steps = 60
-    argv = [*SMALL, f"--max_iters={steps}"]
-    main([*argv, "--out_dir=whole"])
-    chance = random.Random(1)
-    seen = 0
-    for _ in range(4):
-        seen += chance.randint(2, 8)
-        child = start(here, [*argv, *go_on("out")])
-        while child.is_alive() and (not Path("out/metrics.jsonl").exists() or len(losses("out")) < seen):
-            child.join(0.01)
-        child.join(chance.random() * 0.03)  # anywhere in a step, a save or a validation
-        assert child.is_alive(), "it must be killed before it is done"
-        child.kill()
-        child.join()
-    main([*argv, *go_on("out")])
-    assert_same_run("out", "whole", steps)
-    assert ckpt("out/ckpt_best.pt")["iter_num"] == ckpt("whole/ckpt_best.pt")["iter_num"]
-
-
-def test_a_sigterm_saves_and_ends_with_143(here):
-    argv = [*SMALL, "--max_iters=4000", "--eval_interval=4000", "--always_save_checkpoint=False"]
-    child = start(here, argv)
-    while child.is_alive() and (not Path("out/metrics.jsonl").exists() or len(losses("out")) < 3):
-        child.join(0.01)
-    child.terminate()
-    child.join(300)
-    assert child.exitcode == 143
-    step = losses("out")[-1][0]
-    assert ckpt("out/ckpt_last.pt")["iter_num"] == step < 4000 and not Path("out/ckpt.pt").exists()
-    short = [*SMALL, f"--max_iters={step + 4}", "--eval_interval=4000"]
-    main([*short, "--init_from=resume", "--always_save_checkpoint=False"])
-    main([*short, "--out_dir=whole"])
-    a, b = ckpt("out/ckpt.pt"), ckpt("whole/ckpt.pt")
-    assert all(torch.equal(a["model"][name], b["model"][name]) for name in b["model"])
+    assert_same_run("out", whole)
 
 
 def test_latest_and_best_keep_their_names_whichever_way_a_run_goes_on(here):
@@ -371,8 +342,7 @@ def test_latest_and_best_keep_their_names_whichever_way_a_run_goes_on(here):
     assert [n for n, _ in losses("out")] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("always", [True, False])
-@pytest.mark.parametrize("then", [True, False])
+@pytest.mark.parametrize("always, then", [(True, True), (True, False), (False, True)])
 def test_the_best_is_not_lost_when_a_kill_comes_before_it_is_kept(here, always, then):
     """The latest checkpoint is written, and it is the best, but the best one's name is still to be given."""
     first = ["--max_iters=4", f"--always_save_checkpoint={always}"]
@@ -457,8 +427,7 @@ def test_a_new_run_replaces_nothing_of_another(here, capsys):
     """A ckpt.pt, a model in our format, what transformers wrote, a tokenizer: nothing without --overwrite."""
     main([*SMALL, "--max_iters=8", "--always_save_checkpoint=False"])
     before = {path: path.read_bytes() for path in here.rglob("[!.]*") if path.is_file()}
-    finished = r"another run \(finished at step 8 of 8, best val_loss \d\.\d{4}\)"
-    with pytest.raises(UserError, match=f"out holds ckpt.pt, ckpt_last.pt of {finished}; resume it .* --overwrite"):
+    with pytest.raises(UserError, match="out holds ckpt.pt, ckpt_last.pt of another run; resume it .* --overwrite"):
         main([*SMALL, "--max_iters=8"])
     assert {path: path.read_bytes() for path in before} == before
     main([*SMALL, "--eval_only"])  # which writes nothing
@@ -478,18 +447,17 @@ def test_a_new_run_replaces_nothing_of_another(here, capsys):
     assert ckpt("out/ckpt.pt")["iter_num"] == 4 and not Path("out/ckpt_last.pt").exists()
 
 
-def test_a_run_remembers_what_it_is_not_told(here, capsys):
+def test_a_run_keeps_its_settings(here, whole, capsys):
     """A resumed run needs no flags; one that differs is named and applied, or refused."""
-    main([*SMALL, "--out_dir=whole"])
     main([*SMALL, "--max_iters=8"])
     said = capsys.readouterr().out
     assert "settings" not in said
     Path("same.py").write_text("batch_size = 2\nmax_iters = 12\nbias = False\n", encoding="utf-8")
     main(["--init_from=resume", "same.py"])
     assert "resumed with other settings: max_iters 8 -> 12\n" in capsys.readouterr().out
-    assert_same_run("out", "whole")
+    assert_same_run("out", whole)
     saved = ckpt("out/ckpt.pt")["config"]
-    assert saved == {**ckpt("whole/ckpt.pt")["config"], "out_dir": "out"} and saved["init_from"] == "scratch"
+    assert saved == {**ckpt(whole / "ckpt.pt")["config"], "out_dir": "out"} and saved["init_from"] == "scratch"
     Path("more.py").write_text("dropout = 0.0\nbatch_size = 12\n", encoding="utf-8")  # the defaults
     main(["--init_from=resume", "more.py", "--max_iters=16", "--learning_rate=6e-4"])
     changes = "batch_size 2 -> 12, max_iters 12 -> 16, learning_rate 0.01 -> 0.0006, dropout 0.1 -> 0.0\n"
@@ -510,17 +478,18 @@ def test_a_run_remembers_what_it_is_not_told(here, capsys):
     assert Path("out/ckpt.pt").read_bytes() == before
 
 
-def test_a_device_that_is_not_here_is_chosen_anew(here, capsys):
+def test_settings_of_another_type_are_named(here, capsys):
+    """nanoGPT's own settings may be whole numbers of the other type, but nothing else."""
     main([*SMALL, "--max_iters=4"])
     changed = ckpt("out/ckpt.pt")
-    changed["config"].update(device="cuda:77", dtype="bfloat16", learning_rate=1, max_iters=5.0)
+    changed["config"].update(learning_rate=1, max_iters=5.0)
     del changed["nanochat"]
     torch.save(changed, "out/ckpt.pt")
     main(["--init_from=resume", "--eval_only", "--eval_iters=1"])
-    assert "settings: eval_iters 3 -> 1, device cuda:77 (not available) -> " in capsys.readouterr().out
+    assert "settings: eval_iters 3 -> 1\n" in capsys.readouterr().out
     changed["config"].update(batch_size="many")
     torch.save(changed, "out/ckpt.pt")
-    with pytest.raises(UserError, match="out: the batch_size of its run is 'many', not of type int"):
+    with pytest.raises(UserError, match="the run recorded batch_size='many', which is not a value of that flag"):
         main(["--init_from=resume"])
 
 
@@ -531,12 +500,12 @@ def test_other_tokens_are_not_trained_on(here, capsys):
     assert "dataset cats -> elsewhere" in capsys.readouterr().out
     whole = {split: Path("elsewhere", f"{split}.bin").read_bytes() for split in ("train", "val")}
     before = Path("out/ckpt.pt").read_bytes()
-    for split, content, how in (
-        ("train", whole["train"][: len(whole["train"]) // 4 * 2], r"[\d,]+ bytes, not [\d,]+"),
-        ("val", whole["val"][2:] + whole["val"][:2], "other tokens of the same number"),
+    for split, content in (
+        ("train", whole["train"][: len(whole["train"]) // 4 * 2]),
+        ("val", whole["val"][2:] + whole["val"][:2]),
     ):
         Path("elsewhere", f"{split}.bin").write_bytes(content)
-        said = f"elsewhere/{split}.bin is not what the run in out was trained with: {how}; .* --init_from=out and"
+        said = f"elsewhere/{split}.bin holds other tokens than the run in out was trained with; .* --init_from=out and"
         with pytest.raises(UserError, match=said):
             main(["--init_from=resume", "--max_iters=12"])
         main(["--init_from=resume", "--eval_only"])
@@ -544,40 +513,6 @@ def test_other_tokens_are_not_trained_on(here, capsys):
     assert Path("out/ckpt.pt").read_bytes() == before
     Path("elsewhere/train.bin").write_bytes(whole["train"][:400])
     main([*SMALL, "--init_from=out", "--dataset=elsewhere", "--out_dir=new", "--max_iters=1"])  # as it was advised
-
-
-def test_data_that_is_cut_short_under_a_run_costs_no_step(here):
-    argv = [*SMALL, "--eval_interval=100000", "--max_iters=100000"]
-    child = start(here, argv)
-    while child.is_alive() and (not Path("out/metrics.jsonl").exists() or len(losses("out")) < 6):
-        child.join(0.01)
-    whole = Path("data/cats/train.bin").read_bytes()
-    os.truncate("data/cats/train.bin", 0)
-    child.join(300)
-    assert child.exitcode == 2
-    step = losses("out")[-1][0]
-    assert ckpt("out/ckpt.pt")["iter_num"] == step and not Path("out/ckpt_best.pt").exists()
-    Path("data/cats/train.bin").write_bytes(whole)
-    main(["--init_from=resume", f"--max_iters={step + 1}"])
-    assert [n for n, _ in losses("out")] == list(range(1, step + 2))
-
-
-def test_two_runs_in_one_place(here):
-    """The second is refused, with the first one's process, and leaves its files alone; a dead one holds nothing."""
-    child = start(here, [*SMALL, "--eval_interval=1", "--max_iters=100000"])
-    while child.is_alive() and not Path("out/ckpt_best.pt").exists():
-        child.join(0.01)
-    for more in (["--init_from=resume"], ["--overwrite"]):
-        with pytest.raises(UserError, match=rf"out is in use by process {child.pid} on .* started at 20.*--out_dir"):
-            main([*SMALL, *more])
-    main(["--init_from=resume", "--eval_only"])  # which only reads
-    assert child.is_alive()
-    child.kill()
-    child.join(300)
-    step = nanogpt.iter_num(Path("out/ckpt.pt"))
-    main(["--init_from=resume", f"--max_iters={step + 1}"])
-    assert ckpt("out/ckpt.pt")["iter_num"] == step + 1
-    assert [n for n, _ in losses("out")] == list(range(1, step + 2))
 
 
 def test_the_loss_scale_of_float16_is_resumed(here):
@@ -595,14 +530,11 @@ def test_the_loss_scale_of_float16_is_resumed(here):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(cats: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The out_dir of a run whose best step is 4 and whose latest is 8."""
-    folder = tmp_path_factory.mktemp("trained")
+    folder = shutil.copytree(cats, tmp_path_factory.mktemp("trained") / "here")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        Path("data").mkdir()
-        Path("cats.txt").write_text(CATS, encoding="utf-8")
-        prepare("cats.txt", tokenizer="char")
         main([*SMALL, "--max_iters=4"])
         main(["--init_from=resume", "--max_iters=8", "--learning_rate=3", "--min_lr=3"])
     return folder / "out"
@@ -709,26 +641,20 @@ def test_a_kill_between_a_file_and_its_checksum(here, trained, with_sums):
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    "state, said",
     [
-        ({"loop_state": {"step": 8, "cursor": {"window": "x"}}}, "malformed"),
-        ({"loop_state": {"step": 9}}, "malformed"),
-        ({"loop_state": {"step": 8, "seconds": "long"}}, "the seconds of its run is 'long', not a number"),
-        ({"loop_state": {"step": 8, "unheard": 1}}, "does not hold the state of a run that this version can resume"),
-        ({"loop_state": [8]}, "malformed"),
-        ({"data": 3}, "malformed"),
-        ([1], "malformed"),
+        ({"step": 8, "seconds": "long"}, "the seconds of its run is 'long', not a number"),
+        ({"step": 8, "unheard": 1}, "does not hold the state of a run that this version can resume"),
     ],
 )
-def test_what_cannot_be_resumed(here, trained, change, said):
+def test_what_cannot_be_resumed(here, trained, state, said):
     shutil.copytree(trained, "out")
     saved = ckpt("out/ckpt.pt")
-    saved["nanochat"] = {**saved["nanochat"], **change} if isinstance(change, dict) else change
+    saved["nanochat"]["loop_state"] = state
     torch.save(saved, "out/ckpt.pt")
     Path("out/ckpt.pt.sha256").unlink()
-    with pytest.raises(UserError, match=rf"out/ckpt\.pt.*{said}") as error:
+    with pytest.raises(UserError, match=rf"out/ckpt\.pt.*{said}"):
         main(["--init_from=resume", "--max_iters=9"])
-    assert "\n" not in str(error.value)
 
 
 # ---------------------------------------------------------------- what a run says
@@ -751,17 +677,6 @@ def test_ctrl_c_says_where_the_run_stands(here):
     said = f"train: interrupted; step {step} is saved, resume with --init_from=resume --out_dir='out {{x}}'\n"
     assert said in Path("said.txt").read_text(encoding="utf-8")
     assert ckpt("out {x}/ckpt.pt")["iter_num"] == step
-
-
-def test_a_second_ctrl_c_says_what_is_saved(here, monkeypatch, capsys):
-    def impatient(stage: Stage, state: TrainState, *_) -> None:
-        state.step = 7
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(train_nanogpt, "train", impatient)
-    with pytest.raises(SystemExit) as ended:
-        main(SMALL)
-    assert ended.value.code == 130 and "interrupted at step 7; nothing is saved yet" in capsys.readouterr().out
 
 
 def test_minutes_are_enough_for_a_checkpoint(here):
@@ -907,7 +822,6 @@ def test_the_learning_rate_is_what_was_asked_for(here):
     "more, said",
     [
         (["--dataset=dogs"], "no token files of a dataset 'dogs'"),
-        (["--dataset=cat"], "data/cat/train.bin nor"),
         (["--dataset=cat"], "did you mean cats?"),
         (["--dataset=/proc/none"], "no token files of a dataset '/proc/none'"),
         (["--dataset=" + "a" * 300], "--dataset aaaaaaaaaaaaaaaaaaaa... is not a path"),
@@ -916,32 +830,20 @@ def test_the_learning_rate_is_what_was_asked_for(here):
         (["--out_dir=/proc/none"], "cannot write /proc/none/.lock: no such file or directory; give another"),
         (["--out_dir=cats.txt/out"], "cats.txt/out is not a folder; give another place to write to"),
         (["--learning_rate=-1"], "--learning_rate is -1.0; expected 0 or more"),
-        (["--learning_rate=nan"], "--learning_rate is nan; expected 0 or more"),
-        (["--min_lr=-1"], "--min_lr is -1.0; expected 0 or more"),
         (["--min_lr=inf"], "--min_lr is inf; expected 0 or more"),
-        (["--weight_decay=-1"], "--weight_decay is -1.0; expected 0 or more"),
-        (["--save_minutes=-1"], "--save_minutes is -1.0; expected 0 or more"),
         (["--overwrite", "--init_from=resume"], "--overwrite starts a new run, --init_from=resume resumes the one in"),
         (["--grad_clip=-1"], "--grad_clip is -1.0; expected 0 or more"),
-        (["--warmup_iters=-1"], "--warmup_iters is -1; expected 0 or more"),
         (["--lr_decay_iters=-1"], "--lr_decay_iters is -1; expected 0 or more"),
         (["--beta1=1"], "--beta1 is 1.0; expected a number from 0 to below 1"),
-        (["--beta2=-0.1"], "--beta2 is -0.1; expected a number from 0 to below 1"),
-        (["--n_embd=100000000", "--n_head=100000000"], "--n_head is 100000000; expected 10000 at most"),
-        (["--n_embd=100000000"], "--n_embd is 100000000; expected 1000000 at most"),
         (["--n_embd=1000000"], "training on 2 rows of 16 tokens at a time takes about 262,722 GB, but only"),
         (["--n_layer=1000000"], "--n_layer is 1000000; expected 1000 at most"),
-        (["--batch_size=1000000", "--block_size=1000"], "tokens are too many for one micro-batch"),
-        (["--gradient_accumulation_steps=1000000000"], "expected 1000000 at most"),
         (["--seed=12345678901234567890123"], "--seed is a number of 74 bits; expected 63 bits at most"),
-        (["--seed", "-1", "mistake.py"], "mistake.py:1: unknown key max_iter; did you mean max_iters?"),
         (["--config=mistake.py"], "mistake.py:1: unknown key max_iter; did you mean max_iters?"),
         (["--config=cats.txt"], "cats.txt is no config file; expected a name that ends in .py, .yaml, .yml, .json"),
         (["--config"], "--config names no file"),
         (["--init_from=resume"], "out has no ckpt.pt to resume from; check --out_dir"),
         (["--init_from=gpt5"], "there is no model 'gpt5'"),
         (["--batch_size=0"], "--batch_size is 0; expected 1 or more"),
-        (["--eval_iters=0"], "--eval_iters is 0; expected 1 or more"),
         (["--max_iters=0"], "--max_iters is 0; expected 1 or more"),
         (["--dropout=1"], "--dropout is 1.0; expected a number from 0 to below 1"),
         (["--n_head=5"], "--n_embd 32 is not a multiple of --n_head 5"),
@@ -982,7 +884,7 @@ def test_more_ranks_than_micro_batches(here, monkeypatch):
         train_as_nanogpt(Settings(), three)
 
 
-def test_a_full_disk(here, small_disk, capsys):
+def test_a_full_disk(here, whole, small_disk, capsys):
     out = small_disk / "out"
     argv = [*SMALL, f"--out_dir={out}"]
     main([*argv, "--max_iters=4"])
@@ -994,6 +896,5 @@ def test_a_full_disk(here, small_disk, capsys):
     assert {path.name: path.stat().st_size for path in out.iterdir() if path.name != "config.json"} == before
     (small_disk / "filler").unlink()
     main([*argv, "--init_from=resume"])
-    main([*SMALL, "--out_dir=whole"])
-    assert_same_run(out, "whole")
+    assert_same_run(out, whole)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

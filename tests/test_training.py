@@ -1,13 +1,9 @@
 """The training scripts as a user runs them: interrupted, resumed, on two ranks, and with every mistake."""
 
 import json
-import random
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,9 +17,9 @@ from stages import (
     lines,
     listing,
     losses,
+    on_two_ranks,
     refused,
     scores,
-    start,
     tensors,
     train,
 )  # fmt: skip
@@ -166,48 +162,6 @@ def test_overwrite_starts_over_and_clears_the_old_run_away(world, base, worlds, 
     assert not [path for path in folder.iterdir() if "000006" in path.name]
 
 
-@pytest.mark.parametrize("stage, kills", [("base", 4), ("mid", 2), ("sft", 2)])
-def test_killed_again_and_again_it_ends_the_same(stage, kills, world, base, tmp_path):
-    folder = world(stage)
-    steps = 24
-    argv = flags(stage, base, f"--num_iterations={steps}", "--save_every=1", "--eval_every=5")
-    train(stage, argv)
-    whole = tmp_path / "whole"
-    shutil.move(folder, whole)
-    chance = random.Random(kills)
-    seen = 0
-    for _ in range(kills):
-        seen += chance.randint(1, 4)
-        child = start(base, stage, argv)
-        while child.is_alive() and (not (folder / "metrics.jsonl").exists() or len(losses(folder)) < seen):
-            child.join(0.001)
-        child.join(chance.random() * 0.03)  # anywhere in a step, a save or a validation
-        assert child.is_alive(), "it must be killed before it is done"
-        child.kill()
-        child.join()
-        assert child.exitcode == -signal.SIGKILL
-    train(stage, argv)
-    assert_same_run(folder, whole, steps)
-
-
-def test_a_sigterm_saves_and_ends_with_143(world, base, tmp_path):
-    folder = world("base")
-    argv = flags("base", base, "--num_iterations=40", "--save_every=-1", "--eval_every=4")
-    train("base", argv)
-    whole = tmp_path / "whole"
-    shutil.move(folder, whole)
-    child = start(base, "base", argv)
-    while child.is_alive() and (not (folder / "metrics.jsonl").exists() or len(losses(folder)) < 3):
-        child.join(0.001)
-    child.terminate()
-    child.join(300)
-    assert child.exitcode == 143
-    (step,) = manager.steps(folder)
-    assert step == losses(folder)[-1][0] < 40
-    train("base", argv)
-    assert_same_run(folder, whole, 40)
-
-
 # ---------------------------------------------------------------- two ranks
 
 
@@ -239,15 +193,7 @@ def test_torchrun_on_two_ranks_equals_one_that_accumulates(world, base, tmp_path
     assert_close_runs(folder, alone)
 
 
-@pytest.fixture
-def port() -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number = free.getsockname()[1]
-    yield str(number)
-
-
-def test_fine_tuning_goes_on_on_two_ranks(world, base, tmp_path, port):
+def test_fine_tuning_goes_on_on_two_ranks(world, base, tmp_path):
     """Conversations give the ranks different numbers of supervised tokens, and the first steps were one rank's."""
     folder = world("sft")
     argv = flags("sft", base, "--keep_last=0")
@@ -255,28 +201,19 @@ def test_fine_tuning_goes_on_on_two_ranks(world, base, tmp_path, port):
     alone = tmp_path / "alone"
     shutil.copytree(folder, alone)
     manager.delete(folder, [4, 6])
-    both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    ranks = [start(base, "sft", argv, RANK=str(n), LOCAL_RANK=str(n), **both) for n in range(2)]
-    for rank in ranks:
-        rank.join(300)
-    assert [rank.exitcode for rank in ranks] == [0, 0]
+    on_two_ranks(base, "sft", argv)
     assert losses(folder)[:2] == losses(alone)[:2]
     assert_close_runs(folder, alone)
 
 
-def test_a_base_run_goes_on_with_its_batch_on_two_ranks(world, base, tmp_path, port):
+def test_a_base_run_goes_on_with_its_batch_on_two_ranks(world, base, tmp_path):
     folder = world("base")
     argv = flags("base", base, "--keep_last=0", "--device_batch_size=4")
     train("base", argv)
     alone = tmp_path / "alone"
     shutil.copytree(folder, alone)
     manager.delete(folder, [4, 6])
-    both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    untold = [*argv, "--total_batch_size=-1"]
-    ranks = [start(base, "base", untold, RANK=str(n), LOCAL_RANK=str(n), **both) for n in range(2)]
-    for rank in ranks:
-        rank.join(300)
-    assert [rank.exitcode for rank in ranks] == [0, 0]
+    on_two_ranks(base, "base", [*argv, "--total_batch_size=-1"])
     meta = manager.read_meta(folder, STEPS)
     assert (meta["total_batch_size"], meta["device_batch_size"]) == (128, 2)
     assert_close_runs(folder, alone)

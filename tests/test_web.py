@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,6 +12,7 @@ from nanochat.engine.engine import Engine
 from nanochat.tokenizer import Tokenizer
 from tests.scripted import calculating, scripted
 from tests.served import Live, content, events, loaded, random_model, served
+from tests.served import refusal as error
 
 HELLO = [{"role": "user", "content": "Hello!"}]
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -34,18 +34,20 @@ def live(tokenizer: Tokenizer) -> Iterator[Live]:
         yield live
 
 
-def error(response: httpx.Response, status: int = 400) -> dict:
-    """The error of a refusal, which must be in OpenAI's envelope."""
-    assert response.status_code == status, response.text
-    assert set(response.json()) == {"error"}
-    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
-    return response.json()["error"]
-
-
 def ask(live: Live, path: str = CHAT, **body) -> dict:
     response = live.post(path, {"messages": HELLO, **body} if path == CHAT else body)
     assert response.status_code == 200, response.text
     return response.json()
+
+
+def said(reply: dict) -> list[str]:
+    """The text of all choices."""
+    return [choice["message"]["content"] if "message" in choice else choice["text"] for choice in reply["choices"]]
+
+
+def counts(reply: dict) -> tuple[int, int, int]:
+    usage = reply["usage"]
+    return usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]
 
 
 # ---------------------------------------------------------------- models
@@ -88,9 +90,8 @@ def test_a_chat_has_its_tool_calls_as_parts(live: Live, tokenizer: Tokenizer) ->
         {"type": "python", "text": "6*7"}, {"type": "python_output", "text": "42"}, {"type": "text", "text": "é! Rome"}
     ]  # fmt: skip
     prompt = len(chat.prompt(tokenizer, HELLO))
-    said = len(tokenizer.encode("6*7")) + 2 + len(tokenizer.encode("é! Rome")) + 1  # the stop token was asked for too
-    assert reply["usage"]["prompt_tokens"] == prompt and reply["usage"]["completion_tokens"] == said
-    assert reply["usage"]["total_tokens"] == prompt + said
+    sampled = len(tokenizer.encode("6*7")) + 2 + len(tokenizer.encode("é! Rome")) + 1  # the stop token counts
+    assert counts(reply) == (prompt, sampled, prompt + sampled)
     assert reply["nanochat"]["context_length"] == 128
 
 
@@ -102,42 +103,24 @@ def test_a_stream_begins_with_the_role_and_ends_with_the_usage(live: Live) -> No
     first, *middle, finish, usage = events(response)
     assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert finish["choices"][0]["delta"] == {} and finish["choices"][0]["finish_reason"] == "stop"
-    assert usage["choices"] == [] and usage["usage"] == ask(live)["usage"] | {
-        "prompt_tokens_details": usage["usage"]["prompt_tokens_details"]
-    }
+    assert usage["choices"] == [] and counts(usage) == counts(ask(live))
     assert all(chunk["usage"] is None for chunk in [first, *middle, finish])
-    assert (
-        len({(chunk["id"], chunk["object"], chunk["created"], chunk["model"]) for chunk in [first, *middle, usage]})
-        == 1
-    )
+    heads = {(chunk["id"], chunk["object"], chunk["created"], chunk["model"]) for chunk in [first, *middle, usage]}
+    assert len(heads) == 1
     deltas = [chunk["choices"][0]["delta"] for chunk in middle]
     assert [delta["part"] for delta in deltas if "part" in delta] == [
         {"type": "python", "text": "6*7"}, {"type": "python_output", "text": "42"}
     ]  # fmt: skip
     assert all("content" not in delta for delta in deltas if "part" in delta)
     assert content([first, *middle, finish]) == "é! Rome"
-
-
-def test_without_the_option_a_stream_tells_no_usage(live: Live) -> None:
     assert not any("usage" in chunk for chunk in events(live.post(CHAT, {"messages": HELLO, "stream": True})))
 
 
 @quick
-@given(
-    seed=st.integers(0, 10**6),
-    temperature=st.sampled_from([0.0, 0.7, 2.0]),
-    stop=st.sampled_from([None, "a", ["e", " t"]]),
-)
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.7, 2.0]), st.sampled_from([None, "a", ["e", " t"]]))
 def test_a_stream_joined_is_the_reply_that_comes_whole(live: Live, seed: int, temperature: float, stop) -> None:
-    body = {
-        "model": "sft:random",
-        "messages": HELLO,
-        "seed": seed,
-        "max_tokens": 20,
-        "temperature": temperature,
-        "stop": stop,
-        "n": 2,
-    }
+    body = {"model": "sft:random", "messages": HELLO, "seed": seed, "max_tokens": 20, "temperature": temperature,
+            "stop": stop, "n": 2}  # fmt: skip
     whole = live.post(CHAT, body).json()
     chunks = events(live.post(CHAT, {**body, "stream": True}))
     for choice in whole["choices"]:
@@ -173,70 +156,48 @@ def test_half_a_surrogate_pair_is_no_reason_to_fall_over(live: Live) -> None:
 def test_max_tokens_ends_a_reply_with_length(live: Live) -> None:
     for name in ("max_tokens", "max_completion_tokens"):
         reply = ask(live, model="sft:xy", **{name: 5})
-        assert reply["choices"][0]["message"]["content"] == "xyxyx"
-        assert reply["choices"][0]["finish_reason"] == "length" and reply["usage"]["completion_tokens"] == 5
+        assert said(reply) == ["xyxyx"] and counts(reply)[1] == 5
+        assert reply["choices"][0]["finish_reason"] == "length"
     without = ask(live, model="sft:xy")
-    assert without["usage"]["total_tokens"] == 65  # the context, and what follows its last token
-    assert ask(live, model="sft:xy", max_tokens=10**9)["usage"] | {"prompt_tokens_details": 0} == without["usage"] | {
-        "prompt_tokens_details": 0
-    }
+    assert counts(without)[2] == 65  # the context, and what follows its last token
+    assert counts(ask(live, model="sft:xy", max_tokens=10**9)) == counts(without)
 
 
-def test_a_stop_string_over_several_tokens_ends_a_reply(live: Live) -> None:
-    for stop in ("yxy", ["Q", "yxy"]):
-        reply = ask(live, model="sft:xy", stop=stop)
-        assert reply["choices"][0]["message"]["content"] == "x" and reply["choices"][0]["finish_reason"] == "stop"
-        assert reply["usage"]["completion_tokens"] == 4
-        streamed = events(live.post(CHAT, {"messages": HELLO, "model": "sft:xy", "stop": stop, "stream": True}))
-        assert content(streamed) == "x" and streamed[-1]["choices"][0]["finish_reason"] == "stop"
-        reply = ask(live, COMPLETIONS, model="sft:xy", prompt="x", stop=stop)
-        assert reply["choices"][0]["text"] == ""
+@pytest.mark.parametrize("stop", ["yxy", ["Q", "yxy"]])
+def test_a_stop_string_over_several_tokens_ends_a_reply(live: Live, stop) -> None:
+    reply = ask(live, model="sft:xy", stop=stop)
+    assert said(reply) == ["x"] and reply["choices"][0]["finish_reason"] == "stop" and counts(reply)[1] == 4
+    streamed = events(live.post(CHAT, {"messages": HELLO, "model": "sft:xy", "stop": stop, "stream": True}))
+    assert content(streamed) == "x" and streamed[-1]["choices"][0]["finish_reason"] == "stop"
+    assert said(ask(live, COMPLETIONS, model="sft:xy", prompt="x", stop=stop)) == [""]
     live.wait_until_idle()
 
 
 def test_n_replies_with_a_seed_differ_from_each_other_and_come_again(live: Live) -> None:
     body = {"model": "sft:random", "n": 3, "seed": 5, "max_tokens": 12, "temperature": 1.0}
-    said = [choice["message"]["content"] for choice in ask(live, **body)["choices"]]
-    assert len(set(said)) == 3
-    again = ask(live, **body)
-    assert [choice["message"]["content"] for choice in again["choices"]] == said
-    assert [choice["index"] for choice in again["choices"]] == [0, 1, 2]
-    assert again["usage"]["prompt_tokens"] == ask(live, model="sft:random", max_tokens=1)["usage"]["prompt_tokens"]
-    assert len({ask(live, model="sft:random", max_tokens=12)["choices"][0]["message"]["content"] for _ in range(4)}) > 1
-
-
-def test_more_replies_than_slots_are_all_given(live: Live) -> None:
-    assert len(ask(live, n=9)["choices"]) == 9
+    replies = ask(live, **body)
+    assert len(set(said(replies))) == 3 and said(ask(live, **body)) == said(replies)
+    assert [choice["index"] for choice in replies["choices"]] == [0, 1, 2]
+    assert counts(replies)[0] == counts(ask(live, model="sft:random", max_tokens=1))[0]
+    assert len({*(said(ask(live, model="sft:random", max_tokens=12))[0] for _ in range(4))}) > 1
+    assert len(ask(live, n=9)["choices"]) == 9  # more than slots
 
 
 def test_logit_bias_decides(live: Live, tokenizer: Tokenizer) -> None:
     z = tokenizer.encode("z")[0]
-    reply = ask(live, model="sft:random", logit_bias={str(z): 100}, max_tokens=3)
-    assert reply["choices"][0]["message"]["content"] == "zzz"
-    bad = {"5x": 1}, {"-1": 1}, {"320": 1}, {"5": 101}, {"5": "1"}
-    assert all(error(live.post(CHAT, {"messages": HELLO, "logit_bias": each}))["param"] == "logit_bias" for each in bad)
+    assert said(ask(live, model="sft:random", logit_bias={str(z): 100}, max_tokens=3)) == ["zzz"]
+    for bad in ({"5x": 1}, {"-1": 1}, {"320": 1}, {"5": 101}, {"5": "1"}):
+        assert error(live.post(CHAT, {"messages": HELLO, "logit_bias": bad}))["param"] == "logit_bias"
 
 
 def test_penalties_and_the_other_settings_are_taken(live: Live) -> None:
-    settings = {
-        "top_p": 0.5,
-        "min_p": 0.1,
-        "top_k": -1,
-        "repetition_penalty": 1.3,
-        "presence_penalty": 1,
-        "frequency_penalty": 2,
-    }
+    settings = {"top_p": 0.5, "min_p": 0.1, "top_k": -1, "repetition_penalty": 1.3, "presence_penalty": 1,
+                "frequency_penalty": 2}  # fmt: skip
     greedy = {"model": "sft:xy", "max_tokens": 6, "temperature": 0}
-    assert ask(live, **greedy)["choices"][0]["message"]["content"] == "xyxyxy"
-    assert ask(live, **greedy, **settings)["choices"][0]["message"]["content"]
-    said = set()
-    for name, value in {"seed": 1, "repetition_penalty": 5, "presence_penalty": 2, "frequency_penalty": 2}.items():
-        said.add(
-            ask(live, model="sft:random", temperature=0, max_tokens=20, **{name: value})["choices"][0]["message"][
-                "content"
-            ]
-        )
-    assert len(said) >= 3
+    assert said(ask(live, **greedy)) == ["xyxyxy"] and said(ask(live, **greedy, **settings)) != [""]
+    random = {"model": "sft:random", "temperature": 0, "max_tokens": 20}
+    each = {"seed": 1, "repetition_penalty": 5, "presence_penalty": 2, "frequency_penalty": 2}
+    assert len({said(ask(live, **random, **{name: value}))[0] for name, value in each.items()}) >= 3
 
 
 def test_log_probabilities_of_a_chat(live: Live, tokenizer: Tokenizer) -> None:
@@ -279,20 +240,21 @@ def test_log_probabilities_of_a_completion(live: Live, tokenizer: Tokenizer) -> 
 def test_prompts_of_all_kinds(live: Live, tokenizer: Tokenizer) -> None:
     greedy = {"model": "base:d1", "temperature": 0, "max_tokens": 4}
     ada = tokenizer.encode("Ada")
-
-    def said(prompt) -> list[str]:
-        return [choice["text"] for choice in ask(live, COMPLETIONS, prompt=prompt, **greedy)["choices"]]
-
-    (text,) = said("Ada")
-    assert said([tokenizer.bos, *ada]) == [text]
-    assert said(["Ada", "Tom"])[0] == text and len(said(["Ada", "Tom"])) == 2
-    assert said([[tokenizer.bos, *ada], ada])[0] == text
-    assert ask(live, COMPLETIONS, **greedy)["usage"]["prompt_tokens"] == 1  # nothing begins a document
+    (text,) = said(ask(live, COMPLETIONS, prompt="Ada", **greedy))
+    assert said(ask(live, COMPLETIONS, prompt=[tokenizer.bos, *ada], **greedy)) == [text]
+    assert said(ask(live, COMPLETIONS, prompt=[[tokenizer.bos, *ada], ada], **greedy))[0] == text
+    assert counts(ask(live, COMPLETIONS, **greedy))[0] == 1  # what begins a document
     several = ask(live, COMPLETIONS, prompt=["Ada", "Tom"], n=2, **greedy)
-    assert [choice["index"] for choice in several["choices"]] == [0, 1, 2, 3]
-    assert several["usage"]["prompt_tokens"] == 2 + len(ada) + len(tokenizer.encode("Tom"))
-    for bad in ([], [[]], [1, "a"], ["a", 1], {"a": 1}, 5, [320], [-1], [True], [1.5], [[1], [None]], [""] * 129):
-        assert error(live.post(COMPLETIONS, {"prompt": bad, "max_tokens": 1}))["param"] == "prompt", bad
+    assert said(several)[:2] == [text] * 2 and [choice["index"] for choice in several["choices"]] == [0, 1, 2, 3]
+    assert counts(several)[0] == 2 + len(ada) + len(tokenizer.encode("Tom"))
+
+
+@pytest.mark.parametrize(
+    "prompt", [[], [[]], [1, "a"], ["a", 1], {"a": 1}, 5, [320], [-1], [True], [1.5], [[1], [None]], [""] * 129]
+)
+def test_a_prompt_of_no_kind_is_refused(live: Live, prompt) -> None:
+    refused = error(live.post(COMPLETIONS, {"prompt": prompt, "max_tokens": 1}))
+    assert refused["param"] == "prompt" and ("a list of strings" in refused["message"] or "token" in refused["message"])
 
 
 def test_a_prompt_beyond_the_context_is_refused_with_its_length(live: Live, tokenizer: Tokenizer) -> None:
@@ -309,14 +271,11 @@ def test_a_prompt_beyond_the_context_is_refused_with_its_length(live: Live, toke
 
 def test_the_turns_of_a_conversation_are_cached(live: Live) -> None:
     body = {"model": "sft:xy", "max_tokens": 10}
-    first = ask(live, **body, messages=[{"role": "user", "content": "What is the name of the baker?"}])
-    turns = [
-        {"role": "user", "content": "What is the name of the baker?"},
-        {"role": "assistant", "content": "xyxyxyxyxy"},
-        {"role": "user", "content": "And now?"},
-    ]
-    second = ask(live, **body, messages=turns)
-    assert second["usage"]["prompt_tokens_details"]["cached_tokens"] >= first["usage"]["prompt_tokens"]
+    first = [{"role": "user", "content": "What is the name of the baker?"}]
+    asked = ask(live, **body, messages=first)
+    turns = [*first, {"role": "assistant", "content": "xyxyxyxyxy"}, {"role": "user", "content": "And now?"}]
+    again = ask(live, **body, messages=turns)
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] >= asked["usage"]["prompt_tokens"]
 
 
 # ---------------------------------------------------------------- conversations
@@ -353,15 +312,12 @@ def test_special_tokens_in_messages_are_text(live: Live, tokenizer: Tokenizer) -
 
 
 def test_a_last_message_of_the_assistant_is_continued(live: Live, tokenizer: Tokenizer) -> None:
-    head = [
-        *HELLO,
-        {"role": "assistant", "content": [{"type": "python", "text": "6*7"}, {"type": "python_output", "text": "42"}]},
-    ]
+    call = [{"type": "python", "text": "6*7"}, {"type": "python_output", "text": "42"}]
+    head = [*HELLO, {"role": "assistant", "content": call}]
     ids = live.post("/tokenize", {"messages": head}).json()["tokens"]
     assert ids[-1] == chat.tool_ids(tokenizer).output_end
-    assert ask(live, messages=head)["choices"][0]["message"]["content"] == "é! Rome"
-    cut = [*HELLO, {"role": "assistant", "content": "é"}]
-    assert ask(live, messages=cut)["choices"][0]["message"]["content"] == "! Rome"
+    assert said(ask(live, messages=head)) == ["é! Rome"]
+    assert said(ask(live, messages=[*HELLO, {"role": "assistant", "content": "é"}])) == ["! Rome"]
 
 
 @pytest.mark.parametrize(
@@ -409,18 +365,7 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(live: Live, field: str, 
 
 
 def test_fields_nobody_knows_and_nulls_are_no_trouble(live: Live) -> None:
-    names = (
-        "model",
-        "temperature",
-        "stop",
-        "n",
-        "stream",
-        "tools",
-        "response_format",
-        "seed",
-        "max_tokens",
-        "logit_bias",
-    )
+    names = "model temperature stop n stream tools response_format seed max_tokens logit_bias".split()
     assert ask(live, user="me", store=True, metadata={"a": 1}, **dict.fromkeys(names))
 
 
@@ -428,22 +373,15 @@ def test_fields_nobody_knows_and_nulls_are_no_trouble(live: Live) -> None:
 
 
 def test_a_reply_keeps_to_a_json_schema(live: Live) -> None:
-    item = {"enum": ["a", "b"]}
     properties = {
         "name": {"type": "string", "maxLength": 4},
         "n": {"type": "integer", "minimum": 0, "maximum": 99},
-        "tags": {"type": "array", "items": item, "maxItems": 2},
+        "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 2},
     }
     schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-    body = {
-        "model": "sft:random",
-        "temperature": 2.0,
-        "top_k": 0,
-        "n": 8,
-        "max_tokens": 200,
-        "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}},
-    }
-    for choice in ask(live, **body)["choices"]:
+    response_format = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
+    body = {"model": "sft:random", "temperature": 2.0, "top_k": 0, "n": 8, "max_tokens": 200}
+    for choice in ask(live, **body, response_format=response_format)["choices"]:
         assert choice["finish_reason"] == "stop"
         found = json.loads(choice["message"]["content"])
         assert set(found) == set(properties) and len(found["name"]) <= 4 and 0 <= found["n"] <= 99
@@ -451,21 +389,15 @@ def test_a_reply_keeps_to_a_json_schema(live: Live) -> None:
 
 
 def test_json_object_gives_an_object(live: Live) -> None:
-    body = {
-        "model": "sft:random",
-        "temperature": 0.5,
-        "n": 8,
-        "max_tokens": 250,
-        "response_format": {"type": "json_object"},
-    }
-    whole = [c["message"]["content"] for c in ask(live, **body)["choices"] if c["finish_reason"] == "stop"]
+    body = {"model": "sft:random", "temperature": 0.5, "n": 8, "response_format": {"type": "json_object"}}
+    choices = ask(live, **body, max_tokens=250)["choices"]
+    whole = [choice["message"]["content"] for choice in choices if choice["finish_reason"] == "stop"]
     assert all(isinstance(json.loads(text), dict) for text in whole)
-    begun = [c["message"]["content"].lstrip() for c in ask(live, **body | {"max_tokens": 3})["choices"]]
-    assert all(text.startswith("{") for text in begun)
+    assert all(text.lstrip().startswith("{") for text in said(ask(live, **body, max_tokens=3)))
 
 
 @pytest.mark.parametrize(
-    ("response_format", "said"),
+    ("response_format", "reason"),
     [
         ({"type": "xml"}, "response_format.type"), ({}, "response_format.type"), ({"type": "json_schema"}, "schema"),
         ({"type": "json_schema", "json_schema": {"name": "x"}}, "schema"),
@@ -477,9 +409,9 @@ def test_json_object_gives_an_object(live: Live) -> None:
         ({"type": "json_schema", "json_schema": {"schema": {"description": "x" * 200_000}}}, "characters"),
     ],
 )  # fmt: skip
-def test_a_schema_that_cannot_be_kept_is_refused_with_the_reason(live: Live, response_format: dict, said: str) -> None:
+def test_a_schema_that_cannot_be_kept_has_a_reason(live: Live, response_format: dict, reason: str) -> None:
     refused = error(live.post(CHAT, {"messages": HELLO, "response_format": response_format}))
-    assert refused["param"] == "response_format" and said in refused["message"]
+    assert refused["param"] == "response_format" and reason in refused["message"]
 
 
 # ---------------------------------------------------------------- the older surfaces and the rest
@@ -513,17 +445,7 @@ def test_the_classic_chat_has_its_limits(live: Live, body: dict) -> None:
 
 
 def test_generate_continues_a_text(live: Live) -> None:
-    body = {"prompt": "x", "max_tokens": 4, "model": "sft:xy"}
-    assert live.post("/generate", body).json() == {"text": "yxyx"}
-    assert set(live.post("/generate", {"prompt": "Ada", "model": "base:d1", "temperature": None}).json()) == {"text"}
-    for bad in (
-        {},
-        {"prompt": 5},
-        {"prompt": "a", "max_tokens": 0},
-        {"prompt": "a", "temperature": -1},
-        {"prompt": "a " * 500},
-    ):
-        error(live.post("/generate", bad))
+    assert live.post("/generate", {"prompt": "x", "max_tokens": 4, "model": "sft:xy"}).json() == {"text": "yxyx"}
 
 
 def test_health_stats_and_metrics(live: Live) -> None:
@@ -536,10 +458,8 @@ def test_health_stats_and_metrics(live: Live) -> None:
     assert [set(worker) for worker in stats["workers"]] == [{"gpu_id", "device", "model"}] * 4
     assert stats["models"]["sft:xy"]["busy_slots"] == 0 and stats["models"]["sft:xy"]["generated_tokens"] >= 3
     metrics = live.get("/metrics").text
-    assert (
-        'nanochat_slots{model="sft:xy"} 4.0' in metrics
-        and 'nanochat_replies_total{model="sft:xy",reason="length"}' in metrics
-    )
+    assert 'nanochat_slots{model="sft:xy"} 4.0' in metrics
+    assert 'nanochat_replies_total{model="sft:xy",reason="length"}' in metrics
     assert 'nanochat_http_requests_total{route="/v1/chat/completions",status="200"}' in metrics
 
 
@@ -555,13 +475,11 @@ def test_the_api_is_described_without_help_from_elsewhere(live: Live) -> None:
     described = live.get("/openapi.json").json()
     assert all(path in page for path in described["paths"]) and "https://" not in page
     assert {"ChatRequest", "CompletionRequest", "ErrorReply"} <= set(described["components"]["schemas"])
-    assert not any(
-        "422" in operation["responses"] for path in described["paths"].values() for operation in path.values()
-    )
+    operations = [operation for path in described["paths"].values() for operation in path.values()]
+    assert not any("422" in operation["responses"] for operation in operations)
 
 
 def test_unknown_paths_and_methods_are_refused_in_the_envelope(live: Live) -> None:
-    error(live.get("/nothing"), 404)
     error(live.get(CHAT), 405)
-    error(live.get("/static/../app.py"), 404)
-    error(live.get("/static/%2e%2e/app.py"), 404)
+    for path in ("/nothing", "/static/../app.py", "/static/%2e%2e/app.py"):
+        error(live.get(path), 404)

@@ -51,14 +51,6 @@ def test_openai_lists_models_and_chats(client: openai.OpenAI) -> None:
 
 
 def test_openai_streams(client: openai.OpenAI) -> None:
-    chunks = list(
-        client.chat.completions.create(
-            model="sft:d1", messages=HELLO, stream=True, stream_options={"include_usage": True}
-        )
-    )
-    assert chunks[0].choices[0].delta.role == "assistant"
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "é! Rome"
-    assert chunks[-1].usage and chunks[-1].usage.total_tokens > 0
     with client.chat.completions.stream(model="sft:d1", messages=HELLO) as stream:
         assert stream.get_final_completion().choices[0].message.content == "é! Rome"
 

@@ -1,14 +1,10 @@
 """scripts/chat_web.py as a user starts it."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import pytest
@@ -21,8 +17,8 @@ from nanochat.tokenizer import Tokenizer
 from nanochat.web import server
 from scripts import chat_web
 from tests.scripted import calculating
+from tests.served import ROOT, started
 
-ROOT = Path(__file__).resolve().parent.parent
 ASK = {"messages": [{"role": "user", "content": "Hello secret!"}]}
 
 
@@ -33,30 +29,11 @@ def save(tokenizer: Tokenizer, source: str, *steps: int) -> None:
         manager.save(checkpoints_dir(source) / "d1", step, calculating(tokenizer, "é! Rome", 64), {}, about)
 
 
-@contextmanager
-def running(*flags: str, **environment: str) -> Iterator[tuple[subprocess.Popen, str, str]]:
-    """The process, its address and what it said until it was ready."""
-    command = [sys.executable, "-m", "scripts.chat_web", "--port", "0", "--device_type", "cpu", "--dtype", "float32"]
-    pipes: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"}
-    process = subprocess.Popen([*command, *flags], cwd=ROOT, env={**os.environ, **environment}, **pipes)
-    try:
-        said = ""
-        while "Ctrl-C" not in said:
-            line = process.stdout.readline() if process.stdout else ""
-            assert line, process.stderr.read() if process.stderr else ""
-            said += line
-        address = next(word for word in said.split() if word.startswith("http://"))
-        yield process, address, said
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def test_a_server_says_what_it_has_and_ends_when_told(tokenizer: Tokenizer) -> None:
     save(tokenizer, "sft", 3, 7)
     save(tokenizer, "base", 5)
     flags = ["--model", "sft:d1", "--model", "base:d1", "--model=sft:d1:3", "--slots", "2", "--drain-seconds", "20"]
-    with running(*flags) as (process, address, said):
+    with started("chat_web", *flags) as (process, address, said):
         assert "sft:d1: step 7" in said and "base:d1: step 5" in said and "does not chat" in said
         assert "ssh -L" in said and f"{address}/docs" in said
         models = httpx.get(f"{address}/v1/models").json()["data"]
@@ -64,9 +41,8 @@ def test_a_server_says_what_it_has_and_ends_when_told(tokenizer: Tokenizer) -> N
         reply = httpx.post(f"{address}/v1/chat/completions", json=ASK, timeout=60).json()
         assert reply["choices"][0]["message"]["content"] == "é! Rome"
         port = address.rpartition(":")[2]
-        done = subprocess.run(
-            [sys.executable, "-m", "scripts.chat_web", "--port", port], cwd=ROOT, capture_output=True, text=True
-        )
+        again = [sys.executable, "-m", "scripts.chat_web", "--port", port]
+        done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 2 and done.stderr.count("\n") == 1 and f"port {port}" in done.stderr
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
@@ -75,7 +51,7 @@ def test_a_server_says_what_it_has_and_ends_when_told(tokenizer: Tokenizer) -> N
 
 def test_ctrl_c_ends_it_too_and_the_key_comes_from_the_environment(tokenizer: Tokenizer) -> None:
     save(tokenizer, "sft", 7)
-    with running("--log_prompts", NANOGPT_API_KEY="old", NANOCHAT_API_KEY="new") as (process, address, _):
+    with started("chat_web", "--log_prompts", NANOGPT_API_KEY="old", NANOCHAT_API_KEY="new") as (process, address, _):
         ask = f"{address}/v1/chat/completions"
         assert httpx.post(ask, json=ASK, headers={"Authorization": "Bearer old"}).status_code == 401
         assert httpx.post(ask, json=ASK, headers={"Authorization": "Bearer new"}, timeout=60).status_code == 200

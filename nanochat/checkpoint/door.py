@@ -1,10 +1,13 @@
-"""The one door to a model: find it by name, of whatever kind, and load it as one of ours.
+"""The one door to a model: find it by name, whatever its kind, and load it as one of ours.
 
     sft, sft:d4, sft:d4:700     checkpoints of a stage, by tag and step
     gpt2 ... gpt2-xl            OpenAI's weights, from the hub or its cache
-    user/name                   a repository of the hub
-    a folder or file            what `recognise` knows
-    resume                      the ckpt.pt of a training run in nanoGPT's way
+    user/name                   a repository on the hub
+    a folder or file            whatever `recognise` knows
+    resume                      the ckpt.pt of a run trained in nanoGPT's way
+
+The steps: `find` a model by name, read its files and translate them to our architecture and names (`manager`, `hf`,
+`nanogpt`), check that its tokenizer fits, and build it.
 """
 
 import dataclasses
@@ -14,13 +17,13 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from nanochat import foreign_tokenizers, gpt2_tokenizer, hub, paths
-from nanochat.checkpoint import gpt2, hf, manager, nanogpt, repository, torch_file
+from nanochat.checkpoint import gpt2, hf, manager, nanogpt, stages
 from nanochat.checkpoint.manager import AS_STORED, LoadAs, Loaded
 from nanochat.errors import UserError
 from nanochat.gpt import GPTConfig
 from nanochat.tokenizer import Tokenizer
 
-Kind = Literal["nanochat", "gpt2", "hf_nanochat", "nanogpt"]
+Kind = Literal["nanochat", "hf", "nanogpt"]
 WEIGHT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 
 
@@ -28,9 +31,8 @@ WEIGHT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 class Found:
     """A model whose weights have not been read yet.
 
-    source is its stage (base, mid, sft or rl), or "" where only the weights can tell it; meta is the content of the
-    meta file of a nanochat checkpoint, else {}. step is 0 where only the weights can tell it. file is the name of a
-    ckpt.pt in the folder.
+    source is its stage (base, mid, sft or rl), "" where only the weights can tell; meta is the meta file of a nanochat
+    checkpoint, else {}. step is 0 where only the weights can tell. file is the name of a ckpt.pt in the folder.
     """
 
     name: str
@@ -49,12 +51,12 @@ class Found:
 
     @property
     def of_stage(self) -> bool:
-        """Whether it was named as a checkpoint of a stage of the base folder."""
+        """Whether it was named as a checkpoint of a stage in the base folder."""
         return self.name.partition(":")[0] in paths.SOURCES
 
     @property
     def short_name(self) -> str:
-        """The name, with the tag that was chosen where it names a stage only."""
+        """The name, with the tag that was chosen if it names a stage only."""
         return f"{self.source}:{self.tag}" if self.name in paths.SOURCES else self.name
 
     def load(self, load_as: LoadAs = AS_STORED) -> Loaded:
@@ -71,22 +73,19 @@ def open(
     return find(name, tag, step, out_dir).load(load_as)
 
 
+# ---------------------------------------------------------------- find
+
+
 def find(name: str, tag: str | None = None, step: int | None = None, out_dir: Path | str = "out") -> Found:
     """The model of a name, its weights unread; what is on the hub only is downloaded.
 
-    tag and step choose among the checkpoints of a stage, step also among those of a folder; out_dir is where "resume"
-    looks. Raises UserError listing what a name can be, and for a tag or step where there is nothing to choose.
+    tag and step choose among the checkpoints of a stage, step also among those of a folder; "resume" is in out_dir.
+    Raises UserError listing what a name can be, and for a tag or step where there is nothing to choose.
     """
     paths.check_name("source", name)
     stage, _, rest = name.partition(":")
     if stage in paths.SOURCES:
-        named_tag, _, named_step = rest.partition(":")
-        if named_step and not named_step.isdecimal():
-            raise UserError(f"{name} names no checkpoint; expected stage:tag:step, as in {stage}:d4:700")
-        if (named_tag and tag is not None) or (named_step and step is not None):
-            raise UserError(f"{name} already names its tag or step; leave out the separate one")
-        folder, tag, step = manager.find(stage, named_tag or tag, int(named_step) if named_step else step)
-        return Found(name, "nanochat", folder, stage, tag, step, manager.checked_meta(folder, step))
+        return _of_stage(name, stage, rest, tag, step)
     if tag is not None:
         raise UserError(f"a tag ({tag}) chooses a model of a stage ({', '.join(paths.SOURCES)}), which {name} is not")
     if name in hub.GPT2:
@@ -106,6 +105,17 @@ def find(name: str, tag: str | None = None, step: int | None = None, out_dir: Pa
     )
 
 
+def _of_stage(name: str, stage: str, rest: str, tag: str | None, step: int | None) -> Found:
+    """A checkpoint of the base folder, as in sft, sft:d4 or sft:d4:700; rest is what follows the stage."""
+    named_tag, _, named_step = rest.partition(":")
+    if named_step and not named_step.isdecimal():
+        raise UserError(f"{name} names no checkpoint; expected stage:tag:step, as in {stage}:d4:700")
+    if (named_tag and tag is not None) or (named_step and step is not None):
+        raise UserError(f"{name} already names its tag or step; leave out the separate one")
+    folder, tag, step = manager.find(stage, named_tag or tag, int(named_step) if named_step else step)
+    return Found(name, "nanochat", folder, stage, tag, step, manager.read_meta(folder, step))
+
+
 def recognise(folder: Path) -> Kind | None:
     """The kind of model in a folder, by its files; None if it is not known."""
     if not folder.is_dir():
@@ -114,19 +124,15 @@ def recognise(folder: Path) -> Kind | None:
         return "nanochat"
     if (folder / nanogpt.CKPT).exists():
         return "nanogpt"
-    kinds: dict[str, Kind] = {"gpt2": "gpt2", "nanochat": "hf_nanochat", "nanochat_gpt": "hf_nanochat"}
-    return kinds.get(str(hf.read_config(folder).get("model_type")))
+    return "hf" if hf.read_config(folder).get("model_type") in ("gpt2", hf.PORT, hf.OWN) else None
 
 
 def _in(folder: Path, name: str, tag: str, step: int | None, file: str = "") -> Found:
     """The model in a folder, or in one of its files."""
     kind = "nanogpt" if file else recognise(folder)
     if kind == "nanochat":
-        there = manager.steps(folder)
-        if step is not None and step not in there:
-            raise UserError(f"{folder} has no checkpoint of step {step}; there are: {', '.join(map(str, there))}")
-        step = there[-1] if step is None else step
-        meta = manager.checked_meta(folder, step)
+        step = manager.choose_step(folder, step)
+        meta = manager.read_meta(folder, step)
         return Found(name, kind, folder, _stage_of_folder(meta, folder, tag), tag, step, meta)
     if step is not None:
         raise _no_step(name, step)
@@ -139,14 +145,41 @@ def _in(folder: Path, name: str, tag: str, step: int | None, file: str = "") -> 
             f"{folder} {found}; expected a folder with model_*.pt and meta_*.json, with {nanogpt.CKPT}, or with a "
             "config.json of transformers' gpt2 or nanochat"
         )
-    said = hf.record(hf.read_config(folder))
-    source = _known(said.get("source")) or repository.stage_spelled(tag) or ""
-    step = said.get("step")
+    recorded = hf.record(hf.read_config(folder))
+    source = _known(recorded.get("source")) or stages.stage_spelled(tag) or ""
+    step = recorded.get("step")
     return Found(name, kind, folder, source, tag, step if type(step) is int and step >= 0 else 0)
 
 
 def _no_step(name: str, step: int) -> UserError:
     return UserError(f"a step ({step}) chooses among nanochat's checkpoints (model_*.pt); {name} is a single model")
+
+
+# ---------------------------------------------------------------- the stage
+
+
+def _stage_of_folder(meta: dict, folder: Path, tag: str) -> str:
+    """The stage of a checkpoint in our format, by its meta file, else by its folder's place or name."""
+    settings = meta.get("user_config") or {}
+    if stage := _known(meta.get("source")) or _stage_trained_from(settings):
+        return stage
+    if stage := stages.layout(PurePosixPath(folder.absolute()))[0]:
+        return stage
+    # scripts.train records what it started from, which here was a model without a stage.
+    return "" if "init_from" in settings else stages.stage_of(meta, tag) or ""
+
+
+def _stage_trained_from(settings: dict) -> str:
+    """The stage of a model trained on texts in nanoGPT's way, which is that of the model it started from."""
+    origin = str(settings.get("init_from", ""))
+    return "base" if origin in ("scratch", *hub.GPT2) else _known(origin.partition(":")[0])
+
+
+def _known(stage: object) -> str:
+    return stage if isinstance(stage, str) and stage in paths.SOURCES else ""
+
+
+# ---------------------------------------------------------------- read, translate, check, build
 
 
 def _load_hf(found: Found, load_as: LoadAs) -> Loaded:
@@ -155,14 +188,9 @@ def _load_hf(found: Found, load_as: LoadAs) -> Loaded:
     if place is None:
         raise UserError(f"{path} has no tokenizer; expected tokenizer.json, or vocab.json with merges.txt, beside it")
     tokenizer = Tokenizer.load(place)
-    with torch_file.sensible(path / "config.json"):
-        if found.kind == "gpt2":
-            config, state = gpt2.from_hf(hf.read_config(path), hf.tensors(path), path)
-        else:
-            config, state = hf.read(path)
-        manager.check_shape(config)
-    config = _with_tokenizer(config, tokenizer, hf.record(hf.read_config(path)).get("tokenizer_hash"), path, place)
-    return _loaded(found, config, state, tokenizer, load_as)
+    config, state = hf.read(path)
+    recorded = hf.record(hf.read_config(path)).get("tokenizer_hash")
+    return _built(found, _with_tokenizer(config, tokenizer, recorded, path, place), state, tokenizer, load_as)
 
 
 def _load_nanogpt(found: Found, load_as: LoadAs) -> Loaded:
@@ -170,22 +198,22 @@ def _load_nanogpt(found: Found, load_as: LoadAs) -> Loaded:
     read = nanogpt.read(path)
     ours = read.ours if isinstance(read.ours, dict) else {}
     tokenizer, place = _tokenizer_of_run(path, read)
-    said, rows = ours.get("tokenizer_hash"), read.config.vocab_size
-    # nanoGPT has that many rows for all data without a meta.pkl, so any tokenizer but one of characters may be meant.
-    is_untold = not said and place is not None and tokenizer.pattern is not None
-    is_untold = is_untold and rows == gpt2_tokenizer.VOCABULARIES[1]
-    config = _with_tokenizer(read.config, tokenizer, said, path, place, any_size=is_untold)
+    recorded, rows = ours.get("tokenizer_hash"), read.config.vocab_size
+    # nanoGPT gives all data without a meta.pkl this many rows, so any tokenizer but one of characters may be meant.
+    any_size = not recorded and place is not None and tokenizer.pattern is not None
+    any_size = any_size and rows == gpt2_tokenizer.VOCABULARIES[1]
+    config = _with_tokenizer(read.config, tokenizer, recorded, path, place, any_size)
     note = ""
-    if is_untold and tokenizer.vocab_size < gpt2_tokenizer.VOCABULARIES[0]:
+    if any_size and tokenizer.vocab_size < gpt2_tokenizer.VOCABULARIES[0]:
         note = f"how many of its {rows} rows are tokens is not recorded; {tokenizer.vocab_size} assumed, as in {place}"
     meta = {"best_val_loss": read.best_val_loss, "user_config": read.settings, "dataset": read.settings.get("dataset")}
     source = _known(ours.get("source")) or _stage_trained_from(read.settings)
     found = replace(found, source=source, step=read.iter_num, meta=meta)
-    return replace(_loaded(found, config, read.state, tokenizer, load_as), note=note)
+    return replace(_built(found, config, read.state, tokenizer, load_as), note=note)
 
 
 def _tokenizer_of_run(path: Path, read: nanogpt.Checkpoint) -> tuple[Tokenizer, Path | None]:
-    """ckpt.pt does not hold its tokenizer: it lies beside it, with the dataset, or is GPT-2's. None: from the hub."""
+    """The tokenizer of a ckpt.pt, which lies beside it or with its dataset, else is GPT-2's from the hub (None)."""
     places = [path.parent, *nanogpt.data_dirs(str(read.settings.get("dataset") or "openwebtext"))]
     place = next((place for place in places if foreign_tokenizers.holds(place)), None)
     rows = read.config.vocab_size
@@ -198,21 +226,21 @@ def _tokenizer_of_run(path: Path, read: nanogpt.Checkpoint) -> tuple[Tokenizer, 
 
 
 def _with_tokenizer(
-    config: GPTConfig, tokenizer: Tokenizer, said: object, path: Path, place: Path | None, any_size: bool = False
+    config: GPTConfig, tokenizer: Tokenizer, recorded: object, path: Path, place: Path | None, any_size: bool = False
 ) -> GPTConfig:
-    """The architecture with the rows that no token of its tokenizer has as padding.
+    """The architecture, with the rows beyond the tokenizer's tokens as padding.
 
-    said: the hash of the tokenizer that the model was trained with, where a file tells it. Raises UserError for another
-    tokenizer, and where no hash proves it for one whose size, rounded up to a multiple of PAD, is less than the rows.
+    recorded is the hash of the tokenizer the model was trained with, if its file has one. Raises UserError for another
+    tokenizer; without a hash, for one whose size rounded up to a multiple of PAD is less than the rows.
     """
     where, rows, tokens = place or hub.GPT2["gpt2"], config.vocab_size, tokenizer.vocab_size
-    if said and said != tokenizer.hash:
+    if recorded and recorded != tokenizer.hash:
         raise UserError(
-            f"{path} was trained with the tokenizer {str(said)[:12]}, but {where} holds {tokenizer.hash[:12]}; "
+            f"{path} was trained with the tokenizer {str(recorded)[:12]}, but {where} holds {tokenizer.hash[:12]}; "
             "put the right one there"
         )
-    fits = tokens <= rows if said or any_size else tokens <= rows <= -(-tokens // gpt2.PAD) * gpt2.PAD
-    if not fits:
+    most = rows if recorded or any_size else -(-tokens // gpt2.PAD) * gpt2.PAD
+    if not tokens <= rows <= most:
         raise UserError(
             f"{path} has {rows} tokens, but the tokenizer in {where} has {tokens}: they do not belong together; "
             "put the right one there"
@@ -220,28 +248,7 @@ def _with_tokenizer(
     return config if rows == tokens else gpt2.with_tokenizer(config, tokens)
 
 
-def _stage_of_folder(meta: dict, folder: Path, tag: str) -> str:
-    """The stage of a checkpoint in our format: what its meta file, else its place or its name says."""
-    settings = meta.get("user_config")
-    said = _known(meta.get("source")) or _stage_trained_from(settings)
-    placed = repository.layout(PurePosixPath(folder.absolute()))[0]
-    if said or placed:
-        return said or placed or ""
-    by_nanogpts_ways = isinstance(settings, dict) and "init_from" in settings  # from what is no stage
-    return "" if by_nanogpts_ways else repository.stage_of(meta, tag) or ""
-
-
-def _stage_trained_from(settings: object) -> str:
-    """The stage of what was trained on texts by nanoGPT's ways: that of the model it began with."""
-    origin = str(settings.get("init_from", "")) if isinstance(settings, dict) else ""
-    return "base" if origin in ("scratch", *hub.GPT2) else _known(origin.partition(":")[0])
-
-
-def _known(stage: object) -> str:
-    return stage if isinstance(stage, str) and stage in paths.SOURCES else ""
-
-
-def _loaded(found: Found, config: GPTConfig, state: dict, tokenizer: Tokenizer, load_as: LoadAs) -> Loaded:
+def _built(found: Found, config: GPTConfig, state: dict, tokenizer: Tokenizer, load_as: LoadAs) -> Loaded:
     model = manager.build(config, state, found.folder, load_as)
     meta = {**found.meta, "model_config": dataclasses.asdict(config), "tokenizer_hash": tokenizer.hash}
     return Loaded(model, tokenizer, meta, found.folder, found.tag, found.step, source=found.source)

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from nanochat.config import alias
 from nanochat.errors import UserError
@@ -11,6 +11,7 @@ from nanochat.errors import UserError
 if TYPE_CHECKING:
     from nanochat.checkpoint.door import Found
 
+Style = Literal["hf", "nanogpt", "nanochat"]  # of an export
 SERVED_DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 
 ModelName = Annotated[str, alias("-i", "--init-from")]

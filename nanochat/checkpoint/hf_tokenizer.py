@@ -1,12 +1,16 @@
 """A tokenizer and its conversations in the files of transformers: tokenizer.json, its settings, a chat template.
 
-In them text that spells a special token does become that token, as with every tokenizer of transformers, unless
-split_special_tokens=True is asked for.
+There, text that spells a special token becomes that token, as in every tokenizer of transformers, unless it is called
+with split_special_tokens=True.
 """
 
 import json
 import math
-from typing import Any
+from collections.abc import Sequence
+
+import tokenizers
+from tokenizers import decoders, pre_tokenizers
+from tokenizers.models import BPE, WordLevel
 
 from nanochat import chat
 from nanochat.errors import UserError
@@ -17,19 +21,16 @@ CHARACTER = "[\\s\\S]"
 
 
 def files(tokenizer: Tokenizer, max_length: int) -> dict[str, str]:
-    """File names and contents. max_length is the model's context. Raises UserError for what cannot be written so."""
-    written = {
-        "tokenizer.json": json.dumps(_tokenizer(tokenizer), ensure_ascii=False, indent=1),
-        "tokenizer_config.json": json.dumps(
-            {
-                "tokenizer_class": "PreTrainedTokenizerFast",
-                "model_max_length": max_length,
-                "clean_up_tokenization_spaces": False,
-                **{f"{role}_token": tokenizer.decode([id]) for role, id in special_ids(tokenizer).items()},
-            },
-            indent=2,
-        ),
+    """File names and contents; max_length is the model's context. Raises UserError for what cannot be written so."""
+    made = _byte_level(tokenizer, tokenizer.pattern) if tokenizer.pattern else _characters(tokenizer)
+    made.add_special_tokens([tokenizers.AddedToken(name, normalized=False) for name in tokenizer.specials])
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_length,
+        "clean_up_tokenization_spaces": False,
+        **{f"{role}_token": tokenizer.decode([id]) for role, id in special_ids(tokenizer).items()},
     }
+    written = {"tokenizer.json": made.to_str(pretty=True), "tokenizer_config.json": json.dumps(settings, indent=2)}
     if chat.can_chat(tokenizer):
         written["chat_template.jinja"] = chat_template(tokenizer)
     return written
@@ -73,7 +74,7 @@ _TEMPLATE = """\
   {%- else -%}{%- for part in content -%}{{- part.text -}}{%- endfor -%}
   {%- endif -%}
 {%- endmacro -%}
-{%- set said = namespace(before='', turn='user') -%}
+{%- set state = namespace(before='', turn='user') -%}
 {{- BOS -}}
 {%- for message in messages -%}
   {%- if message.role == 'system' and loop.first -%}
@@ -81,14 +82,14 @@ _TEMPLATE = """\
     {%- elif SYSTEM -%}
       {{- SYSTEM ~ words(message.content) ~ END_SYSTEM -}}
     {%- else -%}{#- a tokenizer without a system role has the first user say it -#}
-      {%- set said.before = words(message.content) ~ '\\n\\n' -%}
+      {%- set state.before = words(message.content) ~ '\\n\\n' -%}
     {%- endif -%}
-  {%- elif message.role != said.turn -%}
-    {{- raise_exception('it is the turn of the ' ~ said.turn ~ ', not of the ' ~ message.role) -}}
+  {%- elif message.role != state.turn -%}
+    {{- raise_exception('it is the turn of the ' ~ state.turn ~ ', not of the ' ~ message.role) -}}
   {%- elif message.role == 'user' -%}
-    {{- USER ~ said.before ~ words(message.content) ~ END_USER -}}
-    {%- set said.before = '' -%}
-    {%- set said.turn = 'assistant' -%}
+    {{- USER ~ state.before ~ words(message.content) ~ END_USER -}}
+    {%- set state.before = '' -%}
+    {%- set state.turn = 'assistant' -%}
   {%- else -%}
     {{- ASSISTANT -}}
     {%- if message.content is string -%}
@@ -102,66 +103,43 @@ _TEMPLATE = """\
       {%- endfor -%}
     {%- endif -%}
     {{- END_ASSISTANT -}}
-    {%- set said.turn = 'user' -%}
+    {%- set state.turn = 'user' -%}
   {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- ASSISTANT -}}{%- endif -%}
 """
 
 
-def _tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The content of tokenizer.json."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [{"id": id, "content": name, **flags} for name, id in tokenizer.specials.items()],
-        "normalizer": None,
-        "post_processor": None,
-        **(_byte_level(tokenizer, tokenizer.pattern) if tokenizer.pattern else _characters(tokenizer)),
-    }
-
-
-def _byte_level(tokenizer: Tokenizer, pattern: str) -> dict[str, Any]:
+def _byte_level(tokenizer: Tokenizer, pattern: str) -> tokenizers.Tokenizer:
     characters = byte_characters()
-    spelled = ["".join(characters[byte] for byte in token) for token in tokenizer.tokens]
+    spelled = [_spelled(token, characters) for token in tokenizer.tokens]
     if taken := set(spelled) & tokenizer.specials.keys():
         raise UserError(f"the tokenizer has {min(taken)} as text and as a special token; transformers cannot have both")
-    pairs = (("".join(characters[byte] for byte in part) for part in pair) for pair in merges(tokenizer))
-    bytewise = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    return {
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
-                bytewise,
-            ],
-        },
-        "decoder": bytewise,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": True,  # what is a token as a whole is that token
-            "vocab": {token: id for id, token in enumerate(spelled)},
-            "merges": [" ".join(pair) for pair in pairs],
-        },
-    }
+    made = tokenizers.Tokenizer(
+        BPE(
+            vocab={token: id for id, token in enumerate(spelled)},
+            merges=[(_spelled(first, characters), _spelled(second, characters)) for first, second in merges(tokenizer)],
+            ignore_merges=True,  # a word that is a token as a whole is that token
+        )
+    )
+    split = pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated")
+    bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.pre_tokenizer = pre_tokenizers.Sequence([split, bytewise])  # type: ignore[assignment]
+    made.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    return made
 
 
-def _characters(tokenizer: Tokenizer) -> dict[str, Any]:
+def _spelled(token: bytes, characters: Sequence[str]) -> str:
+    """A token's bytes with a printable character for each."""
+    return "".join(characters[byte] for byte in token)
+
+
+def _characters(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     """One id a character; a character without one is an error there as it is here."""
-    vocab = {token.decode("utf-8"): id for id, token in enumerate(tokenizer.tokens)}
-    return {
-        "pre_tokenizer": {"type": "Split", "pattern": {"Regex": CHARACTER}, "behavior": "Isolated", "invert": False},
-        "decoder": {"type": "Fuse"},
-        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": ""},
-    }
+    made = tokenizers.Tokenizer(WordLevel({token.decode("utf-8"): id for id, token in enumerate(tokenizer.tokens)}, ""))
+    made.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(CHARACTER), behavior="isolated")  # type: ignore[assignment]
+    made.decoder = decoders.Fuse()  # type: ignore[assignment]
+    return made
 
 
 def _parts(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes] | None:

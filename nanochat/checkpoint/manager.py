@@ -5,8 +5,8 @@
                                      meta_SSSSSS.json       everything else; written last
                                      tokenizer/             only where it is not the one of the base folder
 
-A checkpoint exists from the moment its meta file does. The meta file holds the size and sha256 of the others, and a
-checksum of itself, so what was cut short, changed or belongs to another step is noticed before a tensor of it is used.
+A checkpoint exists once its meta file does. The meta file holds the size and sha256 of the others and a checksum of
+itself, so a file that was cut short, changed or belongs to another step is noticed before any tensor of it is used.
 Checkpoints of the original nanochat have the same names and load as they are (`legacy`).
 """
 
@@ -19,26 +19,29 @@ import re
 import reprlib
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from nanochat import foreign_tokenizers
-from nanochat.checkpoint import legacy, torch_file
+from nanochat.checkpoint import legacy, reading
 from nanochat.errors import UserError
+from nanochat.foreign_tokenizers import LENGTHS
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import strict_json
 from nanochat.paths import (
     SOURCES,
+    check_regular,
     check_tag,
     checkpoints_dir,
+    read_json,
     sha256,
     tokenizer_dir,
     write_atomically,
     write_text,
-)  # fmt: skip
+)
 from nanochat.tokenizer import Tokenizer
 
 STAGE_COMMAND = {"base": "scripts.base_train", "mid": "scripts.mid_train", "sft": "scripts.chat_sft",
@@ -47,8 +50,6 @@ FORMAT = 1  # of the meta files that this version writes
 CHECKSUM = "checksum"  # key of a meta file: the sha256 of all else in it
 META_TYPES = {"files": dict, "tokenizer_hash": str, "source": str, "dataset": str, "user_config": dict,
               "loop_state": dict, "step": int}  # fmt: skip
-ACTIVATIONS = ("relu2", "gelu", "gelu_tanh")
-LENGTHS = "token_bytes.pt"  # what the original counts a token for, beside its tokenizer
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,15 @@ AS_STORED = LoadAs()
 
 
 class Damaged(UserError):
-    """A checkpoint is not what was written, so that an earlier one may take its place."""
+    """A checkpoint is not what was written; an earlier one may take its place."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint in memory. `optimizer` is what `save` was given, or None where it was not asked for.
+    """A checkpoint in memory.
 
-    note says what had to be assumed of a file that does not tell all; empty where nothing had. source is the stage,
-    base, mid, sft or rl; empty where nothing tells it.
+    optimizer is what `save` was given, or None if it was not requested. note names what had to be assumed because the
+    file does not record it; "" if nothing. source is the stage (base, mid, sft or rl); "" if unknown.
     """
 
     model: GPT
@@ -94,9 +95,9 @@ class Loaded:
 
 
 def save(folder: Path, step: int, model: GPT, optimizer: dict | None, meta: dict) -> None:
-    """Write a checkpoint whole or not at all. meta is completed with the step, the architecture and the checksums.
+    """Write a checkpoint whole or not at all; the step, architecture and checksums are added to meta.
 
-    Without an optimizer it can be started from, not resumed.
+    A checkpoint without an optimizer can be started from, but not resumed.
     Raises UserError when the disk is full; files of an earlier save of the same step are replaced one by one.
     """
     files = {_model_file(step): lambda file: torch.save(model.state_dict(), file)}
@@ -104,7 +105,7 @@ def save(folder: Path, step: int, model: GPT, optimizer: dict | None, meta: dict
         files[_optimizer_file(step)] = lambda file: torch.save(optimizer, file)
     delete(folder, [])
     meta_path = folder / _meta_file(step)
-    meta_path.unlink(missing_ok=True)  # what it vouches for is about to change
+    meta_path.unlink(missing_ok=True)  # the files it has checksums of are about to change
     for leftover in folder.glob(".*.tmp"):  # of a save that was killed
         leftover.unlink(missing_ok=True)
     described = {}
@@ -127,15 +128,15 @@ def write_meta(path: Path, meta: dict) -> None:
 
 
 def update_meta(folder: Path, step: int, changes: dict) -> None:
-    """Add what is known only after the save, such as the result of the validation."""
+    """Add what is known only after the save, such as the validation loss."""
     write_meta(folder / _meta_file(step), {**read_meta(folder, step), **changes})
 
 
 def prune(folder: Path, keep_last: int, best: str = "val_bpb") -> list[str]:
     """Delete all but the newest `keep_last` checkpoints and the one with the lowest meta[best].
 
-    keep_last <= 0 keeps all but those that were passing, written between two that were due: these make way for the
-    next in any case. Damaged checkpoints are not touched; returns what is wrong with each.
+    keep_last <= 0 keeps all but "passing" checkpoints, which were saved between two regular ones and are always
+    deleted once a newer one exists. Damaged checkpoints are not touched; returns what is wrong with each.
     """
     metas, damaged = {}, []
     for step in steps(folder):
@@ -156,9 +157,10 @@ def prune(folder: Path, keep_last: int, best: str = "val_bpb") -> list[str]:
 
 
 def delete(folder: Path, gone: Sequence[int]) -> None:
-    """Delete checkpoints, and those whose deletion was killed.
+    """Delete checkpoints, and finish deletions that were killed.
 
-    The meta file loses its name first, so what is half deleted does not exist, and vanishes last, so that it is found.
+    The meta file is renamed first, so a half-deleted checkpoint no longer exists, and deleted last, so that the rest
+    of it can be found.
     """
     killed = (int(path.name.split("_")[1].split(".")[0]) for path in folder.glob(_doomed_file("*")))
     for step in {*gone, *(step for step in killed if not (folder / _meta_file(step)).exists())}:
@@ -169,7 +171,7 @@ def delete(folder: Path, gone: Sequence[int]) -> None:
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps of all whole checkpoints of a folder, ascending."""
+    """The steps of all complete checkpoints of a folder, ascending."""
     return [step for step in recorded(folder) if (folder / _model_file(step)).exists()]
 
 
@@ -180,59 +182,69 @@ def recorded(folder: Path) -> list[int]:
 
 
 def find(source: str, tag: str | None = None, step: int | None = None) -> tuple[Path, str, int]:
-    """The folder, tag and step of a model. Without a tag the deepest d<number>, else the only model there is;
-    without a step the last one. Raises UserError naming what there is."""
+    """The folder, tag and step of a model of a stage. Raises UserError, naming what there is.
+
+    Default: the deepest tag d<number>, else the only one; the last step.
+    """
     root = checkpoints_dir(source)
     if tag is not None:
         check_tag("model_tag", tag)
     tags = sorted(path.name for path in root.iterdir() if path.is_dir() and steps(path)) if root.is_dir() else []
-    if tag is None:
-        tag = _default_tag(source, tags, root)
-    folder = root / tag
-    there = steps(folder)
-    if not there and folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise UserError(f"{folder} holds no complete checkpoint (a model_*.pt with its meta_*.json); train it again")
-    if not there:
-        others = f"there are: {', '.join(tags)}" if tags else _how_to_train(source)
+    how = f"train one with python -m {STAGE_COMMAND.get(source, f'the {source} stage')}"
+    if tag is None and not tags:
+        raise UserError(f"no {source} checkpoint in {root}; {how}")
+    folder = root / (tag or _default_tag(tags, root))
+    if not steps(folder):
+        if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+            raise UserError(
+                f"{folder} holds no complete checkpoint (a model_*.pt with its meta_*.json); train it again"
+            )
+        others = f"there are: {', '.join(tags)}" if tags else how
         raise UserError(f"no {source} checkpoint is tagged {tag!r} in {root}; {others}")
-    if step is None:
-        step = there[-1]
-    if step not in there:
-        raise UserError(f"{folder} has no checkpoint of step {step}; there are: {', '.join(map(str, there))}")
-    return folder, tag, step
+    return folder, folder.name, choose_step(folder, step)
 
 
-def _default_tag(source: str, tags: list[str], root: Path) -> str:
-    """The deepest d<number>. A copy (d4_backup), a date or a name of the user's own is never taken among several."""
-    if not tags:
-        raise UserError(f"no {source} checkpoint in {root}; {_how_to_train(source)}")
+def _default_tag(tags: list[str], root: Path) -> str:
+    """The deepest d<number>. A copy (d4_backup), a date or a name of the user's own is never chosen among several."""
     depths = {int(match[1]): tag for tag in tags if (match := re.fullmatch(r"d(\d{1,9})", tag))}
     if not depths and len(tags) > 1:
         raise UserError(f"{root} holds several models ({', '.join(tags)}); choose one with --model_tag")
     return depths[max(depths)] if depths else tags[0]
 
 
-def _how_to_train(source: str) -> str:
-    return f"train one with python -m {STAGE_COMMAND.get(source, f'the {source} stage')}"
+def choose_step(folder: Path, step: int | None) -> int:
+    """A step of a folder's checkpoints, the last by default. Raises UserError where there is no such step."""
+    there = steps(folder)
+    if step is not None and step not in there:
+        raise UserError(f"{folder} has no checkpoint of step {step}; there are: {', '.join(map(str, there))}")
+    return there[-1] if step is None else step
 
 
 def read_meta(folder: Path, step: int) -> dict:
+    """The content of a meta file. Raises Damaged where it is not what was written, UserError for a newer format."""
     path = folder / _meta_file(step)
-    if path.exists() and not path.is_file():  # reading a pipe may never end
-        raise Damaged(f"{path} is not a regular file{_offer_previous(folder, step)}")
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise Damaged(f"{path} cannot be read ({error}){_offer_previous(folder, step)}") from error
-    if not isinstance(meta, dict):
-        raise Damaged(f"{path} is damaged: it holds no JSON object{_offer_previous(folder, step)}")
-    if meta.pop(CHECKSUM, None) not in (None, _checksum(meta)):  # None: of the original, or of an older version
-        raise Damaged(f"{path} is damaged: its checksum is wrong{_offer_previous(folder, step)}")
+        meta = read_json(path, _alternative(folder, step))
+    except UserError as error:
+        raise Damaged(str(error)) from None
+    if meta.pop(CHECKSUM, None) not in (None, _checksum(meta)):  # None: the original's, or an older version's
+        raise Damaged(f"{path} is damaged: its checksum is wrong; {_alternative(folder, step)}")
+    version = meta.get("format", FORMAT)
+    if type(version) is not int or version > FORMAT:
+        raise UserError(f"{path} has the format {version!r}; this version knows {FORMAT}: use the newer one to read it")
+    if not isinstance(meta.get("model_config"), dict):
+        raise UserError(f"{path} has no model_config; expected the meta file of a checkpoint")
+    for name, kind in META_TYPES.items():
+        if not isinstance(meta.get(name), (kind, type(None))):
+            raise UserError(f"{path} is damaged: its {name} is {reprlib.repr(meta[name])}; get it again")
+    for name, entry in (meta.get("files") or {}).items():
+        if not isinstance(entry, dict) or not {"size", "sha256"} <= entry.keys():
+            raise UserError(f"{path} is damaged: it has no size and sha256 of {reprlib.repr(name)}; get it again")
     return meta
 
 
 def record_of(meta: dict, source: str, tag: str, step: int) -> dict:
-    """What a later stage, or an evaluation, records of a checkpoint."""
+    """What a later stage, or an evaluation, records about the checkpoint it used."""
     digest = meta.get("files", {}).get(_model_file(step), {}).get("sha256")
     return {"source": source, "tag": tag, "step": step, "sha256": digest}
 
@@ -242,15 +254,13 @@ def _checksum(meta: dict) -> str:
     return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
-def load_step(
-    folder: Path, tag: str, step: int, load_as: LoadAs = AS_STORED, with_optimizer: bool = False
-) -> Loaded:  # fmt: skip
-    """Check and load a checkpoint of a folder, wherever it lies.
+def load_step(folder: Path, tag: str, step: int, load_as: LoadAs = AS_STORED, with_optimizer: bool = False) -> Loaded:
+    """Check and load a checkpoint of any folder.
 
-    Raises UserError for a missing or damaged file, an architecture that is not known, or another tokenizer than the
-    model was trained with.
+    Raises UserError for a missing or damaged file, an unknown architecture, or a tokenizer other than the one the model
+    was trained with.
     """
-    meta = checked_meta(folder, step)
+    meta = read_meta(folder, step)
     model_path = folder / _model_file(step)
     if with_optimizer and not legacy.is_ours(meta["model_config"]):
         raise UserError(
@@ -258,69 +268,50 @@ def load_step(
             "start the next stage from it, or train under another --model_tag"
         )
     _check_files(folder, step, meta, [model_path.name] + ([_optimizer_file(step)] if with_optimizer else []))
-    state = torch_file.weights(torch_file.read(model_path, _offer_previous(folder, step)), model_path)
-    torch_file.check_layers(meta["model_config"].get("n_layer"), state, model_path)
-    note = ""
-    with torch_file.sensible(model_path):
-        if legacy.doubtful_softcap(meta["model_config"], state):
-            note = (
-                "its softcap is not recorded, 15 is assumed; if it was trained after 3 March 2026, record 20 with "
-                f"python -m scripts.pull --set_softcap {shlex.quote(str(folder))} --softcap 20"
-            )
+    alternative = _alternative(folder, step)
+    state = reading.weights(reading.torch_file(model_path, alternative), model_path)
+    with reading.sensible(model_path):
+        note = _softcap_note(folder) if legacy.doubtful_softcap(meta["model_config"], state) else ""
         config, state = legacy.translate(meta["model_config"], state, model_path)
     tokenizer = load_tokenizer(meta, model_path)
     model = build(config, state, model_path, load_as)
     optimizer = None
     if with_optimizer:
-        # Mapped, not read: it is copied tensor by tensor, so that resuming takes no more memory than starting.
-        path = folder / _optimizer_file(step)
-        optimizer = torch_file.read(path, _offer_previous(folder, step), lazily=True)
+        # Memory-mapped: it is copied tensor by tensor, so that resuming takes no more memory than starting.
+        optimizer = reading.torch_file(folder / _optimizer_file(step), alternative, lazily=True)
     return Loaded(model, tokenizer, meta, folder, tag, step, optimizer, note)
 
 
+def _softcap_note(folder: Path) -> str:
+    return (
+        "its softcap is not recorded, 15 is assumed; if it was trained after 3 March 2026, record 20 with "
+        f"python -m scripts.pull --set_softcap {shlex.quote(str(folder))} --softcap 20"
+    )
+
+
 def build(config: GPTConfig, state: dict[str, Tensor], path: Path, load_as: LoadAs = AS_STORED) -> GPT:
-    """A model of these tensors; `state` is used up. Raises UserError, naming path, for a misfit."""
-    torch_file.check_layers(config.n_layer, state, path)
-    with torch_file.sensible(path), torch.device("meta"):
-        check_shape(config)
+    """A model with these tensors; `state` is emptied. Raises UserError, naming path, where they do not fit."""
+    reading.check_layers(config.n_layer, state, path)
+    with reading.sensible(path), torch.device("meta"):
+        reading.check_shape(config)
         model = GPT(config, load_as.dtype)
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    _check_tensors(expected, {name: tensor.shape for name, tensor in state.items()}, path)
+    try:
+        model.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as error:
+        misfits = " ".join(str(error).partition(":")[2].split())
+        raise UserError(f"{path} does not fit its architecture: {misfits[:400]}") from None
+    state.clear()  # so that no tensor is there twice while they are converted one by one
     on_cpu = torch.device(load_as.device).type != "cuda"
-    for name, tensor in state.items():
-        target = torch.float32 if on_cpu and tensor.dtype != torch.float32 else tensor.dtype
-        state[name] = tensor.to(load_as.device, target if load_as.keep_float32 else load_as.dtype)
-    model.load_state_dict(state, strict=True, assign=True)
+    for parameter in model.parameters():
+        stored = torch.float32 if on_cpu else parameter.dtype
+        parameter.data = parameter.data.to(load_as.device, stored if load_as.keep_float32 else load_as.dtype)
     return model.requires_grad_(True)
 
 
-def check_shape(config: GPTConfig) -> None:
-    """Raise ValueError for values that no model has."""
-    c = config
-    for field in fields(c):
-        value, kind = getattr(c, field.name), type(field.default)
-        if not (type(value) is kind or (kind is float and type(value) is int)):
-            raise ValueError(f"{field.name} is {value!r}, expected a value such as {field.default!r}")
-    if c.activation not in ACTIVATIONS:
-        raise ValueError(f"activation is {c.activation!r}, expected one of {', '.join(ACTIVATIONS)}")
-    for name in ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd", "pad_vocab_to"):
-        value = getattr(c, name)
-        if value < 1:
-            raise ValueError(f"{name} is {value!r}, expected a whole number from 1 on")
-    if c.n_embd % c.n_head or c.n_head % c.n_kv_head:
-        raise ValueError(f"a width of {c.n_embd} has no {c.n_head} heads that share {c.n_kv_head} keys")
-    if not c.window_pattern or set(c.window_pattern.upper()) - set("SL"):
-        raise ValueError(f"window_pattern is {c.window_pattern!r}, expected letters S and L")
-    for name, least in (("norm_eps", 0.0), ("softcap", 0.0), ("rope_base", 0.0), ("dropout", 0.0)):
-        value = getattr(c, name)
-        if not least <= value < math.inf:
-            raise ValueError(f"{name} is {value!r}, expected a number from {least:g} on")
-
-
 def load_tokenizer(meta: dict, model_path: Path) -> Tokenizer:
-    """The tokenizer that lies with a checkpoint, else that of the base folder; it must be the one it was trained with.
+    """The tokenizer beside a checkpoint, else the base folder's. Raises UserError unless it is the model's own.
 
-    With it may lie the original's list of how many bytes a token counts for; then that is what it counts here too.
+    If the original's list of how many bytes each token counts for lies beside it, that list is used.
     """
     folder = tokenizer_folder(model_path.parent)
     tokenizer = Tokenizer.load(folder)
@@ -342,25 +333,25 @@ def load_tokenizer(meta: dict, model_path: Path) -> Tokenizer:
 def _read_lengths(folder: Path, tokenizer: Tokenizer) -> None:
     path = folder / LENGTHS
     if path.exists():
-        counted = torch_file.read(path)
+        counted = reading.torch_file(path)
         if not isinstance(counted, Tensor) or counted.shape != (tokenizer.vocab_size,):
             raise UserError(f"{path} is not a list of {tokenizer.vocab_size} lengths; delete it to count raw bytes")
         tokenizer.token_bytes = counted.tolist()
 
 
 def save_lengths(folder: Path, tokenizer: Tokenizer) -> None:
-    """Write what a tokenizer's tokens count for, as the original does and `load_tokenizer` reads it."""
+    """Write how many bytes each token counts for, as the original does."""
     lengths = torch.tensor(tokenizer.token_bytes, dtype=torch.int32)
     write_atomically(folder / LENGTHS, lambda file: torch.save(lengths, file))
 
 
 def tokenizer_folder(folder: Path) -> Path:
-    """Where the tokenizer of a checkpoint folder is: in it, in tokenizer/ below it, else in the base folder."""
+    """Where a checkpoint folder's tokenizer is: in it, in its tokenizer/, else in the base folder."""
     return next((place for place in (folder, folder / "tokenizer") if foreign_tokenizers.holds(place)), tokenizer_dir())
 
 
 def keep_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
-    """Put a tokenizer beside the checkpoints of a folder, unless it is the one they would be read with anyway."""
+    """Save a tokenizer beside the checkpoints of a folder, unless they would be read with it anyway."""
     place = tokenizer_folder(folder)
     there = Tokenizer.load(place) if foreign_tokenizers.holds(place) else None
     if there is not None and there.hash == tokenizer.hash:
@@ -372,68 +363,32 @@ def keep_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
         save_lengths(folder / "tokenizer", tokenizer)
 
 
-def checked_meta(folder: Path, step: int) -> dict:
-    """`read_meta`. Raises UserError also for what a newer version wrote, and for values of the wrong type."""
-    path = folder / _meta_file(step)
-    meta = read_meta(folder, step)
-    version = meta.get("format", FORMAT)
-    if type(version) is not int or version > FORMAT:
-        raise UserError(f"{path} has the format {version!r}; this version knows {FORMAT}: use the newer one to read it")
-    if not isinstance(meta.get("model_config"), dict):
-        raise UserError(f"{path} has no model_config; expected the meta file of a checkpoint")
-    for name, kind in META_TYPES.items():
-        if not isinstance(meta.get(name), (kind, type(None))):
-            raise UserError(f"{path} is damaged: its {name} is {reprlib.repr(meta[name])}; get it again")
-    for name, vouched in (meta.get("files") or {}).items():
-        if not isinstance(vouched, dict) or not {"size", "sha256"} <= vouched.keys():
-            raise UserError(f"{path} is damaged: it has no size and sha256 of {reprlib.repr(name)}; get it again")
-    return meta
-
-
 def _check_files(folder: Path, step: int, meta: dict, names: Sequence[str]) -> None:
-    """Compare files with what their meta vouches for; foreign checkpoints vouch for nothing."""
+    """Compare files with the sizes and checksums of their meta file; checkpoints of other programs record none."""
+    alternative = _alternative(folder, step)
     for name in names:
-        path, said = folder / name, (meta.get("files") or {}).get(name)
+        path, recorded = folder / name, (meta.get("files") or {}).get(name)
         if not path.exists():
-            kind = UserError if said is None else Damaged
-            raise kind(f"{path} is missing{_offer_previous(folder, step)}")
-        if not path.is_file():  # reading a pipe may never end
-            raise Damaged(f"{path} is not a regular file{_offer_previous(folder, step)}")
-        if said is None:
+            raise (Damaged if recorded else UserError)(f"{path} is missing; {alternative}")
+        try:
+            check_regular(path)
+        except UserError as error:
+            raise Damaged(str(error)) from None
+        if recorded is None:
             continue
-        size = path.stat().st_size
-        if size != said["size"]:
-            raise Damaged(
-                f"{path} is damaged: {size} bytes, {said['size']} expected{_offer_previous(folder, step)}"
-            )
-        if sha256(path) != said["sha256"]:
-            raise Damaged(f"{path} is damaged: its checksum is wrong{_offer_previous(folder, step)}")
+        if (size := path.stat().st_size) != recorded["size"]:
+            raise Damaged(f"{path} is damaged: {size} bytes, {recorded['size']} expected; {alternative}")
+        if sha256(path) != recorded["sha256"]:
+            raise Damaged(f"{path} is damaged: its checksum is wrong; {alternative}")
 
 
-def _offer_previous(folder: Path, step: int) -> str:
+def _alternative(folder: Path, step: int) -> str:
+    """What to do when a checkpoint is damaged."""
     earlier = [other for other in steps(folder) if other < step]
     if earlier:
-        return f"; the previous checkpoint is step {earlier[-1]}"
+        return f"the previous checkpoint is step {earlier[-1]}"
     was_trained_here = folder.parent.name in SOURCES.values()
-    return "; there is no earlier checkpoint" if was_trained_here else "; get it again, or train it again"
-
-
-def _check_tensors(expected: dict, found: dict, path: Path) -> None:
-    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    wrong = [
-        f"{name} is {tuple(found[name])}, expected {tuple(shape)}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    if missing or extra or wrong:
-        parts = [f"missing {_some(missing)}"] if missing else []
-        parts += [f"unexpected {_some(extra)}"] if extra else []
-        raise UserError(f"{path} does not fit its architecture: {'; '.join(parts + wrong[:3])}")
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(name[:80] for name in names[:3]) + more
+    return "there is no earlier checkpoint" if was_trained_here else "get it again, or train it again"
 
 
 def _number(value: object) -> float:

@@ -1,9 +1,9 @@
-"""nanoGPT's ckpt.pt, both ways: weights, the state of AdamW, and where the run stands.
+"""nanoGPT's ckpt.pt, both ways: weights, the state of AdamW, and the step of the run.
 
-What our own training needs besides to resume exactly stands under the key "nanochat", which nanoGPT does not look at.
+What our own training needs besides, to resume exactly, is stored under the key "nanochat", which nanoGPT ignores.
 
-Beside a ckpt.pt of ours lies ckpt.pt.sha256, as sha256sum writes and checks it. While the file is being replaced it
-names the old and the new one, so that a kill never leaves a good file without its checksum.
+Beside a ckpt.pt of ours lies ckpt.pt.sha256 in sha256sum's format. While the file is being replaced it lists the
+checksums of both the old and the new one, so a kill never leaves a good file without its checksum.
 """
 
 import functools
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nanochat.checkpoint import gpt2, torch_file
+from nanochat.checkpoint import gpt2, reading
 from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import base_dir, fsync_folder, sha256, write_atomically, write_text
@@ -45,9 +45,9 @@ def data_dirs(dataset: str) -> list[Path]:
 
 
 def read(path: Path, tensors: bool = True) -> Checkpoint:
-    """Read a ckpt.pt, nanoGPT's own or one of ours; with tensors=False all but these, which costs no memory.
+    """Read a ckpt.pt, nanoGPT's own or one of ours; tensors=False leaves the tensors out, which costs no memory.
 
-    Raises UserError for anything else, and for a file that is not what its checksum vouches for.
+    Raises UserError for anything else, and for a file that does not match its checksum.
     """
     if path.is_file():
         found = path.stat()
@@ -56,23 +56,25 @@ def read(path: Path, tensors: bool = True) -> Checkpoint:
 
 
 def iter_num(path: Path) -> int:
-    """How many steps a ckpt.pt says it has behind it, unchecked. Raises UserError for what is none."""
+    """The number of steps recorded in a ckpt.pt, without comparing checksums. Raises UserError for other files."""
     return _read(path, tensors=False).iter_num
 
 
 def _read(path: Path, tensors: bool) -> Checkpoint:
-    content = torch_file.read(path, _others(path), lazily=not tensors)
+    content = reading.torch_file(path, _others(path) or "get it again", lazily=not tensors)
     if not isinstance(content, dict) or not {"model", "model_args"} <= content.keys():
-        raise UserError(f"{path} is no checkpoint of nanoGPT: it lacks model and model_args")
-    with torch_file.sensible(path):
+        raise UserError(f"{path} is not a checkpoint of nanoGPT: it lacks model and model_args")
+    with reading.sensible(path):
         config, state = gpt2.from_nanogpt(content["model_args"], content["model"] if tensors else {}, path)
+        optimizer = None
         if tensors:
-            torch_file.check_layers(config.n_layer, state, path)
-        saved = content.get("optimizer") if tensors else None
+            reading.check_layers(config.n_layer, state, path)
+            if saved := content.get("optimizer"):
+                optimizer = _from_torch(saved, _numbered(gpt2.to_nanogpt(config, state)[1]), path)
         return Checkpoint(
             config=config,
             state=state,
-            optimizer=_from_torch(saved, _numbered(gpt2.to_nanogpt(config, state)[1]), path) if saved else None,
+            optimizer=optimizer,
             iter_num=int(content.get("iter_num", 0)),
             best_val_loss=float(content.get("best_val_loss", float("inf"))),
             settings=dict(content.get("config") or {}),
@@ -89,7 +91,7 @@ def write(
     best_val_loss: float,
     ours: Mapping | None = None,
 ) -> None:
-    """Write a ckpt.pt that nanoGPT's sample.py reads and its train.py resumes, whole or not at all, and its checksum.
+    """Write a ckpt.pt that nanoGPT's sample.py reads and its train.py resumes, atomically, and its checksum.
 
     Raises UserError when the disk is full or the folder cannot be written.
     """
@@ -103,20 +105,20 @@ def write(
         "config": dict(settings),
         OURS: dict(ours or {}),
     }
-    before = _sums(path) or _own_sum(path)
+    before = _sums(path)
     digest = write_atomically(
-        path, lambda file: torch.save(content, file), lambda digest: _vouch(path, [digest, *before])
+        path, lambda file: torch.save(content, file), lambda digest: _record(path, [digest, *before])
     )
-    _vouch(path, [digest])
+    _record(path, [digest])
 
 
 def move(source: Path, target: Path) -> None:
-    """Give a ckpt.pt another name, and its checksum with it; a kill at any moment leaves both names right."""
-    sums = _sums(source) or _own_sum(source)
-    _vouch(target, [*sums, *(_sums(target) or _own_sum(target))])
+    """Rename a ckpt.pt and its checksum; a kill at any moment leaves both names right."""
+    sums = _sums(source)
+    _record(target, [*sums, *_sums(target)])
     source.replace(target)
     fsync_folder(target.parent)
-    _vouch(target, sums)
+    _record(target, sums)
     _checksum(source).unlink(missing_ok=True)
 
 
@@ -131,26 +133,27 @@ def remove(path: Path) -> None:
 
 @functools.lru_cache
 def _check(path: Path, inode: int, size: int, modified: int) -> None:
-    """Raise UserError for a ckpt.pt that is damaged; looked at once for as long as the file stays what it is."""
-    told = _sums(path)
-    if told:
+    """Raise UserError for a damaged ckpt.pt; computed once for as long as the file stays the same."""
+    recorded = _recorded(path)
+    if recorded:
         digest = sha256(path)
-        # Listed now: another process may have replaced the file in between.
-        if digest in told or digest in _sums(path):
+        # Read again: another process may have replaced the file in between.
+        if digest in recorded or digest in _recorded(path):
             return
+    others = f"; {_others(path)}" if _others(path) else ""
     if not _records_are_whole(path):
-        raise UserError(f"{path} is damaged: its checksum is wrong{_others(path)}")
-    content = torch_file.read(path, lazily=True) if told else None
+        raise UserError(f"{path} is damaged: its checksum is wrong{others}")
+    content = reading.torch_file(path, lazily=True) if recorded else None
     if isinstance(content, dict) and OURS in content:  # nanoGPT's own training writes no such key
         raise UserError(
             f"{path} does not match {_checksum(path).name}: it is damaged, or was replaced; if by "
-            f"you, delete {_checksum(path)}{_others(path)}"
+            f"you, delete {_checksum(path)}{others}"
         )
 
 
 def _records_are_whole(path: Path) -> bool:
     """Whether torch's own checksums (CRC-32), one for each record of the file, are right."""
-    if not zipfile.is_zipfile(path):  # of an old torch, or cut short, which is noticed when it is read
+    if not zipfile.is_zipfile(path):  # an old torch's format, or cut short, which is noticed when it is read
         return True
     try:
         with zipfile.ZipFile(path) as archive:
@@ -161,29 +164,30 @@ def _records_are_whole(path: Path) -> bool:
 
 
 def _others(path: Path) -> str:
-    """What to say of the other checkpoints beside one that cannot be read."""
-    there = [str(path.with_name(name)) for name in (CKPT, LAST_CKPT, BEST_CKPT) if name != path.name]
-    there = [other for other in there if Path(other).exists()]
-    return f"; beside it lies {' and '.join(there)}" if there and path.name.startswith("ckpt") else ""
+    """The other checkpoints beside one that cannot be read, for an error's end."""
+    names = [name for name in (CKPT, LAST_CKPT, BEST_CKPT) if name != path.name] if path.name.startswith("ckpt") else []
+    found = [str(path.with_name(name)) for name in names if path.with_name(name).exists()]
+    return f"beside it lies {' and '.join(found)}" if found else ""
 
 
 def _checksum(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def _sums(path: Path) -> list[str]:
-    """The checksums that the file beside `path` allows it to have; none where there is no such file."""
+def _recorded(path: Path) -> list[str]:
+    """The checksums that the file beside `path` lists; [] if there is no such file."""
     try:
         return re.findall(r"^[0-9a-f]{64}(?= )", _checksum(path).read_text(encoding="utf-8", errors="replace"), re.M)
     except OSError:
         return []
 
 
-def _own_sum(path: Path) -> list[str]:
-    return [sha256(path)] if path.is_file() else []
+def _sums(path: Path) -> list[str]:
+    """The recorded checksums of a file, else the one it has, else []."""
+    return _recorded(path) or ([sha256(path)] if path.is_file() else [])
 
 
-def _vouch(path: Path, sums: list[str]) -> None:
+def _record(path: Path, sums: list[str]) -> None:
     write_text(_checksum(path), "".join(f"{digest}  {path.name}\n" for digest in dict.fromkeys(sums)))
 
 
@@ -219,12 +223,9 @@ def _to_torch(saved: Mapping, state: Mapping[str, Tensor], settings: Mapping) ->
     matrices = sum(state[name].ndim >= 2 for name in names)
     moments = {moment: gpt2.join({name: s[moment] for name, s in saved["state"].items()}) for moment in MOMENTS}
     step = torch.tensor(float(saved["steps"]))
-    shared = {
-        "lr": settings.get("learning_rate", 6e-4),
-        "betas": (settings.get("beta1", 0.9), settings.get("beta2", 0.95)),
-        "eps": 1e-8, "amsgrad": False, "maximize": False, "foreach": None, "capturable": False,
-        "differentiable": False, "fused": None, "decoupled_weight_decay": True,
-    }  # fmt: skip
+    betas = (settings.get("beta1", 0.9), settings.get("beta2", 0.95))
+    plain = torch.optim.AdamW([torch.zeros(1)], settings.get("learning_rate", 6e-4), betas, weight_decay=0.0)
+    group = plain.state_dict()["param_groups"][0]
     return {
         "state": {
             i: {"step": step.clone(), **{moment: moments[moment][name] for moment in MOMENTS}}
@@ -232,7 +233,7 @@ def _to_torch(saved: Mapping, state: Mapping[str, Tensor], settings: Mapping) ->
             if name in moments[MOMENTS[0]]
         },
         "param_groups": [
-            {"weight_decay": settings.get("weight_decay", 0.1), **shared, "params": list(range(matrices))},
-            {"weight_decay": 0.0, **shared, "params": list(range(matrices, len(names)))},
+            {**group, "weight_decay": settings.get("weight_decay", 0.1), "params": list(range(matrices))},
+            {**group, "params": list(range(matrices, len(names)))},
         ],
     }

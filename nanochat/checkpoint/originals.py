@@ -1,6 +1,6 @@
 """A model in the files of the programs this one grew from: nanoGPT's ckpt.pt, and a checkpoint of classic nanochat.
 
-Both are read back before they are declared done, as files of those programs are read.
+Both are read back and compared before they count as written, with the conventions of those programs.
 """
 
 import dataclasses
@@ -12,66 +12,66 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nanochat.checkpoint import door, gpt2, hf, manager, nanogpt
+from nanochat.checkpoint import door, gpt2, manager, nanogpt, to_transformers
 from nanochat.errors import UserError
 from nanochat.gpt import GPT
 from nanochat.paths import write_atomically, write_text
 
 NANOGPT_EPS = 1e-5
-# What classic nanochat takes for granted, besides what `hf.CLASSIC` says.
+# What classic nanochat takes for granted, besides `hf.CLASSIC`.
 CLASSIC = {"rope_base": 10000.0, "softcap": 15.0}
-# Where the model was made by other conventions than the program that is to read it, and how much that may be.
-FREE = ("rope_in_bfloat16", "norm_eps", "activation", "pad_vocab_to", "dropout", "window_pattern", "short_window",
-        "long_window")  # fmt: skip
+# Conventions that may differ between the model and the program that will read it.
+FREE = ("rope_in_bfloat16", "norm_eps", "activation", "dropout", "window_pattern", "short_window", "long_window")
 EXACT = 1e-5
 
 
 def write_nanogpt(folder: Path, loaded: manager.Loaded) -> list[str]:
-    """Write ckpt.pt, and meta.pkl for a model of characters; what was found when it was read back, in lines.
+    """Write ckpt.pt, and meta.pkl for a model of characters; the results of reading it back, as lines.
 
-    Raises UserError for another architecture than GPT-2's.
+    Raises UserError for an architecture other than GPT-2's.
     """
     config, tokenizer = loaded.model.config, loaded.tokenizer
     if not gpt2.is_gpt2(config) or config.norm_eps != NANOGPT_EPS:
         raise UserError("nanoGPT knows GPT-2's architecture only; export this model with --format hf")
     settings, best = dict(loaded.meta.get("user_config") or {}), loaded.meta.get("best_val_loss")
-    if tokenizer.pattern is None:  # its sample.py looks for the characters in the dataset's folder
+    if tokenizer.pattern is None:  # nanoGPT's sample.py looks for the characters in the dataset's folder
         settings["dataset"] = dataset(loaded)
+        write_atomically(folder / "meta.pkl", lambda file: file.write(tokenizer.pickled()))
+    else:
+        tokenizer.save(folder)
     nanogpt.write(
         folder / nanogpt.CKPT, loaded.model, {"steps": 0, "state": {}}, settings, loaded.step,
         math.inf if best is None else best, {"tokenizer_hash": tokenizer.hash, "source": loaded.source},
     )  # fmt: skip
-    if tokenizer.pattern is None:
-        write_atomically(folder / "meta.pkl", lambda file: file.write(tokenizer.pickled()))
-    else:
-        tokenizer.save(folder)
     return _read_back(folder, loaded)
 
 
 def dataset(loaded: manager.Loaded) -> str:
-    """nanoGPT's name of the data that a model of characters was trained on; where none is known, one by its tag."""
-    said = (loaded.meta.get("user_config") or {}).get("dataset")
-    return str(said) if said else re.sub(r"[^\w.-]", "-", loaded.tag)
+    """nanoGPT's name of the data that a model of characters was trained on, or one made from its tag."""
+    name = (loaded.meta.get("user_config") or {}).get("dataset")
+    return str(name) if name else re.sub(r"[^\w.-]", "-", loaded.tag)
 
 
 def write_classic(folder: Path, loaded: manager.Loaded) -> list[str]:
     """Write model_*.pt, meta_*.json, tokenizer.pkl and token_bytes.pt as published models have them; lines as above.
 
-    Raises UserError for an architecture that classic nanochat does not know.
+    Raises UserError for an architecture that classic nanochat does not implement.
     """
     config, tokenizer = loaded.model.config, loaded.tokenizer
-    there = {name: getattr(config, name) for name in CLASSIC}
-    why = [f"its {name} is {value}" for name, value in there.items() if value != CLASSIC[name]]
-    if not hf.in_port(config) or tokenizer.pattern is None:
-        why = ["it is not of plain blocks"]
-    if why:
+    odd = [f"its {name} is {getattr(config, name)}" for name in CLASSIC if getattr(config, name) != CLASSIC[name]]
+    if not to_transformers.in_port(config) or tokenizer.pattern is None:
+        odd = ["it is not of plain blocks"]
+    if odd:
         raise UserError(
-            f"the original nanochat of January 2026 does not know this architecture ({why[0]}); "
+            f"the original nanochat of January 2026 does not know this architecture ({odd[0]}); "
             "export the model with --format hf"
         )
-    rows = -(-config.vocab_size // gpt2.PAD) * gpt2.PAD
-    state = {name: _with_rows(tensor, rows) if "wte" in name or "lm_head" in name else tensor
-             for name, tensor in hf.cut(config, loaded.model.state_dict()).items()}  # fmt: skip
+    missing = -config.vocab_size % gpt2.PAD  # the original rounds the rows of its vocabulary up
+    state = {
+        name: torch.cat([tensor, tensor.new_zeros(missing, tensor.size(1))]) if "wte" in name or "lm_head" in name
+        else tensor
+        for name, tensor in to_transformers.cut(config, loaded.model.state_dict()).items()
+    }  # fmt: skip
     shape = ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd")
     meta: dict = {"step": loaded.step, "model_config": {name: getattr(config, name) for name in shape}}
     if loaded.source:
@@ -88,28 +88,27 @@ def _read_back(folder: Path, loaded: manager.Loaded) -> list[str]:
     again = door.open(str(folder))
     if again.tokenizer.hash != loaded.tokenizer.hash:
         raise UserError("the export is not right: its tokenizer is another one when read back")
-    ours = loaded.model.config
-    length = min(ours.sequence_len, 256)
-    ids = torch.arange(length)[None] * 31 % ours.vocab_size
-    state = {name: tensor.detach().to("cpu").float() for name, tensor in loaded.model.state_dict().items()}
-    expected = _logits(manager.build(ours, state, folder), ids)
-    conventions = {name: getattr(ours, name) for name in FREE if name != "pad_vocab_to"}
-    translated = dataclasses.replace(again.model.config, **conventions)
-    same = _logits(manager.build(translated, dict(again.model.state_dict()), folder), ids)
+    config = loaded.model.config
+    length = min(config.sequence_len, 256)
+    ids = torch.arange(length)[None] * 31 % config.vocab_size
+    expected = logits_of(manager.build(config, float32_state(loaded.model), folder), ids)
+    there = float((logits_of(again.model, ids) - expected).abs().max())
+    translated = dataclasses.replace(again.model.config, **{name: getattr(config, name) for name in FREE})
+    same = logits_of(manager.build(translated, again.model.state_dict(), folder), ids)
     distance = float((same - expected).abs().max())
     if not distance <= EXACT:
         raise UserError(f"the export is not right: read back, its logits are up to {distance:.2g} from the model's")
-    there = float((_logits(again.model, ids) - expected).abs().max())
     found = [f"read back: the same tokenizer and the same logits at {length} positions"]
     if there > EXACT:
         found.append(f"the program it is for rounds and approximates otherwise: its logits are up to {there:.2g} away")
     return found
 
 
-def _with_rows(tensor: Tensor, rows: int) -> Tensor:
-    return torch.cat([tensor, tensor.new_zeros(rows - tensor.size(0), tensor.size(1))])
+def float32_state(model: GPT) -> dict[str, Tensor]:
+    """A model's tensors in float32 on the CPU."""
+    return {name: tensor.detach().to("cpu").float() for name, tensor in model.state_dict().items()}
 
 
-def _logits(model: GPT, ids: Tensor) -> Tensor:
+def logits_of(model: GPT, ids: Tensor) -> Tensor:
     with torch.inference_mode():
         return model(ids)

@@ -1,13 +1,23 @@
-"""The Engine: many requests share one model and one cache, each as if it were alone.
+"""The Engine: many requests share one model and one cache, and each gets the tokens it would get alone.
 
-A step is: admit waiting requests to free slots, read a piece of their prompts, add one token to every request that is
-past its prompt, sample, and turn the samples into events. The scheduling is plain Python over small lists; tensors
-appear in `_forward`, `_sample` and `sampling` alone. The Engine knows token ids, never text.
+Generating one token reads all weights, whether for one request or for sixty, so requests are answered together. They
+come and go at any time (continuous batching, Yu et al. 2022), by these ideas:
 
-A slot keeps what it read after its request has ended. A prompt that begins alike, such as the next turn of the same
-conversation, reads only what is new.
+    slots       The KV cache has a fixed number of slots, one per running request; further requests wait in a queue.
+    chunks      A prompt is read in pieces of at most `prefill_chunk` tokens per step, between the steps of the requests
+                that are being answered, so a long prompt does not stall them (chunked prefill, Agrawal et al. 2023).
+    reuse       A slot keeps what it read after its request has ended. A prompt that starts the same way, such as the
+                next turn of a conversation, reads only what is new.
+    forking     Requests with the same prompt, such as several samples, read it once; then its keys and values are
+                copied to the other slots.
+    tools       When the model closes a tool call, the tool runs and its result is forced into the reply.
 
-Letters: R requests in a forward pass, T new tokens of each, V vocabulary.
+`step` does one round: admit waiting requests to free slots, read a chunk of the prompts, read one token of every
+request that is past its prompt, sample the next tokens, and report what happened as events. The scheduling is plain
+Python over small lists; tensors appear in `_forward`, `_sample` and `sampling` alone. The Engine knows token ids, never
+text.
+
+Shapes: R requests in a forward pass, T new tokens of each, V vocabulary, N sequences to score.
 """
 
 import random
@@ -16,6 +26,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,39 +38,39 @@ from nanochat.gpt import GPT
 from nanochat.kv_cache import CacheRows, KVCache
 
 SCORED_LOGITS = 1 << 26  # at most this many float32 logits at once while scoring: 256 MiB
-WORTH_COPYING = 16  # tokens that a prompt must share with another slot's before they are copied instead of read
+WORTH_COPYING = 16  # tokens in common with another slot below which reading them is as quick as copying
 TOOL_THREADS = 4  # slow tools that run at once
 TOOL_WAIT = 0.02  # seconds a step waits for a tool when there is nothing else to do
 
 
 @dataclass
 class _Running:
-    """A request that was admitted to a slot."""
+    """A request that has a slot."""
 
     id: int
     request: Request
     slot: int
     left: int  # how many more tokens may be sampled
     random: random.Random
-    unread: deque[int]  # ids that are decided but not in the cache yet: the prompt, the last sample, forced tokens
+    unread: deque[int]  # known ids that are not in the cache yet: the prompt, the last sample, forced tokens
     constraint: Constraint | None
-    cached: int  # tokens of the prompt that were not read; told with the first event
-    reading: bool = True  # until the next sample there is a prompt, or a tool's output, to read
+    cached: int  # tokens of the prompt that needed no reading; reported with the first event
+    reading: bool = True  # a prompt, or a tool's output, has to be read before the next sample
     rolled: bool = False  # it has outgrown the context
-    replied: Counter[int] = field(default_factory=Counter)  # the reply so far
-    is_finite: bool = True  # so far; else its keys and values must not stay in the slot
+    counts: Counter[int] = field(default_factory=Counter)  # how often each id is in the reply so far
+    is_finite: bool = True  # so far; if not, its keys and values must not stay in the slot
     call: list[int] | None = None  # the ids since python_start, while a tool call is open
-    pending: "futures.Future[list[int] | None] | None" = None  # a slow tool at work
+    pending: "futures.Future[list[int] | None] | None" = None  # a slow tool that is running
 
 
 @dataclass
 class Stats:
-    """Running totals since the Engine was made."""
+    """Totals since the Engine was made."""
 
     steps: int = 0
     prompt_tokens: int = 0  # of all admitted prompts
-    cached_tokens: int = 0  # of those, the ones that needed no reading
-    generated_tokens: int = 0  # sampled
+    cached_tokens: int = 0  # those of them that needed no reading
+    generated_tokens: int = 0  # sampled, not forced
 
 
 class Engine:
@@ -70,9 +81,8 @@ class Engine:
     """
 
     def __init__(self, model: GPT, slots: int = 8, max_len: int | None = None, prefill_chunk: int = 256) -> None:
-        """slots: requests that run at once, the others wait. max_len: tokens of prompt and reply together, by default
-        the model's sequence_len. prefill_chunk: prompt tokens read in one step, so that a long prompt does not stall
-        the requests that are being answered. Raises UserError for less than one of these.
+        """slots: requests that run at once. max_len: tokens of prompt and reply together, by default the model's
+        sequence_len. prefill_chunk: prompt tokens to read per step. Raises UserError for less than 1 of any.
         """
         self.model = model
         self.slots = slots
@@ -83,11 +93,11 @@ class Engine:
                 raise UserError(f"{name} is {value}; expected 1 or more")
         self.cache = KVCache(model.config, slots, self.max_len, model.device, model.dtype)
         self.stats = Stats()
-        self._held: list[list[int]] = [[] for _ in range(slots)]  # the ids whose keys and values a slot has
-        self._free = list(range(slots))  # the longest unused first
+        self._held: list[list[int]] = [[] for _ in range(slots)]  # the ids whose keys and values are in each slot
+        self._free = list(range(slots))  # longest unused first
         self._waiting: deque[tuple[int, Request]] = deque()
         self._running: dict[int, _Running] = {}  # by request id, in order of admission
-        self._events: list[Event] = []  # those that a call other than step() caused
+        self._events: list[Event] = []  # of calls other than step(), reported by the next step
         self._next_id = 0
         self._tools: futures.ThreadPoolExecutor | None = None  # made for the first slow tool
 
@@ -106,14 +116,14 @@ class Engine:
         return len(self._waiting)
 
     def check(self, request: Request) -> None:
-        """Raises ContextLengthError (a UserError) where the prompt exceeds the context, UserError for an id >= V."""
+        """Raise ContextLengthError (a UserError) if the prompt exceeds the context, UserError for an id >= V."""
         if len(request.prompt) > self.max_len and not request.rolls:
             raise ContextLengthError(len(request.prompt), self.max_len)
         self._check_ids(request.prompt)
         self._check_ids(request.logit_bias)
 
     def submit(self, request: Request) -> int:
-        """Queue a request; returns the id that its events carry. Raises what `check` raises, before any work."""
+        """Queue a request and return the id that its events carry. Raises what `check` raises."""
         self.check(request)
         if request.rolls:
             request = replace(request, prompt=request.prompt[-self.max_len :])
@@ -122,13 +132,13 @@ class Engine:
         return self._next_id
 
     def forget(self) -> None:
-        """Keep nothing of earlier prompts, because the model's weights have changed. Raises RuntimeError if busy."""
+        """Drop what the slots hold, because the model's weights have changed. Raises RuntimeError if busy."""
         if self.busy:
             raise RuntimeError("the engine is busy: what its requests have read would be mixed with other weights")
         self._held = [[] for _ in range(self.slots)]
 
     def cancel(self, request_id: int) -> bool:
-        """End a request now; its last event comes with the next step. False if it is unknown or over."""
+        """End a request; its last event comes with the next step. False if it is unknown or has ended."""
         if request_id in self._running:
             self._release(self._running[request_id])
         else:
@@ -141,29 +151,29 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
-        """One step for everybody. Returns what happened, each request's events in order.
+        """One step of all requests. Returns what happened, each request's events in order.
 
-        Whatever it raises (a tool, a constraint, a full GPU) ends all that have a slot: half of them may be a step
-        further than the others. Their last events, "cancelled", come with the next step.
+        An error (of a tool, a constraint, a full GPU) ends all requests that have a slot, because some may be a step
+        ahead of the others. Their last events, "cancelled", come with the next step.
         """
         self.stats.steps += 1
         events, self._events = self._events, []
         try:
             self._advance(events)
         except BaseException:
-            abandoned = list(self._running.values())
-            self._events = events + [self._finish(running, None, "cancelled") for running in abandoned]
+            self._events = events + [self._finish(each, None, "cancelled") for each in list(self._running.values())]
             raise
         return events
 
     def _advance(self, events: list[Event]) -> None:
         events += self._admit()
         events += self._collect_tools()
-        sampled: list[_Running] = []
-        logits: list[Tensor] = []
+        sampled: list[_Running] = []  # requests that get their next token in this step ...
+        logits: list[Tensor] = []  # ... and, in pieces, the logits (R, V) to sample it from
+        # Who decodes is settled before prompts are read: a prompt that ends in this step yields its first token below.
         decoding = sorted((r for r in self._running.values() if not r.reading and not r.pending), key=lambda r: r.slot)
         for group in self._prefill_groups():
-            after = self._forward(group, min(len(group[0].unread), self.prefill_chunk))
+            after = self._forward(group, min(len(group[0].unread), self.prefill_chunk))  # (R, V)
             for row, running in enumerate(group):
                 if not running.unread:
                     for finished in [running, *self._fork_to_twins(running)]:
@@ -206,10 +216,10 @@ class Engine:
         return replies
 
     def score(self, sequences: Sequence[list[int]]) -> list[Tensor]:
-        """How unlikely each token is after those before it.
+        """The negative log likelihood, in nats, of each token after those before it.
 
-        Returns for each sequence of n >= 1 ids a float32 tensor (n - 1,) on the CPU: the negative log likelihood in
-        nats of every id but the first. Raises what `check` raises.
+        Returns for each sequence of n >= 1 ids a float32 tensor (n - 1,) on the CPU, for every id but the first.
+        Raises what `check` raises.
         """
         scores: list[Tensor] = [torch.empty(0)] * len(sequences)
         for indices, ids in self._padded(sequences):
@@ -229,7 +239,7 @@ class Engine:
         return result
 
     def prompt_logprobs(self, ids: list[int], top: int) -> list[Scored]:
-        """How likely each of n >= 1 ids but the first was after those before it, with the `top` most likely ids.
+        """How likely each of n >= 1 ids but the first was after those before it, and the `top` most likely ids there.
 
         Raises what `check` raises.
         """
@@ -239,19 +249,19 @@ class Engine:
         read = ids[:-1]
         cache = KVCache(self.model.config, 1, len(read), self.model.device, self.model.dtype)
         scored: list[Scored] = []
-        for start in range(0, len(read), self.prefill_chunk):  # all logits of a long prompt are half a gigabyte
+        for start in range(0, len(read), self.prefill_chunk):  # the logits of a whole long prompt take half a gigabyte
             piece = torch.tensor([read[start : start + self.prefill_chunk]], device=self.model.device)
             targets = ids[start + 1 : start + 1 + piece.size(1)]
             scored += score(self._evaluate(piece, cache=cache.rows([0]))[0], targets, [top] * len(targets))
         return scored
 
     def _admit(self) -> list[Event]:
-        """Give free slots to those who waited longest."""
+        """Give free slots to the requests that have waited longest."""
         events = []
         while self._waiting and self._free:
             request_id, request = self._waiting.popleft()
             self.stats.prompt_tokens += len(request.prompt)
-            # The last token of all need not fit into the cache: nothing is sampled after it.
+            # The last token need not fit into the cache: nothing is sampled after it.
             left = self.max_len - len(request.prompt) + 1
             if request.max_tokens is not None:
                 left = request.max_tokens if request.rolls else min(left, request.max_tokens)
@@ -268,38 +278,41 @@ class Engine:
         return events
 
     def _seat(self, prompt: list[int]) -> tuple[int, int]:
-        """Take a free slot for a prompt; returns it and how many of the prompt's tokens it holds already."""
+        """Choose a free slot for a prompt; returns it and how many of the prompt's tokens it holds already."""
         slot = self._free[0]
         cached = 0
-        beside = self._running.values()
-        if not any(other.reading and not other.replied and other.request.prompt == prompt for other in beside):
-            body = prompt[:-1]  # at least the last token is read, for the logits after it are not kept
-            shared = [_common(held, body) for held in self._held]
-            best = max(range(self.slots), key=shared.__getitem__)
-            if shared[best] >= WORTH_COPYING:
-                cached = shared[best]
+        # If another request is reading this very prompt, it will be forked to this one; see `_prefill_groups`.
+        if not any(_is_reading(other, prompt) for other in self._running.values()):
+            body = prompt[:-1]  # the last token is always read: the logits after it are not kept
+            in_common = [_common(held, body) for held in self._held]
+            best = max(range(self.slots), key=in_common.__getitem__)
+            if in_common[best] >= WORTH_COPYING:
+                cached = in_common[best]
                 if best in self._free and 2 * cached >= len(self._held[best]):
-                    slot = best  # it is this conversation that goes on; another's beginning is copied
+                    slot = best  # most likely the same conversation: continue in its slot
                 elif best != slot:
-                    self.cache.fork(best, slot)
+                    self.cache.fork(best, slot)  # another conversation with the same beginning: copy that
         self._free.remove(slot)
         self._held[slot] = prompt[:cached]
+        # The next token is smeared with the embedding of the last one that stays; see `GPT._smear`.
         last = self.model.embed(torch.tensor(prompt[cached - 1], device=self.model.device)) if cached else None
         self.cache.cut(slot, cached, last)
         return slot, cached
 
     def _prefill_groups(self) -> list[list[_Running]]:
-        """Who reads how much of its prompt in this step: groups of requests that read equally many tokens.
+        """The requests that read a piece of their prompt in this step, in groups that read equally many tokens.
 
-        Together they read at most prefill_chunk tokens, the longest waiting first. Of requests with one prompt only
-        the first reads it; the others get copies when it is done.
+        Together they read at most prefill_chunk tokens, in order of admission. Of several requests with the same prompt
+        only the first reads it; the others get copies when it is done.
         """
         groups: dict[int, list[_Running]] = {}
         readers: list[_Running] = []
         budget = self.prefill_chunk
-        # Who reads a whole context for each token comes last, or nobody else would get to begin.
+        # Requests that have outgrown the context read all of it again for each token, so they come last.
         for running in sorted(self._running.values(), key=lambda running: running.rolled):
-            if not running.reading or any(_twins(reader, running) for reader in readers):
+            prompt = running.request.prompt
+            is_twin = not running.counts and any(_is_reading(reader, prompt) for reader in readers)
+            if not running.reading or is_twin:
                 continue
             size = min(len(running.unread), self.prefill_chunk)
             if size > budget:
@@ -310,8 +323,11 @@ class Engine:
         return [sorted(group, key=lambda running: running.slot) for group in groups.values()]
 
     def _fork_to_twins(self, source: _Running) -> list[_Running]:
-        """Copy a prompt that was just read to the requests that wait for it; returns them."""
-        twins = [running for running in self._running.values() if running.reading and _twins(source, running)]
+        """Fork: copy a prompt that was just read to the slots of the requests that wait for it; returns those."""
+        if source.counts:  # what it has just read was a tool's output
+            return []
+        prompt = source.request.prompt
+        twins = [each for each in self._running.values() if each is not source and _is_reading(each, prompt)]
         for twin in twins:
             self.cache.fork(source.slot, twin.slot)
             self._held[twin.slot] = list(self._held[source.slot])
@@ -332,16 +348,16 @@ class Engine:
         return logits[:, -1]
 
     def _sample(self, logits: Tensor, sampled: list[_Running], events: list[Event]) -> None:
-        """Choose the next token of each of R requests by its logits (R, V), and add what follows to the events."""
+        """Sample the next token of each of R requests from its logits (R, V), and add what follows to the events."""
         for running, is_finite in zip(sampled, logits.isfinite().all(dim=-1).tolist(), strict=True):
             running.is_finite &= is_finite
         masks = [running.constraint.mask() if running.constraint else None for running in sampled]
-        rows = [Row(r.request, r.random.random(), r.replied, mask) for r, mask in zip(sampled, masks, strict=True)]
+        rows = [Row(r.request, r.random.random(), r.counts, mask) for r, mask in zip(sampled, masks, strict=True)]
         tokens = sample(logits, rows)
         scored: dict[int, Scored] = {}
         if asked := [i for i, running in enumerate(sampled) if running.request.logprobs is not None]:
-            counts = [sampled[i].request.logprobs or 0 for i in asked]
-            scored = dict(zip(asked, score(logits[asked], [tokens[i] for i in asked], counts), strict=True))
+            top = [sampled[i].request.logprobs or 0 for i in asked]
+            scored = dict(zip(asked, score(logits[asked], [tokens[i] for i in asked], top), strict=True))
         self.stats.generated_tokens += len(tokens)
         for i, (running, token) in enumerate(zip(sampled, tokens, strict=True)):
             if running.constraint:
@@ -349,9 +365,9 @@ class Engine:
             events += self._take(running, token, scored.get(i))
 
     def _take(self, running: _Running, token: int, scored: Scored | None) -> list[Event]:
-        """What follows from a sampled token."""
+        """The events that follow from a sampled token: the request ends, or the token will be read in the next step."""
         if token in running.request.stop_ids:
-            return [self._finish(running, None, "stop", token, scored)]
+            return [self._finish(running, None, "stop", stop_id=token, scored=scored)]
         running.left -= 1
         full = self.cache.lengths[running.slot] == self.max_len
         if running.left == 0 or full and not running.request.rolls:
@@ -359,18 +375,18 @@ class Engine:
         if full:
             self._roll(running)
         running.unread.append(token)
-        running.replied[token] += 1
+        running.counts[token] += 1
         return [self._event(running, token, scored=scored), *self._call_tool(running, token)]
 
     def _roll(self, running: _Running) -> None:
-        """Make room for one more by reading all but the first of a full slot's ids again."""
+        """Make room in a full slot: drop its first id and read the others again, at positions that start at 0."""
         running.unread.extend(self._held[running.slot][1:])
         running.reading = running.rolled = True
         self._held[running.slot] = []
         self.cache.cut(running.slot, 0)
 
     def _call_tool(self, running: _Running, token: int) -> list[Event]:
-        """Run the tool if this sampled token closes a call; returns what it forces, if it is a quick one."""
+        """Run the tool if this sampled token closes a call; returns the forced events, if it is a quick one."""
         tools = running.request.tools
         if tools is None:
             return []
@@ -388,7 +404,7 @@ class Engine:
         return []
 
     def _collect_tools(self) -> list[Event]:
-        """What the slow tools that are done force. With nobody else to serve, wait for one a moment."""
+        """The forced events of slow tools that are done. If all requests wait for tools, wait a moment, too."""
         pending = [running for running in self._running.values() if running.pending]
         if pending and len(pending) == len(self._running):
             futures.wait([r.pending for r in pending if r.pending], TOOL_WAIT, futures.FIRST_COMPLETED)
@@ -400,7 +416,7 @@ class Engine:
         return events
 
     def _force(self, running: _Running, result: list[int] | None) -> list[Event]:
-        """Put a tool's result into the reply: whole and with room to go on, or the reply ends here."""
+        """Force a tool's result into the reply. It must fit into the context as a whole, or the reply ends here."""
         if result is None:
             return []
         assert running.request.tools is not None
@@ -409,29 +425,24 @@ class Engine:
         if self.cache.lengths[running.slot] + len(running.unread) + len(forced) > self.max_len:
             return [self._finish(running, None, "length")]
         running.unread.extend(forced)
-        running.replied.update(forced)
+        running.counts.update(forced)
         running.reading = True
         return [self._event(running, id, forced=True) for id in forced]
 
-    def _finish(
-        self, running: _Running, token: int | None, finish: Finish, stop_id: int | None = None,
-        scored: Scored | None = None,
-    ) -> Event:  # fmt: skip
+    def _finish(self, running: _Running, token: int | None, finish: Finish, **details: Any) -> Event:
         self._release(running)
-        return self._event(running, token, finish=finish, stop_id=stop_id, scored=scored)
+        return self._event(running, token, finish=finish, **details)
 
-    def _event(
-        self, running: _Running, token: int | None, forced: bool = False, finish: Finish | None = None,
-        stop_id: int | None = None, scored: Scored | None = None,
-    ) -> Event:  # fmt: skip
+    def _event(self, running: _Running, token: int | None, **details: Any) -> Event:
         cached, running.cached = running.cached, 0
-        return Event(running.id, token, forced, finish, stop_id, scored, cached)
+        return Event(running.id, token, cached=cached, **details)
 
     def _release(self, running: _Running) -> None:
+        """Free the slot of a request that ends. What it holds stays for prompts that start the same way."""
         del self._running[running.id]
         self._free.append(running.slot)
         if running.pending:
-            running.pending.cancel()  # one that has not begun need not begin
+            running.pending.cancel()  # if it has not started yet
         if not running.is_finite:
             self.cache.wipe(running.slot)
             self._held[running.slot] = []
@@ -443,7 +454,7 @@ class Engine:
     def _padded(self, sequences: Sequence[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
         """Batches of sequences of similar length: (their indices, ids (R, T) padded on the right).
 
-        What stands to the right changes nothing before it: attention is causal.
+        Padding on the right changes nothing before it, because attention is causal.
         """
         for ids in sequences:
             self.check(Request(ids))
@@ -462,22 +473,12 @@ class Engine:
                 raise UserError(f"token id {id_} is outside the model's vocabulary of {vocabulary}")
 
 
-def _twins(reader: _Running, other: _Running) -> bool:
-    """Whether `other` waits for the very prompt that `reader` reads or has just read."""
-    if other is reader or reader.replied or other.replied:
-        return False
-    return reader.request.prompt == other.request.prompt
+def _is_reading(running: _Running, prompt: list[int]) -> bool:
+    """Whether a request is still reading this prompt, and nothing after it."""
+    return running.reading and not running.counts and running.request.prompt == prompt
 
 
 def _common(one: list[int], other: list[int]) -> int:
-    """How many ids two lists begin with alike, by bisection: comparing slices is quick."""
-    low, high = 0, min(len(one), len(other))
-    if one[:high] == other[:high]:
-        return high
-    while high - low > 1:  # the first `low` are alike, the first `high` are not
-        middle = (low + high) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low
+    """How many ids two lists have in common at their beginning."""
+    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))

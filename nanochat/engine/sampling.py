@@ -1,7 +1,7 @@
 """From logits to tokens, for all rows of a batch at once.
 
-A row's token follows from its own logits, settings, history and random number; no other row can change it. That is
-why each row brings one uniform number for an inverse-CDF draw in vocabulary order, instead of a shared generator.
+A row's token depends on its own logits, settings, history and random number only, never on other rows. That is why
+each row brings one uniform number, which draws from the inverse CDF in vocabulary order, instead of a shared generator.
 
 Letters: R rows, V vocabulary.
 """
@@ -25,23 +25,20 @@ class Row:
 
     request: Request
     uniform: float  # in [0, 1)
-    replied: Counter[int] = field(default_factory=Counter)  # ids of the reply so far, and how often each
+    counts: Counter[int] = field(default_factory=Counter)  # how often each id is in the reply so far
     mask: Tensor | None = None  # bool (V,): the ids that a constraint allows
 
 
 def random_numbers(request: Request) -> random.Random:
-    """The source of a request's random numbers.
-
-    Seeded with text: Random(1) and Random(-1) are the same, Random("1") and Random("-1") are not.
-    """
+    """The source of a request's random numbers, seeded with text because Random(1) and Random(-1) are the same."""
     return random.Random() if request.seed is None else random.Random(f"{request.seed}/{request.sample}")
 
 
 def sample(logits: Tensor, rows: Sequence[Row]) -> list[int]:
     """Choose the next token of each row.
 
-    logits (R, V) float32. Returns R ids. Bias, penalties and mask change the logits, then temperature, top_k, top_p
-    and min_p the choice among them. Rows with temperature 0 take the argmax.
+    logits (R, V) float32. Returns R ids. Bias, penalties and mask apply first, then temperature, top_k, top_p and
+    min_p. Rows with temperature 0 take the argmax.
     """
     logits = _adjusted(logits, rows)
     requests = [row.request for row in rows]
@@ -62,7 +59,7 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> list[int]:
     if any(request.top_p < 1 for request in requests):
         scaled = _keep_top_p(scaled, column([request.top_p for request in requests]))
     if any(request.min_p > 0 for request in requests):
-        # The most likely token's logit is 0 here, so its fraction of the probability is what exp(logit) is of 1.
+        # The most likely token's logit is 0 here, so exp(logit) is a token's probability as a fraction of that one's.
         scaled = scaled.masked_fill(scaled < column([request.min_p for request in requests]).log(), -torch.inf)
     cdf = scaled.softmax(dim=-1).cumsum(dim=-1)
     total = cdf[:, -1:].contiguous()
@@ -73,7 +70,7 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> list[int]:
 
 
 def score(logits: Tensor, tokens: Sequence[int], top: Sequence[int]) -> list[Scored]:
-    """How likely each row's token was. logits (R, V) float32, R tokens, and for each row how many others to report."""
+    """How likely each row's token was. logits (R, V) float32, R tokens, and how many top ones to report per row."""
     logprobs = logits.log_softmax(dim=-1)
     chosen = logprobs.gather(1, torch.tensor(tokens, device=logits.device)[:, None]).squeeze(1).tolist()
     best = logprobs.topk(min(max(top), logits.size(1)), dim=-1)
@@ -97,13 +94,13 @@ def _adjusted(logits: Tensor, rows: Sequence[Row]) -> Tensor:
             ids = torch.tensor(list(request.logit_bias), device=logits.device)
             changed[i, ids] += torch.tensor(list(request.logit_bias.values()), device=logits.device)
         if request.repetition_penalty != 1:
-            ids = torch.tensor(sorted(row.replied.keys() | set(request.prompt)), device=logits.device)
+            ids = torch.tensor(sorted(row.counts.keys() | set(request.prompt)), device=logits.device)
             before = changed[i, ids]
             p = request.repetition_penalty
             changed[i, ids] = torch.where(before > 0, before / p, before * p)
-        if penalised and row.replied:
-            ids = torch.tensor(list(row.replied), device=logits.device)
-            times = torch.tensor(list(row.replied.values()), device=logits.device)
+        if penalised and row.counts:
+            ids = torch.tensor(list(row.counts), device=logits.device)
+            times = torch.tensor(list(row.counts.values()), device=logits.device)
             changed[i, ids] -= request.presence_penalty + request.frequency_penalty * times
         if row.mask is not None:
             changed[i].masked_fill_(~row.mask.to(logits.device), -torch.inf)

@@ -1,39 +1,30 @@
-"""Bits per byte: a loss that does not depend on the tokenizer, so models with different ones can be compared."""
+"""Bits per byte: a loss that does not depend on the tokenizer, so models with different ones can be compared.
+
+    bits per byte = sum of nll in nats / (ln 2 * bytes of the target text)
+"""
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 import torch
 import torch.distributed as dist
 
-
-class Scored(Protocol):
-    """What is read of a batch; every tensor is (B, T)."""
-
-    @property
-    def inputs(self) -> torch.Tensor: ...
-
-    @property
-    def targets(self) -> torch.Tensor: ...
-
-    @property
-    def weights(self) -> torch.Tensor: ...
+from nanochat.data.batch import Batch
 
 
 @torch.no_grad()
 def bits_per_byte(
-    model: torch.nn.Module, batches: Iterable[Scored], token_bytes: Sequence[int] | torch.Tensor
+    model: torch.nn.Module, batches: Iterable[Batch], token_bytes: Sequence[int] | torch.Tensor
 ) -> float:
-    """How many bits `model` needs for a byte of the target text.
+    """How many bits `model` needs per byte of the target text.
 
-    model(inputs, targets) gives the nll of each target in nats, (B, T) float32. `token_bytes` holds the number of raw
-    bytes of each of the V tokens, 0 for special tokens. A target is counted when it is not negative, its weight is not
-    0 and it has bytes; the others add neither nats nor bytes.
+    model(inputs, targets) gives the nll of each target in nats, (B, T) float32. `token_bytes` holds the number of bytes
+    of each of the V tokens, 0 for special tokens. A target counts if it is not negative, its weight is not 0 and it has
+    bytes; the others add neither nats nor bytes.
 
     Nats and bytes are summed over all batches and all ranks before they are divided, so ranks may hold different
-    numbers of batches, but every rank must make this call. Returns inf when no byte was counted. The model is in
-    evaluation mode meanwhile and gets its old mode back.
+    numbers of batches, but every rank must make this call. Returns inf if nothing counts. The model is in evaluation
+    mode meanwhile.
     """
     device = next(model.parameters()).device
     lengths = torch.as_tensor(token_bytes, dtype=torch.int64, device=device)
@@ -42,7 +33,7 @@ def bits_per_byte(
     model.eval()
     try:
         for batch in batches:
-            # Targets that are not counted may be -1, which no model can look up.
+            # Targets that do not count may be -1, which is no index into the vocabulary.
             targets = batch.targets.clamp(min=0).long()
             nll = model(batch.inputs, targets)
             size = lengths[targets]
@@ -52,7 +43,7 @@ def bits_per_byte(
             count += int(size[counted].sum())
     finally:
         model.train(was_training)
-    if dist.is_available() and dist.is_initialized():
+    if dist.is_initialized():
         sums = torch.tensor([nats, count], dtype=torch.float64, device=device)
         dist.all_reduce(sums)
         nats, count = sums.tolist()

@@ -1,18 +1,17 @@
-"""CORE: how well a model answers from context alone, one number for 22 tasks (DCLM, Li et al. 2024).
+"""CORE: how well a base model answers from context alone, one number for 22 tasks (DCLM, Li et al. 2024).
 
 A question is asked as a text to be continued, after a few others with their answers. What guessing scores is taken
-out of each task's accuracy, and CORE is the mean of what is left: 0 for guessing, 1 for knowing everything.
+out of each task's accuracy, and CORE is the mean of the rest: 0 for guessing, 1 for knowing everything.
 
-    multiple_choice    one context, several continuations: the one with the lowest mean nll is the answer
-    schema             several contexts, one continuation: the context after which it is most likely
-    language_modeling  right where the most likely tokens, one by one, are the continuation
+    multiple_choice    one context, several continuations: the one with the lowest mean nll per token is the answer
+    schema             several contexts, one continuation: the context after which it is most likely is the answer
+    language_modeling  right if the most likely tokens, one after another, are the continuation
 
-The items that are asked, the examples before them, and what counts as the continuation are as in the original
-nanochat. What is longer than the context is not: here the oldest tokens behind the first one are left out, for every
-model, and a continuation that does not fit even alone counts as wrong; there its own models read the whole prompt,
-also beyond the context that they were trained with, and only one with a fixed limit, GPT-2, has it cut, the first token
-too. So scores compare with those that are published for it where the prompts fit; on few-shot tasks with long texts,
-or with a short context, only roughly.
+Questions, examples and judged continuations are the original nanochat's. Texts longer than the context are not: here,
+for every model, the oldest tokens after the first one are left out, and a continuation that does not fit even alone
+counts as wrong. The original lets its own models read the whole prompt, beyond the context they were trained with, and
+cuts it for GPT-2 only. So scores compare with published ones where prompts fit into the context, and only roughly on
+few-shot tasks with long texts.
 """
 
 import math
@@ -32,11 +31,11 @@ from nanochat.log import Progress
 from nanochat.tokenizer import Tokenizer
 
 ORDER_SEED, EXAMPLES_SEED = 1337, 1234  # the original's
-AT_ONCE = 32  # questions that are handed to the Engine together
+AT_ONCE = 32  # questions per call of the Engine
 
 
 class Prompt(NamedTuple):
-    """The ids of a text; from `start` >= 1 on they are the continuation that is judged."""
+    """The ids of a text; those from `start` >= 1 on are the continuation that is judged."""
 
     ids: list[int]
     start: int
@@ -44,9 +43,9 @@ class Prompt(NamedTuple):
 
 @dataclass(frozen=True)
 class TaskScore:
-    """n questions were asked and `correct` of them answered rightly, over all ranks.
+    """n questions were asked and `correct` of them answered correctly, over all ranks.
 
-    too_long: those, counted as wrong, whose continuation alone exceeds the context.
+    too_long counts those whose continuation alone exceeds the context; they are wrong.
     """
 
     label: str
@@ -63,7 +62,7 @@ class TaskScore:
 
     @property
     def centered(self) -> float:
-        """The accuracy, stretched so that guessing is 0."""
+        """The accuracy, rescaled so that guessing is 0."""
         return (self.accuracy - self.baseline) / (1 - self.baseline)
 
 
@@ -72,7 +71,7 @@ def core_metric(scores: Sequence[TaskScore]) -> float:
 
 
 def evaluate(engine: Engine, tokenizer: Tokenizer, task: Task, max_items: int = 0) -> TaskScore:
-    """Ask `max_items` questions of a task, drawn with a fixed seed, or all (0).
+    """Ask `max_items` questions of a task, drawn with a fixed seed; 0 asks all.
 
     Under torch.distributed every rank must call this; rank r takes questions r, r + world, ..., and the counts are
     summed.
@@ -103,34 +102,34 @@ def evaluate(engine: Engine, tokenizer: Tokenizer, task: Task, max_items: int = 
 
 
 def prompts(task: Task, items: Sequence[Item], index: int, tokenizer: Tokenizer) -> list[Prompt]:
-    """What is judged for a question: a prompt for each of its options, however long.
+    """A prompt for each option of a question, however long.
 
-    The examples before it are drawn from the other items, as many as there are where the task wants more. A text is
-    encoded whole, so that a token may reach over the end of the context. The continuation is what the options do not
-    share: behind their common beginning in a multiple choice, in a schema their common end.
+    The examples before it are drawn from the other items, or are all of them if the task wants more. A text is encoded
+    as a whole, so a token may span the end of the context. The continuation is what the options do not have in common:
+    what follows their common beginning in a multiple choice; in a schema, their common end.
     """
     others = [i for i in range(len(items)) if i != index]
     drawn = random.Random(EXAMPLES_SEED + index).sample(others, min(task.shots, len(others)))
     before = "".join(f"{_text(task, items[i], items[i].gold)}\n\n" for i in drawn)
     item = items[index]
     texts = [before + _text(task, item, option) for option in range(len(item.contexts))]
-    if task.kind == "language_modeling":  # what its continuation does not share with the question alone
+    if task.kind == "language_modeling":  # the question alone, to find where its continuation begins
         texts.append((before + item.contexts[0] + task.delimiter).rstrip())
     begin = chat.text_prompt(tokenizer, "")
     encoded = [begin + ids for ids in tokenizer.encode_batch(texts)]
     if task.kind == "schema":
-        alike = _alike([ids[:0:-1] for ids in encoded])
-        return [Prompt(ids, len(ids) - alike) for ids in encoded]
+        common = _common([ids[:0:-1] for ids in encoded])
+        return [Prompt(ids, len(ids) - common) for ids in encoded]
     options = encoded[: len(item.contexts)]
-    # At least one token is judged, also of an option with which another one begins.
-    alike = min(_alike(encoded), min(map(len, options)) - 1)
-    return [Prompt(ids, alike) for ids in options]
+    # At least one token is judged, also of an option that is the beginning of another one.
+    common = min(_common(encoded), min(map(len, options)) - 1)
+    return [Prompt(ids, common) for ids in options]
 
 
 def fitting(options: Sequence[Prompt], context: int, kept: int = 1) -> list[Prompt] | None:
-    """The prompts without as much, behind their first `kept` ids, as exceeds the context.
+    """The prompts cut to the context, after their first `kept` ids.
 
-    None where a continuation does not fit with what is kept, and at least one id, before it.
+    None if a continuation does not fit with the kept ids, and at least one, before it.
     """
     fit = []
     for ids, start in options:
@@ -142,7 +141,7 @@ def fitting(options: Sequence[Prompt], context: int, kept: int = 1) -> list[Prom
 
 
 def most_likely(engine: Engine, questions: Sequence[Sequence[Prompt]]) -> list[int | None]:
-    """Which prompt of each question has the lowest mean nll over its continuation; None where one is not a number."""
+    """The prompt of each question with the lowest nll per token of its continuation; None if one is not finite."""
     nll = iter(engine.score([prompt.ids for options in questions for prompt in options]))
     answers = []
     for options in questions:
@@ -161,7 +160,7 @@ def are_greedy(engine: Engine, prompts: Sequence[Prompt]) -> list[bool]:
             continue
         if event.token != prompts[i].ids[prompts[i].start + matched[i]]:
             found[i] = False
-            engine.cancel(event.request_id)  # there is no more to learn from it
+            engine.cancel(event.request_id)  # the answer is known
         matched[i] += 1
     return found
 
@@ -170,8 +169,8 @@ def _text(task: Task, item: Item, option: int) -> str:
     return item.contexts[option] + task.delimiter + item.continuations[option]
 
 
-def _alike(sequences: Sequence[list[int]]) -> int:
-    """How many ids all begin with alike."""
+def _common(sequences: Sequence[list[int]]) -> int:
+    """How many ids all have in common at their beginning."""
     for i, ids in enumerate(zip(*sequences, strict=False)):
         if len(set(ids)) > 1:
             return i

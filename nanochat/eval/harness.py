@@ -1,13 +1,14 @@
 """EleutherAI's lm-evaluation-harness on the Engine: its tasks, prompts and metrics, our model.
 
-The harness asks for three things, in text: how likely continuations are, how likely whole texts are, and replies up to
-a stop string. It is optional (`lm_eval`) and slow to import, so it is imported where it is used.
+The harness asks a model three kinds of questions, in text: how likely are these continuations, how likely are these
+whole texts, and what do you reply up to a stop string. It is optional (`lm_eval`) and slow to import, so it is imported
+inside functions.
 """
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -22,10 +23,10 @@ from nanochat.log import Progress
 from nanochat.tokenizer import Tokenizer
 
 INSTALL = "uv pip install lm-eval"
-AT_ONCE = 64  # requests that are handed to the Engine together
-REPLY_TOKENS = 256  # where a task does not say, as in the harness's own models
+AT_ONCE = 64  # requests per call of the Engine
+REPLY_TOKENS = 256  # default, as in the harness's own models
 BOOTSTRAPS = 1000  # for the standard errors of perplexities; the harness's 100,000 take minutes
-# What a task may ask of a reply besides its end, and the field of a Request that is the same.
+# The settings of a reply that a task may ask for; fields of a Request have the same names.
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
@@ -39,39 +40,32 @@ class Measured(NamedTuple):
     n: int
 
 
-class Asked(Protocol):
-    """What is read of the harness's Instance: the texts of a request, and the settings of a reply."""
-
-    @property
-    def args(self) -> tuple: ...
-
-
 class Answers:
-    """The methods of `lm_eval.api.model.LM`, answered by an Engine; the harness deals the requests to the ranks.
+    """The methods of `lm_eval.api.model.LM`, on an Engine. Requests are the harness's Instances; their `args` are read.
 
-    A model that was trained with a token that begins a document sees it before every text. Where a text exceeds the
-    context its beginning is left out, but for that token.
+    A model that was trained with a token at the beginning of documents sees it before every text. A text that exceeds
+    the context loses its beginning, but not that token. The harness divides the requests among the ranks.
     """
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer, seed: int = 0) -> None:
-        super().__init__()  # LM's, where the two are joined
+        super().__init__()  # LM's, see `language_model`
         self.engine = engine
         self.tokenizer = tokenizer
         self.seed = seed
         self.opening = chat.opening(tokenizer)
-        self._rendered: dict[str, list[int]] = {}  # what conversations were shown as, and their ids
+        self._rendered: dict[str, list[int]] = {}  # the ids of conversations, by their text
 
     def apply_chat_template(self, chat_history: Sequence[chat.Message], add_generation_prompt: bool = True) -> str:
-        """A conversation that the assistant is to answer, or whose last message it has begun, in text.
+        """A conversation for the assistant to answer, or to continue its last message, as text.
 
-        The text is for looking at. The ids stay here, for in nobody's text the name of a special token stands for it.
-        Raises UserError for messages that are no conversation.
+        The harness passes the text back later. The ids are kept here, because special tokens cannot be encoded from
+        text. Raises UserError for messages that are not a conversation.
         """
         begun = "" if add_generation_prompt else chat_history[-1]["content"]
         try:
             ids = chat.prompt(self.tokenizer, chat_history if add_generation_prompt else chat_history[:-1])
         except ValueError as error:
-            raise UserError(f"a question of this task is no conversation: {error}") from None
+            raise UserError(f"a question of this task is not a conversation: {error}") from None
         ids += self.tokenizer.encode(begun)
         text = self.tokenizer.decode(ids)
         self._rendered[text] = ids
@@ -81,15 +75,15 @@ class Answers:
     def tokenizer_name(self) -> str:
         return self.tokenizer.hash
 
-    def loglikelihood(self, requests: Sequence[Asked], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """For each (context, continuation) the continuation's log probability, and whether it is the most likely one.
 
         Raises UserError for a continuation that is longer than the model's context.
         """
         return self._judged([self._prompt(*request.args) for request in requests], "loglikelihood", disable_tqdm)
 
-    def loglikelihood_rolling(self, requests: Sequence[Asked], disable_tqdm: bool = False) -> list[float]:
-        """The log probability of each text, all of it: in windows, each predicting what those before it did not."""
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+        """The log probability of each whole text, in windows that each predict what the ones before did not."""
         from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # pyright: ignore[reportMissingImports]
 
         windows: list[Prompt] = []
@@ -104,8 +98,8 @@ class Answers:
         found = iter(self._judged(windows, "loglikelihood_rolling", disable_tqdm, greedy=False))
         return [math.fsum(next(found)[0] for _ in range(count)) for count in counts]
 
-    def generate_until(self, requests: Sequence[Asked], disable_tqdm: bool = False) -> list[str]:
-        """For each (context, settings) the reply up to, without, the first of its stop strings.
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """For each (context, settings) the reply up to the first of its stop strings, without it.
 
         Raises UserError for settings that the Engine does not have.
         """
@@ -116,9 +110,9 @@ class Answers:
                  for i, (request, each) in enumerate(zip(requests, settings, strict=True))]  # fmt: skip
         texts = [ReplyText(self.tokenizer, list(filter(None, each["until"])), parts=False) for each in settings]
         done = 0
-        # Prompts of one length are read in one forward pass, so neighbours in the queue should have one length.
+        # Prompts of equal length are read in one forward pass, so they should be neighbours in the queue.
         order = sorted(range(len(asked)), key=lambda i: len(asked[i].prompt))
-        with Progress(len(asked), "generate_until", "replies", self._tells(disable_tqdm)) as progress:
+        with Progress(len(asked), "generate_until", "replies", self._is_shown(disable_tqdm)) as progress:
             for k, event in self.engine.stream([asked[i] for i in order]):
                 text = texts[order[k]]
                 text.add(event)
@@ -130,7 +124,7 @@ class Answers:
         return [text.text for text in texts]
 
     def _prompt(self, context: str, continuation: str) -> Prompt:
-        """The two as the harness's models divide them: white space at the end belongs to the continuation."""
+        """Context and continuation, divided as the harness's models do: white space between belongs to the latter."""
         if context in self._rendered:
             before = self._rendered[context]
             return Prompt(before + self.tokenizer.encode(continuation), len(before))
@@ -138,17 +132,17 @@ class Answers:
         before = self.opening if bare else chat.text_prompt(self.tokenizer, "")
         ids = before + self.tokenizer.encode(context + continuation)
         start = len(before) + len(self.tokenizer.encode(bare))
-        # A continuation that is one token with the end of its context is judged by that token.
+        # A continuation that merges into one token with the end of its context is judged by that token.
         return Prompt(ids, max(1, min(start, len(ids) - 1)))
 
     def _judged(
         self, prompts: Sequence[Prompt], title: str, quiet: bool, greedy: bool = True
     ) -> list[tuple[float, bool]]:
-        kept = len(self.opening)
+        """For each prompt the log probability of its continuation, and whether it is the most likely one (`greedy`)."""
         found: list[tuple[float, bool]] = []
-        with Progress(len(prompts), title, "requests", self._tells(quiet)) as progress:
+        with Progress(len(prompts), title, "requests", self._is_shown(quiet)) as progress:
             for first in range(0, len(prompts), AT_ONCE):
-                chosen = fitting(prompts[first : first + AT_ONCE], self.engine.max_len, kept)
+                chosen = fitting(prompts[first : first + AT_ONCE], self.engine.max_len, len(self.opening))
                 if chosen is None:
                     raise UserError(
                         f"a continuation of this task does not fit into the context of {self.engine.max_len} tokens; "
@@ -179,10 +173,8 @@ class Answers:
         stop_ids = chat.stop_ids(self.tokenizer)
         return Request(ids, most, seed=self.seed, sample=number, stop_ids=stop_ids, **chosen)
 
-    def _tells(self, quiet: bool) -> bool:
+    def _is_shown(self, quiet: bool) -> bool:
         return not quiet and self.rank == 0
-
-    # ------------------------------------------------ ranks
 
     @property
     def rank(self) -> int:
@@ -197,7 +189,7 @@ class Answers:
         return self.engine.model.device
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A number of every rank, (world,)."""
+        """A number from every rank, (world,)."""
         gathered = [torch.empty_like(tensor) for _ in range(self.world_size)]
         dist.all_gather(gathered, tensor)
         return torch.stack(gathered)
@@ -212,7 +204,7 @@ class Answers:
 
 
 def check() -> None:
-    """Raises UserError where the harness is not installed."""
+    """Raise UserError if the harness is not installed."""
     try:
         import lm_eval.api.model  # noqa: F401 # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -220,7 +212,7 @@ def check() -> None:
 
 
 def language_model(engine: Engine, tokenizer: Tokenizer, seed: int = 0) -> Any:
-    """The Engine as the harness wants a model: an instance of its LM. Raises what `check` raises."""
+    """The Engine as a model of the harness, an instance of its LM. Raises what `check` raises."""
     check()
     from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
 
@@ -234,11 +226,11 @@ def evaluate(
     engine: Engine, tokenizer: Tokenizer, tasks: Sequence[str], limit: int | None = None,
     include_path: Path | None = None, as_chat: bool = False, seed: int = 0,
 ) -> list[Measured]:  # fmt: skip
-    """Run tasks or groups of the harness, or of a folder with YAML files of its kind, on `limit` questions of each.
+    """Run tasks or groups of the harness, or of a folder with such YAML files, on `limit` questions each.
 
-    as_chat makes each question, and each example before it, a user's turn; else all is one text to be continued. Under
-    torch.distributed every rank must call this; the first gets the results, the others an empty list.
-    Raises UserError where the harness is missing, a task is not known or not fit for this, or its data cannot be had.
+    With as_chat each question, and each example before it, is a user's turn; otherwise all is one text to continue.
+    Under torch.distributed every rank must call this; the first gets the results, the others an empty list.
+    Raises UserError if the harness is missing, a task is unknown or unsuitable, or its data is unavailable.
     """
     model = language_model(engine, tokenizer, seed)
     if as_chat and not chat.can_chat(tokenizer):
@@ -255,16 +247,16 @@ def evaluate(
                 raise UserError(f"lm-evaluation-harness cannot load {', '.join(tasks)}: {message}") from error
             for name, task in loaded["tasks"].items():
                 if getattr(task, "UNSAFE_CODE", False):
-                    raise UserError(f"the harness's task {name} runs what the model writes, unfenced; leave it out")
+                    raise UserError(f"the harness's task {name} runs model-written code, not isolated; leave it out")
                 if getattr(task, "MULTIMODAL", False):
-                    raise UserError(f"the harness's task {name} is not of text alone; leave it out")
+                    raise UserError(f"the harness's task {name} is not text only; leave it out")
             return loaded
 
     if include_path is not None and not include_path.is_dir():
-        raise UserError(f"--harness_include_path {include_path} is no folder; expected one with tasks in YAML files")
+        raise UserError(f"--harness_include_path {include_path} is not a folder; expected one with tasks in YAML files")
     known = Tasks(include_path=include_path, include_defaults=False)
     if not all(known.match_tasks([name]) for name in tasks):
-        known = Tasks(include_path=include_path)  # its own 14,000 take seconds to list
+        known = Tasks(include_path=include_path)  # listing its own 14,000 takes seconds
     for name in tasks:
         if not known.match_tasks([name]):
             raise UserError(f"lm-evaluation-harness has no task {name!r}; lm_eval ls tasks lists those it has")
@@ -277,7 +269,7 @@ def evaluate(
 
 
 def _measured(results: dict[str, Any]) -> list[Measured]:
-    """What the harness found: under its "metric,filter" stand the values, beside them what describes the task."""
+    """The harness's results, whose values have keys of the form "metric,filter"."""
     found = []
     for task, entry in {**results["results"], **results.get("groups", {})}.items():
         for key, value in entry.items():

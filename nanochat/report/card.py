@@ -165,15 +165,12 @@ def _rl(section: dict) -> str:
 def _core(core: dict | None) -> str:
     if not core:
         return ""
-    rows = [
-        [label, *(_fixed(task.get(key)) for key in ("shots", "n", "too_long")),
-         *(_fixed(task.get(key), 4) for key in ("accuracy", "centered"))]
-        for label, task in core["tasks"].items()
-    ]  # fmt: skip
+    rows = _rows(core["tasks"], {"shots": 0, "n": 0, "too_long": 0, "accuracy": 4, "centered": 4})
+    total = ["CORE", "", "", "", "", _fixed(core.get("core"), 4)]
     notes = [f"at most {_fixed(core['max_per_task'])} questions per task"] if core.get("max_per_task") else []
     notes += [f"bundle {core['bundle'][:12]}"] if core.get("bundle") else []
     head = ["task", "shots", "n", "too long, so wrong", "accuracy", "centered"]
-    return _blocks(table(head, rows, ["CORE", "", "", "", "", _fixed(core.get("core"), 4)]), _lines(notes))
+    return _blocks(table(head, rows, total), _lines(notes))
 
 
 def _harness(results: Sequence[dict]) -> str:
@@ -185,12 +182,8 @@ def _harness(results: Sequence[dict]) -> str:
 
 
 def _bits_per_byte(found: Sections) -> str:
-    rows = []
-    for stage, section in found.items():
-        values = [_fixed(section.get(key), 4) for key in ("train_loss", "train_bpb", "val_bpb")]
-        if any(values):
-            rows.append([stage, *values])
-    return table(["stage", "train loss", "train", "val"], rows)
+    rows = _rows(found, {"train_loss": 4, "train_bpb": 4, "val_bpb": 4})
+    return table(["stage", "train loss", "train", "val"], [row for row in rows if any(row[1:])])
 
 
 def _curves(pictures: Mapping[str, Sequence[curves.Picture]]) -> str:
@@ -216,12 +209,9 @@ def _tokenizer(trained: dict, evaluated: dict) -> str:
 
 def _own_conversations(found: Sections) -> str:
     """A row per stage: the user's own conversations, how many of them were too long, and how often they were read."""
-    rows = []
-    for stage, section in found.items():
-        if own := section.get("own_conversations"):
-            counts = [_fixed(own.get(key)) for key in ("conversations", "tokens", "max_seq_len", "cut", "left_out")]
-            rows.append([stage, *counts, _fixed(own.get("passes"), 2)])
-    return table(["stage", "conversations", "tokens", "context", "cut", "left out", "passes"], rows)
+    own = {stage: section["own_conversations"] for stage, section in found.items() if section.get("own_conversations")}
+    keys = {"conversations": 0, "tokens": 0, "max_seq_len": 0, "cut": 0, "left_out": 0, "passes": 2}
+    return table(["stage", "conversations", "tokens", "context", "cut", "left out", "passes"], _rows(own, keys))
 
 
 def _times(found: Sections, price: float | None) -> str:
@@ -296,13 +286,11 @@ def _flags(found: Sections) -> str:
     lines = []
     for stage, section in found.items():
         if "flags" in section:
-            flags = [_typed(name, value) for name, value in section["flags"].items() if name != "resume"]
-            lines.append(f"    {stage:<14} {' '.join(flags) or 'defaults'}".replace("\n", " "))
+            given = {name: value for name, value in section["flags"].items() if name != "resume"}
+            typed = (f"--{name} {' '.join(map(str, value))}" if isinstance(value, list) else f"--{name}={value}"
+                     for name, value in given.items())  # fmt: skip
+            lines.append(f"    {stage:<14} {' '.join(typed) or 'defaults'}".replace("\n", " "))
     return _blocks("Flags that differ from the defaults:", printable("\n".join(lines))) if lines else ""
-
-
-def _typed(name: str, value: object) -> str:
-    return f"--{name} {' '.join(map(str, value))}" if isinstance(value, list) else f"--{name}={value}"
 
 
 def _resolved(configs: Sections) -> str:
@@ -312,8 +300,8 @@ def _resolved(configs: Sections) -> str:
     for name in (*MODEL, *SETTINGS):
         group = "model_config" if name in MODEL else "user_config"
         values = [config[group].get(name) for config in logged.values()]
-        if any(value is not None for value in values):
-            rows.append([name, *map(_setting, values)])
+        if values.count(None) < len(values):
+            rows.append([name, *("" if value is None else value for value in values)])
     return table(["resolved", *logged], rows)
 
 
@@ -321,8 +309,9 @@ def _resolved(configs: Sections) -> str:
 
 
 def table(head: Sequence[object], rows: Sequence[Sequence[object]], total: Sequence[str] = ()) -> str:
-    """A table of texts, which are escaped; `total` is a last row in bold. "" without rows."""
-    cells = [[escaped(str(cell)).replace("\n", " ") for cell in row] for row in (head, *rows)]
+    """A table of texts and numbers, which are escaped; `total` is a last row in bold. "" without rows."""
+    texts = [[f"{cell:.10g}" if isinstance(cell, float) else str(cell) for cell in row] for row in (head, *rows)]
+    cells = [[escaped(text).replace("\n", " ") for text in row] for row in texts]
     cells += [[cell and f"**{escaped(cell)}**" for cell in total]] if total else []
     if len(cells) == 1:
         return ""
@@ -337,6 +326,11 @@ def escaped(text: str) -> str:
     return re.sub(r"[\\`*\[\]<|~]|&(?=[#\w])|(?<!\w)_|_(?!\w)", r"\\\g<0>", printable(text))
 
 
+def _rows(items: Mapping[str, dict], digits: Mapping[str, int]) -> list[list[str]]:
+    """A row per item: its name, and its numbers under the keys of `digits`, with so many decimals."""
+    return [[name, *(_fixed(item.get(key), n) for key, n in digits.items())] for name, item in items.items()]
+
+
 def _lines(texts: Sequence[str]) -> str:
     return "  \n".join(escaped(text) for text in texts if text)
 
@@ -348,10 +342,6 @@ def _blocks(*texts: str) -> str:
 def _fixed(value: str | float | None, digits: int = 0) -> str:
     """A number, also one that is written as "NaN" in strict JSON; "" without one."""
     return "" if value is None else f"{float(value):.{digits}f}"
-
-
-def _setting(value: object) -> str:
-    return "" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def _percent(fraction: str | float | None) -> str:

@@ -27,6 +27,7 @@ STYLE = "<style>svg{color:#4a453e}@media(prefers-color-scheme:dark){svg{color:#c
 COLOURS = ("#2f80c4", "#d0691f", "#3a9a60", "#a457b8", "#a68600", "#c84a68")  # visible on white and on black
 SETTINGS: dict = {
     "svg.fonttype": "none",  # text stays text, in the reader's font
+    "svg.hashsalt": "nanochat",  # the same names in every drawing
     "text.parse_math": False,
     "font.size": 9.0,
     "axes.titlesize": 9.0,
@@ -63,12 +64,12 @@ def pictures(stage: str, metrics: Sequence[Mapping]) -> list[Picture]:
     for name, title, key, smooth, from_zero in CURVES:
         # The loss of RL is weighted by advantages, so its size means nothing.
         if (stage, key) != ("chat_rl", "loss") and (lines := _lines(metrics, key)):
-            file = f"{stage}_{name}"
-            made.append(Picture(file, in_words(title, lines), draw(file, title, lines, smooth, from_zero, last)))
+            svg = draw(title, lines, smooth, from_zero, last)
+            made.append(Picture(f"{stage}_{name}", in_words(title, lines), svg))
     return made
 
 
-def draw(name: str, title: str, lines: Lines, smooth: bool = False, from_zero: bool = False, last: float = 0.0) -> str:
+def draw(title: str, lines: Lines, smooth: bool = False, from_zero: bool = False, last: float = 0.0) -> str:
     """Lines in one plot, as the text of an SVG file. With `last`, the x axis goes from 0 to there.
 
     A smoothed line is drawn over its own points, which are faint.
@@ -77,7 +78,7 @@ def draw(name: str, title: str, lines: Lines, smooth: bool = False, from_zero: b
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context({**SETTINGS, "svg.hashsalt": name}), warnings.catch_warnings():
+    with rc_context(SETTINGS), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about letters that its font lacks: the reader's font draws them
         figure = Figure(figsize=(4.6, 2.8))
         axes = figure.add_subplot(title=printable(title), xlabel="step")

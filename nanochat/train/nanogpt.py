@@ -18,7 +18,7 @@ from nanochat.checkpoint import door, gpt2, manager
 from nanochat.data import tokens
 from nanochat.data.batch import Batch
 from nanochat.data.shards import Split
-from nanochat.errors import EXIT_INTERRUPTED, UserError
+from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig, count_parameters
 from nanochat.log import MetricsLog, short
 from nanochat.optim import Optimizer, Rates, adamw_groups
@@ -114,13 +114,7 @@ def _train(
             f"--max_iters={2 * state.step}"
         )
         return state
-    try:
-        train(stage, state, rt, writer.log)
-    except KeyboardInterrupt:  # the second Ctrl-C
-        saved_at = writer.saved_at
-        saved = f"step {saved_at} is saved, resume with {again}" if saved_at > 0 else "nothing is saved yet"
-        rt.print(f"{NAME}: interrupted at step {state.step}; {saved}")
-        raise SystemExit(EXIT_INTERRUPTED) from None
+    train(stage, state, rt, writer.log)
     writer.log.close()
     rt.print(f"{NAME}: done; step {state.step}, best val_loss {run.best:.4f}; python -m scripts.sample "
              f"--out_dir={shlex.quote(settings.out_dir)} shows what it writes")  # fmt: skip
@@ -186,16 +180,12 @@ def validate(
 def _check_data(run: Run, data: Data, settings: Settings) -> None:
     """Raise UserError if a run was trained on other tokens. The same tokens may lie elsewhere."""
     for split, now in data.items():
-        before = run.data.get(split)
-        if before is None or before == now.content():
-            continue
-        sizes = [content.get("bytes") for content in (before, now.content()) if isinstance(content, dict)]
-        how = "other tokens of the same number" if len(set(sizes)) == 1 else f"{sizes[-1]:,} bytes, not {sizes[0]:,}"
-        out_dir = shlex.quote(settings.out_dir)
-        raise UserError(
-            f"{now.path} is not what the run in {settings.out_dir} was trained with: {how}; put that back or name it "
-            f"with --dataset, or start a new run from this model with --init_from={out_dir} and another --out_dir"
-        )
+        if run.data.get(split, now.content()) != now.content():
+            raise UserError(
+                f"{now.path} holds other tokens than the run in {settings.out_dir} was trained with; put those back "
+                "or name them with --dataset, or start a new run from this model with "
+                f"--init_from={shlex.quote(settings.out_dir)} and another --out_dir"
+            )
 
 
 def _effective(settings: Settings, run: Run, T: int) -> dict:
@@ -219,19 +209,16 @@ def begin(settings: Settings, folder: Path, rt: Runtime) -> Run:
     if settings.init_from != "resume" and not settings.eval_only:
         refuse_taken(out_dir, tokenizer, settings.overwrite)
 
-    def fits(config: GPTConfig) -> None:
-        check_fits(config, settings, rt)
-
     if settings.init_from == "scratch":
         config = _from_scratch(settings, tokenizer, folder)
-        fits(config)
+        check_fits(config, settings, rt)
         return Run(GPT(config, rt.dtype).to(rt.device), tokenizer, TrainState())
     if settings.init_from == "resume":
-        run = resume(out_dir, Tokenizer.load(out_dir) if out_dir in there else tokenizer, rt, fits)
+        run = resume(out_dir, Tokenizer.load(out_dir) if out_dir in there else tokenizer, rt)
     else:
         loaded = door.open(settings.init_from, manager.LoadAs(rt.device, rt.dtype), out_dir=out_dir)
-        fits(loaded.model.config)
         run = Run(loaded.model, loaded.tokenizer, TrainState())
+    check_fits(run.model.config, settings, rt)
     if tokenizer and run.tokenizer and tokenizer.hash != run.tokenizer.hash:
         raise UserError(
             f"the tokens in {folder} are those of another tokenizer ({tokenizer.vocab_size} tokens, "

@@ -10,22 +10,22 @@ A model that nanoGPT's format cannot hold is kept in our own: model_*.pt, optim_
 
 import contextlib
 import math
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from nanochat import foreign_tokenizers, gpt2_tokenizer
 from nanochat.checkpoint import gpt2, manager, nanogpt
 from nanochat.checkpoint.nanogpt import BEST_CKPT, CKPT, LAST_CKPT
-from nanochat.config import as_field, default
 from nanochat.errors import UserError
-from nanochat.gpt import GPT, GPTConfig
+from nanochat.gpt import GPT
 from nanochat.paths import read_json
-from nanochat.runtime import Runtime, pick_device
+from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import TrainState
 from nanochat.train.settings import OF_ONE_START, SHAPE, Settings, check
+from nanochat.train.start import adopt
 from nanochat.train.writer import CheckpointWriter, StepWriter
 
 METRICS = "metrics.jsonl"
@@ -141,20 +141,18 @@ class OutDirStepWriter(StepWriter):
         return {"best_val_loss": self.run.best if math.isfinite(self.run.best) else None}
 
 
-def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime, check_fits: Callable[[GPTConfig], object]) -> Run:
+def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime) -> Run:
     """The run in `folder` at its latest checkpoint, also one that nanoGPT itself began.
 
     tokenizer: the one beside it, else that of the data, if there is one; ckpt.pt has only the number of rows.
-    check_fits: called with the architecture before the model is built.
     A damaged checkpoint is printed, and the previous or the best one used instead. Raises UserError if there is none or
     all are damaged, and for another tokenizer than the run's.
     """
     path, damage = latest_ckpt(folder)
     if path is None:
-        return _resume_steps(folder, rt, check_fits)
-    light = nanogpt.read(path, tensors=False)
-    check_fits(light.config)
-    rows, ours = light.config.vocab_size, _ours(light, path)
+        return _resume_steps(folder, rt)
+    read = nanogpt.read(path)
+    rows, ours = read.config.vocab_size, read.ours or {}
     trained_with = ours.get("tokenizer_hash")
     if tokenizer and trained_with and tokenizer.hash != trained_with:
         raise UserError(
@@ -165,8 +163,7 @@ def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime, check_fits: C
     known = tokenizer.vocab_size if tokenizer else rounded
     if known > rows:
         raise UserError(f"{path} has {rows} tokens, but its tokenizer has {known}; put the right one beside it")
-    state = TrainState.restored(ours.get("loop_state", {"step": light.iter_num}), path)
-    read = nanogpt.read(path)
+    state = TrainState.restored(ours.get("loop_state", {"step": read.iter_num}), path)
     config, load_as = gpt2.with_tokenizer(read.config, known), manager.LoadAs(rt.device, rt.dtype)
     model = manager.build(config, read.state, path, load_as)
     if damage:
@@ -175,7 +172,7 @@ def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime, check_fits: C
     return Run(model, tokenizer, state, read.optimizer, read.best_val_loss, best_step, data, read.settings)
 
 
-def _resume_steps(folder: Path, rt: Runtime, check_fits: Callable[[GPTConfig], object]) -> Run:
+def _resume_steps(folder: Path, rt: Runtime) -> Run:
     """`resume` from checkpoints in our own format."""
     damage = ""
     for step in reversed(manager.steps(folder)):
@@ -184,7 +181,6 @@ def _resume_steps(folder: Path, rt: Runtime, check_fits: Callable[[GPTConfig], o
         except manager.Damaged as error:
             damage = damage or str(error)
             continue
-        check_fits(loaded.model.config)
         if damage:
             rt.print(f"train: {damage.partition(';')[0]}; resuming from step {step} instead")
         meta, where = loaded.meta, f"the meta file of step {step} of {folder}"
@@ -202,41 +198,18 @@ def _resume_steps(folder: Path, rt: Runtime, check_fits: Callable[[GPTConfig], o
 def resumed_settings(passed: S, names: Collection[str]) -> tuple[S, list[str]]:
     """The settings of the run in out_dir, except those passed, whose `names` are given; and a list of the changes.
 
-    A device that this machine lacks is replaced by the best available. Raises UserError for a shape that differs from
-    the model's, and for invalid values.
+    Raises UserError for a shape that differs from the model's, and for invalid values.
     """
     where = Path(passed.out_dir)
-    own = settings_of(where)
-    kept: dict[str, Any] = {}
-    changed = []
-    for entry in fields(Settings):
-        name, now = entry.name, getattr(passed, entry.name)
-        if name in OF_ONE_START or name not in own:
-            continue
-        try:
-            value = as_field(Settings, name, own[name])
-        except TypeError:
+    settings, _, changed = adopt(passed, settings_of(where), names, OF_ONE_START)
+    for name, (then, now) in changed.items():
+        if name in SHAPE:
             raise UserError(
-                f"{where}: the {name} of its run is {own[name]!r:.40}, not of type {type(default(entry)).__name__}; "
-                "the file is damaged, get it again"
-            ) from None
-        if name not in names:
-            kept[name] = value
-        elif value != now and name in SHAPE:
-            raise UserError(
-                f"--{name} {now} does not fit the model in {where}, which has {value}; leave it out, or train another "
+                f"--{name} {now} does not fit the model in {where}, which has {then}; leave it out, or train another "
                 "model in another --out_dir"
             )
-        elif value != now:
-            changed.append(f"{name} {value} -> {now}")
-    try:
-        pick_device(str(kept.get("device", "")))
-    except UserError:
-        changed.append(f"device {kept.pop('device')} (not available) -> {pick_device()}")
-        kept.pop("dtype", None)  # it was chosen for that device
-    settings = replace(passed, **kept)
     check(settings)
-    return settings, changed
+    return settings, [f"{name} {then} -> {now}" for name, (then, now) in changed.items()]
 
 
 def settings_of(folder: Path) -> dict:
@@ -291,7 +264,7 @@ def refuse_taken(folder: Path, tokenizer: Tokenizer | None, overwrite: bool) -> 
     there = checkpoints(folder)
     if there and not overwrite:
         raise UserError(
-            f"{folder} holds {', '.join(there)} of another run{_reached(folder)}; resume it with --init_from=resume, "
+            f"{folder} holds {', '.join(there)} of another run; resume it with --init_from=resume, "
             "give another --out_dir, or replace it with --overwrite"
         )
 
@@ -301,40 +274,8 @@ def checkpoints(folder: Path) -> list[str]:
     return [name for name in CKPTS if (folder / name).exists()] + [f"step {step}" for step in manager.steps(folder)]
 
 
-def _reached(folder: Path) -> str:
-    """The step a run has reached, in brackets; empty if that cannot be read."""
-    try:
-        path, _ = latest_ckpt(folder)
-        if path is None:
-            return ""
-        read = nanogpt.read(path, tensors=False)
-        end = read.settings["max_iters"]
-        finished = "finished at" if read.iter_num >= end else "at"
-    except (UserError, LookupError, TypeError):
-        return ""
-    return f" ({finished} step {read.iter_num} of {end}, best val_loss {read.best_val_loss:.4f})"
-
-
 def _nothing_in(folder: Path) -> str:
     return f"{folder} has no {CKPT} to resume from; check --out_dir, or start with another --init_from"
-
-
-def _ours(read: nanogpt.Checkpoint, path: Path) -> dict:
-    """What our own training has put into a ckpt.pt; empty for one of nanoGPT's. Raises UserError if malformed."""
-    ours = {} if read.ours is None else read.ours
-    try:
-        state, is_right = ours.get("loop_state"), isinstance(ours.get("data") or {}, dict)
-        if state is not None:
-            window = 0 if state.get("cursor") is None else state["cursor"]["window"]
-            is_right = is_right and type(window) is int and state["step"] == read.iter_num
-    except (AttributeError, LookupError, TypeError):
-        is_right = False
-    if not is_right:
-        raise UserError(
-            f"{path} is damaged: what it holds for a resume is malformed; start from its weights with "
-            f"--init_from={path} and another --out_dir"
-        )
-    return ours
 
 
 def _step(path: Path) -> int | None:

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -280,30 +280,42 @@ def _load(folder: Path, tag: str, step: int, flags: TrainFlags, rt: Runtime) -> 
     return manager.load_step(folder, tag, step, load_as, with_optimizer=True)
 
 
-def _with_own_values(flags: Flags, meta: dict, rt: Runtime) -> tuple[Flags, list[str]]:
-    """The flags, with the run's own values for those that were not passed; and notes on these and on what changes."""
-    own = meta.get("changed_flags") or {}
-    adopted, kept, changed = copy.copy(flags), [], []
-    fixed = {name for names in ALTERNATIVES if given(flags) & {*names} for name in names} | given(flags)
+def adopt(
+    flags: Any, own: Mapping[str, Any], passed: Collection[str], skip: Collection[str] = ()
+) -> tuple[Any, dict, dict[str, tuple]]:
+    """The flags of a resumed run: its `own` values, except for those that were passed.
+
+    Returns also the values that were kept, by name, and those that were passed and differ, as {name: (then, now)}.
+    """
+    adopted, kept, changed = copy.copy(flags), {}, {}
     for entry in dataclasses.fields(flags):
-        if entry.name in OF_A_COMMAND:
-            continue
-        now, then = as_json(getattr(flags, entry.name)), own.get(entry.name, as_json(default(entry)))
-        if now == then:
-            continue
-        if entry.name in fixed:
-            changed.append(f"--{entry.name} {then} -> {now}")
+        name = entry.name
+        now, then = as_json(getattr(flags, name)), own.get(name, as_json(default(entry)))
+        if name in skip or now == then:
             continue
         try:
-            setattr(adopted, entry.name, as_field(type(flags), entry.name, then))
-            kept.append(f"{entry.name}={then}")
+            value = as_field(type(flags), name, then)
         except TypeError:
-            raise UserError(f"the run recorded {entry.name}={then!r}, which is not a value of that flag") from None
+            raise UserError(f"the run recorded {name}={then!r:.40}, which is not a value of that flag") from None
+        if name in passed:
+            changed[name] = then, now
+        else:
+            setattr(adopted, name, value)
+            kept[name] = then
+    return adopted, kept, changed
+
+
+def _with_own_values(flags: Flags, meta: dict, rt: Runtime) -> tuple[Flags, list[str]]:
+    """`adopt` what a stage has recorded; and what to print of it."""
+    passed = {name for names in ALTERNATIVES if given(flags) & {*names} for name in names} | given(flags)
+    adopted, kept, changed = adopt(flags, meta.get("changed_flags") or {}, passed, OF_A_COMMAND)
+    shown = [f"{name}={value}" for name, value in kept.items()]
     usual, dtype = str(rt.dtype).removeprefix("torch."), meta.get("dtype")
-    if "dtype" not in given(flags) and flags.dtype == adopted.dtype and dtype not in (None, usual):
-        kept.append(f"dtype={dtype} (this machine and environment would take {usual})")
-    notes = [f"as the run was started: {', '.join(kept)}"] if kept else []
-    return adopted, notes + ([f"changed from here on: {', '.join(changed)}"] if changed else [])
+    if "dtype" not in given(flags) and "dtype" not in kept and dtype not in (None, usual):
+        shown.append(f"dtype={dtype} (this machine and environment would take {usual})")
+    notes = [f"as the run was started: {', '.join(shown)}"] if shown else []
+    differ = [f"--{name} {then} -> {now}" for name, (then, now) in changed.items()]
+    return adopted, notes + ([f"changed from here on: {', '.join(differ)}"] if differ else [])
 
 
 def _check_same_run(start: Start, loaded: Loaded, lineage: dict, config: GPTConfig | None) -> None:

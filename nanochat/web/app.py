@@ -37,7 +37,7 @@ def build_app(state: ServerState) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.start()
         yield
-        state.stop()
+        await state.stop()
 
     app = FastAPI(title=documentation.TITLE, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.openapi = lambda: documentation.describe(app)  # type: ignore[method-assign]
@@ -84,10 +84,6 @@ def _page_routes(app: FastAPI, state: ServerState) -> None:
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
         return HTMLResponse(documentation.page(app.openapi()))
-
-    @app.get("/docs.css", include_in_schema=False)
-    async def style() -> Response:
-        return Response(documentation.STYLE, media_type="text/css")
 
     @app.get("/logo.svg", include_in_schema=False)
     async def logo() -> Response:

@@ -1,6 +1,7 @@
 """/openapi.json and a page that shows it. The page loads nothing from other servers."""
 
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,22 +19,7 @@ ERRORS = {
     429: "queue full", 500: "engine failure", 503: "server shutting down",
 }  # fmt: skip
 
-STYLE = """:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
-body { margin: 0; } main { max-width: 56rem; margin: 0 auto; padding: 1rem; }
-h2 { margin-top: 2.5rem; font-size: 1.1rem; } code, pre { font-family: ui-monospace, monospace; }
-pre { overflow-x: auto; padding: 1rem; border: 1px solid #8884; border-radius: 8px; }
-table { border-collapse: collapse; display: block; overflow-x: auto; }
-th, td { text-align: left; padding: 0.3rem 0.8rem 0.3rem 0; }
-th, td { border-bottom: 1px solid #8884; vertical-align: top; }
-"""
-PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}: API</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="stylesheet" href="/docs.css"></head>
-<body><main><h1>{title}: API</h1><p>{about}</p>
-<p>For programs: <a href="/openapi.json">openapi.json</a>. Example:</p>
-<pre>curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
-  -d '{{"messages": [{{"role": "user", "content": "Hello!"}}], "stream": true}}'</pre>
-{sections}</main></body></html>
-"""
+TEMPLATE = Path(__file__).parent / "static" / "docs.html"
 LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
@@ -77,7 +63,7 @@ def page(document: dict[str, Any]) -> str:
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
-    return PAGE.format(title=TITLE, about=escape(ABOUT), sections="\n".join(sections))
+    return TEMPLATE.read_text(encoding="utf-8").replace("<!-- routes -->", "\n".join(sections))
 
 
 def _section(name: str, operation: dict[str, Any], schemas: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What goes wrong for a client, in OpenAI's envelope: {"error": {"message", "type", "param", "code"}}."""
+"""Errors in OpenAI's envelope, {"error": {"message", "type", "param", "code"}}, and how JSON is written."""
 
 import json
 from collections.abc import Mapping
@@ -7,9 +7,12 @@ from starlette.responses import Response
 
 TYPES = {429: "rate_limit_error", 500: "server_error", 503: "server_error"}
 
+# In ASCII, so that whatever a client sent, even half of a surrogate pair, can be sent back.
+to_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
 
 class ApiError(Exception):
-    """A refusal that a client can read: an HTTP status, a sentence, the field it is about and OpenAI's code."""
+    """A refusal: an HTTP status, one sentence, the field it is about and OpenAI's code."""
 
     def __init__(
         self, status: int, message: str, code: str | None = None, param: str | None = None,
@@ -17,20 +20,9 @@ class ApiError(Exception):
     ) -> None:  # fmt: skip
         super().__init__(message)
         self.status = status
-        self.message = message
-        self.code = code
-        self.param = param
-        self.headers = dict(headers or {})
-
-    @property
-    def envelope(self) -> dict:
-        kind = TYPES.get(self.status, "invalid_request_error")
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
-
-    @property
-    def line(self) -> str:
-        """The envelope as one line of JSON, for an event."""
-        return json.dumps(self.envelope, separators=(",", ":"))
+        self.headers = headers
+        kind = TYPES.get(status, "invalid_request_error")
+        self.envelope = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
     def response(self) -> Response:
         return json_response(self.envelope, self.status, self.headers)
@@ -41,6 +33,4 @@ def bad_request(message: str, param: str | None = None, code: str | None = None)
 
 
 def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """JSON in ASCII: whatever a client sent, half of a surrogate pair included, can be said back."""
-    body = json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
-    return Response(body, status, headers=dict(headers or {}), media_type="application/json")
+    return Response(to_json(content), status, headers=dict(headers or {}), media_type="application/json")

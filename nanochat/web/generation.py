@@ -24,19 +24,17 @@ class FailedError(Exception):
     """The Engine failed while it worked on a reply."""
 
 
-class Generation:
-    """All choices of one reply. A Sink of the worker."""
+class Generation(Job):
+    """All choices of one reply."""
 
     def __init__(self, pool: Pool, requests: Sequence[Request], choices: Sequence[ReplyText], samples: int = 1) -> None:
         """requests and choices correspond one to one; each run of `samples` requests has the same prompt."""
+        super().__init__(requests)
         self.pool = pool
-        self.requests = requests
         self.choices = choices
         self.samples = samples
         self.writer: Writer | None = None  # set before the start for a streamed reply
-        self.job = Job(requests, self)
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.started = time.monotonic()
         self.first_token: float | None = None  # seconds
         self.seconds = 0.0  # total time, set at the end
         self._open = len(choices)
@@ -62,7 +60,7 @@ class Generation:
         }
 
     def cancel(self) -> None:
-        self.pool.cancel(self.job)
+        self.pool.cancel(self)
 
     def take(self, index: int, event: Event) -> None:
         choice = self.choices[index]
@@ -75,7 +73,7 @@ class Generation:
             self.writer.add(index, chunks, logprobs)
         if choice.finish is not None:
             if event.finish is None:  # a stop string ended it; the Engine does not know yet
-                self.pool.cancel(self.job, index)
+                self.pool.cancel(self, index)
             if self.writer is not None:
                 self.writer.finish(index, reason(choice))
             self._open -= 1

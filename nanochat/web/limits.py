@@ -11,7 +11,7 @@ from nanochat.web.errors import ApiError
 from nanochat.web.state import ServerState
 
 # Served without a key, as is /static/. A container's health check asks /health.
-OPEN = ("/", "/health", "/docs", "/docs.css", "/openapi.json", "/logo.svg", "/favicon.ico")
+OPEN = ("/", "/health", "/docs", "/openapi.json", "/logo.svg", "/favicon.ico")
 DRAINED = 1 << 30  # bytes of a refused body that are read and dropped, so that the client can read the refusal
 RETRY_WHILE_ENDING = "5"  # seconds
 

@@ -1,4 +1,4 @@
-"""Figures for Prometheus, in a registry of the app's own."""
+"""Metrics for Prometheus, in a registry of the app's own."""
 
 from collections.abc import Iterator, Mapping
 
@@ -13,25 +13,21 @@ SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
 
 
 class Metrics:
-    """Counters of requests and replies. What an Engine counts itself is read when somebody asks."""
+    """Counters of requests and replies. What an Engine counts itself is read at every scrape."""
 
     def __init__(self, pools: Mapping[str, Pool]) -> None:
-        self.registry = CollectorRegistry()
-        self.registry.register(EngineFigures(pools))
+        self.registry = registry = CollectorRegistry()
+        registry.register(EngineFigures(pools))
         self._requests = Counter(
-            "nanochat_http_requests", "HTTP requests by route and status", ["route", "status"], registry=self.registry
+            "nanochat_http_requests", "HTTP requests by route and status", ["route", "status"], registry=registry
         )
-        self._replies = Counter(
-            "nanochat_replies", "Choices that ended, by finish reason", ["model", "reason"], registry=self.registry
-        )
+        self._replies = Counter("nanochat_replies", "Choices by finish reason", ["model", "reason"], registry=registry)
         self._first_token = Histogram(
-            "nanochat_first_token_seconds", "Time until the first token", ["model"], buckets=SECONDS,
-            registry=self.registry,
-        )  # fmt: skip
+            "nanochat_first_token_seconds", "Time to the first token", ["model"], buckets=SECONDS, registry=registry
+        )
         self._seconds = Histogram(
-            "nanochat_reply_seconds", "Time until a reply was whole", ["model"], buckets=SECONDS,
-            registry=self.registry,
-        )  # fmt: skip
+            "nanochat_reply_seconds", "Time to the whole reply", ["model"], buckets=SECONDS, registry=registry
+        )
 
     def request(self, route: str, status: int) -> None:
         self._requests.labels(route, str(status)).inc()
@@ -44,28 +40,33 @@ class Metrics:
             self._first_token.labels(model).observe(generation.first_token)
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
 class EngineFigures(Collector):
-    """What is true now, and what the Engines count themselves."""
+    """The current load, and what the Engines count themselves."""
 
     def __init__(self, pools: Mapping[str, Pool]) -> None:
         self._pools = pools
 
     def collect(self) -> Iterator[Metric]:
-        slots = GaugeMetricFamily("nanochat_slots", "Requests that can run at once", labels=["model"])
-        busy = GaugeMetricFamily("nanochat_busy_slots", "Requests that run", labels=["model"])
-        waiting = GaugeMetricFamily("nanochat_waiting_requests", "Requests that have no slot yet", labels=["model"])
         steps = CounterMetricFamily("nanochat_engine_steps", "Steps of the engines", labels=["model"])
         tokens = CounterMetricFamily("nanochat_tokens", "Tokens by kind", labels=["model", "kind"])
+        gauges = {
+            name: GaugeMetricFamily(f"nanochat_{metric}", description, labels=["model"])
+            for name, metric, description in (
+                ("slots", "slots", "Requests that can run at once"),
+                ("busy_slots", "busy_slots", "Running requests"),
+                ("waiting", "waiting_requests", "Requests without a slot"),
+            )
+        }
         for model, pool in self._pools.items():
-            totals = pool.totals
-            slots.add_metric([model], pool.slots)
-            busy.add_metric([model], pool.busy_slots)
-            waiting.add_metric([model], pool.waiting)
-            steps.add_metric([model], totals.pop("steps"))
-            for name, value in totals.items():
-                tokens.add_metric([model, name.removesuffix("_tokens")], value)
-        yield from (slots, busy, waiting, steps, tokens)
+            for name, value in pool.figures.items():
+                if name in gauges:
+                    gauges[name].add_metric([model], value)
+                elif name == "steps":
+                    steps.add_metric([model], value)
+                else:
+                    tokens.add_metric([model, name.removesuffix("_tokens")], value)
+        yield from (*gauges.values(), steps, tokens)

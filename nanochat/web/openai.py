@@ -24,6 +24,7 @@ from nanochat.web.schemas import (
     ChatRequest,
     CompletionRequest,
     DetokenizeRequest,
+    Prompts,
     TokenizeRequest,
     validated,
 )  # fmt: skip
@@ -91,7 +92,7 @@ def _stream_routes(router: APIRouter, state: ServerState) -> None:
             number = max(-1, int(after[:20]))
         except ValueError:
             raise bad_request(f"after is {after[:20]!r}; expected the number of an event", "after") from None
-        return EventStream(stream, state.streams, number)
+        return EventStream(stream, number)
 
     @router.delete("/v1/streams/{id}", tags=["Streams"], summary="Stop a reply", responses=errors(404))
     async def stop_stream(id: str) -> Response:
@@ -152,24 +153,16 @@ class Prompt(NamedTuple):
     """how many of the first ids are not part of the text"""
 
 
-async def _prompts(model: ServedModel, given: Any) -> list[Prompt]:
-    """The prompts of a completion. Raises ApiError unless they are of one of the four kinds that OpenAI knows."""
-    one = isinstance(given, str) or (isinstance(given, list) and given and isinstance(given[0], int))
-    prompts = [given] if one else given
-    if not isinstance(prompts, list) or not prompts:
-        raise bad_request("prompt must be a string, a list of strings, or token ids", "prompt")
-    if len(prompts) > MAX_CHOICES:
-        raise bad_request(f"there are {len(prompts)} prompts; the limit is {MAX_CHOICES}", "prompt")
+async def _prompts(model: ServedModel, given: Prompts) -> list[Prompt]:
+    prompts: Any = [given] if isinstance(given, str) or isinstance(given[0], int) else given
     result = []
     for each in prompts:
         if isinstance(each, str):
             ids = await encoded("prompt", len(each), chat.text_prompt, model.tokenizer, each)
             result.append(Prompt(each, ids, len(chat.opening(model.tokenizer)) if each else len(ids)))
-        elif isinstance(each, list) and each and all(type(id) is int for id in each):
+        else:
             check_ids(model, each, "prompt")
             result.append(Prompt(model.tokenizer.decode(each), each, 0))
-        else:
-            raise bad_request("prompt must be a string, a list of strings, or non-empty lists of token ids", "prompt")
     return result
 
 

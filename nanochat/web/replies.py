@@ -4,7 +4,7 @@ A route is a Dialect: the body it reads, and a function that plans the reply. `h
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -12,7 +12,7 @@ from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from nanochat.engine.request import Request
+from nanochat.engine.request import ContextLengthError, Request
 from nanochat.engine.text import ReplyText
 from nanochat.errors import UserError
 from nanochat.web import messages
@@ -72,12 +72,12 @@ def handler(state: ServerState, dialect: Dialect) -> Callable[[HttpRequest], Awa
         if plan.writer is None:
             state.begin(plan.model, generation)
             return Later(_whole(plan, generation), generation.cancel)
-        stream = Stream(generation.cancel, http.headers.get("x-nanochat-resumable") == "1")
+        resumable = http.headers.get("x-nanochat-resumable") == "1"
+        stream = Stream(generation.cancel, state.streams if resumable else None)
         plan.writer.begin(stream)
         generation.writer = plan.writer
         state.begin(plan.model, generation)
-        state.streams.keep(stream)
-        return EventStream(stream, state.streams)
+        return EventStream(stream)
 
     return handle
 
@@ -98,6 +98,7 @@ def engine_request(
     param: the field of the body that the prompt stands in. more: further fields of the request.
     """
     settings = state.settings
+    check_ids(model, body.logit_bias, "logit_bias")
     try:
         request = Request(
             ids,
@@ -109,14 +110,16 @@ def engine_request(
             repetition_penalty=body.repetition_penalty,
             presence_penalty=body.presence_penalty,
             frequency_penalty=body.frequency_penalty,
-            logit_bias=_logit_bias(model, body.logit_bias),
+            logit_bias=body.logit_bias,
             seed=body.seed,
             stop_ids=model.stop_ids,
             **more,
         )
+        model.pool.workers[0].engine.check(request)
+    except ContextLengthError as error:
+        raise bad_request(str(error), param, "context_length_exceeded") from None
     except UserError as error:
         raise bad_request(str(error), str(error).split()[0]) from None
-    state.check(model, request, param)
     return request
 
 
@@ -148,17 +151,9 @@ async def chat_ids(state: ServerState, model: ServedModel, content: Sequence[Mes
     return await encoded("messages", messages.characters(turns), messages.prompt, model.tokenizer, turns)
 
 
-def check_ids(model: ServedModel, ids: Sequence[int], param: str) -> None:
+def check_ids(model: ServedModel, ids: Iterable[int], param: str) -> None:
     """Raises ApiError for an id outside the vocabulary."""
     size = model.tokenizer.vocab_size
     for id in ids:
         if not 0 <= id < size:
             raise bad_request(f"token id {id} is outside the model's vocabulary of {size}", param)
-
-
-def _logit_bias(model: ServedModel, given: dict[str, float]) -> dict[int, float]:
-    if not all(key.isdecimal() for key in given):
-        raise bad_request("the keys of logit_bias must be token ids", "logit_bias")
-    bias = {int(key): value for key, value in given.items()}
-    check_ids(model, list(bias), "logit_bias")
-    return bias

@@ -21,6 +21,7 @@ LONE_SURROGATE = re.compile(rb"(\\[^u]|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)|\\u[d
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
+TokenId = Annotated[int, Field(ge=0, strict=False)]  # the key of an object, which JSON spells as a string
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 
 
@@ -81,6 +82,10 @@ class Message(Body):
 Messages = Annotated[list[Message], Field(max_length=2000, examples=[[{"role": "user", "content": "Hello!"}]])]
 
 
+Ids = Annotated[list[int], Field(min_length=1)]
+Prompts = str | Ids | Annotated[list[str] | list[Ids], Field(min_length=1, max_length=MAX_CHOICES)]
+
+
 class StreamOptions(Body):
     include_usage: bool = Field(default=False, description="end the stream with a chunk that has the usage")
 
@@ -97,10 +102,14 @@ class Sampling(Body):
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] = 1.0
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] = Field(default={}, description="by token id")
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = Field(
+        default={}, description="numbers from -100 to 100 by token id"
+    )
     seed: int | None = _optional("the same seed gives the same reply", ge=-(2**63), lt=2**64)
     n: int = Field(default=1, description="number of replies", ge=1, le=MAX_CHOICES)
-    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] = []
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] = Field(
+        default=[], description=f"one to {MAX_STOPS} strings, of up to {MAX_STOP_CHARACTERS} characters each"
+    )
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     response_format: dict[str, Any] | None = _optional(
@@ -127,19 +136,10 @@ class ChatRequest(Sampling):
 class CompletionRequest(Sampling):
     """Continue a text."""
 
-    prompt: Any = Field(
-        default="",
-        description="a string, a list of strings, token ids, or a list of lists of token ids",
-        json_schema_extra={
-            "anyOf": [
-                {"type": "string"},
-                {"type": "array", "items": {"type": "string"}},
-                {"type": "array", "items": {"type": "integer"}},
-                {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}},
-            ],
-            "examples": ["Once upon a time"],
-        },
-    )
+    prompt: Prompts = Field(
+        default="", description="a string, a list of strings, token ids, or a list of lists of token ids",
+        examples=["Once upon a time"],
+    )  # fmt: skip
     logprobs: int | None = _optional("report log probabilities, and those of this many top tokens", ge=0, le=20)
     echo: bool = Field(default=False, description="put the prompt before the reply")
     suffix: str = Field(default="", description="not supported")
@@ -223,13 +223,10 @@ def _refusal(error: ValidationError, kind: type[Body]) -> ApiError:
     if first["type"] == "extra_forbidden":
         known = ", ".join(kind.model_fields)
         return bad_request(f"{param[:40]!r} is an unknown field; known are {known}", param[:40], "unknown_parameter")
-    field, before = param, None
-    for part in first["loc"][1:]:
-        if isinstance(part, int):
-            field += f"[{part}]"
-        elif isinstance(before, int):  # a field of a list's item; other strings name branches of a union
-            field += f".{part}"
-        before = part
-    if first["type"] == "missing":
-        return bad_request(f"{field} is missing", param, "missing_required_parameter")
+    if first["type"] == "missing" and len(first["loc"]) == 1:
+        return bad_request(f"{param} is missing", param, "missing_required_parameter")
+    place, description = first["loc"][1:], kind.model_fields[param].description
+    if description and place and isinstance(place[0], str):  # a branch of a union: the others failed too
+        return bad_request(f"{param}: expected {description}", param, "invalid_value")
+    field = param + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     return bad_request(f"{field}: {message[:1].lower()}{message[1:]}", param, "invalid_value")

@@ -104,23 +104,17 @@ def listen(host: str, port: int) -> socket.socket:
     if not 0 <= port < 65536:
         raise UserError(f"--port is {port}; expected a number from 0 to 65535")
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror:
         raise UserError(
             f"--host {host} is not an address of this machine; use 127.0.0.1 to allow this machine only, or 0.0.0.0"
         ) from None
-    bound = socket.socket(family, kind)
     try:
-        if os.name == "posix":  # elsewhere the option lets two programs share a port
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-        bound.listen(2048)
+        return socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
-        bound.close()
         if error.errno == errno.EADDRINUSE:
             raise UserError(f"port {port} on {host} is taken by another program; choose another --port") from None
         raise UserError(f"cannot listen on port {port} of {host}: {error.strerror}") from None
-    return bound
 
 
 def find_api_key(given: str | None) -> str | None:

@@ -18,14 +18,19 @@ HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 class Stream:
-    """The events of one reply. `stop` ends the reply; it is called when no reader is left."""
+    """The events of one reply."""
 
-    def __init__(self, stop: Callable[[], None], resumable: bool = False) -> None:
-        """A stream that is not resumable forgets what it has sent."""
-        self.id = secrets.token_urlsafe(18) if resumable else None  # a secret: whoever knows it can read the reply
+    def __init__(self, stop: Callable[[], None], streams: "dict[str, Stream] | None" = None) -> None:
+        """stop: ends the reply; called when no reader is left. streams: where a resumable stream is found by its id.
+
+        A stream that is not resumable forgets what it has sent.
+        """
+        self.id = None if streams is None else secrets.token_urlsafe(18)  # a secret: whoever knows it can read on
         self.closed = False
-        self.readers = 0
         self._stop = stop
+        self._streams = streams
+        self._readers = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._events: list[bytes] = []
         self._written = 0
         self._waiting: dict[asyncio.Future[None], int] = {}  # readers that have read everything up to a position
@@ -52,6 +57,27 @@ class Stream:
         if not self.closed:
             self._stop()
 
+    def enter(self) -> None:
+        """A reader comes."""
+        self._readers += 1
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.id is not None and self._streams is not None:
+            self._streams[self.id] = self
+
+    def leave(self) -> None:
+        """A reader goes. Without one, a resumable stream is kept for WAIT_FOR_READER seconds."""
+        self._readers -= 1
+        if self.id is None:
+            self.stop()
+        elif self._readers == 0:
+            self._timer = asyncio.get_running_loop().call_later(WAIT_FOR_READER, self._expire, self.id)
+
+    def _expire(self, id: str) -> None:
+        if self._streams is not None:
+            del self._streams[id]
+        self.stop()
+
     async def read(self, position: int) -> tuple[bytes | None, int]:
         """All events from number `position` on, and the next position.
 
@@ -76,50 +102,16 @@ class Stream:
         return (None if not data and self.closed else data), max(position, self._written)
 
 
-class Streams:
-    """The resumable streams of a server, by id."""
-
-    def __init__(self) -> None:
-        self._streams: dict[str, Stream] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
-
-    def keep(self, stream: Stream) -> None:
-        """Remember a resumable stream."""
-        if stream.id is not None:
-            self._streams[stream.id] = stream
-            self.left(stream)
-
-    def get(self, id: str) -> Stream | None:
-        return self._streams.get(id)
-
-    def joined(self, stream: Stream) -> None:
-        """A reader came."""
-        stream.readers += 1
-        timer = self._timers.pop(stream.id or "", None)
-        if timer is not None:
-            timer.cancel()
-
-    def left(self, stream: Stream) -> None:
-        """Forget a stream without readers after WAIT_FOR_READER seconds, whether the reply has ended or not."""
-        if stream.readers == 0 and stream.id in self._streams and stream.id not in self._timers:
-            self._timers[stream.id] = asyncio.get_running_loop().call_later(WAIT_FOR_READER, self._drop, stream.id)
-
-    def _drop(self, id: str) -> None:
-        del self._timers[id]
-        self._streams.pop(id).stop()
-
-
 class EventStream(StreamingResponse):
     """Sends a Stream to one client until it ends or the client leaves."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, stream: Stream, streams: Streams, after: int = -1) -> None:
+    def __init__(self, stream: Stream, after: int = -1) -> None:
         """after: the number of the last event that the client has."""
         headers = HEADERS if stream.id is None else {**HEADERS, "X-Stream-Id": stream.id}
         super().__init__(self._events(after + 1), headers=headers)
         self.stream = stream
-        self.streams = streams
 
     async def _events(self, position: int) -> AsyncIterator[bytes]:
         while True:
@@ -129,15 +121,11 @@ class EventStream(StreamingResponse):
             yield data or b": waiting\n\n"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.streams.joined(self.stream)
+        self.stream.enter()
         try:
             await super().__call__(scope, receive, send)  # returns at once when the client leaves
         finally:
-            self.stream.readers -= 1
-            if self.stream.id is None:
-                self.stream.stop()
-            else:
-                self.streams.left(self.stream)
+            self.stream.leave()
 
 
 class Later(Response):

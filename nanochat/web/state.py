@@ -1,6 +1,5 @@
 """What the routes share: the models, the operator's settings, and the replies under way."""
 
-import asyncio
 import hashlib
 import json
 import logging
@@ -10,15 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanochat import chat
-from nanochat.engine.request import ContextLengthError, Request
 from nanochat.engine.serving import Serving
 from nanochat.engine.tools import Tools, calculator_tools
-from nanochat.errors import UserError
 from nanochat.web.errors import ApiError, bad_request
 from nanochat.web.generation import Generation
 from nanochat.web.grammar import Grammars
 from nanochat.web.metrics import Metrics
-from nanochat.web.sse import Streams
+from nanochat.web.sse import Stream
 from nanochat.web.worker import Pool, QueueFullError
 
 log = logging.getLogger("nanochat.web")
@@ -65,7 +62,6 @@ class ServedModel:
         self.tools = (tools or calculator_tools(first.tokenizer)) if self.chats else None
         self.tool_names = [] if not self.chats else ["calculator"] if tools is None else ["calculator", "python"]
         self.grammars = Grammars(first.tokenizer, self.stop_ids)
-        self.spelled: dict[int, str] = {}  # how tokens are written in log probabilities
         identity = [self.source, self.tag, self.step, self.dtype, first.tokenizer.hash, first.meta.get("files")]
         self.fingerprint = "fp_" + hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
 
@@ -77,7 +73,7 @@ class ServerState:
         self.models = {model.id: model for model in models}
         self.default = models[0]
         self.settings = settings
-        self.streams = Streams()
+        self.streams: dict[str, Stream] = {}  # resumable ones, by id
         self.metrics = Metrics({model.id: model.pool for model in models})
         self.draining = False
         self._open: set[Generation] = set()
@@ -108,24 +104,16 @@ class ServerState:
                 {"gpu_id": number, "device": str(worker.engine.model.device), "model": model.id}
                 for number, (model, worker) in enumerate(workers)
             ],
-            "models": {
-                model.id: {
-                    "slots": model.pool.slots,
-                    "busy_slots": model.pool.busy_slots,
-                    "waiting": model.pool.waiting,
-                    **model.pool.totals,
-                }
-                for model in self.models.values()
-            },
+            "models": {model.id: model.pool.figures for model in self.models.values()},
         }
 
     def start(self) -> None:
         for model in self.models.values():
-            model.pool.start(asyncio.get_running_loop())
+            model.pool.start()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         for model in self.models.values():
-            model.pool.stop()
+            await model.pool.stop()
 
     def pick(self, name: str | None) -> ServedModel:
         """The model that a client names; the first when it names none."""
@@ -137,16 +125,6 @@ class ServerState:
         message = f"there is no model {name!r} here; available: {', '.join(self.models)}"
         raise ApiError(404, message, "model_not_found", "model")
 
-    def check(self, model: ServedModel, request: Request, param: str) -> None:
-        """Raises ApiError where the Engine would refuse the request."""
-        try:
-            model.pool.workers[0].engine.check(request)
-        except ContextLengthError as error:
-            message = f"the prompt has {error.prompt_tokens} tokens, but this model's context is {error.context} tokens"
-            raise bad_request(f"{message}; shorten the prompt", param, "context_length_exceeded") from None
-        except UserError as error:
-            raise bad_request(str(error), param) from None
-
     def begin(self, model: ServedModel, generation: Generation) -> None:
         """Queue a reply. Raises ApiError with Retry-After when the queue is full."""
         pool, wanted = model.pool, len(generation.requests)
@@ -156,7 +134,7 @@ class ServerState:
         if not pool.healthy:
             raise ApiError(503, "the model's engine has stopped; see the server's log", "engine_stopped")
         try:
-            pool.submit(generation.job)
+            pool.submit(generation)
         except QueueFullError as error:
             message = f"the queue is full ({error.waiting} waiting requests); retry in {error.retry_after} seconds"
             retry = {"Retry-After": str(error.retry_after)}

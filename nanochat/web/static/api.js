@@ -54,20 +54,20 @@ async function reach(path, options) {
 
 async function failure(response) {
   const retryAfter = Number(response.headers.get("Retry-After")) || null;
-  const told = await toldBy(response);
+  const error = await errorIn(response);
   // Not the API itself, but a proxy or a tunnel before it, or a server that is about to end.
-  if (!told.message && [502, 503, 504].includes(response.status))
+  if (!error.message && [502, 503, 504].includes(response.status))
     return new ApiError(AWAY, { code: "away", retryAfter });
-  const code = retryAfter && [429, 503].includes(response.status) ? "busy" : (told.code ?? null);
-  const message = told.message ? sentence(told.message) : `The server answered with status ${response.status}.`;
+  const code = retryAfter && [429, 503].includes(response.status) ? "busy" : (error.code ?? null);
+  const message = error.message ? sentence(error.message) : `The server answered with status ${response.status}.`;
   return new ApiError(message, { code, status: response.status, retryAfter });
 }
 
-async function toldBy(response) {
+async function errorIn(response) {
   try {
     return (await response.json()).error ?? {};
   } catch {
-    return {}; // no JSON: the status has to say it all
+    return {}; // no JSON: only the status is known
   }
 }
 

@@ -12,7 +12,7 @@ import { preference, setPreference } from "./preferences.js";
 import { Reply } from "./reply.js";
 import { settingsOf } from "./sampling.js";
 import { Store } from "./store.js";
-import { add, asMessages, choose, emptyTree, find, newId, path, pathTo, said, siblings } from "./tree.js";
+import { add, asMessages, choose, emptyTree, find, newId, path, pathTo, textOf, siblings } from "./tree.js";
 
 const TOP_LOGPROBS = 5;
 const LOOK_AGAIN_MS = 3000;
@@ -37,7 +37,7 @@ export class Chat extends EventTarget {
     this.sampling = preference("sampling", {});
   }
 
-  /** Read what is kept, and go on with the answers that a reload has interrupted. */
+  /** Read what is kept, and resume the answers that a reload has interrupted. */
   async start() {
     this.conversations = await this.store.open();
     this.#sort();
@@ -255,8 +255,8 @@ export class Chat extends EventTarget {
       ...settingsOf(this.sampling),
     };
     if (model && !model.chat) {
-      // A base model knows no turns: it continues the one text.
-      body.prompt = pathTo(column, node).slice(-2).map(said).join("");
+      // A base model does not know about turns: it continues one text.
+      body.prompt = pathTo(column, node).slice(-2).map(textOf).join("");
       body.max_tokens ??= model.defaults?.max_tokens ?? 256; // without it the API stops after 16 tokens
       if (this.inspecting) body.logprobs = TOP_LOGPROBS;
       return this.#run(conversation, node, (reply) => reply.ask("v1/completions", body));

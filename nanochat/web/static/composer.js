@@ -109,12 +109,12 @@ export class Composer {
     const { used, limit } = fillings.reduce((a, b) => (b.used / b.limit > a.used / a.limit ? b : a));
     this.meter.hidden = !limit || !used;
     if (!limit) return;
-    const share = Math.min(1, used / limit);
-    this.meter.classList.toggle("nearly-full", share > 0.85);
+    const fraction = Math.min(1, used / limit);
+    this.meter.classList.toggle("nearly-full", fraction > 0.85);
     this.meter.setAttribute("aria-valuemax", String(limit));
     this.meter.setAttribute("aria-valuenow", String(Math.min(used, limit)));
     this.meter.setAttribute("aria-valuetext", `${used} of ${limit} tokens of the context are used`);
-    byId("meter-fill").style.width = `${share * 100}%`;
+    byId("meter-fill").style.width = `${fraction * 100}%`;
     byId("meter-text").textContent = `${used} / ${limit}`;
   }
 }

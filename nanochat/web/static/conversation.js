@@ -3,7 +3,7 @@
 // {id, title, created, updated, system, columns: [{model, nodes, chosen}, ...]}
 // A column is a tree of messages with one model; two of them stand side by side. Times are milliseconds since 1970.
 
-import { add, asMessages, emptyTree, newId, path, said } from "./tree.js";
+import { add, asMessages, emptyTree, newId, path, textOf } from "./tree.js";
 
 const FORMAT = "nanochat-conversations";
 
@@ -20,7 +20,7 @@ export function titleFrom(text) {
 
 /** Does every word occur in the title or in any message, shown or not? */
 export function matches(conversation, words) {
-  const texts = conversation.columns.flatMap((column) => column.nodes.map(said));
+  const texts = conversation.columns.flatMap((column) => column.nodes.map(textOf));
   const all = [conversation.title, ...texts].join("\n").toLowerCase();
   return words.every((word) => all.includes(word));
 }
@@ -163,7 +163,7 @@ function conversationOf(messages, where) {
     else throw new Error(`${where} holds a message of the unknown role ${JSON.stringify(message?.role)}`);
   }
   if (last === null) throw new Error(`${where} has no messages`);
-  conversation.title = titleFrom(said(column.nodes[0])) || "Imported conversation";
+  conversation.title = titleFrom(textOf(column.nodes[0])) || "Imported conversation";
   return conversation;
 }
 

@@ -81,7 +81,7 @@ export function iconButton(name, label, onclick, attributes = {}) {
   );
 }
 
-/** Copies what `text()` returns, and says so by a tick. */
+/** Copies what `text()` returns, and shows a tick. */
 export function copyButton(label, text) {
   const button = iconButton("copy", label, async () => {
     if (!(await copy(text()))) return;

@@ -4,7 +4,7 @@ import { byId, h, iconButton } from "./dom.js";
 
 /**
  * The tokens of a part as a row of buttons: one tab stop, arrow keys move. They are spans, because browsers lay out a
- * <button> as a box, which cannot go on in the next line.
+ * <button> as a box, which cannot wrap to the next line.
  */
 export class Tokens {
   constructor() {
@@ -90,7 +90,7 @@ function showToken(button, { text, logprob, top }) {
     h("p", { class: "figures" }, h("strong", {}, percent(logprob)), ` probability · log ${logprob.toFixed(2)}`),
     h(
       "ol",
-      { class: "bars", "aria-label": "What might have stood here" },
+      { class: "bars", "aria-label": "Most likely tokens at this place" },
       ...candidates.map((candidate, i) => candidateBar(candidate, i === sampled)),
     ),
   );
@@ -110,7 +110,7 @@ function showToken(button, { text, logprob, top }) {
   byId("announcer").textContent = `${visible(text)}, ${percent(logprob)}. Candidates: ${heard.join(", ")}`;
 }
 
-const RANKS = ["likeliest choice", "second choice", "third choice", "fourth choice", "fifth choice"];
+const RANKS = ["most likely", "second most likely", "third most likely", "fourth most likely", "fifth most likely"];
 
 function candidateBar({ text, logprob }, isSampled) {
   const bar = h("span", { class: "bar" });
@@ -156,7 +156,7 @@ function visible(text) {
 }
 
 function percent(logprob) {
-  const share = Math.exp(logprob) * 100;
-  if (share > 99.95 && share < 100) return "> 99.9 %";
-  return share < 0.1 ? "< 0.1 %" : `${share.toFixed(1)} %`;
+  const value = Math.exp(logprob) * 100;
+  if (value > 99.95 && value < 100) return "> 99.9 %";
+  return value < 0.1 ? "< 0.1 %" : `${value.toFixed(1)} %`;
 }

@@ -5,7 +5,7 @@
 
 import { copyButton, h } from "./dom.js";
 
-const MAX_DEPTH = 16;
+const MAX_DEPTH = 16; // of blocks within blocks, and of emphasis within emphasis
 
 /** Shows a text that grows: only blocks that changed are made anew, so a selection above survives. */
 export class Markdown {
@@ -27,14 +27,15 @@ export class Markdown {
 
 // Blocks: {type, ...} as plain data, made line by line.
 
-const FENCE = /^ {0,3}(`{3,}|~{3,})(.*)$/;
+const FENCE = /^ {0,3}(`{3,}(?=[^`]*$)|~{3,})\s*(\S*)/; // backticks after backticks are inline code
 const HEADING = /^ {0,3}(#{1,6})(?:[ \t](.*))?$/;
-const RULE = /^ {0,3}(?:(?:\*[ \t]*){3,}|(?:-[ \t]*){3,}|(?:_[ \t]*){3,})$/;
+const RULE = /^ {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$/;
 const QUOTE = /^ {0,3}> ?/;
-const ITEM = /^( *)([-*+]|\d{1,9}[.)])( +|$)/;
+const ITEM = /^( *)(?:[-*+]|(\d{1,9})[.)])( +|$)/;
 
 const isBlank = (line) => line.trim() === "";
 const indentOf = (line) => line.length - line.trimStart().length;
+const withoutIndent = (line, most) => line.slice(Math.min(most, indentOf(line)));
 
 function parse(lines, depth) {
   const blocks = [];
@@ -44,432 +45,239 @@ function parse(lines, depth) {
       at++;
       continue;
     }
-    const [block, next] = parseOne(lines, at, depth);
+    const [block, end] = parseOne(lines, at, depth);
     blocks.push(block);
-    at = next;
+    at = end;
   }
   return blocks;
 }
 
 /** The block that starts at this line, and the line after it. */
 function parseOne(lines, at, depth) {
-  const line = lines[at];
-  const fence = fenceOf(line);
-  if (fence) return parseCode(lines, at, fence);
-  const heading = HEADING.exec(line);
-  if (heading)
-    return [{ type: "heading", level: heading[1].length, text: withoutClosingMarks(heading[2] ?? "") }, at + 1];
-  if (RULE.test(line)) return [{ type: "rule" }, at + 1];
-  if (isTable(lines, at)) return parseTable(lines, at);
-  if (depth < MAX_DEPTH && QUOTE.test(line)) return parseQuote(lines, at, depth);
-  if (depth < MAX_DEPTH && ITEM.test(line)) return parseList(lines, at, depth);
-  return parseParagraph(lines, at);
-}
-
-function fenceOf(line) {
-  const match = FENCE.exec(line);
-  // Backticks after backticks are inline code.
-  return match && !(match[1][0] === "`" && match[2].includes("`"))
-    ? { marks: match[1], language: match[2].trim().split(/\s/)[0] }
-    : null;
-}
-
-function parseCode(lines, at, { marks, language }) {
-  const indent = indentOf(lines[at]);
-  const code = [];
-  let end = at + 1;
-  for (; end < lines.length; end++) {
-    const line = lines[end].trim();
-    if (line.startsWith(marks) && line === marks[0].repeat(line.length)) break;
-    code.push(lines[end].slice(Math.min(indent, indentOf(lines[end]))));
+  const fence = FENCE.exec(lines[at]);
+  if (fence) return parseCode(lines, at, fence[1], fence[2]);
+  const heading = HEADING.exec(lines[at]);
+  if (heading) {
+    const text = (heading[2] ?? "").trim().replace(/(^|\s)#+$/, "");
+    return [{ type: "heading", level: heading[1].length, text: text.trim() }, at + 1];
   }
-  // Without a closing fence it is code to the end: it is still being written.
+  if (RULE.test(lines[at])) return [{ type: "rule" }, at + 1];
+  if (isTable(lines, at)) return parseTable(lines, at);
+  if (depth < MAX_DEPTH && QUOTE.test(lines[at])) {
+    const end = after(lines, at, (line) => QUOTE.test(line));
+    const inner = lines.slice(at, end).map((line) => line.replace(QUOTE, ""));
+    return [{ type: "quote", blocks: parse(inner, depth + 1) }, end];
+  }
+  if (depth < MAX_DEPTH && ITEM.test(lines[at])) return parseList(lines, at, depth);
+  const end = after(lines, at + 1, (line, i) => !isBlank(line) && !startsBlock(lines, i));
+  const text = lines.slice(at, end).map((line) => line.trim());
+  return [{ type: "paragraph", text: text.join("\n") }, end];
+}
+
+/** The first line from here on that is not `wanted`. */
+function after(lines, at, wanted) {
+  while (at < lines.length && wanted(lines[at], at)) at++;
+  return at;
+}
+
+/** Does this line end the paragraph before it? A number other than 1 does not: "in\n1986. Then" is no list. */
+function startsBlock(lines, at) {
+  const item = ITEM.exec(lines[at]);
+  if (item && (item[2] === undefined || Number(item[2]) === 1)) return true;
+  return [FENCE, HEADING, RULE, QUOTE].some((start) => start.test(lines[at])) || isTable(lines, at);
+}
+
+/** Without a closing fence it is code to the end: it is still being written. */
+function parseCode(lines, at, marks, language) {
+  const closes = (line) => line.startsWith(marks) && line === marks[0].repeat(line.length);
+  const end = after(lines, at + 1, (line) => !closes(line.trim()));
+  const code = lines.slice(at + 1, end).map((line) => withoutIndent(line, indentOf(lines[at])));
   return [{ type: "code", language, text: code.join("\n") }, end + 1];
 }
 
-function withoutClosingMarks(text) {
-  const trimmed = text.trim();
-  let end = trimmed.length;
-  while (trimmed[end - 1] === "#") end--;
-  return end === 0 || /\s/.test(trimmed[end - 1] ?? " ") ? trimmed.slice(0, end).trim() : trimmed;
-}
-
 function isTable(lines, at) {
-  if (!lines[at].includes("|") || at + 1 >= lines.length || !lines[at + 1].includes("-")) return false;
+  if (!lines[at].includes("|") || !lines[at + 1]?.includes("-")) return false;
   const dashes = cells(lines[at + 1]);
   return dashes.every((cell) => /^:?-+:?$/.test(cell)) && dashes.length === cells(lines[at]).length;
 }
 
 /** The cells of a table's line; a bar after a backslash belongs to the text. */
 function cells(line) {
-  const found = [""];
-  const text = line.trim();
-  for (let i = text[0] === "|" ? 1 : 0; i < text.length; i++) {
-    if (text[i] === "\\" && text[i + 1] === "|") found[found.length - 1] += text[++i];
-    else if (text[i] !== "|") found[found.length - 1] += text[i];
-    else if (i < text.length - 1) found.push("");
-  }
-  return found.map((cell) => cell.trim());
+  const found = line.trim().split(/(?<!\\)\|/);
+  if (found[0] === "") found.shift();
+  if (found.at(-1) === "") found.pop();
+  return found.map((cell) => cell.replaceAll("\\|", "|").trim());
 }
 
 function parseTable(lines, at) {
+  const end = after(lines, at + 2, (line) => line.includes("|"));
   const align = cells(lines[at + 1]).map((dashes) => {
     if (dashes.endsWith(":")) return dashes.startsWith(":") ? "center" : "right";
     return "left";
   });
-  const rows = [];
-  let end = at + 2;
-  for (; end < lines.length && lines[end].includes("|"); end++) {
-    const row = cells(lines[end]);
-    rows.push(align.map((_, column) => row[column] ?? ""));
-  }
+  const rows = lines.slice(at + 2, end).map(cells);
   return [{ type: "table", align, head: cells(lines[at]), rows }, end];
 }
 
-function parseQuote(lines, at, depth) {
-  let end = at;
-  while (end < lines.length && QUOTE.test(lines[end])) end++;
-  const inner = lines.slice(at, end).map((line) => line.replace(QUOTE, ""));
-  return [{ type: "quote", blocks: parse(inner, depth + 1) }, end];
-}
-
 function parseList(lines, at, depth) {
-  const first = ITEM.exec(lines[at]);
-  const ordered = /\d/.test(first[2]);
-  const base = first[1].length;
+  const [, { length: base }, number] = ITEM.exec(lines[at]);
   const items = [];
-  let end = at;
   let loose = false;
-  let gap = false; // a blank line before this item
-  while (end < lines.length) {
-    const match = ITEM.exec(lines[end]);
-    if (!match || /\d/.test(match[2]) !== ordered || Math.abs(match[1].length - base) > 1 || RULE.test(lines[end]))
-      break;
-    // Models often indent what belongs to "1. " by two spaces only, which is therefore enough.
-    const start = end++;
-    while (end < lines.length && belongs(lines, end, base)) end++;
-    while (isBlank(lines[end - 1])) end--;
-    const text = match[0].length;
-    const inner = lines
-      .slice(start, end)
-      .map((line, i) => (i === 0 ? line.slice(text) : line.slice(Math.min(text, indentOf(line)))));
+  let end = at;
+  while (true) {
+    const next = after(lines, end, isBlank);
+    const match = ITEM.exec(lines[next] ?? "");
+    if (!match || RULE.test(lines[next])) break;
+    if ((match[2] === undefined) !== (number === undefined) || Math.abs(match[1].length - base) > 1) break;
+    loose ||= next > end;
+    end = after(lines, next + 1, (_, i) => belongs(lines, i, base));
+    const indent = match[0].length;
+    const inner = lines.slice(next, end).map((line, i) => (i === 0 ? line.slice(indent) : withoutIndent(line, indent)));
+    loose ||= inner.slice(1).some(isBlank);
     items.push(parse(inner, depth + 1));
-    loose ||= gap || inner.some((line, i) => isBlank(line) && i > 0);
-    let next = end;
-    while (next < lines.length && isBlank(lines[next])) next++;
-    gap = next > end && next < lines.length && ITEM.test(lines[next]);
-    if (gap) end = next;
   }
-  return [{ type: "list", ordered, start: ordered ? parseInt(first[2], 10) : null, loose, items }, end];
+  return [{ type: "list", start: number === undefined ? null : Number(number), loose, items }, end];
 }
 
-/** Does a line after an item's first one belong to that item? */
+/** Does a line after an item's first one belong to it? Models often indent what does by two spaces only. */
 function belongs(lines, at, base) {
   if (isBlank(lines[at])) return !isBlank(lines[at + 1] ?? "") && indentOf(lines[at + 1]) >= base + 2;
   if (indentOf(lines[at]) >= base + 2) return true;
   return !isBlank(lines[at - 1]) && !ITEM.test(lines[at]) && !startsBlock(lines, at);
 }
 
-/** Does this line end the paragraph before it? A number other than 1 does not: "in\n1986. Then" is no list. */
-function startsBlock(lines, at) {
-  const item = ITEM.exec(lines[at]);
-  if (item && (!/\d/.test(item[2]) || parseInt(item[2], 10) === 1)) return true;
-  return (
-    fenceOf(lines[at]) !== null || [HEADING, RULE, QUOTE].some((start) => start.test(lines[at])) || isTable(lines, at)
-  );
-}
+// Elements from blocks. The page's own headings are h1 and h2; what is below them belongs to the message.
 
-function parseParagraph(lines, at) {
-  let end = at + 1;
-  while (end < lines.length && !isBlank(lines[end]) && !startsBlock(lines, end)) end++;
-  return [
-    {
-      type: "paragraph",
-      text: lines
-        .slice(at, end)
-        .map((line) => line.trim())
-        .join("\n"),
-    },
-    end,
-  ];
-}
+const RENDER = {
+  heading: ({ level, text }) => h(`h${Math.min(level + 2, 6)}`, { class: `level-${level}` }, inline(text)),
+  rule: () => h("hr"),
+  quote: ({ blocks }) => h("blockquote", {}, ...blocks.map(blockElement)),
+  paragraph: ({ text }) => h("p", {}, inline(text)),
+  code: codeElement,
+  list: listElement,
+  table: tableElement,
+};
 
-// Elements from blocks.
-
-function blockElement(block) {
-  switch (block.type) {
-    case "heading": {
-      // The page's own headings are h1 and h2; what is below them belongs to the message.
-      return h(`h${Math.min(block.level + 2, 6)}`, { class: `level-${block.level}` }, inline(block.text));
-    }
-    case "rule":
-      return h("hr");
-    case "code":
-      return codeElement(block);
-    case "quote":
-      return h("blockquote", {}, ...block.blocks.map(blockElement));
-    case "list":
-      return listElement(block);
-    case "table":
-      return tableElement(block);
-    default:
-      return h("p", {}, inline(block.text));
-  }
-}
+const blockElement = (block) => RENDER[block.type](block);
 
 function codeElement({ language, text }) {
+  const copy = copyButton("Copy code", () => text);
   const name = language ? `Code: ${language}` : "Code";
   return h(
     "div",
     { class: "code" },
-    h(
-      "div",
-      { class: "code-head" },
-      h("span", {}, language || "code"),
-      copyButton("Copy code", () => text),
-    ),
+    h("div", { class: "code-head" }, h("span", {}, language || "code"), copy),
     h("pre", { tabindex: "0", role: "group", "aria-label": name }, h("code", {}, text)),
   );
 }
 
-function listElement({ ordered, start, loose, items }) {
-  return h(
-    ordered ? "ol" : "ul",
-    { start: ordered && start !== 1 ? start : null },
-    ...items.map((blocks) =>
-      h(
-        "li",
-        {},
-        ...blocks.map((block) => (block.type === "paragraph" && !loose ? inline(block.text) : blockElement(block))),
-      ),
-    ),
-  );
+function listElement({ start, loose, items }) {
+  const content = (block) => (block.type === "paragraph" && !loose ? inline(block.text) : blockElement(block));
+  const entries = items.map((blocks) => h("li", {}, ...blocks.map(content)));
+  return start === null ? h("ul", {}, ...entries) : h("ol", { start: start === 1 ? null : start }, ...entries);
 }
 
 function tableElement({ align, head, rows }) {
-  const row = (tag, texts) =>
-    h(
-      "tr",
-      {},
-      ...texts.map((text, column) =>
-        h(tag, { class: align[column], scope: tag === "th" ? "col" : null }, inline(text)),
-      ),
-    );
-  const table = h(
-    "table",
-    {},
-    h("thead", {}, row("th", head)),
-    h("tbody", {}, ...rows.map((texts) => row("td", texts))),
-  );
+  const row = (tag, texts, scope) =>
+    h("tr", {}, ...align.map((name, column) => h(tag, { class: name, scope }, inline(texts[column] ?? ""))));
+  const body = rows.map((texts) => row("td", texts));
+  const table = h("table", {}, h("thead", {}, row("th", head, "col")), h("tbody", {}, ...body));
   return h("div", { class: "table", tabindex: "0", role: "group", "aria-label": "Table" }, table);
 }
 
-// Text within a block, from left to right. What may open something (*, **, [ ...) becomes text and its place is
+// Text within a block, from token to token. An emphasis mark that may open something becomes text and its place is
 // remembered; when its counterpart comes, all nodes since then move into a new element.
 
-const ESCAPABLE = /[!-/:-@[-`{-~]/;
-const WEB_ADDRESS = /^https?:\/\/[^\s<>"'`]+/;
-const LONGEST_ADDRESS = 2000;
-const MOST_OPENERS = 100; // real text has few at a time; a wall of asterisks must not make the page slow
-
-/** A fragment with the text, its emphasis, code and links. */
-export function inline(source) {
-  return new Inline(source).fragment();
-}
-
-class Inline {
-  constructor(source) {
-    this.source = source;
-    this.at = 0;
-    this.text = ""; // not yet in a node
-    this.nodes = []; // {node, depth}
-    this.openers = []; // {mark, position in nodes}
-    this.unclosed = new Set(); // lengths of backtick runs that do not come again
-  }
-
-  fragment() {
-    while (this.at < this.source.length) this.#step();
-    this.#flush();
-    const fragment = document.createDocumentFragment();
-    fragment.append(...this.nodes.map(({ node }) => node));
-    return fragment;
-  }
-
-  #step() {
-    const { source, at } = this;
-    const character = source[at];
-    if (character === "\\" && ESCAPABLE.test(source[at + 1] ?? "")) {
-      this.text += source[at + 1];
-      this.at += 2;
-    } else if (character === "\n") {
-      // Models mean the line breaks that they write.
-      this.#put(h("br"));
-      this.at++;
-    } else if (character === "`") this.#code();
-    else if (character === "*" || character === "_" || character === "~") this.#emphasis();
-    else if (character === "[") this.#open("[", "[");
-    else if (character === "!" && source[at + 1] === "[") this.#open("[", "![");
-    else if (character === "]") this.#link();
-    else if (character === "<") this.#pointedAddress();
-    else if (character === "h" && !/\w/.test(source[at - 1] ?? " ")) this.#bareAddress();
-    else this.#literal(character);
-  }
-
-  #literal(text) {
-    this.text += text;
-    this.at += text.length;
-  }
-
-  #put(node, depth = 0) {
-    this.#flush();
-    this.nodes.push({ node, depth });
-  }
-
-  #flush() {
-    if (this.text) this.nodes.push({ node: document.createTextNode(this.text), depth: 0 });
-    this.text = "";
-  }
-
-  #open(mark, written) {
-    this.#put(document.createTextNode(written));
-    this.openers.push({ mark, position: this.nodes.length - 1 });
-    if (this.openers.length > MOST_OPENERS) this.openers.shift();
-    this.at += written.length;
-  }
-
-  /** Take the openers from this one on back; what is between the first and here goes into the element. */
-  #close(opener, element) {
-    this.#flush();
-    const { position } = this.openers[opener];
-    this.openers.length = opener;
-    const inner = this.nodes.slice(position + 1);
-    const depth = 1 + Math.max(0, ...inner.map((each) => each.depth));
-    if (inner.length === 0 || depth > MAX_DEPTH) return false;
-    element.append(...inner.map(({ node }) => node));
-    this.nodes.splice(position, Infinity, { node: element, depth });
-    return true;
-  }
-
-  #code() {
-    const { source, at } = this;
-    const length = runLength(source, at);
-    const end = this.unclosed.has(length) ? -1 : closingRun(source, at + length, length);
-    if (end < 0) {
-      this.unclosed.add(length);
-      this.#literal("`".repeat(length));
-      return;
-    }
-    const code = source.slice(at + length, end).replaceAll("\n", " ");
-    const padded = code.startsWith(" ") && code.endsWith(" ") && code.trim() !== "";
-    this.#put(h("code", {}, padded ? code.slice(1, -1) : code));
-    this.at = end + length;
-  }
-
-  #emphasis() {
-    const { source, at } = this;
-    const run = runLength(source, at);
-    const before = source[at - 1] ?? " ";
-    const after = source[at + run] ?? " ";
-    const within = source[at] === "_" && /\w/.test(before) && /\w/.test(after); // snake_case
-    const opens = !within && !/\s/.test(after);
-    const closes = !within && !/\s/.test(before);
-    const marks = marksOf(source[at], run);
-    // What was opened last is closed first: ***a*** is * around **.
-    if (closes && this.openers.findLast(({ mark }) => mark[0] === source[at])?.mark.length === 2) marks.reverse();
-    for (const mark of marks) {
-      const opener = closes ? this.openers.findLastIndex((other) => other.mark === mark) : -1;
-      if (opener >= 0 && this.#close(opener, h(ELEMENTS[mark]))) this.at += mark.length;
-      else if (opens && mark in ELEMENTS) this.#open(mark, mark);
-      else this.#literal(mark);
-    }
-  }
-
-  #link() {
-    const opener = this.openers.findLastIndex(({ mark }) => mark === "[");
-    const target = opener < 0 ? null : linkTarget(this.source.slice(this.at + 1, this.at + 1 + LONGEST_ADDRESS));
-    const href = target && safeAddress(target.address);
-    if (!href) {
-      if (opener >= 0) this.openers.splice(opener, 1);
-      this.#literal("]");
-      return;
-    }
-    const element = anchor(href);
-    if (!this.#close(opener, element)) {
-      this.#literal("]");
-      return;
-    }
-    for (const inner of element.querySelectorAll("a")) inner.replaceWith(inner.textContent);
-    this.at += 1 + target.length;
-  }
-
-  #pointedAddress() {
-    const rest = this.source.slice(this.at + 1, this.at + LONGEST_ADDRESS);
-    const written = rest.slice(0, Math.max(0, rest.indexOf(">")));
-    if (!this.#address(written)) this.#literal("<");
-    else this.at += 2;
-  }
-
-  #bareAddress() {
-    const found = WEB_ADDRESS.exec(this.source.slice(this.at, this.at + LONGEST_ADDRESS))?.[0] ?? "";
-    // The end of the sentence is not part of the address.
-    if (!this.#address(found.replace(/[.,:;!?)\]*_~]+$/, ""))) this.#literal("h");
-  }
-
-  #address(written) {
-    const href = /\s/.test(written) ? null : safeAddress(written);
-    if (!href) return false;
-    const element = anchor(href);
-    element.append(written);
-    this.#put(element, 1);
-    this.at += written.length;
-    return true;
-  }
-}
-
+const TOKEN = [
+  /\\(?<escaped>[!-/:-@[-`{-~])/,
+  /(?<newline>\n)/,
+  /(?<ticks>`+)/,
+  /(?<marks>\*+|_+|~+)/,
+  // [label](address "title"); brackets may nest once in label and address, and a few kilobytes are enough for each
+  /(?<bracket>!?\[)(?<label>(?:[^[\]]|\[[^[\]]*\]){1,2000})\]\(/,
+  /<(?<pointed>(?:https?:\/\/|mailto:)[^\s<>]+)>/,
+  /(?<!\w)(?<bare>https?:\/\/[^\s<>"'`]*[^\s<>"'`.,:;!?)\]*_~])/, // without the end of the sentence
+]
+  .map((part) => part.source)
+  .join("|");
+const TARGET = /\s?<?((?:[^\s()<>]|\([^\s()<>]*\)){1,2000})>?(?:\s[^()\n]{0,500})?\)/y;
 const ELEMENTS = { "*": "em", _: "em", "**": "strong", __: "strong", "~~": "del" };
 
-/** A run of marks as pairs, and a single one if the run is odd. */
-function marksOf(character, run) {
-  const marks = Array(Math.floor(run / 2)).fill(character.repeat(2));
-  return run % 2 ? [character, ...marks] : marks;
+/** A fragment with the text, its emphasis, code and links. Within a link, other links are text. */
+export function inline(source, inLink = false) {
+  const token = new RegExp(TOKEN, "g");
+  const nodes = []; // and texts
+  const openers = []; // {mark, position in nodes}
+  const unclosed = new Set(); // runs of backticks that do not come again
+  let at = 0;
+  const text = (end) => end > at && nodes.push(source.slice(at, end));
+
+  for (let found; (found = token.exec(source)); ) {
+    const { escaped, newline, ticks, marks, bracket, label, pointed, bare } = found.groups;
+    text(found.index);
+    at = token.lastIndex;
+    if (escaped) nodes.push(escaped);
+    else if (newline) nodes.push(h("br")); // models mean the line breaks that they write
+    else if (marks) emphasize(nodes, openers, marks, source[found.index - 1] ?? " ", source[at] ?? " ");
+    else if (ticks) {
+      const end = unclosed.has(ticks) ? -1 : closingRun(source, at, ticks.length);
+      nodes.push(end < 0 ? ticks : codeSpan(source.slice(at, end)));
+      if (end < 0) unclosed.add(ticks);
+      else at = end + ticks.length;
+    } else if (bracket) {
+      TARGET.lastIndex = at;
+      const target = inLink ? null : TARGET.exec(source);
+      const link = target && anchor(target[1], () => inline(label, true));
+      nodes.push(link || bracket);
+      at = link ? at + target[0].length : found.index + bracket.length;
+    } else nodes.push((!inLink && anchor(pointed ?? bare, () => pointed ?? bare)) || found[0]);
+    token.lastIndex = at;
+  }
+  text(source.length);
+  const fragment = document.createDocumentFragment();
+  fragment.append(...nodes);
+  return fragment;
 }
 
-function runLength(source, at) {
-  let end = at;
-  while (source[end] === source[at]) end++;
-  return end - at;
+/** A run of marks, between two characters: each mark closes what it can, else opens what it may, else is text. */
+function emphasize(nodes, openers, run, before, after) {
+  const within = run[0] === "_" && /\w/.test(before) && /\w/.test(after); // snake_case
+  const opens = !within && !/\s/.test(after);
+  const closes = !within && !/\s/.test(before);
+  const marks = Array(Math.floor(run.length / 2)).fill(run.slice(0, 2));
+  if (run.length % 2) marks.unshift(run[0]);
+  // What was opened last is closed first: ***a*** is * around **.
+  if (closes && openers.findLast(({ mark }) => mark[0] === run[0])?.mark.length === 2) marks.reverse();
+  for (const mark of marks) {
+    const opener = closes ? openers.findLastIndex((each) => each.mark === mark) : -1;
+    const position = openers[opener]?.position;
+    if (opener >= 0 && position < nodes.length - 1) {
+      const element = h(ELEMENTS[mark]);
+      element.append(...nodes.splice(position).slice(1));
+      nodes.push(element);
+      openers.length = opener;
+      continue;
+    }
+    if (opens && mark in ELEMENTS) openers.push({ mark, position: nodes.length });
+    if (openers.length > MAX_DEPTH) openers.shift();
+    nodes.push(mark);
+  }
 }
 
 /** Where a run of exactly this many backticks starts, or -1. */
 function closingRun(source, from, length) {
-  for (let at = source.indexOf("`", from); at >= 0; at = source.indexOf("`", at)) {
-    const run = runLength(source, at);
-    if (run === length) return at;
-    at += run;
-  }
+  for (const run of source.slice(from).matchAll(/`+/g)) if (run[0].length === length) return from + run.index;
   return -1;
 }
 
-/** The `(address "title")` at the start of a text: {address, length}, or null. Brackets may nest within the address. */
-function linkTarget(text) {
-  if (text[0] !== "(") return null;
-  let depth = 0;
-  for (let at = 0; at < text.length; at++) {
-    if (text[at] === "(") depth++;
-    else if (text[at] === ")" && --depth === 0) {
-      const [address] = text.slice(1, at).trim().split(/\s/);
-      return { address: address.replace(/^<|>$/g, ""), length: at + 1 };
-    } else if (text[at] === "\n") return null;
-  }
-  return null;
+function codeSpan(text) {
+  const code = text.replaceAll("\n", " ");
+  const padded = code.startsWith(" ") && code.endsWith(" ") && code.trim() !== "";
+  return h("code", {}, padded ? code.slice(1, -1) : code);
 }
 
-const SAFE = new Set(["http:", "https:", "mailto:"]);
-
-/** The address if it leads somewhere harmless, else null. A relative one would lead into this server. */
-function safeAddress(address) {
-  if (!/^(https?:\/\/|mailto:)/i.test(address)) return null;
-  return URL.canParse(address) && SAFE.has(new URL(address).protocol) ? address : null;
+/** A link if it leads somewhere harmless, else null. A relative address would lead into this server. */
+function anchor(href, content) {
+  const isSafe = /^(https?:\/\/|mailto:)/i.test(href) && URL.canParse(href);
+  return isSafe ? h("a", { href, target: "_blank", rel: "noopener noreferrer nofollow" }, content()) : null;
 }
-
-const anchor = (href) => h("a", { href, target: "_blank", rel: "noopener noreferrer nofollow" });

@@ -3,7 +3,7 @@
 import { copyButton, h, icon, iconButton } from "./dom.js";
 import { legend, Tokens } from "./inspector.js";
 import { Markdown } from "./markdown.js";
-import { said, siblings } from "./tree.js";
+import { textOf, siblings } from "./tree.js";
 
 export class MessageView {
   /** The column and node that it shows; `acts` are the page's edit, regenerate, continue, turn and newChat. */
@@ -34,8 +34,8 @@ export class MessageView {
   #question() {
     if (this.editing) return;
     // A question never changes; drawn once, it keeps what the user has selected in it.
-    if (!this.body.querySelector(".bubble")) this.body.replaceChildren(h("div", { class: "bubble" }, said(this.node)));
-    const buttons = [copyButton("Copy question", () => said(this.node))];
+    if (!this.body.querySelector(".bubble")) this.body.replaceChildren(h("div", { class: "bubble" }, textOf(this.node)));
+    const buttons = [copyButton("Copy question", () => textOf(this.node))];
     if (!this.chat.isBusy(this.column)) buttons.unshift(iconButton("pencil", "Edit question", () => this.#edit()));
     this.#setFoot(...buttons, this.#branches());
   }
@@ -43,7 +43,7 @@ export class MessageView {
   #edit() {
     this.editing = true;
     const field = h("textarea", { "aria-label": "Edit question", rows: "1" });
-    field.value = said(this.node);
+    field.value = textOf(this.node);
     const leave = () => {
       this.editing = false;
       this.element.classList.remove("editing");
@@ -88,7 +88,7 @@ export class MessageView {
     this.#notice(running);
     const empty = node.parts.length === 0;
     const buttons = [];
-    if (!empty) buttons.push(copyButton("Copy answer", () => said(node)));
+    if (!empty) buttons.push(copyButton("Copy answer", () => textOf(node)));
     if (!this.chat.isBusy(this.column)) {
       buttons.push(iconButton("again", "Answer again", () => this.acts.regenerate(this.column, node)));
       const broken =

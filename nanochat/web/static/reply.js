@@ -36,7 +36,7 @@ export class Reply {
     return this.count > 1 ? (this.count - 1) / ((performance.now() - this.since) / 1000) : null;
   }
 
-  /** Ask, and follow to the end. What the node already holds stays; the answer goes on behind it. */
+  /** Ask, and follow to the end. What the node already holds stays; the answer is appended. */
   async ask(path, body) {
     Object.assign(this.node, { finish: null, error: null, stream: null });
     this.onChange();

@@ -7,7 +7,7 @@ import { preference, setPreference } from "./preferences.js";
 
 const DAY_MS = 24 * 60 * 60 * 1000;
 
-// Below this width the sidebar lies over the page; the stylesheet says the same.
+// Below this width the sidebar lies over the page; as in the stylesheet.
 const narrow = matchMedia("(max-width: 800px)");
 
 export class Sidebar {

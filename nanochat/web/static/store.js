@@ -43,7 +43,7 @@ export class Store {
     return this.flush();
   }
 
-  /** Keep this conversation soon; the object may go on changing. */
+  /** Keep this conversation soon; the object may still change. */
   saveSoon(conversation) {
     this.waiting.set(conversation.id, conversation);
     this.timer ??= setTimeout(() => this.flush(), SAVE_EVERY_MS);

@@ -106,7 +106,7 @@ class ColumnView {
       {
         type: "button",
         class: "text-button quiet",
-        title: "Go on with this model only",
+        title: "Continue with this model only",
         onclick: () => acts.keepOnly(this.column),
       },
       "Keep only this",

@@ -1,4 +1,4 @@
-// The messages of one column as a tree: an edit or a new answer becomes a sibling, so nothing said is ever lost.
+// The messages of one column as a tree: an edit or a new answer becomes a sibling, so no message is ever lost.
 //
 // tree: {nodes: [node, ...], chosen}
 // node: {id, parent, chosen, role: "user" | "assistant", parts: [{type, text, tokens?}], ...}
@@ -52,8 +52,8 @@ export function add(tree, parent, role, fields) {
   return node;
 }
 
-/** What a message says, without what went to tools and came from them. */
-export const said = (node) =>
+/** The text of a message, without tool calls and their results. */
+export const textOf = (node) =>
   node.parts
     .filter((part) => part.type === "text")
     .map((part) => part.text)
@@ -65,7 +65,7 @@ export function asMessages(nodes, system) {
   for (const node of nodes) {
     const parts = node.parts.map(({ type, text }) => ({ type, text })).filter((part) => part.text !== "");
     if (node.role === "assistant" && parts.length === 0) continue; // it failed before its first word
-    const content = parts.every((part) => part.type === "text") ? said(node) : parts;
+    const content = parts.every((part) => part.type === "text") ? textOf(node) : parts;
     // The model was trained on turns: after an answer that failed, the new question joins the one without an answer.
     if (node.role === "user" && messages.at(-1)?.role === "user") messages.at(-1).content += `\n\n${content}`;
     else messages.push({ role: node.role, content });
