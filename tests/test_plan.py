@@ -280,13 +280,7 @@ def test_every_stage_is_planned_on_every_accelerator(capsys, stage, gpu):
     assert printed.startswith("d12: 286M parameters")
     assert f"2 x {'CPU' if gpu == 'cpu' else GPUS[gpu].name}" in printed
     assert "nan" not in printed and "inf " not in printed
-
-
-def test_serving_is_planned_by_slots(capsys):
-    printed = planned(capsys, "--depth=34", "--gpu=h100", "--stage=serve")
-    table = {line[:30].strip(): line[30:].split() for line in printed.splitlines() if line.startswith("  ")}
-    assert table["GB at --slots"] == ["1", "8", "16", "32", "64"] and table["weights"][0] == "4.4"
-    assert "without --slots the Engine takes 32; about" in printed
+    assert ("without --slots the Engine takes " in printed) == (stage == "serve")
 
 
 def test_the_price_comes_from_the_flag_or_the_environment(capsys, monkeypatch):
@@ -393,13 +387,6 @@ def test_depth_and_gpus_of_the_recipe_come_from_the_flags(capsys, monkeypatch):
     assert float(two["base_train"]["s per step"]) < float(table["base_train"]["s per step"])
     steps = {recipe(capsys, "--depth=4", f"--gpus={n}", "--gpu=h100")[1]["base_train"]["steps"] for n in (1, 8)}
     assert steps == {str(horizon(config_from_depth(4, 32768, 2048)).num_iterations)}
-
-
-def test_the_recipe_shows_what_does_not_fit_and_what_does(capsys):
-    printed, _ = recipe(capsys, "--depth=20", "--gpus=1", "--gpu=a100-40")
-    sentence = r"runs out of memory: --device_batch_size=\d+ needs (\S+) of 42.4 GB, and (\d+) fits"
-    found = re.findall(sentence, printed)
-    assert found and all(float(needed) > 0.97 * 42.4 and int(rows) in (1, 2, 4, 8) for needed, rows in found)
 
 
 def test_an_unknown_gpu_does_not_stop_the_recipe(capsys, monkeypatch):
