@@ -245,7 +245,7 @@ def read_meta(folder: Path, step: int) -> dict:
 
 def record_of(meta: dict, source: str, tag: str, step: int) -> dict:
     """What a later stage, or an evaluation, records about the checkpoint it used."""
-    digest = meta.get("files", {}).get(_model_file(step), {}).get("sha256")
+    digest = (meta.get("files") or {}).get(_model_file(step), {}).get("sha256")
     return {"source": source, "tag": tag, "step": step, "sha256": digest}
 
 
