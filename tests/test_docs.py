@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^(?:<!-- not run: (?P<why>[^\n]+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
 LINK = re.compile(r"(?<!`)\[[^\]\n]*(?:\n[^\]\n]*)?\]\(([^)\s]+)\)")
-FLAGS_ELSEWHERE = {"nanochat.data.shards": "nanochat.data.download", "tasks.littleworld": "tasks.littleworld.__main__"}
+FLAGS_ELSEWHERE = {"nanochat.data.shards": "scripts.download_data", "tasks.littleworld": "tasks.littleworld.__main__"}
 OTHERS = {"cd", "curl", "docker", "nohup", "pip", "ssh", "tail", "transformers", "uv", "vllm"}  # programs, not ours
 
 

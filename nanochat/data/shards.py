@@ -3,7 +3,7 @@
 Files `shard_00000.parquet`, `shard_00001.parquet`, … have one string column `text`, with one document per row. In
 sorted order of their names the last file is the validation split, and all others are the training split.
 
-`python -m nanochat.data.shards` downloads such datasets; see nanochat/data/download.py.
+`python -m nanochat.data.shards` downloads such datasets: it is another name of scripts/download_data.py.
 """
 
 import bisect
@@ -478,4 +478,4 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    runpy.run_module("nanochat.data.download", run_name="__main__")  # imports this module
+    runpy.run_module("scripts.download_data", run_name="__main__")

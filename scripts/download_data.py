@@ -1,18 +1,18 @@
-"""Download pretraining text from the hub: `python -m nanochat.data.shards -n 240`."""
+"""Download pretraining text from the hub as shards; `python -m nanochat.data.shards` does the same."""
 
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from nanochat import hub
 from nanochat.config import alias, parse
-from nanochat.data import remote, shards
-from nanochat.data.documents import documents
 from nanochat.errors import UserError, run
 from nanochat.paths import dataset_dir, read_json, write_text
+
+if TYPE_CHECKING:
+    from nanochat.hub import Listing
 
 SHARD = re.compile(r"shard_\d{5}\.parquet")
 RECORD = ".source.json"  # records where a folder's shards come from; hidden files are not read as data
@@ -34,6 +34,9 @@ class Flags:
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
+
+    from nanochat.data import remote  # slow to import, so not before the flags are known
+
     remote.check_workers(flags.workers)
     if flags.num_shards < 1 and flags.num_shards != -1:
         raise UserError(f"--num_shards is {flags.num_shards}; expected 1 or more, or -1 for all")
@@ -50,8 +53,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         _convert(flags, remote.select(listing), name)
 
 
-def _bring(flags: Flags, published: hub.Listing, name: str) -> None:
+def _bring(flags: Flags, published: "Listing", name: str) -> None:
     """Fetch shards as they are."""
+    from nanochat import hub
+    from nanochat.data import shards
+
     *train, val = published.files
     count = len(train) if flags.num_shards == -1 else flags.num_shards
     if count > len(train):
@@ -71,18 +77,20 @@ def _bring(flags: Flags, published: hub.Listing, name: str) -> None:
     print(shards.how_to_train(name))
 
 
-def _check_ours(published: hub.Listing, folder: Path) -> bool:
+def _check_ours(published: "Listing", folder: Path) -> bool:
     """Whether the folder is recorded as holding these shards. Raises UserError if it holds others.
 
     An unrecorded folder may hold shards that are the published ones byte for byte, downloaded by other programs.
     """
+    from nanochat import hub
+
     recorded = _recorded(folder)
     if recorded == {"repository": published.repo}:
         return True
     if recorded is not None:
         raise UserError(
-            f"{folder} is for shards of {recorded.get('repository')}, and those of {published.repo} would replace "
-            "them; move it away first"
+            f"{folder} holds shards made earlier from {recorded.get('repository')}, and those of {published.repo} "
+            "would replace them; move it away first"
         )
     files = {file.path: file for file in published.files}
     for shard in sorted(folder.glob("*.parquet")):
@@ -99,8 +107,12 @@ def _recorded(folder: Path) -> dict | None:
     return read_json(path, "delete it")
 
 
-def _convert(flags: Flags, listing: hub.Listing, name: str) -> None:
+def _convert(flags: Flags, listing: "Listing", name: str) -> None:
     """Turn the text in files of another layout into shards."""
+    from nanochat import hub
+    from nanochat.data import remote, shards
+    from nanochat.data.documents import documents
+
     if flags.num_shards != -1:
         listing = replace(listing, files=listing.files[: flags.num_shards])
     folder = dataset_dir(name)
@@ -123,8 +135,10 @@ def _convert(flags: Flags, listing: hub.Listing, name: str) -> None:
     print(shards.how_to_train(name))
 
 
-def _announce(listing: hub.Listing, what: str, missing: int, place: Path) -> None:
+def _announce(listing: "Listing", what: str, missing: int, place: Path) -> None:
     """Print how much there is to fetch, and the free space."""
+    from nanochat import hub
+
     print(f"{listing.repo}: {what}, {hub.in_bytes(listing.size)}")
     print(f"  to fetch  {hub.in_bytes(missing)} into {place}")
     print(f"  free      {hub.in_bytes(hub.free(place))}")
