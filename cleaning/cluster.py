@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import nanochat
 from cleaning.stages import STAGES, Plan, Step, claimed, prepare
 from nanochat.errors import UserError
 
 if TYPE_CHECKING:
     from datatrove.executor import SlurmPipelineExecutor
 
-_ROOT = Path(__file__).resolve().parents[1]  # where the packages nanochat and cleaning lie
+_ROOT = Path(nanochat.__file__).resolve().parents[1]  # the folder of the packages
 _LONGEST_ARRAY = 1000  # jobs in one array; what Slurm takes unless its administrator said otherwise
 
 

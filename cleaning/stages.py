@@ -44,6 +44,7 @@ _GROUP = 256, 8 << 20  # documents and characters of a row group
 _BLOCK = 1 << 16  # sketches compared at once
 _VERSION = 1  # of the files in the folder
 _ROW = pa.schema([("text", pa.string())])
+_SPLITS: tuple[shards.Split, ...] = ("val", "train")  # in the order of the pieces
 Stage = Literal["scan", "match", "write"]
 STAGES: tuple[Stage, ...] = ("scan", "match", "write")  # in this order
 
@@ -100,8 +101,7 @@ class Step:
 def plan(source: Path, target: Path, rules: Rules, overwrite: bool = False) -> Plan:
     """Divide a dataset's documents into pieces. Raises UserError as `shards.TextReader` does."""
     pieces: list[Piece] = []
-    splits: tuple[shards.Split, ...] = ("val", "train")
-    for split in splits:
+    for split in _SPLITS:
         documents = shards.TextReader(source, split).num_documents
         pieces += [Piece(split, start, min(PIECE, documents - start)) for start in range(0, documents, PIECE)]
     meetings = MEETINGS * sum(piece.documents for piece in pieces) if rules.dedup else 0
@@ -128,7 +128,7 @@ def claimed(plan: Plan) -> Iterator[None]:
 
 def prepare(plan: Plan) -> None:
     """Make the folder ready: what a run with other data or other rules has left there is deleted."""
-    data = [shards.fingerprint(plan.source, split) for split in ("train", "val")]
+    data = [shards.TextReader(plan.source, split).contents() for split in _SPLITS]
     said = strict_json({"version": _VERSION, "data": data, **asdict(plan), "overwrite": None})
     path = plan.folder / "settings.json"
     if not path.exists() or path.read_text(encoding="utf-8") != said:

@@ -33,7 +33,7 @@ class ModelAndBatch:
     """context length in tokens"""
     dataset: list[str] = field(default_factory=lambda: [DEFAULT_DATASET])
     """name of the dataset, as given to add_data; several are mixed by weight in tokens: a:0.7 b:0.3"""
-    model_tag: Annotated[str | None, alias("--out_tag")] = None
+    model_tag: Annotated[str | None, alias("--out-tag")] = None
     """tag to write the model under; default: d<depth>"""
     target_param_data_ratio: float = 12.0
     """train on this many tokens per scaling parameter"""

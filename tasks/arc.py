@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from nanochat.data import tables
 from nanochat.data.shards import ExamSplit
+from tasks import tables
 from tasks.choices import BASELINE, choice, is_chosen
 
 
@@ -23,7 +23,7 @@ class ARC:
         self.name = subset
         split_there = {"train": "train", "val": "validation", "test": "test"}[split]
         pattern, columns = f"{subset}/{split_there}-*.parquet", ["question", "choices", "answerKey"]
-        self.rows = tables.shuffled("allenai/ai2_arc", [pattern], columns)
+        self.rows = tables.shuffled("allenai/ai2_arc", pattern, columns)
 
     def contents(self) -> list[dict]:
         """What they are made of, for nanochat/data/contents.py."""

@@ -1,10 +1,11 @@
-"""Conversations of the user's own, from JSON files."""
+"""The user's own conversations, from JSON files."""
 
 import contextlib
 import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 import tempfile
 from array import array
@@ -13,27 +14,26 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from nanochat import chat
-from nanochat.data import shards
+from nanochat.data import files
 from nanochat.errors import UserError
 
 EXAMPLE = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}'
-COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
-HELD_OUT = 0.05  # share of the user's own conversations that is for validation
-_BOM = b"\xef\xbb\xbf"  # Windows editors put it in front
+HELD_OUT = 0.05  # fraction of the user's own conversations used for validation
+_BOM = b"\xef\xbb\xbf"  # written by Windows editors at the start of a file
 
 
 class CustomJSON(Sequence[dict]):
-    """One conversation a line, {"messages": [...]} or the bare list of messages; blank lines are skipped.
+    """One conversation per line, {"messages": [...]} or a bare list of messages; blank lines are skipped.
 
-    The file may also be one JSON array of such values over any number of lines, and compressed (.gz, .zst).
-    Opening it checks every conversation, and keeps only where each begins and a hash of it. Raises UserError, naming
-    file and line, for the first that is none to learn from, and later where the file is no longer as it was opened.
+    The file may also be one JSON array of such values, and compressed (.gz, .zst). Opening it checks every conversation
+    and keeps only its offset and a hash. Raises UserError, naming file and line, for the first invalid one, and later
+    if the file has changed.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.name = self.path.name
-        self.lines = array("Q")  # the line that each conversation begins on, its place in bytes, and its hash
+        self.lines = array("Q")  # of each conversation: its first line, its place in bytes, and its hash
         self.offsets = array("Q")
         self.lengths = array("Q")
         self.keys = array("Q")
@@ -41,10 +41,8 @@ class CustomJSON(Sequence[dict]):
         with self._readable():
             if not stat.S_ISREG(os.stat(self.path).st_mode):
                 raise UserError(f"cannot read {self.path}: it is not a regular file; --data_path takes a JSONL file")
-            if kind := COMPRESSED.get(self.path.suffix.lower()):
-                self._unpacked = self._unpack(kind)
-            if self._unpacked is not None:
-                self._unpacked.seek(0)
+            if self.path.suffix.lower() in files.PACKED:
+                self._unpacked = self._unpack()
                 self.sha256 = self._index(self._unpacked)
             else:
                 with open(self.path, "rb") as file:
@@ -61,8 +59,8 @@ class CustomJSON(Sequence[dict]):
             if _key(conversation) == self.keys[index]:
                 return conversation
         except FileNotFoundError:
-            said = "was removed while this run was reading it; put it back and start again"
-            raise UserError(f"{self.path} {said}") from None
+            message = f"{self.path} was removed while this run was reading it; put it back and start again"
+            raise UserError(message) from None
         except (OSError, ValueError, RecursionError):
             pass
         raise UserError(
@@ -90,7 +88,7 @@ class CustomJSON(Sequence[dict]):
                 try:
                     self._note(json.loads(line.rstrip().decode("utf-8")), number, offset, len(line.rstrip()))
                 except json.JSONDecodeError as error:
-                    what = f"not JSON: {error.msg} at column {error.colno}; expected one conversation a line"
+                    what = f"not JSON: {error.msg} at column {error.colno}; expected one conversation per line"
                     self._refuse(number, what)
                 except UnicodeDecodeError as error:
                     self._refuse_bytes(number, line, offset, error)
@@ -102,7 +100,7 @@ class CustomJSON(Sequence[dict]):
         return digest.hexdigest()
 
     def _index_array(self, data: bytes, number: int, offset: int) -> None:
-        """Note the conversations of an array that begins on line `number`, with what comes before at `offset`."""
+        """Note the conversations of a JSON array that begins on line `number` at `offset`."""
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -131,16 +129,12 @@ class CustomJSON(Sequence[dict]):
         self.lengths.append(length)
         self.keys.append(_key(conversation))
 
-    def _unpack(self, kind: str) -> BinaryIO:
-        """The decompressed file, which is gone with this process."""
-        most = max(shards.MAX_GROUP, shards.MAX_RATIO * self.path.stat().st_size)
+    def _unpack(self) -> BinaryIO:
+        """The decompressed file, as a temporary file that goes with this process."""
         whole = tempfile.TemporaryFile()  # noqa: SIM115 - it stays open for as long as this object lives
-        with shards.decompressed(self.path, kind) as packed:
-            while block := packed.read(1 << 20):
-                if whole.tell() > most:
-                    raise UserError(f"{self.path} unpacks to more than {most:,} bytes; leave it out")
-                whole.write(block)
-        whole.flush()
+        with files.opened(self.path) as packed:
+            shutil.copyfileobj(packed, whole)
+        whole.seek(0)
         return whole
 
     def _bytes(self, offset: int, count: int) -> bytes:
@@ -155,7 +149,9 @@ class CustomJSON(Sequence[dict]):
         try:
             yield
         except FileNotFoundError:
-            raise UserError(f"there is no file {self.path}; --data_path takes a JSONL file of conversations") from None
+            raise UserError(f"{self.path} does not exist; --data_path takes a JSONL file of conversations") from None
+        except files.Unfit as unfit:
+            raise UserError(f"{self.path} is {unfit.reason}; {unfit.remedy}") from None
         except OSError as error:
             raise UserError(f"cannot read {self.path}: {error.strerror or error}") from None
 
@@ -168,7 +164,7 @@ class CustomJSON(Sequence[dict]):
 
 
 class Part(Sequence[dict]):
-    """Some conversations of a file, those with the numbers `rows`; `use` says what for, as in "validation"."""
+    """Some conversations of a file, by their numbers `rows`; `use` names their purpose, such as "validation"."""
 
     def __init__(self, file: CustomJSON, rows: Sequence[int], use: str):
         self.file, self.name, self.rows, self.use = file, file.name, rows, use
@@ -184,9 +180,9 @@ class Part(Sequence[dict]):
 
 
 def held_out(keys: Iterable[int]) -> set[int]:
-    """The hashes of the conversations that are for validation, at least one and never all; none of a single one.
+    """The hashes of the conversations held out for validation: at least one and never all, but none of a single one.
 
-    A conversation's own hash decides, so that it stays on its side whatever is added, and its copies go with it.
+    A conversation's own hash decides, so that it stays on its side whatever is added, together with its copies.
     """
     different = set(keys)
     if len(different) < 2:
@@ -208,7 +204,7 @@ def _key(conversation: dict) -> int:
 
 
 def _begins_array(line: bytes) -> bool:
-    """Whether a file whose first line this is holds an array of conversations, and not one a line."""
+    """Whether a file with this first line holds an array of conversations, and not one per line."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -218,7 +214,7 @@ def _begins_array(line: bytes) -> bool:
 
 
 def _elements(text: str) -> Iterator[tuple[object, int, int]]:
-    """The values of a JSON array, which need not all be in memory, and where each begins and ends."""
+    """The values of a JSON array one by one, each with its start and end."""
     decoder = json.JSONDecoder()
     at = _past_space(text, text.index("[") + 1)
     while text[at : at + 1] != "]":

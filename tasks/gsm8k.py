@@ -2,8 +2,8 @@
 
 import re
 
-from nanochat.data import tables
 from nanochat.data.shards import ExamSplit
+from tasks import tables
 from tasks.littleworld.conversations import reference
 
 _CALL = re.compile(r"<<([^<>]*)>>")
@@ -24,7 +24,7 @@ class GSM8K:
     def __init__(self, split: ExamSplit):
         self.split = split
         split_there = "test" if split == "test" else "train"
-        self.rows = tables.shuffled("openai/gsm8k", [f"main/{split_there}-*.parquet"], ["question", "answer"])
+        self.rows = tables.shuffled("openai/gsm8k", f"main/{split_there}-*.parquet", ["question", "answer"])
         places = range(len(self.rows))
         self.places = {"train": [place for place in places if place % HELD_OUT], "val": places[::HELD_OUT],
                        "test": places}[split]  # fmt: skip

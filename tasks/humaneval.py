@@ -4,7 +4,7 @@ import re
 import secrets
 
 from nanochat import sandbox
-from nanochat.data import tables
+from tasks import tables
 
 _BLOCK = re.compile(r"```\w*\n(.*?)(?:```|\Z)", re.DOTALL)
 SECONDS, MEMORY_MB = 5.0, 256
@@ -22,7 +22,7 @@ class HumanEval:
 
     def __init__(self) -> None:
         columns = ["prompt", "canonical_solution", "test", "entry_point"]
-        self.rows = tables.shuffled("openai/openai_humaneval", ["openai_humaneval/test-*.parquet"], columns)
+        self.rows = tables.shuffled("openai/openai_humaneval", "openai_humaneval/test-*.parquet", columns)
 
     def __len__(self) -> int:
         return len(self.rows)

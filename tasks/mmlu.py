@@ -1,18 +1,13 @@
 """MMLU: exam questions of 57 subjects, from school to profession, with four answers each."""
 
-from nanochat.data import tables
 from nanochat.data.shards import ExamSplit
+from tasks import tables
 from tasks.choices import BASELINE, choice, is_chosen
 
 REPO = "cais/mmlu"
 LETTERS = ("A", "B", "C", "D")
-# Training questions come from other exams. The hub has had them as a split of "all" and as a configuration of its own,
-# and validation under two names.
-FILES = {
-    "train": ("all/auxiliary_train-*.parquet", "auxiliary_train/train-*.parquet"),
-    "val": ("all/validation-*.parquet", "all/val-*.parquet"),
-    "test": ("all/test-*.parquet",),
-}
+# Training questions come from other exams than those that are scored.
+FILES = {"train": "all/auxiliary_train-*.parquet", "val": "all/validation-*.parquet", "test": "all/test-*.parquet"}
 
 
 class MMLU:

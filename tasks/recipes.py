@@ -7,7 +7,6 @@ from dataclasses import asdict
 from nanochat import hub
 from nanochat.data.shards import Split
 from nanochat.data.streams import ConversationSource
-from nanochat.data.survey import LOST, survey
 from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.flags import ConversationFlags
@@ -17,6 +16,7 @@ from tasks import catalog
 from tasks.customjson import CustomJSON
 from tasks.identity import identity_path
 from tasks.mixture import Mixture
+from tasks.survey import LOST, survey
 
 REAL = {"mid": "SmolTalk, MMLU, GSM8K and spelling", "sft": "ARC, GSM8K, SmolTalk and spelling"}
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from nanochat.data import tables
+from tasks import tables
 
 
 class SmolTalk:
@@ -18,7 +18,7 @@ class SmolTalk:
         """size: so many at most, those that come first in the shuffled order."""
         self.split = split
         split_there = {"train": "train", "val": "test"}[split]  # nobody scores its test split
-        self.rows = tables.shuffled("HuggingFaceTB/smol-smoltalk", [f"data/{split_there}-*.parquet"], ["messages"])
+        self.rows = tables.shuffled("HuggingFaceTB/smol-smoltalk", f"data/{split_there}-*.parquet", ["messages"])
         self.size = len(self.rows) if size is None else min(size, len(self.rows))
 
     def contents(self) -> list[dict]:

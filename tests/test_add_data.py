@@ -209,7 +209,7 @@ def test_json_is_read_as_json(tmp_path):
 @pytest.mark.parametrize(
     "content, sentence",
     [
-        ('{"text": "x"', r"rows\.json is not JSON; mend it \(Expecting.*\), or name it \.txt"),
+        ('{"text": "x"', r"rows\.json is not JSON; repair it \(Expecting.*\), or name it \.txt"),
         ("", r"rows\.json is not JSON"),
         ("[]", r"rows\.json is JSON without text in 'text'; name the right field with --column \(found: NoneType\)"),
         ('{"body": "x", "id": 1}', r"rows\.json is JSON without text in 'text'; .*--column \(found: body, id\)"),

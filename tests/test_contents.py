@@ -132,10 +132,10 @@ def test_files_of_conversations_are_known_by_their_bytes(tmp_path):
     assert said == "my.jsonl has other contents (60 conversations then, 260 now)"
     assert changed(before, own(write(tmp_path / "my.jsonl", ["worm 0", *words[1:]]))) == "my.jsonl has other contents"
     other = write(tmp_path / "other.jsonl", words[::-1])
-    assert changed(before, own(other)) == "other.jsonl replaces my.jsonl, which this run learned from"
+    assert changed(before, own(other)) == "other.jsonl replaces my.jsonl, which this run was trained on"
     write(tmp_path / "my.jsonl", words)
     more = changed(before, own(tmp_path / "my.jsonl", other))
-    assert more == "this run learned from my.jsonl, and now there is my.jsonl, other.jsonl"
+    assert more == "this run was trained on my.jsonl, and its data is now my.jsonl, other.jsonl"
 
 
 def test_what_is_held_out_belongs_to_it(tmp_path):
@@ -151,7 +151,7 @@ def test_conversations_made_here_are_known_by_version_and_parameters(base):
     assert one["made"] == ["little world", corpus.VERSION, "facts", "train", 32_000]
     (smaller,) = LittleWorld("facts", "train", 9).contents()
     said = changed([one], [smaller])
-    assert said == "facts of the little world, train is generated differently than when this run read it"
+    assert said == "facts of the little world, train differs from what this run read"
     known = own(recipe="littleworld")
     assert len(known) == 2 * len(KINDS) and changed(known, own(recipe="littleworld")) is None
     before = json.loads(json.dumps(SpellingBee("train").contents()))
@@ -198,8 +198,8 @@ def test_sources_hand_on_what_they_are_made_of(base, tokenizer):
 def test_there_may_be_more_or_fewer_sources(tmp_path):
     before = whole(many(tmp_path / "many"))
     said = changed(before, before[:1])
-    assert said == "this run learned from the train split of many, the val split of many, and now there is the train " \
-        "split of many"  # fmt: skip
+    assert said is not None and said.startswith("this run was trained on the train split of many, the val split")
+    assert said.endswith("and its data is now the train split of many")
     assert changed([], before) is not None and changed(before, []) is not None and changed([], []) is None
     with pytest.raises(UserError):
         TextReader(tmp_path / "nothing", "train")

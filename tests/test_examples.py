@@ -57,7 +57,8 @@ def test_streaming_shows_each_token_with_its_probability(
     tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine = served.Engine(served.random_model(tokenizer), slots=1)
-    with served.served([served.loaded(engine, tokenizer)]) as live:
+    greedy = served.Settings(temperature=0)
+    with served.served([served.loaded(engine, tokenizer)], settings=greedy) as live:
         example("stream").main(["Hi", "--base_url", f"{live.url}/v1"])
     rows = re.findall(r"([\d.]+) %$", capsys.readouterr().out, re.M)
     assert rows and all(0 <= float(row) <= 100 for row in rows)

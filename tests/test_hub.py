@@ -37,19 +37,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_folder_holds_exactly_what_the_hub_has(fake: FakeHub, tmp_path: Path) -> None:
+def test_a_folder_gets_what_it_lacks(fake: FakeHub, tmp_path: Path) -> None:
     assert contents(hub.fetch(REPO, into=tmp_path / "here")) == FILES
-
-
-def test_what_is_here_is_not_fetched_again(fake: FakeHub, tmp_path: Path) -> None:
-    hub.fetch(REPO, into=tmp_path / "here")
     fake.asked.clear()
     hub.fetch(REPO, into=tmp_path / "here")
     assert fake.sent("resolve|large") == []
-
-
-def test_another_commit_brings_what_changed(fake: FakeHub, tmp_path: Path) -> None:
-    hub.fetch(REPO, into=tmp_path / "here")
     changed = {**FILES, "config.json": b'{"n_layer": 3}'}
     fake.add(REPO, changed)
     fake.asked.clear()
@@ -148,10 +140,7 @@ def test_a_busy_hub_is_waited_for(
     assert contents(hub.fetch(REPO, into=tmp_path / "here")) == FILES
     assert waited[:2] == [7, 55]
     assert "waiting 7s for the hub (it answers 429)" in capsys.readouterr().out
-
-
-def test_a_hub_that_asks_for_too_long_is_not_waited_for(fake: FakeHub) -> None:
-    fake.fail("/api/models", status=429, headers={"Retry-After": "7200"})
+    fake.fail("/api/models", status=429, headers={"Retry-After": "7200"})  # longer than anybody waits
     with pytest.raises(UserError, match="answers 429 for tester/tiny-d2 .*; try again later"):
         hub.fetch(REPO)
 
@@ -177,7 +166,7 @@ def test_without_a_hub_the_cache_must_do(
     assert hub.fetch(REPO) == folder
     assert "comes from the cache" in capsys.readouterr().out
     assert fake.asked == []
-    with pytest.raises(UserError, match="other/model is not in the cache, and HF_HUB_OFFLINE forbids"):
+    with pytest.raises(UserError, match="other/model is not in the cache, and HF_HUB_OFFLINE is set"):
         hub.fetch("other/model")
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match="not in the cache"):
@@ -196,12 +185,11 @@ def test_without_a_hub_the_cache_must_do(
         (REPO, "v9", "tester/tiny-d2 has no revision 'v9'"),
         ("no such name", None, "'no such name' is not a repository name; expected one such as"),
         ("a/b/c", None, "'a/b/c' is not a repository name"),
-        ("tester/evil", None, "names a file outside of itself"),
-        ("tester/absolute", None, "names a file outside of itself"),
-        ("tester/long", None, "names a file that no disk can hold, 'nnn"),
-        ("tester/deep", None, "names a file that no disk can hold, 'n/n"),
-        ("tester/escape", None, r"names a file that no disk can hold, '.x1b\[2Jconfig.json'"),
-        ("tester/many", None, "tester/many lists 2,001 files of models, expected at most 2,000"),
+        ("tester/evil", None, "names a file that must not be written"),
+        ("tester/absolute", None, "names a file that must not be written"),
+        ("tester/long", None, "names a file that must not be written, 'nnn"),
+        ("tester/deep", None, "names a file that must not be written, 'n/n"),
+        ("tester/escape", None, r"names a file that must not be written, '.x1b\[2Jconfig.json'"),
         ("tester/empty", None, "tester/empty does not hold a model; it holds picture.png"),
     ],
 )
@@ -215,7 +203,6 @@ def test_what_cannot_be_had_is_said_in_a_sentence(
     fake.add("tester/long", {"n" * 300 + ".json": b"{}"})
     fake.add("tester/deep", {"n/" * 600 + "config.json": b"{}"})
     fake.add("tester/escape", {"\x1b[2Jconfig.json": b"{}"})
-    fake.add("tester/many", {f"{n}.json": b"{}" for n in range(2001)})
     fake.add("tester/empty", {"picture.png": b"png"})
     with pytest.raises(UserError, match=said):
         hub.fetch(repo, revision=revision, into=tmp_path / "here")
@@ -232,15 +219,11 @@ def test_a_token_opens_private_repositories_and_stays_with_the_hub(
     assert all(each.authorization for each in fake.sent("/resolve/"))
 
 
-def test_a_server_that_is_no_hub(fake: FakeHub) -> None:
-    fake.fail("/api/models", status=200)
-    with pytest.raises(UserError, match="does not speak the hub's protocol; check HF_ENDPOINT"):
-        hub.fetch(REPO)
-
-
-@pytest.mark.parametrize("body", [[], [1], 7, {"siblings": 3}, {"siblings": [1]}, {"siblings": [{"rfilename": 1}]}])
+@pytest.mark.parametrize(
+    "body", [None, [], [1], 7, {"siblings": 3}, {"siblings": [1]}, {"siblings": [{"rfilename": 1}]}]
+)
 def test_a_server_that_answers_other_json(body: object, fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    with listening(json.dumps(body)) as (url, _):
+    with listening("" if body is None else json.dumps(body)) as (url, _):
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
         with pytest.raises(UserError, match="protocol|does not hold a model|neither size nor checksum"):
             hub.fetch(REPO)
@@ -368,7 +351,7 @@ def test_an_upload_goes_on_after_a_busy_hub(fake: FakeHub, tmp_path: Path, monke
 
 def test_an_upload_that_may_not_be_says_why(fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = folder_of({"model.pt": b"weights"}, tmp_path / "ours")
-    with pytest.raises(UserError, match="uploading needs a token with write permission, and there is none"):
+    with pytest.raises(UserError, match="uploading needs a token with write permission; make one"):
         hub.upload("tester/new", ours)
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(UserError, match="answers 401 for tester/new .* the token does not suffice"):
@@ -377,9 +360,9 @@ def test_an_upload_that_may_not_be_says_why(fake: FakeHub, tmp_path: Path, monke
     with pytest.raises(UserError, match="answers 403 for other/new .* the token does not suffice"):
         hub.upload("other/new", ours)
     fake.fail("/upload/", status=400, times=9)
-    with pytest.raises(UserError, match="the upload to tester/new broke off .* start again"):
+    with pytest.raises(UserError, match="the upload to tester/new broke off .* run it again"):
         hub.upload("tester/new", ours)
-    with pytest.raises(UserError, match="tester/tiny-d2 is there already and public"):
+    with pytest.raises(UserError, match="tester/tiny-d2 already exists and is public"):
         hub.upload(REPO, ours, private=True)
     assert set(fake.repos) == {REPO, "tester/new"}
     assert "model.pt" not in fake.repos["tester/new"].files | fake.repos[REPO].files
@@ -400,7 +383,7 @@ def test_the_environment_is_honoured(fake: FakeHub, tmp_path: Path) -> None:
     assert Path(done.stdout.splitlines()[-1]).is_relative_to(tmp_path / "home")
     fake.vanish()
     assert program(code, fake, tmp_path / "home", HF_HUB_OFFLINE="1").returncode == 0
-    assert "HF_HUB_OFFLINE forbids" in program(code, fake, tmp_path / "elsewhere", HF_HUB_OFFLINE="1").stderr
+    assert "HF_HUB_OFFLINE is set" in program(code, fake, tmp_path / "elsewhere", HF_HUB_OFFLINE="1").stderr
 
 
 def test_a_killed_run_is_continued(fake: FakeHub, tmp_path: Path) -> None:

@@ -56,14 +56,14 @@ def test_a_mixture_is_its_weights(two):
 @pytest.mark.parametrize(
     "datasets, said",
     [
-        (["one:0"], "'one:0' is no NAME or NAME:WEIGHT with a weight above 0"),
-        (["one:-1"], "'one:-1' is no NAME"),
-        (["one:much"], "'one:much' is no NAME"),
-        (["one:inf"], "'one:inf' is no NAME"),
-        (["one:nan"], "'one:nan' is no NAME"),
-        ([":1"], "':1' is no NAME"),
+        (["one:0"], "'one:0' is not NAME or NAME:WEIGHT with a weight above 0"),
+        (["one:-1"], "'one:-1' is not NAME"),
+        (["one:much"], "'one:much' is not NAME"),
+        (["one:inf"], "'one:inf' is not NAME"),
+        (["one:nan"], "'one:nan' is not NAME"),
+        ([":1"], "':1' is not NAME"),
         (["one:1", "one:2"], "names one twice"),
-        ([], "names no dataset"),
+        ([], "--dataset is empty"),
         (["one:1", "three:1"], "base_data_three: the folder does not exist"),
     ],
 )

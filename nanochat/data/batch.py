@@ -8,14 +8,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """inputs, targets (B, T) int64; weights (B, T) float32: 0 = not learned, 1 for text, the advantage in RL.
+    """inputs, targets (B, T) int64; weights (B, T) float32: 0 = not trained on, 1 for text, the advantage in RL.
 
-    progress counts the passes over the data so far, as a float. cursor is where the stream goes on after this batch,
-    the same on every rank and for any number of ranks.
-    count is how many tokens the loss is divided by; None: those with a weight. In RL an answer that was as good as the
-    others to its question weighs nothing and counts all the same.
-    ends_step says that the step has no more micro-batches on this rank, for streams whose steps differ in size.
-    metrics are of the whole step, for the log; "tokens" among them stands for the positions that were computed.
+    progress: epochs so far, as a float. cursor: where to resume after this batch, the same on every rank and for any
+    number of ranks. count: number of tokens that the loss is divided by; None for those with a weight. In RL a
+    completion with advantage 0 has no weight but still counts.
+    ends_step: the step has no more micro-batches on this rank, for streams whose steps differ in size.
+    metrics: values of the whole step, for the log; "tokens" is the number of positions that were computed.
     """
 
     inputs: Tensor
@@ -29,7 +28,7 @@ class Batch:
 
     @property
     def counted(self) -> Tensor:
-        """How many tokens the loss is divided by, a scalar int64."""
+        """The number of tokens that the loss is divided by, a scalar int64."""
         return (self.weights != 0).sum() if self.count is None else torch.tensor(self.count, device=self.weights.device)
 
     def to(self, device: torch.device) -> "Batch":
@@ -37,6 +36,6 @@ class Batch:
         return replace(self, inputs=inputs, targets=targets, weights=weights)
 
     def pinned(self) -> "Batch":
-        """In memory that a GPU copies from by itself, while the program goes on."""
+        """In pinned memory, from which a GPU can copy while the program continues."""
         inputs, targets, weights = (t.pin_memory() for t in (self.inputs, self.targets, self.weights))
         return replace(self, inputs=inputs, targets=targets, weights=weights)

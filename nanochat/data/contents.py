@@ -1,14 +1,14 @@
-"""What training data is made of, by which a run knows its own data again: by content, never by path, name or size.
+"""How a run recognises its training data: by content, never by path, name or size.
 
-A source describes itself by a list of entries, which goes into a checkpoint's meta file as JSON. One key of each entry
-is compared, and the rest is for messages:
+A source describes itself by a list of entries, stored as JSON in a checkpoint's meta file. One key of each entry is
+compared, and the rest is for messages:
 
     {"what": "the train split of base_data_mine", "shards": {"shard_00000.parquet": "ab12...", ...}, "grows": true}
     {"what": "my.jsonl", "sha256": "cd34...", "conversations": 60}
     {"what": "facts, train", "made": ["little world", 1, "facts", "train", 32000]}
 
-Shards are known by a hash of their footers, which hold the place, size and number of rows of everything inside, and
-for shards that were written here a hash of the text.
+The digest of a shard is that of its footer, which records the position, size and number of rows of everything inside
+and, in shards written by nanochat, a hash of the text.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ COMPARED = ("shards", "sha256", "files", "made", "part")
 
 
 def of(rows: Any, what: str) -> list[dict]:
-    """The entries of a sequence of JSON values: those that it gives itself, else a hash of its items."""
+    """The entries of a sequence of JSON values: its own `contents()` if it has that, else a hash of its items."""
     if hasattr(rows, "contents"):
         return rows.contents()
     digest = hashlib.sha256()
@@ -32,10 +32,10 @@ def of(rows: Any, what: str) -> list[dict]:
 def changed(before: Sequence[dict], now: Sequence[dict]) -> str | None:
     """What changed since a run read its data, as a clause to print; None if nothing did.
 
-    Shards appended to a split that may grow do not count.
+    Shards that were appended to a split that may grow do not count as a change.
     """
     if len(before) != len(now) or any(_kind(old) != _kind(new) for old, new in zip(before, now, strict=True)):
-        return f"this run learned from {_listed(before)}, and now there is {_listed(now)}"
+        return f"this run was trained on {_listed(before)}, and its data is now {_listed(now)}"
     phrases = (_changed_entry(old, new, now) for old, new in zip(before, now, strict=True))
     return next((phrase for phrase in phrases if phrase), None)
 
@@ -58,11 +58,11 @@ def _changed_entry(old: dict, new: dict, now: Sequence[dict]) -> str | None:
         return f"{new['what']} was used for {old['part']} and is now used for {new['part']}"
     if "sha256" in old and old["what"] == new["what"]:
         counts = [entry.get("conversations") for entry in (old, new)]
-        said = f" ({counts[0]} conversations then, {counts[1]} now)" if counts[0] != counts[1] else ""
-        return f"{new['what']} has other contents{said}"
+        sizes = f" ({counts[0]} conversations then, {counts[1]} now)" if counts[0] != counts[1] else ""
+        return f"{new['what']} has other contents{sizes}"
     if old["what"] == new["what"]:
-        return f"{new['what']} is generated differently than when this run read it"
-    return f"{new['what']} replaces {old['what']}, which this run learned from"
+        return f"{new['what']} differs from what this run read"
+    return f"{new['what']} replaces {old['what']}, which this run was trained on"
 
 
 def _changed_shards(old: dict, new: dict, now: Sequence[dict]) -> str | None:
@@ -75,15 +75,10 @@ def _changed_shards(old: dict, new: dict, now: Sequence[dict]) -> str | None:
         if set(was) & training:
             return f"{new_names[-1]} comes after {names[-1]}, which was for validation and would now be trained on"
     if missing := [name for name, digest in zip(names, was, strict=True) if digest not in there]:
-        place = names.index(missing[0])
-        if len(there) == len(was) and missing[0] in new["shards"]:
-            return f"{missing[0]} is not the shard that this run read there ({what})"
         if len(there) == len(was):
-            return f"{new_names[place]} is not {missing[0]}, which this run read there ({what})"
+            return f"{missing[0]} is not the shard that this run read there ({what})"
         return f"{missing[0]} is missing or changed ({what}: {len(was)} shards when this run read it, {len(there)} now)"
-    if added := [name for name, digest in zip(new_names, there, strict=True) if digest not in was]:
-        return f"{added[0]} was put between the shards that this run read ({what})"
-    if len(there) > len(was):  # a copy of one of them
-        place = next(n for n, digest in enumerate(was) if there[n] != digest)
+    if len(there) > len(was):
+        place = next(n for n, digest in enumerate(there) if n >= len(was) or digest != was[n])
         return f"{new_names[place]} was put between the shards that this run read ({what})"
     return f"the shards are in another order than when this run read them ({what})"

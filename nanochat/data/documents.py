@@ -1,4 +1,4 @@
-"""Text files, folders of them, JSONL, JSON and parquet, also compressed, read as a stream of documents."""
+"""Text, JSONL, JSON and parquet files, compressed or not, and folders of them, as a stream of documents."""
 
 import codecs
 import contextlib
@@ -13,21 +13,21 @@ from nanochat.data import files, shards
 from nanochat.data.files import LeftOut, Unfit
 from nanochat.errors import UserError
 
-# Longest document made of a text file, in characters: about two contexts of the default model. A longer file becomes
-# several documents, so that training can shuffle them and validation gets its share of a single book.
+# A longer text file becomes several documents of at most so many characters (about two contexts of the default model),
+# so that training can shuffle them and validation gets its fraction even of a single book.
 DOCUMENT_CHARS = 4000
-MOST_JSON = 256 << 20  # bytes of a JSON file, which is read as a whole
+MOST_JSON = 256 << 20  # bytes of a JSON file, which is read at once
 
 
 def documents(
     paths: Sequence[Path], column: str, left_out: list[LeftOut], longest: int = DOCUMENT_CHARS
 ) -> Iterator[str]:
-    """All documents of the files and folders in `paths`, in order, read as a stream.
+    """All documents of the files and folders in `paths`, in order, as a stream.
 
-    A text file of more than `longest` characters becomes several. Links are followed, and no file or folder below a
-    path is read twice. Files below a folder that are not text are appended to `left_out`; one named in `paths` raises
-    UserError, as do missing files, bytes that are not UTF-8 (with their offset), JSONL lines without text (with their
-    number), conversations, damaged and endless compressed files, and a row or line of more than shards.MAX_DOCUMENT.
+    A text file of more than `longest` characters becomes several documents. Links are followed, but nothing below a
+    folder is read twice. Files below a folder that are not text are appended to `left_out`. Raises UserError for such a
+    file if it is named in `paths`, and for missing files, bytes that are not UTF-8, JSONL lines without text,
+    conversations, damaged files, zip bombs, and documents of more than shards.MAX_DOCUMENT bytes.
     """
     for path in paths:
         with _readable(path):
@@ -45,9 +45,9 @@ def documents(
 
 
 def decoded(path: Path) -> Iterator[str]:
-    """The text of a file in pieces, unpacked, without a byte order mark and with every line end as a newline.
+    """The text of a file in pieces: unpacked, without a byte order mark, all line ends as newlines.
 
-    Raises UserError for a file that is no text and, naming the offset, for bytes that are not UTF-8.
+    Raises UserError for a file that is not text and, with the offset, for bytes that are not UTF-8.
     """
     try:
         with _readable(path):
@@ -81,7 +81,7 @@ def _documents_of(path: Path, column: str, longest: int) -> Iterator[str]:
     files.check_readable(path)
     kind = files.kind_of(path)
     if kind == "parquet":
-        with files.opened(path):  # not readable is no damage
+        with files.opened(path):  # raises Unfit if the file may not be read
             pass
         yield from shards.iterate_file(path, column)
     elif kind == "lines":
@@ -143,7 +143,7 @@ def _lines(path: Path, file: IO[bytes], column: str) -> Iterator[str]:
 
 
 def _json_documents(path: Path, column: str) -> Iterator[str]:
-    """A JSON file holds a list of texts or of objects with one, or one such object; or it really is JSON lines."""
+    """A JSON file holds a list of texts or of objects with a text, or one such object, or JSON lines after all."""
     with files.opened(path) as file:
         content = file.readline(shards.MAX_DOCUMENT + 1)
         first = None
@@ -162,7 +162,7 @@ def _json_documents(path: Path, column: str) -> Iterator[str]:
     try:
         found = json.loads(_unicode(content, path, 0).removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
-        raise Unfit("not JSON", f"mend it ({error}), or name it .txt if it is text") from None
+        raise Unfit("not JSON", f"repair it ({error}), or name it .txt if it is text") from None
     rows = found if isinstance(found, list) else [found]
     _check_first(rows[0] if rows else None, column, path)
     for number, row in enumerate(rows, 1):
@@ -174,7 +174,7 @@ def _json_documents(path: Path, column: str) -> Iterator[str]:
 
 
 def _check_first(row: object, column: str, path: Path) -> None:
-    """Raise Unfit where a JSON file does not begin with a text, which many hold settings or figures instead of."""
+    """Raise Unfit if a JSON file does not begin with a text: many hold settings or numbers instead."""
     if isinstance(row, dict) and {"role", "content"} <= row.keys() and column not in row:
         raise _conversation(str(path), path)
     is_text = isinstance(row, str) or (isinstance(row, dict) and isinstance(row.get(column), str))
@@ -215,4 +215,3 @@ def _unicode(data: bytes, path: Path, offset: int) -> str:
 
 def _not_utf8(path: Path, offset: int) -> UserError:
     return UserError(f"{path} is not UTF-8 at byte {offset}; convert it first, as in iconv -f latin1 -t utf-8")
-

@@ -1,4 +1,4 @@
-"""Files of text, below folders and behind links, by name and as they are or compressed; and everything else."""
+"""Finding and opening text files, also in folders, behind links and compressed; and telling which are not text."""
 
 import contextlib
 import gzip
@@ -17,7 +17,7 @@ import pyarrow as pa
 from nanochat.data import shards
 from nanochat.errors import UserError
 
-SHOWN = 5  # files that are named for each reason to leave some out
+SHOWN = 5  # files to name for each reason
 
 Kind = Literal["text", "lines", "json", "parquet"]
 KINDS: dict[str, Kind] = {".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".geojson": "json", ".ipynb": "json",
@@ -25,7 +25,7 @@ KINDS: dict[str, Kind] = {".jsonl": "lines", ".ndjson": "lines", ".json": "json"
 PACKED = (".gz", ".zst")
 ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".tbz2", ".xz", ".txz", ".lzma", ".lz4", ".br")
 READABLE = "give plain text in UTF-8, .json, .jsonl or .parquet, or the former as .gz or .zst"
-BEGINNINGS = {  # of files that are no text, though they may hold no zero bytes
+BEGINNINGS = {  # first bytes of files that are not text, though they may hold no zero bytes
     b"\x1f\x8b": ("compressed by gzip under another name", "let its name end in .gz"),
     b"\x28\xb5\x2f\xfd": ("compressed by zstd under another name", "let its name end in .zst"),
     b"\xff\xfe": ("text in UTF-16", "convert it first, as in iconv -f utf-16 -t utf-8"),
@@ -37,39 +37,39 @@ SPECIAL = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.S
 
 
 class LeftOut(NamedTuple):
-    """A file or folder below a given folder that gives no documents, and what it is instead."""
+    """A file or folder below a given folder that was not read, and why."""
 
     path: Path
     reason: str
 
 
 class Unfit(Exception):
-    """A file that is `reason`: left out below a folder, refused where it is named itself."""
+    """A file that cannot be used because it is `reason`: left out below a folder, an error if it is named itself."""
 
     def __init__(self, reason: str, remedy: str = READABLE):
         self.reason, self.remedy = reason, remedy
 
 
 def name_from(path: Path) -> str:
-    """A dataset name made from the name of a file or folder."""
+    """A dataset name made from a file's or folder's name."""
     path = path.resolve()
     stem = Path(path.stem).stem if path.suffix.lower() in PACKED else path.stem
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "text"
 
 
 def kind_of(path: Path) -> Kind:
-    """What a file holds by its name, in whatever case, compressed or not."""
+    """The format of a file by its name, in any case, compressed or not."""
     return KINDS.get(_suffix(path), "text")
 
 
 def _suffix(path: Path) -> str:
-    """The suffix of a file's name before the one that says how it is packed."""
+    """A file name's suffix, or the one before it if that is for compression."""
     suffix = path.suffix.lower()
     return Path(path.stem).suffix.lower() if suffix in PACKED else suffix
 
 
 def shown(left_out: Sequence[LeftOut]) -> list[str]:
-    """What was left out, to print: a line for each reason, with a few of the paths below it."""
+    """Lines to print about files that were left out: the count for each reason, and a few of the paths."""
     paths: dict[str, list[Path]] = defaultdict(list)
     for path, reason in left_out:
         paths[reason].append(path)
@@ -81,7 +81,7 @@ def shown(left_out: Sequence[LeftOut]) -> list[str]:
 
 
 def files_below(path: Path, left_out: list[LeftOut]) -> Iterator[Path]:
-    """The path itself, or what lies in a folder: its files by name, then its folders, links as what they lead to."""
+    """The path itself, or all files below a folder: first its files by name, then its folders; links are followed."""
     if not path.is_dir():
         yield path
         return
@@ -115,19 +115,19 @@ def files_below(path: Path, left_out: list[LeftOut]) -> Iterator[Path]:
 
 
 def _is_new(path: Path, read: set[tuple[int, int]]) -> bool:
-    """Whether a file or folder is met for the first time, under whatever name."""
+    """Whether a file or folder has not been read under another name."""
     found = path.stat()
     identity = found.st_dev, found.st_ino
-    is_new = not found.st_ino or identity not in read  # some file systems number nothing
+    is_new = not found.st_ino or identity not in read  # some file systems have no inode numbers
     read.add(identity)
     return is_new
 
 
 def check_readable(path: Path) -> None:
-    """Raise Unfit for a pipe or a device, which may never end, and for an archive."""
+    """Raise Unfit for a pipe or device, reading which may never end, and for an archive."""
     mode = path.stat().st_mode
     if special := [what for is_that, what in SPECIAL if is_that(mode)]:
-        raise Unfit(special[0], "write what comes out into a file first")
+        raise Unfit(special[0], "write its content into a file first")
     inner, outer = _suffix(path), path.suffix.lower()
     if inner in ARCHIVES or (inner == ".parquet" and outer in PACKED):
         name = inner if outer == inner else inner + outer
@@ -135,7 +135,7 @@ def check_readable(path: Path) -> None:
 
 
 def check_text(beginning: bytes) -> None:
-    """Raise Unfit for the first bytes of a file that is no text."""
+    """Raise Unfit if these are the first bytes of a file that is not text."""
     for magic, (reason, remedy) in BEGINNINGS.items():
         if beginning.startswith(magic):
             raise Unfit(reason, remedy)
@@ -145,9 +145,9 @@ def check_text(beginning: bytes) -> None:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[io.BufferedReader]:
-    """The bytes of a file, unpacked where its name says that they are packed. Raises Unfit where that is forbidden."""
+    """The bytes of a file, unpacked if its name says so. Raises Unfit if the file may not be read."""
     try:
-        plain = open(path, "rb")  # noqa: SIM115 -- closed below, with what stands on it
+        plain = open(path, "rb")  # noqa: SIM115 -- closed below
     except PermissionError as error:
         raise Unfit(f"not readable ({error.strerror})", "change its permissions") from None
     with plain:
@@ -161,7 +161,7 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
 
 
 class _Unpacked(io.RawIOBase):
-    """What a compressed file holds, as long as that is in proportion to its size."""
+    """The content of a compressed file. Raises UserError if it is a zip bomb: far too large for the file's size."""
 
     def __init__(self, path: Path, stream: Any):
         self.path, self.stream = path, stream

@@ -1,7 +1,8 @@
-"""A dataset's documents in an order that is shuffled over all of it, at bounded memory, by number.
+"""A dataset's documents by number, in an order shuffled over the whole dataset with bounded memory.
 
-An epoch permutes the row groups of all shards, takes as many at a time as a window holds, and permutes the documents
-inside. So neighbours in a file are far apart where it matters, and one window is all that is in memory.
+Each epoch permutes the row groups of all shards, groups them into windows of WINDOW_BYTES, and permutes the documents
+within each window. So documents that are neighbours in a file (of one book, one site) end up far apart, and only one
+window has to be in memory.
 """
 
 import bisect
@@ -15,14 +16,14 @@ import pyarrow as pa
 from nanochat.data.shards import Group, TextReader
 from nanochat.errors import UserError
 
-WINDOW_BYTES = 64 << 20  # of text; of web text that is a dozen row groups
+WINDOW_BYTES = 64 << 20  # of text; a dozen row groups of web text
 WINDOW_DOCUMENTS = 1 << 16
 
 
 class Shuffled:
-    """The first `size` documents of a split in the order that `seed` stands for.
+    """The first `size` documents of a split, shuffled by `seed`.
 
-    Raises UserError where no shard ends there: the shards changed since `size` was recorded.
+    Raises UserError if no shard ends at `size`: the shards changed since it was recorded.
     """
 
     def __init__(self, reader: TextReader, size: int, seed: str):
@@ -57,7 +58,7 @@ class Shuffled:
     def _load(self, n: int) -> None:
         if n == self._latest:
             return
-        self._latest, self._texts = -1, pa.chunked_array([], pa.string())  # the old one goes before the new one comes
+        self._latest, self._texts = -1, pa.chunked_array([], pa.string())  # free the old window first
         chunks = [chunk for group in self.windows[n] for chunk in self.reader.load(group).chunks]
         if len({chunk.type for chunk in chunks}) > 1:  # shards of several programs
             chunks = [chunk.cast(pa.large_string()) for chunk in chunks]
@@ -68,7 +69,7 @@ class Shuffled:
 
 
 def _windows(groups: list[Group]) -> Iterator[list[Group]]:
-    """The groups in windows: as many as fit, at least one."""
+    """Consecutive groups, as many per window as fit, at least one."""
     window: list[Group] = []
     size = rows = 0
     for group in groups:

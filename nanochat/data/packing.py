@@ -1,4 +1,9 @@
-"""Fill rows of a fixed length with documents: the longest that fits, again and again (best fit)."""
+"""Fill rows of a fixed length with documents, without padding (best fit).
+
+Every row starts at the beginning of a document, so the model never sees half a context. A row takes the longest waiting
+document that fits, then the longest that fits into the rest, and so on. When none fits any more, text is cut: the
+shortest document gives up its beginning to fill the row exactly, and its end waits for another row.
+"""
 
 from bisect import bisect_right, insort
 from collections.abc import Sequence
@@ -11,7 +16,7 @@ Document = tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray]  # ids,
 
 @dataclass(frozen=True)
 class Row:
-    """row_len ids and the weight of each as a target, both int32."""
+    """row_len ids, and the weight of each one's loss as a target; both int32."""
 
     ids: np.ndarray
     weights: np.ndarray
@@ -20,11 +25,11 @@ class Row:
 def pack(documents: Sequence[Document], row_len: int, cut: bool) -> list[Row]:
     """Pack documents into rows of row_len ids, each row starting with bos. No token is lost.
 
-    Where none of the rest fits: with `cut` the shortest is cut to fill the row and its remainder, with bos in front,
-    goes back to the others; without, the row is padded with bos of weight 0. A document longer than a row is cut
-    into pieces in either case.
+    If no waiting document fits: with `cut` the shortest is cut to fill the row, and its remainder waits with a bos of
+    its own; without, the row is padded with bos of weight 0. A document longer than a row is always cut into pieces.
     """
     pieces = [piece for document in documents for piece in _split(document, row_len)]
+    # Sorted by length, then by number, so that the result depends on the documents alone.
     waiting = sorted((piece.shape[1], n) for n, piece in enumerate(pieces) if piece.shape[1] > 1)
     rows = []
     while waiting:

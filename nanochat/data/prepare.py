@@ -1,7 +1,7 @@
-"""From a text, wherever it lies, to token files: what scripts.prepare and `nanochat.prepare_data` do.
+"""Turns a text from a path or URL into token files, for scripts.prepare and `nanochat.prepare_data`.
 
-One text file becomes one long text, whose beginning is for training and whose end for validation, as nanoGPT does it.
-Folders, JSON, JSONL and parquet are documents: each falls on one side by its own hash, and a token stands between them.
+A single text file is one long text: its beginning is for training and its end for validation, as in nanoGPT. Folders,
+JSON, JSONL and parquet hold documents: a hash assigns each to a split, and a special token separates them.
 """
 
 import os
@@ -25,18 +25,18 @@ SHAKESPEARE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/t
 OPENWEBTEXT = "Skylion007/openwebtext"
 SHAKESPEARES = ("shakespeare_char", "shakespeare")
 NAMED = (*SHAKESPEARES, "openwebtext")
-INPUT = "input.txt"  # what nanoGPT calls Shakespeare; it is downloaded once
+INPUT = "input.txt"  # nanoGPT's name for Shakespeare; downloaded once
 
-LONGEST = 1 << 20  # characters of a document; a longer file becomes several
-AT_ONCE = 1 << 22  # characters that are encoded together, on several threads
-SPACELESS = 1 << 24  # characters without a space, after which a text is cut anywhere
+LONGEST = 1 << 20  # characters; a longer file becomes several documents
+AT_ONCE = 1 << 22  # characters to encode together, on several threads
+SPACELESS = 1 << 24  # characters without a space after which a text is cut anywhere
 
 Texts = Callable[[], Iterator[tuple[Split, str]]]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Token files, and how many tokens each holds; `left_out` is what of a folder is no text."""
+    """Token files, with the number of tokens in each; `left_out` are files of a folder that are not text."""
 
     name: str
     folder: Path
@@ -56,12 +56,12 @@ def prepare(
     allow_private_urls: bool = False,
     overwrite: bool = False,
 ) -> Prepared:
-    """Make token files of shakespeare_char, shakespeare, openwebtext, or a text at a path or URL.
+    """Write token files for shakespeare_char, shakespeare, openwebtext, or a text at a path or URL.
 
-    out_dir: default data/<name> where there is a folder data here, else <base>/tokens/<name>. val_fraction: the part
-    held out, default 0.1, of openwebtext 0.0005. tokenizer: gpt2 (the default), char (that of shakespeare_char), base
-    (the base folder's) or a folder. column: where JSON and parquet hold the text. The same source gives the same
-    files. Raises UserError for a source that is missing or no text, and what `tokens.write` and `urls.fetch` raise.
+    out_dir: default data/<name> if a folder data exists here, else <base>/tokens/<name>. val_fraction: fraction held
+    out, default 0.1, for openwebtext 0.0005. tokenizer: gpt2 (the default), char (as for shakespeare_char), base (the
+    base folder's) or a folder. column: the field of JSON and parquet that holds the text. The same source gives the
+    same files. Raises UserError for a source that is missing or not text, and as `tokens.write` and `urls.fetch` do.
     """
     fraction = (0.0005 if source == "openwebtext" else 0.1) if val_fraction is None else val_fraction
     if not 0 < fraction < 1:
@@ -97,12 +97,12 @@ def prepare(
             if source in SHAKESPEARES:
                 write_atomically(draft / INPUT, lambda file: file.write(path.read_bytes()))
 
-        counts = tokens.write(folder, _told(_encoded(texts(), known, *ends)), known.vocab_size, overwrite, beside)
+        counts = tokens.write(folder, _announced(_encoded(texts(), known, *ends)), known.vocab_size, overwrite, beside)
     return Prepared(name, folder, known, counts["train"], counts["val"], left_out)
 
 
 def _obtain(source: str, folder: Path, scratch: Path, max_bytes: int, allow_private: bool) -> Path:
-    """The file or folder that a source stands for, downloaded if need be."""
+    """The source's file or folder, downloaded if need be."""
     if source in SHAKESPEARES:
         there = folder / INPUT
         return there if there.exists() else urls.fetch(SHAKESPEARE, scratch, max_bytes)
@@ -119,22 +119,22 @@ def _tokenizer(name: str) -> Tokenizer:
     if name == "base":
         return Tokenizer.load(tokenizer_dir())
     if not Path(name).is_dir():
-        raise UserError(f"--tokenizer {name} is neither gpt2, char or base nor a folder that is there")
+        raise UserError(f"--tokenizer {name} is neither gpt2, char or base nor an existing folder")
     return Tokenizer.load(Path(name))
 
 
 def _characters(texts: Texts) -> Tokenizer:
-    """The tokenizer of all characters that occur."""
+    """A tokenizer of all characters that occur."""
     seen: set[str] = set()
     for _, text in texts():
         seen.update(text)
     if not seen:
-        raise UserError("there is no text to prepare: it is empty; give a file that holds some")
+        raise UserError("there is no text to prepare: it is empty; give a file that contains text")
     return Tokenizer.characters("".join(seen))
 
 
 def _ends(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """What stands before and behind a document: nanochat's models begin with bos, GPT-2 ends with its only special."""
+    """The tokens before and after a document: nanochat's begin with bos, GPT-2's end with its only special token."""
     opening = chat.opening(tokenizer)
     return opening, [] if opening or not tokenizer.specials else [tokenizer.bos]
 
@@ -160,10 +160,10 @@ def _encoded(
 
 
 def _contiguous(path: Path, val_fraction: float) -> Iterator[tuple[Split, str]]:
-    """One text in pieces: its first characters for training, then the rest.
+    """One text in pieces: its first part for training, then the rest for validation.
 
-    Encoded piece by piece it gives the ids of the whole: each is cut before a space that follows no other white space,
-    where every tokenizer's pattern has a boundary.
+    Encoding the pieces gives the same ids as encoding the whole: they are cut before a space that follows no other
+    white space, where every tokenizer's pattern has a boundary.
     """
     border = int(sum(len(piece) for piece in decoded(path)) * (1 - val_fraction))
     waiting: dict[Split, str] = {"train": "", "val": ""}
@@ -182,20 +182,20 @@ def _contiguous(path: Path, val_fraction: float) -> Iterator[tuple[Split, str]]:
 
 
 def _boundary(text: str) -> int:
-    """The last place where a text may be cut; 0 for none."""
+    """The last place where a text may be cut; 0 if there is none."""
     place = text.rfind(" ")
     while place > 0 and text[place - 1].isspace():
         place = text.rfind(" ", 0, place)
     return len(text) if place <= 0 and len(text) > SPACELESS else max(place, 0)
 
 
-def _told(pieces: Iterable[tuple[Split, Sequence[int]]]) -> Iterator[tuple[Split, Sequence[int]]]:
-    """The same pieces; of a long wait something is said every ten seconds."""
-    said = time.monotonic()
+def _announced(pieces: Iterable[tuple[Split, Sequence[int]]]) -> Iterator[tuple[Split, Sequence[int]]]:
+    """The same pieces; prints the progress every ten seconds."""
+    printed = time.monotonic()
     count = 0
     for split, ids in pieces:
         yield split, ids
         count += len(ids)
-        if time.monotonic() - said > 10:
+        if time.monotonic() - printed > 10:
             print(f"prepare: {short(count)} tokens", flush=True)
-            said = time.monotonic()
+            printed = time.monotonic()

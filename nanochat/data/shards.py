@@ -1,9 +1,9 @@
 """Text on disk: a dataset is a folder of parquet shards, in the layout of the published nanochat data.
 
-Files `shard_00000.parquet`, `shard_00001.parquet`, … hold one string column `text`, a document a row. In sorted
-order of their names the last file is the validation split and all others are the training split.
+Files `shard_00000.parquet`, `shard_00001.parquet`, … have one string column `text`, with one document per row. In
+sorted order of their names the last file is the validation split, and all others are the training split.
 
-`python -m nanochat.data.shards` downloads such datasets; see nanochat/data/download.py.
+`python -m nanochat.data.shards` downloads such datasets: it is another name of scripts/download_data.py.
 """
 
 import bisect
@@ -22,25 +22,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanochat.errors import UserError
-from nanochat.paths import DEFAULT_DATASET, draft_of, sha256
+from nanochat.paths import DEFAULT_DATASET, draft_of
 
 Split = Literal["train", "val"]
-ExamSplit = Literal["train", "val", "test"]  # of what is graded: training learns from the first two only
+ExamSplit = Literal["train", "val", "test"]  # of graded tasks: "test" is never trained on
 
 _SCHEMA = pa.schema([("text", pa.string())])
-_FOOTER = 1 << 16  # bytes at a shard's end that are read at once; most footers are shorter
-_SHORTEST_SPLIT = 200  # characters; a tenth of anything shorter says nothing about a model
+_FOOTER = 1 << 16  # bytes read at once from a shard's end; most footers are shorter
+_SHORTEST_SPLIT = 200  # characters; less validation text than a tenth of that is meaningless
 _HOW_TO_GET_DATA = "run python -m scripts.add_data YOUR_TEXT, python -m nanochat.data.shards, or bash speedrun.sh"
 
-# A file of some kilobytes can hold a million rows that all repeat one huge string, so what comes out is limited. The
-# longest books have a tenth of such a document, and zstd makes web text four times smaller, not a thousand.
-MAX_DOCUMENT = 64 << 20  # bytes of text, as the next
-MAX_GROUP = 1 << 30
-MAX_RATIO = 1000  # to the size of the file, where that comes to more than MAX_GROUP
+# A malicious file of a few kilobytes can hold a million rows that repeat one huge string, so the output is limited. The
+# longest books are a tenth of MAX_DOCUMENT, and zstd makes web text four times smaller, not a thousand times.
+MAX_DOCUMENT = 64 << 20  # bytes of text
+MAX_GROUP = 1 << 30  # bytes of text
+MAX_RATIO = 1000  # bytes of text per byte of the file, if that allows more than MAX_GROUP
 
 
 def check_name(name: str) -> None:
-    """Raise UserError where a dataset that is about to be made cannot have this name."""
+    """Raise UserError if a new dataset cannot have this name."""
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"--name {name!r} cannot be a dataset's name; use letters, digits, dots, dashes, underscores")
     if name == DEFAULT_DATASET:
@@ -48,13 +48,13 @@ def check_name(name: str) -> None:
 
 
 def how_to_train(name: str) -> str:
-    """What to do with a dataset next, for people: three lines."""
+    """The commands that train on a dataset, in three lines."""
     commands = (f"  python -m scripts.{script} --dataset {name}" for script in ("tok_train", "base_train"))
     return "\n".join(["train on it with", *commands])
 
 
 class Written(NamedTuple):
-    """What `write_shards` put on disk; `files` counts the shards of both splits."""
+    """What `write_shards` wrote; `files` counts the shards of both splits."""
 
     train_documents: int
     train_chars: int
@@ -63,7 +63,7 @@ class Written(NamedTuple):
     files: int
 
     def summary(self) -> str:
-        """The counts, for people: three lines."""
+        """The counts, in three lines."""
         documents, chars = self.train_documents + self.val_documents, self.train_chars + self.val_chars
         return (
             f"{documents:,} documents, {chars:,} characters\n"
@@ -73,10 +73,7 @@ class Written(NamedTuple):
 
 
 def list_shards(folder: Path, split: Split) -> list[Path]:
-    """The parquet files of one split in reading order.
-
-    Raises UserError when the folder is missing or holds fewer than the two shards that two splits need.
-    """
+    """The parquet files of one split in order. Raises UserError unless the folder holds at least two shards."""
     if not folder.is_dir():
         raise UserError(f"no data in {folder}: the folder does not exist; {_HOW_TO_GET_DATA}")
     shards = sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
@@ -93,8 +90,7 @@ def list_shards(folder: Path, split: Split) -> list[Path]:
 
 
 class Group(NamedTuple):
-    """A row group of a split: which shard it is in, its number there, its documents, and their bytes as the footer
-    has them."""
+    """A row group: its shard's number, its number in the shard, its documents, and their bytes by the footer."""
 
     shard: int
     number: int
@@ -103,11 +99,11 @@ class Group(NamedTuple):
 
 
 class TextReader:
-    """The documents of one split by number: shards in order of their names, then row groups, then rows.
+    """The documents of one split by number, in the order of shards, row groups and rows.
 
     Only the footers are read at construction. The last row group stays in memory, so reading forward is cheap.
-    Raises UserError for a damaged shard, one without a string column `text`, a split without documents, and a shard
-    that is no longer the one whose footer was read.
+    Raises UserError for a shard that is damaged, has no string column `text` or has changed since its footer was read,
+    and for a split without documents.
     """
 
     def __init__(self, folder: Path, split: Split):
@@ -135,7 +131,7 @@ class TextReader:
         self._texts: list[str] = []
 
     def contents(self) -> dict:
-        """What the split is made of, for nanochat/data/contents.py."""
+        """The identity of the split's data, for nanochat/data/contents.py."""
         shards = {path.name: digest for path, digest in zip(self.paths, self.digests, strict=True)}
         return {"what": f"the {self.split} split of {self.folder.name}", "shards": shards,
                 "grows": self.split == "train"}  # fmt: skip
@@ -183,7 +179,7 @@ class TextReader:
                         )
                     parts.append(batch)
             if rows != group.rows:
-                raise pa.ArrowInvalid(f"row group {group.number} has {rows} documents and says otherwise")
+                raise pa.ArrowInvalid(f"row group {group.number} has {rows} documents, not {group.rows}")
         return pa.chunked_array(parts)
 
 
@@ -195,7 +191,7 @@ def read_footer(path: Path) -> tuple[str, pq.FileMetaData]:
         end = file.read()
         length = int.from_bytes(end[-8:-4], "little") + 8  # with its own length and the magic bytes
         if end[-4:] != b"PAR1" or length > size:
-            raise pa.ArrowInvalid("its last bytes are not those of a footer")
+            raise pa.ArrowInvalid("it does not end with a parquet footer")
         if length > len(end):
             file.seek(max(0, size - length))
             end = file.read()
@@ -218,10 +214,10 @@ def iterate(folder: Path, split: Split) -> Iterator[str]:
 
 
 def iterate_file(path: Path, column: str = "text") -> Iterator[str]:
-    """All documents of one parquet file, wherever it comes from, a small batch of them in memory at a time.
+    """All documents of any parquet file, with a small batch of them in memory at a time.
 
-    Raises UserError as TextReader does, for a document of more than MAX_DOCUMENT bytes, and for a file that holds so
-    much more text than its own size that it must be made to fill a disk.
+    Raises UserError as TextReader does, for a document of more than MAX_DOCUMENT bytes, and for a file that holds more
+    than MAX_RATIO times its own size: a zip bomb.
     """
     with _naming(path), _open(path, column) as file:
         on_disk = path.stat().st_size
@@ -237,25 +233,10 @@ def iterate_file(path: Path, column: str = "text") -> Iterator[str]:
                     )
                 if size > most:
                     raise UserError(
-                        f"{path} has {on_disk:,} bytes and more than {most:,} of text in them, which is nothing that "
-                        "somebody wrote; leave it out"
+                        f"{path} has {on_disk:,} bytes and unpacks to more than {most:,} bytes of text, which no real "
+                        "text does; leave it out"
                     )
                 yield text.as_py() or ""
-
-
-def fingerprint(folder: Path, split: Split) -> str:
-    """A hex hash that tells datasets apart: names and sizes of the split's shards, and the contents of the last."""
-    shards = list_shards(folder, split)
-    digest = hashlib.sha256()
-    for path in shards:
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-    digest.update(sha256(shards[-1]).encode())
-    return digest.hexdigest()
-
-
-def decompressed(path: Path, kind: str) -> pa.NativeFile:
-    """A compressed file as a stream of its bytes; kind is gzip or zstd."""
-    return pa.input_stream(str(path), compression=kind)
 
 
 def write_shards(
@@ -270,21 +251,20 @@ def write_shards(
     group_bytes: int = 8 << 20,
     shard_bytes: int = 256 << 20,
 ) -> Written:
-    """Write a stream of documents as a dataset, in memory bounded by one row group a split.
+    """Write a stream of documents as a dataset, with one row group per split in memory.
 
-    A document's own hash decides its split, so the same text always falls on the same side. With `val_texts` these
-    are the validation split and all of `texts` are training text. Neither split is ever empty: if need be the last
-    document goes where none is, and a stream of one document is cut inside it. Blank documents are dropped.
-    The folder appears under its name when it is complete and flushed to disk; `beside` puts more files into the folder
-    it is given before that. Sizes count UTF-8 bytes of text.
+    A document's own hash decides its split, so the same text always falls on the same side; `val_texts`, if given, are
+    the validation split instead. Neither split is ever empty: if need be the last document goes to the empty one, and a
+    single document is cut in two. Blank documents are dropped. The folder gets its name when it is complete and flushed
+    to disk; `beside` may add files to the draft it is given. Sizes count UTF-8 bytes of text.
 
-    Raises UserError when there is too little text for two splits, when the folder already holds something and
-    `overwrite` is false, when another process is writing it, and when the disk is full.
+    Raises UserError if there is too little text for two splits, the folder holds something and `overwrite` is false,
+    another process is writing it, or the disk is full.
     """
     if not 0 < val_fraction < 1:
         raise UserError(f"val_fraction must lie between 0 and 1, not {val_fraction}; 0.1 holds out a tenth")
     documents = deal(texts, val_fraction) if val_texts is None else _presplit(texts, val_texts)
-    first = next(documents)  # hopeless input is refused here, before anything is made on disk
+    first = next(documents)  # fails here for unusable input, before anything is written
     with draft_of(folder, lambda: check_replaceable(folder, overwrite)) as draft:
         train = _ShardWriter(draft, docs_per_group, group_bytes, shard_bytes)
         val = _ShardWriter(draft / "val", docs_per_group, group_bytes, shard_bytes=None)
@@ -299,14 +279,14 @@ def write_shards(
 
 
 def deal(texts: Iterable[str], val_fraction: float) -> Iterator[tuple[Split, str]]:
-    """Deal documents to the two splits by their own hash, neither left empty; blank ones are dropped.
+    """Assign documents to the two splits by their own hash, so that neither is empty; blank ones are dropped.
 
-    Raises UserError when there is too little text for two splits.
+    Raises UserError if there is too little text for two splits.
     """
     documents = (text for text in texts if text.strip())
     last = next(documents, None)
     if last is None:
-        raise UserError("there is no text to write: every document is empty; give files that hold some")
+        raise UserError("there is no text to write: every document is empty; give files that contain text")
     empty: set[Split] = {"train", "val"}
     for text in documents:
         side = _side(last, val_fraction)
@@ -325,12 +305,10 @@ def deal(texts: Iterable[str], val_fraction: float) -> Iterator[tuple[Split, str
 def _presplit(texts: Iterable[str], val_texts: Iterable[str]) -> Iterator[tuple[Split, str]]:
     splits: list[tuple[Split, Iterable[str]]] = [("train", texts), ("val", val_texts)]
     for split, documents in splits:
-        empty = True
-        for text in documents:
-            if text.strip():
-                empty = False
-                yield split, text
-        if empty:
+        count = 0
+        for count, text in enumerate((text for text in documents if text.strip()), 1):  # noqa: B007
+            yield split, text
+        if not count:
             raise UserError(f"there are no documents for the {split} split; both splits need some")
 
 
@@ -340,21 +318,19 @@ def _side(text: str, val_fraction: float) -> Split:
 
 
 def _cut(text: str, val_fraction: float) -> tuple[str, str]:
-    """Cut one document in two at the paragraph, else line, else character nearest to where `val_fraction` is left."""
+    """Cut one document in two near where `val_fraction` is left: at a paragraph, else a line, else anywhere."""
     text = text.strip()
     if len(text) < _SHORTEST_SPLIT:
         raise UserError(
             f"there is one document of {len(text)} characters, too short to divide into training and validation text; "
             f"give at least two documents or {_SHORTEST_SPLIT} characters"
         )
-    target = round(len(text) * (1 - val_fraction))
-    target = min(max(target, 1), len(text) - 1)
+    target = min(max(round(len(text) * (1 - val_fraction)), 1), len(text) - 1)
     reach = min(target, len(text) - target) // 2  # a boundary farther away would change the sizes too much
     for boundary in ("\n\n", "\n"):
         before = text.rfind(boundary, target - reach, target)
         after = text.find(boundary, target, target + reach)
-        places = [place + len(boundary) for place in (before, after) if place >= 0]
-        if places:
+        if places := [place + len(boundary) for place in (before, after) if place >= 0]:
             target = min(places, key=lambda place: abs(place - target))
             break
     head, tail = text[:target], text[target:]
@@ -364,7 +340,7 @@ def _cut(text: str, val_fraction: float) -> tuple[str, str]:
 
 
 class _ShardWriter:
-    """Collects documents into row groups and row groups into shards; `shard_bytes=None` keeps to one shard."""
+    """Collects documents into row groups and row groups into shards; `shard_bytes=None` writes a single shard."""
 
     def __init__(self, folder: Path, docs_per_group: int, group_bytes: int, shard_bytes: int | None):
         self.folder = folder
@@ -446,7 +422,7 @@ def _shard_name(number: int) -> str:
 def check_replaceable(
     folder: Path, overwrite: bool = False, remedy: str = "choose another name, or replace it with --overwrite"
 ) -> None:
-    """Raise UserError, ending in `remedy` where there is data already, where a dataset must not be written."""
+    """Raise UserError if a dataset must not be written here; `remedy` is the advice if it holds data already."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -456,13 +432,13 @@ def check_replaceable(
         raise UserError(f"{folder} already holds data; {remedy}")
     foreign = [name for name in entries if not name.endswith(".parquet")]
     if foreign:
-        raise UserError(f"will not replace {folder}: it holds {foreign[0]}, which is no shard; move it away first")
+        raise UserError(f"will not replace {folder}: it holds {foreign[0]}, which is not a shard; move it away first")
 
 
 def _batches_of(file: pq.ParquetFile, column: str, group: int) -> Iterator[pa.Array]:
-    """The documents of a row group, of which MAX_DOCUMENT or one are in memory at a time.
+    """The documents of a row group, one at a time or up to MAX_DOCUMENT bytes of them in memory.
 
-    No value is larger than all that the footer says its column has on disk; where that is a lie there are 16 at a time.
+    A value is at most as large as the footer says its column is; in case the footer lies, at most 16 are read at once.
     """
     described = file.metadata.row_group(group)
     chunks = (described.column(n) for n in range(described.num_columns))
@@ -493,13 +469,13 @@ def _check_column(path: Path, schema: pa.Schema, column: str) -> None:
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turn whatever pyarrow makes of a damaged file into a sentence that names it."""
+    """Turn pyarrow's errors for a damaged file into a sentence that names it."""
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is damaged or no parquet file ({reason}); delete it and make it again") from error
+        raise UserError(f"{path} is damaged or not a parquet file ({reason}); delete it and make it again") from error
 
 
 if __name__ == "__main__":
-    runpy.run_module("nanochat.data.download", run_name="__main__")  # which stands on this module, so is not imported
+    runpy.run_module("scripts.download_data", run_name="__main__")

@@ -1,9 +1,15 @@
-"""Endless batches from documents, exactly resumable, the same whatever the number of ranks.
+"""Endless batches from documents: exactly resumable, and the same for any number of ranks.
 
-A source numbers its documents from 0 without end (the epochs follow each other). They are read in chunks; a chunk is
-packed and shuffled by itself, so two numbers say where a stream is: the chunk's first document and the rows used. What
-the source had to read by then stands beside them, for data may grow.
-That makes a chunk the work of a background thread, or of one rank among many, who then hand each other their rows.
+Three ideas make that work.
+
+1. A source numbers its documents 0, 1, 2, ... without end; epoch follows epoch. Which document has a number depends on
+   the data and a seed alone, so a number is all that has to be saved to know what has been read.
+2. Documents are read in chunks of CHUNK. A chunk is packed into rows (nanochat/data/packing.py) and its rows are
+   shuffled, independently of all other chunks. So a place in the stream is two numbers, the chunk's first document and
+   the rows used of it; a chunk can be made by a background thread, or by one rank among many, and resuming means making
+   one chunk again and skipping the used rows. This pair, with the source's `state`, is the `cursor` of a batch.
+3. The rows of all chunks form one global sequence. Ranks deal it out in turn, `rows` rows each, so that W ranks see in
+   one round what a single rank sees in W batches: training continues with the same data on another number of GPUs.
 """
 
 import itertools
@@ -30,13 +36,13 @@ from nanochat.runtime import PeerFailed, Runtime
 from nanochat.tokenizer import Tokenizer
 
 CHUNK = 1024  # documents packed together
-AHEAD = 2  # chunks that a run has made in the background; of web text one is some million tokens, in 8 MB
+AHEAD = 2  # chunks made in the background; a chunk of web text has about a million tokens, in 8 MB
 
 Item = TypeVar("Item")
 
 
 class Place(NamedTuple):
-    """Where a document is: its epoch, its place in that epoch, and the number of documents of that epoch."""
+    """A document's epoch, its number within that epoch, and how many documents that epoch has."""
 
     epoch: int
     offset: int
@@ -44,35 +50,35 @@ class Place(NamedTuple):
 
 
 class Source(Protocol):
-    """Documents 0, 1, 2, ... without end; an epoch is some of them. `cut` says whether they may be cut to fill rows."""
+    """Documents 0, 1, 2, ... without end. `cut`: whether they may be cut to fill rows."""
 
     cut: bool
 
     def locate(self, position: int) -> Place: ...
 
     def read(self, position: int, count: int) -> list[Document]:
-        """`count` documents from `position` on, fewer where some fit into no row."""
+        """`count` documents from `position` on; those that fit into no row are left out."""
         ...
 
     def contents(self) -> list[dict]:
-        """What it is made of, as nanochat/data/contents.py compares it."""
+        """What the data is, as nanochat/data/contents.py compares it."""
         ...
 
     def state(self) -> Any:
-        """What beside the position determines the next documents; JSON, part of the cursor."""
+        """What besides the position determines the next documents; JSON, part of the cursor."""
         ...
 
     def resumed(self, state: Any, position: int) -> "Source":
-        """The source as it was when it had that `state`, from `position` on. Raises UserError where it cannot be."""
+        """The source as it was in an earlier `state`, from `position` on. Raises UserError if the data changed."""
         ...
 
 
 class TextSource:
-    """The texts of a dataset's shards, each with bos in front, every token of weight 1.
+    """The texts of a dataset's shards, each with bos in front; every token has weight 1.
 
-    With a `seed` they are in an order shuffled over all shards, anew each epoch; without, in the order of the files.
-    What is appended to the dataset while an epoch lasts, over any number of runs, belongs to the next one: `sizes` has
-    the first document of some epochs, and how many documents these and the following ones have.
+    With a `seed` each epoch has its own order, shuffled over all shards; without, documents come in the order of the
+    files. Shards that are appended to the dataset count from the next epoch on, so that the current one stays as it
+    was. `sizes` records that as pairs: the first document of an epoch, and the documents per epoch from there on.
     """
 
     cut = True
@@ -86,7 +92,7 @@ class TextSource:
         self.seed = seed
         self.sizes = [(0, reader.num_documents)] if sizes is None else [(start, size) for start, size in sizes]
         self._shuffled: tuple[int, Shuffled] | None = None  # the latest epoch and its order
-        known = {0, *reader.ends}
+        known = {0, *reader.ends}  # an epoch ends where a shard did
         if odd := [size for _, size in self.sizes if size not in known]:
             raise UserError(
                 f"{reader.folder} had {odd[0]} documents in its {reader.split} split when this run read them, and has "
@@ -95,6 +101,7 @@ class TextSource:
             )
 
     def locate(self, position: int) -> Place:
+        # Walk over the spans of epochs of equal size to the one that `position` is in.
         epoch = 0
         for (start, size), (end, _) in zip(self.sizes, [*self.sizes[1:], (position + 1, 0)], strict=True):
             if position < end:
@@ -107,7 +114,7 @@ class TextSource:
         return [(ids, np.ones_like(ids)) for ids in encoded]
 
     def texts(self, position: int, count: int) -> list[str]:
-        """Documents as they are, over the ends of epochs."""
+        """The untokenized documents, across the ends of epochs."""
         texts: list[str] = []
         while len(texts) < count:
             epoch, offset, size = self.locate(position + len(texts))
@@ -131,7 +138,10 @@ class TextSource:
         return {"seed": self.seed, "sizes": [list(pair) for pair in self.sizes]}
 
     def resumed(self, state: Any, position: int, grows: bool = True) -> "TextSource":
-        """Older checkpoints have the number of documents or nothing as the state; their text was in order."""
+        """`grows`: shards appended since then are read from the next epoch on.
+
+        Older checkpoints have the number of documents or nothing as their state; their text was not shuffled.
+        """
         if not isinstance(state, dict):
             state = {"seed": None, "sizes": [(0, self.reader.num_documents if state is None else state)]}
         then = TextSource(self.reader, self.tokenizer, state["seed"], state["sizes"])
@@ -143,10 +153,10 @@ class TextSource:
 
 
 class ConversationSource:
-    """Rendered conversations in an order shuffled anew for each epoch.
+    """Rendered conversations, in an order shuffled anew for each epoch.
 
-    masked: only what the assistant says has weight (SFT); otherwise every token has (mid-training).
-    `order` names the shuffle, so that two stages do not meet the same conversations first.
+    masked: only the assistant's tokens have weight 1 (SFT); otherwise all tokens do (mid-training).
+    `order` seeds the shuffle, so that two stages do not begin with the same conversations.
     A conversation longer than max_tokens loses its last turns; one whose first exchange is longer is left out.
     """
 
@@ -186,7 +196,10 @@ class ConversationSource:
 
     def resumed(self, state: Any, position: int) -> "ConversationSource":
         if state not in (None, self.size):
-            raise UserError(_other_size(state, self.size))
+            raise UserError(
+                f"the data had {state} documents when this run read them and has {self.size} now, so its place in them "
+                "is lost; put the old data back, or start over with --resume never --overwrite"
+            )
         return self
 
     def _row(self, n: int) -> int:
@@ -199,16 +212,16 @@ class ConversationSource:
 
 
 class MixedSource:
-    """Several sources dealt by weight: of any number of documents each gives its share, to within one.
+    """Several sources mixed by weight: in the first n documents each has its share of n, to within one.
 
-    Its parts stay as they were when a run began; what is appended to one of them later is for other runs.
+    Its parts stay as they were when the run started; shards appended later are not read by this run.
     """
 
     def __init__(self, parts: Sequence[tuple[Source, float]]):
         self.weights = [weight for _, weight in parts if weight > 0]
         self.parts = [(source, weight / sum(self.weights)) for source, weight in parts if weight > 0]
         self.cut = all(source.cut for source, _ in self.parts)
-        # An epoch is over when the source that lasts longest has been read once.
+        # An epoch ends when every source has been read at least once.
         self.size = 0
         for source, share in self.parts:
             size = source.locate(0).size
@@ -220,6 +233,7 @@ class MixedSource:
     def read(self, position: int, count: int) -> list[Document]:
         documents = []
         for source, share in self.parts:
+            # Document n of the mixture advances a source where int(n * share) steps up.
             start, end = int(position * share), int((position + count) * share)
             documents += source.read(start, end - start)
         return documents
@@ -233,8 +247,8 @@ class MixedSource:
     def resumed(self, state: Any, position: int) -> "MixedSource":
         if not isinstance(state, list) or len(state) != len(self.parts):
             raise UserError(
-                "this run mixed its data differently, or an older version of this program started it, whose place "
-                "in a mixture was not saved; start over with --resume never --overwrite"
+                "this run mixed its data differently, or was started by an older version, which did not save its place "
+                "in a mixture; start over with --resume never --overwrite"
             )
         then = []
         for (source, _), (was, weight) in zip(self.parts, state, strict=True):
@@ -257,18 +271,18 @@ def batches(
 ) -> Generator[Batch]:
     """Batches of `rows` rows of T tokens for this rank, without end, from `cursor` on.
 
-    The ranks deal the rows of one global sequence between them, so W ranks see in one round what one rank sees in W.
-    Where a `group` connects them, each makes one chunk in W, and they must ask for their batches in step; otherwise
-    each makes all chunks and keeps its rows. `ahead` chunks are made in the background. `pin` puts the tensors where a
-    GPU copies from while it computes. Raises UserError where no document fits into a row, where the source has
-    another size than the cursor is of, what the source raises, and PeerFailed on the other ranks.
+    With a `group`, each of W ranks makes every W-th chunk and they exchange rows, so all must ask for their batches in
+    step; without, each rank makes all chunks and keeps its rows. `ahead` chunks are made in the background. `pin` puts
+    the tensors into pinned memory. Raises UserError if no document fits into a row or the source does not match the
+    cursor, what the source raises, and PeerFailed on the other ranks.
     """
     dealt = _dealt(source, rows, T, rank, world, cursor, seed, ahead, group)
     with closing(dealt):
-        mine = torch.empty(0, 2, T + 1, dtype=torch.int32)
+        mine = torch.empty(0, 2, T + 1, dtype=torch.int32)  # rows not used yet, (ids, weights)
         for more, rounds in dealt:
             mine = torch.cat([mine, more])
             for progress, after in rounds:
+                # The target of a token is the next one, and its weight is that of the target.
                 ids, weights = mine[:rows, 0].long(), mine[:rows, 1, 1:].float()
                 mine = mine[rows:]
                 inputs, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
@@ -279,16 +293,16 @@ def batches(
 def batches_for(
     rt: Runtime, source: Source, rows: int, T: int, cursor: dict | None = None, seed: int = 0
 ) -> Generator[Batch]:
-    """`batches` for a rank of a run: made ahead, shared with the other ranks, and pinned for a GPU."""
+    """`batches` for a rank of a run: made ahead, exchanged with the other ranks, and pinned for a GPU."""
     group = dist.group.WORLD if rt.world > 1 else None
     return batches(source, rows, T, rt.rank, rt.world, cursor, seed, AHEAD, group, rt.device.type == "cuda")
 
 
 def ahead_of(items: Iterator[Item], count: int) -> Generator[Item]:
-    """Endless items, of which a thread makes `count` before they are asked for; what it raises is raised here.
+    """An endless iterator's items, `count` of them made in advance by a thread; its errors are raised here.
 
-    A thread, not a process: it is gone with the run, however that ends, and shares what the sources hold. Reading
-    parquet, tokenizing and packing arrays leave the interpreter free for most of the time (dev/bench_loader.py).
+    A thread, not a process: it ends with the run, however that ends, and shares the sources' memory. Reading parquet,
+    tokenizing and packing release the interpreter lock most of the time (dev/bench_loader.py).
     """
     worker = ThreadPoolExecutor(1, "ahead")
     try:
@@ -305,7 +319,10 @@ def _dealt(
     source: Source, rows: int, T: int, rank: int, world: int, cursor: dict | None, seed: int, ahead: int,
     group: dist.ProcessGroup | None,
 ) -> Generator[tuple[Tensor, list[tuple[float, dict]]]]:  # fmt: skip
-    """This rank's rows (n, 2, T+1) of the next chunks, and progress and cursor after each round that ends with them."""
+    """This rank's rows (n, 2, T+1) of the next chunks, and progress and cursor after each round that they complete.
+
+    A round is one batch on every rank: rows * world rows of the global sequence.
+    """
     position = used = 0
     if cursor is not None:
         position, used = cursor["document"], cursor["row"]
@@ -313,7 +330,8 @@ def _dealt(
     state = source.state()
     turn, turns = (rank, world) if group is not None else (0, 1)
     chunks = _chunks(source, T, position, seed, turn, turns)
-    start = fruitless = 0  # number of the next row since the cursor; documents without a row between them
+    start = 0  # number of the next row, counted from the cursor
+    fruitless = 0  # documents in a row that fitted into no row
     with closing(ahead_of(chunks, ahead) if ahead else chunks) as chunks:
         while True:
             chunk, totals = _next_chunk(chunks, group)
@@ -321,10 +339,12 @@ def _dealt(
             for each, total in enumerate(totals):
                 epoch, offset, size = source.locate(position)
                 count, used = _chunk_len(source, position), min(used, total)
+                # Rows used before the cursor are gone; the others are dealt to the ranks, `rows` at a time.
                 owners = np.arange(start, start + total - used) // rows % world
                 if each == turn:
                     chunk, sends = chunk[used:][owners.argsort(kind="stable")], _counted(owners, world)
                 receives.append(_counted(owners, world)[rank])
+                # The rows n of this chunk with which a round is complete, and with it a batch on every rank.
                 for n in range(used + -(start + 1) % (rows * world), total, rows * world):
                     progress = (epoch * size + offset + count * (n + 1) / total) / size
                     rounds.append((progress, {"document": position, "row": n + 1, "of": state}))
@@ -339,7 +359,7 @@ def _dealt(
 
 
 def _chunks(source: Source, T: int, position: int, seed: int, turn: int, turns: int) -> Generator[np.ndarray]:
-    """Every turns-th chunk from `position` on: (n, 2, T+1) int32, the ids and weights of n rows, shuffled."""
+    """Every turns-th chunk from `position` on: the ids and weights of n shuffled rows, (n, 2, T+1) int32."""
     for n in itertools.count():
         count = _chunk_len(source, position)
         if n % turns == turn:
@@ -350,7 +370,7 @@ def _chunks(source: Source, T: int, position: int, seed: int, turn: int, turns: 
 
 
 def _chunk_len(source: Source, position: int) -> int:
-    """The documents of the chunk at `position`. It ends with its epoch, which is whole so whatever came before."""
+    """How many documents the chunk at `position` has. No chunk spans two epochs, so epochs do not affect each other."""
     place = source.locate(position)
     return min(CHUNK, place.size - place.offset)
 
@@ -359,20 +379,13 @@ def _counted(owners: np.ndarray, world: int) -> list[int]:
     return np.bincount(owners, minlength=world).tolist()
 
 
-def _other_size(then: int, now: int) -> str:
-    return (
-        f"the data had {then} documents when this run read them and has {now} now, so its place in them "
-        "is lost; put the old data back, or start over with --resume never --overwrite"
-    )
-
-
 def _next_chunk(chunks: Iterator[np.ndarray], group: dist.ProcessGroup | None) -> tuple[np.ndarray, list[int]]:
-    """This rank's next chunk, and how many rows the chunks have that the ranks made meanwhile, its own among them."""
+    """This rank's next chunk, and the number of rows of every rank's chunk, in the order of the ranks."""
     try:
         chunk = next(chunks)
     except BaseException:
         if group is not None:
-            _gathered(-1, group)
+            _gathered(-1, group)  # the others wait for this rank's number
         raise
     if group is None:
         return chunk, [len(chunk)]
@@ -383,14 +396,14 @@ def _next_chunk(chunks: Iterator[np.ndarray], group: dist.ProcessGroup | None) -
 
 
 def _gathered(number: int, group: dist.ProcessGroup) -> list[int]:
-    """The numbers of all ranks."""
+    """One number from each rank."""
     numbers = [torch.zeros(1, dtype=torch.int64) for _ in range(group.size())]
     dist.all_gather(numbers, torch.tensor([number]), group)
     return [int(each) for each in numbers]
 
 
 def _swapped(sent: Tensor, sends: list[int], receives: list[int], rank: int, group: dist.ProcessGroup | None) -> Tensor:
-    """The rows that the ranks have for this one, for those that it has for them, `sends` to each, one after another."""
+    """The rows that all ranks have for this one, exchanged for those it has for them: `sends` rows to each rank."""
     if group is None:
         return sent.split(sends)[rank]
     received = sent.new_empty(sum(receives), *sent.shape[1:])
@@ -399,7 +412,7 @@ def _swapped(sent: Tensor, sends: list[int], receives: list[int], rank: int, gro
 
 
 def one_pass(stream: Iterator[Batch], tokens: int, world: int = 1) -> Iterator[Batch]:
-    """The batches of about `tokens` tokens over all ranks, or of one epoch where that is shorter; at least one."""
+    """The first batches of a stream: about `tokens` tokens over all ranks, at most one epoch, at least one batch."""
     seen = 0
     for batch in stream:
         yield batch

@@ -1,6 +1,6 @@
 """Datasets by their names, one or several mixed by weight: `mine`, or `climbmix:0.7` and `mine:0.3`.
 
-A weight is a share of the tokens, for a document may be a line in one dataset and a book in another.
+A weight is a fraction of the tokens, not of the documents: those may be lines in one dataset and books in another.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from nanochat.errors import UserError
 from nanochat.paths import dataset_dir
 from nanochat.tokenizer import Tokenizer
 
-SAMPLED_GROUPS, SAMPLED_DOCUMENTS = 16, 64  # row groups of a dataset that are looked at, and documents of each
+SAMPLED_GROUPS, SAMPLED_DOCUMENTS = 16, 64  # row groups sampled per dataset, and documents from each
 
 
 def weights(datasets: Sequence[str]) -> dict[str, float]:
-    """Each dataset's name with its weight, 1 where none is given. Raises UserError for what cannot be meant."""
+    """Each dataset's name with its weight, by default 1. Raises UserError for invalid or repeated names and weights."""
     found: dict[str, float] = {}
     for dataset in datasets:
         name, colon, number = dataset.partition(":")
@@ -24,19 +24,19 @@ def weights(datasets: Sequence[str]) -> dict[str, float]:
         except ValueError:
             weight = 0.0
         if not name or not 0 < weight < float("inf"):
-            raise UserError(f"--dataset {dataset!r} is no NAME or NAME:WEIGHT with a weight above 0, as in mine:0.3")
+            raise UserError(f"--dataset {dataset!r} is not NAME or NAME:WEIGHT with a weight above 0, as in mine:0.3")
         if name in found:
             raise UserError(f"--dataset names {name} twice; give each dataset once, with one weight")
         found[name] = weight
     if not found:
-        raise UserError("--dataset names no dataset; give the name that add_data was given")
+        raise UserError("--dataset is empty; give the name that add_data printed")
     return found
 
 
 def text_source(datasets: Sequence[str], split: Split, tokenizer: Tokenizer, seed: int | None = None) -> Source:
-    """One split of a dataset, or of several: the training split shuffled where there is a `seed`, all else in order.
+    """One split of one or several datasets; with a `seed` the training split is shuffled, validation never is.
 
-    The weights of several are shares of the tokens. Raises as `weights` and TextReader do.
+    Raises as `weights` and TextReader do.
     """
     seed = seed if split == "train" else None
     readers = [(TextReader(dataset_dir(name), split), weight) for name, weight in weights(datasets).items()]
@@ -49,7 +49,7 @@ def text_source(datasets: Sequence[str], split: Split, tokenizer: Tokenizer, see
 
 
 def tokens_per_document(reader: TextReader, tokenizer: Tokenizer) -> float:
-    """How many tokens a document has on average, bos included, estimated from some that lie evenly over the split."""
+    """The mean tokens per document, bos included, estimated from a sample spread evenly over the split."""
     tokens = documents = 0.0
     count = min(SAMPLED_GROUPS, len(reader.groups))
     for group in (reader.groups[n * len(reader.groups) // count] for n in range(count)):
@@ -62,6 +62,6 @@ def tokens_per_document(reader: TextReader, tokenizer: Tokenizer) -> float:
 
 
 def mixture(datasets: Sequence[str]) -> str:
-    """The shares of several datasets, as in 0.7:0.3, whatever their names are."""
+    """The fractions of several datasets, as in 0.7:0.3, without their names."""
     values = weights(datasets).values()
     return ":".join(f"{weight / sum(values):g}" for weight in values)

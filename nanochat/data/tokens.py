@@ -1,8 +1,8 @@
-"""Token files as nanoGPT has them, and batches of random windows of them.
+"""Token files in nanoGPT's format, and batches of random windows of them.
 
-A folder holds train.bin and val.bin, the ids of each split one after the other, two bytes each (little endian).
-meta.json, which nanoGPT's own folders lack, says {"dtype": "uint32"} where the ids need four, and {"vocab_size": V}.
-The tokenizer they were made with lies beside them.
+A folder holds train.bin and val.bin: all ids of a split in order, two bytes each (little endian). meta.json, which
+nanoGPT's own folders lack, has {"dtype": "uint32"} if ids need four bytes, and {"vocab_size": V}. The tokenizer is in
+the same folder.
 """
 
 import contextlib
@@ -30,27 +30,27 @@ AGAIN = "put it back as it was and resume with --init_from=resume"
 
 
 class Tokens:
-    """One split on the disk: `count` ids of a vocabulary of vocab_size tokens, read where they are asked for.
+    """One split on disk: `count` ids of a vocabulary of vocab_size tokens.
 
-    They are not mapped into memory: a mapped file that is cut short kills the process that looks at it (SIGBUS).
+    Read with pread, not mapped into memory: if a mapped file is truncated, reading it kills the process (SIGBUS).
     """
 
     def __init__(self, path: Path, dtype: str, vocab_size: int):
         self.path = path
         self.dtype = DTYPES[dtype]
         self.vocab_size = vocab_size
-        self._file = path.open("rb", buffering=0)  # for as long as there may be windows of it
+        self._file = path.open("rb", buffering=0)
         self._seen = _state(path)
         self._content: dict | None = None
         self.count = os.fstat(self._file.fileno()).st_size // self.dtype.itemsize
 
     @property
     def ids(self) -> np.ndarray:
-        """All of them (count,), in memory."""
+        """All ids, (count,)."""
         return self.take(0, self.count)
 
     def take(self, start: int, length: int) -> np.ndarray:
-        """The ids (length,) from `start` on. Raises UserError where the file has become too short or unreadable."""
+        """The ids from `start` on, (length,). Raises UserError if the file has become too short or unreadable."""
         size = self.dtype.itemsize
         try:
             read = os.pread(self._file.fileno(), length * size, start * size)
@@ -61,16 +61,13 @@ class Tokens:
         return np.frombuffer(read, self.dtype)
 
     def content(self) -> dict:
-        """The identity of these tokens, wherever they lie: {"sha256": its `fingerprint`, "bytes", "dtype"}."""
+        """The identity of these tokens, whatever their path: {"sha256": their `fingerprint`, "bytes", "dtype"}."""
         if self._content is None:
             self._content = self._look()
         return self._content
 
     def check_unchanged(self) -> None:
-        """Raise UserError unless the file is there with the content it had; a copy under the same name does.
-
-        A different time alone costs a look at its content, if that was looked at before.
-        """
+        """Raise UserError if the content of the file has changed. It is hashed again only if the file looks changed."""
         now = _state(self.path)
         if now == self._seen:
             return
@@ -89,16 +86,16 @@ class Tokens:
 
 
 def find(name: str) -> Path:
-    """The folder of a dataset's token files: data/<name> below the current folder, as in nanoGPT, else <base>/tokens.
+    """The folder of a dataset's token files: data/<name> as in nanoGPT, else <base>/tokens/<name>, else a path.
 
-    A path to such a folder does as well. Raises UserError, naming where it looked, when there are none.
+    Raises UserError if there are none.
     """
     places = _places(name)
     for place in places:
         if _has_tokens(place):
             return place
-    there = [folder.name for place in places[:2] for folder in sorted(place.parent.glob("*")) if _has_tokens(folder)]
-    near = difflib.get_close_matches(name, there, 1)
+    known = [folder.name for place in places[:2] for folder in sorted(place.parent.glob("*")) if _has_tokens(folder)]
+    near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {near[0]}?" if near else f"make them with python -m scripts.prepare {shlex.quote(name)}"
     raise UserError(
         f"no token files of a dataset {name!r}: there is neither {places[0] / 'train.bin'} nor "
@@ -107,25 +104,22 @@ def find(name: str) -> Path:
 
 
 def is_there(name: str) -> bool:
-    """Whether `find` would find it."""
+    """Whether `find` would succeed."""
     return any(_has_tokens(place) for place in _places(name))
 
 
 def home(name: str) -> Path:
-    """Where the token files of a new dataset go: where `find` will look first that a folder is there for it."""
+    """The folder for the token files of a new dataset: the first that `find` looks in whose parent exists."""
     return Path("data", name) if Path("data").is_dir() else base_dir() / "tokens" / name
 
 
 def vocabulary_size(folder: Path) -> int | None:
-    """What meta.json says; None where there is none."""
+    """The vocabulary size in meta.json; None if it is not known."""
     return _meta(folder).get("vocab_size")
 
 
 def read(folder: Path, split: Split, vocab_size: int, T: int) -> Tokens:
-    """A split for windows of T tokens of a model that knows `vocab_size`.
-
-    Raises UserError when the file is missing, cut short, or shorter than one window and the token after it.
-    """
+    """A split. Raises UserError if the file is missing, damaged, or shorter than T + 1 tokens."""
     path = folder / f"{split}.bin"
     if not path.is_file():
         found = "is not a file" if path.exists() else "is missing"
@@ -148,10 +142,8 @@ def read(folder: Path, split: Split, vocab_size: int, T: int) -> Tokens:
 
 
 def fingerprint(path: Path) -> str:
-    """The sha256 of a file in hex, as sha256sum gives it.
-
-    Of a file of more than WHOLE bytes (1 GiB), whose reading would take longer than a run may wait: the sha256 of its
-    size and of BLOCKS (1024) blocks of BLOCK bytes (1 MiB) at even distances, the first and the last among them.
+    """The sha256 of a file, in hex. For more than WHOLE bytes, which would take too long to read, it is that
+    of its size and of BLOCKS evenly spaced blocks of BLOCK bytes.
     """
     size = path.stat().st_size
     if size <= WHOLE:
@@ -169,15 +161,14 @@ def windows(
 ) -> Iterator[Batch]:
     """Batches of `rows` random windows of T tokens for this rank, without end, from `cursor` on.
 
-    Window n begins at a place that follows from the seed and n alone, so W ranks see in one round what one rank sees in
-    W, so a run resumes with the same windows on any number of ranks. Raises UserError for an id outside the vocabulary,
-    and where the file has changed.
+    The start of window n depends on the seed and n alone, so a run resumes with the same windows on any number of
+    ranks. Raises UserError for an id outside the vocabulary, and if the file has changed.
     """
     n = cursor["window"] if cursor else 0
     while True:
         starts = [number(seed, n + rank * rows + row, tokens.count - T) for row in range(rows)]
         table = np.stack([tokens.take(start, T + 1) for start in starts]).astype(np.int64)
-        tokens.check_unchanged()  # after reading, so that what was read is known to be good
+        tokens.check_unchanged()  # after reading, so that a change in the meantime is noticed
         if (largest := int(table.max())) >= tokens.vocab_size:
             raise UserError(
                 f"{tokens.path} holds the token {largest}, but the model knows 0 to {tokens.vocab_size - 1}; prepare "
@@ -238,7 +229,7 @@ def write(
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
-    """Raise UserError where token files must not be written."""
+    """Raise UserError if token files must not be written here."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"cannot write token files into {folder}: it is a file")
     if (folder / "train.bin").exists() and not overwrite:
@@ -246,7 +237,7 @@ def check_free(folder: Path, overwrite: bool) -> None:
 
 
 def number(seed: int | str, n: int, below: int) -> int:
-    """The n-th random number of a seed in [0, below), evenly distributed; each is there without those before it."""
+    """The n-th random number of a seed, uniform in [0, below); computed without those before it."""
     digest = hashlib.blake2b(f"{seed}/{n}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % below
 
@@ -263,7 +254,7 @@ def _has_tokens(folder: Path) -> bool:
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
-    """What changes when a file is replaced, written to or cut; None if there is no file."""
+    """Values that change when a file is replaced, written to or truncated; None if it does not exist."""
     try:
         found = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""How many conversations are too long for a context: cut, or left out."""
+"""Counts the conversations that are too long for a context length, which are cut or left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,16 +7,14 @@ from nanochat import chat
 from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
 
-SAMPLE = 50_000  # conversations that are looked at, evenly spread where there are more; some seconds
-LOST = 0.05  # a larger fraction of conversations that are too long is worth a warning
+SAMPLE = 50_000  # at most so many conversations are rendered, evenly spread; takes some seconds
+LOST = 0.05  # warn if a larger fraction of the conversations is too long
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Counts of `conversations`, of which `looked_at` were rendered: those too long for the context (`cut` lose turns
-    at their end, `left_out` do not even fit with their first exchange), and the tokens that remain.
-
-    `needed` is the context, as --max_seq_len, in which at most LOST of them are too long.
+    """Of `conversations`, `looked_at` were rendered. Of those, `cut` lose turns at their end and `left_out` do not even
+    fit with their first exchange; `tokens` remain. With a context length of `needed` at most LOST would be too long.
     """
 
     conversations: int
@@ -29,24 +27,24 @@ class Survey:
 
     @property
     def is_lossy(self) -> bool:
-        """Whether enough of them are too long to warn the user."""
+        """Whether so many are too long that the user should be warned."""
         return self.cut + self.left_out > LOST * self.looked_at
 
     def __str__(self) -> str:
         """One line to print."""
         whole = self.looked_at == self.conversations
         tokens = round(self.tokens * self.conversations / self.looked_at)
-        said = f"{self.conversations:,} conversations, {'' if whole else 'about '}{tokens:,} tokens"
+        summary = f"{self.conversations:,} conversations, {'' if whole else 'about '}{tokens:,} tokens"
         if not self.cut + self.left_out:
-            return said if whole else f"{said} (of a sample of {self.looked_at:,})"
+            return summary if whole else f"{summary} (of a sample of {self.looked_at:,})"
         too_long = f"{self.cut + self.left_out:,}" + ("" if whole else f" of a sample of {self.looked_at:,}")
         return (
-            f"{said}; {too_long} are longer than {self.max_seq_len:,} tokens: {self.cut:,} lose turns at their end, "
+            f"{summary}; {too_long} are longer than {self.max_seq_len:,} tokens: {self.cut:,} lose turns at their end, "
             f"{self.left_out:,} are left out"
         )
 
     def remedy(self, context: int) -> str:
-        """How to keep more of them with a model of this context length."""
+        """Advice how to keep more of them with a model of this context length."""
         if self.max_seq_len < context:
             enough = "" if self.needed <= context else " keeps more of them"
             return f"--max_seq_len={min(self.needed, context)}{enough}"
@@ -54,9 +52,9 @@ class Survey:
 
 
 def survey(conversations: Sequence[dict], tokenizer: Tokenizer, max_seq_len: int, context: int) -> Survey:
-    """Look at conversations before they are trained on in rows of max_seq_len tokens; context is the model's longest.
+    """Count before training in rows of max_seq_len tokens; `context` is the model's context length.
 
-    Raises UserError where all that were looked at are left out.
+    Raises UserError if all conversations would be left out.
     """
     total = len(conversations)
     looked_at = min(total, SAMPLE)

@@ -1,39 +1,42 @@
-"""Download pretraining text from the hub: `python -m nanochat.data.shards -n 240`."""
+"""Download pretraining text from the hub as shards; `python -m nanochat.data.shards` does the same."""
 
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from nanochat import hub
 from nanochat.config import alias, parse
-from nanochat.data import remote, shards
-from nanochat.data.documents import documents
 from nanochat.errors import UserError, run
 from nanochat.paths import dataset_dir, read_json, write_text
 
+if TYPE_CHECKING:
+    from nanochat.hub import Listing
+
 SHARD = re.compile(r"shard_\d{5}\.parquet")
-RECORD = ".source.json"  # says where a folder's shards are from; hidden, as who reads the folder passes such files over
+RECORD = ".source.json"  # records where a folder's shards come from; hidden files are not read as data
 
 
 @dataclass
 class Flags:
-    """Download text to pretrain on as shards, the last of which is for validation. Goes on after an interruption."""
+    """Download text to pretrain on, as shards; the last one is for validation. Run it again to resume."""
 
     dataset: str = "fineweb-edu"
-    """fineweb-edu, climbmix, or ORG/NAME: any dataset of the hub with a column of text"""
+    """dataset to download: fineweb-edu, climbmix, or ORG/NAME on the hub with a text column"""
     num_shards: Annotated[int, alias("-n")] = -1
-    """how many shards to train on, the validation shard comes besides; of other layouts how many files; -1: all"""
+    """number of training shards (or files, for other datasets), besides the one for validation; -1: all"""
     workers: Annotated[int, alias("-w")] = 4
-    """files at a time"""
+    """number of files fetched at a time"""
     dry_run: bool = False
-    """only say how large it is"""
+    """print the size only, download nothing"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
+
+    from nanochat.data import remote  # slow to import, so not before the flags are known
+
     remote.check_workers(flags.workers)
     if flags.num_shards < 1 and flags.num_shards != -1:
         raise UserError(f"--num_shards is {flags.num_shards}; expected 1 or more, or -1 for all")
@@ -50,13 +53,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         _convert(flags, remote.select(listing), name)
 
 
-def _bring(flags: Flags, published: hub.Listing, name: str) -> None:
+def _bring(flags: Flags, published: "Listing", name: str) -> None:
     """Fetch shards as they are."""
+    from nanochat import hub
+    from nanochat.data import shards
+
     *train, val = published.files
     count = len(train) if flags.num_shards == -1 else flags.num_shards
     if count > len(train):
         raise UserError(f"--num_shards is {count}, but {published.repo} has {len(train)} shards to train on")
-    # Validation first: with it and the first others, which come in order, one can begin to train.
+    # Validation first, then the others in order: training can start before all have arrived.
     chosen, folder = replace(published, files=(val, *train[:count])), dataset_dir(name)
     is_recorded = _check_ours(published, folder)
     if flags.dry_run:
@@ -71,18 +77,20 @@ def _bring(flags: Flags, published: hub.Listing, name: str) -> None:
     print(shards.how_to_train(name))
 
 
-def _check_ours(published: hub.Listing, folder: Path) -> bool:
-    """Whether the folder is recorded as that of these shards. Raises UserError where it holds anybody else's.
+def _check_ours(published: "Listing", folder: Path) -> bool:
+    """Whether the folder is recorded as holding these shards. Raises UserError if it holds others.
 
-    Where nothing is recorded, shards that are the published ones byte for byte may be there: other programs bring them.
+    An unrecorded folder may hold shards that are the published ones byte for byte, downloaded by other programs.
     """
+    from nanochat import hub
+
     recorded = _recorded(folder)
     if recorded == {"repository": published.repo}:
         return True
     if recorded is not None:
         raise UserError(
-            f"{folder} is for shards of {recorded.get('repository')} as they were made then, and those of "
-            f"{published.repo} would replace them; move it away first"
+            f"{folder} holds shards made earlier from {recorded.get('repository')}, and those of {published.repo} "
+            "would replace them; move it away first"
         )
     files = {file.path: file for file in published.files}
     for shard in sorted(folder.glob("*.parquet")):
@@ -92,15 +100,19 @@ def _check_ours(published: hub.Listing, folder: Path) -> bool:
 
 
 def _recorded(folder: Path) -> dict | None:
-    """What is known of where a folder's shards are from; None where nothing is, or there are none left."""
+    """The record of where a folder's shards come from; None without one, or if no shards are left."""
     path = folder / RECORD
     if not path.exists() or all(entry.name.startswith(".") for entry in folder.iterdir()):
         return None
     return read_json(path, "delete it")
 
 
-def _convert(flags: Flags, listing: hub.Listing, name: str) -> None:
-    """Make shards of the text in files of another layout."""
+def _convert(flags: Flags, listing: "Listing", name: str) -> None:
+    """Turn the text in files of another layout into shards."""
+    from nanochat import hub
+    from nanochat.data import remote, shards
+    from nanochat.data.documents import documents
+
     if flags.num_shards != -1:
         listing = replace(listing, files=listing.files[: flags.num_shards])
     folder = dataset_dir(name)
@@ -123,8 +135,10 @@ def _convert(flags: Flags, listing: hub.Listing, name: str) -> None:
     print(shards.how_to_train(name))
 
 
-def _announce(listing: hub.Listing, what: str, missing: int, place: Path) -> None:
-    """Say how much there is to fetch, and how much room."""
+def _announce(listing: "Listing", what: str, missing: int, place: Path) -> None:
+    """Print how much there is to fetch, and the free space."""
+    from nanochat import hub
+
     print(f"{listing.repo}: {what}, {hub.in_bytes(listing.size)}")
     print(f"  to fetch  {hub.in_bytes(missing)} into {place}")
     print(f"  free      {hub.in_bytes(hub.free(place))}")
