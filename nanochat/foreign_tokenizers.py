@@ -138,7 +138,7 @@ def _byte_level(
     for token in [*spelled, *("".join(pair) for pair in merges)]:
         rank = vocab.get(token)
         if rank is None or not all(char in spelled for char in token):
-            raise UserError(f"{path} is no byte-level BPE: its vocabulary has no token {token!r}")
+            raise UserError(f"{path} is not byte-level BPE: its vocabulary has no token {token!r}")
         if len(token) > 1 and rank <= last:
             raise UserError(f"{path}: its merges are not in the order of their ids (at {token!r}), which is not known")
         last = rank if len(token) > 1 else last

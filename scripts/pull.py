@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from nanochat import foreign_tokenizers, hub
-from nanochat.checkpoint import repository
+from nanochat.checkpoint import repository, stages
 from nanochat.checkpoint.repository import Place
 from nanochat.config import changes, named, parse, positional
 from nanochat.errors import UserError, run
@@ -157,8 +157,8 @@ def choose(paths: Sequence[str], flags: Flags) -> tuple[PurePosixPath, int] | No
     found = repository.checkpoints(paths)
     if not found:
         return None
-    meant = [each for each in found if repository.layout(each[0])[0] == flags.stage] or found
-    meant = [each for each in meant if repository.layout(each[0])[1] == flags.tag] or meant
+    meant = [each for each in found if stages.layout(each[0])[0] == flags.stage] or found
+    meant = [each for each in meant if stages.layout(each[0])[1] == flags.tag] or meant
     folders = {folder for folder, _ in meant}
     if len(folders) != 1:
         there = ", ".join(sorted({str(folder) for folder, _ in found}))
@@ -189,8 +189,8 @@ def take_over(files: Files, draft: Path, chosen: tuple[PurePosixPath, int], flag
     files.bring([meta, *tokenizer_files])
     with discarding(draft):
         about = manager.read_meta(files.folder / inside, step)
-        stage, tag = repository.layout(inside)
-        stage = flags.stage or stage or repository.stage_of(about, files.repo)
+        stage, tag = stages.layout(inside)
+        stage = flags.stage or stage or stages.stage_of(about, files.repo)
         if stage is None:
             raise UserError(f"the stage of the checkpoint in {files.repo} is not recorded; add --as base, mid or sft")
         place = Place(stage, flags.tag or fit(tag or repository.tag_of(files.repo), files.repo), step)
@@ -228,7 +228,7 @@ def convert(files: Files, draft: Path, flags: Flags) -> Place:
     if nanogpt.CKPT in files.paths and not any(name in files.paths for name, *_ in foreign_tokenizers.FILES):
         gpt2_tokenizer.load()  # the model may need it, and is much larger
     origin = {"repo": files.repo, "commit": files.commit}
-    stage = flags.stage or repository.stage_of(hf.record(config), files.repo) or "base"
+    stage = flags.stage or stages.stage_of(hf.record(config), files.repo) or "base"
     place = Place(stage, flags.tag or fit(repository.tag_of(files.repo), files.repo), 0)
     for step in manager.steps(place.folder):
         if manager.read_meta(place.folder, step).get("origin") == origin:

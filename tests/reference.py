@@ -230,6 +230,7 @@ class GPT2:
     width: int = 32
     vocab: int = 256 + len(MERGES) + 1
     exact_gelu: bool = False  # by erf, as nanoGPT has it; else by tanh, as GPT-2 has it
+    eps: float = 1e-5
     bias: bool = True
 
 
@@ -243,13 +244,13 @@ def gpt2_logits(c: GPT2, weights: Weights, ids: Sequence[int]) -> Tensor:
     x = w["transformer.wte.weight"][list(ids)] + w["transformer.wpe.weight"][: len(ids)]
     for layer in range(c.layers):
         name = f"transformer.h.{layer}"
-        qkv = _linear(w, f"{name}.attn.c_attn", _layer_norm(w, f"{name}.ln_1", x))
+        qkv = _linear(w, f"{name}.attn.c_attn", _layer_norm(w, f"{name}.ln_1", x, c.eps))
         q, k, v = (part.view(len(ids), c.heads, -1) for part in qkv.split(c.width, dim=1))
         heads = [_softmax_attention(q[:, h], k[:, h], v[:, h], math.inf) for h in range(c.heads)]
         x = x + _linear(w, f"{name}.attn.c_proj", torch.cat(heads, dim=1))
-        hidden = _gelu(_linear(w, f"{name}.mlp.c_fc", _layer_norm(w, f"{name}.ln_2", x)), c.exact_gelu)
+        hidden = _gelu(_linear(w, f"{name}.mlp.c_fc", _layer_norm(w, f"{name}.ln_2", x, c.eps)), c.exact_gelu)
         x = x + _linear(w, f"{name}.mlp.c_proj", hidden)
-    return _layer_norm(w, "transformer.ln_f", x) @ w["transformer.wte.weight"].T
+    return _layer_norm(w, "transformer.ln_f", x, c.eps) @ w["transformer.wte.weight"].T
 
 
 def draw_gpt2(c: GPT2, seed: int = 0) -> Weights:
@@ -287,12 +288,12 @@ def write_gpt2(folder: Path, c: GPT2, weights: Weights, prefix: str = "") -> Non
         is_matrix = tensor.ndim == 2 and ".h." in name
         named[prefix + name.removeprefix("transformer.")] = (tensor.T if is_matrix else tensor).contiguous()
     for layer in range(c.layers):
-        named[f"{prefix}h.{layer}.attn.bias"] = torch.ones(1, 1, c.context, c.context).tril()
+        named[f"{prefix}h.{layer}.attn.bias"] = torch.ones(1, 1, c.context, c.context, dtype=torch.uint8)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
     config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_positions": c.context, "n_embd": c.width,
-              "n_layer": c.layers, "n_head": c.heads, "vocab_size": c.vocab, "activation_function": "gelu_new",
-              "layer_norm_epsilon": 1e-5}  # fmt: skip
+              "n_layer": c.layers, "n_head": c.heads, "vocab_size": c.vocab, "layer_norm_epsilon": c.eps,
+              "activation_function": "gelu" if c.exact_gelu else "gelu_new"}  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     # One printable character for each byte: its own where it has one, else the next from U+0100 on.
     printable = [b for b in range(256) if 0x21 <= b <= 0x7E or 0xA1 <= b <= 0xFF and b != 0xAD]
@@ -352,9 +353,9 @@ def _rms(x: Tensor, eps: float) -> Tensor:
     return x / ((x * x).mean(dim=-1, keepdim=True) + eps).sqrt()
 
 
-def _layer_norm(w: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
+def _layer_norm(w: Mapping[str, Tensor], name: str, x: Tensor, eps: float) -> Tensor:
     centered = x - x.mean(dim=-1, keepdim=True)
-    return _rms(centered, 1e-5) * w[f"{name}.weight"] + w.get(f"{name}.bias", 0.0)
+    return _rms(centered, eps) * w[f"{name}.weight"] + w.get(f"{name}.bias", 0.0)
 
 
 def _linear(w: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:

@@ -73,16 +73,6 @@ def test_what_is_loaded_is_what_was_saved_to_the_bit(folder, tokenizer):
     assert door.open("base").optimizer is None
 
 
-def test_the_random_state_is_kept(folder, tokenizer):
-    torch.manual_seed(12)
-    manager.save(folder, 1, GPT(CONFIG), {"rng": torch.get_rng_state()}, {"tokenizer_hash": tokenizer.hash})
-    expected = torch.rand(3)
-    loaded = manager.load_step(*manager.find("base"), with_optimizer=True)
-    assert loaded.optimizer is not None
-    torch.set_rng_state(loaded.optimizer["rng"])
-    assert torch.equal(torch.rand(3), expected)
-
-
 def test_the_folder_holds_three_files_with_six_digits(folder, tokenizer):
     save(folder, 42, tokenizer)
     assert listing(folder) == ["meta_000042.json", "model_000042.pt", "optim_000042_rank0.pt"]
@@ -221,18 +211,6 @@ def test_a_file_that_vouches_for_nothing_must_still_be_a_torch_file(folder, toke
         door.open("base")
 
 
-def test_a_pickle_is_never_executed(folder, tokenizer, tmp_path):
-    save(folder, 2, tokenizer)
-    meta = manager.read_meta(folder, 2)
-    del meta["files"]
-    (folder / "meta_000002.json").write_text(json.dumps(meta), encoding="utf-8")
-    code = f"cos\nsystem\n(S'touch {tmp_path}/owned'\ntR."
-    (folder / "model_000002.pt").write_bytes(code.encode())
-    with pytest.raises(UserError, match="was not read: it uses os.system, which could run any code"):
-        door.open("base")
-    assert not (tmp_path / "owned").exists()
-
-
 def test_another_tokenizer_of_the_same_size(folder, tokenizer):
     save(folder, 2, tokenizer)
     tokens = list(tokenizer.tokens)
@@ -268,8 +246,8 @@ def test_tensors_that_do_not_fit_are_named(folder, tokenizer):
     del meta["files"]
     torch.save(state, folder / "model_000002.pt")
     (folder / "meta_000002.json").write_text(json.dumps(meta), encoding="utf-8")
-    wrong = r"Missing key.*x0_lambdas.*Unexpected key.*surplus.*lm_head.weight: .*\[320, 31\]"
-    with pytest.raises(UserError, match=wrong):
+    misfits = r"Missing key.*x0_lambdas.*Unexpected key.*surplus.*lm_head.weight: .*\[320, 31\]"
+    with pytest.raises(UserError, match=misfits):
         door.open("base")
 
 

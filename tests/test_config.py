@@ -185,7 +185,7 @@ run(main)
 
 
 @pytest.mark.parametrize("settings", [
-    {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "cp1252"}, {"PYTHONIOENCODING": "utf-8"},
+    {"PYTHONIOENCODING": "cp1252"}, {"PYTHONIOENCODING": "utf-8"},
     {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
 ])  # fmt: skip
 @pytest.mark.parametrize("on_terminal", [False, True])

@@ -604,27 +604,6 @@ def test_a_tool_that_raises_ends_what_runs_and_the_engine_continues(tokenizer) -
     assert engine.free_slots == 2
 
 
-def test_a_cancelled_call_that_waits_for_its_turn_is_not_run(tokenizer) -> None:
-    script, _, _ = tool_chain(tokenizer, "6*7")
-    engine = Engine(scripted(tokenizer, script.items()), slots=8)
-    may_end = threading.Event()
-    begun: list[int] = []
-
-    def run(ids: list[int]) -> None:
-        begun.append(1)
-        may_end.wait(60)
-
-    requests = [engine.submit(ask(tokenizer, tools=Tools(chat.tool_ids(tokenizer), run, slow=True))) for _ in range(8)]
-    for _ in range(8):
-        engine.step()
-    for id in requests:
-        engine.cancel(id)
-    may_end.set()
-    assert engine._tools is not None
-    engine._tools.shutdown()
-    assert len(begun) == 4
-
-
 def test_numbers_that_are_not_finite_stay_with_their_request() -> None:
     model = random_model(CONFIGS["modern"])
     broken, sound = 99, Request(prompt(5), temperature=0, max_tokens=4)

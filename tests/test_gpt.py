@@ -354,52 +354,6 @@ def test_bits_per_byte_of_the_original(original):
     assert bits_per_byte(original.model, batches, original.token_bytes) == pytest.approx(case["bpb"], rel=1e-6)
 
 
-# What the generations of the original differ in (formats of its files), by hand.
-GENERATIONS = {
-    "classic": ([], {}, {"rope_base": 10000.0, "rope_in_bfloat16": True, "qk_scale": 1.0, "lambdas": False,
-                         "value_embeds": False, "smear": False, "backout": False, "softcap": 15.0,
-                         "short_window": 0, "long_window": 0}),
-    "early": (["resid_lambdas", "x0_lambdas"], {}, {
-        "rope_base": 10000.0, "qk_scale": 1.0, "lambdas": True, "value_embeds": False, "smear": False,
-        "backout": False, "softcap": 15.0}),
-    "early with value embeddings": (["resid_lambdas", "x0_lambdas", "value_embeds.1.weight", "ve_gate 32"],
-                                    {"window_pattern": "SSSL"}, {
-        "rope_base": 10000.0, "qk_scale": 1.0, "lambdas": True, "value_embeds": True, "smear": False,
-        "backout": False, "softcap": 15.0, "ve_gate_channels": 32, "ve_gate_range": 2.0, "short_window": 512,
-        "long_window": 1024}),
-    "late": (["resid_lambdas", "x0_lambdas", "value_embeds.1.weight", "ve_gate 12"], {"window_pattern": "SSSL"}, {
-        "rope_base": 100000.0, "rope_in_bfloat16": False, "qk_scale": 1.15, "lambdas": True, "value_embeds": True,
-        "smear": False, "backout": False, "softcap": 15.0, "ve_gate_channels": 12, "ve_gate_range": 3.0,
-        "short_window": 384, "long_window": 1024}),
-    "modern": (["resid_lambdas", "x0_lambdas", "value_embeds.1.weight", "ve_gate 12", "smear_lambda",
-                "smear_gate.weight", "backout_lambda"], {"window_pattern": "SSSL"}, {
-        "rope_base": 100000.0, "rope_in_bfloat16": False, "qk_scale": 1.2, "smear": True, "backout": True,
-        "ve_gate_channels": 12, "ve_gate_range": 3.0, "short_window": 256, "long_window": 1024}),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", GENERATIONS)
-def test_each_generation_is_known_by_its_tensors(name):
-    extras, more, expected = GENERATIONS[name]
-    config = {"sequence_len": 1024, "vocab_size": 50, "n_layer": 2, "n_head": 2, "n_kv_head": 2, "n_embd": 64, **more}
-    state = {"transformer.wte.weight": torch.zeros(64, 64)}
-    for extra in extras:
-        if extra.startswith("ve_gate"):
-            state["transformer.h.1.attn.ve_gate.weight"] = torch.zeros(2, int(extra.split()[1]))
-        else:
-            state[extra] = torch.zeros(2)
-    translated, renamed = legacy.translate(config, state, Path("model.pt"))
-    assert {key: getattr(translated, key) for key in expected} == expected
-    assert renamed.keys() == state.keys()
-    doubtful = name == "early with value embeddings"
-    assert legacy.doubtful_softcap(config, state) == doubtful
-    recorded = legacy.with_softcap(config, state, 20)
-    assert (recorded is not None) == doubtful
-    if recorded is not None:
-        assert legacy.translate(recorded, state, Path("model.pt"))[0].softcap == 20
-        assert legacy.with_softcap(recorded, state, 15) == {**config, "softcap": 15.0}  # 20 was wrong
-
-
 def test_a_configuration_that_is_not_known_is_refused():
     config = {"sequence_len": T, "vocab_size": 50, "n_layer": 4, "n_head": 4, "n_kv_head": 2, "n_embd": 32}
     with pytest.raises(UserError, match="flux_capacitor"):

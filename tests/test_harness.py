@@ -20,14 +20,12 @@ from nanochat import chat
 from nanochat.checkpoint import door, manager
 from nanochat.engine.engine import Engine
 from nanochat.errors import UserError
-from nanochat.eval import accuracy, core, harness
-from nanochat.eval.bundle import Item, Task
+from nanochat.eval import accuracy, harness
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 from scripts import base_eval
 from tasks.choices import choice, is_chosen
-from tasks.gsm8k import is_final_number, solution_parts
 from tests.gpt2s import write_gpt2
 from tests.scripted import scripted
 
@@ -180,40 +178,7 @@ def test_tasks_end_alike(pair: Pair, tasks: Path) -> None:
                 assert one == another if isinstance(one, str) else one == pytest.approx(another, abs=1e-3)
 
 
-# ---------------------------------------------------------------- beside our own scorers
-
-
-def test_each_question_is_answered_as_by_our_own_scorers(pair: Pair, tasks: Path) -> None:
-    manager = TaskManager(include_path=tasks, include_defaults=False)
-    found: Any = simple_evaluate(pair.ours, tasks=["tiny_arc", "tiny_mmlu"], task_manager=manager, bootstrap_iters=0)
-    rights = {}
-    for name, samples in found["samples"].items():
-        docs = [sample["doc"] for sample in samples]
-        texts = [sample["arguments"][0][0] for sample in samples]
-        if name == "tiny_mmlu":
-            choices, golds = [list(LETTERS)] * len(docs), [doc["answer"] for doc in docs]
-        else:
-            choices = [doc["choices"]["text"] for doc in docs]
-            golds = [LETTERS.index(doc["answerKey"]) for doc in docs]
-        items = tuple(Item((text,) * 4, tuple(options), gold)
-                      for text, options, gold in zip(texts, choices, golds, strict=True))  # fmt: skip
-        task = Task(name, "multiple_choice", 0, " ", 0.25, items)
-        prompts = [core.prompts(task, items, i, pair.tokenizer) for i in range(len(items))]
-        # The harness shows GPT-2 no token before the text and adds up where CORE takes the mean.
-        bare = [[core.Prompt(ids[1:], start - 1) for ids, start in options] for options in prompts]
-        sums = []
-        for options in bare:
-            nll = pair.engine.score([prompt.ids for prompt in options])
-            totals = [each[prompt.start - 1 :].sum().item() for each, prompt in zip(nll, options, strict=True)]
-            sums.append(totals.index(min(totals)))
-        assert [best == gold for best, gold in zip(sums, golds, strict=True)] == [sample["acc"] for sample in samples]
-        rights[name] = sum(sample["acc"] for sample in samples)
-        if name == "tiny_mmlu":
-            assert core.most_likely(pair.engine, bare) == sums
-            letters = [pair.tokenizer.encode(f" {letter}")[-1] for letter in LETTERS]
-            spaced = [pair.tokenizer.encode(f"{text} ") for text in texts]  # a space is a token of its own here
-            assert pair.engine.next_logits(spaced)[:, letters].argmax(dim=1).tolist() == sums
-    assert 0 < rights["tiny_arc"] < 10 and 0 < rights["tiny_mmlu"] < 10
+# ---------------------------------------------------------------- our own models
 
 
 @pytest.fixture
@@ -300,38 +265,6 @@ def test_letters_are_chosen_as_by_chat_eval(tokenizer: Tokenizer, tmp_path: Path
     assert [sample["acc"] for sample in found] == [float(example.correct) for example in result.examples]
     assert 0 < result.correct < 24
     assert found[0]["arguments"][0][0].startswith(f"{chat.BOS}{chat.USER_START}Multiple Choice question: ")
-
-
-def test_final_numbers_are_graded_as_by_chat_eval(tmp_path: Path) -> None:
-    """GSM8K in a chat, by the harness's own rules for it, with a model that always answers 1,042."""
-    tokens = [*(bytes([byte]) for byte in range(256)), b"##", b"####", b"an", b"er", b"he"]
-    tokenizer = Tokenizer({token: rank for rank, token in enumerate(tokens)}, chat.SPECIALS)
-    says = tokenizer.encode("#### 1,042")
-    chain = [tokenizer.special(chat.ASSISTANT_START), *says]
-    assert len(set(chain)) == len(chain)
-    engine = Engine(scripted(tokenizer, [chain], context=128), 2)
-    answers = ["5 + 37\n#### 42", "it is #### 1042", "#### 1,042", "#### -1042", "1042", "#### 1042.0", "\n#### 1,042"]
-    conversations = [{"messages": [{"role": "user", "content": f"How many, {i}?"},
-                                   {"role": "assistant", "content": solution_parts(answer)}]}
-                     for i, answer in enumerate(answers)]  # fmt: skip
-    result = accuracy.evaluate(Questions(conversations, is_final_number), engine, tokenizer)
-    assert [chat.BOS not in part["text"] for example in result.examples for part in example.reply] == [True] * 7
-    found = found_in_chat(
-        harness.language_model(engine, tokenizer), tmp_path / "task", "sums",
-        [{"question": f"How many, {i}?", "answer": answer} for i, answer in enumerate(answers)],
-        {"output_type": "generate_until", "doc_to_text": "{{question}}", "doc_to_target": "{{answer}}",
-         "generation_kwargs": {"until": ["Question:"], "do_sample": False, "max_gen_toks": 20},
-         "metric_list": [{"metric": "exact_match", "ignore_case": True, "ignore_punctuation": False,
-                          "regexes_to_ignore": [",", "\\$", "(?s).*#### ", "\\.$"]}],
-         "filter_list": [{"name": "strict-match", "filter": [
-             {"function": "regex", "regex_pattern": "#### (\\-?[0-9\\.\\,]+)"}, {"function": "take_first"}]}]},
-    )  # fmt: skip
-    assert [sample["resps"] for sample in found] == [[["#### 1,042"]]] * 7
-    # Where the reference itself has no "#### " before its number, ours calls nothing right; all of GSM8K's have.
-    graded = [float(example.correct) for example in result.examples]
-    assert graded == [0, 1, 1, 0, 0, 0, 1]
-    assert [sample["exact_match"] for sample in found][:4] == graded[:4]
-    assert [sample["exact_match"] for sample in found][5:] == graded[5:]
 
 
 def test_a_conversation_has_its_special_tokens_and_a_users_text_has_none(tokenizer: Tokenizer) -> None:

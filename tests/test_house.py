@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from dev.size import LONGEST
+
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = sorted(path for room in ("nanochat", "scripts", "tasks", "cleaning") for path in (ROOT / room).rglob("*.py"))
 SOURCES = [*LIBRARY, *sorted((ROOT / "dev").glob("*.py")), *sorted((ROOT / "tests").glob("*.py"))]
@@ -54,71 +56,99 @@ def within(path: Path, rooms: tuple[str, ...]) -> bool:
 
 # ---------------------------------------------------------------- importing does nothing
 
-IMPORT_EACH = """
-import contextlib, io, json, logging, os, sys, threading
+IMPORT_ALL = """
+import contextlib, importlib, io, json, logging, os, sys, threading
 import torch
+
+packages, modules = (line.split() for line in sys.stdin)
+for package in packages:  # what they do is theirs
+    with contextlib.suppress(ImportError):
+        importlib.import_module(package)
 
 def state():
     return {"the environment": dict(os.environ), "torch's threads": torch.get_num_threads(),
             "the default dtype": torch.get_default_dtype(), "the random state": torch.random.get_rng_state().tolist(),
-            "threads": threading.active_count(), "logging": logging.root.handlers[:]}
+            "threads": threading.active_count(), "logging": logging.root.handlers[:], "the folder": os.listdir(".")}
 
-def look(module):
-    "Import a module and say what that did besides."
-    did = []
-    def hook(event, args):
-        if event == "open" and (args[2] & (os.O_WRONLY | os.O_RDWR)) and args[0] != os.devnull:
-            did.append(f"opened {args[0]} for writing")
-        if event in ("os.mkdir", "subprocess.Popen", "os.fork", "socket.connect"):
-            did.append(f"{event} {args[:2]}")
-    before = state()
-    said = io.StringIO()
-    sys.addaudithook(hook)
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+def hook(event, args):
+    if event == "open" and (args[2] & (os.O_WRONLY | os.O_RDWR)) and args[0] != os.devnull:
+        did.append(f"opened {args[0]} for writing")
+    if event in ("os.mkdir", "subprocess.Popen", "os.fork", "socket.connect"):
+        did.append(f"{event} {args[:2]}")
+
+did = []
+sys.addaudithook(hook)
+sys.argv[1:] = ["--no-such-flag", "garbage"]
+found = {}
+for module in modules:  # of modules that import each other, the first one is reported
+    did.clear()
+    before, printed = state(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
-            __import__(module)
+            importlib.import_module(module)
         except BaseException as error:
-            return [f"raised {error!r}"]
+            did.append(f"raised {error!r}")
     did += [f"changed {what}" for what, now in state().items() if before[what] != now]
-    did += [f"printed {said.getvalue()!r}"] if said.getvalue() else []
+    did += [f"printed {printed.getvalue()!r}"] if printed.getvalue() else []
     did += ["started CUDA"] if torch.cuda.is_initialized() else []
-    did += [f"made {path}" for path in os.listdir(".")]
-    return did
-
-for module in sys.stdin.read().split():
-    reader, writer = os.pipe()
-    child = os.fork()  # each module in a process of its own; torch, already imported, costs nothing again
-    if child == 0:
-        os.mkdir(module)
-        os.chdir(module)
-        os.environ.update(HOME=os.getcwd(), NANOCHAT_BASE_DIR=os.path.join(os.getcwd(), "base"))
-        sys.argv[1:] = ["--no-such-flag", "garbage"]
-        os.write(writer, json.dumps(look(module)).encode())
-        os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as pipe:
-        print(module, pipe.read().decode(), flush=True)
-    os.waitpid(child, 0)
+    if did:
+        found[module] = did[:]
+print(json.dumps(found))
 """
-
-
-@pytest.fixture(scope="module")
-def import_effects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    done = subprocess.run([sys.executable, "-B", "-c", IMPORT_EACH], input="\n".join(MODULES), text=True,
-                          cwd=tmp_path_factory.mktemp("homes"), env={**os.environ, "PYTHONPATH": str(ROOT)},
-                          capture_output=True)
-    assert done.returncode == 0, done.stderr
-    lines = [line.split(" ", 1) for line in done.stdout.splitlines()]
-    return {module: json.loads(effects) for module, effects in lines}
-
-
 # What exports carry away runs under transformers, and nothing here imports it.
 CARRIED_AWAY = "nanochat.checkpoint.modeling_nanochat_gpt"
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module != CARRIED_AWAY])
-def test_importing_a_module_does_nothing(module: str, import_effects: dict[str, list[str]]) -> None:
-    assert import_effects[module] == []
+def test_importing_a_module_does_nothing(tmp_path: Path) -> None:
+    ours = {"nanochat", "scripts", "tasks", "cleaning", "dev", *sys.stdlib_module_names}
+    packages = sorted({package for path in LIBRARY for package, _ in imports(path)} - ours)
+    modules = [module for module in MODULES if module != CARRIED_AWAY]
+    lines = f"{' '.join(packages)}\n{' '.join(modules)}\n"
+    done = subprocess.run([sys.executable, "-B", "-c", IMPORT_ALL], input=lines, text=True, cwd=tmp_path,
+                          capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {}
+
+
+# ---------------------------------------------------------------- --help needs nothing heavy
+
+SCRIPTS = [path.stem for path in LIBRARY if within(path, ("scripts/",)) and not path.stem.startswith("_")]
+HEAVY = {"torch", "transformers", "pyarrow", "datasets"}
+HELP_OF_EACH = """
+import contextlib, importlib, io, json, os, sys
+import nanochat.config  # once, instead of in each child; it is light
+
+for script in sys.stdin.read().split():
+    pid = os.fork()  # each in a process of its own, so that no script sees what another one imported
+    if pid == 0:
+        text = io.StringIO()
+        code = None
+        with contextlib.redirect_stdout(text):
+            try:
+                importlib.import_module(f"scripts.{script}").main(["--help"])
+            except SystemExit as stop:
+                code = stop.code
+        imported = sorted(name for name in sys.modules if "." not in name)
+        print(json.dumps([script, code, "--help" in text.getvalue(), imported]), flush=True)
+        os._exit(0)
+    os.waitpid(pid, 0)
+"""
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict[str, tuple[int | None, bool, list[str]]]:
+    done = subprocess.run([sys.executable, "-c", HELP_OF_EACH], input="\n".join(SCRIPTS), text=True, cwd=ROOT,
+                          capture_output=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return {script: (code, is_help, imported) for script, code, is_help, imported in lines}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_is_printed_before_anything_heavy_is_imported(script: str, helps: dict) -> None:
+    """Importing torch takes seconds; --help has to appear within half a second."""
+    code, is_help, imported = helps[script]
+    assert code == 0 and is_help
+    assert HEAVY.intersection(imported) == set()
 
 
 # ---------------------------------------------------------------- each thing in one place
@@ -202,6 +232,13 @@ def test_special_tokens_are_spelled_in_chat_only() -> None:
             lines = path.read_text(encoding="utf-8").splitlines()
             strays += [f"{name(path)}:{number}" for number, line in enumerate(lines, 1) if spelled.search(line)]
     assert strays == []
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    long = [f"{name(path)}:{node.lineno} {node.name}" for path in LIBRARY for node in nodes(path)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno
+            and node.end_lineno - node.lineno >= LONGEST]  # fmt: skip
+    assert long == []
 
 
 def test_no_module_is_a_drawer() -> None:

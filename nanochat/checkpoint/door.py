@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from nanochat import foreign_tokenizers, gpt2_tokenizer, hub, paths
-from nanochat.checkpoint import gpt2, hf, manager, nanogpt, repository
+from nanochat.checkpoint import gpt2, hf, manager, nanogpt, stages
 from nanochat.checkpoint.manager import AS_STORED, LoadAs, Loaded
 from nanochat.errors import UserError
 from nanochat.gpt import GPTConfig
@@ -131,10 +131,7 @@ def _in(folder: Path, name: str, tag: str, step: int | None, file: str = "") -> 
     """The model in a folder, or in one of its files."""
     kind = "nanogpt" if file else recognise(folder)
     if kind == "nanochat":
-        there = manager.steps(folder)
-        if step is not None and step not in there:
-            raise UserError(f"{folder} has no checkpoint of step {step}; there are: {', '.join(map(str, there))}")
-        step = there[-1] if step is None else step
+        step = manager.choose_step(folder, step)
         meta = manager.read_meta(folder, step)
         return Found(name, kind, folder, _stage_of_folder(meta, folder, tag), tag, step, meta)
     if step is not None:
@@ -149,7 +146,7 @@ def _in(folder: Path, name: str, tag: str, step: int | None, file: str = "") -> 
             "config.json of transformers' gpt2 or nanochat"
         )
     recorded = hf.record(hf.read_config(folder))
-    source = _known(recorded.get("source")) or repository.stage_spelled(tag) or ""
+    source = _known(recorded.get("source")) or stages.stage_spelled(tag) or ""
     step = recorded.get("step")
     return Found(name, kind, folder, source, tag, step if type(step) is int and step >= 0 else 0)
 
@@ -166,10 +163,10 @@ def _stage_of_folder(meta: dict, folder: Path, tag: str) -> str:
     settings = meta.get("user_config") or {}
     if stage := _known(meta.get("source")) or _stage_trained_from(settings):
         return stage
-    if stage := repository.layout(PurePosixPath(folder.absolute()))[0]:
+    if stage := stages.layout(PurePosixPath(folder.absolute()))[0]:
         return stage
     # scripts.train records what it started from, which here was a model without a stage.
-    return "" if "init_from" in settings else repository.stage_of(meta, tag) or ""
+    return "" if "init_from" in settings else stages.stage_of(meta, tag) or ""
 
 
 def _stage_trained_from(settings: dict) -> str:

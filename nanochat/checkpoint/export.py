@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from nanochat import chat
-from nanochat.checkpoint import gpt2, hf, hf_tokenizer, manager, originals
+from nanochat.checkpoint import gpt2, hf, hf_tokenizer, manager, originals, to_transformers
 from nanochat.checkpoint.flags import Style
 from nanochat.checkpoint.originals import float32_state, logits_of
 from nanochat.errors import UserError
@@ -105,7 +105,7 @@ def check(folder: Path, dtype: str, overwrite: bool) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not _is_export(folder):
-        raise UserError(f"{folder} exists and is no export for transformers; choose another --out")
+        raise UserError(f"{folder} exists and is not an export for transformers; choose another --out")
     if not overwrite:
         raise UserError(f"{folder} holds an export already; choose another --out, or replace it with --overwrite")
 
@@ -121,7 +121,7 @@ def model_type(config: "GPTConfig") -> str:
     """Which of the three formats an architecture takes. Raises UserError if it fits none."""
     if gpt2.is_gpt2(config):
         return "gpt2"
-    if hf.in_port(config):
+    if to_transformers.in_port(config):
         return hf.PORT
     for name, value in PLAIN.items():
         if getattr(config, name) != value:
@@ -170,10 +170,10 @@ def _translated(loaded: manager.Loaded, dtype: torch.dtype) -> tuple[dict[str, A
     kind = model_type(ours)
     state = {name: tensor.detach().to("cpu", dtype) for name, tensor in loaded.model.state_dict().items()}
     if kind == "gpt2":
-        config, state = gpt2.to_hf(ours, state)
+        config, state = to_transformers.to_gpt2(ours, state)
         return {**config, "n_ctx": ours.sequence_len}, state  # for llama.cpp; transformers no longer writes it
     if kind == hf.PORT:
-        return hf.to_port(ours, state)
+        return to_transformers.to_port(ours, state)
     config = {
         "model_type": hf.OWN,
         "architectures": ["NanoChatGPTForCausalLM"],
@@ -183,7 +183,7 @@ def _translated(loaded: manager.Loaded, dtype: torch.dtype) -> tuple[dict[str, A
         },
         **{name: value for name, value in dataclasses.asdict(ours).items() if name not in LEFT_OUT},
     }
-    return config, hf.cut(ours, state)
+    return config, to_transformers.cut(ours, state)
 
 
 def _write_weights(folder: Path, state: dict[str, Tensor]) -> None:

@@ -54,31 +54,8 @@ def from_hf(config: Mapping, state: Mapping[str, Tensor], path: Path) -> tuple[G
         dropout=config.get("resid_pdrop", 0.0),
     )
     # Files on the hub have names without "transformer.".
-    named = {f"transformer.{name.removeprefix('transformer.')}": _turned(name, w) for name, w in state.items()}
+    named = {f"transformer.{name.removeprefix('transformer.')}": turned(name, w) for name, w in state.items()}
     return ours, _ours(named, path)
-
-
-def to_hf(config: GPTConfig, state: Mapping[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
-    """`from_hf` back: the content of config.json, and the tensors as transformers saves them.
-
-    Padding rows are left out. transformers always has biases; those of a model without are zeros.
-    """
-    theirs = {
-        "model_type": "gpt2",
-        "architectures": ["GPT2LMHeadModel"],
-        "n_positions": config.sequence_len,
-        **{name: getattr(config, name) for name in ("n_embd", "n_layer", "n_head", "vocab_size")},
-        "activation_function": next(name for name, ours in ACTIVATIONS.items() if ours == config.activation),
-        "layer_norm_epsilon": config.norm_eps,
-        **dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), config.dropout),
-        **FIXED,
-    }
-    joined = join(state)
-    joined["transformer.wte.weight"] = joined["transformer.wte.weight"][: config.vocab_size].clone()
-    if not config.bias:
-        for name in [name for name in joined if not re.search(r"wte|wpe", name)]:
-            joined[name.replace(".weight", ".bias")] = joined[name].new_zeros(joined[name].size(0))
-    return theirs, {name: _turned(name, tensor).contiguous() for name, tensor in joined.items()}
 
 
 def from_nanogpt(args: Mapping, state: Mapping[str, Tensor], path: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
@@ -142,7 +119,7 @@ def _ours(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     return split({name: tensor for name, tensor in state.items() if not MASKS.fullmatch(name)})
 
 
-def _turned(name: str, tensor: Tensor) -> Tensor:
+def turned(name: str, tensor: Tensor) -> Tensor:
     """transformers' (in, out) matrices <-> (out, in)."""
     return tensor.T if _TRANSPOSED.fullmatch(name) else tensor
 

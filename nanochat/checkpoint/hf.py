@@ -59,8 +59,8 @@ def read(folder: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
             ours, state = gpt2.from_hf(config, tensors(folder), path)
         elif config.get("model_type") in (PORT, OWN):
             ours = _recorded(config, path) if config.get(RECORD) is not None else from_port(config, path)
-            renamed = _renamed(tensors(folder), {theirs: name for name, theirs in NAMES.items()})
-            state = {name: _padded(name, tensor, ours) for name, tensor in renamed.items()}
+            ours_named = renamed(tensors(folder), {theirs: name for name, theirs in NAMES.items()})
+            state = {name: _padded(name, tensor, ours) for name, tensor in ours_named.items()}
         else:
             raise UserError(f"{path} is of a model_type {config.get('model_type')!r}; expected 'gpt2' or {PORT!r}")
         reading.check_shape(ours)
@@ -97,37 +97,6 @@ def from_port(config: Mapping[str, Any], path: Path) -> GPTConfig:
         norm_eps=float(config.get("rms_norm_eps", 1e-6)),
         pad_vocab_to=1,
     )
-
-
-def in_port(config: GPTConfig) -> bool:
-    """Whether the port implements an architecture. A window as long as the context counts as none."""
-    widest = [config.window(layer) for layer in range(config.n_layer)]
-    windows = any(0 < window < config.sequence_len - 1 for window in widest)
-    return not windows and all(getattr(config, name) == value for name, value in CLASSIC.items())
-
-
-def to_port(config: GPTConfig, state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """`read` back: the content of config.json, and the tensors under the port's names without padding rows."""
-    theirs = {
-        "model_type": PORT,
-        "architectures": ["NanoChatForCausalLM"],
-        **{name: getattr(config, ours) for ours, name in SHAPE.items()},
-        "num_key_value_heads": config.n_kv_head,
-        "intermediate_size": 4 * config.n_embd,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
-        "rms_norm_eps": config.norm_eps,
-        "final_logit_softcapping": config.softcap or None,
-        "hidden_act": FIXED["hidden_act"],
-        "attention_bias": False,
-        "tie_word_embeddings": False,
-    }
-    return theirs, _renamed(cut(config, state), NAMES)
-
-
-def cut(config: GPTConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without padding rows."""
-    V = config.vocab_size
-    return {name: tensor[:V].clone() if _by_token(name) else tensor for name, tensor in state.items()}
 
 
 def tensors(folder: Path) -> dict[str, Tensor]:
@@ -169,24 +138,24 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is damaged: {error}; get it again") from None
 
 
-def _renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+def renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
     """The tensors with parts of their names replaced."""
-    renamed = {}
+    named = {}
     for name, tensor in state.items():
         for old, new in names.items():
             name = name.replace(old, new)
-        renamed[name] = tensor
-    return renamed
+        named[name] = tensor
+    return named
 
 
-def _by_token(name: str) -> bool:
+def by_token(name: str) -> bool:
     """Whether a tensor has a row for each token."""
     return name in ("transformer.wte.weight", "lm_head.weight") or name.startswith("value_embeds.")
 
 
 def _padded(name: str, tensor: Tensor, config: GPTConfig) -> Tensor:
-    """`cut` back: with as many rows as the architecture has, the new ones zero."""
-    missing = config.padded_vocab - tensor.size(0) if _by_token(name) and tensor.size(0) == config.vocab_size else 0
+    """The tensor with as many rows as the architecture has, padding included; new rows are zero."""
+    missing = config.padded_vocab - tensor.size(0) if by_token(name) and tensor.size(0) == config.vocab_size else 0
     return torch.cat([tensor, tensor.new_zeros(missing, tensor.size(1))]) if missing else tensor
 
 

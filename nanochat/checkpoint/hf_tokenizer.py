@@ -74,7 +74,7 @@ _TEMPLATE = """\
   {%- else -%}{%- for part in content -%}{{- part.text -}}{%- endfor -%}
   {%- endif -%}
 {%- endmacro -%}
-{%- set said = namespace(before='', turn='user') -%}
+{%- set state = namespace(before='', turn='user') -%}
 {{- BOS -}}
 {%- for message in messages -%}
   {%- if message.role == 'system' and loop.first -%}
@@ -82,14 +82,14 @@ _TEMPLATE = """\
     {%- elif SYSTEM -%}
       {{- SYSTEM ~ words(message.content) ~ END_SYSTEM -}}
     {%- else -%}{#- a tokenizer without a system role has the first user say it -#}
-      {%- set said.before = words(message.content) ~ '\\n\\n' -%}
+      {%- set state.before = words(message.content) ~ '\\n\\n' -%}
     {%- endif -%}
-  {%- elif message.role != said.turn -%}
-    {{- raise_exception('it is the turn of the ' ~ said.turn ~ ', not of the ' ~ message.role) -}}
+  {%- elif message.role != state.turn -%}
+    {{- raise_exception('it is the turn of the ' ~ state.turn ~ ', not of the ' ~ message.role) -}}
   {%- elif message.role == 'user' -%}
-    {{- USER ~ said.before ~ words(message.content) ~ END_USER -}}
-    {%- set said.before = '' -%}
-    {%- set said.turn = 'assistant' -%}
+    {{- USER ~ state.before ~ words(message.content) ~ END_USER -}}
+    {%- set state.before = '' -%}
+    {%- set state.turn = 'assistant' -%}
   {%- else -%}
     {{- ASSISTANT -}}
     {%- if message.content is string -%}
@@ -103,7 +103,7 @@ _TEMPLATE = """\
       {%- endfor -%}
     {%- endif -%}
     {{- END_ASSISTANT -}}
-    {%- set said.turn = 'user' -%}
+    {%- set state.turn = 'user' -%}
   {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- ASSISTANT -}}{%- endif -%}

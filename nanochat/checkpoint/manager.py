@@ -182,40 +182,42 @@ def recorded(folder: Path) -> list[int]:
 
 
 def find(source: str, tag: str | None = None, step: int | None = None) -> tuple[Path, str, int]:
-    """The folder, tag and step of a model. Without a tag the deepest d<number>, else the only model there is;
-    without a step the last one. Raises UserError naming what there is."""
+    """The folder, tag and step of a model of a stage. Raises UserError, naming what there is.
+
+    Default: the deepest tag d<number>, else the only one; the last step.
+    """
     root = checkpoints_dir(source)
     if tag is not None:
         check_tag("model_tag", tag)
     tags = sorted(path.name for path in root.iterdir() if path.is_dir() and steps(path)) if root.is_dir() else []
-    if tag is None:
-        tag = _default_tag(source, tags, root)
-    folder = root / tag
-    there = steps(folder)
-    if not there and folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise UserError(f"{folder} holds no complete checkpoint (a model_*.pt with its meta_*.json); train it again")
-    if not there:
-        others = f"there are: {', '.join(tags)}" if tags else _how_to_train(source)
+    how = f"train one with python -m {STAGE_COMMAND.get(source, f'the {source} stage')}"
+    if tag is None and not tags:
+        raise UserError(f"no {source} checkpoint in {root}; {how}")
+    folder = root / (tag or _default_tag(tags, root))
+    if not steps(folder):
+        if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+            raise UserError(
+                f"{folder} holds no complete checkpoint (a model_*.pt with its meta_*.json); train it again"
+            )
+        others = f"there are: {', '.join(tags)}" if tags else how
         raise UserError(f"no {source} checkpoint is tagged {tag!r} in {root}; {others}")
-    if step is None:
-        step = there[-1]
-    if step not in there:
-        raise UserError(f"{folder} has no checkpoint of step {step}; there are: {', '.join(map(str, there))}")
-    return folder, tag, step
+    return folder, folder.name, choose_step(folder, step)
 
 
-def _default_tag(source: str, tags: list[str], root: Path) -> str:
-    """The deepest d<number>. A copy (d4_backup), a date or a name of the user's own is never taken among several."""
-    if not tags:
-        raise UserError(f"no {source} checkpoint in {root}; {_how_to_train(source)}")
+def _default_tag(tags: list[str], root: Path) -> str:
+    """The deepest d<number>. A copy (d4_backup), a date or a name of the user's own is never chosen among several."""
     depths = {int(match[1]): tag for tag in tags if (match := re.fullmatch(r"d(\d{1,9})", tag))}
     if not depths and len(tags) > 1:
         raise UserError(f"{root} holds several models ({', '.join(tags)}); choose one with --model_tag")
     return depths[max(depths)] if depths else tags[0]
 
 
-def _how_to_train(source: str) -> str:
-    return f"train one with python -m {STAGE_COMMAND.get(source, f'the {source} stage')}"
+def choose_step(folder: Path, step: int | None) -> int:
+    """A step of a folder's checkpoints, the last by default. Raises UserError where there is no such step."""
+    there = steps(folder)
+    if step is not None and step not in there:
+        raise UserError(f"{folder} has no checkpoint of step {step}; there are: {', '.join(map(str, there))}")
+    return there[-1] if step is None else step
 
 
 def read_meta(folder: Path, step: int) -> dict:
@@ -235,8 +237,8 @@ def read_meta(folder: Path, step: int) -> dict:
     for name, kind in META_TYPES.items():
         if not isinstance(meta.get(name), (kind, type(None))):
             raise UserError(f"{path} is damaged: its {name} is {reprlib.repr(meta[name])}; get it again")
-    for name, recorded in (meta.get("files") or {}).items():
-        if not isinstance(recorded, dict) or not {"size", "sha256"} <= recorded.keys():
+    for name, entry in (meta.get("files") or {}).items():
+        if not isinstance(entry, dict) or not {"size", "sha256"} <= entry.keys():
             raise UserError(f"{path} is damaged: it has no size and sha256 of {reprlib.repr(name)}; get it again")
     return meta
 

@@ -1,7 +1,7 @@
-"""nanochat's Transformer for transformers, with all that its architectures since January 2026 have.
+"""nanochat's Transformer for transformers, with all features of its architectures since January 2026.
 
-An export copies this file into its folder, so it stands alone: nothing but torch and transformers is imported.
-Parameters and settings have the names of nanochat's own checkpoints (nanochat/gpt.py), which say what they do.
+An export copies this file into its folder, so it imports only torch and transformers. Parameters and settings have the
+names of nanochat's own checkpoints; nanochat/gpt.py explains them.
 
 Shapes: B rows, T new positions, S positions seen so far, D = n_embd, H query heads, K key/value heads, d = D / H.
 """
@@ -69,11 +69,11 @@ class Attention(nn.Module):
         if config.has_value_embed(layer):
             self.ve_gate = nn.Linear(config.ve_gate_channels, config.n_kv_head, bias=False)
 
-    def forward(self, x: Tensor, value: Tensor | None, turns: tuple[Tensor, Tensor], mask: Tensor, cache) -> Tensor:
+    def forward(self, x: Tensor, value: Tensor | None, cos_sin: tuple[Tensor, Tensor], mask: Tensor, cache) -> Tensor:
         """x (B, T, D) is normed; value (B, T, K*d); mask (B or 1, 1, T, S) is true where a query sees a key."""
         c = self.config
         q, k, v = (linear(x).unflatten(-1, (-1, self.head_size)) for linear in (self.c_q, self.c_k, self.c_v))
-        q, k = (norm(rotate(heads, turns), c.norm_eps) * c.qk_scale for heads in (q, k))
+        q, k = (norm(rotate(heads, cos_sin), c.norm_eps) * c.qk_scale for heads in (q, k))
         if value is not None:
             gate = c.ve_gate_range * torch.sigmoid(self.ve_gate(x[..., : c.ve_gate_channels]))
             v = v + gate[..., None] * value.view_as(v)
@@ -101,8 +101,8 @@ class Block(nn.Module):
         self.attn = Attention(config, layer)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, value: Tensor | None, turns: tuple[Tensor, Tensor], mask: Tensor, cache) -> Tensor:
-        x = x + self.attn(norm(x, self.eps), value, turns, mask, cache)
+    def forward(self, x: Tensor, value: Tensor | None, cos_sin: tuple[Tensor, Tensor], mask: Tensor, cache) -> Tensor:
+        x = x + self.attn(norm(x, self.eps), value, cos_sin, mask, cache)
         return x + self.mlp(norm(x, self.eps))
 
 
@@ -167,7 +167,7 @@ class NanoChatGPTForCausalLM(PreTrainedModel, GenerationMixin):
         windows = [c.window(layer) for layer in range(c.n_layer)]
         masks = {window: visible(window, past, T, attention_mask, input_ids.device) for window in set(windows)}
         x = norm(self.transformer.wte(input_ids), c.norm_eps)
-        turns = rotary(position_ids, c.n_embd // c.n_head, c.rope_base, c.rope_in_bfloat16, x.dtype)
+        cos_sin = rotary(position_ids, c.n_embd // c.n_head, c.rope_base, c.rope_in_bfloat16, x.dtype)
         if c.smear:
             x = self._smear(x, past, position_ids, cache)
         first = middle = x
@@ -175,7 +175,7 @@ class NanoChatGPTForCausalLM(PreTrainedModel, GenerationMixin):
             if c.lambdas:
                 x = self.resid_lambdas[layer].to(x.dtype) * x + self.x0_lambdas[layer].to(x.dtype) * first
             value = self.value_embeds[str(layer)](input_ids).to(x.dtype) if c.has_value_embed(layer) else None
-            x = block(x, value, turns, masks[windows[layer]], cache)
+            x = block(x, value, cos_sin, masks[windows[layer]], cache)
             if layer == c.n_layer // 2:
                 middle = x
         if c.backout:
@@ -188,7 +188,7 @@ class NanoChatGPTForCausalLM(PreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)
 
     def _smear(self, embedded: Tensor, past: int, position_ids: Tensor, cache) -> Tensor:
-        """Add a gated share of the previous, un-smeared embedding; the first token of a sequence has none.
+        """Add a gated fraction of the previous, un-smeared embedding; the first token of a sequence has none.
 
         The cache keeps the embeddings as the keys of one layer more, so that whatever reorders or crops it does so
         with them, too.
@@ -219,15 +219,15 @@ def rotary(positions: Tensor, head_size: int, base: float, in_bfloat16: bool, dt
     return cos.to(dtype), sin.to(dtype)
 
 
-def rotate(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn the halves (a, b) of each head by minus the position's angle."""
-    cos, sin = turns
+def rotate(x: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate the halves (a, b) of each head by minus the position's angle."""
+    cos, sin = cos_sin
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
 
 
 def visible(window: int, past: int, T: int, attention_mask: Tensor | None, device) -> Tensor:
-    """Which of past + T keys each of the T queries sees, (B or 1, 1, T, S); window 0 = no limit."""
+    """Which of past + T keys each of the T queries sees, (B or 1, 1, T, S); window 0: no limit."""
     keys = torch.arange(past + T, device=device)
     distance = keys[past:, None] - keys
     seen = (distance >= 0) & (distance <= window) if window else distance >= 0

@@ -223,12 +223,9 @@ def _to_torch(saved: Mapping, state: Mapping[str, Tensor], settings: Mapping) ->
     matrices = sum(state[name].ndim >= 2 for name in names)
     moments = {moment: gpt2.join({name: s[moment] for name, s in saved["state"].items()}) for moment in MOMENTS}
     step = torch.tensor(float(saved["steps"]))
-    shared = {
-        "lr": settings.get("learning_rate", 6e-4),
-        "betas": (settings.get("beta1", 0.9), settings.get("beta2", 0.95)),
-        "eps": 1e-8, "amsgrad": False, "maximize": False, "foreach": None, "capturable": False,
-        "differentiable": False, "fused": None, "decoupled_weight_decay": True,
-    }  # fmt: skip
+    betas = (settings.get("beta1", 0.9), settings.get("beta2", 0.95))
+    plain = torch.optim.AdamW([torch.zeros(1)], settings.get("learning_rate", 6e-4), betas, weight_decay=0.0)
+    group = plain.state_dict()["param_groups"][0]
     return {
         "state": {
             i: {"step": step.clone(), **{moment: moments[moment][name] for moment in MOMENTS}}
@@ -236,7 +233,7 @@ def _to_torch(saved: Mapping, state: Mapping[str, Tensor], settings: Mapping) ->
             if name in moments[MOMENTS[0]]
         },
         "param_groups": [
-            {"weight_decay": settings.get("weight_decay", 0.1), **shared, "params": list(range(matrices))},
-            {"weight_decay": 0.0, **shared, "params": list(range(matrices, len(names)))},
+            {**group, "weight_decay": settings.get("weight_decay", 0.1), "params": list(range(matrices))},
+            {**group, "params": list(range(matrices, len(names)))},
         ],
     }

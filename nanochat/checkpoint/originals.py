@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nanochat.checkpoint import door, gpt2, hf, manager, nanogpt
+from nanochat.checkpoint import door, gpt2, manager, nanogpt, to_transformers
 from nanochat.errors import UserError
 from nanochat.gpt import GPT
 from nanochat.paths import write_atomically, write_text
@@ -59,7 +59,7 @@ def write_classic(folder: Path, loaded: manager.Loaded) -> list[str]:
     """
     config, tokenizer = loaded.model.config, loaded.tokenizer
     odd = [f"its {name} is {getattr(config, name)}" for name in CLASSIC if getattr(config, name) != CLASSIC[name]]
-    if not hf.in_port(config) or tokenizer.pattern is None:
+    if not to_transformers.in_port(config) or tokenizer.pattern is None:
         odd = ["it is not of plain blocks"]
     if odd:
         raise UserError(
@@ -70,7 +70,7 @@ def write_classic(folder: Path, loaded: manager.Loaded) -> list[str]:
     state = {
         name: torch.cat([tensor, tensor.new_zeros(missing, tensor.size(1))]) if "wte" in name or "lm_head" in name
         else tensor
-        for name, tensor in hf.cut(config, loaded.model.state_dict()).items()
+        for name, tensor in to_transformers.cut(config, loaded.model.state_dict()).items()
     }  # fmt: skip
     shape = ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd")
     meta: dict = {"step": loaded.step, "model_config": {name: getattr(config, name) for name in shape}}

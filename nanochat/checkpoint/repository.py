@@ -1,18 +1,18 @@
-"""Checkpoints in repositories of the hub: what their files and names tell, and what to tell people about them.
+"""Checkpoints in repositories of the hub: which files belong together, and what to tell people about them.
 
 Imports torch only in the functions that read weights, so that scripts.pull and scripts.push answer --help at once.
 """
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from nanochat import chat, foreign_tokenizers
 from nanochat.errors import UserError
-from nanochat.paths import SOURCES, checkpoints_dir
+from nanochat.paths import checkpoints_dir
 
 if TYPE_CHECKING:
     from nanochat.checkpoint.manager import Loaded
@@ -64,39 +64,6 @@ def tokenizer_of(paths: Sequence[str], inside: PurePosixPath) -> tuple[PurePosix
             if all(path in paths for path in wanted):
                 return place, wanted + [path for path in [str(place / foreign_tokenizers.LENGTHS)] if path in paths]
     return None
-
-
-def layout(folder: PurePosixPath) -> tuple[str | None, str | None]:
-    """The stage and tag in a folder's path, as in base_checkpoints/d34."""
-    stages = {name: source for source, name in SOURCES.items()}
-    stage = stages.get(folder.parent.name)
-    return (stage, folder.name) if stage else (None, None)
-
-
-def stage_of(meta: Mapping, repo: str) -> str | None:
-    """The stage of the checkpoint that a meta file describes, or that its repository's name tells."""
-    if (source := str(meta.get("source"))) in SOURCES:  # written by push
-        return source
-    if "parent" in meta:  # ours, of a later stage
-        return "mid" if "text_share" in meta else "sft"
-    if "mmlu_acc" in meta or "val_loss" in meta:
-        return "sft"
-    if "loop_state" in meta or "dataloader_state_dict" in meta:
-        return "base"
-    if set(meta) == {"model_config"}:
-        return "rl"
-    if stage := stage_spelled(repo):
-        return stage
-    # The original's mid and sft record the same; when its models got windows, there was no mid stage any more.
-    config = meta.get("model_config")
-    has_windows = isinstance(config, Mapping) and "window_pattern" in config
-    return ("sft" if has_windows else "mid") if "user_config" in meta else None
-
-
-def stage_spelled(repo: str) -> str | None:
-    """The stage that is a word of a repository's name, as in nanochat-d20-sft."""
-    words = re.split(r"[\W_]+", repo.rpartition("/")[2].lower())
-    return next((source for source in ("rl", "sft", "mid", "base") if source in words), None)
 
 
 def tag_of(repo: str) -> str:

@@ -1,4 +1,4 @@
-"""A checkpoint made ready to answer: loaded, laid out for generating, in an Engine whose cache fits this machine."""
+"""A checkpoint ready to generate: loaded, in its compute dtype, in an Engine whose cache fits this machine."""
 
 import os
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ MOST_SLOTS = 64
 
 @dataclass(frozen=True)
 class Serving:
-    """A checkpoint that answers. dtype_name is float32, bfloat16, float16 or int8."""
+    """A checkpoint in an Engine. dtype_name is float32, bfloat16, float16 or int8."""
 
     engine: Engine
     tokenizer: Tokenizer
@@ -54,10 +54,9 @@ def serve_model(found: door.Found, device: torch.device | str, dtype: str = "aut
     """Load a model for generating.
 
     dtype "auto" is the device's compute dtype, or int8 on a CPU that does not multiply bfloat16 in hardware: there
-    reading four bytes a weight costs more than anything else. slots 0 takes as many as a quarter of the free memory
-    holds, MOST_SLOTS at most. A model whose tokenizer knows no conversations counts as base; where nothing tells the
-    stage, another one counts as sft, with a note. Raises what `Found.load` raises, and UserError for int8 on another
-    device than a CPU.
+    reading four bytes per weight would dominate the time. slots 0 takes as many as fit into a quarter of the free
+    memory, at most MOST_SLOTS. A model whose tokenizer has no chat tokens counts as base; any other of unknown stage
+    as sft, with a note. Raises what `Found.load` raises, and UserError for int8 on a device other than a CPU.
     """
     if slots < 0:
         raise UserError(f"--slots is {slots}; expected 1 or more, or 0 for as many as fit")
@@ -68,9 +67,9 @@ def serve_model(found: door.Found, device: torch.device | str, dtype: str = "aut
     if not chat.can_chat(loaded.tokenizer):
         source = "base"
     elif not source:
-        taken = "its stage is not recorded; its tokenizer has chat tokens, so it is assumed to be sft"
-        source, note = "sft", "; ".join(filter(None, [note, taken]))
-    parameters = count_parameters(loaded.model)  # a packed model no longer knows
+        assumed = "its stage is not recorded; its tokenizer has chat tokens, so it is assumed to be sft"
+        source, note = "sft", "; ".join(filter(None, [note, assumed]))
+    parameters = count_parameters(loaded.model)  # before they are packed
     pack(loaded.model, chosen.int8)
     engine = Engine(loaded.model, slots or slots_that_fit(loaded.model.config, chosen.compute, device))
     return Serving(
@@ -80,7 +79,7 @@ def serve_model(found: door.Found, device: torch.device | str, dtype: str = "aut
 
 
 class ServedDtype(NamedTuple):
-    """What a model is served in: its name for people, what it computes in, and whether its weights are int8."""
+    """The dtype a model is served in: its name, the dtype it computes in, and whether its weights are int8."""
 
     name: str
     compute: torch.dtype

@@ -102,7 +102,7 @@ function renderHeader() {
   const base = columns.map((column) => chat.model(column)).filter((each) => each && !each.chat);
   byId("base-notice").hidden = base.length === 0;
   byId("base-notice").textContent = base.length
-    ? `${base.map(({ id }) => id).join(" and ")}: a base model. It continues your text and does not know about chat turns.`
+    ? `${base.map(({ id }) => id).join(" and ")}: a base model. It continues your text and does not chat.`
     : "";
 }
 

@@ -5,7 +5,7 @@ export const FIELDS = [
   { name: "temperature", label: "Temperature", min: 0, max: 2, step: 0.05, hint: "0: always the most likely token" },
   { name: "top_p", label: "Top p", min: 0, max: 1, step: 0.01, hint: "from the most likely tokens that sum to p" },
   { name: "top_k", label: "Top k", min: 0, max: 1000, step: 1, hint: "from the k most likely tokens; 0: from all" },
-  { name: "min_p", label: "Min p", min: 0, max: 1, step: 0.01, hint: "at least this fraction of the highest probability" },
+  { name: "min_p", label: "Min p", min: 0, max: 1, step: 0.01, hint: "minimum fraction of the top probability" },
   {
     name: "repetition_penalty",
     label: "Repetition penalty",
