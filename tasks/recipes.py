@@ -37,7 +37,7 @@ def choose(flags: ConversationFlags, start: Start) -> str:
         "change that"
     )
     if recipe == "real" and not identity_path().exists():
-        start.rt.print("there are no conversations about the model itself; python -m scripts.make_identity writes some")
+        start.rt.print("no conversations about the model itself; python -m scripts.make_identity writes some")
     return recipe
 
 
@@ -58,7 +58,7 @@ def conversations(
 
 @contextlib.contextmanager
 def other_ways() -> Iterator[None]:
-    """Add the alternatives to what is said where the real recipe's data cannot be fetched."""
+    """Add the alternatives to the error if the real recipe's data cannot be fetched."""
     try:
         yield
     except hub.Unreachable as error:
@@ -73,7 +73,7 @@ def count_own(
     flags: ConversationFlags, recipe: str, tokenizer: Tokenizer, hparams: Hyperparameters, start: Start,
     passes: float = 1.0, is_mixed: bool = False,
 ) -> dict:  # fmt: skip
-    """Print how many conversations of the user's own there are, how many do not fit, and the number of passes.
+    """Print the number of the user's own conversations, how many do not fit, and the number of epochs.
 
     `passes` is how often the run reads them where no number of steps says otherwise; is_mixed: with text. Returns the
     same for the meta file and the report, or {}.
