@@ -229,12 +229,6 @@ def test_a_broken_reply_still_has_parts(tokenizer):
     assert reply_text(tokenizer, [*say("a"), tokenizer.special("<|user_start|>"), *say("b")]) == "ab"
 
 
-def test_stop_and_tool_ids(tokenizer):
-    assert chat.stop_ids(tokenizer) == {tokenizer.bos, tokenizer.special("<|assistant_end|>")}
-    assert [tokenizer.decode([id]) for id in chat.tool_ids(tokenizer)] == [
-        "<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>"]  # fmt: skip
-
-
 def test_a_tokenizer_that_is_not_for_chat_is_refused(tokenizer):
     plain = Tokenizer({token: rank for rank, token in enumerate(tokenizer.tokens)}, ["<|endoftext|>"])
     assert chat.stop_ids(plain) == {plain.bos}
