@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -653,20 +654,26 @@ def test_a_meta_file_that_lies_is_one_sentence(changes: dict, said: str, tmp_pat
     assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
-@pytest.mark.parametrize("kind", ["ckpt", "gpt2"])
+@pytest.mark.parametrize("kind", ["ckpt", "gpt2", "early nanochat"])
 def test_layers_are_counted_before_they_are_built(kind: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
     tokenizer.save(tmp_path)
+    claimed = 10**13  # no machine could make as many
     if kind == "ckpt":
         path = written_ckpt(tmp_path, 320)
         content = torch.load(path, weights_only=True)
-        content["model_args"]["n_layer"] = 5000
+        content["model_args"]["n_layer"] = claimed
         torch.save(content, path)
         path.with_name("ckpt.pt.sha256").unlink(missing_ok=True)
+    elif kind == "early nanochat":
+        c = reference.GENERATIONS["11 to 15 January 2026"]
+        weights = reference.draw_nanochat(c)
+        del weights["x0_lambdas"]  # as files of a few days, whose layers are counted to fill them in
+        reference.write_nanochat(tmp_path, replace(c, layers=claimed), weights)
     else:
         tiny_gpt2(tmp_path, tokenizer)
         config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
-        (tmp_path / "config.json").write_text(json.dumps({**config, "n_layer": 5000}), encoding="utf-8")
-    with pytest.raises(UserError, match="claims 5000 layers, but holds"):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "n_layer": claimed}), encoding="utf-8")
+    with pytest.raises(UserError, match=f"claims {claimed} layers, but holds"):
         door.open(str(tmp_path))
 
 

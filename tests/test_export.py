@@ -23,7 +23,7 @@ from nanochat.checkpoint import door, export, gpt2, hf, hf_tokenizer, manager, m
 from nanochat.errors import UserError
 from nanochat.foreign_tokenizers import GPT2_PATTERN
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.paths import base_dir, checkpoints_dir, draft_of, tokenizer_dir
+from nanochat.paths import base_dir, checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 from scripts import export as script
 
@@ -485,15 +485,6 @@ def test_code_is_run_only_where_it_is_ours(tmp_path: Path) -> None:
         auto_map={"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}))  # fmt: skip
     export.verify(tmp_path / "out", made)
     assert not mark.exists()
-
-
-def test_two_that_write_one_folder_do_not_meet(tmp_path: Path) -> None:
-    made = loaded(PLAIN, NEW())
-    with (
-        draft_of(tmp_path / "out", lambda: None),
-        pytest.raises(UserError, match="another process is writing .*out; wait"),
-    ):
-        export.write(made, tmp_path / "out")
 
 
 def test_a_model_of_nans_leaves_nothing_behind(tmp_path: Path) -> None:
