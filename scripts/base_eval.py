@@ -65,7 +65,7 @@ class Flags(ServingFlags):
     harness_chat: bool = False
     """ask harness tasks as a chat, with the text before each answer as the user's turn"""
     harness_include_path: Path | None = None
-    """folder with more harness tasks, as YAML files"""
+    """load more harness tasks from the YAML files in this folder"""
     prompts: tuple[str, ...] = PROMPTS
     """prompts to continue"""
     num_samples: int = 3

@@ -31,10 +31,17 @@ def nodes(path: Path) -> list[ast.AST]:
     return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
+def dotted(node: ast.expr) -> str:
+    """The name of what is called, such as torch.load; () stands for what has no name."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else "()"
+
+
 @functools.cache
 def calls(path: Path) -> list[tuple[str, ast.Call, str]]:
     """What a file calls, as (dotted name, node, place)."""
-    return [(ast.unparse(node.func), node, f"{name(path)}:{node.lineno}")
+    return [(dotted(node.func), node, f"{name(path)}:{node.lineno}")
             for node in nodes(path) if isinstance(node, ast.Call)]
 
 
