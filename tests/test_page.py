@@ -726,13 +726,12 @@ def test_nothing_that_a_model_writes_is_executed(visit, site):
     assert [url for url in asked if not url.startswith(site.url)] == []
 
 
-def test_no_text_makes_markdown_dangerous_or_slow(visit):
+def test_no_text_makes_markdown_dangerous_or_endless(visit):
     page = visit()
     draw = """async texts => {
         const {Markdown} = await import('/static/markdown.js');
         return texts.map(text => {
             const view = new Markdown();
-            const start = performance.now();
             view.update(text);
             return RESULT;
         });
@@ -757,8 +756,9 @@ def test_no_text_makes_markdown_dangerous_or_slow(visit):
         "<https://", "|a|b|\n|-|-|\n", "* a\n", "# # ",
     ]  # fmt: skip
     texts = [wall * (20_000 // len(wall)) for wall in walls] + ["[a](b" + " " * 20_000, "[ " + "[b]" * 6_000]
-    milliseconds = page.evaluate(draw.replace("RESULT", "performance.now() - start"), texts)
-    assert max(milliseconds) < 3000, dict(zip(walls, milliseconds, strict=False))  # a tenth of a second when idle
+    # Not awaited here, since nothing interrupts a renderer that never ends but this wait's time-out of 30 seconds.
+    page.evaluate(f"texts => void ({draw.replace('RESULT', '1')})(texts).then(drawn => window.drawn = drawn)", texts)
+    page.wait_for_function(f"window.drawn?.length === {len(texts)}")
 
 
 MARKDOWN = {

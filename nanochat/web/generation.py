@@ -20,10 +20,6 @@ class Writer(Protocol):
     def fail(self, reason: str) -> None: ...
 
 
-class FailedError(Exception):
-    """The Engine failed while it worked on a reply."""
-
-
 class Generation(Job):
     """All choices of one reply."""
 
@@ -34,7 +30,7 @@ class Generation(Job):
         self.choices = choices
         self.samples = samples
         self.writer: Writer | None = None  # set before the start for a streamed reply
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()  # the error, if any
         self.first_token: float | None = None  # seconds
         self.seconds = 0.0  # total time, set at the end
         self._open = len(choices)
@@ -78,28 +74,21 @@ class Generation(Job):
                 self.writer.finish(index, reason(choice))
             self._open -= 1
             if self._open == 0:
-                self._end()
+                self._end(None)
 
     def flush(self) -> None:
         if self.writer is not None:
             self.writer.flush()
 
     def fail(self, reason: str) -> None:
-        if self.ended.done():
-            return
-        self.seconds = time.monotonic() - self.started
-        if self.writer is not None:
-            self.writer.fail(reason)
-            self.ended.set_result(None)
-        else:
-            self.ended.set_exception(FailedError(reason))
-
-    def _end(self) -> None:
-        self.seconds = time.monotonic() - self.started
-        if self.writer is not None:
-            self.writer.end(self)
         if not self.ended.done():
-            self.ended.set_result(None)
+            self._end(reason)
+
+    def _end(self, error: str | None) -> None:
+        self.seconds = time.monotonic() - self.started
+        if self.writer is not None:
+            self.writer.end(self) if error is None else self.writer.fail(error)
+        self.ended.set_result(error)
 
 
 def reason(choice: ReplyText) -> str:
