@@ -380,11 +380,11 @@ RULES = Rules(profanity=words.load(words.LIST), pii="mask", dedup=True)
     (["--dataset=planted", "--name=x", "--dedup", "--workers=-1"], "--workers is -1; expected 1 or more"),
     (["--dataset=nothing", "--name=x", "--dedup"], "no data in .*nothing: the folder does not exist"),
     (["--dataset=planted", "--name=x", "--dedup", "--similarity=70"], "--similarity must lie above 0"),
-    (["--dataset=planted", "--name=x", "--lang", "english"], "--lang english is no language it knows"),
+    (["--dataset=planted", "--name=x", "--lang", "english"], "--lang english is not a known language"),
     (["--dataset=planted", "--name=x", "--profanity_words=no.txt"], "cannot read the word list no.txt"),
     (["--dataset=planted", "--name=x", "--pii=hide"], "--pii"),
     (["--dataset=planted", "--name=x", "--dedup", "--executor=slurm"], "--executor slurm needs --partition"),
-    (["--dataset=planted", "--name=x", "--dedup", "--executor=slurm", "--partition=cpu"], "there is no sbatch here"),
+    (["--dataset=planted", "--name=x", "--dedup", "--executor=slurm", "--partition=cpu"], "sbatch was not found"),
     (["--dataset=planted", "--name=x", "--dedup", "--executor=slurm", "--partition=cpu", "--sbatch", "x"],
      "--sbatch x is not an sbatch option"),
 ])  # fmt: skip

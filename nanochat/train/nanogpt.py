@@ -83,6 +83,7 @@ def _train(
     )
     if run.optimizer is not None:
         optimizer.load_state_dict(run.optimizer)
+        run.optimizer = None  # a second copy
     rt.wait()  # every rank has read the files that may now be renamed
     writer = _writer(settings, run, optimizer, T, folder, rt)
     stage = Stage(
