@@ -19,10 +19,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cleaning import cluster, pii, quality, sketches, stages, words
-from cleaning.language import Language
-from cleaning.rules import Rules
 from dev import bench_data
+from extras.clean import cluster, pii, quality, sketches, stages, words
+from extras.clean.language import Language
+from extras.clean.rules import Rules
 from nanochat.data import shards
 from nanochat.data.shards import iterate, list_shards, write_shards
 from nanochat.errors import UserError
@@ -208,7 +208,7 @@ def test_any_number_of_workers_gives_the_same_bytes(dataset, pieces, capsys):
 
 SLOW = """
 import sys, time
-from cleaning import stages
+from extras.clean import stages
 from nanochat.errors import run
 stages.PIECE, stages.PART = 40, 1500
 from scripts import clean_data

@@ -339,12 +339,6 @@ def test_a_zip_file_that_unpacks_to_gigabytes_fills_no_memory(tmp_path: Path, mo
         tracemalloc.stop()
 
 
-def test_a_bundle_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match="pipe is neither a folder nor a regular file"):
-        bundle.read(tmp_path / "pipe")
-
-
 def test_an_answer_of_nothing_is_refused(tmp_path: Path) -> None:
     lines = [{"context": "a", "continuation": " "}]
     settings = {"num_fewshot": 0, "icl_task_type": "language_modeling"}
@@ -355,6 +349,9 @@ def test_an_answer_of_nothing_is_refused(tmp_path: Path) -> None:
 def test_what_is_not_a_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read .No such file"):
         bundle.read(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe is neither a folder nor a regular file"):
+        bundle.read(tmp_path / "pipe")
     (tmp_path / "text.zip").write_text("no zip", encoding="utf-8")
     with pytest.raises(UserError, match="not a readable zip file"):
         bundle.read(tmp_path / "text.zip")

@@ -24,6 +24,8 @@ from conftest import TEXT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extras.nanogpt.settings import OF_ONE_START, Settings
+from extras.nanogpt.training import learning_rate
 from nanochat import errors, schedule
 from nanochat.checkpoint import door, manager, nanogpt
 from nanochat.config import parse
@@ -33,8 +35,6 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import Optimizer, Rates, adamw_groups
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
-from nanochat.train.nanogpt import learning_rate
-from nanochat.train.settings import OF_ONE_START, Settings
 from scripts import base_train, chat_sft, inference_server, mid_train, sample, speedrun
 from scripts._marks import Marks
 from scripts.train import Flags, main
@@ -837,8 +837,8 @@ def test_data_of_another_tokenizer(here, gpt2):
 
 
 def test_more_ranks_than_micro_batches(here, monkeypatch):
+    from extras.nanogpt.training import train_as_nanogpt
     from nanochat.runtime import Runtime
-    from nanochat.train.nanogpt import train_as_nanogpt
 
     three = Runtime(torch.device("cpu"), torch.float32, 0, 3, 0)
     with pytest.raises(UserError, match="--gradient_accumulation_steps 40 counts .* not a multiple of their number, 3"):

@@ -28,9 +28,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cleaning import sketches
-from cleaning.rules import Rules, Tally, excerpt, judge
-from cleaning.sketches import EXACT, MEETINGS, Sketcher
+from extras.clean import sketches
+from extras.clean.rules import Rules, Tally, excerpt, judge
+from extras.clean.sketches import EXACT, MEETINGS, Sketcher
 from nanochat.data import shards
 from nanochat.errors import UserError
 from nanochat.log import Progress, strict_json

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
-from cleaning.stages import Plan, Stage, Step, claimed, prepare
+from extras.clean.stages import Plan, Stage, Step, claimed, prepare
 from nanochat.errors import UserError
 from nanochat.log import Progress
 

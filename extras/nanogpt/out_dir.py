@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from extras.nanogpt.settings import OF_ONE_START, SHAPE, Settings, check
 from nanochat import foreign_tokenizers, gpt2_tokenizer
 from nanochat.checkpoint import gpt2, manager, nanogpt
 from nanochat.checkpoint.nanogpt import BEST_CKPT, CKPT, LAST_CKPT
@@ -24,7 +25,6 @@ from nanochat.paths import read_json
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import TrainState
-from nanochat.train.settings import OF_ONE_START, SHAPE, Settings, check
 from nanochat.train.start import adopt
 from nanochat.train.writer import CheckpointWriter, StepWriter
 

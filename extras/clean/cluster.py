@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nanochat
-from cleaning.stages import STAGES, Plan, Step, claimed, prepare
+from extras.clean.stages import STAGES, Plan, Step, claimed, prepare
 from nanochat.errors import UserError
 
 if TYPE_CHECKING:

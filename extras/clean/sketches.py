@@ -12,8 +12,8 @@ import re
 
 import numpy as np
 
-from cleaning import INSTALL
-from cleaning.words import NO_SPACES
+from extras.clean import INSTALL
+from extras.clean.words import NO_SPACES
 from nanochat.errors import UserError
 
 PIECE = 5  # words, as in FineWeb (Penedo et al. 2024)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from cleaning import pii, quality
-from cleaning.language import Language
-from cleaning.words import Words
+from extras.clean import pii, quality
+from extras.clean.language import Language
+from extras.clean.words import Words
 
 EXAMPLES = 3  # kept per rule
 _BEFORE, _AFTER = 60, 140  # characters of context in an example

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from cleaning import INSTALL
+from extras.clean import INSTALL
 from nanochat.errors import UserError
 
 SAMPLE = 1000  # characters to classify; a whole page takes three times as long with the same result
