@@ -800,7 +800,7 @@ def test_the_learning_rate_is_what_was_asked_for(here):
         (["--n_layer=1000000"], "--n_layer is 1000000; expected 1000 at most"),
         (["--seed=12345678901234567890123"], "--seed is a number of 74 bits; expected 63 bits at most"),
         (["--config=mistake.py"], "mistake.py:1: unknown key max_iter; did you mean max_iters?"),
-        (["--config=cats.txt"], "cats.txt is no config file; expected a name that ends in .py, .yaml, .yml, .json"),
+        (["--config=cats.txt"], "cats.txt is not a config file; expected a name that ends in .py, .yaml, .yml, .json"),
         (["--config"], "--config names no file"),
         (["--init_from=resume"], "out has no ckpt.pt to resume from; check --out_dir"),
         (["--init_from=gpt5"], "there is no model 'gpt5'"),
