@@ -25,8 +25,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extras.nanogpt.settings import OF_ONE_START, Settings
-from extras.nanogpt.training import learning_rate
-from nanochat import errors, schedule
+from extras.nanogpt.training import cosine, learning_rate
+from nanochat import errors
 from nanochat.checkpoint import door, manager, nanogpt
 from nanochat.config import parse
 from nanochat.data.prepare import prepare
@@ -757,7 +757,7 @@ def test_adamw_is_torchs(bias):
 @given(st.integers(0, 50), st.integers(0, 20), st.integers(0, 40), st.floats(1e-5, 1), st.floats(0, 1e-5))
 def test_the_cosine_is_nanogpts(step, warmup, more, peak, lowest):
     decay = warmup + more
-    got = schedule.cosine(step, peak, warmup, decay, lowest)
+    got = cosine(step, peak, warmup, decay, lowest)
     if step < warmup:
         assert got == peak * (step + 1) / (warmup + 1)
     elif step >= decay:
