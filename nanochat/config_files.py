@@ -19,6 +19,8 @@ from nanochat.errors import UserError
 
 CONFIG_FILES = (".py", ".yaml", ".yml", ".json")
 LONGEST_SHOWN = 300  # characters of a value in a message
+LONGEST_SUM = 10_000  # characters of texts added together
+MOST_KEYS = 10_000  # of one mapping
 BITS = 63  # of a whole number; torch and numpy have no larger ones
 
 
@@ -63,6 +65,12 @@ def read(path: Path) -> dict[str, tuple[Any, str]]:
 class Yaml(yaml.SafeLoader):
     """YAML in which 1e-3 is a number; YAML 1.1 takes it for a string, for want of a dot."""
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Apply merge keys (<<), which repeated often enough would make a few lines fill the memory."""
+        super().flatten_mapping(node)
+        if len(node.value) > MOST_KEYS:
+            raise yaml.constructor.ConstructorError(None, None, "too many keys are merged", node.start_mark)
+
 
 Yaml.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
@@ -101,7 +109,8 @@ def _value(node: ast.expr, names: dict[str, tuple[Any, str]], place: str) -> Any
                 return -number if isinstance(sign, ast.USub) else number
         case ast.BinOp(left=left, op=operation, right=right):
             a, b = _value(left, names, place), _value(right, names, place)
-            if isinstance(a, str) and isinstance(b, str) and isinstance(operation, ast.Add):
+            are_texts = isinstance(a, str) and isinstance(b, str) and isinstance(operation, ast.Add)
+            if are_texts and len(a) + len(b) <= LONGEST_SUM:  # a = a + a, line after line, would fill the memory
                 return a + b
             if isinstance(a, (int, float)) and isinstance(b, (int, float)) and type(operation) in _OPERATIONS:
                 with contextlib.suppress(ArithmeticError):

@@ -166,6 +166,9 @@ def _task(entry: object, baselines: dict[str, float], text: Callable[[str], str]
         raise UserError(f"the num_fewshot of {label} is {shown(given)}; expected a number, as in [10]")
     if label not in baselines:
         raise UserError(f"eval_meta_data.csv of the bundle has no Random baseline below 100 for {label}")
+    delimiter = entry.get("continuation_delimiter", " ")
+    if not isinstance(delimiter, str):
+        raise UserError(f"the continuation_delimiter of {label} is {shown(delimiter)}; expected text")
     name = f"eval_data/{source}"
     items = []
     for number, line in enumerate(text(name).split("\n"), 1):
@@ -176,7 +179,7 @@ def _task(entry: object, baselines: dict[str, float], text: Callable[[str], str]
                 raise UserError(f"{name}:{number} of the bundle is wrong: {error}") from None
     if not items:
         raise UserError(f"{name} of the bundle holds no questions")
-    return CoreTask(label, kind, shots, str(entry.get("continuation_delimiter", " ")), baselines[label], tuple(items))
+    return CoreTask(label, kind, shots, delimiter, baselines[label], tuple(items))
 
 
 def _baselines(text: str) -> dict[str, float]:

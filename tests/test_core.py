@@ -300,6 +300,7 @@ def changed(**settings: object) -> str:
     ("core.yaml", "tasks: 3", "lists no tasks"),
     ("core.yaml", changed(icl_task_type="essay"), "icl_task_type of easy is 'essay'; expected multiple_choice, schema"),
     ("core.yaml", changed(num_fewshot=["many"]), "num_fewshot of easy is"),
+    ("core.yaml", changed(continuation_delimiter=[1]), "the continuation_delimiter of easy is [1]; expected text"),
     ("core.yaml", changed(label="other"), "no Random baseline below 100 for other"),
     ("core.yaml", changed(dataset_uri="words/none.jsonl"), "no file eval_data/words/none.jsonl"),
     ("core.yaml", changed(dataset_uri="../../secret.jsonl"), "no file eval_data/../../secret.jsonl"),

@@ -368,7 +368,12 @@ def test_data_that_fails_costs_no_step(where, tmp_path):
     assert saved == [(3, True)]
 
 
-@pytest.mark.parametrize("wrong", [None, {}, {"stepp": 1}, {"step": 1, "more": 2}, {"step": "1"}, {"step": math.nan}])
+@pytest.mark.parametrize(
+    "wrong",
+    [None, {}, {"stepp": 1}, {"step": 1, "more": 2}, {"step": "1"}, {"step": math.nan}, {"step": 1.5},
+     {"step": 1, "cursor": "x"}, {"step": 1, "before": [1]}, {"step": 1, "smooth_loss": []}],
+    ids=str,
+)  # fmt: skip
 def test_a_state_that_no_run_wrote(wrong):
     with pytest.raises(UserError, match="the meta file"):
         TrainState.restored(wrong, "the meta file")

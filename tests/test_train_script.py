@@ -602,20 +602,39 @@ def test_a_kill_between_a_file_and_its_checksum(here, trained, with_sums):
 
 
 @pytest.mark.parametrize(
-    "state, said",
+    "change, said",
     [
-        ({"step": 8, "seconds": "long"}, "the seconds of its run is 'long', not a number"),
-        ({"step": 8, "unheard": 1}, "does not hold the state of a run that this version can resume"),
+        ({"nanochat": {"loop_state": {"step": 8, "seconds": "long"}}}, "the seconds of its run is 'long', not a num"),
+        ({"nanochat": {"loop_state": {"step": 8, "unheard": 1}}}, "does not hold the state of a run that this version"),
+        ({"nanochat": {"loop_state": {"step": 8, "cursor": {"row": 1}}}}, "does not record where its data resumes"),
+        ({"nanochat": "x"}, "what it records of its run cannot be read"),
+        ({"nanochat": {"tokenizer_hash": 3}}, "what it records of its run cannot be read"),
+        ({"nanochat": {"data": {"train": torch.zeros(2)}}}, "what it records of its run cannot be read"),
+        ({"optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}}, "the state of its optimizer does not fit"),
+        ({"optimizer": {"state": {0: {"step": -1}}}}, "the state of its optimizer does not fit"),
+        ({"config": {"batch_size": torch.zeros(2)}}, "its batch_size is tensor"),
+        ({"model_args": {"block_size": "x"}}, "sequence_len is 'x', expected a value such as"),
     ],
+    ids=str,
 )
-def test_what_cannot_be_resumed(here, trained, state, said):
+def test_what_cannot_be_resumed(here, trained, change, said):
     shutil.copytree(trained, "out")
     saved = ckpt("out/ckpt.pt")
-    saved["nanochat"]["loop_state"] = state
+    put_in(saved, change)
     torch.save(saved, "out/ckpt.pt")
     Path("out/ckpt.pt.sha256").unlink()
+    Path("out/ckpt_best.pt").unlink()
     with pytest.raises(UserError, match=rf"out/ckpt\.pt.*{said}"):
         main(["--init_from=resume", "--max_iters=9"])
+
+
+def put_in(old: dict, new: dict) -> None:
+    """Replace single values in nested dictionaries, but a loop_state as a whole."""
+    for name, value in new.items():
+        if isinstance(value, dict) and name != "loop_state":
+            put_in(old[name], value)
+        else:
+            old[name] = value
 
 
 # ---------------------------------------------------------------- what a run says

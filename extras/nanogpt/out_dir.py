@@ -9,6 +9,7 @@ A model that nanoGPT's format cannot hold is kept in our own: model_*.pt, optim_
 """
 
 import contextlib
+import json
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -17,8 +18,9 @@ from typing import TypeVar
 
 from extras.nanogpt.settings import OF_ONE_START, SHAPE, Settings, check
 from nanochat import foreign_tokenizers, gpt2_tokenizer
-from nanochat.checkpoint import gpt2, manager, nanogpt
+from nanochat.checkpoint import gpt2, manager, nanogpt, reading
 from nanochat.checkpoint.nanogpt import BEST_CKPT, CKPT, LAST_CKPT
+from nanochat.config_files import shown
 from nanochat.errors import UserError
 from nanochat.gpt import GPT
 from nanochat.paths import read_json
@@ -155,7 +157,7 @@ def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime) -> Run:
     if path is None:
         return _resume_steps(folder, rt)
     read = nanogpt.read(path)
-    rows, ours = read.config.vocab_size, read.ours or {}
+    rows, ours = read.config.vocab_size, _ours(read, path)
     trained_with = ours.get("tokenizer_hash")
     if tokenizer and trained_with and tokenizer.hash != trained_with:
         raise UserError(
@@ -167,12 +169,41 @@ def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime) -> Run:
     if known > rows:
         raise UserError(f"{path} has {rows} tokens, but its tokenizer has {known}; put the right one beside it")
     state = TrainState.restored(ours.get("loop_state", {"step": read.iter_num}), path)
+    if state.cursor and not isinstance(state.cursor.get("window"), int):
+        raise UserError(f"{path} is damaged: it does not record where its data resumes")
+    _check_moments(read, path)
     config, load_as = gpt2.with_tokenizer(read.config, known), manager.LoadAs(rt.device, rt.dtype)
     model = manager.build(config, read.state, path, load_as)
     if damage:
         rt.print(f"train: {damage.partition(';')[0]}; resuming from {path} instead, at step {state.step}")
     best_step, data = ours.get("best_step"), ours.get("data") or {}
     return Run(model, tokenizer, state, read.optimizer, read.best_val_loss, best_step, data, read.settings)
+
+
+def _ours(read: nanogpt.Checkpoint, path: Path) -> dict:
+    """What our own training keeps in a ckpt.pt, {} in one of nanoGPT. Raises UserError if it is something else."""
+    kinds = {"loop_state": dict, "best_step": int, "tokenizer_hash": str, "data": dict}
+    ours = {} if read.ours is None else read.ours
+    try:
+        json.dumps(ours)  # no tensors, which cannot be compared
+        fits = all(ours.get(name) is None or isinstance(ours[name], kind) for name, kind in kinds.items())
+    except (TypeError, ValueError, AttributeError, RecursionError):
+        fits = False
+    if not fits:
+        raise UserError(f"{path} is damaged: what it records of its run cannot be read")
+    return {name: value for name, value in ours.items() if value is not None}
+
+
+def _check_moments(read: nanogpt.Checkpoint, path: Path) -> None:
+    """Raise UserError if the state of AdamW does not fit the weights."""
+    if read.optimizer is None:
+        return
+    fits = read.optimizer["steps"] >= 0
+    for name, moments in read.optimizer["state"].items():
+        weight = read.state[name]
+        fits = fits and all(moment.shape == weight.shape and moment.is_floating_point() for moment in moments.values())
+    if not fits:
+        raise UserError(f"{path} is damaged: the state of its optimizer does not fit its weights")
 
 
 def _resume_steps(folder: Path, rt: Runtime) -> Run:
@@ -220,6 +251,11 @@ def settings_of(folder: Path) -> dict:
     path, _ = latest_ckpt(folder)
     if path is not None:
         read = nanogpt.read(path, tensors=False)
+        with reading.sensible(path):
+            reading.check_shape(read.config)
+        for name, value in read.settings.items():
+            if not isinstance(value, (bool, int, float, str, type(None))):
+                raise UserError(f"{path} is damaged: its {name} is {shown(value)}")
         shape = {name: getattr(read.config, name) for name in SHAPE}
         return {**read.settings, **shape, "block_size": read.config.sequence_len}
     for step in reversed(manager.steps(folder)):

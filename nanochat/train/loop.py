@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from nanochat.config_files import shown
 from nanochat.data.batch import Batch
 from nanochat.errors import UserError
 from nanochat.log import MetricsLog, Progress
@@ -59,9 +60,18 @@ class TrainState:
         if not isinstance(saved, dict) or "step" not in saved or saved.keys() - known.keys():
             raise UserError(f"{where} does not hold the state of a run that this version can resume")
         for name, value in saved.items():
-            is_number = isinstance(value, (int, float)) and value == value
-            if isinstance(known[name], (int, float)) and not is_number:
-                raise UserError(f"{where} is damaged: the {name} of its run is {value!r}, not a number")
+            like = known[name]
+            if name == "cursor":
+                fits, expected = value is None or isinstance(value, dict), "a place in the data"
+            elif name == "before":
+                fits, expected = isinstance(value, dict) and all(map(_is_number, value.values())), "scores"
+            elif like is None:
+                fits, expected = value is None or _is_number(value), "a number"
+            else:
+                kinds = int if isinstance(like, int) else (int, float)
+                fits, expected = isinstance(value, kinds) and value == value, "a number"
+            if not fits:
+                raise UserError(f"{where} is damaged: the {name} of its run is {shown(value)}, not {expected}")
         return cls(**saved)
 
     def measure_progress(self, num_iterations: int, num_epochs: float) -> None:
@@ -71,6 +81,10 @@ class TrainState:
 
     def state_dict(self) -> dict:
         return asdict(self)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float))
 
 
 @dataclass
