@@ -1,7 +1,7 @@
 """How fast data is cleaned, in how much memory, and how well: a corpus with planted faults goes through clean_data.
 
     python dev/bench_data.py                       100 MB of text
-    python dev/bench_data.py --megabytes 1000      the size that dev/LOG.md tells of
+    python dev/bench_data.py --megabytes 1000      the size measured in dev/LOG.md
     python dev/bench_data.py --rules="--dedup --pii" --workers 4
     python dev/bench_data.py --peers               also each rule beside datatrove's own for the same, in turns
 

@@ -43,7 +43,7 @@ class Flags:
     tokens: int = 32
     """generated of each"""
     repeats: int = 3
-    """measurements, of which the fastest counts"""
+    """number of measurements; the fastest counts"""
     device_type: str = ""
     """cuda, mps or cpu; default: the best there is"""
 

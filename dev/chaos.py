@@ -60,7 +60,7 @@ KINDS: dict[Fault, tuple[tuple[str, ...], tuple[int, ...]]] = {}  # and where th
 
 
 def fault(stages: tuple[str, ...] = ANYWHERE, ranks: tuple[int, ...] = (1, 2)) -> Callable[[Fault], Fault]:
-    """Make a function one of the kinds."""
+    """Register a function as a kind of fault."""
 
     def register(kind: Fault) -> Fault:
         KINDS[kind] = stages, ranks
@@ -612,7 +612,7 @@ class Flags:
     ranks: str = "1,2"
     """numbers of ranks, joined by commas"""
     folder: str = ""
-    """folder to work in; default: a temporary one, of which the lost cases are kept"""
+    """folder to work in; default: a temporary one; lost cases are kept"""
 
 
 def inject(kind: Fault, stage: str, ranks: int, seed: str, templates: Templates, root: Path) -> str:

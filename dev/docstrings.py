@@ -126,7 +126,7 @@ def module_docstrings(library: Path) -> Iterator[str]:
         module = ".".join(path.relative_to(library).with_suffix("").parts).removesuffix(".__init__")
         try:
             tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError):  # templates and test data are no programs
+        except (SyntaxError, ValueError):  # templates and test data are not programs
             continue
         entries = []
         for name, text in _docstrings(tree, module):

@@ -17,7 +17,7 @@ __all__ = ["Model", "UserError", "open", "prepare_data", "serve"]
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "UserError":  # of which other programs may know without loading torch
+    if name == "UserError":  # available without loading torch
         from nanochat.errors import UserError
 
         return UserError

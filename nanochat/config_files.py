@@ -141,7 +141,7 @@ def _computed(operation: Callable[[Any, Any], Any], a: float, b: float) -> float
 def _not_plain(node: ast.AST, place: str) -> UserError:
     source = ast.unparse(node).splitlines()[0]
     return UserError(
-        f"{place}: {source[:60]!r} is not a plain value or arithmetic; a config file is read, it never runs"
+        f"{place}: {source[:60]!r} is not a plain value or arithmetic; config files are read, not run"
     )
 
 

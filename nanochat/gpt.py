@@ -95,7 +95,7 @@ class Linear(nn.Linear):
         super().__init__(inputs, outputs, bias=bias)
 
     def reset_parameters(self) -> None:
-        """Nothing: GPT.init_weights draws all parameters."""
+        """Do nothing: GPT.init_weights draws all parameters."""
 
     def forward(self, input: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(input.dtype)
@@ -117,7 +117,7 @@ class Gate(Linear):
 
 class Embedding(nn.Embedding):
     def reset_parameters(self) -> None:
-        """Nothing: GPT.init_weights draws all parameters."""
+        """Do nothing: GPT.init_weights draws all parameters."""
 
 
 class Norm(nn.Module):

@@ -189,7 +189,7 @@ def alone_in(folder: Path, advice: str = "wait until it has finished, or stop it
 def check_regular(path: Path) -> None:
     """Raise UserError for a pipe, device or folder; reading a pipe may never end."""
     if path.exists() and not path.is_file():
-        raise UserError(f"{path} is not a regular file; put the file that belongs there in its place")
+        raise UserError(f"{path} is not a regular file; replace it with the file that belongs there")
 
 
 def read_json(path: Path, remedy: str = "get it again") -> dict:

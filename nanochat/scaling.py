@@ -41,7 +41,7 @@ def config_from_depth(
     if width < gates:
         raise UserError(
             f"the model would be {width} wide (--depth {depth} x --aspect_ratio {aspect_ratio}, in heads of --head_dim "
-            f"{head_dim}), and its gates read {gates} channels; --aspect_ratio={-(-gates // depth)} is wide enough"
+            f"{head_dim}), but its gates read {gates} channels; use --aspect_ratio={-(-gates // depth)} or more"
         )
     return GPTConfig(
         sequence_len=sequence_len,

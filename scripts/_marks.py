@@ -35,7 +35,7 @@ class Marks:
         return (self.folder / f"{stage}.{kind}").exists()
 
     def holds(self, stage: str, kind: str, history: Sequence[str]) -> bool:
-        """Whether there is such a mark, of these very commands."""
+        """Whether this mark exists and records exactly these commands."""
         lines = [line for line in self.text(f"{stage}.{kind}").splitlines() if not line.startswith("# ")]
         for old, new in RENAMED.items():
             lines = [new + line.removeprefix(old) if line.startswith(old) else line for line in lines]

@@ -27,7 +27,7 @@ class Flags:
     split: str = "train"
     """split to take from a hub dataset"""
     workers: Annotated[int, alias("-w")] = 4
-    """number of files fetched at a time"""
+    """number of files to fetch at a time"""
     overwrite: bool = False
     """replace an existing dataset of the same name"""
 

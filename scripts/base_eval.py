@@ -128,10 +128,10 @@ def _check(flags: Flags) -> set[str]:
         raise UserError(f"--harness_limit is {flags.harness_limit}; expected 1 or more")
     parts = set(_names(flags.eval))
     if unknown := sorted(parts - {*PARTS}):
-        raise UserError(f"--eval knows no {unknown[0]!r}; expected some of {', '.join(PARTS)}, joined by commas")
+        raise UserError(f"--eval {unknown[0]!r} is unknown; expected some of {', '.join(PARTS)}, joined by commas")
     if flags.harness is not None:
         if not _names(flags.harness):
-            raise UserError("--harness names no task; expected such as hellaswag,arc_easy")
+            raise UserError("--harness names no task; expected names such as hellaswag,arc_easy")
         from extras import harness
 
         harness.check()

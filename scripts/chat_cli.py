@@ -149,12 +149,12 @@ def show_all(chunk: "TextChunk") -> None:
 
 def converse(talk: Talk) -> None:
     """Questions from stdin, answers to stdout, until quit, exit, Ctrl-C or the end of the input."""
-    print("Type your message; clear starts over, quit leaves, Ctrl-C stops an answer.")
+    print("Type your message; clear starts over, quit exits, Ctrl-C stops an answer.")
     for text in lines_typed("you: "):
         command = text.strip().lower()
         if command == "clear":
             talk.clear()
-            print("The conversation starts over.")
+            print("Started a new conversation.")
         elif command:
             try:
                 request, dropped = talk.request(text)
@@ -162,8 +162,8 @@ def converse(talk: Talk) -> None:
                 print(f"[{error}]")
                 continue
             if dropped:
-                print(f"[the context of {talk.engine.max_len} tokens is full; the oldest {dropped} of the earlier "
-                      "turns are forgotten; clear starts over]")  # fmt: skip
+                print(f"[the context of {talk.engine.max_len} tokens is full; the oldest {dropped} turns are dropped; "
+                      "clear starts over]")  # fmt: skip
             print("model: ", end="", flush=True)
             with interrupts() as stopped:
                 reply = talk.answer(request, show_all, stopped)

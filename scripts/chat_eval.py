@@ -29,7 +29,7 @@ class Flags(ServingFlags):
     batch_size: Annotated[int, alias("-b")] = 8
     """questions to answer at the same time"""
     num_samples: Annotated[int, alias("-n")] = 1
-    """answers per question, of which one must be correct; needs a temperature"""
+    """answers per question, at least one of which must be correct; needs a temperature"""
     pass_k: int | None = None
     """score the chance that one of this many answers is correct, estimated from all --num_samples; default: of all"""
     max_new_tokens: Annotated[int, alias("-m")] = 512
@@ -92,7 +92,7 @@ def _check(flags: Flags) -> None:
         if value is not None and value < 1:
             raise UserError(f"--{name} is {value}; expected 1 or more")
     if flags.pass_k is not None and flags.pass_k > flags.num_samples:
-        raise UserError(f"--pass_k {flags.pass_k} needs as many answers; --num_samples is {flags.num_samples}")
+        raise UserError(f"--pass_k {flags.pass_k} needs as many answers, but --num_samples is {flags.num_samples}")
 
 
 def select(names: str) -> list[str]:

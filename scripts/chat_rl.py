@@ -60,7 +60,7 @@ class Flags(LaterFlags, Rollouts):
     eval_examples: int = 400
     """evaluate on this many held-out prompts per task"""
     eval_samples: int = 4
-    """completions of each of them, for pass@1 and pass@k"""
+    """completions sampled per held-out prompt, for pass@1 and pass@k"""
     save_every: int = 10
     """steps between checkpoints; -1 saves at the end only"""
 
@@ -122,7 +122,7 @@ def policy_of(run: "Run", largest: int) -> "Policy":
     from nanochat.engine.serving import slots_that_fit
     from nanochat.train.rollouts import Policy
 
-    model = run.model.eval()  # with dropout another model would learn than the one that sampled
+    model = run.model.eval()  # with dropout, the model that learns would differ from the one that sampled
     # No flag lowers the rate of these, which suits a new model: here a step of it costs more than many steps gain.
     for name, parameter in model.named_parameters():
         if name.startswith(("smear_", "backout_")):

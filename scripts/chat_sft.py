@@ -28,7 +28,7 @@ class Flags(ConversationFlags):
     eval_metrics_every: int = 200
     """steps between measurements of the accuracy; 0 measures at the end only, -1 never"""
     eval_metrics_max_problems: int = 1024
-    """ask this many questions per task in such a measurement"""
+    """ask this many questions per task in those measurements"""
     warmdown_ratio: float = 1.0
     """fraction of the run spent in learning-rate warmdown"""
     final_lr_frac: float = 0.0
@@ -87,7 +87,7 @@ def resolved(flags: Flags, start: "Start") -> "Hyperparameters":
         raise UserError(f"--num_epochs is {flags.num_epochs}; expected more than 0")
     for name, older in (("total_batch_size", "target_examples_per_step"), ("eval_tokens", "eval_steps")):
         if None not in (getattr(flags, name), getattr(flags, older)):
-            raise UserError(f"--{name} and --{older} say the same; pass only one of them")
+            raise UserError(f"--{name} and --{older} set the same thing; pass only one of them")
     if flags.target_examples_per_step is not None and flags.target_examples_per_step < 1:
         raise UserError(f"--target_examples_per_step is {flags.target_examples_per_step}; expected 1 or more")
     assert start.loaded is not None

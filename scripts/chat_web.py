@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Flags(ServingFlags):
-    """Serve trained models on a page and by an API. Ctrl-C finishes the replies under way and ends."""
+    """Serve trained models on a page and by an API. Ctrl-C finishes the running replies, then exits."""
 
     model: list[str] = field(default_factory=list)
     """serve this model instead, named as for --source; repeat it for several, the first is the default"""

@@ -121,7 +121,7 @@ def _rules(flags: Flags) -> "Rules":
     rules = Rules(flags.min_chars, tuple(sorted(set(flags.lang))), tuple(sorted(set(flags.quality))), words, flags.pii,
                   flags.dedup, flags.similarity)  # fmt: skip
     if rules == Rules(similarity=flags.similarity):
-        raise UserError("nothing to do; ask for --dedup, --pii, --profanity, --lang, --min_chars or --quality")
+        raise UserError("nothing to do; pass --dedup, --pii, --profanity, --lang, --min_chars or --quality")
     return rules
 
 
@@ -130,7 +130,7 @@ def _submit(flags: Flags, made: "Plan") -> None:
     from extras.clean.stages import STAGES
 
     if not flags.partition:
-        raise UserError("--executor slurm needs --partition; sinfo lists the cluster's")
+        raise UserError("--executor slurm needs --partition; sinfo lists them")
     malformed = [option for option in flags.sbatch if "=" not in option]
     if malformed:
         raise UserError(f"--sbatch {malformed[0]} is not an sbatch option; write it as account=NAME")

@@ -27,7 +27,7 @@ class Flags:
     num_shards: Annotated[int, alias("-n")] = -1
     """number of training shards (or files, for other datasets), besides the one for validation; -1: all"""
     workers: Annotated[int, alias("-w")] = 4
-    """number of files fetched at a time"""
+    """number of files to fetch at a time"""
     dry_run: bool = False
     """print the size only, download nothing"""
 

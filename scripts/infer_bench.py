@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if getattr(flags, name) < least:
             raise UserError(f"--{name} is {getattr(flags, name)}; expected {least} or more")
     if not flags.batch_sizes or min(flags.batch_sizes) < 1:
-        raise UserError("--batch_sizes needs one or more numbers of 1 or more")
+        raise UserError("--batch_sizes needs one or more positive numbers")
     from nanochat import runtime
     from nanochat.engine.engine import Engine
 

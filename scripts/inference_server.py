@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with listen(host, flags.port) as bound, runtime.start(flags.device_type) as rt:
         loaded = serve_model(flags.find(flags.out_dir), rt.device, flags.dtype, flags.slots)
         if flags.compile:
-            print("--compile has no effect on generating")
+            print("--compile has no effect on generation")
         note = "" if flags.host or key else "Without --api_key only this machine is admitted; --host changes that."
         serve(ServerState([ServedModel(flags.source, [loaded])], settings), bound, host, note=note)
 

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def facts_from(given: Sequence[str]) -> list[str]:
-    """Facts as they are typed, and the lines of those that are files. Raises UserError for a file that is not text."""
+    """Facts as typed; files among them are replaced by their lines. Raises UserError for a file that is not text."""
     lines = []
     for each in given:
         if len(each) > 200 or not Path(each).is_file():
@@ -177,7 +177,7 @@ def _completion(flags: Flags, text: str, seed: int) -> str:
         return str(answer.json()["choices"][0]["message"]["content"])
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise UserError(f"{url} does not answer ({' '.join(str(error).split())}); check --base_url, --model and "
-                        "OPENAI_API_KEY, and start again: what has come is kept") from error  # fmt: skip
+                        "OPENAI_API_KEY, and run it again; finished conversations are kept") from error  # fmt: skip
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(f"{url} does not speak OpenAI's API ({error!r}); check --base_url") from error
 

@@ -44,7 +44,7 @@ class Flags:
 
 @dataclass(frozen=True)
 class Files:
-    """A repository's files: on the hub, from where they come into the draft, or in its cache if the hub is offline."""
+    """A repository's files: on the hub, to be downloaded into the draft, or in its cache if the hub is offline."""
 
     repo: str
     commit: str
@@ -53,7 +53,7 @@ class Files:
     listing: hub.Listing | None
 
     def bring(self, paths: Sequence[str]) -> None:
-        """Afterwards these files are in `folder`, complete."""
+        """Make sure that `folder` holds these files, complete."""
         if self.listing is not None and paths:
             wanted = tuple(file for file in self.listing.files if file.path in paths)
             hub.bring(replace(self.listing, files=wanted), self.folder)
@@ -104,7 +104,7 @@ def pull(files: Files, draft: Path, chosen: tuple[PurePosixPath, int] | None, fl
     if not ready.exists():
         if flags.softcap is not None:
             repository.record_softcap(place.folder, [place.step], flags.softcap)
-        print(f"{place} is already there, the same as in {flags.repo}: {place.folder}")
+        print(f"{place} of {flags.repo} is already in {place.folder}")
         return
     with discarding(draft):
         loaded = manager.load_step(ready, place.tag, place.step)
@@ -219,7 +219,7 @@ def convert(files: Files, draft: Path, flags: Flags) -> Place:
     with discarding(draft):
         if nanogpt.CKPT not in files.paths and door.recognise(files.folder) is None:
             raise UserError(
-                f"{files.repo} holds no model that is known; expected one of nanochat (model_*.pt with meta_*.json), "
+                f"{files.repo} holds no known model; expected one of nanochat (model_*.pt with meta_*.json), "
                 f"nanoGPT ({nanogpt.CKPT}), or transformers' gpt2 or nanochat (config.json)"
             )
         config = hf.read_config(files.folder) if "config.json" in files.paths else {}

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             loaded = serve_model(flags.find(flags.out_dir), rt.device, flags.dtype, int(single))
             print(f"{loaded}; seed {flags.seed}", flush=True)
             if flags.compile:
-                print("--compile has no effect on generating", flush=True)
+                print("--compile has no effect on generation", flush=True)
         model = Model(flags.source, loaded)
         if flags.interactive:
             _converse(model, flags)
@@ -142,7 +142,7 @@ def _write(model: "Model", flags: Flags, prompts: Sequence[str], path: Path) -> 
 
 def _converse(model: "Model", flags: Flags) -> None:
     """Continue each line that is typed, with random numbers of its own."""
-    print("Type the beginning of a text; quit leaves, Ctrl-C stops a continuation.")
+    print("Type the beginning of a text; quit exits, Ctrl-C stops a continuation.")
     for number, text in enumerate(lines_typed("text: ")):
         varied = replace(flags, seed=flags.seed + number)
         try:

@@ -348,7 +348,7 @@ class Runner:
                         self.download = self._start(later.launched, log)
 
     def finish(self, command: list[str]) -> None:
-        """Run a last command, which is no stage."""
+        """Run a final command that is not a stage."""
         code = self._wait(command)
         if self.exit_code or code:
             self._end(self.exit_code or code)
@@ -459,7 +459,7 @@ def _locked(folder: Path) -> int:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"waiting for the speedrun that is at work in {folder.parent}", flush=True)
+            print(f"waiting for the speedrun that is running in {folder.parent}", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:
         raise UserError(f"the file system of {folder} cannot lock files ({error.strerror}); use a local disk") from None

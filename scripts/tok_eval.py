@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from nanochat.tokenizer import Tokenizer
 
     if flags.sample_chars < 1:
-        raise UserError(f"--sample_chars is {flags.sample_chars}; it must be at least 1")
+        raise UserError(f"--sample_chars is {flags.sample_chars}; expected 1 or more")
     started = time.monotonic()
     tokenizer = Tokenizer.load(paths.tokenizer_dir())
     folder = paths.dataset_dir(flags.dataset)
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         tokens = {each: len(encode(text)) for each, encode in encoders.items()}
         compression[name] = {"bytes": len(text.encode("utf-8")), "tokens": tokens}
         if tokenizer.decode(tokenizer.encode(text)) != text:
-            raise UserError(f"the tokenizer does not give back the text {name!r}; train it again (scripts.tok_train)")
+            raise UserError(f"the tokenizer does not decode the text {name!r} to itself; run scripts.tok_train again")
     print(f"tokenizer {tokenizer.hash[:12]}, {tokenizer.vocab_size:,} tokens; every text decodes to itself")
     Console().print(table(compression, list(encoders)))
     write_section("tok_eval", {

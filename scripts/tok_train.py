@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     for name in ("max_chars", "doc_cap"):
         if getattr(flags, name) < 1:
-            raise UserError(f"--{name} is {getattr(flags, name)}; it must be at least 1")
+            raise UserError(f"--{name} is {getattr(flags, name)}; expected 1 or more")
     folder = paths.tokenizer_dir()
     if not flags.overwrite:
         refuse_early(folder, flags.vocab_size)

@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     wrong = [verdict for verdict in verdicts if verdict.wrong]
     if wrong:
         faults = "; ".join(f"{verdict.name} {verdict.wrong}" for verdict in wrong)
-        raise UserError(f"{faults}; download or train them again, or try --text of the kind that they were trained on")
+        raise UserError(f"{faults}; download or train them again, or pass a --text like their training data")
 
 
 def read(path: Path) -> str:
@@ -122,7 +122,7 @@ def text_ids(tokenizer: "Tokenizer", text: str = TEXT) -> list[int]:
         known = {token.decode("utf-8") for token in tokenizer.tokens}
         text = "".join(character for character in text if character in known)
         if len(text) < 2:
-            raise UserError("the model knows none of the characters of the text; give --text of the kind that it knows")
+            raise UserError("the model knows no character of the text; pass a --text like its training data")
         return tokenizer.encode(text)
     return [*([] if chat.opening(tokenizer) else [tokenizer.bos]), *chat.text_prompt(tokenizer, text)]
 

@@ -70,7 +70,7 @@ def fetch(
 
     def check() -> None:
         if is_here():
-            raise UserError(f"{folder()} holds something; move it away to fetch the bundle again")
+            raise UserError(f"{folder()} is not empty; move it away to fetch the bundle again")
 
     with paths.draft_of(folder(), check) as draft:
         try:
@@ -80,8 +80,8 @@ def fetch(
         found = paths.sha256(file)
         if sha256 is not None and found != sha256:
             raise UserError(
-                f"{url} has the checksum {found[:12]}, expected {sha256[:12]}, so its scores compare with no others; "
-                "to use it all the same, download it by other means and name it with --bundle"
+                f"{url} has the checksum {found[:12]}, expected {sha256[:12]}, so its scores could not be compared; "
+                "to use it anyway, download it yourself and name it with --bundle"
             )
         os.rename(file, draft / ZIP)
         read(draft / ZIP)

@@ -199,7 +199,7 @@ def _conversation(value: object) -> dict:
 
 
 def _key(conversation: dict) -> int:
-    text = json.dumps(conversation["messages"], sort_keys=True)  # ASCII, so that half a surrogate pair is no obstacle
+    text = json.dumps(conversation["messages"], sort_keys=True)  # ASCII, so that half a surrogate pair does no harm
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 

@@ -1,8 +1,8 @@
 """Letters: how a word is spelled, and how often a letter occurs in it.
 
-A token hides its letters, so a small model learns them only where it is shown them. The questions are made here from a
-list of words: <base>/words.txt, one word a line, where there is one (github.com/dwyl/english-words has 370,000, public
-domain), else the 4,186 words of the little world.
+A token hides its letters, so a small model learns them only where it sees them. The questions are made here from a list
+of words: <base>/words.txt, one word per line, if it exists (github.com/dwyl/english-words has 370,000, public domain),
+else the 4,186 words of the little world.
 """
 
 import functools
@@ -117,7 +117,7 @@ def words(split: ExamSplit) -> tuple[str, ...]:
     path = base_dir() / "words.txt"
     chosen = _split_words(path, split) if path.exists() else _split_words(None, split)
     if not chosen:
-        raise UserError(f"{path} has no word of 3 to 20 letters for the {split} split; give it some hundred words")
+        raise UserError(f"{path} has no word of 3 to 20 letters for the {split} split; give it a few hundred words")
     return chosen
 
 
@@ -131,7 +131,7 @@ def _listed(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path} ({error}); expected one word a line, in UTF-8") from error
+        raise UserError(f"cannot read {path} ({error}); expected one word per line, in UTF-8") from error
     return [word for line in dict.fromkeys(lines) if re.fullmatch("[a-z]{3,20}", word := line.strip().lower())]
 
 

@@ -62,7 +62,7 @@ def test_a_conversation_with_piped_input(tokenizer, capsys, monkeypatch) -> None
     assert "sft d1, step 7" in lines[0] and "seed 5" in lines[0]
     spoken = [line for line in lines[2:] if line]
     assert spoken == [
-        "you: What is 6*7?", "model: [6*7][= 42]é!", "you: ", "you:   CLEAR ", "The conversation starts over.",
+        "you: What is 6*7?", "model: [6*7][= 42]é!", "you: ", "you:   CLEAR ", "Started a new conversation.",
         "you: again", "model: [6*7][= 42]é!", "you: quit",
     ]  # fmt: skip
 
@@ -142,7 +142,7 @@ def test_a_full_context_is_said_in_one_sentence_and_the_chat_goes_on(tokenizer, 
     assert "[cut off after 30 tokens]" in said
     assert "[the prompt has" in said and "the context holds 64" in said
     assert "forgotten" not in said.split("two")[0]
-    assert "the oldest 1 of the earlier turns are forgotten" in said.split("three")[1]
+    assert "the oldest 1 turns are dropped" in said.split("three")[1]
     assert "xyxyxy" in said.split("three")[1]
 
 

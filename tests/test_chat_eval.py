@@ -65,7 +65,7 @@ def test_one_of_k_answers(tokenizer, base, monkeypatch) -> None:
     rights = [json.loads(line)["right"] for line in (base / "eval/sft_d1_000007/sums.jsonl").open(encoding="utf-8")]
     assert scores[0] == pytest.approx(sum(rights) / 5) and scores[2] == sum(right > 0 for right in rights)
     assert scores[0] < scores[1] <= scores[2]
-    with pytest.raises(UserError, match="--pass_k 9 needs as many answers; --num_samples is 5"):
+    with pytest.raises(UserError, match="--pass_k 9 needs as many answers, but --num_samples is 5"):
         chat_eval.main([*sampling, "--pass_k", "9"])
 
 

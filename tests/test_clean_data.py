@@ -376,7 +376,7 @@ RULES = Rules(profanity=words.load(words.LIST), pii="mask", dedup=True)
     (["--dataset=planted", "--name=../x", "--dedup"], "cannot be a dataset's name"),
     (["--dataset=planted", "--name=tinyworld", "--dedup"], "the name of the embedded dataset"),
     (["--dataset=planted", "--name=planted", "--dedup"], "is the dataset to clean"),
-    (["--dataset=planted", "--name=x"], "nothing to do; ask for --dedup"),
+    (["--dataset=planted", "--name=x"], "nothing to do; pass --dedup"),
     (["--dataset=planted", "--name=x", "--dedup", "--workers=-1"], "--workers is -1; expected 1 or more"),
     (["--dataset=nothing", "--name=x", "--dedup"], "no data in .*nothing: the folder does not exist"),
     (["--dataset=planted", "--name=x", "--dedup", "--similarity=70"], "--similarity must lie above 0"),

@@ -194,7 +194,7 @@ def test_code_is_refused_with_its_line_and_does_not_run(tmp_path, monkeypatch, l
     monkeypatch.chdir(tmp_path)
     said = refused(tmp_path / "config", f"max_iters = 2\n\n{line}\n")
     assert said.startswith("x:3: ")
-    assert said.endswith("is not a plain value or arithmetic; a config file is read, it never runs")
+    assert said.endswith("is not a plain value or arithmetic; config files are read, not run")
     assert os.listdir(tmp_path) == ["config"]
 
 

@@ -127,7 +127,7 @@ def test_letters_are_enough_for_a_model_of_characters(tmp_path: Path) -> None:
     ids = verify_weights.text_ids(Tokenizer.load(folder))
     assert Tokenizer.load(folder).decode(ids).startswith("he fe lea")
     gpt2s.write_nanogpt(folder, "абв")
-    with pytest.raises(UserError, match="knows none of the characters of the text; give --text"):
+    with pytest.raises(UserError, match="knows no character of the text; pass a --text"):
         verify_weights.main([str(folder / "ckpt.pt")])
 
 

@@ -83,7 +83,7 @@ def test_the_file_is_what_training_reads(base: Path, tmp_path: Path, capsys) -> 
         (["--num", "0"], "--num is 0; expected 1 or more"),
         (["--name", " "], "--name is empty"),
         (["--model", "x"], "--base_url and --model go together"),
-        (["--base_url", "http://127.0.0.1:9", "--model", "x", "--num", "1"], "does not answer .*what has come is kept"),
+        (["--base_url", "http://127.0.0.1:9", "--model", "x", "--num", "1"], "does not answer .* are kept"),
         (["--base_url", "nonsense", "--model", "x", "--num", "1"], "nonsense/chat/completions does not answer"),
         (["--facts", "{latin}"], "cannot read the facts in .*expected text in UTF-8"),
     ],
@@ -161,7 +161,7 @@ def test_a_server_writes_them(writer: Writer, base: Path, monkeypatch: pytest.Mo
 
 def test_an_interrupted_run_goes_on(writer: Writer, base: Path) -> None:
     writer.answers = [conversation(n) for n in range(3)] + [500] * 9
-    with pytest.raises(UserError, match="does not answer .*500.* what has come is kept"):
+    with pytest.raises(UserError, match="does not answer .*500.* finished conversations are kept"):
         main(arguments(writer, "--workers", "1"))
     (draft,) = base.iterdir()
     assert len(draft.read_text(encoding="utf-8").splitlines()) == 3

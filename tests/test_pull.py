@@ -179,7 +179,7 @@ def test_what_is_there_is_not_replaced(fake: FakeHub, tokenizer: Tokenizer, caps
     fake.asked.clear()
     capsys.readouterr()
     pull.main([REPO])
-    assert "base d34, step 169150 is already there" in capsys.readouterr().out
+    assert f"base d34, step 169150 of {REPO} is already in" in capsys.readouterr().out
     assert not any(fakehub.sha256(fake.repos[REPO].files["model_169150.pt"]) in each.path for each in fake.asked)
     fake.repos[REPO].files["model_169150.pt"] += b"other"
     with pytest.raises(UserError, match="holds another checkpoint of step 169150; choose another --tag"):
@@ -351,7 +351,7 @@ def nothing_is_placed() -> bool:
         ({"meta_169150.json": b"{"}, "meta_169150.json cannot be read"),
         ({"model_169150.pt": b"no tensors"}, "cannot be read as a torch file; get it again"),
         ({"model_169150.pt": pickle.dumps([1.0], 4)}, "cannot be read as a torch file; get it again"),
-        ({"model_169150.pt": None}, "holds no model that is known"),
+        ({"model_169150.pt": None}, "holds no known model"),
     ],
 )
 def test_what_is_unfit_ends_in_a_sentence(
@@ -398,7 +398,7 @@ def test_names_that_cannot_be(fake: FakeHub) -> None:
     with pytest.raises(UserError, match="has no karpathy/nanochat-d34"):
         pull.main([REPO])
     fake.add("tester/llama", {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"weights"})
-    with pytest.raises(UserError, match="tester/llama holds no model that is known; expected one of nanochat"):
+    with pytest.raises(UserError, match="tester/llama holds no known model; expected one of nanochat"):
         pull.main(["tester/llama"])
     assert fake.sent("/large/") == []
     assert nothing_is_placed()
@@ -522,7 +522,7 @@ def test_gpt2_becomes_a_checkpoint_of_ours(fake: FakeHub, tmp_path: Path, capsys
     assert (logits(loaded.model)[..., : expected.size(-1)] - expected).abs().max() < 2e-5
     assert "base gpt2, step 0: GPT-2, " in capsys.readouterr().out
     pull.main(["openai-community/gpt2"])
-    assert "already there" in capsys.readouterr().out
+    assert "is already in" in capsys.readouterr().out
     fake.repos["openai-community/gpt2"].files["README.md"] = b"new"
     with pytest.raises(UserError, match="holds another checkpoint of step 0; choose another --tag"):
         pull.main(["openai-community/gpt2"])

@@ -190,7 +190,7 @@ def test_a_flag_that_is_passed_beats_the_runs_own_form_of_it(world, base, capsys
     assert meta["total_batch_size"] == 64 and meta["step"] > 4 and meta["loop_state"]["epochs"] >= 3
     assert "--num_epochs 1.0 -> 3.0" in capsys.readouterr().out
     both = [*argv, "--total_batch_size=64", "--target_examples_per_step=2", "--out_tag=both"]
-    assert "say the same; pass only one of them" in refused("sft", both, capsys)
+    assert "set the same thing; pass only one of them" in refused("sft", both, capsys)
 
 
 def test_a_parent_that_was_a_folder_may_be_gone_as_well(world, base, tmp_path):

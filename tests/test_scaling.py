@@ -55,9 +55,9 @@ def test_shapes_that_cannot_be(wrong):
 
 @pytest.mark.parametrize("depth, head_dim", [(1, 16), (3, 2), (2, 10)])
 def test_the_narrowest_model_that_is_advised_has_room_for_its_gates(depth, head_dim):
-    with pytest.raises(UserError, match=r"gates read 24 channels; --aspect_ratio=(\d+) is wide enough") as refused:
+    with pytest.raises(UserError, match=r"gates read 24 channels; use --aspect_ratio=(\d+) or more") as refused:
         config_from_depth(depth, 300, 64, 4, head_dim)
-    advised = re.findall(r"--aspect_ratio=(\d+) is", str(refused.value))[0]
+    advised = re.findall(r"--aspect_ratio=(\d+) or", str(refused.value))[0]
     config = config_from_depth(depth, 300, 64, int(advised), head_dim)
     assert GPT(config)(torch.zeros(1, 5, dtype=torch.int64)).shape == (1, 5, 300)
 

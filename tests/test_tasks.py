@@ -417,7 +417,7 @@ def test_no_word_is_in_two_splits(base: Path) -> None:
 def test_a_word_list_that_is_none_ends_in_a_sentence(base: Path) -> None:
     base.mkdir()
     (base / "words.txt").write_bytes(b"caf\xe9\n")
-    with pytest.raises(UserError, match="cannot read .*words.txt .*expected one word a line, in UTF-8"):
+    with pytest.raises(UserError, match="cannot read .*words.txt .*expected one word per line, in UTF-8"):
         SpellingBee("test")
     (base / "words.txt").write_text("a\n12\n", encoding="utf-8")
     with pytest.raises(UserError, match="no word of 3 to 20 letters for the test split"):

@@ -19,8 +19,8 @@ from typing import NamedTuple
 class _Kind(NamedTuple):
     name: str
     pattern: re.Pattern[str]  # its group, or all of it where it has none, is the candidate
-    size: Callable[[str], int]  # how many characters of a candidate, from its start, are the thing; 0: it is none
-    mark: re.Pattern[str]  # found in every text that holds the thing, and quickly
+    size: Callable[[str], int]  # how many characters of a candidate, from its start, are a match; 0: none
+    mark: re.Pattern[str]  # a quick test that every text with a match passes
 
 
 def mask(text: str) -> tuple[str, Counter[str]]:
@@ -31,7 +31,7 @@ def mask(text: str) -> tuple[str, Counter[str]]:
     """
     found: Counter[str] = Counter()
     before = -1
-    while found.total() > before:  # a tag parts what it stands between, which may bring another to light
+    while found.total() > before:  # a tag splits the text around it, which may reveal another candidate
         before = found.total()
         for kind in KINDS:
             if kind.mark.search(text):
@@ -60,7 +60,7 @@ def _card(candidate: str) -> int:
 
     Together, in fours, or as American Express and Diners Club group them: of other numbers one in ten passes Luhn.
 
-    Another number may follow a card's after a space, so that all of the candidate need not be it.
+    Another number may follow a card's after a space, so the match may be a part of the candidate.
     """
     groups = list(re.finditer(r"\d+", candidate))
     lengths = [len(group.group()) for group in groups]
@@ -87,7 +87,7 @@ _CARD_NETWORKS = {  # longer numbers are issued too, but too many of 64 bits pas
 def _iban(candidate: str) -> int:
     """As many signs as the country's accounts have (the registry of ISO 13616), with the remainder that proves them.
 
-    Words in capitals after an account look like more of it, so that all of the candidate need not be it.
+    Words in capitals after an account look like more of it, so the match may be a part of the candidate.
     """
     ends = [place + 1 for place, sign in enumerate(candidate) if sign != " "]
     length = _IBAN_LENGTHS.get(candidate[:2], 99)
@@ -110,7 +110,7 @@ _IBAN_LENGTHS = {
 
 
 def _ipv4(candidate: str) -> int:
-    """All but those of no network, loopback, netmasks and broadcast, which are nobody's, and 1.2.3.4."""
+    """Any address but those for no network, loopback, netmasks and broadcast, which belong to nobody, and 1.2.3.4."""
     address = _address(candidate)
     nobody = address is None or address.is_loopback or candidate.startswith(("0.", "255."))
     chapter = len(candidate) == len("1.2.3.4")
@@ -175,7 +175,7 @@ _DATE = re.compile(r"\(?\d{1,2}[-/. ]\d{1,2}[-/. ](19|20)\d\d|\d{4}-\d\d-\d\d")
 
 
 def _secret(candidate: str) -> int:
-    """Values given to a name such as password: letters and digits, which words and plain numbers are not."""
+    """Values given to a name such as password: letters mixed with digits, unlike words and plain numbers."""
     mixed = re.search("[0-9]", candidate) and re.search("[A-Za-z]", candidate)
     return len(candidate) if mixed else 0
 

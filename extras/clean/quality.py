@@ -50,7 +50,7 @@ def _two_stop_words(text: str) -> bool:
 
 
 def _repetition(text: str, words: Sequence[str], letters: int) -> str | None:
-    """Table A1. Parts of the characters are taken without white space, for numerator and denominator alike."""
+    """Table A1. Fractions of the characters ignore white space, in numerator and denominator alike."""
     for unit, parts in (
         ("paragraphs", [part for part in re.split(r"\n\s*\n", text) if part.strip()]),
         ("lines", [line for line in text.splitlines() if line.strip()]),
@@ -66,7 +66,7 @@ def _repetition(text: str, words: Sequence[str], letters: int) -> str | None:
     for n in range(2, 11):
         pieces, first, count = _numbered(pieces[:-1] * len(ids) + ids[n - 1 :])
         if count.max() == 1:
-            return None  # then no longer piece is there twice either
+            return None  # then no longer piece is repeated either
         if n in _MOST_IN_ONE:
             most = _MOST_IN_ONE[n]
             size = (starts[first + n] - starts[first])[count == count.max()].max()
@@ -83,13 +83,13 @@ _MOST_IN_ONE = {2: 0.20, 3: 0.18, 4: 0.16}  # part of the characters by the word
 
 
 def _numbered(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Small numbers in place of keys; and for each number where it stands first and how often it stands."""
+    """Numbers from 0 in place of keys; and for each number its first position and its count."""
     _, first, numbers, count = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
     return numbers.reshape(-1), first, count
 
 
 def _inside_repeats(pieces: np.ndarray, first: np.ndarray, n: int) -> np.ndarray:
-    """Which words lie in a piece of n words that has stood before: bool, one a word."""
+    """Which words lie in a piece of n words that occurred before: one bool per word."""
     again = first[pieces] != np.arange(len(pieces))
     edges = np.zeros(len(pieces) + n, dtype=np.int64)  # +1 where a repeated piece starts, -1 behind its end
     edges[: len(pieces)] += again
@@ -98,7 +98,7 @@ def _inside_repeats(pieces: np.ndarray, first: np.ndarray, n: int) -> np.ndarray
 
 
 def _repeated(parts: Sequence[str]) -> tuple[int, int]:
-    """How many parts have stood before, and their characters."""
+    """How many parts occurred before, and their total characters."""
     seen: set[str] = set()
     repeats = characters = 0
     for part in parts:
@@ -118,7 +118,7 @@ _NOTICES = re.compile(r"javascript|terms of use|privacy policy|cookie policy|use
 
 
 def c4(text: str) -> tuple[str, int, str | None]:
-    """What C4 keeps of a page, how many lines it changes or takes, and why all of the page goes (None: it stays).
+    """What C4 keeps of a page, how many lines it changes or removes, and why the page is dropped (None: it is not).
 
     Kept are lines of five words or more that end as a sentence does, without Wikipedia's [1] and without notices of
     cookies and Javascript. Pages with a curly bracket, "lorem ipsum" or fewer than three sentences go. Empty lines

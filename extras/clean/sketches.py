@@ -54,7 +54,7 @@ class Sketcher:
         self._hashes.append(hashlib.blake2b(plain.encode(), digest_size=_HASH).digest())
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Sketches (n, WIDTH) uint8, a row a document, and places (2, n * MEETINGS) uint64, sorted.
+        """Sketches (n, WIDTH) uint8, one row per document, and places (2, n * MEETINGS) uint64, sorted.
 
         A column of the second is a place, uniform over 64 bits, and the row of a document at that place.
         """

@@ -230,7 +230,7 @@ def _alike(plan: Plan, places: np.ndarray, documents: np.ndarray) -> np.ndarray:
     table, row = _sketches(plan, documents)
     first = np.repeat(np.cumsum(company) - company, company)  # where the first at the same place stands
     position = np.arange(len(documents)) - first
-    has_twin = np.zeros(len(documents), dtype=bool)  # an earlier one with the same text, who meets all that it meets
+    has_twin = np.zeros(len(documents), dtype=bool)  # an earlier one with the same text, so it meets the same documents
     pairs = [np.empty((3, 0), dtype=np.uint64)]
     for other in range(FIRST):
         later = np.flatnonzero((position > other) & ~has_twin)
@@ -276,7 +276,7 @@ def _write(plan: Plan, _: int) -> None:
             n = tally.counts["before"]["documents"]
             raise UserError(
                 f"these rules leave none of the {n} documents in the {split} split of {plan.source} ({rules} were "
-                "dropped); ask for less"
+                "dropped); relax them"
             )
     splits = {split: tally.counts for split, tally in tallies.items()}
     rules = {**asdict(plan.rules), "profanity": f"{len(plan.rules.profanity)} words"}
@@ -308,7 +308,7 @@ def _staying(plan: Plan, split: shards.Split, gone: list[np.ndarray]) -> Iterato
 
 
 def _gone(plan: Plan, tallies: dict[str, Tally]) -> list[np.ndarray]:
-    """Which documents go for being like an earlier one that stays: for each piece bool, one a document it keeps."""
+    """Which documents are dropped as duplicates of an earlier one: for each piece, one bool per document it keeps."""
     gone: list[np.ndarray] = []
 
     def shown(number: int, row: int) -> tuple[str, str]:
@@ -339,7 +339,7 @@ def _pairs(plan: Plan, number: int) -> list[list[int]]:
     """The pairs, as _match writes them, whose later document is in a piece."""
     edges = np.array([number << 32, (number + 1) << 32], dtype=np.uint64)
     found = [np.empty((3, 0), dtype=np.uint64)]
-    for part in range(plan.parts):  # open one after the other: there may be more than a process may have open
+    for part in range(plan.parts):  # one after the other: there may be more than a process can hold open
         pairs = np.load(plan.file(part, "pairs.npy"), mmap_mode="r")
         found.append(np.array(pairs[:, slice(*np.searchsorted(pairs[0], edges))]))
     return _sorted_once(np.concatenate(found, axis=1)).T.tolist()

@@ -74,7 +74,7 @@ class Settings:
     always_save_checkpoint: bool = True
     """keep the latest in ckpt.pt, the best in ckpt_best.pt; if off, the best in ckpt.pt, the latest in ckpt_last.pt"""
     save_minutes: float = 10.0
-    """save whenever more minutes of training than this would be lost; 0 saves at validations only"""
+    """save at least every so many minutes of training; 0 saves at validations only"""
     overwrite: bool = False
     """replace the checkpoints of another run in out_dir, at this run's first save"""
     eval_only: bool = False

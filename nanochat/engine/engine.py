@@ -134,7 +134,7 @@ class Engine:
     def forget(self) -> None:
         """Drop what the slots hold, because the model's weights have changed. Raises RuntimeError if busy."""
         if self.busy:
-            raise RuntimeError("the engine is busy: what its requests have read would be mixed with other weights")
+            raise RuntimeError("the engine is busy: its cache belongs to the present weights")
         self._held = [[] for _ in range(self.slots)]
 
     def cancel(self, request_id: int) -> bool:
@@ -193,7 +193,7 @@ class Engine:
         Raises what `check` raises before any work, and RuntimeError if the Engine is busy with something else.
         """
         if self.busy:
-            raise RuntimeError("the engine is busy: its steps would take the events of other requests")
+            raise RuntimeError("the engine is busy: stepping it here would lose the events of other requests")
         for request in requests:
             self.check(request)
         index = {self.submit(request): i for i, request in enumerate(requests)}

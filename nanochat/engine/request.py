@@ -98,7 +98,7 @@ class Request:
             if value is not None and not low <= value <= high:
                 raise UserError(f"{name} is {value}; expected {expected}")
         if self.rolls and self.max_tokens is None:
-            raise UserError("a reply that continues beyond the context needs an end; set max_tokens")
+            raise UserError("a reply that may outgrow the context needs a limit; set max_tokens")
         for token, bias in self.logit_bias.items():
             if not abs(bias) <= LARGEST:
                 raise UserError(f"the logit_bias of token {token} is {bias}; expected a number up to {LARGEST:g}")

@@ -33,7 +33,7 @@ def bits_per_byte(
     model.eval()
     try:
         for batch in batches:
-            # Targets that do not count may be -1, which is no index into the vocabulary.
+            # Targets that do not count may be -1, which is not an index into the vocabulary.
             targets = batch.targets.clamp(min=0).long()
             nll = model(batch.inputs, targets)
             size = lengths[targets]

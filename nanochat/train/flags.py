@@ -32,9 +32,9 @@ class TrainFlags:
     save_every: int = -1
     """steps between checkpoints; -1 saves at the end only"""
     save_minutes: float = 10.0
-    """save whenever more minutes of training than this would be lost; 0 disables it"""
+    """save at least every so many minutes of training; 0 disables it"""
     keep_last: int = 2
-    """number of recent checkpoints to keep, beside the best one; 0 keeps all"""
+    """number of recent checkpoints to keep, in addition to the best one; 0 keeps all"""
     resume: str = "auto"
     """auto resumes the run in the output folder if there is one, never starts a new one, a number resumes that step"""
     overwrite: bool = False

@@ -37,7 +37,7 @@ def conversation(messages: Sequence[Message]) -> list[dict[str, Any]]:
     if turns[0][0] == "assistant":
         raise bad_request("the first message after the system message must be the user's, not the assistant's", PARAM)
     front = [{"role": "system", "content": "\n\n".join(system)}] if system else []
-    # Neighbouring texts are joined, for split differently they would be other tokens.
+    # Neighbouring texts are joined, because split differently they would be other tokens.
     return front + [
         {"role": role, "content": _text(parts) if role == "user" else message_parts(parts)} for role, parts in turns
     ]

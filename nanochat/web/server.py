@@ -167,4 +167,4 @@ def _announce(state: ServerState, host: str, port: int, note: str) -> None:
         print("Anybody who can reach this machine can use the models; --api_key requires a key.")
     if note:
         print(note)
-    print("Ctrl-C finishes the replies under way and ends.", flush=True)
+    print("Ctrl-C finishes the running replies, then exits.", flush=True)

@@ -169,7 +169,7 @@ export class Chat extends EventTarget {
     this.#changed(this.current);
   }
 
-  /** Go on with this column only. Returns how to undo it. */
+  /** Continue with this column only. Returns how to undo it. */
   keepOnly(column) {
     const conversation = this.current;
     const before = conversation.columns;
@@ -217,7 +217,7 @@ export class Chat extends EventTarget {
     this.#answer(this.current, column, find(column, node.parent));
   }
 
-  /** Go on with an answer that broke off: take up its stream where there is one, else ask for the rest. */
+  /** Continue an answer that broke off: resume its stream if there is one, else request the rest. */
   continue(column, node) {
     if (node.stream) this.#run(this.current, node, (reply) => reply.resume());
     else this.#ask(this.current, column, node);

@@ -76,7 +76,7 @@ function conversationFrom(data, where) {
       const nodes = listOf(column?.nodes, where).map((node) => nodeFrom(node, where));
       const ids = new Map();
       for (const node of nodes) {
-        // A parent stands before its children, so there are no circles.
+        // Parents come before their children, so there are no cycles.
         if (ids.has(node.id) || !(node.parent === null || ids.has(node.parent)))
           throw new Error(`${where}: its messages do not form a tree`);
         ids.set(node.id, node);
@@ -104,7 +104,7 @@ function conversationFrom(data, where) {
 
 function nodeFrom(data, where) {
   if (!data || !["user", "assistant"].includes(data.role) || typeof data.id !== "string") {
-    throw new Error(`${where} holds something that is no message`);
+    throw new Error(`${where} holds something that is not a message`);
   }
   const node = {
     id: data.id,
