@@ -118,18 +118,15 @@ class TextSource:
         texts: list[str] = []
         while len(texts) < count:
             epoch, offset, size = self.locate(position + len(texts))
-            more = min(count - len(texts), size - offset)
-            found = self._texts_of(epoch, offset, more, size)
-            assert len(found) == more > 0  # so this ends
-            texts += found
+            texts += self._order(epoch, size).read(offset, min(count - len(texts), size - offset))
         return texts
 
-    def _texts_of(self, epoch: int, offset: int, count: int, size: int) -> list[str]:
+    def _order(self, epoch: int, size: int) -> TextReader | Shuffled:
         if self.seed is None:
-            return self.reader.read(offset, count)
+            return self.reader
         if self._shuffled is None or self._shuffled[0] != epoch:
             self._shuffled = epoch, Shuffled(self.reader, size, f"{self.seed}/{epoch}")
-        return self._shuffled[1].read(offset, count)
+        return self._shuffled[1]
 
     def contents(self) -> list[dict]:
         return [self.reader.contents()]
@@ -178,7 +175,12 @@ class ConversationSource:
     def read(self, position: int, count: int) -> list[Document]:
         documents = []
         for n in range(position, position + count):
-            conversation = self.conversations[self._row(n)]
+            epoch, place, _ = self.locate(n)
+            if self._shuffled[0] != epoch:
+                order = list(range(self.size))
+                random.Random(f"{self.order}/{epoch}").shuffle(order)
+                self._shuffled = (epoch, order)
+            conversation = self.conversations[self._shuffled[1][place]]
             rendered = chat.render(self.tokenizer, conversation, self.max_tokens)
             if rendered is not None:
                 ids, mask = rendered
@@ -201,14 +203,6 @@ class ConversationSource:
                 "is lost; put the old data back, or start over with --resume never --overwrite"
             )
         return self
-
-    def _row(self, n: int) -> int:
-        epoch, place, _ = self.locate(n)
-        if self._shuffled[0] != epoch:
-            order = list(range(self.size))
-            random.Random(f"{self.order}/{epoch}").shuffle(order)
-            self._shuffled = (epoch, order)
-        return self._shuffled[1][place]
 
 
 class MixedSource:
@@ -365,7 +359,7 @@ def _chunks(source: Source, T: int, position: int, seed: int, turn: int, turns: 
         if n % turns == turn:
             packed = pack(source.read(position, count), T + 1, source.cut)
             random.Random(f"{seed}/{position}").shuffle(packed)
-            yield np.array([(row.ids, row.weights) for row in packed], np.int32).reshape(-1, 2, T + 1)
+            yield np.array(packed, np.int32).reshape(-1, 2, T + 1)
         position += count
 
 
