@@ -9,15 +9,15 @@ from itertools import accumulate
 
 from nanochat.terminal import printable
 
-# File name, title, key in metrics.jsonl (one that ends in "/" has a line per task), smoothed, y axis from zero.
+# File name, title, key in metrics.jsonl; one that ends in "/" has a line per task.
 CURVES = (
-    ("loss", "training loss, nats per token", "loss", True, False),
-    ("reward", "mean reward of the sampled answers", "reward", True, False),
-    ("bpb", "validation, bits per byte", "val_bpb", False, False),
-    ("pass", "fraction of correct answers to held-out questions", "pass@1/", False, False),
-    ("accuracy", "fraction of correct answers to held-out questions", "accuracy/", False, False),
-    ("lr", "learning rate, as a multiple of the peak", "lr", False, True),
-    ("speed", "throughput, tokens per second", "tok_per_second", True, True),
+    ("loss", "training loss, nats per token", "loss"),
+    ("reward", "mean reward of the sampled answers", "reward"),
+    ("bpb", "validation, bits per byte", "val_bpb"),
+    ("pass", "fraction of correct answers to held-out questions", "pass@1/"),
+    ("accuracy", "fraction of correct answers to held-out questions", "accuracy/"),
+    ("lr", "learning rate, as a multiple of the peak", "lr"),
+    ("speed", "throughput, tokens per second", "tok_per_second"),
 )
 MAX_LINES = 6  # per picture; with more tasks, their mean is drawn
 LARGEST = 1e100  # anything beyond is treated as infinite
@@ -61,18 +61,17 @@ def pictures(stage: str, metrics: Sequence[Mapping]) -> list[Picture]:
     """The curves of a training stage, from the lines of its metrics.jsonl."""
     last = max((step for row in metrics if abs(step := _number(row.get("step"))) < LARGEST), default=0.0)
     made = []
-    for name, title, key, smooth, from_zero in CURVES:
+    for name, title, key in CURVES:
         # The loss of RL is weighted by advantages, so its size means nothing.
         if (stage, key) != ("chat_rl", "loss") and (lines := _lines(metrics, key)):
-            svg = draw(title, lines, smooth, from_zero, last)
-            made.append(Picture(f"{stage}_{name}", in_words(title, lines), svg))
+            made.append(Picture(f"{stage}_{name}", in_words(title, lines), draw(title, lines, last)))
     return made
 
 
-def draw(title: str, lines: Lines, smooth: bool = False, from_zero: bool = False, last: float = 0.0) -> str:
+def draw(title: str, lines: Lines, last: float = 0.0) -> str:
     """Lines in one plot, as the text of an SVG file. With `last`, the x axis goes from 0 to there.
 
-    A smoothed line is drawn over its own points, which are faint.
+    A line of many points is drawn faint, and smoothed on top of that.
     """
     # matplotlib is slow to import and looks through the machine's fonts the first time.
     from matplotlib import rc_context
@@ -85,15 +84,13 @@ def draw(title: str, lines: Lines, smooth: bool = False, from_zero: bool = False
         drawn = []
         for points, colour in zip(lines.values(), COLOURS, strict=False):
             x, y = [x for x, _ in points], [y for _, y in points]
-            if smooth and len(y) > 1 / WINDOW:
+            if len(y) > 1 / WINDOW:
                 axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.35)
                 y = smoothed(y)
             dots = {"marker": "o", "markersize": 3.5, "clip_on": False} if len(y) <= 20 else {}
             drawn += axes.plot(x, y, color=colour, **dots)
         if last > 0:
             axes.set_xlim(0, last)
-        if from_zero:
-            axes.set_ylim(bottom=0)
         if len(lines) > 1:  # matplotlib would leave out a name that begins with an underscore
             names = [printable(line).lstrip("_")[:16] for line in lines]
             figure.legend(drawn, names, loc="outside lower left", ncols=3)
