@@ -9,15 +9,15 @@ from itertools import accumulate
 
 from nanochat.terminal import printable
 
-# File name, title, key in metrics.jsonl; one that ends in "/" has a line per task.
+# File name, title, key in metrics.jsonl (one that ends in "/" has a line per task), smoothed, y axis from zero.
 CURVES = (
-    ("loss", "training loss, nats per token", "loss"),
-    ("reward", "mean reward of the sampled answers", "reward"),
-    ("bpb", "validation, bits per byte", "val_bpb"),
-    ("pass", "fraction of correct answers to held-out questions", "pass@1/"),
-    ("accuracy", "fraction of correct answers to held-out questions", "accuracy/"),
-    ("lr", "learning rate, as a multiple of the peak", "lr"),
-    ("speed", "throughput, tokens per second", "tok_per_second"),
+    ("loss", "training loss, nats per token", "loss", True, False),
+    ("reward", "mean reward of the sampled answers", "reward", True, False),
+    ("bpb", "validation, bits per byte", "val_bpb", False, False),
+    ("pass", "fraction of correct answers to held-out questions", "pass@1/", False, False),
+    ("accuracy", "fraction of correct answers to held-out questions", "accuracy/", False, False),
+    ("lr", "learning rate, as a multiple of the peak", "lr", False, True),
+    ("speed", "throughput, tokens per second", "tok_per_second", True, True),
 )
 MAX_LINES = 6  # per picture; with more tasks, their mean is drawn
 LARGEST = 1e100  # larger numbers are not drawn
@@ -60,15 +60,16 @@ class Picture:
 def pictures(stage: str, metrics: Sequence[Mapping]) -> list[Picture]:
     """The curves of a training stage, from the lines of its metrics.jsonl."""
     made = []
-    for name, title, key in CURVES:
+    for name, title, key, smooth, from_zero in CURVES:
         # The loss of RL is weighted by advantages, so its size means nothing.
         if (stage, key) != ("chat_rl", "loss") and (lines := _lines(metrics, key)):
-            made.append(Picture(f"{stage}_{name}", in_words(title, lines), draw(title, lines)))
+            svg = draw(title, lines, smooth, from_zero)
+            made.append(Picture(f"{stage}_{name}", in_words(title, lines), svg))
     return made
 
 
-def draw(title: str, lines: Lines) -> str:
-    """Lines in one plot, as the text of an SVG file. A line of many points is faint, under its smoothed form."""
+def draw(title: str, lines: Lines, smooth: bool = False, from_zero: bool = False) -> str:
+    """Lines in one plot, as the text of an SVG file. A smoothed line covers its own points, which are faint."""
     # matplotlib is slow to import and looks through the machine's fonts the first time.
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -80,11 +81,13 @@ def draw(title: str, lines: Lines) -> str:
         drawn = []
         for points, colour in zip(lines.values(), COLOURS, strict=False):
             x, y = [x for x, _ in points], [y for _, y in points]
-            if len(y) > 1 / WINDOW:
+            if smooth and len(y) > 1 / WINDOW:
                 axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.35)
                 y = smoothed(y)
             dots = {"marker": "o", "markersize": 3.5, "clip_on": False} if len(y) <= 20 else {}
             drawn += axes.plot(x, y, color=colour, **dots)
+        if from_zero:
+            axes.set_ylim(bottom=0)
         if len(lines) > 1:  # matplotlib would leave out a name that begins with an underscore
             names = [printable(line).lstrip("_")[:16] for line in lines]
             figure.legend(drawn, names, loc="outside lower left", ncols=3)
