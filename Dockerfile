@@ -7,7 +7,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY nanochat nanochat
 COPY scripts scripts
 COPY tasks tasks
-COPY cleaning cleaning
+COPY extras extras
 # PyTorch for CPUs is a tenth of the one with CUDA: --build-arg TORCH=auto takes what suits the machine that builds.
 ARG TORCH=cpu
 RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache --torch-backend="$TORCH" .

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # From text to a chat model with one command, on any machine: bash speedrun.sh [--dry_run]
 #
-#   RECIPE=auto    what was begun; else real where there are GPUs of 40 GB and a Hugging Face hub answers; else tiny
+#   RECIPE=auto    the one that was started here; else real with GPUs of 40 GB and a Hugging Face hub; else tiny
 #          tiny    the little world, on this machine as it is
 #          real    web text, public conversations and exams; scripts.plan predicts two hours on eight H100
-#   PRESET=smoke   the recipe within a minute or two: every stage works, and the model has learned nothing
-#   DEPTH=20       layers of the real recipe's model, on which all its sizes depend
+#   PRESET=smoke   every stage within a minute or two; the model learns nothing
+#   DEPTH=20       layers of the real recipe's model, which set all its other sizes
 #   GPUS=n         number of GPUs, and of processes that train; default: all that are there
-#   GPU=x          for --dry_run: which they are, such as h100 (python -m scripts.plan knows more)
-#   RL=1           after SFT also reinforcement learning, on GSM8K
+#   GPU=x          for --dry_run: their model, such as h100 (python -m scripts.plan --help lists them)
+#   RL=1           reinforcement learning on GSM8K after SFT
 #   IDENTITY=x     the name by which the real recipe's model knows itself
 #   CORE_BUNDLE=x  a folder or zip file with CORE's questions, where they cannot be fetched
 #   REAL_…, TINY_… sizes of a recipe's parts, at the top of scripts/speedrun.py; REAL_ROWS=8 where memory runs out

@@ -33,8 +33,8 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a file, it finds the packages beside it
 
-from cleaning import pii, quality
-from cleaning.sketches import Sketcher
+from extras.clean import pii, quality
+from extras.clean.sketches import Sketcher
 from nanochat.config import parse
 from nanochat.data import shards
 from nanochat.errors import UserError, run

@@ -48,7 +48,7 @@ def rooms() -> Iterator[tuple[str, int]]:
     yield "the page", lines(files("nanochat/web/static", ".js", ".css", ".html"))
     yield "tasks", lines(files("tasks", ".py"))
     yield "  tasks/littleworld", lines(files("tasks/littleworld", ".py"))
-    for room in ("cleaning", "scripts", "dev", "tests", "examples"):
+    for room in ("extras", "scripts", "dev", "tests", "examples"):
         yield room, lines(files(room, ".py"))
     yield "speedrun.sh", lines([ROOT / "speedrun.sh"])
     yield "docs", lines(files("docs", ".md"))
@@ -56,7 +56,7 @@ def rooms() -> Iterator[tuple[str, int]]:
 
 def long_functions() -> Iterator[tuple[int, str]]:
     """Functions of the library, the scripts and the tasks that have more than LONGEST lines."""
-    for path in [path for room in ("nanochat", "scripts", "tasks", "cleaning", "dev") for path in files(room, ".py")]:
+    for path in [path for room in ("nanochat", "scripts", "tasks", "extras", "dev") for path in files(room, ".py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.end_lineno is not None:
                 length = node.end_lineno - node.lineno + 1

@@ -25,14 +25,14 @@ def rotary(positions: Tensor, head_size: int, base: float, in_bfloat16: bool, dt
 
 
 def rotate(x: Tensor, rotary: Rotary) -> Tensor:
-    """Turn the halves (a, b) of each head by minus the position's angle: (a cos + b sin, b cos - a sin)."""
+    """Rotate the halves (a, b) of each head by minus the position's angle: (a cos + b sin, b cos - a sin)."""
     cos, sin = rotary
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, window: int, dropout: float = 0.0) -> Tensor:
-    """Attention of whole rows to themselves. q (B, T, H, d), k and v (B, T, K, d) -> (B, T, H, d).
+    """Causal attention within whole rows. q (B, T, H, d), k and v (B, T, K, d) -> (B, T, H, d).
 
     dropout is the fraction of the attention weights that is dropped.
     """

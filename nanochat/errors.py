@@ -1,4 +1,4 @@
-"""What a user can put right ends in one sentence; this file makes sure of it for every script."""
+"""Mistakes that a user can fix end in one sentence; this file makes sure of it for every script."""
 
 import errno
 import io
@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-REFUSALS = {  # why a file system does not take what is written
+REFUSALS = {  # why a file system refuses a write
     errno.ENOSPC: "the disk is full; free some space and start again",
     errno.EDQUOT: "the quota on this disk is used up; free some space and start again",
     errno.EFBIG: "files may not be that large here; raise the limit (ulimit -f unlimited) and start again",
@@ -17,11 +17,11 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a process that 
 
 
 class UserError(Exception):
-    """Something the user can put right. Its one sentence is all that is printed; the exit code is 2."""
+    """Something the user can fix. Its one sentence is all that is printed; the exit code is 2."""
 
 
 def sentence_of(error: BaseException) -> str | None:
-    """What to print of an error that the user can put right; None for a fault of the program, which has a traceback."""
+    """The sentence to print for an error that the user can fix; None for a bug, which gets a traceback."""
     match error:
         case UserError():
             return str(error)
@@ -33,7 +33,7 @@ def sentence_of(error: BaseException) -> str | None:
 
 
 def escape_unshowable() -> None:
-    """From here on a character that the terminal's encoding does not have is printed as an escape, as in \\u4e2d."""
+    """Print characters that the terminal's encoding does not have as escapes, such as \\u4e2d, from here on."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
@@ -42,14 +42,14 @@ def escape_unshowable() -> None:
 def run(main: Callable[[], int | None]) -> None:
     """Call a script's `main` as a program: a UserError becomes one line on stderr and exit code 2.
 
-    So does a write that the file system refuses. An error that all ranks share is printed once.
+    So does a write that the file system refuses. On several ranks only the first one prints.
     """
     escape_unshowable()
     message = None
     try:
         code = main()
-    except BrokenPipeError:  # whoever read the output has gone, as in `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+    except BrokenPipeError:  # the reader of the output has gone, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it exits
         code = EXIT_PIPE
     except (UserError, OSError) as error:
         if (sentence := sentence_of(error)) is None:

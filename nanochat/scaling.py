@@ -26,14 +26,14 @@ def config_from_depth(
 ) -> GPTConfig:
     """The shape of a new model: width = depth * aspect_ratio, rounded up to whole heads.
 
-    Raises UserError, naming the flag, for a shape that no model can have.
+    Raises UserError, naming the flag, for an impossible shape.
     """
     asked = {"depth": depth, "max_seq_len": sequence_len, "aspect_ratio": aspect_ratio, "vocab_size": vocab_size}
     for name, value in asked.items():
         if value < 1:
             raise UserError(f"--{name} is {value}; expected 1 or more")
     if head_dim < 2 or head_dim % 2:
-        raise UserError(f"--head_dim is {head_dim}; expected an even number, because positions turn pairs of channels")
+        raise UserError(f"--head_dim is {head_dim}; expected an even number, because RoPE rotates pairs of channels")
     if not window_pattern or set(window_pattern.upper()) - set("SL"):
         raise UserError(f"--window_pattern is {window_pattern!r}; expected letters S (short) and L (long), like SSSL")
     width = -(-depth * aspect_ratio // head_dim) * head_dim
@@ -57,12 +57,12 @@ def config_from_depth(
 
 
 def short_window(sequence_len: int) -> int:
-    """What an S layer looks back: a quarter of the context, rounded up to a multiple of 128."""
+    """How far an S layer looks back: a quarter of the context, rounded up to a multiple of 128."""
     return 128 * -(-sequence_len // 512)
 
 
 def scaling_parameters(config: GPTConfig) -> int:
-    """The parameters that follow the scaling law: matrices of the blocks and the unembedding, no embeddings."""
+    """The parameters that the scaling law counts: matrices of the blocks and the output layer, no embeddings."""
     D, d = config.n_embd, config.head_size
     block = 2 * D * config.n_head * d + 2 * D * config.n_kv_head * d + 8 * D * D
     gates = config.n_kv_head * config.ve_gate_channels
@@ -74,10 +74,10 @@ def scaling_parameters(config: GPTConfig) -> int:
 
 
 def shared(total_batch_size: int, rows: int, length: int, ranks: int) -> tuple[int, int]:
-    """The tokens of a step that `ranks` take in whole rounds, and the rows of each of them in a round, `rows` at most.
+    """Tokens of a step that `ranks` can take in whole micro-batches, and the rows of a micro-batch, `rows` at most.
 
-    The batch stays, with fewer rows where they must be, so that a run is the same on any number of ranks. Where no
-    number of rows divides it, it is the nearest to it in as few rounds as possible.
+    The batch size stays, if need be with fewer rows, so that a run is the same on any number of ranks. If no number of
+    rows divides it, the nearest size with the fewest micro-batches is taken.
     """
     if rows < 1:
         raise UserError(f"--device_batch_size is {rows}; expected 1 or more")
@@ -91,7 +91,7 @@ def shared(total_batch_size: int, rows: int, length: int, ranks: int) -> tuple[i
 
 @dataclass(frozen=True)
 class Horizon:
-    """How long to train, and the factors on learning rates and weight decay that go with it."""
+    """How long to train, and the factors on learning rates and weight decay that follow from it."""
 
     total_batch_size: int  # tokens per step
     rows: int  # of a forward pass on each rank
@@ -110,13 +110,13 @@ def horizon(
     rows: int = 1,
     ranks: int = 1,
 ) -> Horizon:
-    """Length and batch of a run. What is -1 follows from the rules; num_iterations comes before target_flops.
+    """Length and batch size of a run. Values of -1 follow from the rules; num_iterations overrides target_flops.
 
-    A batch that follows from the rules is one that `ranks` can share, in `rows` at most each; see `shared`.
-    Raises UserError when nothing says how long to train.
+    A batch size from the rules is one that `ranks` can divide, with at most `rows` each; see `shared`.
+    Raises UserError if no flag determines how long to train.
     """
     tokens = param_data_ratio * scaling_parameters(config)
-    # The same shape at the reference depth says how many tokens the tuned run saw.
+    # The number of tokens that the tuned run at the reference depth saw.
     reference = config_from_depth(REFERENCE_DEPTH, config.vocab_size, config.sequence_len)
     reference_tokens = max(param_data_ratio, 1) * scaling_parameters(reference)
     if num_iterations > 0 and total_batch_size > 0:
@@ -130,8 +130,8 @@ def horizon(
         elif param_data_ratio > 0:
             num_iterations = round(tokens / total_batch_size)
         else:
-            raise UserError("nothing says how long to train: set --num_iterations, --target_flops or a ratio above 0")
+            raise UserError("the run has no length: set --num_iterations, --target_flops or a ratio above 0")
     batch = total_batch_size / REFERENCE_BATCH
-    # Bounded, because in runs of a few million tokens the rule asks for a decay that wipes the weights out.
+    # Bounded, because for runs of a few million tokens the rule gives a decay that wipes out the weights.
     decay = min(1.0, math.sqrt(batch) * reference_tokens / max(1, num_iterations * total_batch_size))
     return Horizon(total_batch_size, rows, max(1, num_iterations), math.sqrt(batch), decay)

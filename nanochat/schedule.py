@@ -1,4 +1,4 @@
-"""How learning rate, momentum and weight decay move during a run: pure functions of progress and step."""
+"""How learning rate, momentum and weight decay change during a run: pure functions of progress and step."""
 
 import math
 
@@ -17,7 +17,7 @@ def lr_multiplier(
     """
     warmup = min(1.0, (step + 1) / (warmup_steps + 1))
     if warmup_ratio > 0:
-        # The first step must not be lost to a multiplier of zero.
+        # The first step must not be wasted by a multiplier of zero.
         warmup = min(warmup, max(progress / warmup_ratio, 1e-2))
     remaining = 1.0 - progress
     if remaining >= warmdown_ratio:
@@ -36,7 +36,7 @@ def muon_momentum(step: int, progress: float, warmdown_ratio: float = 0.0) -> fl
 
 
 def weight_decay_multiplier(progress: float) -> float:
-    """Linear to zero: late in a run decay only shrinks what can no longer be learned again."""
+    """Linear to zero: late in a run decay only shrinks weights that cannot be learned again."""
     return 1.0 - progress
 
 

@@ -11,13 +11,13 @@ from nanochat.checkpoint.flags import ModelName, ServingFlags
 from nanochat.config import alias, changes, parse
 from nanochat.data import urls
 from nanochat.errors import UserError, run
-from nanochat.eval import bundle as bundles
+from tasks import core_bundle as bundles
 
 if TYPE_CHECKING:
+    from extras.harness import Measured
     from nanochat.checkpoint.manager import Loaded
     from nanochat.engine.engine import Engine
     from nanochat.eval.core import TaskScore
-    from nanochat.eval.harness import Measured
     from nanochat.runtime import Runtime
 
 PARTS = ("core", "bpb", "sample")
@@ -65,7 +65,7 @@ class Flags(ServingFlags):
     harness_chat: bool = False
     """ask harness tasks as a chat, with the text before each answer as the user's turn"""
     harness_include_path: Path | None = None
-    """folder with more harness tasks, as YAML files"""
+    """load more harness tasks from the YAML files in this folder"""
     prompts: tuple[str, ...] = PROMPTS
     """prompts to continue"""
     num_samples: int = 3
@@ -87,9 +87,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parts = _check(flags)
     from nanochat.checkpoint.manager import LoadAs
     from nanochat.engine.engine import Engine
-    from nanochat.eval.samples import write_samples
     from nanochat.report import sections
     from nanochat.runtime import start
+    from scripts._samples import write_samples
 
     with start(flags.device_type, flags.dtype, flags.seed) as runtime:
         started = time.monotonic()
@@ -132,7 +132,7 @@ def _check(flags: Flags) -> set[str]:
     if flags.harness is not None:
         if not _names(flags.harness):
             raise UserError("--harness names no task; expected such as hellaswag,arc_easy")
-        from nanochat.eval import harness
+        from extras import harness
 
         harness.check()
     if not parts and flags.harness is None:
@@ -210,7 +210,7 @@ def _core_table(scores: "Sequence[TaskScore]", mean: float) -> str:
 
 
 def _harness(flags: Flags, engine: "Engine", loaded: "Loaded", runtime: "Runtime") -> list[dict]:
-    from nanochat.eval import harness
+    from extras import harness
 
     measured = harness.evaluate(
         engine, loaded.tokenizer, _names(flags.harness or ""), flags.harness_limit, flags.harness_include_path,

@@ -48,7 +48,7 @@ class ModelAndBatch:
     scalar_lr: float = 0.5
     """learning rate of the residual scalars"""
     weight_decay: float = 0.28
-    """weight decay of the blocks' matrices, before the scaling rule"""
+    """apply this weight decay to the blocks' matrices, before the scaling rule"""
 
 
 @dataclass
@@ -58,15 +58,15 @@ class Flags(TrainFlags, ModelAndBatch):
     warmup_steps: int = 40
     """steps of learning-rate warmup"""
     eval_tokens: int = 41943040
-    """tokens per validation"""
+    """validate on this many tokens"""
     sample_every: int = 2000
     """steps between samples; 0 samples at the end only, -1 never"""
     aspect_ratio: int = 64
-    """width per layer"""
+    """make the model this much wider per layer"""
     head_dim: int = 128
     """size of an attention head"""
     window_pattern: str = "SSSL"
-    """short and long attention windows, tiled over the layers"""
+    """use short (S) and long (L) attention windows, repeated over the layers"""
     resume_from_step: int = -1
     """the older name of --resume STEP"""
 
@@ -188,7 +188,7 @@ def announce(run: "Run", horizon: "Horizon") -> None:
 
 
 def print_samples(run: "Run") -> dict[str, float]:
-    from nanochat.eval.samples import write_samples
+    from scripts._samples import write_samples
 
     if run.rt.is_main:
         write_samples(run.model, run.tokenizer, SAMPLED)

@@ -43,7 +43,7 @@ class Flags(ServingFlags):
     show_errors: int = 1
     """wrong answers to print per task"""
     unsafe_code: bool = False
-    """grade HumanEval even where this machine cannot fully isolate model-written programs"""
+    """run HumanEval even where this machine cannot fully isolate model-written programs"""
     dtype: Annotated[str, alias("-d")] = "auto"
     """compute dtype: auto, float32, bfloat16 or float16"""
 

@@ -24,7 +24,7 @@ class Rollouts:
     task: str = "spelling|counting"
     """tasks to learn: spelling, counting, arithmetic, GSM8K, SpellingBee, ...; several joined by |"""
     examples_per_step: int = 64
-    """prompts per optimizer step over all ranks"""
+    """take this many prompts per optimizer step over all ranks"""
     num_samples: int = 8
     """completions sampled for each prompt"""
     device_batch_size: int | None = None
@@ -58,7 +58,7 @@ class Flags(LaterFlags, Rollouts):
     eval_every: int = 0
     """steps between evaluations on held-out prompts; 0 evaluates before the first and after the last, -1 never"""
     eval_examples: int = 400
-    """held-out prompts per task in an evaluation"""
+    """evaluate on this many held-out prompts per task"""
     eval_samples: int = 4
     """completions of each of them, for pass@1 and pass@k"""
     save_every: int = 10

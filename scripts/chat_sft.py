@@ -28,7 +28,7 @@ class Flags(ConversationFlags):
     eval_metrics_every: int = 200
     """steps between measurements of the accuracy; 0 measures at the end only, -1 never"""
     eval_metrics_max_problems: int = 1024
-    """questions per task in such a measurement"""
+    """ask this many questions per task in such a measurement"""
     warmdown_ratio: float = 1.0
     """fraction of the run spent in learning-rate warmdown"""
     final_lr_frac: float = 0.0
@@ -36,7 +36,7 @@ class Flags(ConversationFlags):
     target_examples_per_step: int | None = None
     """rows per optimizer step, the older form of --total_batch_size; default: 32"""
     eval_steps: int | None = None
-    """batches per validation, the older form of --eval_tokens"""
+    """validate on this many batches, the older form of --eval_tokens"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -13,8 +13,8 @@ from nanochat.errors import UserError, run
 from nanochat.paths import dataset_dir
 
 if TYPE_CHECKING:  # slow to import, so not before the flags are known
-    from cleaning.rules import Rules
-    from cleaning.stages import Plan
+    from extras.clean.rules import Rules
+    from extras.clean.stages import Plan
 
 
 @dataclass
@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if flags.workers < 0:
         raise UserError(f"--workers is {flags.workers}; expected 1 or more, or 0 for one per core")
 
-    from cleaning import workers
-    from cleaning.stages import plan
+    from extras.clean import workers
+    from extras.clean.stages import plan
     from nanochat.data import shards
 
     source, target = _folders(flags)
@@ -104,10 +104,10 @@ def _folders(flags: Flags) -> tuple[Path, Path]:
 
 def _rules(flags: Flags) -> "Rules":
     """The rules that the flags ask for. Raises UserError where one needs a package that is not installed."""
-    from cleaning.language import Language
-    from cleaning.rules import Rules
-    from cleaning.sketches import Sketcher
-    from cleaning.words import LIST, load
+    from extras.clean.language import Language
+    from extras.clean.rules import Rules
+    from extras.clean.sketches import Sketcher
+    from extras.clean.words import LIST, load
 
     if not 0 < flags.similarity <= 1:
         raise UserError(f"--similarity must lie above 0 and at most at 1, not {flags.similarity}; 0.7 is usual")
@@ -126,8 +126,8 @@ def _rules(flags: Flags) -> "Rules":
 
 
 def _submit(flags: Flags, made: "Plan") -> None:
-    from cleaning import cluster
-    from cleaning.stages import STAGES
+    from extras.clean import cluster
+    from extras.clean.stages import STAGES
 
     if not flags.partition:
         raise UserError("--executor slurm needs --partition; sinfo lists the cluster's")

@@ -14,8 +14,8 @@ from nanochat.errors import run
 from nanochat.paths import base_dir, checkpoints_dir
 
 if TYPE_CHECKING:
+    from extras.export.exporter import Report
     from nanochat.checkpoint.door import Found
-    from nanochat.checkpoint.export import Report
     from nanochat.checkpoint.manager import Loaded
 
 
@@ -35,14 +35,14 @@ class Flags(ModelFlags):
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
-    from nanochat.checkpoint import export
+    from extras.export import exporter
 
     found = flags.find()
     out = flags.out or base_dir() / "exports" / f"{default_name(found)}-{flags.format}"
-    export.check(out, flags.dtype, flags.overwrite)  # before a large model is loaded
+    exporter.check(out, flags.dtype, flags.overwrite)  # before a large model is loaded
     loaded = found.load()
     print(f"exporting {loaded}", flush=True)
-    report = export.write(loaded, out, flags.dtype, flags.overwrite, flags.format)
+    report = exporter.write(loaded, out, flags.dtype, flags.overwrite, flags.format)
     for line in report.found:
         print(f"  {line}")
     print(f"wrote {report.folder}\n\n{usage(report, loaded)}")
@@ -89,8 +89,8 @@ def usage(report: "Report", loaded: "Loaded") -> str:
 
 def nanogpt_usage(folder: str, loaded: "Loaded") -> str:
     """The commands for a ckpt.pt. nanoGPT's sample.py knows two kinds of tokenizers, and where each lies."""
+    from extras.export import originals
     from nanochat import gpt2_tokenizer
-    from nanochat.checkpoint import originals
 
     sample = f"  python sample.py --out_dir={folder}"
     if loaded.tokenizer.pattern is None:

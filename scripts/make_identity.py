@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--base_url and --model go together; give both or neither")
     out = flags.out or identity_path()
     if out.exists() and not flags.overwrite:
-        raise UserError(f"{out} is there already; replace it with --overwrite, or name another with --out")
+        raise UserError(f"{out} already exists; replace it with --overwrite, or name another with --out")
     lines = facts_from(flags.facts)
     written = conversations(flags.name, parse_facts(lines), flags.num, flags.seed)
     settings = json.dumps([flags.name, lines, flags.num, flags.seed, flags.base_url, flags.model])

@@ -174,7 +174,7 @@ def _recorded_config(meta: dict, folder: Path) -> tuple["GPTConfig", bool]:
     from nanochat.gpt import GPTConfig
     from scripts._forecast import config_of
 
-    described = meta.get("model_config") or {}
+    described = meta["model_config"]
     if legacy.is_ours(described):
         return GPTConfig(**described), False
     if not {"n_layer", "n_embd", "n_head", "vocab_size", "sequence_len"} <= described.keys():
@@ -189,7 +189,7 @@ def _recorded_config(meta: dict, folder: Path) -> tuple["GPTConfig", bool]:
 
 
 def plan_recipe(flags: Flags) -> None:
-    """Print what speedrun.sh will do, and what its stages take where that can be told."""
+    """Print what speedrun.sh will do, and what its stages take, where that can be predicted."""
     from nanochat.gpt import GPTConfig
     from nanochat.plan import cost
     from scripts._forecast import Setting, forecast

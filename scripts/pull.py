@@ -315,10 +315,10 @@ def put(source: Path, target: Path) -> None:
     """Link a file under a new name, or copy it between file systems, atomically."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if os.path.lexists(target):
-            raise occupied(target)
         os.link(source.resolve(), target)
-    except OSError:  # another file system, or one without links; or a refusal, which `write_atomically` explains
+    except OSError:  # another file system, or one without links; a refusal is explained by `write_atomically`
+        if os.path.lexists(target):
+            raise occupied(target) from None
         with open(source, "rb") as content:
             write_atomically(target, lambda out: shutil.copyfileobj(content, out, 1 << 20))
 

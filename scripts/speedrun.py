@@ -1,7 +1,7 @@
-"""The recipes, and what runs them: `bash speedrun.sh` sets up and starts this script.
+"""The recipes, and the code that runs them: `bash speedrun.sh` sets up and starts this script.
 
-A recipe is a list of stages, each a command and what it leaves. A stage is skipped when a mark says that it is done and
-its files are there; see `scripts._marks`. The planner (`scripts.plan`) reads the same lists.
+A recipe is a list of stages, each a command and the files it leaves. A finished stage whose files are there is skipped;
+see `scripts._marks`. The planner (`scripts.plan`) reads the same lists.
 """
 
 import fcntl
@@ -77,7 +77,7 @@ class Stage:
     rows: int | None = None
     """--device_batch_size; a run resumes with another one, and with another number of processes"""
     ahead_from: str = ""
-    """the stage after which its command is already begun in the background"""
+    """the stage after which its command already starts in the background"""
 
     @property
     def command(self) -> list[str]:
@@ -210,13 +210,13 @@ def _checkpoints(source: str, tag: str) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The stages for this machine and environment. begun: the recipe that the base folder holds, if any."""
+    """The stages for this machine and environment. started: the recipe of the base folder, if it has one."""
 
     name: str
     stages: list[Stage]
     gpus: int
     gpus_here: int
-    begun: str
+    started: str
 
 
 def recipe_for(environment: Mapping[str, str], marks: Marks) -> Recipe:
@@ -229,20 +229,20 @@ def recipe_for(environment: Mapping[str, str], marks: Marks) -> Recipe:
     if (visible := environment.get("CUDA_VISIBLE_DEVICES")) is not None:  # numbers, or names such as GPU-… and MIG-…
         here = sum(bool(re.match(" *[0-9GM]", name)) for name in visible.split(","))
     gpus = here if not environment.get("GPUS") else _number("GPUS", environment["GPUS"], zero=True)
-    begun = marks.text("recipe").strip()
+    started = marks.text("recipe").strip()
     name = environment.get("RECIPE") or "auto"
-    if name == "auto":  # what is begun resumes, also while the hub is out of reach
-        can = not begun and here > 0 and min(memories, default=0) >= 40_000
-        name = begun or ("real" if can and _hub_answers(environment) else "tiny")
+    if name == "auto":  # a recipe that was started resumes, also while the hub is out of reach
+        can = not started and here > 0 and min(memories, default=0) >= 40_000
+        name = started or ("real" if can and _hub_answers(environment) else "tiny")
     if name not in ("tiny", "real"):
         raise UserError(f"RECIPE is {name}; expected auto, tiny or real")
     if name == "tiny":
         settings = _settings(TINY, environment, preset == "smoke")
-        return Recipe(name, tiny(settings), gpus, here, begun)
+        return Recipe(name, tiny(settings), gpus, here, started)
     settings = _settings(REAL, environment, preset == "smoke")
     if settings.dataset not in ("climbmix", "fineweb-edu"):
         raise UserError(f"REAL_DATASET is {settings.dataset}; expected climbmix or fineweb-edu")
-    return Recipe(name, real(settings, gpus), gpus, here, begun)
+    return Recipe(name, real(settings, gpus), gpus, here, started)
 
 
 def _settings(table: Mapping[str, tuple[Any, Any]], environment: Mapping[str, str], smoke: bool) -> SimpleNamespace:
@@ -518,9 +518,9 @@ def _check(recipe: Recipe, marks: Marks, python: str, environment: Mapping[str, 
     """Raise UserError, or SystemExit, for what would fail later, before anything is written or fetched."""
     if 0 < recipe.gpus_here < recipe.gpus:
         raise UserError(f"GPUS is {recipe.gpus}, but this machine has {recipe.gpus_here}")
-    if recipe.begun and recipe.begun != recipe.name:
+    if recipe.started and recipe.started != recipe.name:
         raise UserError(
-            f"{marks.base} holds a run of the {recipe.begun} recipe, whose tokenizer and models the {recipe.name} "
+            f"{marks.base} holds a run of the {recipe.started} recipe, whose tokenizer and models the {recipe.name} "
             "recipe would replace; set NANOCHAT_BASE_DIR to another folder"
         )
     for stage, _, state in walk(recipe.stages, marks):

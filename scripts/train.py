@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from extras.nanogpt.settings import Settings, check
 from nanochat.config import given, parse
 from nanochat.errors import run
 from nanochat.paths import sha256
-from nanochat.train.settings import Settings, check
 
 if TYPE_CHECKING:  # imported after the flags were parsed, since torch takes seconds
     from nanochat.runtime import Runtime
@@ -23,10 +23,10 @@ class Flags(Settings):
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     check(flags)
+    from extras.nanogpt.out_dir import resumed_settings
+    from extras.nanogpt.training import train_as_nanogpt
     from nanochat import runtime
     from nanochat.data.files import name_from
-    from nanochat.train.nanogpt import train_as_nanogpt
-    from nanochat.train.out_dir import resumed_settings
 
     text = Path(flags.dataset) if _is_text(flags) else None
     if text is not None:

@@ -22,7 +22,7 @@ from tasks.spellingbee import SimpleSpelling, SpellingBee
 RECIPES = ("littleworld", "real", "none")
 Stage = Literal["mid", "sft"]
 
-# What is graded; making one fetches it. HumanEval has test problems only.
+# The graded tasks; creating one downloads it. HumanEval has test problems only.
 _REAL: dict[str, Callable[[ExamSplit], Task]] = {
     "ARC-Easy": lambda split: ARC("ARC-Easy", split),
     "ARC-Challenge": lambda split: ARC("ARC-Challenge", split),
@@ -35,12 +35,12 @@ GRADED = {"littleworld": KINDS, "real": tuple(_REAL), "none": ()}
 
 
 def task(name: str, split: ExamSplit) -> Task:
-    """A graded task by its name in GRADED. Raises what fetching it raises."""
+    """A graded task by its name in GRADED. Raises what downloading it raises."""
     return LittleWorld(name, split) if name in KINDS else _REAL[name](split)
 
 
 def graded_tasks(recipe: str, split: ExamSplit) -> list[Task]:
-    """The tasks of a recipe whose answers can be graded; none where the user's own conversations are all there is."""
+    """The graded tasks of a recipe; none if training uses the user's own conversations only."""
     names = [name for name in GRADED[recipe] if split == "test" or name != "HumanEval"]
     return [task(name, split) for name in names]
 
@@ -60,8 +60,8 @@ def training_conversations(
 ) -> Mixture:  # fmt: skip
     """The conversations of a recipe and of the user's own files, shuffled together; split is train or val.
 
-    Validation is of the files in `val_data_path` where there are any, else of the recipe, else, where the user's own
-    conversations are all there is, of a share of them that is not trained on. The mixture's `note` says which.
+    Validation uses the files in `val_data_path` if given, else the recipe's, else (with own conversations only) a
+    held-out fraction of those, which the mixture's `note` reports.
     """
     if recipe not in RECIPES:
         raise UserError(f"--conversations is {recipe!r}; expected one of {', '.join(RECIPES)}")
@@ -81,7 +81,7 @@ def training_conversations(
 
 
 def _divided(files: Sequence[CustomJSON], split: shards.Split) -> Mixture:
-    """The user's own conversations, where there are no others: those to train on, or those to validate on."""
+    """The part of the user's own conversations that is for training, or for validation."""
     chosen = held_out(key for file in files for key in file.keys)
     if not chosen:
         note = "the only conversation is also used for validation; pass --val_data_path to validate on others"
@@ -106,9 +106,9 @@ def _overlap(trained_on: Sequence[CustomJSON], given: Sequence[CustomJSON]) -> s
 
 
 def _real(stage: Stage, split: shards.Split) -> list[Rows]:
-    """The mixtures of the classic recipe. Validation has what training has in about the same shares.
+    """The mixtures of the classic recipe; validation has the same tasks in about the same proportions.
 
-    Conversations about the model itself are its user's own (scripts.make_identity), so there may be none.
+    Conversations about the model itself are optional (scripts.make_identity).
     """
     who = [identity()] if split == "train" and identity_path().exists() else []
     if split == "train" and stage == "mid":

@@ -1,7 +1,7 @@
-"""Who the model is: conversations that teach it its name and what there is to know about it.
+"""Conversations that teach the model its name and facts about itself.
 
-They lie in <base>/identity_conversations.jsonl, which scripts.make_identity writes, from the templates below or with
-the help of a larger model. Licence: that of whoever wrote them.
+scripts.make_identity writes them to <base>/identity_conversations.jsonl, from the templates below or with the help of a
+larger model. Licence: up to their author.
 """
 
 import json
@@ -20,14 +20,14 @@ def identity_path() -> Path:
 
 
 def identity() -> CustomJSON:
-    """The conversations. Raises UserError where they have not been made yet."""
+    """The conversations. Raises UserError if they have not been written yet."""
     path = identity_path()
     if not path.exists():
-        raise UserError(f"there is no {path}; python -m scripts.make_identity --name NAME writes it")
+        raise UserError(f"{path} does not exist; write it with python -m scripts.make_identity --name NAME")
     return CustomJSON(path)
 
 
-Facts = Mapping[str, Sequence[str]]  # topic -> sentences; what belongs to no topic is under ""
+Facts = Mapping[str, Sequence[str]]  # topic -> sentences; those without a topic are under ""
 
 
 def parse_facts(lines: Sequence[str]) -> Facts:
@@ -41,21 +41,21 @@ def parse_facts(lines: Sequence[str]) -> Facts:
 
 
 def conversations(name: str, facts: Facts, count: int, seed: int) -> list[dict]:
-    """`count` different conversations, the same ones each time. Raises UserError where there are not so many."""
+    """`count` different conversations, determined by the seed. Raises UserError if there are too few."""
     rng = random.Random(f"identity {seed}")
-    there: dict[str, dict] = {}
+    found: dict[str, dict] = {}
     for _ in range(20 * count):
-        if len(there) == count:
+        if len(found) == count:
             break
         conversation = {"messages": list(_turns(rng, name, facts))}
-        there.setdefault(json.dumps(conversation), conversation)
+        found.setdefault(json.dumps(conversation), conversation)
     else:
-        raise UserError(f"the templates make {len(there)} different conversations, not {count}; give more --facts")
-    return list(there.values())
+        raise UserError(f"the templates make {len(found)} different conversations, not {count}; give more --facts")
+    return list(found.values())
 
 
 def _turns(rng: random.Random, name: str, facts: Facts) -> Iterator[dict]:
-    """One conversation, of one topic to three. A topic that there are facts about comes twice as often."""
+    """One conversation about one to three topics. Topics with given facts come twice as often."""
     topics = [*_TOPICS, *facts, *facts]
     chosen = list(dict.fromkeys(rng.choices(topics, k=rng.choice((1, 1, 1, 2, 2, 3)))))
     greeting = rng.random()
@@ -70,7 +70,7 @@ def _turns(rng: random.Random, name: str, facts: Facts) -> Iterator[dict]:
 
 
 def _about(topic: str, facts: Facts) -> tuple[Sequence[str], Sequence[str]]:
-    """What is asked and what is answered about a topic; the facts that are given replace the answers written here."""
+    """Questions and answers about a topic; given facts replace the answers written here."""
     questions, answers = _TOPICS.get(topic, ([q.replace("{topic}", topic) for q in _ANY_TOPIC], []))
     if not topic:
         questions = _ANYTHING

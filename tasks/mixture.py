@@ -1,4 +1,4 @@
-"""Several tasks as one, their rows shuffled together."""
+"""Several tasks as one, with their rows shuffled together."""
 
 import random
 from array import array

@@ -37,13 +37,13 @@ def choose(flags: ConversationFlags, start: Start) -> str:
         "change that"
     )
     if recipe == "real" and not identity_path().exists():
-        start.rt.print("there are no conversations about the model itself; python -m scripts.make_identity writes some")
+        start.rt.print("no conversations about the model itself; python -m scripts.make_identity writes some")
     return recipe
 
 
 def conversations(
-    flags: ConversationFlags, recipe: str, split: Split, stage: catalog.Stage, tokenizer: Tokenizer, h: Hyperparameters,
-    start: Start,
+    flags: ConversationFlags, recipe: str, split: Split, stage: catalog.Stage, tokenizer: Tokenizer,
+    hparams: Hyperparameters, start: Start,
 ) -> ConversationSource:  # fmt: skip
     """The conversations of one split as a source; only the assistant's turns have weight in fine-tuning.
 
@@ -53,12 +53,12 @@ def conversations(
         mixture = catalog.training_conversations(recipe, flags.data_path, split, stage, flags.val_data_path)
     if mixture.note:
         start.rt.print(mixture.note)
-    return ConversationSource(mixture, tokenizer, h.max_seq_len + 1, masked=stage == "sft", order=stage)
+    return ConversationSource(mixture, tokenizer, hparams.max_seq_len + 1, masked=stage == "sft", order=stage)
 
 
 @contextlib.contextmanager
 def other_ways() -> Iterator[None]:
-    """Add the alternatives to what is said where the real recipe's data cannot be fetched."""
+    """Add the alternatives to the error if the real recipe's data cannot be fetched."""
     try:
         yield
     except hub.Unreachable as error:
@@ -70,23 +70,23 @@ def other_ways() -> Iterator[None]:
 
 
 def count_own(
-    flags: ConversationFlags, recipe: str, tokenizer: Tokenizer, h: Hyperparameters, start: Start, passes: float = 1.0,
-    is_mixed: bool = False,
+    flags: ConversationFlags, recipe: str, tokenizer: Tokenizer, hparams: Hyperparameters, start: Start,
+    passes: float = 1.0, is_mixed: bool = False,
 ) -> dict:  # fmt: skip
-    """Print how many conversations of the user's own there are, how many do not fit, and the number of passes.
+    """Print the number of the user's own conversations, how many do not fit, and the number of epochs.
 
     `passes` is how often the run reads them where no number of steps says otherwise; is_mixed: with text. Returns the
     same for the meta file and the report, or {}.
     """
     if not flags.data_path:
         return {}
-    context = start.loaded.model.config.sequence_len if start.loaded else h.max_seq_len
+    context = start.loaded.model.config.sequence_len if start.loaded else hparams.max_seq_len
     files = Mixture([CustomJSON(path) for path in flags.data_path])
-    found = survey(files, tokenizer, h.max_seq_len, context)
+    found = survey(files, tokenizer, hparams.max_seq_len, context)
     tokens = found.tokens * found.conversations / found.looked_at
     often = f"; about {passes:.3g} passes over them"
     if flags.num_iterations > 0:
-        passes = flags.num_iterations * h.total_batch_size / max(1, tokens)
+        passes = flags.num_iterations * hparams.total_batch_size / max(1, tokens)
         # Beside text or other conversations, which take their share of the steps, it is fewer.
         often = f"; {'at most' if is_mixed or recipe != 'none' else 'about'} {passes:.3g} passes over them"
     start.rt.print(f"your own data: {found}{often}")

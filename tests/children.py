@@ -4,7 +4,7 @@ import multiprocessing
 
 HEAVY = (
     "nanochat.data.prepare", "nanochat.data.texts", "nanochat.engine.serving", "nanochat.eval.accuracy",
-    "nanochat.train.nanogpt", "nanochat.train.rollouts", "nanochat.train.stage", "tasks.recipes",
+    "extras.nanogpt.training", "nanochat.train.rollouts", "nanochat.train.stage", "tasks.recipes",
     "tasks.littleworld.conversations", "torch._inductor",  # which deterministic training imports at its first step
 )  # fmt: skip
 TESTS = ("tests.chaosruns", "hypothesis.strategies", "pytest")

@@ -175,7 +175,7 @@ def write_nanochat(folder: Path, c: Nanochat, weights: Weights, step: int = 7) -
              "n_kv_head": c.kv_heads, "n_embd": c.width}  # fmt: skip
     meta = {
         "step": step, "val_bpb": None, "model_config": shape | ({"window_pattern": c.pattern} if c.pattern else {}),
-        "user_config": {"depth": c.layers}, "device_batch_size": 32, "max_seq_len": c.context,
+        "user_config": {"total_batch_size": 500, "matrix_lr": 0.02}, "device_batch_size": 32, "max_seq_len": c.context,
         "dataloader_state_dict": {"pq_idx": 0, "rg_idx": 1}, "loop_state": {"min_val_bpb": math.inf},
     }  # fmt: skip
     (folder / f"meta_{step:06d}.json").write_text(json.dumps(meta, indent=2), encoding="utf-8")

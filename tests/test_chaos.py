@@ -19,7 +19,9 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
     [
         *((chaos.kill_9, stage, 1) for stage in chaos.STAGES),
         (chaos.kill_9_in_a_save, "base", 1),
+        (chaos.kill_9_in_a_save, "train", 1),
         (chaos.terminated, "base", 1),
+        (chaos.ctrl_c, "base", 1),
         (chaos.terminated, "rl", 1),
         (chaos.terminated, "train", 1),
         (chaos.two_ctrl_c, "sft", 1),

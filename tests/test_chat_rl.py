@@ -208,7 +208,7 @@ def test_the_same_with_shapes_for_compiling(tokenizer, tmp_path) -> None:
     assert_close(found, by_hand(model, tokenizer)[0])
 
 
-def test_what_a_tool_said_has_no_gradient(tokenizer) -> None:
+def test_tool_output_has_no_gradient(tokenizer) -> None:
     model = calculating(tokenizer, "!")
     sampling = Sampling(num_samples=4, max_new_tokens=20, temperature=0.01, top_k=0, seed=0)
     batch = next(rollouts(Prompts([Sums(in_turn(1, 0))]), Policy(model, tokenizer), sampling, 1, 8))
@@ -238,7 +238,7 @@ def test_nothing_to_learn_is_a_step_all_the_same(tokenizer, tmp_path) -> None:
         assert line["reward"] == (1 if rewards == [1.0] else 0) and line["reward_std"] == 0
 
 
-def test_figures(tokenizer, tmp_path) -> None:
+def test_metrics(tokenizer, tmp_path) -> None:
     model = model_of(tokenizer)
     (line,) = run(stage_of(model, stream_of(model, tokenizer, 4)), tmp_path)
     known = torch.tensor([worth for worth in WORTH if not math.isnan(worth)])
@@ -251,7 +251,7 @@ def test_figures(tokenizer, tmp_path) -> None:
 # ---------------------------------------------------------------- whose answers they are
 
 
-def test_answers_depend_on_seed_number_and_sample_alone(tokenizer) -> None:
+def test_completions_depend_on_seed_number_and_sample_alone(tokenizer) -> None:
     """Not on what else is asked, so that any number of ranks asks the same."""
     model, task = model_of(tokenizer), Sums(len)
     asked = [(n, task, task[n % 5]) for n in (7, 2, 9, 14)]
@@ -263,7 +263,7 @@ def test_answers_depend_on_seed_number_and_sample_alone(tokenizer) -> None:
     assert Policy(model, tokenizer).sample(asked, other) != together
 
 
-def test_answers_are_those_of_the_weights_as_they_are_now(tokenizer) -> None:
+def test_completions_come_from_the_current_weights(tokenizer) -> None:
     model, task = model_of(tokenizer), Sums(len)
     policy = Policy(model, tokenizer)
     before = policy.sample([(0, task, task[0])], SAMPLING)
@@ -276,7 +276,7 @@ def test_answers_are_those_of_the_weights_as_they_are_now(tokenizer) -> None:
     assert after == policy.sample([(0, task, task[0])], SAMPLING)
 
 
-def test_the_model_that_answers_is_the_model_that_learns(tokenizer) -> None:
+def test_the_model_that_samples_is_the_model_that_learns(tokenizer) -> None:
     """The probabilities that it samples with are those that the gradient is of."""
     model = model_of(tokenizer)
     prompt = [tokenizer.bos, *tokenizer.encode("once upon a time there was a cat")]
@@ -304,7 +304,7 @@ def test_an_engine_forgets(tokenizer) -> None:
         engine.forget()
 
 
-def test_a_question_longer_than_the_context_has_no_answers(tokenizer) -> None:
+def test_a_prompt_longer_than_the_context_has_no_completions(tokenizer) -> None:
     model, task = model_of(tokenizer, context=16), Sums(len)
     long = {"messages": [{"role": "user", "content": "why " * 30}, {"role": "assistant", "content": "!"}]}
     none, some = Policy(model, tokenizer).sample([(0, task, long), (1, task, task[1])], SAMPLING)

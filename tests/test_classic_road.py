@@ -1,58 +1,39 @@
 """Somebody comes with a checkpoint of the original nanochat: it is trained on, fine-tuned and served under its tag."""
 
-import json
-import pickle
 from pathlib import Path
 
 import fakehub
 import pytest
 import realsets
+import reference
 import served
-import tiktoken
-import torch
 
-from nanochat import chat
-from nanochat.checkpoint import door, legacy, manager
+from nanochat.checkpoint import door, manager
 from nanochat.engine import serving
 from nanochat.errors import UserError
-from nanochat.gpt import GPT
 from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
-from nanochat.tokenizer import Tokenizer
 from scripts import base_eval, base_train, chat_sft, mid_train
 from tasks.littleworld import corpus
 
-SHAPE = {"sequence_len": 64, "n_layer": 2, "n_head": 2, "n_kv_head": 1, "n_embd": 32}
 QUICK = ["--num_iterations=2", "--device_type=cpu", "--no-compile", "--eval_every=-1"]
 
 
 @pytest.fixture
-def d34(base: Path, tokenizer: Tokenizer) -> dict[str, torch.Tensor]:
+def d34(base: Path) -> reference.Weights:
     """A stand-in for the published d34, as it lies on disk after the original's own instructions."""
     folder = checkpoints_dir("base") / "d34"
-    folder.mkdir(parents=True)
-    classic = Tokenizer({token: i for i, token in enumerate(tokenizer.tokens)}, chat.SPECIALS[:9])
-    config, _ = legacy.translate({**SHAPE, "vocab_size": classic.vocab_size}, {}, folder)
-    torch.manual_seed(3)
-    state = {f"_orig_mod.{name}": tensor for name, tensor in GPT(config).state_dict().items()}
-    for name in state:  # as training on CUDA leaves them
-        state[name] = state[name].bfloat16() if "wte" in name else torch.randn_like(state[name]) * 0.1
-    torch.save(state, folder / "model_169150.pt")
-    meta = {"step": 169150, "val_bpb": None, "model_config": {**SHAPE, "vocab_size": classic.vocab_size},
-            "user_config": {"total_batch_size": 500, "device_batch_size": 32, "matrix_lr": 0.02},
-            "loop_state": {"min_val_bpb": float("inf")}}  # fmt: skip
-    (folder / "meta_169150.json").write_text(json.dumps(meta, indent=2), encoding="utf-8")
+    c = reference.Nanochat(context=64, layers=2, heads=2, kv_heads=1, width=32)
+    weights = {name: 0.1 * tensor for name, tensor in reference.draw_nanochat(c).items()}
+    weights["transformer.wte.weight"] = weights["transformer.wte.weight"].bfloat16()  # as training on CUDA leaves it
+    reference.write_nanochat(folder, c, weights, step=169150)
     tokenizer_dir().mkdir()
-    ranks = {token: rank for rank, token in enumerate(classic.tokens)}
-    encoding = tiktoken.Encoding("rustbpe", pat_str=classic.pattern or "", mergeable_ranks=ranks,
-                                 special_tokens=classic.specials)  # fmt: skip
-    (tokenizer_dir() / "tokenizer.pkl").write_bytes(pickle.dumps(encoding, protocol=4))
-    lengths = torch.tensor([len(token.decode("utf-8", "replace").encode()) for token in classic.tokens] + [0] * 9)
-    torch.save(lengths.int(), tokenizer_dir() / "token_bytes.pt")
-    return {name.removeprefix("_orig_mod."): tensor for name, tensor in state.items()}
+    for name in ("tokenizer.pkl", "token_bytes.pt"):
+        (folder / name).rename(tokenizer_dir() / name)
+    return weights
 
 
 def test_the_guides_road_from_a_loaded_checkpoint_to_a_served_one(
-    d34: dict[str, torch.Tensor], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    d34: reference.Weights, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     """The commands of a guide as they are typed, but for the number of steps: they train on the real recipe."""
     before = {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
@@ -88,7 +69,7 @@ def test_the_guides_road_from_a_loaded_checkpoint_to_a_served_one(
 
 
 def test_the_little_world_is_written_for_who_has_no_text(
-    d34: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch, capsys
+    d34: reference.Weights, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     small = corpus.write
     monkeypatch.setattr(corpus, "write", lambda folder: small(folder, num_documents=100))  # 60000 take a minute
@@ -97,7 +78,7 @@ def test_the_little_world_is_written_for_who_has_no_text(
     assert door.open("mid").step == 2
 
 
-def test_it_is_evaluated_with_its_own_lengths(d34: dict[str, torch.Tensor], capsys) -> None:
+def test_it_is_evaluated_with_its_own_lengths(d34: reference.Weights, capsys) -> None:
     corpus.write(dataset_dir("tinyworld"), num_documents=100)
     base_eval.main(["--eval_tokens=2000", "--device_type=cpu", "--num_samples=1", "--max_new_tokens=4", "--split=val"])
     assert "bits per byte" in capsys.readouterr().out
@@ -106,7 +87,7 @@ def test_it_is_evaluated_with_its_own_lengths(d34: dict[str, torch.Tensor], caps
     assert {loaded.tokenizer.token_bytes[i] for i in halves} == {3}  # the original counted U+FFFD
 
 
-def test_its_own_run_is_not_resumed_by_chance(d34: dict[str, torch.Tensor]) -> None:
+def test_its_own_run_is_not_resumed_by_chance(d34: reference.Weights) -> None:
     corpus.write(dataset_dir("tinyworld"), num_documents=100)
     before = sorted(path.name for path in (checkpoints_dir("base") / "d34").iterdir())
     with pytest.raises(UserError, match="was trained by the original nanochat, whose run cannot be resumed here"):

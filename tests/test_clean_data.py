@@ -19,10 +19,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cleaning import cluster, pii, quality, sketches, stages, words
-from cleaning.language import Language
-from cleaning.rules import Rules
 from dev import bench_data
+from extras.clean import cluster, pii, quality, sketches, stages, words
+from extras.clean.language import Language
+from extras.clean.rules import Rules
 from nanochat.data import shards
 from nanochat.data.shards import iterate, list_shards, write_shards
 from nanochat.errors import UserError
@@ -208,7 +208,7 @@ def test_any_number_of_workers_gives_the_same_bytes(dataset, pieces, capsys):
 
 SLOW = """
 import sys, time
-from cleaning import stages
+from extras.clean import stages
 from nanochat.errors import run
 stages.PIECE, stages.PART = 40, 1500
 from scripts import clean_data
@@ -380,11 +380,11 @@ RULES = Rules(profanity=words.load(words.LIST), pii="mask", dedup=True)
     (["--dataset=planted", "--name=x", "--dedup", "--workers=-1"], "--workers is -1; expected 1 or more"),
     (["--dataset=nothing", "--name=x", "--dedup"], "no data in .*nothing: the folder does not exist"),
     (["--dataset=planted", "--name=x", "--dedup", "--similarity=70"], "--similarity must lie above 0"),
-    (["--dataset=planted", "--name=x", "--lang", "english"], "--lang english is no language it knows"),
+    (["--dataset=planted", "--name=x", "--lang", "english"], "--lang english is not a known language"),
     (["--dataset=planted", "--name=x", "--profanity_words=no.txt"], "cannot read the word list no.txt"),
     (["--dataset=planted", "--name=x", "--pii=hide"], "--pii"),
     (["--dataset=planted", "--name=x", "--dedup", "--executor=slurm"], "--executor slurm needs --partition"),
-    (["--dataset=planted", "--name=x", "--dedup", "--executor=slurm", "--partition=cpu"], "there is no sbatch here"),
+    (["--dataset=planted", "--name=x", "--dedup", "--executor=slurm", "--partition=cpu"], "sbatch was not found"),
     (["--dataset=planted", "--name=x", "--dedup", "--executor=slurm", "--partition=cpu", "--sbatch", "x"],
      "--sbatch x is not an sbatch option"),
 ])  # fmt: skip

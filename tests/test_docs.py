@@ -374,13 +374,13 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_files_named_in_the_documents_exist() -> None:
     for page in PAGES:
         text = FENCE.sub("", page.read_text(encoding="utf-8"))
-        for path in re.findall(r"`((?:nanochat|scripts|tasks|cleaning|config|dev|tests|examples)/[\w./]*)`", text):
+        for path in re.findall(r"`((?:nanochat|scripts|tasks|extras|config|dev|tests|examples)/[\w./]*)`", text):
             assert (ROOT / path).exists() or "from/" in name(page), f"{name(page)}: {path}"
 
 
 def test_messages_in_troubleshooting_are_printed() -> None:
     """What stands in the first column as code occurs in the sources, but for what differs from case to case (…)."""
-    files = [*(ROOT / "dev").glob("*.sh"), *(path for room in ("nanochat", "scripts", "tasks", "cleaning")
+    files = [*(ROOT / "dev").glob("*.sh"), *(path for room in ("nanochat", "scripts", "tasks", "extras")
              for path in (ROOT / room).rglob("*.py"))]  # fmt: skip
     source = "".join(path.read_text(encoding="utf-8") for path in files)
     source = re.sub(r'"\s*\\?\n\s*f?"', "", source)  # a sentence over several lines

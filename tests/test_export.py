@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from test_gpt import CLASSIC, FULL, draw
 
+from extras.export import exporter, modeling_nanochat_gpt, to_transformers, tokenizer_json
 from nanochat import chat
-from nanochat.checkpoint import door, export, gpt2, hf, hf_tokenizer, manager, modeling_nanochat_gpt, to_transformers
+from nanochat.checkpoint import door, gpt2, hf, manager
 from nanochat.errors import UserError
 from nanochat.foreign_tokenizers import GPT2_PATTERN
 from nanochat.gpt import GPT, GPTConfig
-from nanochat.paths import base_dir, checkpoints_dir, draft_of, tokenizer_dir
+from nanochat.paths import base_dir, checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 from scripts import export as script
 
@@ -91,7 +92,7 @@ def listing(folder: Path) -> list[str]:
 def test_every_generation_gives_the_same_logits_and_continuation_and_comes_back(name: str, tmp_path: Path) -> None:
     torch.manual_seed(4)  # or now and then two tokens are so likely alike that rounding decides between them
     made = loaded(GENERATIONS[name], NEW())
-    report = export.write(made, tmp_path / "out")
+    report = exporter.write(made, tmp_path / "out")
     if name in IN_PORT:
         theirs = opened(tmp_path / "out")
         assert type(theirs) is transformers.NanoChatForCausalLM
@@ -123,7 +124,7 @@ def test_gpt2s_are_gpt2_again(kind: str, tmp_path: Path) -> None:
         if kind == "nanogpt without":
             made = dataclasses.replace(made, model=draw(dataclasses.replace(made.model.config, bias=False)))
     assert made.model.config.activation == ("gelu_tanh" if kind == "gpt2" else "gelu")
-    assert export.write(made, tmp_path / "out").kind == "gpt2"
+    assert exporter.write(made, tmp_path / "out").kind == "gpt2"
     theirs = opened(tmp_path / "out")
     assert type(theirs) is transformers.GPT2LMHeadModel
     assert theirs.config.n_ctx == made.model.config.sequence_len  # llama.cpp's converter asks for it
@@ -134,7 +135,7 @@ def test_gpt2s_are_gpt2_again(kind: str, tmp_path: Path) -> None:
 def test_a_conversation_goes_end_to_end(tmp_path: Path, modules: Path) -> None:
     """As transformers' own documentation does it: template, generate, decode."""
     made = loaded(MODERN, NEW())
-    export.write(dataclasses.replace(made, source="sft"), tmp_path / "out")
+    exporter.write(dataclasses.replace(made, source="sft"), tmp_path / "out")
     assert list(modules.glob("transformers_modules/*tmp*")) == []  # transformers' copies to run them
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out", trust_remote_code=True)
     theirs = opened(tmp_path / "out", trust_remote_code=True)
@@ -160,7 +161,7 @@ def ported() -> tuple[GPT, Any]:
     """Our model, and the modelling file's with its weights."""
     config = dataclasses.replace(FULL, **{**MODERN, "pad_vocab_to": 1})
     ours = draw(config)
-    features = {name: value for name, value in dataclasses.asdict(config).items() if name not in export.LEFT_OUT}
+    features = {name: value for name, value in dataclasses.asdict(config).items() if name not in exporter.LEFT_OUT}
     theirs = modeling_nanochat_gpt.NanoChatGPTForCausalLM(modeling_nanochat_gpt.NanoChatGPTConfig(**features))
     theirs.load_state_dict(ours.state_dict())
     return ours, theirs.eval()
@@ -220,21 +221,21 @@ def exact(first: GPT, second: GPT) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_weights_are_stored_in_the_dtype_asked_for(dtype: str, tmp_path: Path) -> None:
     made = loaded(MODERN, NEW())
-    export.write(made, tmp_path / "out", dtype)
+    exporter.write(made, tmp_path / "out", dtype)
     stored = load_file(tmp_path / "out" / "model.safetensors")
     assert {str(tensor.dtype) for tensor in stored.values()} == {f"torch.{dtype}"}
     assert opened(tmp_path / "out", trust_remote_code=True).dtype == getattr(torch, dtype)
     again = door.open(str(tmp_path / "out"))  # what is rounded once stays as it is
-    export.write(again, tmp_path / "again", dtype)
+    exporter.write(again, tmp_path / "again", dtype)
     second = load_file(tmp_path / "again" / "model.safetensors")
     assert all(torch.equal(stored[name], second[name]) for name in stored)
 
 
 def test_a_large_model_is_stored_in_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = loaded(MODERN, NEW())
-    export.write(made, tmp_path / "one")
-    monkeypatch.setattr(export, "SHARD", 100_000)
-    export.write(made, tmp_path / "many")
+    exporter.write(made, tmp_path / "one")
+    monkeypatch.setattr(exporter, "SHARD", 100_000)
+    exporter.write(made, tmp_path / "many")
     files = sorted((tmp_path / "many").glob("*.safetensors"))
     assert len(files) > 2 and files[0].name == f"model-00001-of-{len(files):05d}.safetensors"
     assert all(path.stat().st_size < 110_000 for path in files)
@@ -244,16 +245,16 @@ def test_a_large_model_is_stored_in_several_files(tmp_path: Path, monkeypatch: p
 
 def test_what_rounding_changes_is_said_apart(tmp_path: Path) -> None:
     made = loaded(MODERN, NEW())
-    found = " ".join(export.write(made, tmp_path / "out", "bfloat16").found)
+    found = " ".join(exporter.write(made, tmp_path / "out", "bfloat16").found)
     assert "with the weights as stored, at 64 positions" in found
     moved, others = re.search(r"rounding the weights to bfloat16 moves the logits by up to (\S+): at (\d+) of 64",
                               found).groups()  # type: ignore[union-attr]  # fmt: skip
-    ids = export._ids(made.tokenizer, 64)
+    ids = exporter._ids(made.tokenizer, 64)
     before, after = logits(made.model, ids), logits(door.open(str(tmp_path / "out")).model, ids)
     assert float(moved) == pytest.approx((before - after).abs().max().item(), rel=0.06) and float(moved) > 1e-3
     assert int(others) == (before.argmax(-1) != after.argmax(-1)).sum()
     again = door.open(str(tmp_path / "out"))
-    assert "rounding" not in " ".join(export.write(again, tmp_path / "again", "bfloat16").found)
+    assert "rounding" not in " ".join(exporter.write(again, tmp_path / "again", "bfloat16").found)
 
 
 # ---------------------------------------------------------------- the tokenizer
@@ -267,7 +268,7 @@ def theirs_of(tokenizer: Callable[[], Tokenizer]) -> Any:
 
 def read_by_transformers(tokenizer: Tokenizer) -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in hf_tokenizer.files(tokenizer, 64).items():
+        for name, text in tokenizer_json.files(tokenizer, 64).items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
         return transformers.AutoTokenizer.from_pretrained(folder)
 
@@ -308,7 +309,7 @@ def test_text_that_spells_a_special_token_becomes_it_unless_split() -> None:
 
 def test_characters_have_the_same_ids_and_others_are_an_error(tmp_path: Path) -> None:
     made = loaded(MODERN, Tokenizer.characters("Ünïcödé 猫\n\t abc"))
-    assert "chat template" not in " ".join(export.write(made, tmp_path / "out").found)
+    assert "chat template" not in " ".join(exporter.write(made, tmp_path / "out").found)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out", trust_remote_code=True)
     assert theirs("abc\n猫 Ü")["input_ids"] == made.tokenizer.encode("abc\n猫 Ü")
     assert theirs.decode(made.tokenizer.encode("abc\n猫 Ü")) == "abc\n猫 Ü"
@@ -324,7 +325,7 @@ def test_a_character_model_has_no_ids_of_special_tokens(features: dict | None, t
         made = door.open(str(tmp_path / "in"))
     else:
         made = loaded(features, Tokenizer.characters("To be, or not"))
-    export.write(made, tmp_path / "out")
+    exporter.write(made, tmp_path / "out")
     theirs = opened(tmp_path / "out", trust_remote_code=features is MODERN)
     for config in (theirs.config, theirs.generation_config):
         assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (None, None, None)
@@ -333,7 +334,7 @@ def test_a_character_model_has_no_ids_of_special_tokens(features: dict | None, t
 def test_a_special_token_that_is_also_text_is_refused() -> None:
     ranks = {bytes([byte]): byte for byte in range(256)} | {b"ab": 256}
     with pytest.raises(UserError, match="has ab as text and as a special token"):
-        hf_tokenizer.files(Tokenizer(ranks, ["ab"]), 64)
+        tokenizer_json.files(Tokenizer(ranks, ["ab"]), 64)
 
 
 # ---------------------------------------------------------------- the chat template
@@ -441,23 +442,23 @@ def uncached(folder: Path) -> None:
 )
 def test_an_export_that_was_changed_is_found_out(spoil: Callable, said: str, tmp_path: Path) -> None:
     made = loaded(MODERN, NEW())
-    export.write(made, tmp_path / spoil.__name__)
-    export.verify(tmp_path / spoil.__name__, made)
+    exporter.write(made, tmp_path / spoil.__name__)
+    exporter.verify(tmp_path / spoil.__name__, made)
     spoil(tmp_path / spoil.__name__)
     with pytest.raises(UserError, match=said):
-        export.verify(tmp_path / spoil.__name__, made)
+        exporter.verify(tmp_path / spoil.__name__, made)
 
 
 def other_tokenizer(folder: Path) -> None:
     other = Tokenizer({token: id for id, token in enumerate(reversed(NEW().tokens))}, list(NEW().specials))
-    for name, text in hf_tokenizer.files(other, 64).items():
+    for name, text in tokenizer_json.files(other, 64).items():
         (folder / name).write_text(text, encoding="utf-8")
 
 
 @pytest.mark.parametrize("features", [MODERN, PLAIN], ids=["own", "port"])
 def test_an_export_with_another_tokenizer_is_not_read(features: dict, tmp_path: Path) -> None:
     made = loaded(features, NEW())
-    export.write(made, tmp_path / "out")
+    exporter.write(made, tmp_path / "out")
     other_tokenizer(tmp_path / "out")
     with pytest.raises(UserError, match=f"was trained with the tokenizer {NEW().hash[:12]}, but .*out holds"):
         door.open(str(tmp_path / "out"))
@@ -465,12 +466,12 @@ def test_an_export_with_another_tokenizer_is_not_read(features: dict, tmp_path: 
 
 @pytest.mark.parametrize("style", ["hf", "nanogpt"])
 @pytest.mark.parametrize("source", ["base", "rl", ""])
-def test_the_stage_and_step_come_back(source: str, style: export.Style, tmp_path: Path) -> None:
+def test_the_stage_and_step_come_back(source: str, style: exporter.Style, tmp_path: Path) -> None:
     config = gpt2.from_nanogpt(
         {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 64, "vocab_size": NEW().vocab_size}, {}, tmp_path
     )[0]
     made = dataclasses.replace(loaded(MODERN, NEW()), source=source, model=draw(config))
-    export.write(made, tmp_path / "out", style=style)
+    exporter.write(made, tmp_path / "out", style=style)
     again = door.open(str(tmp_path / "out"))
     assert (again.source, again.step) == (source, 7)
 
@@ -478,22 +479,13 @@ def test_the_stage_and_step_come_back(source: str, style: export.Style, tmp_path
 def test_code_is_run_only_where_it_is_ours(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     made = loaded(PLAIN, NEW())
-    export.write(made, tmp_path / "out")
+    exporter.write(made, tmp_path / "out")
     code = f"open({str(mark)!r}, 'w')\nfrom transformers import NanoChatConfig as C, NanoChatForCausalLM as M\n"
     (tmp_path / "out" / "evil.py").write_text(code, encoding="utf-8")
     change(tmp_path / "out/config.json", lambda content: content.update(
         auto_map={"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}))  # fmt: skip
-    export.verify(tmp_path / "out", made)
+    exporter.verify(tmp_path / "out", made)
     assert not mark.exists()
-
-
-def test_two_that_write_one_folder_do_not_meet(tmp_path: Path) -> None:
-    made = loaded(PLAIN, NEW())
-    with (
-        draft_of(tmp_path / "out", lambda: None),
-        pytest.raises(UserError, match="another process is writing .*out; wait"),
-    ):
-        export.write(made, tmp_path / "out")
 
 
 def test_a_model_of_nans_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -501,21 +493,21 @@ def test_a_model_of_nans_leaves_nothing_behind(tmp_path: Path) -> None:
     with torch.no_grad():
         made.model.transformer.wte.weight[0, 0] = torch.nan
     with pytest.raises(UserError, match="its logits are up to nan"):
-        export.write(made, tmp_path / "out")
+        exporter.write(made, tmp_path / "out")
     assert listing(tmp_path) == []
 
 
 def test_a_full_disk_leaves_nothing_behind(small_disk: Path) -> None:
     made = loaded(MODERN, NEW(), n_embd=192, n_layer=6)
     with pytest.raises(UserError, match="the disk is full"):
-        export.write(made, small_disk / "out")
+        exporter.write(made, small_disk / "out")
     assert listing(small_disk) == []
 
 
 @pytest.mark.parametrize("changes", [{"layer_norm": True}, {"qk_norm": False}, {"activation": "gelu"}, {"tied": True}])
 def test_an_architecture_between_the_families_is_refused(changes: dict, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"neither GPT-2's nor nanochat's: its {next(iter(changes))} is"):
-        export.write(loaded(MODERN, NEW(), **changes), tmp_path / "out")
+        exporter.write(loaded(MODERN, NEW(), **changes), tmp_path / "out")
     assert listing(tmp_path) == []
 
 
@@ -526,16 +518,16 @@ def test_a_folder_that_holds_something_is_not_written_over(tmp_path: Path) -> No
     (tmp_path / "file").write_text("a file", encoding="utf-8")
     for name in ("mine", "file"):
         with pytest.raises(UserError, match=f"{name} exists and is not an export"):
-            export.write(made, tmp_path / name, overwrite=True)
+            exporter.write(made, tmp_path / name, overwrite=True)
     assert listing(tmp_path) == ["file", "mine", "mine/thesis.txt"]
 
 
 def test_an_export_is_replaced_only_when_asked(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()  # empty: as good as none
-    export.write(loaded(MODERN, NEW()), tmp_path / "out")
+    exporter.write(loaded(MODERN, NEW()), tmp_path / "out")
     with pytest.raises(UserError, match="holds an export already; .* or replace it with --overwrite"):
-        export.write(loaded(PLAIN, NEW()), tmp_path / "out")
-    export.write(loaded(PLAIN, NEW()), tmp_path / "out", overwrite=True)
+        exporter.write(loaded(PLAIN, NEW()), tmp_path / "out")
+    exporter.write(loaded(PLAIN, NEW()), tmp_path / "out", overwrite=True)
     assert listing(tmp_path) == ["out", *(f"out/{name}" for name in (
         "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
         "tokenizer_config.json"))]  # fmt: skip
@@ -548,7 +540,7 @@ def test_an_export_is_replaced_only_when_asked(tmp_path: Path) -> None:
 def test_a_model_of_characters_goes_to_nanogpt_and_back(tmp_path: Path) -> None:
     write_nanogpt(tmp_path / "in", "To be, or not to be: that is the question.\n")
     made = door.open(str(tmp_path / "in"))
-    assert export.write(made, tmp_path / "out", style="nanogpt").kind == "nanogpt"
+    assert exporter.write(made, tmp_path / "out", style="nanogpt").kind == "nanogpt"
     assert listing(tmp_path / "out") == ["ckpt.pt", "ckpt.pt.sha256", "meta.pkl"]
     assert (tmp_path / "out/meta.pkl").read_bytes() == (tmp_path / "in/meta.pkl").read_bytes()
     before, after = (torch.load(tmp_path / place / "ckpt.pt", weights_only=True) for place in ("in", "out"))
@@ -559,7 +551,7 @@ def test_a_model_of_characters_goes_to_nanogpt_and_back(tmp_path: Path) -> None:
 
 def test_gpt2_in_nanogpt_is_told_to_differ(tmp_path: Path) -> None:
     write_gpt2(tmp_path / "in")
-    report = export.write(door.open(str(tmp_path / "in")), tmp_path / "out", style="nanogpt")
+    report = exporter.write(door.open(str(tmp_path / "in")), tmp_path / "out", style="nanogpt")
     assert "approximates otherwise" in report.found[-1]  # nanoGPT's GELU is the exact one
     assert door.open(str(tmp_path / "out")).tokenizer.hash == Tokenizer.load(tmp_path / "in").hash
 
@@ -569,13 +561,13 @@ def test_what_the_originals_do_not_know_is_refused(features: dict, tmp_path: Pat
     refusals = {"nanogpt": "nanoGPT knows GPT-2's architecture only", "nanochat": "does not know this architecture"}
     for style, said in refusals.items():
         with pytest.raises(UserError, match=said):
-            export.write(loaded(features, NEW()), tmp_path / "out", style=style)  # type: ignore[arg-type]
+            exporter.write(loaded(features, NEW()), tmp_path / "out", style=style)  # type: ignore[arg-type]
     assert listing(tmp_path) == []
 
 
 def test_classic_files_are_those_of_the_original(tmp_path: Path) -> None:
     made = loaded(PLAIN, OLD())
-    export.write(made, tmp_path / "out", style="nanochat")
+    exporter.write(made, tmp_path / "out", style="nanochat")
     assert listing(tmp_path / "out") == ["meta_000007.json", "model_000007.pt", "token_bytes.pt", "tokenizer.pkl"]
     meta = json.loads((tmp_path / "out/meta_000007.json").read_text(encoding="utf-8"))
     assert sorted(meta["model_config"]) == ["n_embd", "n_head", "n_kv_head", "n_layer", "sequence_len", "vocab_size"]
@@ -634,7 +626,7 @@ def test_nanogpt_is_told_where_its_characters_go(tmp_path: Path, capsys) -> None
     stored = torch.load(out / "ckpt.pt", weights_only=True)
     assert stored["config"]["dataset"] == "letters"
     made = dataclasses.replace(door.open(str(out)), meta={}, tag="my model")
-    export.write(made, tmp_path / "named", style="nanogpt")
+    exporter.write(made, tmp_path / "named", style="nanogpt")
     assert torch.load(tmp_path / "named/ckpt.pt", weights_only=True)["config"]["dataset"] == "my-model"
 
 
@@ -646,7 +638,7 @@ def test_programs_that_know_gpt2s_tokenizer_alone_are_named_for_it_alone(tmp_pat
         script.main([f"--source={tmp_path / 'in'}", f"--format={style}", f"--out={tmp_path / style}"])
         out = capsys.readouterr().out
         assert said in out and unsaid not in out
-        made, report = door.open(str(tmp_path / "in")), export.Report(tmp_path, {"hf": "gpt2"}.get(style, style), [])
+        made, report = door.open(str(tmp_path / "in")), exporter.Report(tmp_path, {"hf": "gpt2"}.get(style, style), [])
         ranks = {bytes([n]): n for n in range(256)} | {n.to_bytes(3, "big"): n for n in range(256, 50256)}
         as_gpt2 = Tokenizer(ranks, ["end"], GPT2_PATTERN)
         out = script.usage(report, dataclasses.replace(made, tokenizer=as_gpt2))

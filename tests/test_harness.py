@@ -16,11 +16,12 @@ import torch.multiprocessing as mp
 import transformers
 import yaml
 
+from extras import harness
 from nanochat import chat
 from nanochat.checkpoint import door, manager
 from nanochat.engine.engine import Engine
 from nanochat.errors import UserError
-from nanochat.eval import accuracy, harness
+from nanochat.eval import accuracy
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nanochat.checkpoint import hf, to_transformers
+from extras.export import to_transformers
+from nanochat.checkpoint import hf
 from nanochat.errors import UserError
 
 transformers = pytest.importorskip("transformers")

@@ -17,7 +17,7 @@ import pytest
 from dev.size import LONGEST
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARY = sorted(path for room in ("nanochat", "scripts", "tasks", "cleaning") for path in (ROOT / room).rglob("*.py"))
+LIBRARY = sorted(path for room in ("nanochat", "scripts", "tasks", "extras") for path in (ROOT / room).rglob("*.py"))
 SOURCES = [*LIBRARY, *sorted((ROOT / "dev").glob("*.py")), *sorted((ROOT / "tests").glob("*.py"))]
 MODULES = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in LIBRARY]
 
@@ -31,10 +31,17 @@ def nodes(path: Path) -> list[ast.AST]:
     return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
+def dotted(node: ast.expr) -> str:
+    """The name of what is called, such as torch.load; () stands for what has no name."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else "()"
+
+
 @functools.cache
 def calls(path: Path) -> list[tuple[str, ast.Call, str]]:
     """What a file calls, as (dotted name, node, place)."""
-    return [(ast.unparse(node.func), node, f"{name(path)}:{node.lineno}")
+    return [(dotted(node.func), node, f"{name(path)}:{node.lineno}")
             for node in nodes(path) if isinstance(node, ast.Call)]
 
 
@@ -96,11 +103,11 @@ for module in modules:  # of modules that import each other, the first one is re
 print(json.dumps(found))
 """
 # What exports carry away runs under transformers, and nothing here imports it.
-CARRIED_AWAY = "nanochat.checkpoint.modeling_nanochat_gpt"
+CARRIED_AWAY = "extras.export.modeling_nanochat_gpt"
 
 
 def test_importing_a_module_does_nothing(tmp_path: Path) -> None:
-    ours = {"nanochat", "scripts", "tasks", "cleaning", "dev", *sys.stdlib_module_names}
+    ours = {"nanochat", "scripts", "tasks", "extras", "dev", *sys.stdlib_module_names}
     packages = sorted({package for path in LIBRARY for package, _ in imports(path)} - ours)
     modules = [module for module in MODULES if module != CARRIED_AWAY]
     lines = f"{' '.join(packages)}\n{' '.join(modules)}\n"
@@ -167,12 +174,12 @@ PACKAGES = {
     "rustbpe": ("nanochat/tokenizer.py",),
     "tyro": ("nanochat/config.py",),
     "wandb": ("nanochat/log.py",),
-    "yaml": ("nanochat/config_files.py", "nanochat/eval/bundle.py"),
-    "huggingface_hub": ("nanochat/hub.py", "nanochat/checkpoint/export.py"),
-    "tokenizers": ("nanochat/checkpoint/",),
-    "transformers": ("nanochat/checkpoint/",),
-    "pyarrow": ("nanochat/data/", "cleaning/"),
-    "safetensors": ("nanochat/checkpoint/",),
+    "yaml": ("nanochat/config_files.py", "tasks/core_bundle.py"),
+    "huggingface_hub": ("nanochat/hub.py", "extras/export/"),
+    "tokenizers": ("nanochat/checkpoint/", "extras/export/"),
+    "transformers": ("nanochat/checkpoint/", "extras/export/"),
+    "pyarrow": ("nanochat/data/", "extras/clean/"),
+    "safetensors": ("nanochat/checkpoint/", "extras/export/"),
     "fastapi": ("nanochat/web/",),
     "starlette": ("nanochat/web/",),
     "uvicorn": ("nanochat/web/",),
@@ -300,7 +307,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     extras = [item for items in project()["project"]["optional-dependencies"].values() for item in items]
     declared = {distribution(item) for item in (*project()["project"]["dependencies"], *extras)}
     dev = {distribution(item) for item in project()["dependency-groups"]["dev"]} - COMMANDS
-    ours = {"nanochat", "scripts", "tasks", "cleaning", "dev", "tests", *sys.stdlib_module_names, *STEMS}
+    ours = {"nanochat", "scripts", "tasks", "extras", "dev", "tests", *sys.stdlib_module_names, *STEMS}
     library = {package for path in LIBRARY for package, _ in imports(path)} - ours
     around = {package for path in SOURCES for package, _ in imports(path)} - ours - library
     dev -= {distribution(item) for item in extras}  # which the tests need as well

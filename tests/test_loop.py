@@ -232,18 +232,6 @@ def test_five_bad_steps_in_a_row_stop_the_run_before_anything_is_saved(tmp_path)
     assert saved == [1]
 
 
-def test_data_that_a_validation_cannot_read_costs_no_step(tmp_path):
-    def unreadable(stopping: object) -> dict[str, float]:
-        raise UserError("talk.jsonl changed")
-
-    saved: list[int] = []
-    save = lambda s, _: saved.append(s.step)  # noqa: E731
-    with pytest.raises(UserError, match="talk"):
-        evaluations = [Evaluation(3, unreadable)]
-        run(stage(model(), rows_in_turn(4), num_iterations=9, save=save, evaluations=evaluations), tmp_path)
-    assert saved == [3]
-
-
 def test_weights_too_large_for_a_next_step_are_not_saved(tmp_path):
     made = model()
     with torch.no_grad():
@@ -362,16 +350,21 @@ def test_late_checkpoints_are_passing(tmp_path):
     assert saved == [(1, True), (2, True), (3, False), (4, True), (5, False)]
 
 
-def test_data_that_fails_costs_no_step(tmp_path):
+@pytest.mark.parametrize("where", ["training", "validation"])
+def test_data_that_fails_costs_no_step(where, tmp_path):
     saved: list[tuple[int, bool]] = []
+
+    def unreadable(*_: object) -> dict[str, float]:
+        raise UserError("docs.jsonl changed while this run was reading it")
 
     def stream() -> Iterator[Batch]:
         yield from (batch(n, n + 2) for n in range(3))
-        raise UserError("docs.jsonl changed while this run was reading it")
+        unreadable()
 
+    evaluations = [Evaluation(3, unreadable)] if where == "validation" else []
     with pytest.raises(UserError, match="changed while"):
         save = lambda s, passing: saved.append((s.step, passing))  # noqa: E731
-        run(stage(model(), stream(), num_iterations=20, save=save), tmp_path)
+        run(stage(model(), stream(), num_iterations=20, save=save, evaluations=evaluations), tmp_path)
     assert saved == [(3, True)]
 
 

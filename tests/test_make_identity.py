@@ -71,7 +71,7 @@ def test_the_file_is_what_training_reads(base: Path, tmp_path: Path, capsys) -> 
     assert all(fact in text for fact in ("I was made by Ada.", "I have 34 layers.", "I live in Rome."))
     assert isinstance(json.loads(text.splitlines()[0]), list)  # one array a line, as the original has it
     assert f"300 conversations of Bob are in {base}" in capsys.readouterr().out
-    with pytest.raises(UserError, match="is there already; replace it with --overwrite"):
+    with pytest.raises(UserError, match="already exists; replace it with --overwrite"):
         main(["--name", "Eve"])
     main(["--name", "Eve", "--num", "5", "--overwrite"])
     assert len(identity.identity()) == 5

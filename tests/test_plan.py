@@ -5,10 +5,7 @@ Published: the cards and reports of nanochat's first generation, and what its us
 
 import json
 import re
-import subprocess
-import sys
 import weakref
-from pathlib import Path
 
 import pytest
 import torch
@@ -30,7 +27,6 @@ from scripts import plan, speedrun
 from scripts._forecast import Setting, config_of, forecast
 from scripts._marks import Marks
 
-ROOT = Path(__file__).resolve().parent.parent
 GB = 1e9
 NEAR = 0.15
 CLASSIC = {"window_pattern": "L", "lambdas": False, "value_embeds": False, "smear": False, "backout": False}
@@ -182,7 +178,7 @@ def test_weights_gradients_and_optimizer_state_are_counted_to_the_byte():
     assert fixed["optimizer state"] == pytest.approx(state, rel=0.01)  # beside it only a vector for each matrix
 
 
-def test_muon_needs_as_much_as_is_said():
+def test_muon_needs_the_workspace_that_is_counted():
     _, _, optimizer = small()
     group = max(optimizer.muon, key=lambda group: sum(p.numel() for p in group.parameters.values()))
     optimizer.step(Rates())
@@ -194,7 +190,7 @@ def test_muon_needs_as_much_as_is_said():
 
 
 @pytest.mark.parametrize("with_gradient, expected", [(True, cost.EAGER_LOGIT), (False, cost.VALIDATION_LOGIT)])
-def test_logits_need_as_much_as_is_said(with_gradient, expected):
+def test_logits_need_the_bytes_that_are_counted(with_gradient, expected):
     config = GPTConfig(64, 8192, 1, 1, 1, 32, **CLASSIC)
     model, ids = GPT(config, torch.bfloat16), torch.zeros(2, 64, dtype=torch.int64)
     with torch.set_grad_enabled(with_gradient), Live() as live:
@@ -216,7 +212,7 @@ def test_all_parameters_are_counted_once(layers, heads, width, values, vocab):
     )
 
 
-def test_a_cache_takes_what_is_said():
+def test_a_cache_takes_the_bytes_that_are_counted():
     config = GPTConfig(128, 256, 3, 4, 2, 128)
     cache = KVCache(config, 5, 128, "meta", torch.bfloat16)
     assert cache.k.nbytes + cache.v.nbytes == 5 * cost.cache_bytes(config, 128)
@@ -284,16 +280,10 @@ def test_every_stage_is_planned_on_every_accelerator(capsys, stage, gpu):
     assert printed.startswith("d12: 286M parameters")
     assert f"2 x {'CPU' if gpu == 'cpu' else GPUS[gpu].name}" in printed
     assert "nan" not in printed and "inf " not in printed
+    assert ("without --slots the Engine takes " in printed) == (stage == "serve")
 
 
-def test_serving_is_planned_by_slots(capsys):
-    printed = planned(capsys, "--depth=34", "--gpu=h100", "--stage=serve")
-    table = {line[:30].strip(): line[30:].split() for line in printed.splitlines() if line.startswith("  ")}
-    assert table["GB at --slots"] == ["1", "8", "16", "32", "64"] and table["weights"][0] == "4.4"
-    assert "without --slots the Engine takes 32; about" in printed
-
-
-def test_the_price_is_what_one_says(capsys, monkeypatch):
+def test_the_price_comes_from_the_flag_or_the_environment(capsys, monkeypatch):
     first = planned(capsys, "--depth=12", "--gpu=h100", "--price_per_gpu_hour=10")
     monkeypatch.setenv("NANOCHAT_PRICE_PER_GPU_HOUR", "20")
     second = planned(capsys, "--depth=12", "--gpu=h100")
@@ -326,7 +316,8 @@ def test_a_checkpoint_is_planned_from_its_meta_file(base, capsys):
     assert "mid d3, step 7: 6.6M parameters, 3 layers" in printed
     printed = planned(capsys, "--source=mid", "--gpu=h100", "--stage=serve")
     assert "mid d5, step 7: 59M parameters, 5 layers of width 384, vocabulary 65536, context 512" in printed
-    (base / "mid_checkpoints" / "d5" / "meta_000007.json").write_text("{}", encoding="utf-8")
+    meta = base / "mid_checkpoints" / "d5" / "meta_000007.json"
+    meta.write_text('{"model_config": {"n_layer": 2}}', encoding="utf-8")
     with pytest.raises(UserError, match="does not describe its model's shape"):
         plan.main(["--source=mid", "--gpu=h100"])
 
@@ -346,14 +337,9 @@ def test_a_checkpoint_is_planned_from_its_meta_file(base, capsys):
         (["--depth=12", "--gpu=rtx3090"], "'rtx3090' is not known; there are: h100"),
     ],
 )
-def test_what_cannot_be_planned(argv, sentence):
+def test_requests_that_cannot_be_planned(argv, sentence):
     with pytest.raises(UserError, match=sentence):
         plan.main(["--gpu=h100", *argv])
-
-
-def test_help_needs_no_torch():
-    code = "import sys, scripts.plan, scripts.speedrun; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 # ---------------------------------------------------------------- the recipe
@@ -392,7 +378,7 @@ def test_the_tiny_recipe_inherits_its_batch(capsys, monkeypatch):
                      "chat_sft": ("1400", "4.1k", "5.7M"), "in all": ("", "", "8.2M")}  # fmt: skip
 
 
-def test_depth_and_gpus_of_the_recipe_are_those_that_one_names(capsys, monkeypatch):
+def test_depth_and_gpus_of_the_recipe_come_from_the_flags(capsys, monkeypatch):
     monkeypatch.setenv("DEPTH", "20")
     monkeypatch.setenv("RL", "1")
     printed, table = recipe(capsys, "--depth=6", "--gpus=1", "--gpu=h200")
@@ -404,14 +390,7 @@ def test_depth_and_gpus_of_the_recipe_are_those_that_one_names(capsys, monkeypat
     assert steps == {str(horizon(config_from_depth(4, 32768, 2048)).num_iterations)}
 
 
-def test_the_recipe_shows_what_does_not_fit_and_what_does(capsys):
-    printed, _ = recipe(capsys, "--depth=20", "--gpus=1", "--gpu=a100-40")
-    sentence = r"runs out of memory: --device_batch_size=\d+ needs (\S+) of 42.4 GB, and (\d+) fits"
-    found = re.findall(sentence, printed)
-    assert found and all(float(needed) > 0.97 * 42.4 and int(rows) in (1, 2, 4, 8) for needed, rows in found)
-
-
-def test_a_gpu_that_is_not_known_does_not_stop_the_recipe(capsys, monkeypatch):
+def test_an_unknown_gpu_does_not_stop_the_recipe(capsys, monkeypatch):
     monkeypatch.setattr(sections, "machine", lambda: {"GPU": "2 x NVIDIA GeForce RTX 3090"})
     printed, table = recipe(capsys, "--depth=6", "--gpus=2")
     assert "The GPU here, 2 x NVIDIA GeForce RTX 3090, is not known" in printed and "nproc_per_node=2" in printed
@@ -426,7 +405,7 @@ def test_a_gpu_that_is_not_known_does_not_stop_the_recipe(capsys, monkeypatch):
         plan.main(["--depth=6"])
 
 
-def test_what_is_done_is_not_to_do(base, capsys):
+def test_finished_stages_are_not_to_do(base, capsys):
     asked = ("--depth=6", "--gpus=1", "--gpu=h100", "--price_per_gpu_hour=100")
     assert "still to do" not in recipe(capsys, *asked)[0]
     marks = Marks(base)

@@ -18,8 +18,9 @@ import torch
 from fakehub import FakeHub
 from torch import Tensor
 
+from extras.export import exporter
 from nanochat import hub
-from nanochat.checkpoint import door, export, gpt2, manager, nanogpt, repository
+from nanochat.checkpoint import door, gpt2, manager, nanogpt, repository
 from nanochat.config import parse
 from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
@@ -559,7 +560,7 @@ def test_an_export_comes_back_with_its_stage_and_step(fake: FakeHub, tokenizer: 
     fake.add(REPO, classic(tokenizer))
     pull.main([REPO, "--as=sft"])
     before = door.open("sft", tag="d34")
-    export.write(before, tmp_path / "export")
+    exporter.write(before, tmp_path / "export")
     fake.add("tester/exported-d34", tmp_path / "export")
     opened = door.open("tester/exported-d34")
     assert (opened.source, opened.step) == ("sft", 169150)

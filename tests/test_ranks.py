@@ -150,7 +150,7 @@ def test_a_rank_that_was_killed_is_a_sentence_of_the_other(tmp_path):
 
 
 @pytest.mark.parametrize("flag", ["--window_pattern=X", "--depth=none"])  # found with the other ranks, and before
-def test_what_all_ranks_refuse_is_said_once(flag, world, tmp_path):
+def test_what_all_ranks_refuse_is_printed_once(flag, world, tmp_path):
     errors, codes = failed(tmp_path / "said", train, [*FLAGS, flag])
     assert_one_sentence(errors, flag.partition("=")[0].lstrip("-"))
     assert codes == [2, 2]

@@ -54,15 +54,6 @@ def text_of(folder: str, ids: list[int]) -> str:
     return Tokenizer.load(Path(folder)).decode(ids)
 
 
-def test_greedy_is_what_transformers_generates(theirs, folder: str, capsys) -> None:
-    ids = Tokenizer.load(Path(folder)).encode(TEXT)
-    expected = theirs[0].generate(torch.tensor([ids]), max_new_tokens=16, do_sample=False, pad_token_id=0)[0].tolist()
-    out = run(capsys, f"--init_from={folder}", f"--start={TEXT}", "--temperature=0", "--num_samples=1",
-              "--max_new_tokens=16")  # fmt: skip
-    assert samples(out) == [text_of(folder, expected)]
-    assert len(set(expected[len(ids) :])) > 4  # no model that says one thing for ever
-
-
 def test_beyond_the_context_it_sees_the_last_tokens_as_nanogpt_does(theirs, folder: str, capsys) -> None:
     ids = Tokenizer.load(Path(folder)).encode(TEXT)
     begin = len(ids)
@@ -88,7 +79,7 @@ def test_ten_samples_by_default_the_same_with_the_same_seed(folder: str, capsys)
     first = run(capsys, *flags)
     said = samples(first)
     assert len(said) == 10 and len(set(said)) > 5 and all(text.startswith("\n") for text in said)
-    assert run(capsys, *flags, "--seed=1337", "--temperature=0.8", "--top_k=200", "--compile=False") == first
+    assert run(capsys, *flags, "--seed=1337", "--temperature=0.8", "--top_k=200", "--compile") == first
     assert run(capsys, *flags, "--seed=1") != first
     assert samples(run(capsys, *flags, "--num_samples=3")) == said[:3]
     assert run(capsys, *flags, "--stream") == first
@@ -132,13 +123,8 @@ def test_several_texts_as_lines_of_json(folder: str, capsys, tmp_path: Path) -> 
 def test_settings_come_from_a_file_and_flags_win(folder: str, capsys, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(f"init_from: {folder}\nprompt: [hello]\nmax_new_tokens: 9\n", encoding="utf-8")
     (tmp_path / "b.py").write_text(f"init_from = '{folder}'\nstart = 'hello'\nnum_samples = 1\n", encoding="utf-8")
-    (tmp_path / "c.json").write_text(json.dumps({"init_from": folder, "start": "hello", "top_k": 5}), encoding="utf-8")
-    said = run(capsys, str(tmp_path / "a.yaml"), "--max_new_tokens=4")
-    assert said == run(capsys, str(tmp_path / "b.py"), "--max_new_tokens=4")
-    assert said == run(capsys, str(tmp_path / "c.json"), "--max_new_tokens=4", "--top_k=200", "--num_samples=1")
-    (tmp_path / "a.yaml").write_text("max_new_token: 9\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"a\.yaml: unknown key max_new_token"):
-        run(capsys, str(tmp_path / "a.yaml"))
+    from_yaml = run(capsys, str(tmp_path / "a.yaml"), "--max_new_tokens=4")
+    assert from_yaml == run(capsys, str(tmp_path / "b.py"), "--max_new_tokens=4")
 
 
 def test_a_stop_string_ends_a_sample_and_is_not_shown(folder: str, capsys) -> None:
@@ -255,8 +241,3 @@ def test_files_without_a_text_are_refused(folder: str, tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     with pytest.raises(UserError, match=r"latin\.txt is not UTF-8: byte 3 is 0xe9"):
         sample.main([*CPU, f"--init_from={folder}", f"--start=FILE:{tmp_path / 'latin.txt'}"])
-
-
-def test_that_compiling_is_of_no_use_is_said_once(folder: str, capsys) -> None:
-    sample.main([*CPU, f"--init_from={folder}", "--compile", "--num_samples=2", "--max_new_tokens=2"])
-    assert capsys.readouterr().err.count("--compile") == 1

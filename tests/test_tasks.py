@@ -430,7 +430,7 @@ def test_a_word_list_that_is_none_ends_in_a_sentence(base: Path) -> None:
 def test_recipes_are_known_by_name_and_by_checkpoint() -> None:
     with pytest.raises(UserError, match="--conversations is 'web'; expected one of littleworld, real, none"):
         catalog.training_conversations("web", [], "train")
-    with pytest.raises(UserError, match="identity_conversations.jsonl; python -m scripts.make_identity --name NAME"):
+    with pytest.raises(UserError, match="does not exist; write it with python -m scripts.make_identity"):
         catalog.identity()
     known = [({"conversations": "littleworld"}, "littleworld"), ({"conversations": "real"}, "real"), ({}, "real"),
              ({"dataset": "tinyworld"}, "littleworld"), ({"dataset": "fineweb-edu"}, "real"),

@@ -77,7 +77,7 @@ def test_training_lowers_the_loss(stage, world, base):
     assert scores(folder)[30] < scores(folder)[15]
 
 
-def test_a_later_stage_inherits_and_says_so(world, base, capsys):
+def test_a_later_stage_inherits_and_prints_it(world, base, capsys):
     folder = world("mid")
     argv = [f for f in flags("mid", base) if not f.startswith(("--device_batch_size", "--total_batch_size"))]
     train("mid", argv)
@@ -107,7 +107,7 @@ def test_fine_tuning_counts_epochs(world, base):
 
 
 @pytest.mark.parametrize("stage", SCRIPTS)
-def test_going_on_equals_never_having_stopped(stage, world, base, tmp_path):
+def test_resuming_equals_never_having_stopped(stage, world, base, tmp_path):
     folder = world(stage)
     argv = flags(stage, base, "--keep_last=0")
     train(stage, argv)
@@ -121,7 +121,7 @@ def test_going_on_equals_never_having_stopped(stage, world, base, tmp_path):
     assert_same_run(folder, whole)
 
 
-def test_an_explicit_step_is_gone_on_from_as_if_later_ones_had_never_been(world, base, tmp_path):
+def test_resuming_an_explicit_step_drops_later_ones(world, base, tmp_path):
     folder = world("base")
     argv = flags("base", base, "--save_every=1", "--eval_every=1")
     train("base", [*argv, "--keep_last=0"])
@@ -140,7 +140,7 @@ def test_what_cannot_fit_into_memory_is_refused_before_it_starts(world, base):
     assert not (base / "base_checkpoints" / "large").exists()
 
 
-def test_more_steps_than_before_go_on(world, base):
+def test_more_steps_resume_a_finished_run(world, base):
     folder = world("base")
     train("base", flags("base", base))
     train("base", flags("base", base, "--num_iterations=8"))
@@ -193,7 +193,7 @@ def test_torchrun_on_two_ranks_equals_one_that_accumulates(world, base, tmp_path
     assert_close_runs(folder, alone)
 
 
-def test_fine_tuning_goes_on_on_two_ranks(world, base, tmp_path):
+def test_fine_tuning_resumes_on_two_ranks(world, base, tmp_path):
     """Conversations give the ranks different numbers of supervised tokens, and the first steps were one rank's."""
     folder = world("sft")
     argv = flags("sft", base, "--keep_last=0")
@@ -206,7 +206,7 @@ def test_fine_tuning_goes_on_on_two_ranks(world, base, tmp_path):
     assert_close_runs(folder, alone)
 
 
-def test_a_base_run_goes_on_with_its_batch_on_two_ranks(world, base, tmp_path):
+def test_a_base_run_resumes_with_its_batch_on_two_ranks(world, base, tmp_path):
     folder = world("base")
     argv = flags("base", base, "--keep_last=0", "--device_batch_size=4")
     train("base", argv)

@@ -5,8 +5,6 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from nanochat.engine.engine import Engine
 from nanochat.tokenizer import Tokenizer
@@ -60,26 +58,6 @@ ODD_BODIES = {
 @pytest.mark.parametrize("name", ODD_BODIES)
 def test_an_odd_body_is_refused(live: Live, path: str, name: str) -> None:
     assert error(live.post(path, ODD_BODIES[name]))["type"] == "invalid_request_error"
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
-    max_leaves=10,
-)
-NAMES = ["messages", "prompt", "model", "temperature", "stop", "n", "stream", "logit_bias", "response_format", "tools",
-"text",
-         "tokens", "logprobs", "top_logprobs", "max_tokens", "stream_options", "echo", "seed"]  # fmt: skip
-
-
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from([CHAT, "/v1/completions", "/chat", "/generate", "/tokenize", "/detokenize"]),
-       st.dictionaries(st.sampled_from(NAMES), json_values, max_size=6))  # fmt: skip
-def test_any_json_is_answered_or_refused(live: Live, path: str, body: dict) -> None:
-    response = live.post(path, json.dumps(body).encode())
-    assert response.status_code in (200, 400, 404)
-    if response.status_code != 200:
-        error(response, response.status_code)
 
 
 def test_after_all_that_the_server_lives(live: Live) -> None:

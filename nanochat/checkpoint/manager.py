@@ -245,7 +245,7 @@ def read_meta(folder: Path, step: int) -> dict:
 
 def record_of(meta: dict, source: str, tag: str, step: int) -> dict:
     """What a later stage, or an evaluation, records about the checkpoint it used."""
-    digest = meta.get("files", {}).get(_model_file(step), {}).get("sha256")
+    digest = (meta.get("files") or {}).get(_model_file(step), {}).get("sha256")
     return {"source": source, "tag": tag, "step": step, "sha256": digest}
 
 
@@ -270,6 +270,8 @@ def load_step(folder: Path, tag: str, step: int, load_as: LoadAs = AS_STORED, wi
     _check_files(folder, step, meta, [model_path.name] + ([_optimizer_file(step)] if with_optimizer else []))
     alternative = _alternative(folder, step)
     state = reading.weights(reading.torch_file(model_path, alternative), model_path)
+    if "n_layer" in meta["model_config"]:  # before as many are made as a damaged file claims
+        reading.check_layers(meta["model_config"]["n_layer"], state, model_path)
     with reading.sensible(model_path):
         note = _softcap_note(folder) if legacy.doubtful_softcap(meta["model_config"], state) else ""
         config, state = legacy.translate(meta["model_config"], state, model_path)

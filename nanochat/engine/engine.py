@@ -166,6 +166,7 @@ class Engine:
         return events
 
     def _advance(self, events: list[Event]) -> None:
+        """The parts of a step in order: admit, collect tool results, read prompts, decode, sample."""
         events += self._admit()
         events += self._collect_tools()
         sampled: list[_Running] = []  # requests that get their next token in this step ...

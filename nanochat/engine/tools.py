@@ -1,4 +1,4 @@
-"""What a model may call while it answers: a calculator, which runs no code, and where it is allowed Python."""
+"""Tools that a model may call while it answers: a calculator, which runs no code, and where allowed Python."""
 
 import ast
 import math
@@ -13,11 +13,11 @@ from nanochat.tokenizer import Tokenizer
 
 MAX_CHARACTERS = 1000
 MAX_DEPTH = 100
-MAX_OUTPUT = 1000  # characters of what a program prints that the model gets to read
+MAX_OUTPUT = 1000  # characters of a program's output that the model gets to read
 MAX_BITS = 1024  # of an integer: the range of a float, and far below Python's limit for printing one
 
-# Everything an expression may consist of. Checked before parsing because Python's parser warns on stderr
-# about oddities such as '\d' or "1if", and what a model writes should not get that far.
+# Everything that an expression may consist of. Checked before parsing, because Python's parser prints warnings about
+# oddities such as '\d' or "1if".
 _STRING = r"'[^'\\\n]*'" + r'|"[^"\\\n]*"'
 _TOKEN = re.compile(rf"{_STRING}|[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|\.[0-9]+|\.count(?=\()|[-+*/%() ]")
 _STRING_OR_COMMA = re.compile(rf"({_STRING})|(?<=[0-9]),(?=[0-9]{{3}}(?![0-9]))")
@@ -37,14 +37,14 @@ _BINARY: dict[type, Callable] = {
 class Tools:
     """How the Engine serves a tool call, in token ids.
 
-    `run` gets the ids between python_start and python_end and returns the ids of the result, which the Engine
-    forces between output_start and output_end; None means no result, and nothing is forced.
+    `run` takes the ids between python_start and python_end and returns those of the result, which the Engine forces
+    into the reply between output_start and output_end; None forces nothing.
     """
 
     ids: chat.ToolIds
     run: Callable[[list[int]], list[int] | None]
     slow: bool = False
-    """run it in a thread of its own while the other requests go on"""
+    """run it in a thread of its own, so that the other requests continue"""
 
 
 def calculator_tools(tokenizer: Tokenizer) -> Tools:
@@ -58,9 +58,9 @@ def calculator_tools(tokenizer: Tokenizer) -> Tools:
 
 
 def python_tools(tokenizer: Tokenizer) -> Tools:
-    """Tools with the calculator and, for what that does not know, Python in the sandbox.
+    """Tools with the calculator and, for everything else, Python in the sandbox.
 
-    The model reads what the program printed, or how it failed. Raises UserError as `calculator_tools` does.
+    The model reads the program's output or its error. Raises UserError as `calculator_tools` does.
     """
 
     def run(ids: list[int]) -> list[int]:
@@ -75,10 +75,9 @@ def python_tools(tokenizer: Tokenizer) -> Tools:
 
 
 def permit_code(what: str, unsafe_code: bool, instead: str) -> str:
-    """A line for the user about how model-written Python is isolated on this machine.
+    """A line for the user about how model-written Python, which `what` runs, is isolated on this machine.
 
-    Raises UserError where isolation is incomplete, unless `unsafe_code`. It names `what` runs such code, what is
-    missing, and what to do `instead`.
+    Raises UserError if isolation is incomplete, unless `unsafe_code`, naming what is missing and what to do `instead`.
     """
     missing = sandbox.missing()
     if not missing:
@@ -96,8 +95,8 @@ def permit_code(what: str, unsafe_code: bool, instead: str) -> str:
 def calculator(expression: str) -> str | None:
     """The value of an arithmetic expression or of `'text'.count('x')`, as Python would print it.
 
-    Knows numbers (also 1,000 and 1e3), + - * / // % **, parentheses and counting. Returns None for anything else,
-    for an error such as division by zero, and at once for what would explode, such as 9**9**9.
+    Knows numbers (also 1,000 and 1e3), + - * / // % **, parentheses and counting. Returns None for anything else, for
+    an error such as division by zero, and at once for results that are too large, such as 9**9**9.
     """
     if len(expression) > MAX_CHARACTERS:
         return None
@@ -107,12 +106,12 @@ def calculator(expression: str) -> str | None:
     try:
         value = _value(ast.parse(expression, mode="eval").body, MAX_DEPTH)
     except (SyntaxError, ArithmeticError, _Refused, RecursionError, MemoryError):
-        return None  # the last two: what CPython's parser raises when its own stack is too small for the nesting
+        return None  # the last two: too deep nesting for CPython's parser
     return str(value)
 
 
 class _Refused(Exception):
-    """The expression is none the calculator knows, or too big."""
+    """The calculator does not know the expression, or it is too large."""
 
 
 def _value(node: ast.expr, depth: int) -> int | float:

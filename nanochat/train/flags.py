@@ -42,7 +42,7 @@ class TrainFlags:
     run: str = "dummy"
     """name of the wandb run; dummy logs to files only"""
     seed: int = 42
-    """seed of the initial weights and the order of the data"""
+    """use this seed for the initial weights and the order of the data"""
     device_type: str = ""
     """cuda, mps or cpu; default: the best available"""
     dtype: str = "auto"
@@ -72,7 +72,7 @@ class ParentFlags:
     init_lr_frac: float = 1.0
     """factor on all learning rates"""
     weight_decay: float = 0.0
-    """weight decay of the blocks' matrices"""
+    """apply this weight decay to the blocks' matrices"""
     model_tag: Annotated[str | None, alias("-g", "--tag")] = None
     """tag of the model to start from; default: the deepest d<number>"""
     model_step: Annotated[int | None, alias("-s", "--step")] = None
@@ -91,9 +91,9 @@ class ConversationData:
     """The conversations of a stage, and how many of them make a step."""
 
     data_path: list[Path] = field(default_factory=list)
-    """files of your own conversations, JSONL or a JSON array"""
+    """train on your own conversations from these files, JSONL or a JSON array"""
     val_data_path: list[Path] = field(default_factory=list)
-    """files of conversations to validate on; default: a held-out part of --data_path if that is all there is"""
+    """validate on conversations from these files; default: a held-out part of --data_path if that is all there is"""
     conversations: str | None = None
     """littleworld, real (SmolTalk, MMLU, ...) or none; default: littleworld if the model descends from it, else real"""
     device_batch_size: int | None = None

@@ -1,8 +1,8 @@
 """Replies that are JSON: response_format as a Constraint of the Engine, by llguidance."""
 
 import asyncio
+import functools
 import json
-import threading
 from collections.abc import Set
 from typing import Any
 
@@ -51,8 +51,6 @@ class Grammars:
     def __init__(self, tokenizer: Tokenizer, stop_ids: Set[int]) -> None:
         self._tokenizer = tokenizer
         self._stop_ids = stop_ids
-        self._lock = threading.Lock()
-        self._vocabulary: LLTokenizer | None = None
 
     async def constraint(self, response_format: dict[str, Any] | None) -> Constraint | None:
         """The Constraint for a `response_format`, None where it demands nothing. Raises ApiError for a bad one.
@@ -73,7 +71,7 @@ class Grammars:
             grammar = LLMatcher.grammar_from_json_schema(text, overrides=STYLE)  # type: ignore[arg-type]
         except ValueError as error:
             raise _wrong(str(error)) from None
-        matcher = LLMatcher(self._known(), grammar, log_level=0)
+        matcher = LLMatcher(self._vocabulary, grammar, log_level=0)
         if matcher.is_error():
             raise _wrong(matcher.get_error())
         constraint = Grammar(matcher, self._stop_ids, self._tokenizer.vocab_size)
@@ -83,13 +81,11 @@ class Grammars:
             raise _wrong("no text satisfies it")
         return constraint
 
-    def _known(self) -> LLTokenizer:
+    @functools.cached_property
+    def _vocabulary(self) -> LLTokenizer:
         """The tokenizer as llguidance wants it, built on first use."""
-        with self._lock:
-            if self._vocabulary is None:
-                stops = sorted(self._stop_ids)
-                self._vocabulary = LLTokenizer(TokenizerWrapper(_Wrapped(self._tokenizer, stops[0])), eos_token=stops)
-            return self._vocabulary
+        stops = sorted(self._stop_ids)
+        return LLTokenizer(TokenizerWrapper(_Wrapped(self._tokenizer, stops[0])), eos_token=stops)
 
 
 class _Wrapped:

@@ -18,7 +18,7 @@ from nanochat.errors import UserError
 from nanochat.web import messages
 from nanochat.web.documentation import describes
 from nanochat.web.errors import ApiError, bad_request, json_response
-from nanochat.web.generation import FailedError, Generation, Writer
+from nanochat.web.generation import Generation, Writer
 from nanochat.web.schemas import Body, Message, Sampling, validated
 from nanochat.web.sse import EventStream, Later, Stream
 from nanochat.web.state import ServedModel, ServerState
@@ -68,7 +68,7 @@ def handler(state: ServerState, dialect: Dialect) -> Callable[[HttpRequest], Awa
         if dialect.accept_streams and "text/event-stream" in http.headers.get("accept", ""):
             body.stream = True
         plan = await dialect.plan(state, body)
-        generation = Generation(plan.model.pool, plan.requests, plan.choices, plan.samples)
+        generation = Generation(plan.requests, plan.choices, plan.samples, plan.model.pool.cancel)
         if plan.writer is None:
             state.begin(plan.model, generation)
             return Later(_whole(plan, generation), generation.cancel)
@@ -83,10 +83,9 @@ def handler(state: ServerState, dialect: Dialect) -> Callable[[HttpRequest], Awa
 
 
 async def _whole(plan: Plan, generation: Generation) -> Response:
-    try:
-        await generation.ended
-    except FailedError as error:
-        return ApiError(500, str(error), "internal_error").response()
+    error = await asyncio.shield(generation.ended)  # a client that leaves ends the wait, not the future
+    if error is not None:
+        return ApiError(500, error, "internal_error").response()
     return json_response(plan.whole(generation))
 
 

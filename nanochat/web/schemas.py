@@ -7,7 +7,7 @@ hand, refuses them. Null means not given.
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from nanochat.web.errors import ApiError, bad_request
 
@@ -52,11 +52,11 @@ class Part(Body):
     text: str
 
 
-Parts = Annotated[
-    list[Part],
-    BeforeValidator(lambda content: [{"type": "text", "text": content}] if isinstance(content, str) else content),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"$ref": "#/components/schemas/Part"}}]}),
-]
+def _as_parts(content: object) -> object:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+Parts = Annotated[list[Part], BeforeValidator(_as_parts, json_schema_input_type=str | list[Part])]
 
 
 class Message(Body):
@@ -83,7 +83,8 @@ Messages = Annotated[list[Message], Field(max_length=2000, examples=[[{"role": "
 
 
 Ids = Annotated[list[int], Field(min_length=1)]
-Prompts = str | Ids | Annotated[list[str] | list[Ids], Field(min_length=1, max_length=MAX_CHOICES)]
+Some = Field(min_length=1, max_length=MAX_CHOICES)
+Prompts = str | Ids | Annotated[list[str], Some] | Annotated[list[Ids], Some]
 
 
 class StreamOptions(Body):
@@ -223,10 +224,10 @@ def _refusal(error: ValidationError, kind: type[Body]) -> ApiError:
     if first["type"] == "extra_forbidden":
         known = ", ".join(kind.model_fields)
         return bad_request(f"{param[:40]!r} is an unknown field; known are {known}", param[:40], "unknown_parameter")
-    if first["type"] == "missing" and len(first["loc"]) == 1:
-        return bad_request(f"{param} is missing", param, "missing_required_parameter")
     place, description = first["loc"][1:], kind.model_fields[param].description
+    field = param + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    if first["type"] == "missing":
+        return bad_request(f"{field} is missing", param, "missing_required_parameter")
     if description and place and isinstance(place[0], str):  # a branch of a union: the others failed too
         return bad_request(f"{param}: expected {description}", param, "invalid_value")
-    field = param + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     return bad_request(f"{field}: {message[:1].lower()}{message[1:]}", param, "invalid_value")

@@ -6,8 +6,7 @@ the reply ends. A resumable stream numbers its events and keeps them, so that it
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -128,30 +127,24 @@ class EventStream(StreamingResponse):
             self.stream.leave()
 
 
-class Later(Response):
+class Later(StreamingResponse):
     """Sends a response that is still being made. If the client leaves before, `stop` ends the work."""
 
-    def __init__(self, response: Coroutine[Any, Any, Response], stop: Callable[[], None]) -> None:
-        super().__init__()
-        self.response = asyncio.create_task(response)
+    def __init__(self, response: Awaitable[Response], stop: Callable[[], None]) -> None:
+        super().__init__(iter(()))
+        self.response = response
         self.stop = stop
 
+    async def stream_response(self, send: Send) -> None:
+        response = await self.response
+        await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+        await send({"type": "http.response.body", "body": response.body})
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        left = asyncio.create_task(_left(receive))
         try:
-            await asyncio.wait({left, self.response}, return_when=asyncio.FIRST_COMPLETED)
-            if self.response.done():
-                await self.response.result()(scope, receive, send)
+            await super().__call__(scope, receive, send)  # returns at once when the client leaves
         finally:
-            left.cancel()
-            if not self.response.done():
-                self.stop()
-
-
-async def _left(receive: Receive) -> None:
-    """Returns when the client has gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+            self.stop()
 
 
 def _wake(waiting: "asyncio.Future[None]") -> None:

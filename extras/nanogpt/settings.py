@@ -38,7 +38,7 @@ class Settings:
     gradient_accumulation_steps: int = 5 * 8
     """micro-batches per step, over all ranks"""
     max_iters: int = 600000
-    """total optimizer steps"""
+    """stop after this many optimizer steps in all"""
     learning_rate: float = 6e-4
     """peak learning rate"""
     n_layer: int = 12
@@ -60,7 +60,7 @@ class Settings:
     min_lr: float = 6e-5
     """final learning rate"""
     weight_decay: float = 1e-1
-    """weight decay of the matrices"""
+    """apply this weight decay to the matrices"""
     beta1: float = 0.9
     """AdamW's beta1"""
     beta2: float = 0.95
@@ -72,7 +72,7 @@ class Settings:
     eval_iters: int = 200
     """batches of each split in a validation"""
     always_save_checkpoint: bool = True
-    """latest in ckpt.pt, best in ckpt_best.pt; otherwise best in ckpt.pt, latest in ckpt_last.pt"""
+    """keep the latest in ckpt.pt, the best in ckpt_best.pt; if off, the best in ckpt.pt, the latest in ckpt_last.pt"""
     save_minutes: float = 10.0
     """save whenever more minutes of training than this would be lost; 0 saves at validations only"""
     overwrite: bool = False
@@ -80,7 +80,7 @@ class Settings:
     eval_only: bool = False
     """validate once and write nothing"""
     log_interval: int = 1
-    """steps between lines of progress"""
+    """print a line of progress every so many steps"""
     wandb_log: bool = False
     """log to wandb"""
     wandb_project: str = "owt"
@@ -94,7 +94,7 @@ class Settings:
     compile: bool = True
     """use torch.compile if there is a compiler"""
     seed: int = 1337
-    """seed of the initial weights and the order of the data"""
+    """use this seed for the initial weights and the order of the data"""
     backend: str = "nccl"
     """has no effect: ranks use NCCL on GPUs and Gloo elsewhere"""
 

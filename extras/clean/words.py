@@ -1,4 +1,4 @@
-"""Profanity by word list, as C4 removed it (Raffel et al. 2020, section 2.2): a page with one of the words goes."""
+"""Profanity by word list, as in C4 (Raffel et al. 2020, section 2.2): a page with one of the words is dropped."""
 
 import re
 from collections.abc import Iterable
@@ -8,21 +8,21 @@ from nanochat.errors import UserError
 
 LIST = Path(__file__).with_name("profanity.txt")
 
-# Signs of scripts that put no spaces between words, for a pattern: Thai, Lao, kana, Chinese characters.
+# Characters of scripts without spaces between words, for a pattern: Thai, Lao, kana, Chinese characters.
 NO_SPACES = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 _WORD = re.compile(r"\w+")
 _NO_SPACES = re.compile(f"[{NO_SPACES}]")
 
 
 def load(path: Path) -> tuple[str, ...]:
-    """The words and phrases of a list, one a line, # before a comment. Raises UserError when there is none to read."""
+    """The words and phrases of a list, one per line; # starts a comment. Raises UserError if it has none."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the word list {path} ({error}); it must be UTF-8 text, a word a line") from None
+        raise UserError(f"cannot read the word list {path} ({error}); expected UTF-8, one word per line") from None
     words = {" ".join(line.casefold().split()) for line in lines if not line.lstrip().startswith("#")} - {""}
     if not words:
-        raise UserError(f"the word list {path} holds no words; write one a line")
+        raise UserError(f"the word list {path} holds no words; write one per line")
     return tuple(sorted(words))
 
 
@@ -36,7 +36,7 @@ class Words:
         self._others = [(entry, _spaced_words(entry), _pattern(entry)) for entry in others]
 
     def first(self, text: str) -> str | None:
-        """A word of the list that is in the text, as the list spells it; None when there is none."""
+        """A word of the list that is in the text, as the list spells it, or None."""
         text = text.casefold()
         words = set(_WORD.findall(text))
         found = self._single & words

@@ -1,16 +1,16 @@
-"""Cleaning a dataset in stages; a stage's tasks run in any order, in any process, on any machine that sees the files.
+"""The stages of cleaning. The tasks of a stage run in any order, in any process, on any machine that sees the files.
 
-    scan    for each piece of the documents: apply the rules, write what stays, sketch it
-    match   for each part of the meeting places: compare the documents that meet there, write which are alike
-    write   once: of documents that are alike the first stays; write the dataset and its report
+    scan    for each piece of the dataset: apply the rules, write the documents that stay, sketch them
+    match   for each part of the LSH buckets ("places"): compare the documents that share one, write the similar pairs
+    write   once: keep the first of similar documents; write the dataset and its report
 
-Validation comes first, so that no training document stays that is like one of the validation split. A document goes
-only when it is like one that stays: where A is like B and B like C, B goes. The result follows from the documents and
-their order alone, never from who did which task. A task leaves its files in a folder beside the dataset, the last when
-the others are complete, and is not done again when they are there.
+Validation comes first, so no training document stays that is similar to one in the validation split. A document is
+dropped only if it is similar to one that stays: if A is similar to B and B to C, only B is dropped. The result depends
+on the documents and their order alone, not on which process did what. A task leaves its files in a folder beside the
+dataset, the last one when the others are complete; if that exists, the task is not repeated.
 
-Memory: scan holds a group of texts and the sketches of PIECE documents, match PART meetings and the sketches of those
-who met, write a byte a document and the pairs of one piece.
+Memory: scan holds a group of texts and the sketches of PIECE documents, match PART entries of buckets and the sketches
+of their documents, write one byte per document and the pairs of one piece.
 """
 
 import fcntl
@@ -28,17 +28,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cleaning import sketches
-from cleaning.rules import Rules, Tally, excerpt, judge
-from cleaning.sketches import EXACT, MEETINGS, Sketcher
+from extras.clean import sketches
+from extras.clean.rules import Rules, Tally, excerpt, judge
+from extras.clean.sketches import EXACT, MEETINGS, Sketcher
 from nanochat.data import shards
 from nanochat.errors import UserError
 from nanochat.log import Progress, strict_json
 from nanochat.paths import refusal, write_atomically, write_text
 
-PIECE = 16_384  # documents a task of scan
-PART = 1 << 19  # meetings a task of match, about
-FIRST = 8  # documents at a meeting place that all who come there are compared with; places of many are boilerplate
+PIECE = 16_384  # documents per scan task
+PART = 1 << 19  # entries per match task, about
+FIRST = 8  # all documents at a place are compared with the first so many; places with many are boilerplate
 
 _GROUP = 256, 8 << 20  # documents and characters of a row group
 _BLOCK = 1 << 16  # sketches compared at once
@@ -57,18 +57,18 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that the tasks need to know; numbers of pieces run from the validation split's first."""
+    """Everything that the tasks need to know; pieces are numbered from the first of the validation split."""
 
     source: Path
     target: Path
     rules: Rules
     overwrite: bool
     pieces: tuple[Piece, ...]
-    parts: int  # that the meeting places are divided into; 0 where nobody asks who is alike
+    parts: int  # that the places are divided into; 0 without deduplication
 
     @property
     def folder(self) -> Path:
-        """Where the tasks leave their files."""
+        """The folder of the tasks' files."""
         return self.target.with_name(f".{self.target.name}.clean")
 
     @property
@@ -110,7 +110,7 @@ def plan(source: Path, target: Path, rules: Rules, overwrite: bool = False) -> P
 
 @contextmanager
 def claimed(plan: Plan) -> Iterator[None]:
-    """Nobody else cleans into the same dataset meanwhile. Raises UserError when somebody does."""
+    """Keeps other processes from cleaning into the same dataset. Raises UserError if one is doing so."""
     with ExitStack() as cleanup:
         try:
             plan.folder.mkdir(parents=True, exist_ok=True)
@@ -120,21 +120,21 @@ def claimed(plan: Plan) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"another process is cleaning into {plan.target}; wait until it has finished") from None
         except OSError as error:
-            if said := refusal(error, plan.folder):
-                raise said from error
+            if message := refusal(error, plan.folder):
+                raise message from error
             raise
         yield
 
 
 def prepare(plan: Plan) -> None:
-    """Make the folder ready: what a run with other data or other rules has left there is deleted."""
+    """Make the folder ready, and delete files of a run with other data or other rules."""
     data = [shards.TextReader(plan.source, split).contents() for split in _SPLITS]
-    said = strict_json({"version": _VERSION, "data": data, **asdict(plan), "overwrite": None})
+    settings = strict_json({"version": _VERSION, "data": data, **asdict(plan), "overwrite": None})
     path = plan.folder / "settings.json"
-    if not path.exists() or path.read_text(encoding="utf-8") != said:
+    if not path.exists() or path.read_text(encoding="utf-8") != settings:
         for left in plan.folder.iterdir():
             left.unlink()
-        write_text(path, said)
+        write_text(path, settings)
 
 
 # ---------------------------------------------------------------- scan

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nanochat.checkpoint import door, gpt2, manager, nanogpt, to_transformers
+from extras.export import to_transformers
+from nanochat.checkpoint import door, gpt2, manager, nanogpt
 from nanochat.errors import UserError
 from nanochat.gpt import GPT
 from nanochat.paths import write_atomically, write_text

@@ -9,13 +9,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
-from cleaning.stages import Plan, Stage, Step, claimed, prepare
+from extras.clean.stages import Plan, Stage, Step, claimed, prepare
 from nanochat.errors import UserError
 from nanochat.log import Progress
 
 
 def clean(plan: Plan, workers: int) -> None:
-    """Do all stages; what an earlier run was stopped at goes on. Raises UserError for all that a user can get wrong."""
+    """Run all stages; resumes an interrupted run. Raises UserError for everything a user can get wrong."""
     with claimed(plan):
         prepare(plan)
         with _pool(min(workers, max(len(plan.pieces), plan.parts))) as pool:
@@ -50,13 +50,13 @@ def _finished(step: Step, tasks: list[int], pool: ProcessPoolExecutor | None) ->
             yield futures[future]
     except BrokenProcessPool:
         raise UserError(
-            "a worker was killed, perhaps for want of memory; start again with fewer --workers, it goes on from here"
+            "a worker was killed, perhaps because memory ran out; start again with fewer --workers to resume"
         ) from None
 
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
-    """Processes to work in; None, which is to say this one, where one is enough. None of them outlives this one."""
+    """Worker processes, or None to work in this one if that is enough. No worker outlives this process."""
     if workers <= 1:
         yield None
         return
@@ -73,7 +73,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
 
 
 def _end_with_parent() -> None:
-    """In a worker: leave when the process that started it has gone, even if it was killed."""
+    """In a worker: exit when the parent process has gone, even if it was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     parent = multiprocessing.parent_process()
     assert parent is not None

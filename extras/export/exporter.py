@@ -24,10 +24,11 @@ from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from torch import Tensor
 
+from extras.export import originals, to_transformers, tokenizer_json
+from extras.export.originals import float32_state, logits_of
 from nanochat import chat
-from nanochat.checkpoint import gpt2, hf, hf_tokenizer, manager, originals, to_transformers
+from nanochat.checkpoint import gpt2, hf, manager
 from nanochat.checkpoint.flags import Style
-from nanochat.checkpoint.originals import float32_state, logits_of
 from nanochat.errors import UserError
 from nanochat.paths import draft_of, write_text
 
@@ -137,7 +138,7 @@ def model_type(config: "GPTConfig") -> str:
 
 def _write_hf(folder: Path, loaded: manager.Loaded, dtype: torch.dtype) -> None:
     config, state = _translated(loaded, dtype)
-    special = hf_tokenizer.special_ids(loaded.tokenizer)
+    special = tokenizer_json.special_ids(loaded.tokenizer)
     ours, version = loaded.model.config, importlib.metadata.version("transformers")
     config |= {
         # Where one is left out, transformers assumes a default id, which may be any token.
@@ -157,7 +158,7 @@ def _write_hf(folder: Path, loaded: manager.Loaded, dtype: torch.dtype) -> None:
         generation["eos_token_id"] = ends  # a reply also ends where a model would begin the next document
     write_text(folder / "config.json", json.dumps(config, indent=2))
     write_text(folder / "generation_config.json", json.dumps({**generation, "transformers_version": version}, indent=2))
-    for name, content in hf_tokenizer.files(loaded.tokenizer, ours.sequence_len).items():
+    for name, content in tokenizer_json.files(loaded.tokenizer, ours.sequence_len).items():
         write_text(folder / name, content)
     if config["model_type"] == hf.OWN:
         shutil.copy(Path(__file__).with_name(f"{MODELLING}.py"), folder)

@@ -1,4 +1,4 @@
-"""The stages of cleaning on a cluster: the same steps as here, run by datatrove's Slurm executor."""
+"""Cleaning on a cluster: the same stages, run by datatrove's Slurm executor."""
 
 import shutil
 import subprocess
@@ -8,47 +8,47 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nanochat
-from cleaning.stages import STAGES, Plan, Step, claimed, prepare
+from extras.clean.stages import STAGES, Plan, Step, claimed, prepare
 from nanochat.errors import UserError
 
 if TYPE_CHECKING:
     from datatrove.executor import SlurmPipelineExecutor
 
 _ROOT = Path(nanochat.__file__).resolve().parents[1]  # the folder of the packages
-_LONGEST_ARRAY = 1000  # jobs in one array; what Slurm takes unless its administrator said otherwise
+_LONGEST_ARRAY = 1000  # jobs in one array; Slurm's default limit
 
 
 @dataclass(frozen=True)
 class Slurm:
-    """What Slurm is asked for: how many tasks at once, and for each a partition, time and memory."""
+    """Resources to request: tasks at once, and the partition, time and memory of each."""
 
     workers: int
     partition: str
     time: str
     memory: int  # GB
-    options: tuple[str, ...] = ()  # others of sbatch, as account=NAME
+    options: tuple[str, ...] = ()  # further sbatch options, such as account=NAME
 
 
 def submit(plan: Plan, slurm: Slurm) -> str:
-    """Hand all stages to Slurm, each to begin when the one before has ended well; returns the last job's number.
+    """Submit all stages, each starting when the one before has succeeded; returns the last job's number.
 
-    The nodes need this machine's files and Python environment. Raises UserError without Slurm or datatrove, and when
-    sbatch refuses.
+    The nodes need this machine's files and Python environment. Raises UserError without Slurm or datatrove, and if
+    sbatch fails.
     """
     if not shutil.which("sbatch"):
-        raise UserError("there is no sbatch here; start this where jobs of the Slurm cluster are submitted")
+        raise UserError("sbatch was not found; run this on a machine from which Slurm jobs can be submitted")
     last = executors(plan, slurm)[-1]
     with claimed(plan):
         prepare(plan)
         try:
             last.run()
         except subprocess.CalledProcessError as error:
-            raise UserError(f"sbatch refused the job, exit status {error.returncode}; see what it said above") from None
+            raise UserError(f"sbatch refused the job (exit status {error.returncode}); see its message above") from None
     return str(last.job_id)
 
 
 def executors(plan: Plan, slurm: Slurm) -> "list[SlurmPipelineExecutor]":
-    """One executor a stage, each depending on the one before. Raises UserError where datatrove is not installed."""
+    """One executor per stage, each depending on the one before. Raises UserError if datatrove is not installed."""
     try:
         from datatrove.executor import SlurmPipelineExecutor
         from datatrove.utils.logging import logger
@@ -73,7 +73,7 @@ def executors(plan: Plan, slurm: Slurm) -> "list[SlurmPipelineExecutor]":
                     job_name=f"{stage}-{plan.target.name}",
                     env_command=f'export PATH="{programs}:$PATH" PYTHONPATH="{_ROOT}:$PYTHONPATH"',
                     logging_dir=str(logs(plan) / stage),
-                    skip_completed=False,  # a task that is done knows it by its own files
+                    skip_completed=False,  # finished tasks are recognised by their own files
                     depends=made[-1] if made else None,
                 )
             )
@@ -81,5 +81,5 @@ def executors(plan: Plan, slurm: Slurm) -> "list[SlurmPipelineExecutor]":
 
 
 def logs(plan: Plan) -> Path:
-    """Where the jobs say what they do."""
+    """The folder of the jobs' logs."""
     return plan.target.with_name(f"{plan.target.name}.logs")

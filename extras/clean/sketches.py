@@ -1,10 +1,10 @@
-"""MinHash sketches: which documents are alike, without comparing each with each.
+"""MinHash sketches: finding similar documents without comparing every pair.
 
-A document's pieces are the runs of five words in it, whatever their case, punctuation and white space. Two documents
-are as alike as the part of their pieces that both have (Jaccard). The part of 128 numbers that agrees estimates it,
-give or take 0.04 (Broder 1997). Documents that agree in all five numbers of one of 25 bands meet (locality-sensitive
-hashing): 0.988 of those that are 0.7 alike do, 0.9999 of those 0.8 alike, 0.0003 of those 0.1 alike. To compare those
-that met, one byte of each number is kept (Li & König 2010, b-bit minwise hashing).
+A document's pieces are its runs of five words, ignoring case, punctuation and white space. The similarity of two
+documents is the fraction of their pieces that both share (Jaccard). It is estimated by the fraction of 128 minhash
+numbers that agree, give or take 0.04 (Broder 1997). Documents that agree in all five numbers of one of 25 bands meet in
+a place (locality-sensitive hashing): 0.988 of the pairs with similarity 0.7 do, 0.9999 with 0.8, 0.0003 with 0.1. To
+compare documents that met, one byte of each number is kept (b-bit minwise hashing, Li & König 2010).
 """
 
 import hashlib
@@ -12,27 +12,27 @@ import re
 
 import numpy as np
 
-from cleaning import INSTALL
-from cleaning.words import NO_SPACES
+from extras.clean import INSTALL
+from extras.clean.words import NO_SPACES
 from nanochat.errors import UserError
 
-PIECE = 5  # words; as FineWeb takes them (Penedo et al. 2024)
+PIECE = 5  # words, as in FineWeb (Penedo et al. 2024)
 NUMBERS = 128
 BANDS = 25
-ROWS = 5  # BANDS * ROWS of the numbers are used to meet
-MEETINGS = BANDS + 1  # places where a document meets others: its bands, and all of its text
+ROWS = 5  # numbers per band
+MEETINGS = BANDS + 1  # places of a document: one per band, and one for its whole text
 EXACT = NUMBERS + 1  # the agreement of texts that differ in case and white space only
-LONGEST = 1 << 20  # characters of a document that its numbers are made of
+LONGEST = 1 << 20  # characters of a document that are used
 
 _HASH = 8  # bytes of a text's own hash
 WIDTH = _HASH + NUMBERS  # bytes of a sketch
-_WORD = re.compile(rf"[^\W{NO_SPACES}]+|[{NO_SPACES}]")  # or a sign where there are no spaces between words
+_WORD = re.compile(rf"[^\W{NO_SPACES}]+|[{NO_SPACES}]")  # or one character in scripts without spaces
 
 
 class Sketcher:
     """Collects documents; `arrays` gives their sketches and meeting places.
 
-    Raises UserError where rensa, which computes MinHash, is not installed.
+    Raises UserError if rensa, which computes MinHash, is not installed.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Sketcher:
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Sketches (n, WIDTH) uint8, a row a document, and places (2, n * MEETINGS) uint64, sorted.
 
-        A column of the second is a place, spread evenly over all numbers of 64 bits, and the row of who comes there.
+        A column of the second is a place, uniform over 64 bits, and the row of a document at that place.
         """
         n = len(self._numbers)
         numbers = np.array(self._numbers, dtype=np.uint32).reshape(n, NUMBERS)
@@ -71,23 +71,23 @@ class Sketcher:
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:
-    """Each bit of a number decides about each of the result (the finaliser of splitmix64, Steele et al. 2014)."""
+    """Mix the bits so that each affects all of the result (the finaliser of splitmix64, Steele et al. 2014)."""
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return numbers ^ (numbers >> np.uint64(31))
 
 
 def agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """How many of the NUMBERS agree in each row of two (n, WIDTH) arrays; EXACT where the texts are the same."""
+    """How many of the NUMBERS agree in each row of two (n, WIDTH) arrays; EXACT if the texts are the same."""
     same = first == second
     return np.where(same.all(axis=1), EXACT, same[:, _HASH:].sum(axis=1))
 
 
 def needed(similarity: float) -> float:
-    """The agreement of documents that are as alike as this; bytes of different numbers agree once in 256."""
+    """The expected agreement for a similarity; bytes of different numbers agree once in 256."""
     return NUMBERS * (similarity + (1 - similarity) / 256) if similarity < 1 else EXACT
 
 
 def similarity(agreement: int) -> float:
-    """How alike documents of this agreement are: 0 to 1."""
+    """The similarity for an agreement, 0 to 1."""
     return max(0.0, (min(agreement, NUMBERS) / NUMBERS - 1 / 256) / (1 - 1 / 256))

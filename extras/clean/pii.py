@@ -1,4 +1,4 @@
-"""Personal data and secrets in text: each that is found gives way to a tag that says what stood there, as [EMAIL].
+"""Personal data and secrets in text: each one found is replaced by a tag that names its kind, such as [EMAIL].
 
 A pattern finds candidates and, where a format carries proof of itself, a check decides: Luhn's digit in card numbers,
 the remainder in IBANs, the standard library's parser for addresses. What has no such proof is matched narrowly, for a

@@ -1,4 +1,4 @@
-"""What a model writes by itself, for people to look at."""
+"""Texts that a model writes, for people to look at."""
 
 from collections.abc import Sequence
 
@@ -19,9 +19,9 @@ def write_samples(
     top_k: int = 50,
     seed: int = 42,
 ) -> list[dict[str, str]]:
-    """Print and return [{"prompt", "text"}]: the continuation of each prompt, up to the document's end.
+    """Print and return [{"prompt", "text"}]: the continuation of each prompt, up to the end of the document.
 
-    An empty prompt gives a document from its beginning. Every sample draws its own random numbers from `seed`.
+    An empty prompt gives a document from its beginning. Each sample has its own random numbers, drawn from `seed`.
     """
     requests = [
         Request(

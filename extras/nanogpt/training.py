@@ -13,6 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from extras.nanogpt.out_dir import CkptWriter, OutDirStepWriter, Run, checkpoints, refuse_taken, resume
+from extras.nanogpt.settings import OF_ONE_START, SHAPE, Settings, check
 from nanochat import foreign_tokenizers, gpt2_tokenizer, schedule
 from nanochat.checkpoint import door, gpt2, manager
 from nanochat.data import tokens
@@ -29,8 +31,6 @@ from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Evaluation, Stage, TrainState, train
 from nanochat.train.memory import check_memory
-from nanochat.train.out_dir import CkptWriter, OutDirStepWriter, Run, checkpoints, refuse_taken, resume
-from nanochat.train.settings import OF_ONE_START, SHAPE, Settings, check
 from nanochat.train.stage import compiled, is_finished
 
 NAME = "train"
@@ -83,6 +83,7 @@ def _train(
     )
     if run.optimizer is not None:
         optimizer.load_state_dict(run.optimizer)
+        run.optimizer = None  # a second copy
     rt.wait()  # every rank has read the files that may now be renamed
     writer = _writer(settings, run, optimizer, T, folder, rt)
     stage = Stage(

@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from cleaning import pii, quality
-from cleaning.language import Language
-from cleaning.words import Words
+from extras.clean import pii, quality
+from extras.clean.language import Language
+from extras.clean.words import Words
 
-EXAMPLES = 3  # of each rule
-_BEFORE, _AFTER = 60, 140  # characters of an example on both sides of the place that it is about
+EXAMPLES = 3  # kept per rule
+_BEFORE, _AFTER = 60, 140  # characters of context in an example
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What is taken out. Blank documents always go; all else is asked for."""
+    """The rules that are turned on. Blank documents are always dropped."""
 
     min_chars: int = 0
     lang: tuple[str, ...] = ()
@@ -28,7 +28,7 @@ class Rules:
 
 
 class Verdict(NamedTuple):
-    """What a rule says of a text: what stays of it (None: the document goes), what was found how often, and where."""
+    """A rule's result: the text that stays (None: drop the document), what was found how often, and where."""
 
     text: str | None
     found: dict[str, int]
@@ -37,12 +37,12 @@ class Verdict(NamedTuple):
 
 @functools.cache  # the model of languages takes a third of a second to load
 def judge(rules: Rules) -> "Judge":
-    """The judge of some rules, in each process the same."""
+    """The judge for some rules, one per process."""
     return Judge(rules)
 
 
 class Judge:
-    """Applies rules to one text after the other. Raises UserError for a language that is unknown."""
+    """Applies rules to texts. Raises UserError for an unknown language."""
 
     def __init__(self, rules: Rules):
         self._rules = rules
@@ -62,7 +62,7 @@ class Judge:
             self._steps.append(self._pii)
 
     def verdicts(self, text: str) -> Iterator[Verdict]:
-        """What the rules find, one verdict after the other; each rule sees what the one before it has left."""
+        """The verdicts of the rules that found something; each rule sees the text that the one before has left."""
         for step in self._steps:
             verdict = step(text)
             if verdict is not None:
@@ -111,7 +111,7 @@ def _difference(text: str, other: str) -> int:
 
 
 class Tally:
-    """Counts documents and characters before and after, and of each rule documents, finds and a few examples.
+    """Counts documents and characters before and after, and for each rule documents, finds and a few examples.
 
     `counts` is plain data for JSON: {"before": {"documents", "characters"}, "after": the same, "rules": {name:
     {"action", "documents", "times", "examples"}}}.
@@ -121,19 +121,19 @@ class Tally:
         self.counts = counts or {"before": _nothing(), "after": _nothing(), "rules": {}}
 
     def count(self, which: Literal["before", "after"], characters: int, documents: int = 1) -> None:
-        """Count documents; negative numbers take back."""
+        """Count documents; negative numbers subtract."""
         self.counts[which]["documents"] += documents
         self.counts[which]["characters"] += characters
 
     def note(self, document: str, text: str, verdict: Verdict) -> None:
-        """Count a verdict about a text; `document` says which it was, for the examples."""
+        """Count a verdict about a text; `document` names it in the examples."""
         for name, times in verdict.found.items():
             shown = {"document": document, "before": excerpt(text, verdict.place),
                      "after": None if verdict.text is None else excerpt(verdict.text, verdict.place)}  # fmt: skip
             self.add(name, "dropped" if verdict.text is None else "edited", 1, times, [shown])
 
     def wants_example(self, name: str) -> bool:
-        """Whether there are fewer than EXAMPLES of a rule."""
+        """Whether a rule has fewer than EXAMPLES."""
         return name not in self.counts["rules"] or len(self.counts["rules"][name]["examples"]) < EXAMPLES
 
     def add(self, name: str, action: str, documents: int, times: int, examples: list[dict]) -> None:

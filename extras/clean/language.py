@@ -2,18 +2,18 @@
 
 from collections.abc import Iterable
 
-from cleaning import INSTALL
+from extras.clean import INSTALL
 from nanochat.errors import UserError
 
-SAMPLE = 1000  # characters that are looked at; all of a page takes three times as long and says the same
-SHORTEST = 20  # letters; fewer are sums, dates or a name and of no language
-DOUBT = 0.01  # a text may be in a language of this probability: scraps of English have it, sentences of others do not
+SAMPLE = 1000  # characters to classify; a whole page takes three times as long with the same result
+SHORTEST = 20  # letters; shorter texts are sums, dates or names, and have no language
+DOUBT = 0.01  # least probability of a wanted language: scraps of English have it, sentences in other languages do not
 
 
 class Language:
-    """Tells whether texts are in one of some languages, given as ISO 639-1 codes such as en.
+    """Tells whether texts are in the wanted languages, given as ISO 639-1 codes such as en.
 
-    Raises UserError for an unknown code and where py3langid is not installed.
+    Raises UserError for an unknown code, and if py3langid is not installed.
     """
 
     def __init__(self, wanted: Iterable[str]):
@@ -25,10 +25,10 @@ class Language:
         self._wanted = set(wanted)
         unknown = sorted(self._wanted - set(self._model.labels))
         if unknown:
-            raise UserError(f"--lang {unknown[0]} is no language it knows; codes are {' '.join(self._model.labels)}")
+            raise UserError(f"--lang {unknown[0]} is not a known language; codes are {' '.join(self._model.labels)}")
 
     def other(self, text: str) -> str | None:
-        """The code of a text's language when it is surely none of the wanted, else None."""
+        """The code of a text's language if it is surely not a wanted one, else None."""
         sample = text[:SAMPLE]
         if sum(map(str.isalpha, sample)) < SHORTEST or self._model.classify(sample)[0] in self._wanted:
             return None
