@@ -19,10 +19,10 @@ import pytest
 from fakehub import FakeHub
 
 from nanochat import hub
-from nanochat.data import remote
 from nanochat.data.shards import TextReader, iterate, write_shards
 from nanochat.errors import UserError
 from nanochat.paths import dataset_dir
+from scripts import _hub_text as hub_text
 from scripts import add_data
 from scripts import download_data as download
 
@@ -98,11 +98,11 @@ def test_some_shards_and_the_validation_shard(fake, capsys):
 
 
 def test_known_datasets_have_their_own_folders(fake, base):
-    for name, repo in remote.REPOSITORIES.items():
+    for name, repo in hub_text.REPOSITORIES.items():
         fake.add(f"datasets/{repo}", SHARDS)
         download.main([f"--dataset={name}", "-n1"])
     assert sorted(path.name for path in base.iterdir()) == ["base_data", "base_data_climbmix"]
-    assert remote.dataset_name("else/fineweb-edu") == "else-fineweb-edu"  # not among the shards of another
+    assert hub_text.dataset_name("else/fineweb-edu") == "else-fineweb-edu"  # not among the shards of another
 
 
 def test_a_dry_run_shows_the_size_and_fetches_nothing(fake, base, capsys):
@@ -403,9 +403,9 @@ def test_which_files_are_selected(fake, card, paths, config, split, expected):
     fake.add("datasets/tester/web", {"README.md": card.encode(), **dict.fromkeys(paths, b"bytes")})
     if isinstance(expected, str):
         with pytest.raises(UserError, match=expected):
-            remote.select(remote.look("tester/web"), config, split)
+            hub_text.select(hub_text.look("tester/web"), config, split)
     else:
-        files = remote.select(remote.look("tester/web"), config, split).files
+        files = hub_text.select(hub_text.look("tester/web"), config, split).files
         assert [file.path for file in files] == expected
 
 
@@ -413,7 +413,7 @@ def test_the_hubs_own_copy_of_a_dataset_in_other_files(fake):
     fake.add("datasets/tester/zipped", {"en.json.gz": b"zipped", "README.md": b"# Text"})
     copy = {f"en/partial-train/{n:04d}.parquet": parquet(texts_of(n)) for n in range(2)}
     copy |= {"en/validation/0000.parquet": parquet(["held"]), "de/train/0000.parquet": parquet(["deutsch"])}
-    fake.add(f"datasets/tester/zipped@{remote.CONVERTED}", copy)
+    fake.add(f"datasets/tester/zipped@{hub_text.CONVERTED}", copy)
     with pytest.raises(UserError, match="choose one with --config: en, de"):
         add_data.main(["tester/zipped"])
     add_data.main(["tester/zipped", "--config=en"])
@@ -424,9 +424,9 @@ def test_the_hubs_own_copy_of_a_dataset_in_other_files(fake):
 def test_datasets_and_paths_are_told_apart(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "texts").mkdir()
-    assert remote.is_repository("roneneldan/TinyStories")
+    assert hub_text.is_repository("roneneldan/TinyStories")
     for path in ("texts/novel", "book.txt", "my/book.txt", "./book", "/tmp/book", "a/b/c", "../up"):
-        assert not remote.is_repository(path)
+        assert not hub_text.is_repository(path)
     with pytest.raises(UserError, match="my/book.txt does not exist"):
         add_data.main(["my/book.txt"])
 

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from nanochat import hub
 from nanochat.data.documents import documents
 from nanochat.data.files import KINDS, PACKED
-from nanochat.data.shards import DEFAULT_DATASET
 from nanochat.errors import UserError
+from nanochat.paths import DEFAULT_DATASET
 
 # Datasets that are published as shards, by the names they have in nanochat.
 REPOSITORIES = {"fineweb-edu": "karpathy/fineweb-edu-100b-shuffle", "climbmix": "karpathy/climbmix-400b-shuffle"}
