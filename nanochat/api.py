@@ -166,11 +166,7 @@ class Model:
         Args:
             messages: A question, or a conversation: [{"role": "user", "content": "Hello!"}, ...].
             max_tokens: Maximum number of tokens of the answer; the end of the context ends it too.
-            temperature: The sampling settings, the seed and the stop strings are those of `generate`.
-            top_k: See `generate`.
-            top_p: See `generate`.
-            seed: See `generate`.
-            stop: See `generate`.
+            temperature: This, top_k, top_p, seed and stop are those of `generate`.
 
         Returns:
             The text of the answer, without tool calls.

@@ -53,7 +53,9 @@ def parse(flags: type[Flags], argv: Sequence[str] | None = None) -> Flags:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            parsed, unknown = tyro.cli(flags, args=args, default=defaults, return_unknown_args=True)
+            parsed, unknown = tyro.cli(
+                flags, prog=_command(), args=args, default=defaults, return_unknown_args=True
+            )
     except SystemExit as stop:
         if stop.code in (0, None):  # --help
             raise
@@ -62,6 +64,12 @@ def parse(flags: type[Flags], argv: Sequence[str] | None = None) -> Flags:
         raise UserError(_unknown(flags, unknown[0]))
     vars(parsed)[_GIVEN] = given | in_files
     return parsed
+
+
+def _command() -> str | None:
+    """What was typed to start this program, for the first line of --help; None for what `python -m` did not start."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name}" if spec else None
 
 
 def given(flags: object) -> frozenset[str]:

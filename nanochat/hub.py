@@ -7,16 +7,15 @@ HF_HUB_OFFLINE) once, when it is imported, so it is imported where it is used.
 
 import contextlib
 import fcntl
-import hashlib
 import math
 import os
 import re
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from functools import partial
 from json import JSONDecodeError
 from multiprocessing.pool import ThreadPool
@@ -25,7 +24,7 @@ from typing import Any, BinaryIO, Literal, TypeVar
 
 from nanochat.errors import UserError
 from nanochat.log import Progress, duration, short
-from nanochat.paths import fsync_folder, refusal
+from nanochat.paths import refusal
 
 GPT2 = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")}
 
@@ -86,71 +85,75 @@ def look(
     from huggingface_hub import HfApi, constants
 
     timeout = min(GLANCE, constants.HF_HUB_DOWNLOAD_TIMEOUT) if hurried else constants.HF_HUB_DOWNLOAD_TIMEOUT
+    ask = partial(HfApi().repo_info, repo, revision=revision, repo_type=kind, timeout=timeout, files_metadata=True)
     try:
         with _explained(repo, revision):
-            ask = HfApi().dataset_info if kind == "dataset" else HfApi().model_info
-            info = _insist(
-                lambda: ask(repo, revision=revision, files_metadata=True, timeout=timeout),
-                retries=0 if hurried else RETRIES,
-            )
+            info: Any = ask() if hurried else _insist(ask)
     except (JSONDecodeError, KeyError, TypeError, AttributeError) as error:  # no JSON, or of another shape
         raise UserError(f"{constants.ENDPOINT} does not speak the hub's protocol; check HF_ENDPOINT") from error
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
     files = []
-    for path in _needed(siblings) if allow is None else _matching(siblings, allow):
-        sibling = siblings[path]
-        digest = (sibling.lfs.sha256 if sibling.lfs else sibling.blob_id) or ""
+    for path in _chosen(siblings, allow):
+        size, lfs = siblings[path].size, siblings[path].lfs
+        digest = lfs.sha256 if lfs else siblings[path].blob_id
         if not _is_safe(path):
             raise UserError(f"{repo} names a file that must not be written, {path[:80]!r}; do not use this repository")
         # A digest becomes a file's name in the cache, so it must be one.
-        if not info.sha or not DIGEST.fullmatch(str(digest)) or not isinstance(sibling.size, int) or sibling.size < 0:
+        if not info.sha or not DIGEST.fullmatch(str(digest)) or not isinstance(size, int):
             raise UserError(f"the hub gives neither size nor checksum of {path} in {repo}; check HF_ENDPOINT")
-        files.append(RemoteFile(path, sibling.size, digest))
+        files.append(RemoteFile(path, size, str(digest)))
     if not files:
         wanted = "a model" if allow is None else "a file named " + " or ".join(allow)
         raise UserError(f"{repo} does not hold {wanted}; it holds {', '.join(sorted(siblings)[:8]) or 'nothing'}")
     return Listing(repo, str(info.sha), tuple(files), kind, info.card_data.to_dict() if info.card_data else {})
 
 
-def fetch(
-    repo: str, allow: Sequence[str] | None = None, revision: str | None = None, into: Path | None = None,
-    kind: Kind = "model",
-) -> Path:  # fmt: skip
-    """Download a repository's files, whole and checked, and return their folder.
+def fetch(repo: str, allow: Sequence[str] | None = None, kind: Kind = "model") -> Path:
+    """Download a repository's files, whole and checked, into the hub's own cache, and return their folder there.
 
-    `allow` and the errors are as in `look`. into=None puts them into the hub's own cache, where other programs find
-    them too. If the hub cannot be reached and the cache holds all of them, the cache is used.
+    `allow` and the errors are as in `look`. If the hub cannot be reached and the cache holds all files, it is used.
     """
-    kept = cached(repo, allow, revision, kind) if into is None else None
+    folder = cached(repo, allow, kind=kind)
     try:
-        listing = look(repo, allow, revision, kind, hurried=kept is not None)
+        listing = look(repo, allow, kind=kind, hurried=folder is not None)
     except Unreachable:
-        kept = kept or cached(repo, allow, revision, kind)
-        if kept is None:
+        if folder is None:
             raise
         print(f"{repo} comes from the cache, because the hub cannot be reached")
-        return kept
-    return bring(listing, into, revision=revision)
+        return folder
+    return bring(listing)
 
 
 def bring(listing: Listing, into: Path | None = None, workers: int = 1, revision: str | None = None) -> Path:
-    """`fetch` for the files that `look` has found, or some of them, `workers` files at a time.
+    """Download the files of a listing, `workers` at a time, into a folder or, with None, the hub's cache.
 
-    Files get their names in the order of the listing, each when it is whole, so that a folder which is still being
-    filled holds the first files of the listing and no others.
+    Returns the folder that holds them; in the cache it is that of `revision`. Files get their names in the order of
+    the listing, each when it is whole: a folder that is still being filled holds the first files and no others.
     """
-    waiting = _waiting(listing, into, workers)
-    if waiting:
-        check_space(_lacking(waiting), into or cache(), f"fetching {listing.repo}")
-        named, whole = 0, set()
-        # Leaving the pool does not wait for its threads if one has failed or Ctrl-C was pressed.
-        with _explained(listing.repo, revision), _Meter(listing, waiting) as meter, ThreadPool(workers) as pool:
-            for n in pool.imap_unordered(partial(_bring_one, listing, waiting, meter), range(len(waiting))):
-                whole.add(n)
-                while named in whole:
-                    _take_name(*waiting[named])
-                    named += 1
-    return into or _linked(listing, revision)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import disable_progress_bars
+
+    waiting = _waiting(listing, into)
+    lacking = _lacking(waiting)
+    check_space(lacking, into or cache(), f"fetching {listing.repo}")
+    with _explained(listing.repo, revision):
+        if waiting:
+            in_order, whole = deque(waiting), set()
+            # Leaving the pool does not wait for its threads; the meter ends them if one failed or Ctrl-C was pressed.
+            with ThreadPool(workers) as pool, _Meter(listing, lacking) as meter:
+                for item in pool.imap_unordered(partial(_download, listing, meter), waiting):
+                    whole.add(item)
+                    while in_order and in_order[0] in whole:
+                        file, target = in_order.popleft()
+                        with contextlib.suppress(FileNotFoundError):  # another process has named it
+                            os.replace(_partial(file, target), target)
+        if into is not None:
+            return into
+        with disable_progress_bars():  # all it still does is link the files into the folder of their commit
+            return Path(snapshot_download(
+                listing.repo, repo_type=listing.kind, revision=revision, max_workers=1,
+                allow_patterns=[file.path for file in listing.files],
+            ))  # fmt: skip
 
 
 def cached(
@@ -160,23 +163,21 @@ def cached(
     from huggingface_hub import get_cached_repo_tree, snapshot_download
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 
-    with _explained(repo, revision):
-        try:
-            if allow is None:
-                allow = _needed([file.path for file in get_cached_repo_tree(repo, repo_type=kind, revision=revision)])
-        except CachedRepoTreeNotFoundError:  # another program put it there
-            allow = NEEDED
-        try:
-            return Path(snapshot_download(
-                repo, repo_type=kind, revision=revision, allow_patterns=list(allow), local_files_only=True
-            ))  # fmt: skip
-        except LocalEntryNotFoundError:
-            return None
+    wanted = list(allow or NEEDED)
+    with _explained(repo, revision), contextlib.suppress(LocalEntryNotFoundError):
+        if allow is None:
+            with contextlib.suppress(CachedRepoTreeNotFoundError):  # another program put the files there
+                tree = get_cached_repo_tree(repo, repo_type=kind, revision=revision)
+                wanted = _chosen([file.path for file in tree])
+        return Path(snapshot_download(
+            repo, repo_type=kind, revision=revision, allow_patterns=wanted, local_files_only=True
+        ))  # fmt: skip
+    return None
 
 
-def missing(listing: Listing, into: Path | None = None, workers: int = 1) -> int:
+def missing(listing: Listing, into: Path | None = None) -> int:
     """The bytes that `bring` would still have to receive."""
-    return _lacking(_waiting(listing, into, workers))
+    return _lacking(_waiting(listing, into))
 
 
 def check_space(needed: int, folder: Path, what: str) -> None:
@@ -223,10 +224,10 @@ def upload(repo: str, folder: Path, private: bool = False, message: str = "Uploa
     api = HfApi()
     with _explained(repo):
         url = _insist(lambda: api.create_repo(repo, private=private or None, exist_ok=True))
-        if private and not _insist(lambda: api.model_info(repo), reached=True).private:
+        if private and not _insist(lambda: api.model_info(repo)).private:
             raise UserError(f"{repo} already exists and is public; make it private on its page, or leave out --private")
         try:
-            _insist(lambda: api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message), reached=True)
+            _insist(lambda: api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message))
         except HTTPError:
             raise
         except (RuntimeError, OSError, ValueError) as error:  # raised by the library if a large file fails
@@ -237,16 +238,16 @@ def upload(repo: str, folder: Path, private: bool = False, message: str = "Uploa
     return str(url)
 
 
-def _needed(paths: Iterable[str]) -> list[str]:
-    """The files of a repository with which its model loads: the weights once, configuration, tokenizer."""
-    found = [path for path in _matching(paths, NEEDED) if path not in _matching([path], NOT_NEEDED)]
-    if any(path.endswith(".safetensors") for path in found):  # the same weights again
+def _chosen(paths: Iterable[str], allow: Sequence[str] | None = None) -> list[str]:
+    """The files that match a pattern; without patterns the weights (once), configuration and tokenizer of a model."""
+    from huggingface_hub.utils import filter_repo_objects
+
+    if allow is not None:
+        return list(filter_repo_objects(paths, allow_patterns=list(allow)))
+    found = list(filter_repo_objects(paths, allow_patterns=list(NEEDED), ignore_patterns=list(NOT_NEEDED)))
+    if any(path.endswith(".safetensors") for path in found):  # .bin files are the same weights again
         found = [path for path in found if not path.endswith(".bin")]
     return found
-
-
-def _matching(paths: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    return [path for path in paths if any(fnmatch(path, pattern) for pattern in patterns)]
 
 
 def _is_safe(path: str) -> bool:
@@ -257,14 +258,14 @@ def _is_safe(path: str) -> bool:
     return inside and short and path.isprintable()
 
 
-def _waiting(listing: Listing, into: Path | None, workers: int = 1) -> list[tuple[RemoteFile, Path]]:
+def _waiting(listing: Listing, into: Path | None) -> list[tuple[RemoteFile, Path]]:
     """The files still to be fetched, each with its path.
 
     The cache keeps a file under its digest and links to it from the folder of each commit.
     """
     blobs = cache() / f"{listing.kind}s--{listing.repo.replace('/', '--')}" / "blobs"
     items = [(file, into / file.path if into else blobs / file.digest) for file in listing.files]
-    with ThreadPool(workers) as pool:
+    with ThreadPool() as pool:
         return [item for item, here in zip(items, pool.starmap(is_here, items), strict=True) if not here]
 
 
@@ -273,11 +274,11 @@ def _lacking(waiting: Sequence[tuple[RemoteFile, Path]]) -> int:
 
 
 def is_here(file: RemoteFile, place: Path) -> bool:
-    """Whether `place` is this very file."""
+    """Whether `place` is this very file. A file of the cache is trusted: it is named by its digest."""
     if not place.exists() or _size(place) != file.size:
         return False
     with open(place, "rb") as content:
-        return file.digest in (place.name, _digest(content, file))
+        return place.name == file.digest or _digest(content, file) == file.digest
 
 
 def _size(path: Path) -> int:
@@ -290,70 +291,54 @@ def _partial(file: RemoteFile, target: Path) -> Path:
 
 
 def _digest(content: BinaryIO, file: RemoteFile) -> str:
-    """The digest of an open file, of the hub's kind: sha256, or git's sha1 of a header with the size and the file."""
-    large, size = len(file.digest) == 64, content.seek(0, os.SEEK_END)
-    digest = hashlib.sha256() if large else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    """The digest of an open file, of the same kind as `file.digest`."""
+    from huggingface_hub.utils.sha import git_hash, sha_fileobj
+
     content.seek(0)
-    while block := content.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+    return sha_fileobj(content).hex() if len(file.digest) == 64 else git_hash(content.read())
 
 
-def _bring_one(listing: Listing, waiting: Sequence[tuple[RemoteFile, Path]], meter: "_Meter", n: int) -> int:
-    """Download the n-th waiting file and return n; if that fails, the other threads stop too."""
-    try:
-        _download(listing, *waiting[n], meter.received)
-    except BaseException:
-        meter.over.set()
-        raise
-    return n
-
-
-def _download(listing: Listing, file: RemoteFile, target: Path, received: Callable[[int], None]) -> None:
-    """Download one file whole under its partial name. If another process is fetching it, wait for that."""
-    received(0)
+def _download(listing: Listing, meter: "_Meter", item: tuple[RemoteFile, Path]) -> tuple[RemoteFile, Path]:
+    """Download a file whole under its partial name, and return it. Waits while another process downloads it."""
+    file, target = item
+    meter.received(0)
     partial = _partial(file, target)
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         # Checks read the open file: another process may rename it when it is done.
         with open(partial, "a+b") as out:
-            _lock(out, file.path)
             try:
-                if is_here(file, target):
-                    return
-                for _ in range(2):
-                    _insist(lambda: _receive(listing, file, out, received), True, RETRIES, out)
-                    if _digest(out, file) == file.digest:
-                        os.fsync(out.fileno())
-                        return
-                    received(-out.tell())
-                    out.truncate(0)
+                fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waiting for another process that fetches {file.path}", flush=True)
+                fcntl.flock(out, fcntl.LOCK_EX)
+            try:
+                if not is_here(file, target):
+                    _receive_checked(listing, file, out, meter.received)
             finally:
                 if _size(partial) == 0:
                     partial.unlink(missing_ok=True)
-    except OSError as error:
+    except BaseException as error:
+        meter.is_over = True
         if message := refusal(error, target):
             raise message from error
         raise
+    return item
+
+
+def _receive_checked(listing: Listing, file: RemoteFile, out: BinaryIO, received: Callable[[int], None]) -> None:
+    """Receive the missing end of a file; once more from the start if its checksum is wrong."""
+    for _ in range(2):
+        _insist(lambda: _receive(listing, file, out, received), out)
+        if _digest(out, file) == file.digest:
+            os.fsync(out.fileno())
+            return
+        received(-out.tell())
+        out.truncate(0)
     raise UserError(
         f"{file.path} of {listing.repo} arrived twice with another checksum than the hub says ({file.digest[:12]}); "
         "it was deleted, try again later or with another HF_ENDPOINT"
     )
-
-
-def _take_name(file: RemoteFile, target: Path) -> None:
-    """Rename a file that is whole, unless another process has done so."""
-    with contextlib.suppress(FileNotFoundError):
-        os.replace(_partial(file, target), target)
-    fsync_folder(target.parent)
-
-
-def _lock(out: BinaryIO, name: str) -> None:
-    try:
-        fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"waiting for another process that fetches {name}", flush=True)
-        fcntl.flock(out, fcntl.LOCK_EX)
 
 
 def _receive(listing: Listing, file: RemoteFile, out: BinaryIO, received: Callable[[int], None]) -> None:
@@ -377,74 +362,58 @@ def _receive(listing: Listing, file: RemoteFile, out: BinaryIO, received: Callab
         for block in answer.iter_bytes():  # in the sizes they come in: a gathered block is lost with the connection
             out.write(block)
             received(len(block))
-            if out.tell() > file.size:
-                return  # the checksum will be wrong
     if out.tell() < file.size:
         raise HTTPError(f"it sent {out.tell()} of {file.size} bytes")
 
 
-def _insist(
-    call: Callable[[], Result], reached: bool = False, retries: int = RETRIES, out: BinaryIO | None = None
-) -> Result:
+def _insist(call: Callable[[], Result], out: BinaryIO | None = None) -> Result:
     """Make a call to the hub, and again while the hub is busy. A call that makes `out` grow has all retries anew.
 
-    reached: the hub has answered before, so waiting is worthwhile even if nobody answers now.
+    A hub that cannot be reached is tried again only where there is an `out`: a download has found it before.
     """
     from httpx2 import ConnectError, HTTPError, TimeoutException
 
-    left, pause = retries, PAUSE
+    left, pause = RETRIES, PAUSE
     while True:
         before = out.seek(0, os.SEEK_END) if out else 0
         try:
             return call()
         except HTTPError as error:
             if out and out.seek(0, os.SEEK_END) > before:
-                left, pause = retries, PAUSE
+                left, pause = RETRIES, PAUSE
             response = getattr(error, "response", None)
-            hopeless = response is not None and response.status_code not in TRANSIENT
-            nobody = isinstance(error, (ConnectError, TimeoutException)) and not reached
-            asked = _asked_to_wait(response.headers) if response is not None else None
-            if hopeless or nobody or not left or (asked or 0) > LONGEST_WAIT:
+            if response is not None:
+                seconds, reason = _wait_after(response, pause), f"it answers {response.status_code}"
+            elif out or not isinstance(error, (ConnectError, TimeoutException)):
+                seconds, reason = pause, _line(error)
+            else:
                 raise
-            seconds = pause if asked is None else asked
-            reason = f"it answers {response.status_code}" if response is not None else _line(error)
+            if seconds > LONGEST_WAIT or not left:
+                raise
             print(f"waiting {duration(seconds)} for the hub ({reason})", flush=True)
             time.sleep(seconds)
             left, pause = left - 1, pause * 2
 
 
-def _asked_to_wait(headers) -> float | None:
-    """The seconds to wait that an answer asks for, in either of the hub's two ways; None if it does not."""
+def _wait_after(response: Any, pause: float) -> float:
+    """Seconds to wait after an error: as the hub asks, in either of its two ways, else `pause`; inf if it is final."""
     from huggingface_hub.utils import parse_ratelimit_headers
 
-    limit = parse_ratelimit_headers(headers)
+    if response.status_code not in TRANSIENT:
+        return math.inf
+    limit = parse_ratelimit_headers(response.headers)
     if limit is not None and limit.remaining == 0:
         return float(limit.reset_in_seconds)
-    value = headers.get("Retry-After", "").strip()
-    return float(value) if value.isdigit() else None
-
-
-def _linked(listing: Listing, revision: str | None) -> Path:
-    """Have the library link a listing's files, which the cache now holds, into the folder of their commit."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import disable_progress_bars
-
-    with _explained(listing.repo, revision), disable_progress_bars():
-        paths = [file.path for file in listing.files]
-        found = snapshot_download(
-            listing.repo, repo_type=listing.kind, revision=revision, allow_patterns=paths, max_workers=1
-        )
-        return Path(found)
+    after = response.headers.get("Retry-After", "").strip()
+    return float(after) if after.isdigit() else pause
 
 
 class _Meter:
-    """The progress of a download by several threads; `over` makes those that still work stop."""
+    """The progress of a download by several threads; once it is over, threads that still work end."""
 
-    def __init__(self, listing: Listing, waiting: Sequence[tuple[RemoteFile, Path]]) -> None:
-        self.over = threading.Event()
-        self._alone = threading.Lock()
-        self._before = listing.size - _lacking(waiting)
-        self._came, self._began = 0, time.monotonic()
+    def __init__(self, listing: Listing, lacking: int) -> None:
+        self.is_over, self._lock = False, threading.Lock()
+        self._before, self._came, self._began = listing.size - lacking, 0, time.monotonic()
         self._scale, unit = (1e6, "MB") if listing.size > 20e6 else (1e3, "kB")
         self._progress = Progress(math.ceil(listing.size / self._scale), f"fetching {listing.repo}", unit)
 
@@ -454,14 +423,14 @@ class _Meter:
         return self
 
     def __exit__(self, *how: Any) -> None:
-        with self._alone:
-            self.over.set()
+        with self._lock:
+            self.is_over = True
         self._progress.__exit__(*how)
 
     def received(self, count: int) -> None:
         """Count bytes that came. Raises UserError when it is over, to end the thread that calls."""
-        with self._alone:
-            if self.over.is_set():
+        with self._lock:
+            if self.is_over:
                 raise UserError("another file failed")
             self._came += count
             rate = self._came / 1e6 / max(time.monotonic() - self._began, 1e-3)
@@ -488,8 +457,6 @@ def _explained(repo: str, revision: str | None = None) -> Iterator[None]:
         raise UserError(f"{repo} is gated; ask for access at {where}/{repo}, then {token}") from error
     except errors.RevisionNotFoundError as error:
         raise UserError(f"{repo} has no revision {revision!r}; see its revisions at {where}/{repo}") from error
-    except errors.RemoteEntryNotFoundError as error:
-        raise UserError(f"{repo} lost a file during the download ({_line(error)}); start again") from error
     except errors.RepositoryNotFoundError as error:
         raise UserError(f"{where} has no {repo}, or it is private; check the name, and if it is, {token}") from error
     except errors.HfHubHTTPError as error:

@@ -1,7 +1,5 @@
 """How learning rate, momentum and weight decay change during a run: pure functions of progress and step."""
 
-import math
-
 
 def lr_multiplier(
     progress: float,
@@ -38,13 +36,3 @@ def muon_momentum(step: int, progress: float, warmdown_ratio: float = 0.0) -> fl
 def weight_decay_multiplier(progress: float) -> float:
     """Linear to zero: late in a run decay only shrinks weights that cannot be learned again."""
     return 1.0 - progress
-
-
-def cosine(step: int, peak: float, warmup_steps: int, decay_steps: int, lowest: float) -> float:
-    """nanoGPT's learning rate: linear up to `peak` over warmup_steps, half a cosine down to `lowest` at decay_steps."""
-    if step < warmup_steps:
-        return peak * (step + 1) / (warmup_steps + 1)
-    if step >= decay_steps:
-        return lowest
-    fraction = (step - warmup_steps) / (decay_steps - warmup_steps)
-    return lowest + 0.5 * (1 + math.cos(math.pi * fraction)) * (peak - lowest)

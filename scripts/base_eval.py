@@ -11,7 +11,7 @@ from nanochat.checkpoint.flags import ModelName, ServingFlags
 from nanochat.config import alias, changes, parse
 from nanochat.data import urls
 from nanochat.errors import UserError, run
-from nanochat.eval import bundle as bundles
+from tasks import core_bundle as bundles
 
 if TYPE_CHECKING:
     from extras.harness import Measured
@@ -87,9 +87,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parts = _check(flags)
     from nanochat.checkpoint.manager import LoadAs
     from nanochat.engine.engine import Engine
-    from nanochat.eval.samples import write_samples
     from nanochat.report import sections
     from nanochat.runtime import start
+    from scripts._samples import write_samples
 
     with start(flags.device_type, flags.dtype, flags.seed) as runtime:
         started = time.monotonic()

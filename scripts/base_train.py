@@ -188,7 +188,7 @@ def announce(run: "Run", horizon: "Horizon") -> None:
 
 
 def print_samples(run: "Run") -> dict[str, float]:
-    from nanochat.eval.samples import write_samples
+    from scripts._samples import write_samples
 
     if run.rt.is_main:
         write_samples(run.model, run.tokenizer, SAMPLED)

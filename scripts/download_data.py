@@ -67,10 +67,10 @@ def _bring(flags: Flags, published: "Listing", name: str) -> None:
     is_recorded = _check_ours(published, folder)
     if flags.dry_run:
         what = f"{count} of {len(train)} shards and the validation shard"
-        _announce(chosen, what, hub.missing(chosen, folder, flags.workers), folder)
+        _announce(chosen, what, hub.missing(chosen, folder), folder)
         return
     if not is_recorded:
-        hub.check_space(hub.missing(chosen, folder, flags.workers), folder, f"fetching {published.repo}")
+        hub.check_space(hub.missing(chosen, folder), folder, f"fetching {published.repo}")
         write_text(folder / RECORD, json.dumps({"repository": published.repo}) + "\n")
     hub.bring(chosen, folder, flags.workers)
     print(f"{count} shards to train on and {val.path} for validation are in {folder}")

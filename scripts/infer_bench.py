@@ -52,7 +52,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not flags.batch_sizes or min(flags.batch_sizes) < 1:
         raise UserError("--batch_sizes needs one or more numbers of 1 or more")
     from nanochat import runtime
-    from nanochat.engine.cpu_weights import bytes_read
     from nanochat.engine.engine import Engine
 
     with runtime.start(flags.device_type, seed=0) as rt:
@@ -118,6 +117,22 @@ def memory_bandwidth(device: "torch.device") -> float:
         float(tensor.sum())
         best = min(best, time.perf_counter() - started)
     return tensor.numel() * 4 / best
+
+
+def bytes_read(model: "GPT") -> int:
+    """Bytes of matrices that a step of decoding reads, packed or not: all but the embeddings."""
+    from nanochat.engine.cpu_weights import BlockedLinear, Int8Linear
+    from nanochat.gpt import Linear
+
+    total = 0
+    if model.lm_head is None:
+        total += model.transformer.wte.weight.numel() * model.transformer.wte.weight.element_size()
+    for module in model.modules():
+        if isinstance(module, BlockedLinear | Int8Linear):
+            total += module.outputs * module.inputs * (1 if isinstance(module, Int8Linear) else model.dtype.itemsize)
+        elif isinstance(module, Linear):
+            total += module.weight.numel() * module.weight.element_size()
+    return total
 
 
 def _model(flags: Flags, rt: "Runtime") -> "tuple[GPT, str, str]":

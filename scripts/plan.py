@@ -174,7 +174,7 @@ def _recorded_config(meta: dict, folder: Path) -> tuple["GPTConfig", bool]:
     from nanochat.gpt import GPTConfig
     from scripts._forecast import config_of
 
-    described = meta.get("model_config") or {}
+    described = meta["model_config"]
     if legacy.is_ours(described):
         return GPTConfig(**described), False
     if not {"n_layer", "n_embd", "n_head", "vocab_size", "sequence_len"} <= described.keys():

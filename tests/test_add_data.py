@@ -289,18 +289,18 @@ def test_what_gives_no_text_is_left_out_and_listed(tmp_path, capsys):
 def test_what_cannot_be_read_is_left_out_and_listed(tmp_path, monkeypatch):
     for name in ("a.txt", "b.parquet", "c/d.txt", "e.txt"):
         put(tmp_path / name, "fine")
-    locked = [tmp_path / "a.txt", tmp_path / "b.parquet", tmp_path / "c"]
+    locked = [str(tmp_path / name) for name in ("a.txt", "b.parquet", "c")]
 
     def guarded(call):
         def refusing(path, *args, **options):
-            if path in locked:
+            if str(path) in locked:
                 raise PermissionError(13, "Permission denied", str(path))
             return call(path, *args, **options)
 
         return refusing
 
     monkeypatch.setattr("builtins.open", guarded(open))  # whoever runs the tests may be allowed to read everything
-    monkeypatch.setattr(os, "listdir", guarded(os.listdir))
+    monkeypatch.setattr(os, "scandir", guarded(os.scandir))
     texts, reasons = left_out(tmp_path)
     assert texts == ["fine"]
     assert reasons == dict.fromkeys(["a.txt", "b.parquet", "c"], "not readable (Permission denied)")

@@ -24,15 +24,16 @@ from hypothesis import strategies as st
 
 from nanochat.checkpoint import door, manager
 from nanochat.data.shards import write_shards
+from nanochat.data.task import CoreTask, Item
 from nanochat.engine.engine import Engine
 from nanochat.errors import UserError
-from nanochat.eval import bundle, core
-from nanochat.eval.bundle import Item, Task
+from nanochat.eval import core
 from nanochat.eval.core import Prompt, TaskScore
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 from scripts import base_eval
+from tasks import core_bundle as bundle
 from tests.corebundle import small_bundle, words, write_bundle, zipped
 from tests.gpt2s import write_gpt2
 from tests.scripted import scripted
@@ -132,7 +133,7 @@ def test_each_answer_is_that_of_a_plain_computation(reference: Reference, engine
     greedy = said_greedily(reference, 8)
     said = {"num_fewshot": [0], "icl_task_type": "language_modeling", "continuation_delimiter": ""}
     tasks = [*bundle.read(folder).tasks,
-             Task("said", "language_modeling", 0, "", 0.0,
+             CoreTask("said", "language_modeling", 0, "", 0.0,
                   tuple(Item((line["context"],), (line["continuation"],), 0) for line in greedy))]  # fmt: skip
     right = {}
     for task in tasks:
@@ -168,7 +169,7 @@ def test_few_shot_answers_that_the_model_is_known_to_give(tokenizer: Tokenizer) 
     items = tuple(Item((f"{context} say {letter}",), (answer,), 0)
                   for context, letter, answer in [("we", "A", "B"), ("you", "B", "CD"), ("they", "C", "E"),
                                                   ("all", "E", "FGA"), ("I", "D", "EFG")])  # fmt: skip
-    task = Task("letters", "language_modeling", 10, "", 0.0, items)
+    task = CoreTask("letters", "language_modeling", 10, "", 0.0, items)
     score = core.evaluate(engine, tokenizer, task)
     assert (score.n, score.correct) == (5, 3)
     assert core.evaluate(engine, tokenizer, task, max_items=2).n == 2
@@ -181,7 +182,7 @@ def test_few_shot_answers_that_the_model_is_known_to_give(tokenizer: Tokenizer) 
 def test_examples_are_others_and_as_many_as_there_are(tokenizer: Tokenizer, n: int, shots: int, data) -> None:
     index = data.draw(st.integers(0, n - 1))
     items = [Item((f"Q{i}?",) * 2, (f"yes{i}", f"no{i}"), i % 2) for i in range(n)]
-    task = Task("few", "multiple_choice", shots, " ", 0.5, tuple(items))
+    task = CoreTask("few", "multiple_choice", shots, " ", 0.5, tuple(items))
     texts = [tokenizer.decode(prompt.ids[1:]) for prompt in core.prompts(task, items, index, tokenizer)]
     for option, text in enumerate(texts):
         *examples, asked = text.split("\n\n")
@@ -208,11 +209,11 @@ def test_what_is_too_long_loses_its_beginning_only(length: int, start: int, cont
 
 
 def test_the_judged_part_is_what_options_do_not_share(tokenizer: Tokenizer) -> None:
-    def judged(task: Task) -> list[str]:
+    def judged(task: CoreTask) -> list[str]:
         return [tokenizer.decode(ids[start:]) for ids, start in core.prompts(task, task.items, 0, tokenizer)]
 
-    def task(kind, delimiter: str, contexts: tuple, continuations: tuple) -> Task:
-        return Task("one", kind, 0, delimiter, 0.0, (Item(contexts, continuations, 0),))
+    def task(kind, delimiter: str, contexts: tuple, continuations: tuple) -> CoreTask:
+        return CoreTask("one", kind, 0, delimiter, 0.0, (Item(contexts, continuations, 0),))
 
     assert judged(task("multiple_choice", "\nAnswer: ", ("Q",) * 3, ("7Z", "7", "8"))) == ["7Z", "7", "8"]
     assert judged(task("multiple_choice", ":", ("Q",) * 2, ("7", "7Z"))) == ["7", "7Z"]  # not nothing, and not "Z"
@@ -223,7 +224,7 @@ def test_the_judged_part_is_what_options_do_not_share(tokenizer: Tokenizer) -> N
 def test_a_continuation_longer_than_the_context_counts_as_wrong(tokenizer: Tokenizer) -> None:
     items = (Item(("Q", "R"), ("7" * 40,) * 2, 0), Item(("Q", "R"), ("7",) * 2, 0))
     model = scripted(tokenizer, [tokenizer.encode("Q") + tokenizer.encode("7")], context=16)
-    score = core.evaluate(Engine(model, 1), tokenizer, Task("long", "schema", 0, "", 0.5, items))
+    score = core.evaluate(Engine(model, 1), tokenizer, CoreTask("long", "schema", 0, "", 0.5, items))
     assert (score.n, score.correct, score.too_long) == (2, 1, 1)
 
 
@@ -231,7 +232,7 @@ def test_a_model_that_says_nothing_but_nan_is_right_about_nothing(tokenizer: Tok
     model = scripted(tokenizer, [], context=32)
     assert model.lm_head is not None
     torch.nn.init.constant_(model.get_parameter("lm_head.weight"), float("nan"))
-    task = Task("nan", "multiple_choice", 0, " ", 0.5, (Item(("Q",) * 2, ("yes", "no"), 0),))
+    task = CoreTask("nan", "multiple_choice", 0, " ", 0.5, (Item(("Q",) * 2, ("yes", "no"), 0),))
     assert core.evaluate(Engine(model, 1), tokenizer, task).correct == 0
 
 

@@ -174,7 +174,7 @@ PACKAGES = {
     "rustbpe": ("nanochat/tokenizer.py",),
     "tyro": ("nanochat/config.py",),
     "wandb": ("nanochat/log.py",),
-    "yaml": ("nanochat/config_files.py", "nanochat/eval/bundle.py"),
+    "yaml": ("nanochat/config_files.py", "tasks/core_bundle.py"),
     "huggingface_hub": ("nanochat/hub.py", "extras/export/"),
     "tokenizers": ("nanochat/checkpoint/", "extras/export/"),
     "transformers": ("nanochat/checkpoint/", "extras/export/"),

@@ -37,15 +37,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def bring(folder: Path, repo: str = REPO, allow: list[str] | None = None, revision: str | None = None) -> Path:
+    return hub.bring(hub.look(repo, allow, revision), folder)
+
+
 def test_a_folder_gets_what_it_lacks(fake: FakeHub, tmp_path: Path) -> None:
-    assert contents(hub.fetch(REPO, into=tmp_path / "here")) == FILES
+    assert contents(bring(tmp_path / "here")) == FILES
     fake.asked.clear()
-    hub.fetch(REPO, into=tmp_path / "here")
+    bring(tmp_path / "here")
     assert fake.sent("resolve|large") == []
     changed = {**FILES, "config.json": b'{"n_layer": 3}'}
     fake.add(REPO, changed)
     fake.asked.clear()
-    assert contents(hub.fetch(REPO, into=tmp_path / "here")) == changed
+    assert contents(bring(tmp_path / "here")) == changed
     assert len(fake.sent("/main|/resolve/")) == 1
 
 
@@ -63,21 +67,21 @@ def test_the_cache_is_the_one_of_other_programs(fake: FakeHub, tmp_path: Path) -
 def test_only_what_a_model_needs_is_fetched(fake: FakeHub, tmp_path: Path) -> None:
     others = ["pytorch_model.bin", "tf_model.h5", "onnx/model.json", "optim_000001_rank0.pt", "rust_model.ot"]
     fake.add(REPO, {**FILES, **dict.fromkeys(others, b"other weights")})
-    assert contents(hub.fetch(REPO, into=tmp_path / "here")) == FILES
+    assert contents(bring(tmp_path / "here")) == FILES
     assert contents(hub.fetch(REPO)) == FILES
     fake.add(REPO, {"pytorch_model.bin": b"the only weights"})
-    assert list(contents(hub.fetch(REPO, into=tmp_path / "old"))) == ["pytorch_model.bin"]
+    assert list(contents(bring(tmp_path / "old"))) == ["pytorch_model.bin"]
 
 
 def test_files_can_be_chosen(fake: FakeHub, tmp_path: Path) -> None:
-    assert list(contents(hub.fetch(REPO, ["*.json"], into=tmp_path / "here"))) == ["config.json"]
+    assert list(contents(bring(tmp_path / "here", allow=["*.json"]))) == ["config.json"]
     with pytest.raises(UserError, match=r"does not hold a file named \*\.gguf; it holds README.md"):
         hub.fetch(REPO, ["*.gguf"])
 
 
 def test_a_transfer_that_breaks_goes_on_where_it_was(fake: FakeHub, tmp_path: Path) -> None:
     fake.fail("/large/", cut=1_000_000)
-    assert contents(hub.fetch(REPO, into=tmp_path / "here")) == FILES
+    assert contents(bring(tmp_path / "here")) == FILES
     first, second = fake.sent("/large/")
     assert first.range is None
     assert second.range is not None and 0 < int(second.range[6:-1]) <= 1_000_000
@@ -87,13 +91,13 @@ def test_another_run_goes_on_where_the_first_was(fake: FakeHub, tmp_path: Path) 
     fake.fail("/large/", cut=1_500_000)
     fake.fail("resolve.*safetensors", skip=1, times=6, status=503)
     with pytest.raises(UserError, match="answers 503 for tester/tiny-d2 .* try again later"):
-        hub.fetch(REPO, into=tmp_path / "here")
+        bring(tmp_path / "here")
     assert not (tmp_path / "here/model.safetensors").exists()
     fake.faults.clear()
     fake.asked.clear()
     listing = hub.look(REPO)
     assert 0 < hub.missing(listing, tmp_path / "here") < listing.size - 1_000_000
-    assert contents(hub.fetch(REPO, into=tmp_path / "here")) == FILES
+    assert contents(bring(tmp_path / "here")) == FILES
     assert [each.range is not None for each in fake.sent("/large/")] == [True]
     assert fake.sent("config.json") == []
 
@@ -111,20 +115,20 @@ def test_the_cache_too_goes_on_where_it_was(fake: FakeHub) -> None:
 def test_a_server_without_ranges_sends_all_of_it_again(fake: FakeHub, tmp_path: Path) -> None:
     fake.ranges = False
     fake.fail("/large/", cut=1_000_000)
-    assert contents(hub.fetch(REPO, into=tmp_path / "here")) == FILES
+    assert contents(bring(tmp_path / "here")) == FILES
 
 
 def test_a_wrong_checksum_is_noticed_and_put_right(fake: FakeHub, tmp_path: Path) -> None:
     fake.fail("/large/", corrupt=True)
     fake.fail("resolve-cache.*config", corrupt=True)
-    assert contents(hub.fetch(REPO, into=tmp_path / "here")) == FILES
+    assert contents(bring(tmp_path / "here")) == FILES
 
 
 @pytest.mark.parametrize("pattern", ["/large/", "resolve-cache.*config"])
 def test_a_checksum_that_stays_wrong_leaves_nothing(pattern: str, fake: FakeHub, tmp_path: Path) -> None:
     fake.fail(pattern, corrupt=True, times=9)
     with pytest.raises(UserError, match="arrived twice with another checksum than the hub says"):
-        hub.fetch(REPO, into=tmp_path / "here")
+        bring(tmp_path / "here")
     assert fake.faults[0].times == 7
     assert FILES.items() > contents(tmp_path / "here").items()
 
@@ -137,7 +141,7 @@ def test_a_busy_hub_is_waited_for(
     fake.fail("/api/models", status=429, headers={"Retry-After": "7"})
     fake.fail("/large/", status=429, headers={"RateLimit": '"resolvers";r=0;t=55'})
     fake.fail("/large/", status=503)
-    assert contents(hub.fetch(REPO, into=tmp_path / "here")) == FILES
+    assert contents(bring(tmp_path / "here")) == FILES
     assert waited[:2] == [7, 55]
     assert "waiting 7s for the hub (it answers 429)" in capsys.readouterr().out
     fake.fail("/api/models", status=429, headers={"Retry-After": "7200"})  # longer than anybody waits
@@ -149,10 +153,10 @@ def test_a_hub_that_vanishes_ends_in_a_sentence(fake: FakeHub, tmp_path: Path) -
     said = f"{fake.url} cannot be reached for tester/tiny-d2 .* check the network and HF_ENDPOINT, and start again"
     fake.fail("/large/", cut=1_000_000, vanish=True)
     with pytest.raises(UserError, match=said):  # while it sends
-        hub.fetch(REPO, into=tmp_path / "here")
+        bring(tmp_path / "here")
     assert 0 < (tmp_path / PARTIAL).stat().st_size <= 1_000_000
     with pytest.raises(UserError, match=said):  # at once
-        hub.fetch(REPO, into=tmp_path / "here")
+        bring(tmp_path / "here")
 
 
 def test_without_a_hub_the_cache_must_do(
@@ -205,7 +209,7 @@ def test_what_cannot_be_had_is_said_in_a_sentence(
     fake.add("tester/escape", {"\x1b[2Jconfig.json": b"{}"})
     fake.add("tester/empty", {"picture.png": b"png"})
     with pytest.raises(UserError, match=said):
-        hub.fetch(repo, revision=revision, into=tmp_path / "here")
+        bring(tmp_path / "here", repo, revision=revision)
     assert contents(tmp_path) == {}
 
 
@@ -214,7 +218,7 @@ def test_a_token_opens_private_repositories_and_stays_with_the_hub(
 ) -> None:
     fake.add("tester/private", FILES, private=True)
     monkeypatch.setenv("HF_TOKEN", fakehub.TOKEN)
-    assert contents(hub.fetch("tester/private", into=tmp_path / "here")) == FILES
+    assert contents(bring(tmp_path / "here", "tester/private")) == FILES
     assert [each.authorization for each in fake.sent("/large/")] == [None]
     assert all(each.authorization for each in fake.sent("/resolve/"))
 
@@ -284,7 +288,7 @@ def listening(answer: str | None) -> Iterator[tuple[str, list[bytes]]]:
 def test_a_disk_that_is_too_small_is_noticed_before(fake: FakeHub, small_disk: Path) -> None:
     fake.add(REPO, {"model.safetensors": WEIGHTS * 3})
     with pytest.raises(UserError, match=r"tester/tiny-d2 needs 6\.3MB in .* but only [\d.]+MB are free there"):
-        hub.fetch(REPO, into=small_disk / "here")
+        bring(small_disk / "here")
     assert fake.sent("/large/") == []
     assert list(small_disk.iterdir()) == []
 
@@ -295,12 +299,12 @@ def test_a_disk_that_fills_up_meanwhile_ends_in_a_sentence(
     fake.add(REPO, {"model.safetensors": WEIGHTS * 3})
     monkeypatch.setattr(hub, "check_space", lambda *_: (small_disk / "other").write_bytes(WEIGHTS))
     with pytest.raises(UserError, match="cannot write .*model.safetensors: the disk is full"):
-        hub.fetch(REPO, into=small_disk / "here")
+        bring(small_disk / "here")
     assert not (small_disk / "here/model.safetensors").exists()
 
 
 def test_two_processes_fetch_a_file_once(fake: FakeHub, tmp_path: Path) -> None:
-    threads = [threading.Thread(target=hub.fetch, args=(REPO, None, None, tmp_path / "here")) for _ in range(3)]
+    threads = [threading.Thread(target=bring, args=(tmp_path / "here",)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -310,7 +314,7 @@ def test_two_processes_fetch_a_file_once(fake: FakeHub, tmp_path: Path) -> None:
 
 
 def test_progress_is_plain_lines_in_a_log(fake: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    hub.fetch(REPO, into=tmp_path / "here")
+    bring(tmp_path / "here")
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("fetching tester/tiny-d2  2098/2098 kB  100%")
     assert "MB/s" in last
@@ -332,7 +336,7 @@ def test_what_is_uploaded_can_be_fetched(fake: FakeHub, tmp_path: Path, monkeypa
     address = hub.upload("tester/new", folder_of(files, tmp_path / "ours"), private=True)
     assert address == f"{fake.url}/tester/new"
     assert fake.repos["tester/new"].private
-    assert contents(hub.fetch("tester/new", into=tmp_path / "back")) == files
+    assert contents(bring(tmp_path / "back", "tester/new")) == files
     fake.asked.clear()
     (tmp_path / "ours/meta_000007.json").write_bytes(b"[]")
     hub.upload("tester/new", tmp_path / "ours")
@@ -389,7 +393,7 @@ def test_the_environment_is_honoured(fake: FakeHub, tmp_path: Path) -> None:
 def test_a_killed_run_is_continued(fake: FakeHub, tmp_path: Path) -> None:
     fake.fail("/large/", cut=1_500_000)
     fake.fail("resolve.*safetensors", skip=1, status=429, headers={"Retry-After": "200"})
-    process = multiprocessing.get_context("fork").Process(target=hub.fetch, args=(REPO, None, None, tmp_path / "here"))
+    process = multiprocessing.get_context("fork").Process(target=bring, args=(tmp_path / "here",))
     process.start()
     partial = tmp_path / PARTIAL
     while not (partial.exists() and partial.stat().st_size > 1_000_000):
@@ -397,5 +401,5 @@ def test_a_killed_run_is_continued(fake: FakeHub, tmp_path: Path) -> None:
     process.kill()
     process.join()
     fake.faults.clear()
-    assert contents(hub.fetch(REPO, into=tmp_path / "here")) == FILES
+    assert contents(bring(tmp_path / "here")) == FILES
     assert fake.sent("/large/")[-1].range is not None

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nanochat import errors
-from nanochat.engine.cpu_weights import bytes_read, pack
+from nanochat.engine.cpu_weights import pack
 from nanochat.gpt import GPT
 from nanochat.scaling import config_from_depth
 from scripts import infer_bench
@@ -30,9 +30,9 @@ def test_bytes_read_are_those_of_the_matrices(int8: bool) -> None:
     sizes = {name: p.numel() for name, p in model.named_parameters() if p.ndim == 2}
     matrices = sum(size for name, size in sizes.items() if "wte" not in name and "embeds" not in name)
     gates = sum(size for name, size in sizes.items() if "gate" in name)
-    assert bytes_read(model) == 2 * matrices
+    assert infer_bench.bytes_read(model) == 2 * matrices
     pack(model, int8)
-    assert bytes_read(model) == (matrices - gates if int8 else 2 * (matrices - gates)) + 2 * gates
+    assert infer_bench.bytes_read(model) == (matrices - gates if int8 else 2 * (matrices - gates)) + 2 * gates
 
 
 @pytest.mark.parametrize(

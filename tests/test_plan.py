@@ -316,7 +316,8 @@ def test_a_checkpoint_is_planned_from_its_meta_file(base, capsys):
     assert "mid d3, step 7: 6.6M parameters, 3 layers" in printed
     printed = planned(capsys, "--source=mid", "--gpu=h100", "--stage=serve")
     assert "mid d5, step 7: 59M parameters, 5 layers of width 384, vocabulary 65536, context 512" in printed
-    (base / "mid_checkpoints" / "d5" / "meta_000007.json").write_text("{}", encoding="utf-8")
+    meta = base / "mid_checkpoints" / "d5" / "meta_000007.json"
+    meta.write_text('{"model_config": {"n_layer": 2}}', encoding="utf-8")
     with pytest.raises(UserError, match="does not describe its model's shape"):
         plan.main(["--source=mid", "--gpu=h100"])
 

@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 
 from extras.nanogpt import ckpt as writing
 from extras.nanogpt.settings import OF_ONE_START, Settings
-from extras.nanogpt.training import learning_rate
-from nanochat import errors, schedule
+from extras.nanogpt.training import cosine, learning_rate
+from nanochat import errors
 from nanochat.checkpoint import door, manager, nanogpt
 from nanochat.config import parse
 from nanochat.data.prepare import prepare
@@ -759,7 +759,7 @@ def test_adamw_is_torchs(bias):
 @given(st.integers(0, 50), st.integers(0, 20), st.integers(0, 40), st.floats(1e-5, 1), st.floats(0, 1e-5))
 def test_the_cosine_is_nanogpts(step, warmup, more, peak, lowest):
     decay = warmup + more
-    got = schedule.cosine(step, peak, warmup, decay, lowest)
+    got = cosine(step, peak, warmup, decay, lowest)
     if step < warmup:
         assert got == peak * (step + 1) / (warmup + 1)
     elif step >= decay:
@@ -802,7 +802,7 @@ def test_the_learning_rate_is_what_was_asked_for(here):
         (["--n_layer=1000000"], "--n_layer is 1000000; expected 1000 at most"),
         (["--seed=12345678901234567890123"], "--seed is a number of 74 bits; expected 63 bits at most"),
         (["--config=mistake.py"], "mistake.py:1: unknown key max_iter; did you mean max_iters?"),
-        (["--config=cats.txt"], "cats.txt is no config file; expected a name that ends in .py, .yaml, .yml, .json"),
+        (["--config=cats.txt"], "cats.txt is not a config file; expected a name that ends in .py, .yaml, .yml, .json"),
         (["--config"], "--config names no file"),
         (["--init_from=resume"], "out has no ckpt.pt to resume from; check --out_dir"),
         (["--init_from=gpt5"], "there is no model 'gpt5'"),

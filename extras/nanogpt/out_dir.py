@@ -27,7 +27,7 @@ from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import TrainState
 from nanochat.train.start import adopt
-from nanochat.train.writer import CheckpointWriter, StepWriter
+from nanochat.train.writer import CheckpointWriter
 
 METRICS = "metrics.jsonl"
 CKPTS = (CKPT, LAST_CKPT, BEST_CKPT)
@@ -71,7 +71,7 @@ class CkptWriter(CheckpointWriter):
 
     def __post_init__(self) -> None:
         names = (CKPT, BEST_CKPT) if self.always else (LAST_CKPT, CKPT)
-        self.latest, self.best = (self.folder / name for name in names)
+        self.latest_path, self.best_path = (self.folder / name for name in names)
 
     def recover(self) -> None:
         """Finish what a kill kept an earlier process from, and give the files the names that --always asks for."""
@@ -88,22 +88,25 @@ class CkptWriter(CheckpointWriter):
         for old, new in moves:
             if (self.folder / old).exists():  # there may be no best one yet
                 ckpt.move(self.folder / old, self.folder / new)
-        if self.run.best_step == self.run.state.step == _step(self.latest) != _step(self.best):  # killed inside `add`
-            self._write(self.best, self.run.state, self.optimizer.state_dict())
+        if self.run.best_step == self.run.state.step == _step(self.latest_path) != _step(self.best_path):
+            # Killed inside `scored`.
+            self._write(self.best_path, self.run.state, self.optimizer.state_dict())
 
     def write(self, state: TrainState, optimizer: dict, passing: bool) -> None:
-        self._write(self.latest, state, optimizer)
+        self._write(self.latest_path, state, optimizer)
 
-    def add(self, state: TrainState, scores: dict[str, float]) -> None:
+    def scored(self, state: TrainState, scores: dict[str, float]) -> None:
+        if not self.is_writing:
+            return
         is_best, optimizer = self.run.note(state.step, scores), self.optimizer.state_dict()
-        self._write(self.latest, state, optimizer)
+        self._write(self.latest_path, state, optimizer)
         if is_best:
-            self._write(self.best, state, optimizer)  # a copy of its own, so damage to the other cannot reach it
+            self._write(self.best_path, state, optimizer)  # a copy of its own, so damage to the other cannot reach it
 
     def clear(self, is_first: bool) -> None:
         if is_first:  # of a run that replaces another
             for name in CKPTS:
-                if self.folder / name != self.latest:
+                if self.folder / name != self.latest_path:
                     ckpt.remove(self.folder / name)
             manager.delete(self.folder, manager.steps(self.folder))
 
@@ -119,7 +122,7 @@ class CkptWriter(CheckpointWriter):
 
 
 @dataclass(kw_only=True)
-class OutDirStepWriter(StepWriter):
+class OutDirStepWriter(CheckpointWriter):
     """Writes our own format: the latest checkpoint and the best."""
 
     run: Run
@@ -128,9 +131,9 @@ class OutDirStepWriter(StepWriter):
         self.meta |= self._best()
         super().write(state, optimizer, passing)
 
-    def add(self, state: TrainState, scores: dict[str, float]) -> None:
+    def scored(self, state: TrainState, scores: dict[str, float]) -> None:
         self.run.note(state.step, scores)
-        super().add(state, {**scores, **self._best()})
+        super().scored(state, {**scores, **self._best()})
 
     def clear(self, is_first: bool) -> None:
         if is_first:

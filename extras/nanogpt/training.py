@@ -4,6 +4,7 @@ A run has random windows of token files, AdamW, half a cosine of a learning rate
 """
 
 import contextlib
+import math
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -15,7 +16,7 @@ import torch.distributed as dist
 
 from extras.nanogpt.out_dir import CkptWriter, OutDirStepWriter, Run, checkpoints, refuse_taken, resume
 from extras.nanogpt.settings import OF_ONE_START, SHAPE, Settings, check
-from nanochat import foreign_tokenizers, gpt2_tokenizer, schedule
+from nanochat import foreign_tokenizers, gpt2_tokenizer
 from nanochat.checkpoint import door, gpt2, manager
 from nanochat.data import tokens
 from nanochat.data.batch import Batch
@@ -283,7 +284,7 @@ def learning_rate(settings: Settings, step: int) -> float:
     if not settings.decay_lr:
         return settings.learning_rate
     s = settings
-    return schedule.cosine(step, s.learning_rate, s.warmup_iters, s.lr_decay_iters, s.min_lr)
+    return cosine(step, s.learning_rate, s.warmup_iters, s.lr_decay_iters, s.min_lr)
 
 
 @torch.no_grad()
@@ -331,3 +332,13 @@ def _accumulation(settings: Settings, rt: Runtime) -> int:
             f"ranks and is not a multiple of their number, {rt.world}"
         )
     return settings.gradient_accumulation_steps // rt.world
+
+
+def cosine(step: int, peak: float, warmup_steps: int, decay_steps: int, lowest: float) -> float:
+    """nanoGPT's learning rate: linear up to `peak` over warmup_steps, half a cosine down to `lowest` at decay_steps."""
+    if step < warmup_steps:
+        return peak * (step + 1) / (warmup_steps + 1)
+    if step >= decay_steps:
+        return lowest
+    fraction = (step - warmup_steps) / (decay_steps - warmup_steps)
+    return lowest + 0.5 * (1 + math.cos(math.pi * fraction)) * (peak - lowest)

@@ -51,7 +51,6 @@ def decoded(path: Path) -> Iterator[str]:
     """
     try:
         with _readable(path):
-            files.check_readable(path)
             yield from _decoded(path)
     except Unfit as unfit:
         raise UserError(f"{path} is {unfit.reason}; {unfit.remedy}") from None
@@ -78,19 +77,14 @@ def _decoded(path: Path) -> Iterator[str]:
 
 
 def _documents_of(path: Path, column: str, longest: int) -> Iterator[str]:
-    files.check_readable(path)
     kind = files.kind_of(path)
-    if kind == "parquet":
-        with files.opened(path):  # raises Unfit if the file may not be read
-            pass
-        yield from shards.iterate_file(path, column)
-    elif kind == "lines":
-        with files.opened(path) as file:
-            yield from _lines(path, file, column)
+    if kind == "text":
+        yield from _text_documents(path, longest)
     elif kind == "json":
         yield from _json_documents(path, column)
     else:
-        yield from _text_documents(path, longest)
+        with files.opened(path) as file:  # parquet too, because this raises Unfit if the file may not be read
+            yield from shards.iterate_file(path, column) if kind == "parquet" else _lines(path, file, column)
 
 
 @contextlib.contextmanager
@@ -177,10 +171,10 @@ def _check_first(row: object, column: str, path: Path) -> None:
     """Raise Unfit if a JSON file does not begin with a text: many hold settings or numbers instead."""
     if isinstance(row, dict) and {"role", "content"} <= row.keys() and column not in row:
         raise _conversation(str(path), path)
-    is_text = isinstance(row, str) or (isinstance(row, dict) and isinstance(row.get(column), str))
-    if not is_text and not _is_conversation(row, column):
-        found = ", ".join(row) or "nothing" if isinstance(row, dict) else type(row).__name__
-        raise Unfit(f"JSON without text in {column!r}", f"name the right field with --column (found: {found[:200]})")
+    text = row.get(column) if isinstance(row, dict) else row
+    if not isinstance(text, str) and not _is_conversation(row, column):
+        found = _kind_of(row)[:200]
+        raise Unfit(f"JSON without text in {column!r}", f"name the right field with --column (found: {found})")
 
 
 def _is_conversation(row: object, column: str) -> bool:
@@ -197,13 +191,18 @@ def _text_of(row: object, column: str, where: str, path: Path) -> str:
         raise _conversation(where, path)
     text = row.get(column) if isinstance(row, dict) else None
     if not isinstance(text, str):
-        found = ", ".join(row) or "nothing" if isinstance(row, dict) else type(row).__name__
+        found = _kind_of(row)
         raise UserError(f"{where} has no text in {column!r} (found: {found}); name the right field with --column")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UserError(f"{where} holds half a character (\\u{ord(text[error.start]):04x}); repair the line") from None
     return text
+
+
+def _kind_of(row: object) -> str:
+    """An object's fields, or the type of anything else."""
+    return ", ".join(row) or "nothing" if isinstance(row, dict) else type(row).__name__
 
 
 def _unicode(data: bytes, path: Path, offset: int) -> str:

@@ -86,32 +86,28 @@ def files_below(path: Path, left_out: list[LeftOut]) -> Iterator[Path]:
         yield path
         return
     read: set[tuple[int, int]] = set()
-    waiting = [path]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            if not _is_new(folder, read):
-                left_out.append(LeftOut(folder, "a folder that is read under another name"))
-                continue
-            names = sorted(os.listdir(folder))
-        except OSError as error:
-            left_out.append(LeftOut(folder, f"not readable ({error.strerror})"))
+
+    def leave_out(error: OSError) -> None:
+        left_out.append(LeftOut(Path(error.filename), f"not readable ({error.strerror})"))
+
+    for name, below, names in os.walk(path, onerror=leave_out, followlinks=True):
+        folder = Path(name)
+        if not _is_new(folder, read):
+            left_out.append(LeftOut(folder, "a folder that is read under another name"))
+            below.clear()
             continue
-        below = []
-        for found in (folder / name for name in names):
+        hidden = {name for name in [*names, *below] if name.startswith(".")}
+        left_out += [LeftOut(folder / name, "hidden (its name begins with a dot)") for name in sorted(hidden)]
+        below[:] = sorted(set(below) - hidden)
+        for file in (folder / name for name in sorted(set(names) - hidden)):
             try:
-                if found.name.startswith("."):
-                    left_out.append(LeftOut(found, "hidden (its name begins with a dot)"))
-                elif found.is_dir():
-                    below.append(found)
-                elif _is_new(found, read):
-                    yield found
+                if _is_new(file, read):
+                    yield file
                 else:
-                    left_out.append(LeftOut(found, "a file that is read under another name"))
+                    left_out.append(LeftOut(file, "a file that is read under another name"))
             except OSError as error:  # also a link that leads nowhere, or to itself
-                what = "a link that leads nowhere" if found.is_symlink() else f"not readable ({error.strerror})"
-                left_out.append(LeftOut(found, what))
-        waiting += reversed(below)
+                what = "a link that leads nowhere" if file.is_symlink() else f"not readable ({error.strerror})"
+                left_out.append(LeftOut(file, what))
 
 
 def _is_new(path: Path, read: set[tuple[int, int]]) -> bool:
@@ -121,17 +117,6 @@ def _is_new(path: Path, read: set[tuple[int, int]]) -> bool:
     is_new = not found.st_ino or identity not in read  # some file systems have no inode numbers
     read.add(identity)
     return is_new
-
-
-def check_readable(path: Path) -> None:
-    """Raise Unfit for a pipe or device, reading which may never end, and for an archive."""
-    mode = path.stat().st_mode
-    if special := [what for is_that, what in SPECIAL if is_that(mode)]:
-        raise Unfit(special[0], "write its content into a file first")
-    inner, outer = _suffix(path), path.suffix.lower()
-    if inner in ARCHIVES or (inner == ".parquet" and outer in PACKED):
-        name = inner if outer == inner else inner + outer
-        raise Unfit(f"packed as {name}, which is not read", "unpack it first")
 
 
 def check_text(beginning: bytes) -> None:
@@ -146,6 +131,7 @@ def check_text(beginning: bytes) -> None:
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[io.BufferedReader]:
     """The bytes of a file, unpacked if its name says so. Raises Unfit if the file may not be read."""
+    _check_readable(path)
     try:
         plain = open(path, "rb")  # noqa: SIM115 -- closed below
     except PermissionError as error:
@@ -154,10 +140,20 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
         suffix = path.suffix.lower()
         if suffix not in PACKED:
             yield plain
-        elif suffix == ".gz":
-            yield io.BufferedReader(_Unpacked(path, gzip.GzipFile(fileobj=plain)), 1 << 20)
-        else:
-            yield io.BufferedReader(_Unpacked(path, pa.CompressedInputStream(plain, "zstd")), 1 << 20)
+            return
+        unpacked = gzip.GzipFile(fileobj=plain) if suffix == ".gz" else pa.CompressedInputStream(plain, "zstd")
+        yield io.BufferedReader(_Unpacked(path, unpacked), 1 << 20)
+
+
+def _check_readable(path: Path) -> None:
+    """Raise Unfit for a pipe or device, reading which may never end, and for an archive."""
+    mode = path.stat().st_mode
+    if special := [what for is_that, what in SPECIAL if is_that(mode)]:
+        raise Unfit(special[0], "write its content into a file first")
+    inner, outer = _suffix(path), path.suffix.lower()
+    if inner in ARCHIVES or (inner == ".parquet" and outer in PACKED):
+        name = inner if outer == inner else inner + outer
+        raise Unfit(f"packed as {name}, which is not read", "unpack it first")
 
 
 class _Unpacked(io.RawIOBase):

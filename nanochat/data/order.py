@@ -27,7 +27,7 @@ class Shuffled:
     """
 
     def __init__(self, reader: TextReader, size: int, seed: str):
-        groups = [group for group, end in zip(reader.groups, reader.group_ends(), strict=True) if end <= size]
+        groups = [group for group, end in zip(reader.groups, reader.starts[1:], strict=True) if end <= size]
         random.Random(seed).shuffle(groups)
         self.reader = reader
         self.seed = seed

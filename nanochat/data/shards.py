@@ -28,7 +28,6 @@ Split = Literal["train", "val"]
 ExamSplit = Literal["train", "val", "test"]  # of graded tasks: "test" is never trained on
 
 _SCHEMA = pa.schema([("text", pa.string())])
-_FOOTER = 1 << 16  # bytes read at once from a shard's end; most footers are shorter
 _SHORTEST_SPLIT = 200  # characters; less validation text than a tenth of that is meaningless
 _HOW_TO_GET_DATA = "run python -m scripts.add_data YOUR_TEXT, python -m nanochat.data.shards, or bash speedrun.sh"
 
@@ -115,18 +114,17 @@ class TextReader:
         self.num_documents = 0
         for shard, path in enumerate(self.paths):
             digest, metadata = read_footer(path)
-            column = _text_column(metadata, path)
+            _check_column(path, metadata.schema.to_arrow_schema(), "text")
             self.digests.append(digest)
             self.num_documents += metadata.num_rows
             self.ends.append(self.num_documents)
             for number in range(metadata.num_row_groups):
                 group = metadata.row_group(number)
                 if group.num_rows:
-                    size = group.column(column).total_uncompressed_size
-                    self.groups.append(Group(shard, number, group.num_rows, size))
+                    self.groups.append(Group(shard, number, group.num_rows, _size_of(group, "text")))
         if self.num_documents == 0:
             raise UserError(f"the {split} split of {folder} has no documents; {_HOW_TO_GET_DATA}")
-        self._starts = [0, *itertools.accumulate(group.rows for group in self.groups)]
+        self.starts = [0, *itertools.accumulate(group.rows for group in self.groups)]  # of the groups
         self._latest = -1  # the group in memory
         self._texts: list[str] = []
 
@@ -136,22 +134,18 @@ class TextReader:
         return {"what": f"the {self.split} split of {self.folder.name}", "shards": shards,
                 "grows": self.split == "train"}  # fmt: skip
 
-    def group_ends(self) -> list[int]:
-        """The documents up to the end of each of `groups`."""
-        return self._starts[1:]
-
     def read(self, position: int, count: int) -> list[str]:
         """Documents `position` to `position + count - 1`; fewer only where the split ends."""
         assert position >= 0
         texts: list[str] = []
-        first = bisect.bisect_right(self._starts, position) - 1
+        first = bisect.bisect_right(self.starts, position) - 1
         for n in range(first, len(self.groups)):
             if len(texts) == count:
                 break
             if n != self._latest:
                 self._texts = [text.as_py() or "" for text in self.load(self.groups[n])]  # foreign files hold nulls
                 self._latest = n
-            offset = position + len(texts) - self._starts[n]
+            offset = position + len(texts) - self.starts[n]
             texts += self._texts[offset : offset + count - len(texts)]
         return texts
 
@@ -187,23 +181,15 @@ def read_footer(path: Path) -> tuple[str, pq.FileMetaData]:
     """A hash of a parquet file's footer, 16 hex digits, and its content. Raises UserError for a damaged file."""
     with _naming(path), open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _FOOTER))
+        file.seek(max(0, size - 8))
         end = file.read()
-        length = int.from_bytes(end[-8:-4], "little") + 8  # with its own length and the magic bytes
-        if end[-4:] != b"PAR1" or length > size:
+        length = int.from_bytes(end[:4], "little") + 8  # with its own length and the magic bytes
+        if end[4:] != b"PAR1" or length > size:
             raise pa.ArrowInvalid("it does not end with a parquet footer")
-        if length > len(end):
-            file.seek(max(0, size - length))
-            end = file.read()
-        footer = end[-length:]
+        file.seek(size - length)
+        footer = file.read()
         metadata = pq.read_metadata(pa.BufferReader(b"PAR1" + footer))
     return hashlib.sha256(footer).hexdigest()[:16], metadata
-
-
-def _text_column(metadata: pq.FileMetaData, path: Path) -> int:
-    """The index of the text column. Raises UserError if it is missing."""
-    _check_column(path, metadata.schema.to_arrow_schema(), "text")
-    return next(n for n in range(metadata.num_columns) if metadata.schema.column(n).path == "text")
 
 
 def iterate(folder: Path, split: Split) -> Iterator[str]:
@@ -219,7 +205,8 @@ def iterate_file(path: Path, column: str = "text") -> Iterator[str]:
     Raises UserError as TextReader does, for a document of more than MAX_DOCUMENT bytes, and for a file that holds more
     than MAX_RATIO times its own size: a zip bomb.
     """
-    with _naming(path), _open(path, column) as file:
+    with _naming(path), _open(path) as file:
+        _check_column(path, file.schema_arrow, column)
         on_disk = path.stat().st_size
         size, most = 0, max(MAX_GROUP, MAX_RATIO * on_disk)
         for group in range(file.num_row_groups):
@@ -263,7 +250,10 @@ def write_shards(
     """
     if not 0 < val_fraction < 1:
         raise UserError(f"val_fraction must lie between 0 and 1, not {val_fraction}; 0.1 holds out a tenth")
-    documents = deal(texts, val_fraction) if val_texts is None else _presplit(texts, val_texts)
+    if val_texts is None:
+        documents = deal(texts, val_fraction)
+    else:
+        documents = itertools.chain(_all_for("train", texts), _all_for("val", val_texts))
     first = next(documents)  # fails here for unusable input, before anything is written
     with draft_of(folder, lambda: check_replaceable(folder, overwrite)) as draft:
         train = _ShardWriter(draft, docs_per_group, group_bytes, shard_bytes)
@@ -302,14 +292,14 @@ def deal(texts: Iterable[str], val_fraction: float) -> Iterator[tuple[Split, str
         yield (empty.pop() if empty else _side(last, val_fraction)), last
 
 
-def _presplit(texts: Iterable[str], val_texts: Iterable[str]) -> Iterator[tuple[Split, str]]:
-    splits: list[tuple[Split, Iterable[str]]] = [("train", texts), ("val", val_texts)]
-    for split, documents in splits:
-        count = 0
-        for count, text in enumerate((text for text in documents if text.strip()), 1):  # noqa: B007
+def _all_for(split: Split, texts: Iterable[str]) -> Iterator[tuple[Split, str]]:
+    empty = True
+    for text in texts:
+        if text.strip():
             yield split, text
-        if not count:
-            raise UserError(f"there are no documents for the {split} split; both splits need some")
+            empty = False
+    if empty:
+        raise UserError(f"there are no documents for the {split} split; both splits need some")
 
 
 def _side(text: str, val_fraction: float) -> Split:
@@ -333,10 +323,7 @@ def _cut(text: str, val_fraction: float) -> tuple[str, str]:
         if places := [place + len(boundary) for place in (before, after) if place >= 0]:
             target = min(places, key=lambda place: abs(place - target))
             break
-    head, tail = text[:target], text[target:]
-    if not head.strip() or not tail.strip():
-        raise UserError("there is one document, and it has blank space where it would be divided; give two documents")
-    return head, tail
+    return text[:target], text[target:]
 
 
 class _ShardWriter:
@@ -359,29 +346,24 @@ class _ShardWriter:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._end_group()
-            self._end_shard()
-        else:
-            self._open.close()
+        with self._open:
+            if kind is None:
+                self._end_shard()
 
     def add(self, text: str) -> None:
         docs_per_group, group_bytes, shard_bytes = self._limits
         encoded = text.encode("utf-8")
         size = len(encoded)
-        if self._group and self._group_bytes + size > group_bytes:
-            self._end_group()
         if shard_bytes is not None and self._shard_bytes and self._shard_bytes + size > shard_bytes:
-            self._end_group()
             self._end_shard()
+        elif self._group_bytes + size > group_bytes or len(self._group) == docs_per_group:
+            self._end_group()
         self._group.append(text)
         self._digest.update(b"%d " % size + encoded)
         self._group_bytes += size
         self._shard_bytes += size
         self.documents += 1
         self.chars += len(text)
-        if len(self._group) == docs_per_group:
-            self._end_group()
 
     def _end_group(self) -> None:
         if not self._group:
@@ -389,30 +371,27 @@ class _ShardWriter:
         if self._parquet is None:
             self.folder.mkdir(exist_ok=True)
             self.paths.append(self.folder / _shard_name(len(self.paths)))
-            self._parquet = self._open.enter_context(_new_shard(self.paths[-1]))
+            self._file = self._open.enter_context(open(self.paths[-1], "wb"))  # noqa: SIM115
+            # Dictionaries and statistics pay for short repeated values, not for documents.
+            self._parquet = self._open.enter_context(pq.ParquetWriter(
+                self._file, _SCHEMA, compression="zstd", use_dictionary=False, write_statistics=False,
+                write_page_checksum=True,
+            ))  # fmt: skip
         self._parquet.write_table(pa.table({"text": pa.array(self._group, pa.string())}, schema=_SCHEMA))
         self._group = []
         self._group_bytes = 0
 
     def _end_shard(self) -> None:
+        self._end_group()
         if self._parquet is not None:  # so that footers tell shards apart whose texts are of equal length
             self._parquet.add_key_value_metadata({"text_sha256": self._digest.hexdigest()})
-        self._digest = hashlib.sha256()
+            self._parquet.close()
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._open.close()
         self._parquet = None
+        self._digest = hashlib.sha256()
         self._shard_bytes = 0
-
-
-@contextlib.contextmanager
-def _new_shard(path: Path) -> Iterator[pq.ParquetWriter]:
-    with open(path, "wb") as file:
-        # Dictionaries and statistics pay for short repeated values, not for documents.
-        with pq.ParquetWriter(
-            file, _SCHEMA, compression="zstd", use_dictionary=False, write_statistics=False, write_page_checksum=True
-        ) as shard:
-            yield shard
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _shard_name(number: int) -> str:
@@ -440,23 +419,20 @@ def _batches_of(file: pq.ParquetFile, column: str, group: int) -> Iterator[pa.Ar
 
     A value is at most as large as the footer says its column is; in case the footer lies, at most 16 are read at once.
     """
-    described = file.metadata.row_group(group)
-    chunks = (described.column(n) for n in range(described.num_columns))
-    unpacked = [chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column]
-    rows = min(16, max(1, MAX_DOCUMENT // max(1, *unpacked)))
+    rows = min(16, max(1, MAX_DOCUMENT // max(1, _size_of(file.metadata.row_group(group), column))))
     for batch in file.iter_batches(rows, row_groups=[group], columns=[column]):
         yield batch.column(0)
 
 
-def _open(path: Path, column: str = "text") -> pq.ParquetFile:
+def _size_of(group: pq.RowGroupMetaData, column: str) -> int:
+    """The bytes of a column in a row group, before compression."""
+    chunks = (group.column(n) for n in range(group.num_columns))
+    return next(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column)
+
+
+def _open(path: Path) -> pq.ParquetFile:
     # Without a buffer it reads all of a row group's bytes at once.
-    file = pq.ParquetFile(path, buffer_size=1 << 20, page_checksum_verification=True)
-    try:
-        _check_column(path, file.schema_arrow, column)
-    except UserError:
-        file.close()
-        raise
-    return file
+    return pq.ParquetFile(path, buffer_size=1 << 20, page_checksum_verification=True)
 
 
 def _check_column(path: Path, schema: pa.Schema, column: str) -> None:

@@ -1,6 +1,9 @@
-"""What a graded task is, for evaluations and for reinforcement learning."""
+"""What a graded task is, for evaluations and for reinforcement learning, and what a task of CORE is."""
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Kind = Literal["multiple_choice", "schema", "language_modeling"]  # of CORE's tasks, see `nanochat.eval.core`
 
 
 class Task(Protocol):
@@ -19,3 +22,24 @@ class Task(Protocol):
     def __getitem__(self, index: int, /) -> dict: ...
 
     def grade(self, conversation: dict, answer: str, /) -> float: ...
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question of CORE. Option i is contexts[i], the task's delimiter, continuations[i]; gold is the right one."""
+
+    contexts: tuple[str, ...]
+    continuations: tuple[str, ...]
+    gold: int
+
+
+@dataclass(frozen=True)
+class CoreTask:
+    """Questions of one kind, each asked after `shots` others with their answers; baseline is what guessing scores."""
+
+    label: str
+    kind: Kind
+    shots: int
+    delimiter: str
+    baseline: float
+    items: tuple[Item, ...]

@@ -42,10 +42,9 @@ def text_source(datasets: Sequence[str], split: Split, tokenizer: Tokenizer, see
     readers = [(TextReader(dataset_dir(name), split), weight) for name, weight in weights(datasets).items()]
     if len(readers) == 1:
         return TextSource(readers[0][0], tokenizer, seed)
-    return MixedSource([
-        (TextSource(reader, tokenizer, seed), weight / tokens_per_document(reader, tokenizer))
-        for reader, weight in readers
-    ])
+    parts = [(TextSource(reader, tokenizer, seed), weight / tokens_per_document(reader, tokenizer))
+             for reader, weight in readers]  # fmt: skip
+    return MixedSource(parts)
 
 
 def tokens_per_document(reader: TextReader, tokenizer: Tokenizer) -> float:

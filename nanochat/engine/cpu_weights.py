@@ -88,16 +88,3 @@ def _can_block(dtype: torch.dtype) -> bool:
     if dtype == torch.bfloat16:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_fp16_supported()
-
-
-def bytes_read(model: GPT) -> int:
-    """Bytes of matrices that a step of decoding reads, packed or not: all but the embeddings."""
-    total = 0
-    if model.lm_head is None:
-        total += model.transformer.wte.weight.numel() * model.transformer.wte.weight.element_size()
-    for module in model.modules():
-        if isinstance(module, BlockedLinear | Int8Linear):
-            total += module.outputs * module.inputs * (1 if isinstance(module, Int8Linear) else model.dtype.itemsize)
-        elif isinstance(module, Linear):
-            total += module.weight.numel() * module.weight.element_size()
-    return total

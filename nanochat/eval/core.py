@@ -24,9 +24,9 @@ import torch
 import torch.distributed as dist
 
 from nanochat import chat
+from nanochat.data.task import CoreTask, Item, Kind
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Request
-from nanochat.eval.bundle import Item, Kind, Task
 from nanochat.log import Progress
 from nanochat.tokenizer import Tokenizer
 
@@ -70,7 +70,7 @@ def core_metric(scores: Sequence[TaskScore]) -> float:
     return sum(score.centered for score in scores) / len(scores)
 
 
-def evaluate(engine: Engine, tokenizer: Tokenizer, task: Task, max_items: int = 0) -> TaskScore:
+def evaluate(engine: Engine, tokenizer: Tokenizer, task: CoreTask, max_items: int = 0) -> TaskScore:
     """Ask `max_items` questions of a task, drawn with a fixed seed; 0 asks all.
 
     Under torch.distributed every rank must call this; rank r takes questions r, r + world, ..., and the counts are
@@ -101,7 +101,7 @@ def evaluate(engine: Engine, tokenizer: Tokenizer, task: Task, max_items: int = 
     return TaskScore(task.label, task.kind, task.shots, task.baseline, len(items), correct, too_long)
 
 
-def prompts(task: Task, items: Sequence[Item], index: int, tokenizer: Tokenizer) -> list[Prompt]:
+def prompts(task: CoreTask, items: Sequence[Item], index: int, tokenizer: Tokenizer) -> list[Prompt]:
     """A prompt for each option of a question, however long.
 
     The examples before it are drawn from the other items, or are all of them if the task wants more. A text is encoded
@@ -165,7 +165,7 @@ def are_greedy(engine: Engine, prompts: Sequence[Prompt]) -> list[bool]:
     return found
 
 
-def _text(task: Task, item: Item, option: int) -> str:
+def _text(task: CoreTask, item: Item, option: int) -> str:
     return item.contexts[option] + task.delimiter + item.continuations[option]
 
 

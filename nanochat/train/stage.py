@@ -24,7 +24,7 @@ from nanochat.train.flags import TrainFlags
 from nanochat.train.hyperparameters import accumulation
 from nanochat.train.loop import Evaluation, Stage, TrainState, train
 from nanochat.train.start import Run, as_json
-from nanochat.train.writer import StepWriter
+from nanochat.train.writer import CheckpointWriter
 
 
 def run_stage(
@@ -137,7 +137,7 @@ def restored_optimizer(run: Run) -> Optimizer:
     return optimizer
 
 
-def writer_of(name: str, run: Run, optimizer: Optimizer, best: str) -> StepWriter:
+def writer_of(name: str, run: Run, optimizer: Optimizer, best: str) -> CheckpointWriter:
     """What writes the checkpoints and metrics of a run, and records with them how it was made."""
     start, flags, hparams = run.start, run.start.flags, run.hparams
     run_config = {
@@ -156,7 +156,7 @@ def writer_of(name: str, run: Run, optimizer: Optimizer, best: str) -> StepWrite
     run_config = json.loads(strict_json(run_config))  # paths become strings
     is_writing = run.rt.is_main and not flags.dry_run
     described = {**run_config, "model_config": asdict(run.model.config)}
-    writer = StepWriter(
+    writer = CheckpointWriter(
         folder=start.folder,
         model=run.model,
         optimizer=optimizer,

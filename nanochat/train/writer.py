@@ -1,6 +1,5 @@
 """What a run writes while it trains: its checkpoints, and its metrics, which always end at the same step."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +15,11 @@ from nanochat.train.loop import TrainState
 
 
 @dataclass(kw_only=True)
-class CheckpointWriter(ABC):
-    """Writes a run's checkpoints, in a format that a subclass knows.
+class CheckpointWriter:
+    """Writes a run's checkpoints: the newest `keep_last`, and that of the lowest `best`, a score.
 
-    A run that replaces another one leaves its files and metrics alone until its own first save.
+    A run that replaces another one leaves its files and metrics alone until its own first save. A subclass may write
+    another format than our own (`checkpoint.manager`).
     """
 
     folder: Path
@@ -29,6 +29,12 @@ class CheckpointWriter(ABC):
     saved_at: int  # step of this run's latest checkpoint; -1 if it has none
     is_writing: bool  # on rank 0, unless nothing is to be written
     keep_tokenizer: Callable[[], object]
+    meta: dict = field(default_factory=dict)  # what every meta file of the run holds
+    keep_last: int = 1
+    best: str = "val_loss"
+    stale: list[int] = field(default_factory=list)  # steps of another run, or after the one that was resumed
+    warn: Callable[[str], object] = print
+    warned: set[str] = field(default_factory=set)
 
     def begin(self, state: TrainState, replaces: bool) -> None:
         """Cut the metrics to the steps of the latest checkpoint, or hold them back if this run `replaces` another."""
@@ -55,48 +61,19 @@ class CheckpointWriter(ABC):
     def scored(self, state: TrainState, scores: dict[str, float]) -> None:
         """Add the scores of an evaluation to the checkpoint of this step."""
         if self.is_writing:
-            self.add(state, scores)
+            manager.update_meta(self.folder, state.step, {"loop_state": state.state_dict(), **scores})
+            self.prune()
 
-    @abstractmethod
     def write(self, state: TrainState, optimizer: dict, passing: bool) -> None:
         """Write the checkpoint of this step, whole or not at all."""
-
-    @abstractmethod
-    def clear(self, is_first: bool) -> None:
-        """Delete the checkpoints that the one just written, perhaps the run's first, replaces."""
-
-    @abstractmethod
-    def add(self, state: TrainState, scores: dict[str, float]) -> None:
-        """`scored` on rank 0."""
-
-
-@dataclass(kw_only=True)
-class StepWriter(CheckpointWriter):
-    """Our own format (`checkpoint.manager`): keeps the newest `keep_last` checkpoints and that of the lowest `best`.
-
-    meta: what every meta file of the run holds. stale: steps of another run, or of one that was resumed from an earlier
-    step, which must never be mistaken for this run's latest.
-    """
-
-    meta: dict
-    keep_last: int
-    best: str
-    stale: list[int]
-    warn: Callable[[str], object]
-    warned: set[str] = field(default_factory=set)
-
-    def write(self, state: TrainState, optimizer: dict, passing: bool) -> None:
         now = {"passing": passing, "dataloader_state_dict": state.cursor, "loop_state": state.state_dict()}
         saved = {"optimizer": optimizer, "rng": torch.get_rng_state()}
         manager.save(self.folder, state.step, self.model, saved, {**self.meta, self.best: None, **now})
 
     def clear(self, is_first: bool) -> None:
+        """Delete the checkpoints that the one just written, perhaps the run's first, replaces."""
         manager.delete(self.folder, [step for step in self.stale if step != self.saved_at])
         self.stale = []
-        self.prune()
-
-    def add(self, state: TrainState, scores: dict[str, float]) -> None:
-        manager.update_meta(self.folder, state.step, {"loop_state": state.state_dict(), **scores})
         self.prune()
 
     def prune(self) -> None:

@@ -2,12 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from nanochat.engine.request import Event, Request
 from nanochat.engine.text import ReplyText, TextChunk, TokenLogprob
-from nanochat.web.worker import Job, Pool
 
 
 class Writer(Protocol):
@@ -20,20 +19,27 @@ class Writer(Protocol):
     def fail(self, reason: str) -> None: ...
 
 
-class Generation(Job):
-    """All choices of one reply."""
+class Generation:
+    """All choices of one reply. Its requests run on one Engine, so that samples share their prompt."""
 
-    def __init__(self, pool: Pool, requests: Sequence[Request], choices: Sequence[ReplyText], samples: int = 1) -> None:
-        """requests and choices correspond one to one; each run of `samples` requests has the same prompt."""
-        super().__init__(requests)
-        self.pool = pool
+    def __init__(
+        self, requests: Sequence[Request], choices: Sequence[ReplyText], samples: int,
+        cancel: "Callable[[Generation, int | None], None]",
+    ) -> None:  # fmt: skip
+        """requests and choices correspond one to one; each run of `samples` requests has the same prompt.
+
+        cancel: ends one of the requests, or all.
+        """
+        self.requests = requests
         self.choices = choices
         self.samples = samples
         self.writer: Writer | None = None  # set before the start for a streamed reply
         self.ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()  # the error, if any
+        self.started = time.monotonic()
         self.first_token: float | None = None  # seconds
         self.seconds = 0.0  # total time, set at the end
         self._open = len(choices)
+        self._cancel = cancel
 
     @property
     def completion_tokens(self) -> int:
@@ -56,11 +62,12 @@ class Generation(Job):
         }
 
     def cancel(self) -> None:
-        self.pool.cancel(self)
+        self._cancel(self, None)
 
     def take(self, index: int, event: Event) -> None:
+        """An event of request `index`."""
         choice = self.choices[index]
-        if choice.finish is not None:
+        if choice.finish is not None or self.ended.done():
             return
         if self.first_token is None and event.token is not None:
             self.first_token = time.monotonic() - self.started
@@ -69,7 +76,7 @@ class Generation(Job):
             self.writer.add(index, chunks, logprobs)
         if choice.finish is not None:
             if event.finish is None:  # a stop string ended it; the Engine does not know yet
-                self.pool.cancel(self, index)
+                self._cancel(self, index)
             if self.writer is not None:
                 self.writer.finish(index, reason(choice))
             self._open -= 1
@@ -77,10 +84,12 @@ class Generation(Job):
                 self._end(None)
 
     def flush(self) -> None:
+        """The events of a step are complete."""
         if self.writer is not None:
             self.writer.flush()
 
     def fail(self, reason: str) -> None:
+        """End because of an error."""
         if not self.ended.done():
             self._end(reason)
 

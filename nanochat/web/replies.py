@@ -68,7 +68,7 @@ def handler(state: ServerState, dialect: Dialect) -> Callable[[HttpRequest], Awa
         if dialect.accept_streams and "text/event-stream" in http.headers.get("accept", ""):
             body.stream = True
         plan = await dialect.plan(state, body)
-        generation = Generation(plan.model.pool, plan.requests, plan.choices, plan.samples)
+        generation = Generation(plan.requests, plan.choices, plan.samples, plan.model.pool.cancel)
         if plan.writer is None:
             state.begin(plan.model, generation)
             return Later(_whole(plan, generation), generation.cancel)

@@ -151,6 +151,7 @@ class ServerState:
 
     def _ended(self, model: ServedModel, generation: Generation) -> None:
         self._open.discard(generation)
+        model.pool.took(generation.seconds)
         self.metrics.ended(model.id, generation)
         self.log("reply", model, [choice.text for choice in generation.choices])
 

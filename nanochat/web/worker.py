@@ -1,21 +1,21 @@
 """The Engines behind the server, and the queue before them.
 
-Everything but the Engine's own work happens in the event loop: jobs are queued, submitted and cancelled between two
-steps. A step runs in a thread. While it does, the event loop delivers what the step before it has yielded.
+Everything but the Engine's own work happens in the event loop: generations are queued, submitted and cancelled between
+two steps. A step runs in a thread. While it does, the event loop delivers what the step before it has yielded.
 """
 
 import asyncio
 import logging
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from nanochat.engine.engine import Engine
-from nanochat.engine.request import Event, Request
+from nanochat.engine.request import Event
 from nanochat.errors import UserError
+from nanochat.web.generation import Generation
 
 log = logging.getLogger("nanochat.web")
 Result = TypeVar("Result")
@@ -25,7 +25,7 @@ FAILURES = (
     ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
     ValueError, UserError,
 )  # fmt: skip
-FIRST_GUESS = 2.0  # seconds per job, before any has ended
+FIRST_GUESS = 2.0  # seconds per generation, before any has ended
 
 
 class QueueFullError(Exception):
@@ -37,38 +37,17 @@ class QueueFullError(Exception):
         self.retry_after = retry_after  # seconds
 
 
-class Job:
-    """The requests of one API call. They run on one Engine, so that samples share their prompt."""
-
-    def __init__(self, requests: Sequence[Request]) -> None:
-        self.requests = requests
-        self.worker: Worker | None = None  # None while it waits in the queue
-        self.ids: list[int] = []  # the Engine's request ids, in the order of the requests
-        self.over = False  # nothing is delivered any more
-        self.started = time.monotonic()
-        self.left = len(requests)  # those that have not ended
-
-    def take(self, index: int, event: Event) -> None:
-        """An event of request `index`."""
-        raise NotImplementedError
-
-    def flush(self) -> None:
-        """The events of a step are complete."""
-        raise NotImplementedError
-
-    def fail(self, reason: str) -> None:
-        """The job ended because of an error; no event follows."""
-        raise NotImplementedError
+Delivery = tuple[Generation, int, Event]  # of a generation's request with this index
 
 
 class Pool:
-    """The Engines of one model behind one queue. Jobs go, in order of arrival, to the Engine with most free slots."""
+    """The Engines of one model behind one queue. In order of arrival, the Engine with most free slots is next."""
 
     def __init__(self, engines: Sequence[Engine], max_queue: int) -> None:
         self.max_queue = max_queue
         self.workers = [Worker(engine, self) for engine in engines]
-        self._queue: deque[Job] = deque()
-        self._seconds = FIRST_GUESS  # per job, a moving average
+        self._queue: deque[Generation] = deque()
+        self._seconds = FIRST_GUESS  # per generation, a moving average
 
     def start(self) -> None:
         for worker in self.workers:
@@ -86,7 +65,7 @@ class Pool:
     @property
     def waiting(self) -> int:
         """Requests without a slot."""
-        queued = sum(len(job.requests) for job in self._queue)
+        queued = sum(len(generation.requests) for generation in self._queue)
         return queued + sum(max(0, worker.load - worker.engine.slots) for worker in self.workers)
 
     @property
@@ -109,35 +88,35 @@ class Pool:
     def healthy(self) -> bool:
         return all(worker.alive for worker in self.workers)
 
-    def submit(self, job: Job) -> None:
-        """Queue a job. Raises QueueFullError when more than max_queue requests would wait."""
+    def submit(self, generation: Generation) -> None:
+        """Queue a generation. Raises QueueFullError when more than max_queue requests would wait."""
         free = sum(max(0, worker.free) for worker in self.workers)
-        if self.waiting + len(job.requests) > free + self.max_queue:
+        if self.waiting + len(generation.requests) > free + self.max_queue:
             wait = self._seconds * (1 + self.waiting / self.slots)
             raise QueueFullError(self.waiting, min(60, max(1, math.ceil(wait))))
-        self._queue.append(job)
+        self._queue.append(generation)
         self.dispatch()
 
-    def cancel(self, job: Job, index: int | None = None) -> None:
-        """End a job, or one of its requests, within one step. Its "cancelled" events still come."""
-        if job.over:
+    def cancel(self, generation: Generation, index: int | None = None) -> None:
+        """End a generation, or one of its requests, within one step. Its "cancelled" events still come."""
+        if generation.ended.done():
             return
-        if job.worker is not None:
-            job.worker.cancel(job, index)
+        if generation not in self._queue:
+            for worker in self.workers:
+                worker.cancel(generation, index)
             return
         assert index is None, "a waiting request has generated nothing that could end it"
-        self._queue.remove(job)
-        for index in range(len(job.requests)):
-            job.take(index, Event(0, None, finish="cancelled"))
-        job.over = True
-        job.flush()
+        self._queue.remove(generation)
+        for index in range(len(generation.requests)):
+            generation.take(index, Event(0, None, finish="cancelled"))
+        generation.flush()
 
     async def call(self, work: Callable[[Engine], Result]) -> Result:
         """Run work(engine) between two steps of the least busy Engine; raises what it raises."""
         return await max(self.workers, key=lambda worker: worker.free).call(work)
 
     def dispatch(self) -> None:
-        """Give waiting jobs to Engines with free slots."""
+        """Give waiting generations to Engines with free slots."""
         while self._queue:
             worker = max(self.workers, key=lambda worker: worker.free)
             if worker.free <= 0:
@@ -145,7 +124,7 @@ class Pool:
             worker.give(self._queue.popleft())
 
     def took(self, seconds: float) -> None:
-        """A job ended after this long; `Retry-After` is estimated from it."""
+        """A generation ended after this long; `Retry-After` is estimated from it."""
         self._seconds += 0.1 * (seconds - self._seconds)
 
 
@@ -160,10 +139,11 @@ class Worker:
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()  # there is something to do before the next step
         self._stopping = False
-        self._given: list[Job] = []
-        self._cancelled: list[tuple[Job, int | None]] = []
+        self._given: list[Generation] = []
+        self._cancelled: list[tuple[Generation, int | None]] = []
         self._between = asyncio.Lock()  # held during a step, and during a call
-        self._running: dict[int, tuple[Job, int]] = {}  # by the Engine's request id
+        self._orphans: list[int] = []  # requests to cancel, of generations that failed
+        self._running: dict[int, tuple[Generation, int]] = {}  # by the Engine's request id
 
     @property
     def alive(self) -> bool:
@@ -184,14 +164,14 @@ class Worker:
             await asyncio.wait([self._task])
         self._thread.shutdown()
 
-    def give(self, job: Job) -> None:
-        job.worker = self
-        self.load += len(job.requests)
-        self._given.append(job)
+    def give(self, generation: Generation) -> None:
+        self.load += len(generation.requests)
+        self._given.append(generation)
         self._changed.set()
 
-    def cancel(self, job: Job, index: int | None) -> None:
-        self._cancelled.append((job, index))
+    def cancel(self, generation: Generation, index: int | None) -> None:
+        """End what runs here of a generation, before the next step."""
+        self._cancelled.append((generation, index))
         self._changed.set()
 
     async def call(self, work: Callable[[Engine], Result]) -> Result:
@@ -199,23 +179,24 @@ class Worker:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, self.engine)
 
     async def _run(self) -> None:
-        events: list[Event] = []
+        batch: list[Delivery] = []
         while not self._stopping:
             async with self._between:
                 self._prepare()
                 step = None
                 if self.engine.busy:
                     step = asyncio.get_running_loop().run_in_executor(self._thread, self.engine.step)
-                self._deliver(events)  # while the step runs
-                events = []
+                self._deliver(batch)  # while the step runs
+                batch = []
                 if step is not None:
                     try:
-                        events = await step
-                        self._release(events)
+                        batch = self._collect(await step)
                     except FAILURES as error:
                         log.exception("a step of the engine failed")
-                        self._fail(f"the engine failed: {type(error).__name__}")
-            if not (events or self.engine.busy):
+                        for generation in dict.fromkeys(generation for generation, _ in self._running.values()):
+                            self._end(generation, f"the engine failed: {type(error).__name__}")
+                self._pool.dispatch()
+            if not (batch or self.engine.busy):
                 await self._changed.wait()
 
     def _prepare(self) -> None:
@@ -223,59 +204,51 @@ class Worker:
         self._changed.clear()
         given, self._given = self._given, []
         cancelled, self._cancelled = self._cancelled, []
-        for job in given:
+        for generation in given:
             try:
-                for index, request in enumerate(job.requests):
-                    id = self.engine.submit(request)
-                    job.ids.append(id)
-                    self._running[id] = (job, index)
+                for index, request in enumerate(generation.requests):
+                    self._running[self.engine.submit(request)] = generation, index
             except FAILURES as error:
                 log.exception("a request could not be submitted")
-                self._end(job, str(error))
-        for job, index in cancelled:
-            for id in job.ids if index is None else job.ids[index : index + 1]:
-                self.engine.cancel(id)
+                self.load -= len(generation.requests) - len(self._ids(generation))
+                self._end(generation, str(error))
+        orphans, self._orphans = self._orphans, []
+        for id in [*orphans, *(id for generation, index in cancelled for id in self._ids(generation, index))]:
+            self.engine.cancel(id)
 
-    def _release(self, events: Sequence[Event]) -> None:
-        """Make the slots of ended requests available, so that the next step can begin what waits."""
-        for event in events:
-            if event.finish is not None and event.request_id in self._running:
-                self._running[event.request_id][0].left -= 1
-                self.load -= 1
-        self._pool.dispatch()
+    def _ids(self, generation: Generation, index: int | None = None) -> list[int]:
+        """The Engine's ids of a generation's requests, or of one of them, that run."""
+        return [
+            id for id, (each, position) in self._running.items() if each is generation and index in (None, position)
+        ]
 
-    def _deliver(self, events: Sequence[Event]) -> None:
-        touched: dict[Job, None] = {}
+    def _collect(self, events: Sequence[Event]) -> list[Delivery]:
+        """Who gets the events of a step. Slots of ended requests are free for what waits."""
+        batch: list[Delivery] = []
         for event in events:
-            if event.request_id not in self._running:  # of a job that failed
-                continue
-            job, index = self._running[event.request_id]
-            touched[job] = None
-            if event.finish is not None:
-                del self._running[event.request_id]
+            if event.request_id in self._running:  # not of a generation that failed
+                batch.append((*self._running[event.request_id], event))
+                if event.finish is not None:
+                    del self._running[event.request_id]
+                    self.load -= 1
+        return batch
+
+    def _deliver(self, batch: Sequence[Delivery]) -> None:
+        for generation, index, event in batch:
             try:
-                job.take(index, event)
+                generation.take(index, event)
             except FAILURES:
                 log.exception("an event could not be passed on")
-                self._end(job, "the reply could not be written")
-            if job.left == 0 and not job.over:
-                job.over = True
-                self._pool.took(time.monotonic() - job.started)
-        for job in touched:
-            job.flush()
+                self._end(generation, "the reply could not be written")
+        for generation in dict.fromkeys(generation for generation, _, _ in batch):
+            generation.flush()
 
-    def _fail(self, reason: str) -> None:
-        """End every request that was in the step."""
-        for job in dict.fromkeys(job for job, _ in self._running.values()):
-            self._end(job, reason)
-        self._pool.dispatch()
-
-    def _end(self, job: Job, reason: str) -> None:
-        """End a job because of an error."""
-        job.over = True
-        for id in job.ids:
-            self._running.pop(id, None)
-        self.cancel(job, None)
-        self.load -= job.left
-        job.fail(reason)
-        job.flush()
+    def _end(self, generation: Generation, reason: str) -> None:
+        """End a generation because of an error. The Engine's last events of it go to nobody."""
+        for id in self._ids(generation):
+            self._orphans.append(id)
+            del self._running[id]
+            self.load -= 1
+        self._changed.set()
+        generation.fail(reason)
+        generation.flush()

@@ -1,4 +1,4 @@
-"""The questions of CORE: what to ask, after how many examples, and what guessing scores.
+"""The published questions of CORE: what to ask, after how many examples, and what guessing scores.
 
     core.yaml               icl_tasks: label, dataset_uri, num_fewshot, icl_task_type, continuation_delimiter
     eval_meta_data.csv      "Eval Task" and "Random baseline" (in percent) of each label
@@ -20,13 +20,13 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 import yaml
 
 from nanochat import paths
 from nanochat.config_files import Yaml, shown
 from nanochat.data import urls
+from nanochat.data.task import CoreTask, Item, Kind
 from nanochat.errors import UserError
 
 URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
@@ -35,7 +35,6 @@ ZIP = "eval_bundle.zip"
 MOST = 256 << 20  # bytes of a bundle's files together; a small zip file can unpack to far more
 PIECE = 1 << 20  # bytes to unpack at a time
 
-Kind = Literal["multiple_choice", "schema", "language_modeling"]
 FIELDS: dict[Kind, tuple[str, str]] = {  # the field that differs between the options, and the one they have in common
     "multiple_choice": ("choices", "query"),
     "schema": ("context_options", "continuation"),
@@ -45,31 +44,10 @@ Place = Path | zipfile.Path
 
 
 @dataclass(frozen=True)
-class Item:
-    """A question. Option i is the text contexts[i], the task's delimiter, continuations[i]; gold is the right one."""
-
-    contexts: tuple[str, ...]
-    continuations: tuple[str, ...]
-    gold: int
-
-
-@dataclass(frozen=True)
-class Task:
-    """Questions of one kind, each asked after `shots` others with their answers; baseline is what guessing scores."""
-
-    label: str
-    kind: Kind
-    shots: int
-    delimiter: str
-    baseline: float
-    items: tuple[Item, ...]
-
-
-@dataclass(frozen=True)
 class Bundle:
     """Tasks in the order of core.yaml; sha256 is that of all files read, the same for a folder and its zip file."""
 
-    tasks: tuple[Task, ...]
+    tasks: tuple[CoreTask, ...]
     sha256: str
 
 
@@ -174,7 +152,7 @@ def _read(root: Place) -> Bundle:
     return Bundle(tasks, files.digest.hexdigest())
 
 
-def _task(entry: object, baselines: dict[str, float], text: Callable[[str], str]) -> Task:
+def _task(entry: object, baselines: dict[str, float], text: Callable[[str], str]) -> CoreTask:
     """A task from its entry in core.yaml; `text` reads a file of the bundle."""
     needed = ("label", "dataset_uri", "icl_task_type")
     if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in needed):
@@ -198,7 +176,7 @@ def _task(entry: object, baselines: dict[str, float], text: Callable[[str], str]
                 raise UserError(f"{name}:{number} of the bundle is wrong: {error}") from None
     if not items:
         raise UserError(f"{name} of the bundle holds no questions")
-    return Task(label, kind, shots, str(entry.get("continuation_delimiter", " ")), baselines[label], tuple(items))
+    return CoreTask(label, kind, shots, str(entry.get("continuation_delimiter", " ")), baselines[label], tuple(items))
 
 
 def _baselines(text: str) -> dict[str, float]:
