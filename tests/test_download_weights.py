@@ -154,8 +154,3 @@ def test_a_model_of_other_texts_is_tried_on_them(gpt2: Path, tmp_path: Path) -> 
         verify_weights.main([str(gpt2), f"--text={own}"])
     with pytest.raises(UserError, match="--text .*missing.txt cannot be read"):
         verify_weights.main([str(gpt2), f"--text={tmp_path / 'missing.txt'}"])
-
-
-def test_the_real_names_stand_for_the_real_repositories() -> None:
-    assert list(hub.GPT2) == ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
-    assert all(repo == f"openai-community/{name}" for name, repo in hub.GPT2.items())
