@@ -431,15 +431,6 @@ def test_datasets_and_paths_are_told_apart(tmp_path, monkeypatch):
         add_data.main(["my/book.txt"])
 
 
-def test_a_failed_conversion_leaves_nothing(fake, base, monkeypatch):
-    files = {f"train-{n}.parquet": parquet(texts_of(n)) for n in range(2)}
-    files["train-1.parquet"] = files["train-1.parquet"][:30_000]
-    fake.add("datasets/tester/web", files)
-    with pytest.raises(UserError, match="train-1.parquet is damaged"):
-        add_data.main(["tester/web"])
-    assert not dataset_dir("web").exists() and list(base.iterdir()) == []
-
-
 def test_a_conversion_that_fills_the_disk_leaves_nothing(fake, small_disk, monkeypatch):
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(small_disk))
     noise = random.Random(0)

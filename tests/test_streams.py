@@ -4,10 +4,6 @@ import functools
 import hashlib
 import itertools
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -170,15 +166,6 @@ def test_every_epoch_has_all_rows_in_another_order():
     assert epochs_of(source, 4, seed=-1, count=1) != epochs_of(source, 4, seed=1, count=1)
 
 
-def test_more_documents_than_a_chunk_holds():
-    source = Numbers([3] * (streams.CHUNK + 70), cut=False)
-    (epoch,) = epochs_of(source, 3, seed=0, count=1)
-    assert Counter(row[1] for row in epoch) == Counter(range(1, streams.CHUNK + 71))
-    whole = take(batches(source, 40, 3), 40)
-    rest = take(batches(source, 40, 3, cursor=whole[27].cursor), 12)
-    assert all(same(a, b) for a, b in zip(rest, whole[28:], strict=True))
-
-
 def test_the_rows_are_those_that_older_checkpoints_counted():
     """Their cursors say which row comes next; this is what came when the first of them were written."""
     digests = {}
@@ -314,32 +301,6 @@ def test_an_error_on_one_rank_ends_all(tokenizer, tmp_path):
     first, second = on_ranks(2, work)
     assert "shard_00000.parquet is damaged" in first
     assert second == "rank 0 could not read its share of the data"
-
-
-ENDLESS = """
-import sys
-from pathlib import Path
-from nanochat.data.shards import TextReader
-from nanochat.data.streams import TextSource, batches
-from nanochat.tokenizer import Tokenizer
-
-source = TextSource(TextReader(Path(sys.argv[1]), "train"), Tokenizer.load(Path(sys.argv[2])))
-for batch in batches(source, 2, 24, ahead=2):
-    print("more", flush=True)
-"""
-
-
-def test_nothing_outlives_a_run_that_is_killed(tokenizer, tmp_path):
-    tokenizer.save(tmp_path / "tokenizer")
-    text_source(tokenizer, tmp_path)
-    command = [sys.executable, "-c", ENDLESS, str(tmp_path / "data"), str(tmp_path / "tokenizer")]
-    root = Path(__file__).resolve().parent.parent
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root, start_new_session=True)
-    assert run.stdout is not None and run.stdout.readline() == b"more\n"
-    os.kill(run.pid, signal.SIGKILL)
-    run.communicate()  # returns when nobody holds the pipe any more
-    with pytest.raises(ProcessLookupError):
-        os.killpg(run.pid, 0)
 
 
 # ---------------------------------------------------------------- sources
@@ -586,9 +547,6 @@ def test_conversations_too_long_for_a_row(tokenizer):
     hopeless = ConversationSource([talk(3, words=200)] * 5, tokenizer, 41, masked=True)
     with pytest.raises(UserError, match="--max_seq_len"):
         next(batches(hopeless, 1, 40))
-
-
-def test_no_conversations_at_all(tokenizer):
     with pytest.raises(UserError, match="--data_path"):
         ConversationSource([], tokenizer, 41, masked=True)
 

@@ -7,7 +7,7 @@ JSON, JSONL and parquet hold documents: a hash assigns each to a split, and a sp
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +30,6 @@ INPUT = "input.txt"  # nanoGPT's name for Shakespeare; downloaded once
 LONGEST = 1 << 20  # characters; a longer file becomes several documents
 AT_ONCE = 1 << 22  # characters to encode together, on several threads
 SPACELESS = 1 << 24  # characters without a space after which a text is cut anywhere
-
-Texts = Callable[[], Iterator[tuple[Split, str]]]
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def prepare(
             read = documents([path], column, left_out, LONGEST)
             return deal((f"{text}\n" for text in read) if encoder is None else read, fraction)
 
-        known = encoder or _characters(texts)
+        known = encoder or _characters(texts())
         ends = ([], []) if is_one_text else _ends(known)
 
         def beside(draft: Path) -> None:
@@ -123,10 +121,10 @@ def _tokenizer(name: str) -> Tokenizer:
     return Tokenizer.load(Path(name))
 
 
-def _characters(texts: Texts) -> Tokenizer:
+def _characters(texts: Iterable[tuple[Split, str]]) -> Tokenizer:
     """A tokenizer of all characters that occur."""
     seen: set[str] = set()
-    for _, text in texts():
+    for _, text in texts:
         seen.update(text)
     if not seen:
         raise UserError("there is no text to prepare: it is empty; give a file that contains text")

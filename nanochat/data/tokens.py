@@ -75,8 +75,7 @@ class Tokens:
 
     def _look(self) -> dict:
         try:
-            size = self.path.stat().st_size
-            return {"sha256": fingerprint(self.path), "bytes": size, "dtype": self.dtype.name}
+            return {"sha256": fingerprint(self.path), "bytes": self.path.stat().st_size, "dtype": self.dtype.name}
         except OSError as error:
             raise UserError(f"cannot read {self.path}: {error.strerror}; {AGAIN}") from None
 
