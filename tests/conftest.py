@@ -30,9 +30,10 @@ Naïve café owners order seven crêpes; the bill of €7.50 is paid, and nobody
 # Files that take minutes come first, so that no worker is left with one of them at the end.
 LONG = ("test_speedrun_real.py", "test_speedrun.py", "test_train_script.py", "test_docs.py", "test_training.py")
 # --fast: model, optimizer, loop, engine, tokens, data and checkpoints; no servers, browsers, ranks or whole runs.
-FAST = {f"test_{name}.py" for name in """accuracy bpb chat checkpoint config config_files contents cpu_weights
-    customjson engine gpt log loop optim parity paths plan report scaling shards streams text texts tokenizer tokens tools
-    typed""".split()}
+FAST = {f"test_{name}.py" for name in """
+    accuracy bpb chat checkpoint config config_files contents cpu_weights customjson engine gpt log loop
+    optim parity paths plan report scaling shards streams text texts tokenizer tokens tools typed
+""".split()}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
