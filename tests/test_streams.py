@@ -56,12 +56,7 @@ def test_packing_loses_nothing_and_fills_whole_rows(given_documents, row_len, cu
         assert any(id != BOS for id in row.ids)  # no row is padding only
     whole = Counter(pair for ids, weights in given_documents for pair in zip(ids[1:], weights[1:], strict=True))
     assert kept == whole
-
-
-@given(documents, st.integers(2, 12))
-def test_cut_rows_are_full(given_documents, row_len):
-    rows = pack(given_documents, row_len, cut=True)
-    for row in rows[:-1]:  # only the end of the last row may be padding
+    for row in rows[:-1] if cut else []:  # only the end of the last row may be padding
         assert row.ids[-1] != BOS or row.weights[-1] == 1
         assert not any(a == b == BOS for a, b in itertools.pairwise(row.ids))
 
@@ -139,22 +134,6 @@ def test_a_stream_resumed_at_any_cursor_goes_on_the_same(source, rows, T, seed):
     for stop in range(8):
         rest = take(batches(source, rows, T, cursor=whole[stop].cursor, seed=seed), 8 - stop)
         assert all(same(one, other) for one, other in zip(rest, whole[stop + 1 :], strict=True))
-
-
-@given(sources, st.integers(1, 2), st.integers(1, 8), st.integers(2, 4))
-@settings(max_examples=50)
-def test_many_ranks_see_together_what_one_sees(source, rows, T, world):
-    one = take(batches(source, rows, T), 3 * world)
-    ranks = [take(batches(source, rows, T, rank, world), 3) for rank in range(world)]
-    for turn in range(3):
-        mine = one[turn * world : (turn + 1) * world]
-        for rank in range(world):
-            got = ranks[rank][turn]
-            assert torch.equal(got.inputs, mine[rank].inputs) and torch.equal(got.targets, mine[rank].targets)
-            # Progress and cursor are those of the whole round, alike on every rank.
-            assert (got.progress, got.cursor) == (mine[-1].progress, mine[-1].cursor)
-    after = take(batches(source, rows, T, cursor=ranks[0][1].cursor), world)  # on another number of ranks
-    assert all(same(a, b) for a, b in zip(after, one[2 * world :], strict=True))
 
 
 @given(sources, st.integers(1, 3), st.integers(1, 8))
@@ -247,7 +226,7 @@ def shared(source: streams.Source, rows: int, T: int, world: int, count: int, cu
     """`count` rounds of batches, as lists of one a rank, made by ranks that share the work."""
 
     def work(rank: int, group: dist.ProcessGroup | None) -> list[Batch]:
-        with closing(batches(source, rows, T, rank, world, cursor, ahead=rank, group=group)) as stream:
+        with closing(batches(source, rows, T, cursor, ahead=rank, group=group)) as stream:
             return take(stream, count)
 
     return list(zip(*on_ranks(world, work), strict=True))
@@ -262,6 +241,7 @@ def test_ranks_that_share_the_work_see_what_one_sees(source, rows, T, world, sto
         mine = one[turn * world : (turn + 1) * world]
         for batch, other in zip(got, mine, strict=True):
             assert torch.equal(batch.inputs, other.inputs) and torch.equal(batch.weights, other.weights)
+            # Progress and cursor are those of the whole round, the same on every rank.
             assert (batch.progress, batch.cursor) == (mine[-1].progress, mine[-1].cursor)
     alone = take(batches(source, rows, T), stop + world)
     (after,) = shared(source, rows, T, world, 1, alone[stop - 1].cursor)
@@ -328,7 +308,7 @@ def test_an_error_on_one_rank_ends_all(tokenizer, tmp_path):
 
     def work(rank: int, group: dist.ProcessGroup | None) -> str:
         with pytest.raises(PeerFailed if rank else UserError) as stop:
-            take(batches(sources[rank], 2, 24, rank, 2, ahead=1, group=group), 10_000)
+            take(batches(sources[rank], 2, 24, ahead=1, group=group), 10_000)
         return str(stop.value)
 
     first, second = on_ranks(2, work)

@@ -66,8 +66,8 @@ def select(whole: hub.Listing, config: str | None = None, split: str = "train") 
     suffix = next(each for each in READABLE if any(file.path.endswith(each) for file in whole.files))
     paths = sorted(file.path for file in whole.files if file.path.endswith(suffix))
     chosen = _of_split(whole.repo, _of_config(whole.repo, paths, whole.card, config), split)
-    files = {file.path: file for file in whole.files}
-    return replace(whole, files=tuple(files[path] for path in sorted(chosen)))
+    files = sorted(whole.files, key=lambda file: file.path)
+    return replace(whole, files=tuple(file for file in files if file.path in chosen))
 
 
 def bring(listing: hub.Listing, column: str, workers: int = 1) -> list[Path]:
