@@ -1,6 +1,5 @@
 """A checkpoint is there whole or not at all, and what is there is what was saved."""
 
-import dataclasses
 import json
 import os
 import random
@@ -214,13 +213,6 @@ def test_another_tokenizer_of_the_same_size(folder, tokenizer):
     assert swapped.vocab_size == tokenizer.vocab_size
     swapped.save(tokenizer_dir())
     with pytest.raises(UserError, match=rf"{tokenizer.hash[:12]}.*{swapped.hash[:12]}.*NANOCHAT_BASE_DIR"):
-        door.open("base")
-
-
-def test_a_tokenizer_of_another_size(folder, tokenizer):
-    other = dataclasses.replace(CONFIG, vocab_size=500)
-    manager.save(folder, 2, model(config=other), {}, {})  # no hash, as in checkpoints of other programs
-    with pytest.raises(UserError, match="500 tokens.*320"):
         door.open("base")
 
 
