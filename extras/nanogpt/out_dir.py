@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from extras.nanogpt import ckpt
 from extras.nanogpt.settings import OF_ONE_START, SHAPE, Settings, check
 from nanochat import foreign_tokenizers, gpt2_tokenizer
 from nanochat.checkpoint import gpt2, manager, nanogpt
@@ -86,7 +87,7 @@ class CkptWriter(CheckpointWriter):
             moves = []
         for old, new in moves:
             if (self.folder / old).exists():  # there may be no best one yet
-                nanogpt.move(self.folder / old, self.folder / new)
+                ckpt.move(self.folder / old, self.folder / new)
         if self.run.best_step == self.run.state.step == _step(self.latest_path) != _step(self.best_path):
             # Killed inside `scored`.
             self._write(self.best_path, self.run.state, self.optimizer.state_dict())
@@ -106,7 +107,7 @@ class CkptWriter(CheckpointWriter):
         if is_first:  # of a run that replaces another
             for name in CKPTS:
                 if self.folder / name != self.latest_path:
-                    nanogpt.remove(self.folder / name)
+                    ckpt.remove(self.folder / name)
             manager.delete(self.folder, manager.steps(self.folder))
 
     def _write(self, path: Path, state: TrainState, optimizer: dict) -> None:
@@ -117,7 +118,7 @@ class CkptWriter(CheckpointWriter):
             "tokenizer_hash": run.tokenizer.hash if run.tokenizer else None,
             "data": run.data,
         }
-        nanogpt.write(path, run.model, optimizer, self.settings, state.step, run.best, ours)
+        ckpt.write(path, run.model, optimizer, self.settings, state.step, run.best, ours)
 
 
 @dataclass(kw_only=True)
@@ -137,7 +138,7 @@ class OutDirStepWriter(CheckpointWriter):
     def clear(self, is_first: bool) -> None:
         if is_first:
             for name in CKPTS:
-                nanogpt.remove(self.folder / name)
+                ckpt.remove(self.folder / name)
         super().clear(is_first)
 
     def _best(self) -> dict:
@@ -167,12 +168,13 @@ def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime) -> Run:
     if known > rows:
         raise UserError(f"{path} has {rows} tokens, but its tokenizer has {known}; put the right one beside it")
     state = TrainState.restored(ours.get("loop_state", {"step": read.iter_num}), path)
+    optimizer = ckpt.optimizer_of(read, path)
     config, load_as = gpt2.with_tokenizer(read.config, known), manager.LoadAs(rt.device, rt.dtype)
     model = manager.build(config, read.state, path, load_as)
     if damage:
         rt.print(f"train: {damage.partition(';')[0]}; resuming from {path} instead, at step {state.step}")
     best_step, data = ours.get("best_step"), ours.get("data") or {}
-    return Run(model, tokenizer, state, read.optimizer, read.best_val_loss, best_step, data, read.settings)
+    return Run(model, tokenizer, state, optimizer, read.best_val_loss, best_step, data, read.settings)
 
 
 def _resume_steps(folder: Path, rt: Runtime) -> Run:
