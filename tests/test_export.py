@@ -648,3 +648,9 @@ def test_the_command_refuses_in_one_sentence(arguments: list[str], said: str, ch
     with pytest.raises(UserError, match=said):
         script.main(arguments)
     assert not (base_dir() / "exports").exists()
+
+
+def test_without_the_extra_the_sentence_names_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="exporting needs tokenizers, .* `uv sync --extra export`"):
+        script.main(["--source=sft"])
