@@ -216,7 +216,7 @@ def _ranks(folder: Path, world: int) -> float:
 def _rank(folder: Path, rank: int, world: int, meeting: str, spent: multiprocessing.Queue) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
-    with closing(batches(_text(folder), 16, 256, rank, world, group=dist.group.WORLD if world > 1 else None)) as stream:
+    with closing(batches(_text(folder), 16, 256, group=dist.group.WORLD if world > 1 else None)) as stream:
         next(stream)
         dist.barrier()
         began = time.process_time()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The test suite, from a clean clone on: bash dev/test.sh [arguments of pytest]
+# The test suite, from a clean clone on: bash dev/test.sh [--fast] [arguments of pytest]
 # A worker per core (pytest-xdist), each with whole files, so that a file's tests share their servers and models.
 set -euo pipefail
 cd "$(dirname "$0")/.."

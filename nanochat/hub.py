@@ -1,8 +1,8 @@
-"""The Hugging Face hub: fetching a repository's files whole and checked, and uploading a folder.
+"""The Hugging Face hub: downloading the files of a repository, and uploading a folder.
 
-huggingface_hub finds, names and authorises. The bytes are received here, because that library starts a file again in
-every process, and a download of 8 GB must be resumable. It reads its environment (HF_ENDPOINT, HF_TOKEN, HF_HOME,
-HF_HUB_OFFLINE) once, when it is imported, so it is imported where it is used.
+huggingface_hub lists, names and authorises. The download itself is here, because that library starts a file again in
+every process, and a download of 8 GB must be able to resume. The library reads HF_ENDPOINT, HF_TOKEN, HF_HOME and
+HF_HUB_OFFLINE once, when it is imported, so functions import it when they run.
 """
 
 import contextlib
@@ -28,14 +28,14 @@ from nanochat.paths import refusal
 
 GPT2 = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")}
 
-RETRIES = 5  # failures in a row, without a byte in between, before giving up
-PAUSE = 1.0  # seconds before the first retry; doubles with each further one
-LONGEST_WAIT = 300  # seconds that a hub may ask to wait
-GLANCE = 3.0  # seconds to wait for the hub if the cache holds everything anyway
+RETRIES = 5  # consecutive failures without a byte received before giving up
+PAUSE = 1.0  # seconds before the first retry; doubles with each retry
+LONGEST_WAIT = 300  # seconds; if the hub asks for a longer wait, we give up
+GLANCE = 3.0  # seconds to wait for the hub when the cache already holds everything
 TRANSIENT = (408, 429, 500, 502, 503, 504)
-LONGEST_PATH, LONGEST_PART = 1000, 200  # bytes; leaves room for the suffix of an incomplete file
+LONGEST_PATH, LONGEST_PART = 1000, 200  # bytes; the name of an incomplete file is a little longer
 
-# What a model consists of, and what else lies in repositories: optimizers, other programs' weights.
+# Files that a model consists of, and others to leave out: optimizers, weights for other programs.
 NEEDED = ("*.json", "*.txt", "*.md", "*.safetensors", "*.bin", "*.pt", "*.pkl")
 NOT_NEEDED = ("optim*", "*/optim*", "onnx/*", "training_args.bin", "scheduler.pt", "rng_state*")
 
@@ -59,7 +59,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """Files of a repository at a commit; card is the metadata at the head of its README, such as a dataset's splits."""
+    """Files of a repository at a commit; card is the metadata at the top of its README, such as a dataset's splits."""
 
     repo: str
     commit: str
@@ -77,10 +77,10 @@ def look(
     repo: str, allow: Sequence[str] | None = None, revision: str | None = None, kind: Kind = "model",
     hurried: bool = False,
 ) -> Listing:  # fmt: skip
-    """The files to fetch: those matching one of the patterns `allow`, by default those that a model needs.
+    """List the files to download: those that match a pattern of `allow`, by default those that a model needs.
 
-    hurried: ask once, for at most GLANCE seconds. Raises Unreachable, and UserError for a repository that is missing,
-    private, has none of these files, or whose listing cannot be trusted.
+    hurried: try once, for at most GLANCE seconds. Raises Unreachable, and UserError if the repository is missing or
+    private, has none of these files, or its listing cannot be trusted.
     """
     from huggingface_hub import HfApi, constants
 
@@ -89,7 +89,7 @@ def look(
     try:
         with _explained(repo, revision):
             info: Any = ask() if hurried else _insist(ask)
-    except (JSONDecodeError, KeyError, TypeError, AttributeError) as error:  # no JSON, or of another shape
+    except (JSONDecodeError, KeyError, TypeError, AttributeError) as error:  # not the JSON of a hub
         raise UserError(f"{constants.ENDPOINT} does not speak the hub's protocol; check HF_ENDPOINT") from error
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
     files = []
@@ -109,9 +109,9 @@ def look(
 
 
 def fetch(repo: str, allow: Sequence[str] | None = None, kind: Kind = "model") -> Path:
-    """Download a repository's files, whole and checked, into the hub's own cache, and return their folder there.
+    """Download files of a repository into the hub's cache, complete and checked, and return their folder there.
 
-    `allow` and the errors are as in `look`. If the hub cannot be reached and the cache holds all files, it is used.
+    `allow` and the errors are those of `look`. If the hub cannot be reached, a cache that holds all files is enough.
     """
     folder = cached(repo, allow, kind=kind)
     try:
@@ -127,8 +127,8 @@ def fetch(repo: str, allow: Sequence[str] | None = None, kind: Kind = "model") -
 def bring(listing: Listing, into: Path | None = None, workers: int = 1, revision: str | None = None) -> Path:
     """Download the files of a listing, `workers` at a time, into a folder or, with None, the hub's cache.
 
-    Returns the folder that holds them; in the cache it is that of `revision`. Files get their names in the order of
-    the listing, each when it is whole: a folder that is still being filled holds the first files and no others.
+    Returns that folder; in the cache it is the one of `revision`. Complete files get their names in the order of the
+    listing, so a folder that is still being filled holds the first files and no others.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import disable_progress_bars
@@ -145,11 +145,11 @@ def bring(listing: Listing, into: Path | None = None, workers: int = 1, revision
                     whole.add(item)
                     while in_order and in_order[0] in whole:
                         file, target = in_order.popleft()
-                        with contextlib.suppress(FileNotFoundError):  # another process has named it
+                        with contextlib.suppress(FileNotFoundError):  # another process was faster
                             os.replace(_partial(file, target), target)
         if into is not None:
             return into
-        with disable_progress_bars():  # all it still does is link the files into the folder of their commit
+        with disable_progress_bars():  # it only links the files into the folder of their commit
             return Path(snapshot_download(
                 listing.repo, repo_type=listing.kind, revision=revision, max_workers=1,
                 allow_patterns=[file.path for file in listing.files],
@@ -159,7 +159,7 @@ def bring(listing: Listing, into: Path | None = None, workers: int = 1, revision
 def cached(
     repo: str, allow: Sequence[str] | None = None, revision: str | None = None, kind: Kind = "model"
 ) -> Path | None:
-    """The folder in the hub's cache that holds these files, None unless it holds all of them. Uses no network."""
+    """The folder in the hub's cache if it holds all of these files, else None. Uses no network."""
     from huggingface_hub import get_cached_repo_tree, snapshot_download
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 
@@ -190,7 +190,7 @@ def check_space(needed: int, folder: Path, what: str) -> None:
 
 
 def free(folder: Path) -> int:
-    """The free bytes of the disk of a folder, which need not exist yet."""
+    """The free bytes on the disk of a folder, which need not exist yet."""
     return shutil.disk_usage(next(each for each in (folder, *folder.absolute().parents) if each.is_dir())).free
 
 
@@ -207,9 +207,9 @@ def cache() -> Path:
 
 
 def upload(repo: str, folder: Path, private: bool = False, message: str = "Upload a model") -> str:
-    """Upload the files of a folder (links are followed) to a repository, created if need be; returns its address.
+    """Upload the files of a folder, following links, and return the repository's address; creates it if need be.
 
-    Raises UserError if the token is missing or does not suffice, or the repository is public and should be `private`.
+    Raises UserError if the token is missing or not sufficient, or if the repository is public despite `private`.
     """
     from httpx2 import HTTPError
     from huggingface_hub import HfApi, constants, get_token
@@ -239,19 +239,19 @@ def upload(repo: str, folder: Path, private: bool = False, message: str = "Uploa
 
 
 def _chosen(paths: Iterable[str], allow: Sequence[str] | None = None) -> list[str]:
-    """The files that match a pattern; without patterns the weights (once), configuration and tokenizer of a model."""
+    """The paths that match a pattern; without patterns a model's weights, configuration and tokenizer."""
     from huggingface_hub.utils import filter_repo_objects
 
     if allow is not None:
         return list(filter_repo_objects(paths, allow_patterns=list(allow)))
     found = list(filter_repo_objects(paths, allow_patterns=list(NEEDED), ignore_patterns=list(NOT_NEEDED)))
-    if any(path.endswith(".safetensors") for path in found):  # .bin files are the same weights again
+    if any(path.endswith(".safetensors") for path in found):  # then the .bin files are the same weights
         found = [path for path in found if not path.endswith(".bin")]
     return found
 
 
 def _is_safe(path: str) -> bool:
-    """Whether a repository's file stays inside its folder, and every file system takes its name."""
+    """Whether a path stays inside its folder, and every file system accepts its names."""
     parts = PurePosixPath(path).parts
     inside = not PurePosixPath(path).is_absolute() and ".." not in parts and "\\" not in path
     short = len(os.fsencode(path)) <= LONGEST_PATH and max(len(os.fsencode(part)) for part in parts) <= LONGEST_PART
@@ -259,9 +259,9 @@ def _is_safe(path: str) -> bool:
 
 
 def _waiting(listing: Listing, into: Path | None) -> list[tuple[RemoteFile, Path]]:
-    """The files still to be fetched, each with its path.
+    """The files still to be downloaded, each with its target.
 
-    The cache keeps a file under its digest and links to it from the folder of each commit.
+    The cache names a file by its digest and links to it from the folder of each commit.
     """
     blobs = cache() / f"{listing.kind}s--{listing.repo.replace('/', '--')}" / "blobs"
     items = [(file, into / file.path if into else blobs / file.digest) for file in listing.files]
@@ -274,7 +274,7 @@ def _lacking(waiting: Sequence[tuple[RemoteFile, Path]]) -> int:
 
 
 def is_here(file: RemoteFile, place: Path) -> bool:
-    """Whether `place` is this very file. A file of the cache is trusted: it is named by its digest."""
+    """Whether the file at `place` is this one. A file of the cache is trusted, because its name is its digest."""
     if not place.exists() or _size(place) != file.size:
         return False
     with open(place, "rb") as content:
@@ -286,7 +286,7 @@ def _size(path: Path) -> int:
 
 
 def _partial(file: RemoteFile, target: Path) -> Path:
-    """The part of a file that has arrived; its name has the digest, so that another version is not continued."""
+    """The file that receives a download; its name contains the digest, so that no other version is resumed."""
     return target.with_name(f"{target.name}.{file.digest[:12]}.incomplete")
 
 
@@ -299,13 +299,13 @@ def _digest(content: BinaryIO, file: RemoteFile) -> str:
 
 
 def _download(listing: Listing, meter: "_Meter", item: tuple[RemoteFile, Path]) -> tuple[RemoteFile, Path]:
-    """Download a file whole under its partial name, and return it. Waits while another process downloads it."""
+    """Complete the partial file of an item, which is returned. Waits while another process downloads the same file."""
     file, target = item
     meter.received(0)
     partial = _partial(file, target)
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
-        # Checks read the open file: another process may rename it when it is done.
+        # The checksum reads the open file, because another process may have renamed it by then.
         with open(partial, "a+b") as out:
             try:
                 fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -327,7 +327,7 @@ def _download(listing: Listing, meter: "_Meter", item: tuple[RemoteFile, Path]) 
 
 
 def _receive_checked(listing: Listing, file: RemoteFile, out: BinaryIO, received: Callable[[int], None]) -> None:
-    """Receive the missing end of a file; once more from the start if its checksum is wrong."""
+    """Receive the rest of a file, and if its checksum is wrong, all of it once more."""
     for _ in range(2):
         _insist(lambda: _receive(listing, file, out, received), out)
         if _digest(out, file) == file.digest:
@@ -342,7 +342,7 @@ def _receive_checked(listing: Listing, file: RemoteFile, out: BinaryIO, received
 
 
 def _receive(listing: Listing, file: RemoteFile, out: BinaryIO, received: Callable[[int], None]) -> None:
-    """Append the missing end of a file to `out`, in one request. Raises HTTPError if it is not whole after that."""
+    """Append the rest of a file to `out` in one request. Raises HTTPError if the file is still incomplete then."""
     from httpx2 import HTTPError
     from huggingface_hub import constants, get_session, hf_hub_url
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
@@ -356,10 +356,10 @@ def _receive(listing: Listing, file: RemoteFile, out: BinaryIO, received: Callab
         headers["Range"] = f"bytes={have}-"
     with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as answer:
         hf_raise_for_status(answer)
-        if have and answer.status_code != 206:  # a server without ranges sends all of it again
+        if have and answer.status_code != 206:  # this server sends the whole file again
             received(-have)
             out.truncate(0)
-        for block in answer.iter_bytes():  # in the sizes they come in: a gathered block is lost with the connection
+        for block in answer.iter_bytes():  # as they arrive: larger blocks would be lost with the connection
             out.write(block)
             received(len(block))
     if out.tell() < file.size:
@@ -367,9 +367,9 @@ def _receive(listing: Listing, file: RemoteFile, out: BinaryIO, received: Callab
 
 
 def _insist(call: Callable[[], Result], out: BinaryIO | None = None) -> Result:
-    """Make a call to the hub, and again while the hub is busy. A call that makes `out` grow has all retries anew.
+    """Call the hub, and retry while it is busy. Whenever `out` has grown, the count of retries starts again.
 
-    A hub that cannot be reached is tried again only where there is an `out`: a download has found it before.
+    A hub that cannot be reached is retried only with `out`, since a download has reached it before.
     """
     from httpx2 import ConnectError, HTTPError, TimeoutException
 
@@ -396,7 +396,7 @@ def _insist(call: Callable[[], Result], out: BinaryIO | None = None) -> Result:
 
 
 def _wait_after(response: Any, pause: float) -> float:
-    """Seconds to wait after an error: as the hub asks, in either of its two ways, else `pause`; inf if it is final."""
+    """Seconds before a retry: what the hub asks for in either of its two headers, else `pause`; inf if final."""
     from huggingface_hub.utils import parse_ratelimit_headers
 
     if response.status_code not in TRANSIENT:
@@ -409,7 +409,7 @@ def _wait_after(response: Any, pause: float) -> float:
 
 
 class _Meter:
-    """The progress of a download by several threads; once it is over, threads that still work end."""
+    """The progress of a download by several threads; stops the other threads when it is over."""
 
     def __init__(self, listing: Listing, lacking: int) -> None:
         self.is_over, self._lock = False, threading.Lock()
@@ -428,7 +428,7 @@ class _Meter:
         self._progress.__exit__(*how)
 
     def received(self, count: int) -> None:
-        """Count bytes that came. Raises UserError when it is over, to end the thread that calls."""
+        """Count received bytes. Raises UserError when the download is over, to end the calling thread."""
         with self._lock:
             if self.is_over:
                 raise UserError("another file failed")
@@ -439,7 +439,7 @@ class _Meter:
 
 @contextlib.contextmanager
 def _explained(repo: str, revision: str | None = None) -> Iterator[None]:
-    """Turn the library's errors into one sentence each."""
+    """Raise each error of the library as a UserError of one sentence."""
     from httpx2 import HTTPError, InvalidURL
     from huggingface_hub import constants, errors
 

@@ -22,10 +22,7 @@ import json
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -254,27 +251,6 @@ class Tokenizer:
         if token is None:
             return []
         return [self.special(token) if isinstance(token, str) else token]
-
-
-def gpt_encoder(name: str, patience: float = 30.0) -> Callable[[str], list[int]]:
-    """One of OpenAI's tokenizers ("gpt2", "cl100k_base"), text to ids; its file is downloaded unless it is cached.
-
-    Raises OSError if that takes more than `patience` seconds.
-    """
-    got: Future[tiktoken.Encoding] = Future()
-
-    def fetch() -> None:
-        try:
-            got.set_result(tiktoken.get_encoding(name))
-        except (OSError, ValueError) as error:  # ValueError: what came is not the file
-            got.set_exception(OSError(str(error)))
-
-    # tiktoken sets no timeout, so a network that drops packets would block the program for ever.
-    threading.Thread(target=fetch, daemon=True).start()
-    try:
-        return got.result(patience).encode_ordinary
-    except FutureTimeout:
-        raise OSError(f"no answer within {patience:g} seconds") from None
 
 
 # Characters of every kind, which a pattern must split without losing any.

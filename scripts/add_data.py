@@ -37,20 +37,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not flags.paths:
         raise UserError("no data given; name text files, folders, .jsonl or .parquet files: add_data PATH…")
 
-    from nanochat.data import remote  # slow to import, so not before the flags are known
     from nanochat.data.documents import documents
     from nanochat.data.files import LeftOut, name_from, shown
+    from scripts import _hub_text as hub_text  # slow to import, so not before the flags are known
 
-    remote.check_workers(flags.workers)
+    hub_text.check_workers(flags.workers)
     first = str(flags.paths[0])
-    default = remote.dataset_name(first) if remote.is_repository(first) else name_from(flags.paths[0])
+    default = hub_text.dataset_name(first) if hub_text.is_repository(first) else name_from(flags.paths[0])
     name = default if flags.name is None else flags.name
     check(name, flags.overwrite)
     files: list[Path] = []
     for path in flags.paths:
-        if remote.is_repository(str(path)):
-            listing = remote.select(remote.look(str(path)), flags.config, flags.split)
-            files += remote.bring(listing, flags.column, flags.workers)
+        if hub_text.is_repository(str(path)):
+            listing = hub_text.select(hub_text.look(str(path)), flags.config, flags.split)
+            files += hub_text.bring(listing, flags.column, flags.workers)
         else:
             files.append(path)
     left_out: list[LeftOut] = []

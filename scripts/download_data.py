@@ -35,22 +35,22 @@ class Flags:
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
 
-    from nanochat.data import remote  # slow to import, so not before the flags are known
+    from scripts import _hub_text as hub_text  # slow to import, so not before the flags are known
 
-    remote.check_workers(flags.workers)
+    hub_text.check_workers(flags.workers)
     if flags.num_shards < 1 and flags.num_shards != -1:
         raise UserError(f"--num_shards is {flags.num_shards}; expected 1 or more, or -1 for all")
-    repo = remote.REPOSITORIES.get(flags.dataset, flags.dataset)
+    repo = hub_text.REPOSITORIES.get(flags.dataset, flags.dataset)
     if "/" not in repo:
-        known = ", ".join(remote.REPOSITORIES)
+        known = ", ".join(hub_text.REPOSITORIES)
         raise UserError(f"--dataset {repo!r} is unknown; expected {known}, or ORG/NAME on the hub")
-    name = flags.dataset if flags.dataset in remote.REPOSITORIES else remote.dataset_name(repo)
-    listing = remote.look(repo)
+    name = flags.dataset if flags.dataset in hub_text.REPOSITORIES else hub_text.dataset_name(repo)
+    listing = hub_text.look(repo)
     published = sorted((file for file in listing.files if SHARD.fullmatch(file.path)), key=lambda file: file.path)
     if len(published) > 1:
         _bring(flags, replace(listing, files=tuple(published)), name)
     else:
-        _convert(flags, remote.select(listing), name)
+        _convert(flags, hub_text.select(listing), name)
 
 
 def _bring(flags: Flags, published: "Listing", name: str) -> None:
@@ -110,8 +110,9 @@ def _recorded(folder: Path) -> dict | None:
 def _convert(flags: Flags, listing: "Listing", name: str) -> None:
     """Turn the text in files of another layout into shards."""
     from nanochat import hub
-    from nanochat.data import remote, shards
+    from nanochat.data import shards
     from nanochat.data.documents import documents
+    from scripts import _hub_text as hub_text
 
     if flags.num_shards != -1:
         listing = replace(listing, files=listing.files[: flags.num_shards])
@@ -126,7 +127,7 @@ def _convert(flags: Flags, listing: "Listing", name: str) -> None:
         return
     remedy = f"it is not made of these {len(listing.files)} files of {listing.repo}, so move it away first"
     shards.check_replaceable(folder, remedy=remedy)
-    texts = documents(remote.bring(listing, "text", flags.workers), "text", [])
+    texts = documents(hub_text.bring(listing, "text", flags.workers), "text", [])
     written = shards.write_shards(
         texts, folder, beside=lambda draft: write_text(draft / RECORD, json.dumps(record) + "\n")
     )

@@ -35,6 +35,9 @@ class Flags(ModelFlags):
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
+    from extras.export import check_installed
+
+    check_installed()
     from extras.export import exporter
 
     found = flags.find()

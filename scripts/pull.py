@@ -10,11 +10,12 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from nanochat import foreign_tokenizers, hub
-from nanochat.checkpoint import repository, stages
-from nanochat.checkpoint.repository import Place
+from nanochat.checkpoint import stages
 from nanochat.config import changes, named, parse, positional
 from nanochat.errors import UserError, run
 from nanochat.paths import alone_in, base_dir, check_tag, fsync_folder, sha256, write_atomically
+from scripts import _repository as repository
+from scripts._repository import Place
 
 # The two folders of a draft: what is downloaded, and what is complete and only waits for its check.
 FILES, READY = "files", "ready"
@@ -185,7 +186,7 @@ def take_over(files: Files, draft: Path, chosen: tuple[PurePosixPath, int], flag
     inside, step = chosen
     model, meta = names_of(inside, step)
     with discarding(draft):
-        tokenizer_at, tokenizer_files = tokenizer_of(files, inside)
+        tokenizer_at, tokenizer_files = repository.tokenizer_of(files.repo, files.paths, inside)
     files.bring([meta, *tokenizer_files])
     with discarding(draft):
         about = manager.read_meta(files.folder / inside, step)
@@ -292,13 +293,6 @@ def taken(place: Place) -> UserError:
     return UserError(f"{place.folder} holds another checkpoint of step {place.step}; choose another --tag")
 
 
-def tokenizer_of(files: Files, inside: PurePosixPath) -> tuple[PurePosixPath, list[str]]:
-    found = repository.tokenizer_of(files.paths, inside)
-    if found is None:
-        raise UserError(f"{files.repo} has no tokenizer (tokenizer.json or tokenizer.pkl) beside its model")
-    return found
-
-
 @contextlib.contextmanager
 def discarding(draft: Path) -> Iterator[None]:
     """Delete the draft of an unfit model; keep it for another try if only the hub could not be reached."""
@@ -329,7 +323,7 @@ def announce(files: Files, chosen: tuple[PurePosixPath, int] | None) -> None:
         return
     wanted = files.listing.files
     if chosen:
-        names = [*names_of(*chosen), *tokenizer_of(files, chosen[0])[1]]
+        names = [*names_of(*chosen), *repository.tokenizer_of(files.repo, files.paths, chosen[0])[1]]
         wanted = tuple(file for file in wanted if file.path in names)
     listing = hub.Listing(files.repo, files.commit, wanted)
     for file in wanted:

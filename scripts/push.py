@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from nanochat import hub
-from nanochat.checkpoint import repository
-from nanochat.checkpoint.repository import Place
 from nanochat.config import parse, positional
 from nanochat.errors import UserError, run
 from nanochat.paths import SOURCES, checkpoints_dir, write_text
+from scripts import _repository as repository
+from scripts._repository import Place
 
 if TYPE_CHECKING:
     from nanochat.checkpoint.manager import Loaded

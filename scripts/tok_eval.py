@@ -1,7 +1,10 @@
 """Measure how well the tokenizer compresses text, beside GPT-2's and GPT-4's."""
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -99,8 +102,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def rivals() -> dict[str, Callable[[str], list[int]]]:
     """The tokenizers to compare with; prints a line and returns none if their files cannot be fetched."""
-    from nanochat.tokenizer import gpt_encoder
-
     try:
         return {name: gpt_encoder(file) for name, file in RIVALS.items()}
     except OSError as error:
@@ -109,6 +110,29 @@ def rivals() -> dict[str, Callable[[str], list[int]]]:
         reason += ")" * (reason.count("(") - reason.count(")"))
         print(f"GPT-2's and GPT-4's tokenizers cannot be fetched ({reason}); only ours is shown")
         return {}
+
+
+def gpt_encoder(name: str, patience: float = 30.0) -> Callable[[str], list[int]]:
+    """One of OpenAI's tokenizers ("gpt2", "cl100k_base"), text to ids; its file is downloaded unless it is cached.
+
+    Raises OSError if that takes more than `patience` seconds.
+    """
+    import tiktoken
+
+    got: Future[tiktoken.Encoding] = Future()
+
+    def fetch() -> None:
+        try:
+            got.set_result(tiktoken.get_encoding(name))
+        except (OSError, ValueError) as error:  # ValueError: what came is not the file
+            got.set_exception(OSError(str(error)))
+
+    # tiktoken sets no timeout, so a network that drops packets would block the program for ever.
+    threading.Thread(target=fetch, daemon=True).start()
+    try:
+        return got.result(patience).encode_ordinary
+    except FutureTimeout:
+        raise OSError(f"no answer within {patience:g} seconds") from None
 
 
 def sample(documents: Iterable[str], characters: int) -> str:

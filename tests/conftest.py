@@ -28,7 +28,20 @@ Naïve café owners order seven crêpes; the bill of €7.50 is paid, and nobody
 """
 
 # Files that take minutes come first, so that no worker is left with one of them at the end.
-LONG = ("test_speedrun_real.py", "test_speedrun.py", "test_training.py", "test_house.py", "test_train_script.py")
+LONG = ("test_speedrun_real.py", "test_speedrun.py", "test_train_script.py", "test_docs.py", "test_training.py")
+# --fast: model, optimizer, loop, engine, tokens, data and checkpoints; no servers, browsers, ranks or whole runs.
+FAST = {f"test_{name}.py" for name in """
+    accuracy bpb chat checkpoint config config_files contents cpu_weights customjson engine gpt log loop
+    optim parity paths plan report scaling shards streams text texts tokenizer tokens tools typed
+""".split()}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="run the fast subset, which takes about a minute")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if config.getoption("--fast") and collection_path.suffix and collection_path.name not in FAST else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 import transformers
 
-from nanochat.checkpoint import gpt2, manager, nanogpt
+from extras.nanogpt import ckpt
+from nanochat.checkpoint import gpt2, manager
 from nanochat.foreign_tokenizers import byte_characters
 from nanochat.tokenizer import Tokenizer
 
@@ -36,7 +37,7 @@ def write_nanogpt(folder: Path, text: str, context: int = 32) -> transformers.GP
     model = _random(len(set(text)), context, "gelu")
     config, state = gpt2.from_hf(model.config.to_dict(), model.state_dict(), folder)
     ours = manager.build(config, state, folder)
-    nanogpt.write(folder / "ckpt.pt", ours, {"steps": 0, "state": {}}, {"dataset": "letters"}, 5, 1.5)
+    ckpt.write(folder / "ckpt.pt", ours, {"steps": 0, "state": {}}, {"dataset": "letters"}, 5, 1.5)
     (folder / "meta.pkl").write_bytes(Tokenizer.characters(text).pickled())
     return model
 

@@ -82,11 +82,6 @@ def test_it_is_readable_on_light_and_dark_pages():
     assert "#000000" not in svg and "#ffffff" not in svg  # neither a black text nor a white ground
 
 
-def test_pictures_of_one_run_have_one_scale():
-    made = {picture.name: picture for picture in pictures("mid_train", [*STEPS[:9], {"step": 600, "val_bpb": 0.28}])}
-    assert {"0", "600"} <= {*texts(made["mid_train_loss"].svg)} & {*texts(made["mid_train_bpb"].svg)}
-
-
 def test_what_was_not_measured_has_no_picture():
     assert pictures("base_train", [{"step": math.nan, "loss": 1.0}, {"step": 1, "loss": "Infinity"}]) == []
     assert in_words("loss", {"": [(1.0, 2.0)]}) == "loss: 2 at step 1."

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import NANOGPT
 
+from extras.nanogpt import ckpt
 from nanochat import chat, pickles
 from nanochat.checkpoint import door, gpt2, manager, nanogpt
 from nanochat.config import parse
@@ -254,13 +255,6 @@ def test_dropout_is_for_training_alone(tmp_path: Path, tokenizer: Tokenizer) -> 
     assert torch.equal(model(ids), quiet)
 
 
-def test_more_positions_than_were_learned_are_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    tiny_gpt2(tmp_path, tokenizer)
-    model = door.open(str(tmp_path)).model
-    with pytest.raises(ValueError, match="33 tokens exceed the 32 positions"):
-        model(torch.zeros(1, 33, dtype=torch.long))
-
-
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_gpt2_is_served_in_every_dtype(dtype: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
     theirs = tiny_gpt2(tmp_path, tokenizer)
@@ -290,6 +284,8 @@ def test_rolling_equals_cropping_by_hand(tmp_path: Path, tokenizer: Tokenizer) -
         assert reply.finish == "length"
     with pytest.raises(UserError, match="needs an end; set max_tokens"):
         Request([1], rolls=True)
+    with pytest.raises(ValueError, match="33 tokens exceed the 32 positions"):
+        loaded.model(torch.zeros(1, 33, dtype=torch.long))
 
 
 def test_who_rolls_lets_others_begin(tmp_path: Path, tokenizer: Tokenizer) -> None:
@@ -378,8 +374,9 @@ def test_a_ckpt_is_written_as_nanogpt_writes_it(original: tuple[Path, dict], tmp
     assert (read.iter_num, read.best_val_loss) == (10, 3.25)
     model = GPT(read.config)
     model.load_state_dict(read.state)
-    assert read.optimizer is not None
-    nanogpt.write(tmp_path / "ckpt.pt", model, read.optimizer, read.settings, 10, 3.25, {"cursor": 7})
+    optimizer = ckpt.optimizer_of(read, path)
+    assert optimizer is not None
+    ckpt.write(tmp_path / "ckpt.pt", model, optimizer, read.settings, 10, 3.25, {"cursor": 7})
     written = torch.load(tmp_path / "ckpt.pt", weights_only=True)
     assert written["nanochat"] == {"cursor": 7}
     assert list(written["model"]) == list(before["model"])
@@ -397,8 +394,9 @@ def test_its_adamw_goes_on_as_torchs_does(original: tuple[Path, dict]) -> None:
     model = GPT(read.config)
     model.load_state_dict(read.state)
     optimizer = Optimizer(adamw_groups(model, 6e-4, (0.9, 0.95), 0.1), [])
-    assert read.optimizer is not None
-    optimizer.load_state_dict(read.optimizer)
+    saved = ckpt.optimizer_of(read, path)
+    assert saved is not None
+    optimizer.load_state_dict(saved)
     ids = torch.randint(NANOGPT.vocab, (2, 17), generator=torch.Generator().manual_seed(0))
     model(ids[:, :-1], ids[:, 1:]).mean().backward()
     # The same step by torch's own AdamW, on nanoGPT's parameters as its file numbers them.
@@ -413,7 +411,7 @@ def test_its_adamw_goes_on_as_torchs_does(original: tuple[Path, dict]) -> None:
     theirs.load_state_dict(before["optimizer"])
     theirs.step()
     optimizer.step(Rates())
-    _, after = gpt2.to_nanogpt(model.config, model.state_dict())
+    _, after = ckpt.to_nanogpt(model.config, model.state_dict())
     for name, parameter in zip(names, parameters, strict=True):
         assert (after[name] - parameter.detach()).abs().max() < 1e-7
         assert not torch.equal(after[name], before["model"][name])
@@ -424,7 +422,7 @@ def written_ckpt(folder: Path, rows: int, ours: dict | None = None, **settings: 
     args = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 4, "vocab_size": rows, "bias": True}
     config = gpt2.from_nanogpt(args, {}, folder)[0]
     path = folder / "ckpt.pt"
-    nanogpt.write(path, GPT(config), {"steps": 0, "state": {}}, {"dataset": "x", **settings}, 3, 1.5, ours)
+    ckpt.write(path, GPT(config), {"steps": 0, "state": {}}, {"dataset": "x", **settings}, 3, 1.5, ours)
     return path
 
 
@@ -482,9 +480,9 @@ def test_what_there_is_not_to_choose_is_refused(tmp_path: Path, tokenizer: Token
             door.find(name, tag="d4", out_dir=tmp_path)
     with pytest.raises(UserError, match="gpt2 is a single model"):
         door.find("gpt2", step=3)
-    for chosen in ({"tag": "d4"}, {"step": 700}):
+    for tag, step in (("d4", None), (None, 700)):
         with pytest.raises(UserError, match="sft:d4:700 already names its tag or step"):
-            door.find("sft:d4:700", **chosen)
+            door.find("sft:d4:700", tag, step)
 
 
 # ---------------------------------------------------------------- the stage
@@ -539,19 +537,13 @@ def test_lengths_go_with_a_tokenizer_to_the_next_stage(tmp_path: Path, base: Pat
 def test_a_ckpt_reads_its_meta_pickle(tmp_path: Path) -> None:
     text = "Hello, café!\n"
     tokenizer = Tokenizer.characters(text)
-    config = gpt2.from_nanogpt(
-        {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 4, "vocab_size": tokenizer.vocab_size, "bias": True},
-        {"transformer.wte.weight": torch.zeros(1)}, tmp_path,
-    )[0]  # fmt: skip
-    nanogpt.write(tmp_path / "ckpt.pt", GPT(config), {"steps": 0, "state": {}}, {"dataset": "x"}, 3, 1.5)
+    written_ckpt(tmp_path, tokenizer.vocab_size)
     with pytest.raises(UserError, match="there is no tokenizer for it; expected tokenizer.json or meta.pkl"):
         door.open(str(tmp_path / "ckpt.pt"))
-    characters = sorted(set(text))
-    meta = {"vocab_size": len(characters), "itos": dict(enumerate(characters)),
-            "stoi": {character: i for i, character in enumerate(characters)}}  # fmt: skip
-    (tmp_path / "meta.pkl").write_bytes(pickle.dumps(meta))
+    itos = dict(enumerate(sorted(set(text))))
+    (tmp_path / "meta.pkl").write_bytes(pickle.dumps({"itos": itos}))
     loaded = door.open(str(tmp_path / "ckpt.pt"))
-    assert loaded.tokenizer.encode("café") == [meta["stoi"][character] for character in "café"]
+    assert [itos[id] for id in loaded.tokenizer.encode("café")] == list("café")
     assert loaded.tokenizer.decode(loaded.tokenizer.encode(text)) == text
     with pytest.raises(UserError, match="the character 'z' is none of the 12"):
         loaded.tokenizer.encode("z")
@@ -610,16 +602,13 @@ def with_meta(folder: Path, **changes: object) -> None:
 
 @pytest.mark.parametrize("changes, said", [
     ({"format": 2}, "has the format 2; this version knows 1"),
-    ({"format": "1"}, "has the format '1'"),
     ({"format": True}, "has the format True"),
     ({"model_config": {"flux": 1}}, "its configuration has flux, which this version does not know"),
     ({"model_config": [1]}, "has no model_config"),
     ({"files": ["model_000005.pt"]}, r"its files is \['model_000005.pt'\]"),
-    ({"files": {"model_000005.pt": 7}}, "it has no size and sha256 of 'model_000005.pt'"),
     ({"files": {"model_000005.pt": {"size": 7}}}, "it has no size and sha256 of 'model_000005.pt'"),
     ({"files": {"model_000005.pt": {"size": "x", "sha256": []}}}, "bytes, x expected"),
     ({"tokenizer_hash": 12}, "its tokenizer_hash is 12"),
-    ({"tokenizer_hash": {"a": 1}}, "its tokenizer_hash is {'a': 1}"),
     ({"source": ["sft"]}, r"its source is \['sft'\]"),
     ({"user_config": "sft"}, "its user_config is 'sft'"),
     ({"model_config": {"n_layer": 5000}}, "claims 5000 layers, but holds 2"),

@@ -94,14 +94,16 @@ def test_models_of_every_kind_are_verified(
 ) -> None:
     tokenizer.save(tokenizer_dir())
     ours = served.random_model(tokenizer)
-    with torch.no_grad():
+    with torch.no_grad():  # it guesses, a little better than by chance
         ours.state_dict()["lm_head.weight"].zero_()
+        ours.state_dict()["lm_head.weight"][tokenizer.encode(" t")[0]] += 1e-3
     manager.save(checkpoints_dir("base") / "d2", 5, ours, None, {})
     verify_weights.main([str(gpt2)])
     out = capsys.readouterr().out
     assert "good" in out and "wrong" not in out
     guessing = verify_weights.verify("base:d2:5", torch.device("cpu"), "float32")
-    assert guessing.perplexity == pytest.approx(tokenizer.vocab_size, rel=1e-4)
+    assert guessing.perplexity == pytest.approx(tokenizer.vocab_size, rel=1e-2)
+    assert "where guessing has 320 and a model that was trained on such texts less than 160" in guessing.wrong
 
 
 def test_weights_that_are_wrong_are_told(gpt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,20 +133,6 @@ def test_letters_are_enough_for_a_model_of_characters(tmp_path: Path) -> None:
         verify_weights.main([str(folder / "ckpt.pt")])
 
 
-def test_random_weights_are_not_good(tokenizer: Tokenizer) -> None:
-    """They guess, which is a perplexity of about the size of the vocabulary, a little below it as well as above."""
-    tokenizer.save(tokenizer_dir())
-    ours = served.random_model(tokenizer)
-    ours.init_weights()
-    with torch.no_grad():
-        ours.state_dict()["lm_head.weight"].zero_()
-        ours.state_dict()["lm_head.weight"][tokenizer.encode(" t")[0]] += 1e-3
-    manager.save(checkpoints_dir("base") / "d2", 5, ours, None, {})
-    found = verify_weights.verify("base:d2:5", torch.device("cpu"), "float32")
-    assert found.perplexity < 1.01 * tokenizer.vocab_size
-    assert "where guessing has 320 and a model that was trained on such texts less than 160" in found.wrong
-
-
 def test_a_model_of_other_texts_is_tried_on_them(gpt2: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.txt"
     own.write_text(verify_weights.TEXT[:600], encoding="utf-8")
@@ -154,8 +142,3 @@ def test_a_model_of_other_texts_is_tried_on_them(gpt2: Path, tmp_path: Path) -> 
         verify_weights.main([str(gpt2), f"--text={own}"])
     with pytest.raises(UserError, match="--text .*missing.txt cannot be read"):
         verify_weights.main([str(gpt2), f"--text={tmp_path / 'missing.txt'}"])
-
-
-def test_the_real_names_stand_for_the_real_repositories() -> None:
-    assert list(hub.GPT2) == ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
-    assert all(repo == f"openai-community/{name}" for name, repo in hub.GPT2.items())

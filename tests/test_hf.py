@@ -104,11 +104,11 @@ def in_one(folder: Path) -> None:
     save_file(STATE, folder / "model.safetensors")
 
 
-def in_two(folder: Path) -> None:
-    halves = {"model-1.safetensors": list(STATE)[:2], "model-2.safetensors": list(STATE)[2:]}
-    for name, names in halves.items():
-        save_file({tensor: STATE[tensor] for tensor in names}, folder / name)
-    write_index(folder / "model.safetensors.index.json", {t: name for name, ts in halves.items() for t in ts})
+def in_two(folder: Path, save: Callable = save_file, stem: str = "model", ending: str = "safetensors") -> None:
+    places = {name: f"{stem}-{1 + (name in list(STATE)[2:])}.{ending}" for name in STATE}
+    for file in set(places.values()):
+        save({name: STATE[name] for name in STATE if places[name] == file}, folder / file)
+    write_index(folder / f"{stem}.{ending}.index.json", places)
 
 
 def bin_in_one(folder: Path) -> None:
@@ -120,10 +120,7 @@ def old_bin(folder: Path) -> None:
 
 
 def bin_in_two(folder: Path) -> None:
-    halves = {"pytorch_model-1.bin": list(STATE)[:2], "pytorch_model-2.bin": list(STATE)[2:]}
-    for name, names in halves.items():
-        torch.save({tensor: STATE[tensor] for tensor in names}, folder / name)
-    write_index(folder / "pytorch_model.bin.index.json", {t: name for name, ts in halves.items() for t in ts})
+    in_two(folder, torch.save, "pytorch_model", "bin")
 
 
 @pytest.mark.parametrize("write", [in_one, in_two, bin_in_one, old_bin, bin_in_two])

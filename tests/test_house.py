@@ -170,7 +170,7 @@ CALLS = {
     r"^(eval|exec)$|^signal\.(alarm|setitimer)$": ("nanochat/sandbox.py",),  # in the process that it starts
 }
 PACKAGES = {
-    "tiktoken": ("nanochat/tokenizer.py",),
+    "tiktoken": ("nanochat/tokenizer.py", "scripts/tok_eval.py"),  # where it is compared with others
     "rustbpe": ("nanochat/tokenizer.py",),
     "tyro": ("nanochat/config.py",),
     "wandb": ("nanochat/log.py",),

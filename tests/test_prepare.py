@@ -174,22 +174,15 @@ def test_compressed_and_json_sources_give_what_the_plain_ones_do(here, tokenizer
             assert ids(Path("data", name), split) == ids(made.folder, split) != []
 
 
-def test_the_same_source_gives_the_same_files(here, gpt2):
-    rows(Path("rows.jsonl"), [f"{n} {TEXT}" for n in range(50)])
-    for source in ("rows.jsonl", "book.txt"):
-        made = [prepare(source, Path(name), tokenizer=str(gpt2), overwrite=True) for name in ("one", "two")]
-        for split in ("train", "val"):
-            assert ids(made[0].folder, split) == ids(made[1].folder, split) != []
-
-
 def test_a_large_vocabulary_takes_four_bytes(here):
     alphabet = "".join(chr(n) for n in range(32, 0x11000) if not 0xD800 <= n < 0xE000)
     Path("all.txt").write_text(alphabet, encoding="utf-8")
     made = prepare("all.txt", tokenizer="char")
     assert made.tokenizer.vocab_size == len(alphabet) > 65536
     val = tokens.read(made.folder, "val", made.tokenizer.vocab_size, 5)
-    assert val.ids.dtype == np.uint32
-    assert made.tokenizer.decode(val.ids.tolist()) == alphabet[int(len(alphabet) * 0.9) :]
+    ids = val.take(0, val.count)
+    assert ids.dtype == np.uint32
+    assert made.tokenizer.decode(ids.tolist()) == alphabet[int(len(alphabet) * 0.9) :]
 
 
 # ---------------------------------------------------------------- openwebtext, URLs, commands
@@ -250,11 +243,6 @@ def test_as_a_command(here, base):
     main([*command[3:], "--overwrite"])
 
 
-def test_without_a_folder_data_the_base_folder_takes_it(here, base):
-    (here / "data").rmdir()
-    assert prepare("book.txt", tokenizer="char").folder == base / "tokens" / "book" == tokens.find("book")
-
-
 @pytest.mark.parametrize(
     "argv, said",
     [
@@ -267,22 +255,16 @@ def test_without_a_folder_data_the_base_folder_takes_it(here, base):
         (["book.txt", "--tokenizer=base"], "there is no tokenizer at "),
         (["empty.txt", "--tokenizer=char"], "there is no text to prepare"),
         (["short.txt", "--tokenizer=char"], "too little text: the val split would have 1 tokens"),
-        (["binary", "--tokenizer=char"], "binary is a binary file"),
         (["latin.txt", "--tokenizer=char"], "latin.txt is not UTF-8 at byte 1"),
         (["pipe", "--tokenizer=char"], "pipe is a named pipe; write its content into a file first"),
-        (["bad.json", "--tokenizer=char"], "bad.json is JSON without text in 'text'"),
-        (["bad.txt.zst", "--tokenizer=char"], "bad.txt.zst is damaged, or not compressed as its name says"),
         (["bad.jsonl", "--tokenizer=char"], "bad.jsonl:1 has no text in 'text'"),
-        (["bad.parquet", "--tokenizer=char"], "bad.parquet is damaged or not a parquet file"),
-        (["http://127.0.0.1:1/x", "--tokenizer=char"], "which is not public"),
         (["http://127.0.0.1:1/x"], "which is not public"),  # before GPT-2's tokenizer is asked for
         (["book.txt", "--max_byte=3"], "unknown flag --max_byte; did you mean --max_bytes?"),
     ],
 )
 def test_mistakes_are_a_sentence_and_change_nothing(here, base, argv, said):
-    for name, content in {"empty.txt": b"", "short.txt": b"ten bytes!", "binary": b"a\0b", "latin.txt": b"a\xe9",
-                          "bad.jsonl": b'{"a": 1}', "bad.json": b'[{"a": 1}]', "bad.txt.zst": b"text",
-                          "bad.parquet": b"PAR"}.items():  # fmt: skip
+    for name, content in {"empty.txt": b"", "short.txt": b"ten bytes!", "latin.txt": b"a\xe9",
+                          "bad.jsonl": b'{"a": 1}'}.items():  # fmt: skip
         Path(name).write_bytes(content)
     os.mkfifo("pipe")
     with pytest.raises(UserError) as error:

@@ -1,11 +1,11 @@
 """Pulling: what a repository holds lands where the stages find it, whole, checked, with its tokenizer, or nowhere."""
 
+import io
 import json
 import os
 import pickle
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,15 +19,16 @@ from fakehub import FakeHub
 from torch import Tensor
 
 from extras.export import exporter
+from extras.nanogpt import ckpt
 from nanochat import hub
-from nanochat.checkpoint import door, gpt2, manager, nanogpt, repository
+from nanochat.checkpoint import door, gpt2, manager
 from nanochat.config import parse
 from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import short
 from nanochat.paths import alone_in, base_dir, checkpoints_dir
 from nanochat.tokenizer import Tokenizer
-from scripts import base_eval, chat_sft, mid_train, pull, push, sample
+from scripts import _repository, base_eval, chat_sft, mid_train, pull, push, sample
 from tasks.catalog import recipe_of
 
 REPO = "karpathy/nanochat-d34"
@@ -76,8 +77,6 @@ def classic(
 
 
 def saved(content: object) -> bytes:
-    import io
-
     out = io.BytesIO()
     torch.save(content, out)
     return out.getvalue()
@@ -302,7 +301,7 @@ def test_what_is_printed_can_be_typed(
 ) -> None:
     fake.add(REPO, classic(tokenizer, model_in=f"base_checkpoints/{tag}/"))
     pull.main([REPO])
-    place = repository.Place("base", tag, 169150)
+    place = _repository.Place("base", tag, 169150)
     meant = {"scripts.base_eval": (base_eval, tag), "scripts.mid_train": (mid_train, tag),
              "scripts.chat_sft": (chat_sft, tag), "scripts.sample": (sample, f"base:{tag}:169150")}  # fmt: skip
     lines = printed(capsys.readouterr().out)
@@ -543,7 +542,7 @@ def test_the_weights_wait_for_gpt2s_tokenizer(fake: FakeHub, tmp_path: Path) -> 
     """A ckpt.pt of GPT-2's tokens does not hold them, and the hub may fail while they are fetched."""
     args = {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 8, "vocab_size": 50304, "bias": True}
     model = GPT(gpt2.from_nanogpt(args, {}, tmp_path)[0])
-    nanogpt.write(tmp_path / "ckpt.pt", model, {"steps": 0, "state": {}}, {}, 5, 1.5)
+    ckpt.write(tmp_path / "ckpt.pt", model, {"steps": 0, "state": {}}, {}, 5, 1.5)
     content = (tmp_path / "ckpt.pt").read_bytes()
     fake.add("tester/story", {"ckpt.pt": content})
     with pytest.raises(UserError, match="has no openai-community/gpt2"):
@@ -567,29 +566,3 @@ def test_an_export_comes_back_with_its_stage_and_step(fake: FakeHub, tokenizer: 
     pull.main(["tester/exported-d34", "--tag=again"])
     again = door.open("sft", tag="again", step=169150)
     assert torch.equal(logits(again.model), logits(before.model))
-
-
-# ---------------------------------------------------------------- as it is typed
-
-
-def test_the_hubs_own_command_brings_folders_that_load(
-    fake: FakeHub, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    command = Path(sys.executable).with_name("hf")
-    if not command.exists():
-        pytest.skip("the hf command is not installed")
-    fake.add(REPO, classic(tokenizer))
-    env = {**os.environ, **fakehub.environment(fake, tmp_path / "home"), "HF_TOKEN": fakehub.TOKEN}
-
-    def hf(*words: str) -> None:
-        done = subprocess.run([command, *words], env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    folder = checkpoints_dir("base") / "d34"
-    hf("download", REPO, "--local-dir", str(folder))
-    loaded = door.open("base", tag="d34", step=169150)
-    assert loaded.tokenizer.hash == tokenizer.hash
-    hf("upload", "tester/again-d34", str(folder), ".")
-    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path / "elsewhere"))
-    pull.main(["tester/again-d34"])
-    assert torch.equal(logits(door.open("base", tag="d34", step=169150).model), logits(loaded.model))

@@ -65,7 +65,7 @@ def report_html() -> str:
     return (folder() / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_card_of_a_run(base):
+def test_card_of_a_run(base):
     write_all()
     text = build()
     assert (base / "report" / "report.md").read_text(encoding="utf-8") == text
@@ -98,7 +98,7 @@ def test_a_section_is_strict_json_and_needs_no_heavy_import(base):
     assert section["train_loss"] == "NaN" and section["stage"] == "chat_sft"
 
 
-def test_a_stage_that_did_not_run_is_absent():
+def test_stages_that_did_not_run_are_absent():
     write_section("tok_train", {"seconds": 3.0})
     assert re.findall("^## .*", build(), flags=re.MULTILINE) == ["## Time", "## Machine"]
 
@@ -123,11 +123,11 @@ def test_a_damaged_section_is_named(base):
         build()
 
 
-def test_a_section_of_another_version_costs_its_chapter_only():
+def test_a_section_of_another_version_loses_only_its_chapters():
     write_all()
     edit("base_eval", core=0.25)
     text = build()
-    assert "a section is not as this version writes it: Summary, CORE." in text and "## Bits per byte" in text
+    assert "another version wrote a section: Summary, CORE." in text and "## Bits per byte" in text
 
 
 def test_the_commit_is_that_of_the_code():
@@ -156,7 +156,7 @@ def steps(n: int, **more: float) -> list[dict]:
     return [{"step": i, "loss": 4 / i, "lr": 1 - i / n, "tok_per_second": 1000.0 + i, **more} for i in range(1, n + 1)]
 
 
-def test_every_training_stage_has_its_curves(base):
+def test_every_training_stage_has_curves(base):
     for stage, source in (("base_train", "base"), ("mid_train", "mid"), ("chat_sft", "sft")):
         trained(stage, source)
         log(source, [*steps(40), {"step": 40, "val_bpb": 1.25}])
@@ -176,20 +176,10 @@ def test_every_training_stage_has_its_curves(base):
     assert "spelling 0.75 at step 5; counting 0.5 at step 5." in report_html()
 
 
-def test_metrics_that_were_cut_short_are_shown_as_far_as_they_go():
+def test_truncated_metrics_are_shown_up_to_the_damage():
     trained("base_train", "base")
     log("base", [*steps(3), {"step": 4, "loss": "NaN"}, {"loss": 9}], cut='\x00{"step": 5, "lo')
     assert "from 4 at step 1 to 1.333 at step 3" in build()
-
-
-def test_old_pictures_are_deleted(base):
-    trained("base_train", "base")
-    log("base", steps(3))
-    build()
-    (base / "report" / "mine.svg").write_text("<svg/>", encoding="utf-8")
-    (base / "base_checkpoints" / "d4" / "metrics.jsonl").unlink()
-    assert "Curves" not in build()
-    assert [path.name for path in (base / "report").glob("*.svg")] == ["mine.svg"]
 
 
 def test_resolved_settings():
@@ -237,7 +227,7 @@ def test_core_the_harness_and_the_summary():
                                    ["**CORE**", "", "", "", "", "**0.2219**"]]  # fmt: skip
     assert "at most 500 questions per task  \nbundle abababababab\n" in text
     assert cells(text, "lm-evaluation-harness")[1:] == [
-        ["hellaswag", "acc", "0.3100 ± 0.0050", "100"], ["piqa", "acc", "0.5000", "10"]
+        ["hellaswag", "acc", "0.3100", "0.0050", "100"], ["piqa", "acc", "0.5000", "", "10"]
     ]  # fmt: skip
     assert cells(text, "Your conversations")[1:] == [["chat_sft", "9", "900", "512", "1", "2", "1.50"]]
     summary = text.split("## ")[0]
@@ -258,7 +248,7 @@ def test_what_the_run_cost(capsys):
     assert "cost" not in build()
 
 
-def test_the_price_may_come_from_the_environment(monkeypatch):
+def test_price_from_the_environment(monkeypatch):
     assert price(None) is None and price(0) == 0
     monkeypatch.setenv("NANOCHAT_PRICE_PER_GPU_HOUR", "3")
     assert price(None) == 3 and price(1.5) == 1.5
@@ -303,7 +293,7 @@ class Page(html.parser.HTMLParser):
         self.text.append(data)
 
 
-def test_the_page_has_every_chapter_and_needs_nothing():
+def test_the_page_has_every_chapter_and_loads_nothing():
     write_all()
     text = build()
     Page()
@@ -324,7 +314,7 @@ BLOCKS = (
 )
 
 
-def test_hostile_texts_stay_texts():
+def test_hostile_text_is_shown_as_text():
     core = {"core": 1, "tasks": {HOSTILE: {"n": 1, "accuracy": 1, "too_long": 1}}}
     write_section("base_eval", {"samples": [{"prompt": HOSTILE, "text": HOSTILE}], "core": core})
     chat = [{"messages": [{"role": HOSTILE, "content": HOSTILE}, {"role": "user", "content": BLOCKS}]}]

@@ -136,29 +136,16 @@ def test_too_little_text_is_a_sentence_and_changes_nothing(tmp_path, texts, sent
     assert list(tmp_path.iterdir()) == []
 
 
-def test_fraction_outside_its_range(tmp_path):
-    with pytest.raises(UserError, match="val_fraction must lie between 0 and 1, not 10"):
-        write_shards(some_texts(10), tmp_path / "data", val_fraction=10)
-
-
 def test_existing_data_is_replaced_only_when_asked(tmp_path):
-    folder = tmp_path / "data"
-    write_shards(["old one", "old two"], folder)
-    before = everything(folder)
-    with pytest.raises(UserError, match="already holds data.*--overwrite"):
-        write_shards(["new one", "new two"], folder)
-    assert everything(folder) == before
-    write_shards(["new one", "new two"], folder, overwrite=True)
-    assert everything(folder) == ["new one", "new two"]
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
-
-
-def test_what_lies_beside_the_shards_comes_with_them_and_goes_with_them(tmp_path):
+    """And with it what `beside` has put there."""
     folder = tmp_path / "data"
     write_shards(["old one", "old two"], folder, beside=lambda draft: write_text(draft / ".note", "old"))
+    with pytest.raises(UserError, match="already holds data.*--overwrite"):
+        write_shards(["new one", "new two"], folder)
     assert (folder / ".note").exists() and everything(folder) == ["old one", "old two"]
     write_shards(["new one", "new two"], folder, overwrite=True)
-    assert not (folder / ".note").exists()
+    assert not (folder / ".note").exists() and everything(folder) == ["new one", "new two"]
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_a_folder_with_other_files_is_never_replaced(tmp_path):
@@ -305,10 +292,9 @@ def test_damaged_shards_are_named(tmp_path):
             TextReader(tmp_path / "data", "train")
     middle = len(whole) // 3
     shard.write_bytes(whole[:middle] + b"\xff" * 500 + whole[middle + 500 :])  # sound at its end, not inside
-    with pytest.raises(UserError, match=r"shard_00000\.parquet is damaged"):
-        list(iterate(tmp_path / "data", "train"))
-    with pytest.raises(UserError, match=r"shard_00000\.parquet is damaged"):
-        list(iterate_file(shard))
+    for texts in (iterate(tmp_path / "data", "train"), iterate_file(shard)):
+        with pytest.raises(UserError, match=r"shard_00000\.parquet is damaged"):
+            list(texts)
 
 
 def test_a_single_flipped_bit_is_noticed(tmp_path):

@@ -91,21 +91,16 @@ def test_what_is_written_is_read(tmp_path, vocab_size, dtype):
     folder = written(tmp_path / "new", ids, [1, 2], vocab_size)
     assert np.fromfile(folder / "train.bin", dtype).tolist() == ids
     got = tokens.read(folder, "train", vocab_size, 6)
-    assert got.ids.tolist() == ids and got.count == len(ids)
+    assert got.take(0, got.count).tolist() == ids and got.count == len(ids)
     assert tokens.vocabulary_size(folder) == vocab_size
     (batch,) = take(windows(got, 1, 6), 1)
     assert batch.targets.tolist() == [ids[1:]]
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_nanogpts_own_folder_has_no_meta_file(tmp_path):
-    np.array([1, 2, 50256], np.uint16).tofile(tmp_path / "train.bin")
-    assert tokens.read(tmp_path, "train", 50304, 2).ids.tolist() == [1, 2, 50256]
-    assert tokens.vocabulary_size(tmp_path) is None
-
-
 def test_a_split_larger_than_memory_costs_none(tmp_path):
-    """A sparse file of 256 GiB; nothing is read but the windows."""
+    """A sparse file of 256 GiB; nothing is read but the windows. As nanoGPT makes it, without a meta file."""
+    assert tokens.vocabulary_size(tmp_path) is None
     with open(tmp_path / "train.bin", "wb") as file:
         file.truncate(1 << 38)
     got = tokens.read(tmp_path, "train", 10, 1024)
@@ -170,15 +165,11 @@ def test_what_was_there_besides_stays(tmp_path):
         "extra", "meta.json", "prepare.py", "sub/file", "train.bin", "val.bin"
     ]  # fmt: skip
     assert (folder / "sub/file").read_text(encoding="utf-8") == "sub/file"
-    assert tokens.read(folder, "train", 9, 1).ids.tolist() == [6, 6]
+    assert tokens.read(folder, "train", 9, 1).take(0, 2).tolist() == [6, 6]
     assert list(tmp_path.iterdir()) == [folder]
-
-
-def test_a_link_to_another_place_stays_one(tmp_path):
-    (tmp_path / "large").mkdir()
-    (tmp_path / "owt").symlink_to(tmp_path / "large")
-    written(tmp_path / "owt", [1, 2, 3], [4, 5])
-    assert (tmp_path / "owt").is_symlink() and (tmp_path / "large" / "val.bin").exists()
+    (tmp_path / "link").symlink_to(folder)  # to another disk, perhaps
+    written(tmp_path / "link", [1, 2, 3], [4, 5], overwrite=True)
+    assert (tmp_path / "link").is_symlink() and tokens.read(folder, "train", 9, 1).count == 3
 
 
 def test_nothing_is_left_of_what_fails(tmp_path):
@@ -194,7 +185,7 @@ def test_nothing_is_left_of_what_fails(tmp_path):
     folder = written(tmp_path / "old", [1, 2], [3, 4])
     with pytest.raises(UserError, match="line 7"):
         tokens.write(folder, breaks(), 10, overwrite=True)
-    assert tokens.read(folder, "val", 9, 1).ids.tolist() == [3, 4]
+    assert tokens.read(folder, "val", 9, 1).take(0, 2).tolist() == [3, 4]
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="it is a file"):
         written(tmp_path / "file", [1, 2], [3, 4])
@@ -286,4 +277,4 @@ def test_a_kill_leaves_what_else_lies_there(at: int, tmp_path: Path) -> None:
     assert (folder / "prepare.py").read_text(encoding="utf-8") == "# mine"
     tokens.write(folder, [("train", [7, 8, 9]), ("val", [1, 1])], 10, overwrite=True)
     assert sorted(path.name for path in folder.iterdir()) == ["meta.json", "prepare.py", "train.bin", "val.bin"]
-    assert tokens.read(folder, "train", 10, 2).ids.tolist() == [7, 8, 9]
+    assert tokens.read(folder, "train", 10, 2).take(0, 3).tolist() == [7, 8, 9]

@@ -24,6 +24,7 @@ from conftest import TEXT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extras.nanogpt import ckpt as writing
 from extras.nanogpt.settings import OF_ONE_START, Settings
 from extras.nanogpt.training import cosine, learning_rate
 from nanochat import errors
@@ -296,14 +297,14 @@ def in_child(folder: str, base: str, argv: list[str], environment: dict[str, str
 
 def in_child_until(place: str, folder: str, base: str, argv: list[str]) -> None:
     """A run that is killed where it writes a checkpoint of that name."""
-    write = nanogpt.write
+    write = writing.write
 
     def killed(path: Path, *more) -> None:
         if path.name == place:
             os.kill(os.getpid(), signal.SIGKILL)
         write(path, *more)
 
-    nanogpt.write = killed
+    writing.write = killed
     in_child(folder, base, argv, {})
 
 
@@ -563,7 +564,7 @@ def test_a_checkpoint_without_or_with_another_checksum(here, trained):
     assert Path(trained, "ckpt_best.pt").stat().st_nlink == 1
 
 
-def killed_at(call: int, model: GPT, read: nanogpt.Checkpoint) -> None:
+def killed_at(call: int, model: GPT, read: nanogpt.Checkpoint, optimizer: dict) -> None:
     """Writes out/ckpt.pt again and moves it, and dies before the rename with that number."""
     replace = os.replace
 
@@ -576,14 +577,15 @@ def killed_at(call: int, model: GPT, read: nanogpt.Checkpoint) -> None:
 
     os.replace = counted  # type: ignore[assignment]
     Path.replace = counted  # type: ignore[assignment,method-assign]
-    nanogpt.write(Path("out/ckpt.pt"), model, read.optimizer or {}, read.settings, 5, 1.0, read.ours)
-    nanogpt.move(Path("out/ckpt.pt"), Path("out/ckpt_best.pt"))
+    writing.write(Path("out/ckpt.pt"), model, optimizer, read.settings, 5, 1.0, read.ours)
+    writing.move(Path("out/ckpt.pt"), Path("out/ckpt_best.pt"))
     os._exit(0)
 
 
 @pytest.mark.parametrize("with_sums", [True, False])
 def test_a_kill_between_a_file_and_its_checksum(here, trained, with_sums):
     read = nanogpt.read(trained / "ckpt.pt")
+    optimizer = writing.optimizer_of(read, trained) or {}
     model = manager.build(read.config, read.state, trained)
     for call in range(7):
         shutil.rmtree("out", ignore_errors=True)
@@ -593,7 +595,7 @@ def test_a_kill_between_a_file_and_its_checksum(here, trained, with_sums):
                 path.unlink()
         child = os.fork()
         if child == 0:
-            killed_at(call, model, read)
+            killed_at(call, model, read, optimizer)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (9 if call < 6 else 0)
         there = {name: Path("out", name) for name in ("ckpt.pt", "ckpt_best.pt")}
         found = {name: nanogpt.read(path, tensors=False).iter_num for name, path in there.items() if path.exists()}

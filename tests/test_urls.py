@@ -157,7 +157,7 @@ def test_one_private_address_among_public_ones_is_enough_to_refuse(server, tmp_p
         ("file:///etc/passwd", "expected http://host"),
         ("ftp://x.org/a.txt", "expected http://host"),
         ("http:///a.txt", "expected http://host"),
-        ("http://x.org:99999/", "is not a URL"),
+        ("http://x.org:99999/", "expected http://host"),
         ("http://[::1/", "is not a URL"),
         ("http://me:secret@x.org/", "holds a user name"),
         ("http://x.invalid/", "cannot fetch http://x.invalid/: "),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from extras.export import to_transformers
+from extras.nanogpt import ckpt
 from nanochat.checkpoint import door, gpt2, manager, nanogpt
 from nanochat.errors import UserError
 from nanochat.gpt import GPT
@@ -40,7 +41,7 @@ def write_nanogpt(folder: Path, loaded: manager.Loaded) -> list[str]:
         write_atomically(folder / "meta.pkl", lambda file: file.write(tokenizer.pickled()))
     else:
         tokenizer.save(folder)
-    nanogpt.write(
+    ckpt.write(
         folder / nanogpt.CKPT, loaded.model, {"steps": 0, "state": {}}, settings, loaded.step,
         math.inf if best is None else best, {"tokenizer_hash": tokenizer.hash, "source": loaded.source},
     )  # fmt: skip

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from extras.nanogpt import ckpt
 from extras.nanogpt.settings import OF_ONE_START, SHAPE, Settings, check
 from nanochat import foreign_tokenizers, gpt2_tokenizer
 from nanochat.checkpoint import gpt2, manager, nanogpt, reading
@@ -88,7 +89,7 @@ class CkptWriter(CheckpointWriter):
             moves = []
         for old, new in moves:
             if (self.folder / old).exists():  # there may be no best one yet
-                nanogpt.move(self.folder / old, self.folder / new)
+                ckpt.move(self.folder / old, self.folder / new)
         if self.run.best_step == self.run.state.step == _step(self.latest_path) != _step(self.best_path):
             # Killed inside `scored`.
             self._write(self.best_path, self.run.state, self.optimizer.state_dict())
@@ -108,7 +109,7 @@ class CkptWriter(CheckpointWriter):
         if is_first:  # of a run that replaces another
             for name in CKPTS:
                 if self.folder / name != self.latest_path:
-                    nanogpt.remove(self.folder / name)
+                    ckpt.remove(self.folder / name)
             manager.delete(self.folder, manager.steps(self.folder))
 
     def _write(self, path: Path, state: TrainState, optimizer: dict) -> None:
@@ -119,7 +120,7 @@ class CkptWriter(CheckpointWriter):
             "tokenizer_hash": run.tokenizer.hash if run.tokenizer else None,
             "data": run.data,
         }
-        nanogpt.write(path, run.model, optimizer, self.settings, state.step, run.best, ours)
+        ckpt.write(path, run.model, optimizer, self.settings, state.step, run.best, ours)
 
 
 @dataclass(kw_only=True)
@@ -139,7 +140,7 @@ class OutDirStepWriter(CheckpointWriter):
     def clear(self, is_first: bool) -> None:
         if is_first:
             for name in CKPTS:
-                nanogpt.remove(self.folder / name)
+                ckpt.remove(self.folder / name)
         super().clear(is_first)
 
     def _best(self) -> dict:
@@ -171,13 +172,13 @@ def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime) -> Run:
     state = TrainState.restored(ours.get("loop_state", {"step": read.iter_num}), path)
     if state.cursor and not isinstance(state.cursor.get("window"), int):
         raise UserError(f"{path} is damaged: it does not record where its data resumes")
-    _check_moments(read, path)
+    optimizer = ckpt.optimizer_of(read, path)
     config, load_as = gpt2.with_tokenizer(read.config, known), manager.LoadAs(rt.device, rt.dtype)
     model = manager.build(config, read.state, path, load_as)
     if damage:
         rt.print(f"train: {damage.partition(';')[0]}; resuming from {path} instead, at step {state.step}")
     best_step, data = ours.get("best_step"), ours.get("data") or {}
-    return Run(model, tokenizer, state, read.optimizer, read.best_val_loss, best_step, data, read.settings)
+    return Run(model, tokenizer, state, optimizer, read.best_val_loss, best_step, data, read.settings)
 
 
 def _ours(read: nanogpt.Checkpoint, path: Path) -> dict:
@@ -192,18 +193,6 @@ def _ours(read: nanogpt.Checkpoint, path: Path) -> dict:
     if not fits:
         raise UserError(f"{path} is damaged: what it records of its run cannot be read")
     return {name: value for name, value in ours.items() if value is not None}
-
-
-def _check_moments(read: nanogpt.Checkpoint, path: Path) -> None:
-    """Raise UserError if the state of AdamW does not fit the weights."""
-    if read.optimizer is None:
-        return
-    fits = read.optimizer["steps"] >= 0
-    for name, moments in read.optimizer["state"].items():
-        weight = read.state[name]
-        fits = fits and all(moment.shape == weight.shape and moment.is_floating_point() for moment in moments.values())
-    if not fits:
-        raise UserError(f"{path} is damaged: the state of its optimizer does not fit its weights")
 
 
 def _resume_steps(folder: Path, rt: Runtime) -> Run:

@@ -72,24 +72,6 @@ def from_nanogpt(args: Mapping, state: Mapping[str, Tensor], path: Path) -> tupl
     return ours, _ours({name.removeprefix("_orig_mod."): tensor for name, tensor in named.items()}, path)
 
 
-def to_nanogpt(config: GPTConfig, state: Mapping[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
-    """`from_nanogpt` back, padding rows included: model_args, and the tensors in the order of nanoGPT's own files."""
-    args = {
-        "block_size": config.sequence_len,
-        "vocab_size": config.padded_vocab,
-        **{name: getattr(config, name) for name in ("n_layer", "n_head", "n_embd", "bias", "dropout")},
-    }
-    joined = join(state)
-    names = ["transformer.wte", "transformer.wpe"]
-    for layer in range(config.n_layer):
-        parts = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
-        names += [f"transformer.h.{layer}.{part}" for part in parts]
-    names.append("transformer.ln_f")
-    keys = [f"{name}.{kind}" for name in names for kind in ("weight", "bias")]
-    theirs = {key: joined[key] for key in keys if key in joined}
-    return args, {**theirs, "lm_head.weight": joined["transformer.wte.weight"]}
-
-
 def with_tokenizer(config: GPTConfig, vocab_size: int) -> GPTConfig:
     """The architecture with the rows beyond its tokenizer's tokens as padding, which is never sampled.
 

@@ -8,13 +8,13 @@ Which features a file has follows from its tensors, the numbers from the generat
     modern   since 14 Mar 2026      smear_lambda and backout_lambda
 
 Nothing tells an early file of February from one of March, which caps its logits at 20 instead of 15. Once known, the
-number is recorded in the meta file as the softcap of its model_config (`with_softcap`).
+number is recorded in the meta file as the softcap of its model_config.
 """
 
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -60,18 +60,8 @@ def is_ours(model_config: Mapping) -> bool:
 
 
 def doubtful_softcap(model_config: Mapping, state: Mapping[str, Tensor]) -> bool:
-    """Whether the model's softcap may be 15 or 20, and nothing in its files tells which."""
-    recorded = is_ours(model_config) or "softcap" in model_config
-    return not recorded and generation(state) == "early" and any("ve_gate" in name for name in state)
-
-
-def with_softcap(model_config: Mapping, state: Mapping[str, Tensor], softcap: float) -> dict[str, Any] | None:
-    """A model_config with its softcap recorded, or replaced if it was recorded in this way before.
-
-    None where the files leave no doubt about the softcap.
-    """
-    bare = {name: value for name, value in model_config.items() if name != "softcap"}
-    return {**bare, "softcap": float(softcap)} if doubtful_softcap(bare, state) else None
+    """Whether the model's softcap may be 15 or 20, and its code did not record which."""
+    return not is_ours(model_config) and generation(state) == "early" and any("ve_gate" in name for name in state)
 
 
 def _of_generation(

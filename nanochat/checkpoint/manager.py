@@ -145,14 +145,13 @@ def prune(folder: Path, keep_last: int, best: str = "val_bpb") -> list[str]:
         except UserError as error:
             damaged.append(str(error))
     found = list(metas)
-    scored = [(score, step) for step in found if math.isfinite(score := _number(metas[step].get(best)))]
-    best_step = min(scored)[1] if scored else None
-    newest = set(found[-keep_last:] if keep_last > 0 else found)
-    gone = [
-        step for step in found
-        if step != best_step and (step not in newest or (metas[step].get("passing") and step != found[-1]))
-    ]  # fmt: skip
-    delete(folder, gone)
+    scores = {step: metas[step].get(best) for step in found}
+    scores = {step: score for step, score in scores.items() if isinstance(score, (int, float)) and math.isfinite(score)}
+    newest = found[-keep_last:] if keep_last > 0 else found
+    kept = {step for step in newest if step == found[-1] or not metas[step].get("passing")}
+    if scores:
+        kept.add(min(scores, key=lambda step: (scores[step], step)))
+    delete(folder, [step for step in found if step not in kept])
     return damaged
 
 
@@ -273,7 +272,7 @@ def load_step(folder: Path, tag: str, step: int, load_as: LoadAs = AS_STORED, wi
     if "n_layer" in meta["model_config"]:  # before as many are made as a damaged file claims
         reading.check_layers(meta["model_config"]["n_layer"], state, model_path)
     with reading.sensible(model_path):
-        note = _softcap_note(folder) if legacy.doubtful_softcap(meta["model_config"], state) else ""
+        is_unknown = "softcap" not in meta["model_config"] and legacy.doubtful_softcap(meta["model_config"], state)
         config, state = legacy.translate(meta["model_config"], state, model_path)
     tokenizer = load_tokenizer(meta, model_path)
     model = build(config, state, model_path, load_as)
@@ -281,7 +280,7 @@ def load_step(folder: Path, tag: str, step: int, load_as: LoadAs = AS_STORED, wi
     if with_optimizer:
         # Memory-mapped: it is copied tensor by tensor, so that resuming takes no more memory than starting.
         optimizer = reading.torch_file(folder / _optimizer_file(step), alternative, lazily=True)
-    return Loaded(model, tokenizer, meta, folder, tag, step, optimizer, note)
+    return Loaded(model, tokenizer, meta, folder, tag, step, optimizer, _softcap_note(folder) if is_unknown else "")
 
 
 def _softcap_note(folder: Path) -> str:
@@ -391,10 +390,6 @@ def _alternative(folder: Path, step: int) -> str:
         return f"the previous checkpoint is step {earlier[-1]}"
     was_trained_here = folder.parent.name in SOURCES.values()
     return "there is no earlier checkpoint" if was_trained_here else "get it again, or train it again"
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, (int, float)) else math.nan
 
 
 def _model_file(step: int) -> str:

@@ -138,18 +138,15 @@ def _lines(path: Path, file: IO[bytes], column: str) -> Iterator[str]:
 
 def _json_documents(path: Path, column: str) -> Iterator[str]:
     """A JSON file holds a list of texts or of objects with a text, or one such object, or JSON lines after all."""
+    first = None
+    with files.opened(path) as file, contextlib.suppress(ValueError, RecursionError):
+        first = json.loads(file.readline(shards.MAX_DOCUMENT + 1))
     with files.opened(path) as file:
-        content = file.readline(shards.MAX_DOCUMENT + 1)
-        first = None
-        with contextlib.suppress(ValueError, RecursionError):
-            first = json.loads(content)
-        if not isinstance(first, dict):
-            content += file.read(max(0, MOST_JSON + 1 - len(content)))
-    if isinstance(first, dict):
-        _check_first(first, column, path)
-        with files.opened(path) as file:
+        if isinstance(first, dict):
+            _check_first(first, column, path)
             yield from _lines(path, file, column)
-        return
+            return
+        content = file.read(MOST_JSON + 1)
     if len(content) > MOST_JSON:
         raise Unfit(f"JSON of more than {MOST_JSON:,} bytes", "write it as JSON lines, as jq -c '.[]' does")
     files.check_text(content[: 1 << 13])

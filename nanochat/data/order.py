@@ -14,17 +14,13 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from nanochat.data.shards import Group, TextReader
-from nanochat.errors import UserError
 
 WINDOW_BYTES = 64 << 20  # of text; a dozen row groups of web text
 WINDOW_DOCUMENTS = 1 << 16
 
 
 class Shuffled:
-    """The first `size` documents of a split, shuffled by `seed`.
-
-    Raises UserError if no shard ends at `size`: the shards changed since it was recorded.
-    """
+    """The first `size` documents of a split, shuffled by `seed`; a shard must end there."""
 
     def __init__(self, reader: TextReader, size: int, seed: str):
         groups = [group for group, end in zip(reader.groups, reader.starts[1:], strict=True) if end <= size]
@@ -33,11 +29,7 @@ class Shuffled:
         self.seed = seed
         self.windows = list(_windows(groups))
         self.starts = [0, *itertools.accumulate(sum(group.rows for group in window) for window in self.windows)]
-        if self.starts[-1] != size:
-            raise UserError(
-                f"{reader.folder} had {size} documents in its {reader.split} split when this run read them, and no "
-                "shard ends there now; put back the old shards, or start over with --resume never --overwrite"
-            )
+        assert self.starts[-1] == size
         self._latest = -1  # the window in memory
         self._texts: pa.ChunkedArray
         self._order: array

@@ -7,15 +7,14 @@ shortest document gives up its beginning to fill the row exactly, and its end wa
 
 from bisect import bisect_right, insort
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 Document = tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray]  # ids, the first bos, and their weights
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """row_len ids, and the weight of each one's loss as a target; both int32."""
 
     ids: np.ndarray

@@ -7,8 +7,8 @@ JSON, JSONL and parquet hold documents: a hash assigns each to a split, and a sp
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from nanochat import chat, gpt2_tokenizer, hub
@@ -31,8 +31,6 @@ LONGEST = 1 << 20  # characters; a longer file becomes several documents
 AT_ONCE = 1 << 22  # characters to encode together, on several threads
 SPACELESS = 1 << 24  # characters without a space after which a text is cut anywhere
 
-Texts = Callable[[], Iterator[tuple[Split, str]]]
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -43,7 +41,7 @@ class Prepared:
     tokenizer: Tokenizer
     train_tokens: int
     val_tokens: int
-    left_out: list[LeftOut] = field(default_factory=list)
+    left_out: list[LeftOut]
 
 
 def prepare(
@@ -87,7 +85,7 @@ def prepare(
             read = documents([path], column, left_out, LONGEST)
             return deal((f"{text}\n" for text in read) if encoder is None else read, fraction)
 
-        known = encoder or _characters(texts)
+        known = encoder or _characters(texts())
         ends = ([], []) if is_one_text else _ends(known)
 
         def beside(draft: Path) -> None:
@@ -97,7 +95,7 @@ def prepare(
             if source in SHAKESPEARES:
                 write_atomically(draft / INPUT, lambda file: file.write(path.read_bytes()))
 
-        counts = tokens.write(folder, _announced(_encoded(texts(), known, *ends)), known.vocab_size, overwrite, beside)
+        counts = tokens.write(folder, _encoded(texts(), known, *ends), known.vocab_size, overwrite, beside)
     return Prepared(name, folder, known, counts["train"], counts["val"], left_out)
 
 
@@ -123,10 +121,10 @@ def _tokenizer(name: str) -> Tokenizer:
     return Tokenizer.load(Path(name))
 
 
-def _characters(texts: Texts) -> Tokenizer:
+def _characters(texts: Iterable[tuple[Split, str]]) -> Tokenizer:
     """A tokenizer of all characters that occur."""
     seen: set[str] = set()
-    for _, text in texts():
+    for _, text in texts:
         seen.update(text)
     if not seen:
         raise UserError("there is no text to prepare: it is empty; give a file that contains text")
@@ -141,22 +139,30 @@ def _ends(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
 
 def _encoded(
     texts: Iterator[tuple[Split, str]], tokenizer: Tokenizer, before: list[int], behind: list[int]
-) -> Iterator[tuple[Split, Sequence[int]]]:
-    waiting: list[tuple[Split, str]] = []
-    size = 0
-
-    def done() -> Iterator[tuple[Split, Sequence[int]]]:
-        encoded = tokenizer.encode_batch([text for _, text in waiting])
-        for (split, _), ids in zip(waiting, encoded, strict=True):
+) -> Iterator[tuple[Split, list[int]]]:
+    """The ids of each text; prints the progress every ten seconds."""
+    printed, count = time.monotonic(), 0
+    for batch in _batches(texts):
+        encoded = tokenizer.encode_batch([text for _, text in batch])
+        for (split, _), ids in zip(batch, encoded, strict=True):
             yield split, before + ids + behind
+            count += len(before) + len(ids) + len(behind)
+        if time.monotonic() - printed > 10:
+            print(f"prepare: {short(count)} tokens", flush=True)
+            printed = time.monotonic()
 
+
+def _batches(texts: Iterator[tuple[Split, str]]) -> Iterator[list[tuple[Split, str]]]:
+    """The texts in lists of about AT_ONCE characters."""
+    batch: list[tuple[Split, str]] = []
+    size = 0
     for split, text in texts:
-        waiting.append((split, text))
+        batch.append((split, text))
         size += len(text)
         if size >= AT_ONCE:
-            yield from done()
-            waiting, size = [], 0
-    yield from done()
+            yield batch
+            batch, size = [], 0
+    yield batch
 
 
 def _contiguous(path: Path, val_fraction: float) -> Iterator[tuple[Split, str]]:
@@ -187,15 +193,3 @@ def _boundary(text: str) -> int:
     while place > 0 and text[place - 1].isspace():
         place = text.rfind(" ", 0, place)
     return len(text) if place <= 0 and len(text) > SPACELESS else max(place, 0)
-
-
-def _announced(pieces: Iterable[tuple[Split, Sequence[int]]]) -> Iterator[tuple[Split, Sequence[int]]]:
-    """The same pieces; prints the progress every ten seconds."""
-    printed = time.monotonic()
-    count = 0
-    for split, ids in pieces:
-        yield split, ids
-        count += len(ids)
-        if time.monotonic() - printed > 10:
-            print(f"prepare: {short(count)} tokens", flush=True)
-            printed = time.monotonic()

@@ -415,9 +415,9 @@ def check_replaceable(
 
 
 def _batches_of(file: pq.ParquetFile, column: str, group: int) -> Iterator[pa.Array]:
-    """The documents of a row group, one at a time or up to MAX_DOCUMENT bytes of them in memory.
+    """The documents of a row group, read one at a time or up to MAX_DOCUMENT bytes of them at once.
 
-    A value is at most as large as the footer says its column is; in case the footer lies, at most 16 are read at once.
+    The footer gives the size of the whole column, and may lie; so never more than 16 at once.
     """
     rows = min(16, max(1, MAX_DOCUMENT // max(1, _size_of(file.metadata.row_group(group), column))))
     for batch in file.iter_batches(rows, row_groups=[group], columns=[column]):

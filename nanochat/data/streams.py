@@ -118,18 +118,15 @@ class TextSource:
         texts: list[str] = []
         while len(texts) < count:
             epoch, offset, size = self.locate(position + len(texts))
-            more = min(count - len(texts), size - offset)
-            found = self._texts_of(epoch, offset, more, size)
-            assert len(found) == more > 0  # so this ends
-            texts += found
+            texts += self._order(epoch, size).read(offset, min(count - len(texts), size - offset))
         return texts
 
-    def _texts_of(self, epoch: int, offset: int, count: int, size: int) -> list[str]:
+    def _order(self, epoch: int, size: int) -> TextReader | Shuffled:
         if self.seed is None:
-            return self.reader.read(offset, count)
+            return self.reader
         if self._shuffled is None or self._shuffled[0] != epoch:
             self._shuffled = epoch, Shuffled(self.reader, size, f"{self.seed}/{epoch}")
-        return self._shuffled[1].read(offset, count)
+        return self._shuffled[1]
 
     def contents(self) -> list[dict]:
         return [self.reader.contents()]
@@ -178,7 +175,12 @@ class ConversationSource:
     def read(self, position: int, count: int) -> list[Document]:
         documents = []
         for n in range(position, position + count):
-            conversation = self.conversations[self._row(n)]
+            epoch, place, _ = self.locate(n)
+            if self._shuffled[0] != epoch:
+                order = list(range(self.size))
+                random.Random(f"{self.order}/{epoch}").shuffle(order)
+                self._shuffled = (epoch, order)
+            conversation = self.conversations[self._shuffled[1][place]]
             rendered = chat.render(self.tokenizer, conversation, self.max_tokens)
             if rendered is not None:
                 ids, mask = rendered
@@ -201,14 +203,6 @@ class ConversationSource:
                 "is lost; put the old data back, or start over with --resume never --overwrite"
             )
         return self
-
-    def _row(self, n: int) -> int:
-        epoch, place, _ = self.locate(n)
-        if self._shuffled[0] != epoch:
-            order = list(range(self.size))
-            random.Random(f"{self.order}/{epoch}").shuffle(order)
-            self._shuffled = (epoch, order)
-        return self._shuffled[1][place]
 
 
 class MixedSource:
@@ -261,8 +255,6 @@ def batches(
     source: Source,
     rows: int,
     T: int,
-    rank: int = 0,
-    world: int = 1,
     cursor: dict | None = None,
     seed: int = 0,
     ahead: int = 0,
@@ -271,12 +263,12 @@ def batches(
 ) -> Generator[Batch]:
     """Batches of `rows` rows of T tokens for this rank, without end, from `cursor` on.
 
-    With a `group`, each of W ranks makes every W-th chunk and they exchange rows, so all must ask for their batches in
-    step; without, each rank makes all chunks and keeps its rows. `ahead` chunks are made in the background. `pin` puts
-    the tensors into pinned memory. Raises UserError if no document fits into a row or the source does not match the
-    cursor, what the source raises, and PeerFailed on the other ranks.
+    Each of the W ranks of a `group` makes every W-th chunk and they exchange rows, so all must ask for their batches in
+    step. `ahead` chunks are made in the background. `pin` puts the tensors into pinned memory. Raises UserError if no
+    document fits into a row or the source does not match the cursor, what the source raises, and PeerFailed on the
+    other ranks.
     """
-    dealt = _dealt(source, rows, T, rank, world, cursor, seed, ahead, group)
+    dealt = _dealt(source, rows, T, cursor, seed, ahead, group)
     with closing(dealt):
         mine = torch.empty(0, 2, T + 1, dtype=torch.int32)  # rows not used yet, (ids, weights)
         for more, rounds in dealt:
@@ -295,7 +287,7 @@ def batches_for(
 ) -> Generator[Batch]:
     """`batches` for a rank of a run: made ahead, exchanged with the other ranks, and pinned for a GPU."""
     group = dist.group.WORLD if rt.world > 1 else None
-    return batches(source, rows, T, rt.rank, rt.world, cursor, seed, AHEAD, group, rt.device.type == "cuda")
+    return batches(source, rows, T, cursor, seed, AHEAD, group, rt.device.type == "cuda")
 
 
 def ahead_of(items: Iterator[Item], count: int) -> Generator[Item]:
@@ -316,9 +308,8 @@ def ahead_of(items: Iterator[Item], count: int) -> Generator[Item]:
 
 
 def _dealt(
-    source: Source, rows: int, T: int, rank: int, world: int, cursor: dict | None, seed: int, ahead: int,
-    group: dist.ProcessGroup | None,
-) -> Generator[tuple[Tensor, list[tuple[float, dict]]]]:  # fmt: skip
+    source: Source, rows: int, T: int, cursor: dict | None, seed: int, ahead: int, group: dist.ProcessGroup | None
+) -> Generator[tuple[Tensor, list[tuple[float, dict]]]]:
     """This rank's rows (n, 2, T+1) of the next chunks, and progress and cursor after each round that they complete.
 
     A round is one batch on every rank: rows * world rows of the global sequence.
@@ -328,8 +319,8 @@ def _dealt(
         position, used = cursor["document"], cursor["row"]
         source = source.resumed(cursor.get("of"), position)
     state = source.state()
-    turn, turns = (rank, world) if group is not None else (0, 1)
-    chunks = _chunks(source, T, position, seed, turn, turns)
+    rank, world = (0, 1) if group is None else (group.rank(), group.size())
+    chunks = _chunks(source, T, position, seed, rank, world)
     start = 0  # number of the next row, counted from the cursor
     fruitless = 0  # documents in a row that fitted into no row
     with closing(ahead_of(chunks, ahead) if ahead else chunks) as chunks:
@@ -341,7 +332,7 @@ def _dealt(
                 count, used = _chunk_len(source, position), min(used, total)
                 # Rows used before the cursor are gone; the others are dealt to the ranks, `rows` at a time.
                 owners = np.arange(start, start + total - used) // rows % world
-                if each == turn:
+                if each == rank:
                     chunk, sends = chunk[used:][owners.argsort(kind="stable")], _counted(owners, world)
                 receives.append(_counted(owners, world)[rank])
                 # The rows n of this chunk with which a round is complete, and with it a batch on every rank.
@@ -355,17 +346,17 @@ def _dealt(
                     f"none of the {size} documents fits into {T} tokens; shorten them, or train a model whose context "
                     "is longer (--max_seq_len may rise as far as that)"
                 )
-            yield _swapped(torch.from_numpy(chunk), sends, receives, rank, group), rounds
+            yield _swapped(torch.from_numpy(chunk), sends, receives, group), rounds
 
 
-def _chunks(source: Source, T: int, position: int, seed: int, turn: int, turns: int) -> Generator[np.ndarray]:
-    """Every turns-th chunk from `position` on: the ids and weights of n shuffled rows, (n, 2, T+1) int32."""
+def _chunks(source: Source, T: int, position: int, seed: int, rank: int, world: int) -> Generator[np.ndarray]:
+    """A rank's chunks from `position` on: the ids and weights of n shuffled rows, (n, 2, T+1) int32."""
     for n in itertools.count():
         count = _chunk_len(source, position)
-        if n % turns == turn:
+        if n % world == rank:
             packed = pack(source.read(position, count), T + 1, source.cut)
             random.Random(f"{seed}/{position}").shuffle(packed)
-            yield np.array([(row.ids, row.weights) for row in packed], np.int32).reshape(-1, 2, T + 1)
+            yield np.array(packed, np.int32).reshape(-1, 2, T + 1)
         position += count
 
 
@@ -402,10 +393,10 @@ def _gathered(number: int, group: dist.ProcessGroup) -> list[int]:
     return [int(each) for each in numbers]
 
 
-def _swapped(sent: Tensor, sends: list[int], receives: list[int], rank: int, group: dist.ProcessGroup | None) -> Tensor:
+def _swapped(sent: Tensor, sends: list[int], receives: list[int], group: dist.ProcessGroup | None) -> Tensor:
     """The rows that all ranks have for this one, exchanged for those it has for them: `sends` rows to each rank."""
     if group is None:
-        return sent.split(sends)[rank]
+        return sent
     received = sent.new_empty(sum(receives), *sent.shape[1:])
     dist.all_to_all_single(received, sent, receives, sends, group)
     return received

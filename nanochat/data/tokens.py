@@ -24,6 +24,7 @@ from nanochat.paths import base_dir, draft_of, fsync_folder, read_json, sha256, 
 
 META = "meta.json"
 WHOLE, BLOCK, BLOCKS = 1 << 30, 1 << 20, 1024  # bytes, bytes, number; see `fingerprint`
+# What --overwrite replaces. train.bin goes first and comes last: without it there are no token files.
 REPLACED = ("train.bin", "val.bin", META, "meta.pkl", "tokenizer.json", "token_bytes.json")
 DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 AGAIN = "put it back as it was and resume with --init_from=resume"
@@ -43,11 +44,6 @@ class Tokens:
         self._seen = _state(path)
         self._content: dict | None = None
         self.count = os.fstat(self._file.fileno()).st_size // self.dtype.itemsize
-
-    @property
-    def ids(self) -> np.ndarray:
-        """All ids, (count,)."""
-        return self.take(0, self.count)
 
     def take(self, start: int, length: int) -> np.ndarray:
         """The ids from `start` on, (length,). Raises UserError if the file has become too short or unreadable."""
@@ -79,8 +75,7 @@ class Tokens:
 
     def _look(self) -> dict:
         try:
-            size = self.path.stat().st_size
-            return {"sha256": fingerprint(self.path), "bytes": size, "dtype": self.dtype.name}
+            return {"sha256": fingerprint(self.path), "bytes": self.path.stat().st_size, "dtype": self.dtype.name}
         except OSError as error:
             raise UserError(f"cannot read {self.path}: {error.strerror}; {AGAIN}") from None
 
@@ -219,7 +214,7 @@ def write(
             if is_new:
                 folder.rmdir()
         raise
-    for name in ("train.bin", *REPLACED):  # without train.bin there are no token files
+    for name in REPLACED:
         (folder / name).unlink(missing_ok=True)
     for path in sorted(made.iterdir(), key=lambda path: path.name == "train.bin"):
         os.replace(path, folder / path.name)
@@ -247,10 +242,7 @@ def _places(name: str) -> list[Path]:
 
 
 def _has_tokens(folder: Path) -> bool:
-    try:
-        return (folder / "train.bin").exists()
-    except OSError as error:  # a folder that must not be looked into, or a name longer than any
-        raise UserError(f"cannot look for token files in {folder}: {error.strerror}") from None
+    return os.path.exists(folder / "train.bin")  # unlike Path.exists, False for a name that is too long
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
@@ -264,6 +256,4 @@ def _state(path: Path) -> tuple[int, ...] | None:
 
 def _meta(folder: Path) -> dict:
     path = folder / META
-    if not path.exists():
-        return {}
-    return read_json(path, "prepare the data again")
+    return read_json(path, "prepare the data again") if path.exists() else {}

@@ -12,7 +12,6 @@ import time
 from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import urlsplit
 
 from nanochat.errors import UserError
 from nanochat.paths import write_atomically
@@ -106,15 +105,14 @@ def _parsed(url: str) -> "URL":
     import httpx2  # slow to import, and needed for downloads only
 
     try:
-        parts, parsed = urlsplit(url), httpx2.URL(url)
-        _ = parts.port  # raises ValueError for one that is too large
-        if parts.username is not None:
-            raise UserError(f"the URL for {parsed.host} holds a user name, which is not sent; leave it out")
-        if parsed.scheme in ("http", "https") and parsed.host:
-            return parsed
-    except (ValueError, httpx2.InvalidURL) as error:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL as error:
         raise UserError(f"{url!r} is not a URL: {error}") from None
-    raise UserError(f"{url!r} cannot be fetched; expected http://host/… or https://host/…")
+    if parsed.userinfo:
+        raise UserError(f"the URL for {parsed.host} holds a user name, which is not sent; leave it out")
+    if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 0) >= 1 << 16:
+        raise UserError(f"{url!r} cannot be fetched; expected http://host/… or https://host/…")
+    return parsed
 
 
 def _save(url: str, response: "Response", path: Path, max_bytes: int, end: float) -> Path:

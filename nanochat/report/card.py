@@ -5,7 +5,6 @@ Sections and logs may be missing, cut short or written by another version: the c
 
 import contextlib
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,14 +13,13 @@ from nanochat import paths
 from nanochat.errors import UserError
 from nanochat.log import duration, short
 from nanochat.report import curves, page
-from nanochat.report.sections import STAGES, folder, read_sections
+from nanochat.report.sections import folder, read_sections
 from nanochat.terminal import printable
 
 TRAINING = ("base_train", "mid_train", "chat_sft", "chat_rl")
 CHAT_EVALS = {"chat_eval_base": "base", "chat_eval_mid": "mid", "chat_eval_sft": "SFT", "chat_eval_rl": "RL"}
-# What defaults, scaling rules and inheritance resolved to: for the model, and for the training.
-MODEL = ("n_layer", "n_embd", "n_head", "n_kv_head", "vocab_size", "sequence_len", "window_pattern")
-SETTINGS = (
+SETTINGS = (  # what defaults, scaling rules and inheritance resolved to: for the model, and for the training
+    "n_layer", "n_embd", "n_head", "n_kv_head", "vocab_size", "sequence_len", "window_pattern",
     "device_batch_size", "total_batch_size", "max_seq_len", "embedding_lr", "unembedding_lr", "matrix_lr", "scalar_lr",
     "lr_scale", "weight_decay", "warmup_steps", "warmdown_ratio", "final_lr_frac", "grad_clip",
     "examples_per_step", "num_samples", "max_new_tokens", "temperature",
@@ -41,15 +39,10 @@ def build(price: float | None = None) -> str:
         raise UserError(f"no stage has written a section to {folder()}; run speedrun.sh or a stage first")
     logs = {stage: _log_folder(found[stage]) for stage in TRAINING if stage in found}
     pictures = {stage: curves.pictures(stage, _read_metrics(log)) for stage, log in logs.items()}
-    text = markdown(found, pictures, {stage: _read_config(log) for stage, log in logs.items()}, price)
+    text = _markdown(found, pictures, {stage: _read_config(log) for stage, log in logs.items()}, price)
     files = {f"{picture.name}.svg": picture.svg for drawn in pictures.values() for picture in drawn}
-    for name, svg in files.items():
-        paths.write_text(folder() / name, svg)
-    for path in folder().glob("*.svg"):  # pictures of stages that are no longer part of the card
-        if path.name not in files and path.name.startswith(STAGES):
-            path.unlink(missing_ok=True)
-    paths.write_text(folder() / "report.md", text)
-    paths.write_text(folder() / "report.html", page.html(text, files))
+    for name, content in {**files, "report.md": text, "report.html": page.html(text, files)}.items():
+        paths.write_text(folder() / name, content)
     return text
 
 
@@ -75,23 +68,24 @@ def _read_config(log: Path) -> dict:
     return {}
 
 
-def markdown(found: Sections, pictures: Mapping[str, Sequence[curves.Picture]], configs: Sections,
-             price: float | None = None) -> str:  # fmt: skip
+def _markdown(found: Sections, pictures: Mapping[str, Sequence[curves.Picture]], configs: Sections,
+              price: float | None) -> str:  # fmt: skip
     """The card as Markdown. pictures, configs: by training stage."""
-    finished = next((stage for stage in reversed(CHAT_EVALS) if found.get(stage, {}).get("samples")), "")
+    talker = next((stage for stage in reversed(CHAT_EVALS) if found.get(stage, {}).get("samples")), "")
+    base = found.get("base_eval", {})
     chapters: dict[str, Callable[[], str]] = {
         "Summary": lambda: _summary(found, price),
         "Accuracy": lambda: _accuracy(found),
         "Reinforcement learning": lambda: _rl(found.get("chat_rl", {})),
-        "CORE": lambda: _core(found.get("base_eval", {}).get("core")),
-        "lm-evaluation-harness": lambda: _harness(found.get("base_eval", {}).get("harness", [])),
+        "CORE": lambda: _core(base.get("core")),
+        "lm-evaluation-harness": lambda: _harness(base.get("harness", [])),
         "Bits per byte": lambda: _bits_per_byte(found),
         "Curves": lambda: _curves(pictures),
         "Tokenizer": lambda: _tokenizer(found.get("tok_train", {}), found.get("tok_eval", {})),
         "Your conversations": lambda: _own_conversations(found),
         "Time": lambda: _times(found, price),
-        f"Conversations ({CHAT_EVALS.get(finished)})": lambda: _samples(found.get(finished, {})),
-        "Samples of the base model": lambda: _samples(found.get("base_eval", {})),
+        f"Conversations ({CHAT_EVALS.get(talker)})": lambda: _samples(found.get(talker, {})),
+        "Samples of the base model": lambda: _samples(base),
         "Machine": lambda: _machines(found),
         "Configuration": lambda: _blocks(_flags(found), _resolved(configs)),
     }
@@ -104,7 +98,7 @@ def markdown(found: Sections, pictures: Mapping[str, Sequence[curves.Picture]], 
         else:
             parts += [f"## {title}", text] if text and title != "Summary" else [text]
     if unreadable:
-        parts.append(f"Left out, because a section is not as this version writes it: {', '.join(unreadable)}.")
+        parts.append(f"Left out, because another version wrote a section: {', '.join(unreadable)}.")
     return _blocks(*parts) + "\n"
 
 
@@ -130,8 +124,8 @@ def _summary(found: Sections, price: float | None) -> str:
         if score := _percent(found.get(stage, {}).get("chatcore")):
             scores.append(f"ChatCORE {score} ({name})")
     commits = dict.fromkeys(str(section.get("commit", "unknown")) for section in found.values())
-    names = [re.sub(r"^([0-9a-f]{12})[0-9a-f]{28}", r"\1", commit) for commit in commits]
-    return _lines([" ".join(facts), ", ".join(scores), f"commit {', '.join(names)}"])
+    names = ", ".join(commit[:12] + commit[40:] for commit in commits)  # shortened, but with "-dirty"
+    return _lines([" ".join(facts), ", ".join(scores), f"commit {names}"])
 
 
 def _accuracy(found: Sections) -> str:
@@ -165,7 +159,8 @@ def _rl(section: dict) -> str:
 def _core(core: dict | None) -> str:
     if not core:
         return ""
-    rows = _rows(core["tasks"], {"shots": 0, "n": 0, "too_long": 0, "accuracy": 4, "centered": 4})
+    digits = {"shots": 0, "n": 0, "too_long": 0, "accuracy": 4, "centered": 4}
+    rows = [[task, *_numbers(numbers, digits)] for task, numbers in core["tasks"].items()]
     total = ["CORE", "", "", "", "", _fixed(core.get("core"), 4)]
     notes = [f"at most {_fixed(core['max_per_task'])} questions per task"] if core.get("max_per_task") else []
     notes += [f"bundle {core['bundle'][:12]}"] if core.get("bundle") else []
@@ -174,16 +169,15 @@ def _core(core: dict | None) -> str:
 
 
 def _harness(results: Sequence[dict]) -> str:
-    rows = []
-    for result in results:
-        error = "" if result.get("error") is None else f" ± {_fixed(result['error'], 4)}"
-        rows.append([result["task"], result["metric"], _fixed(result["value"], 4) + error, _fixed(result.get("n"))])
-    return table(["task", "metric", "value ± standard error", "n"], rows)
+    digits = {"value": 4, "error": 4, "n": 0}
+    rows = [[result["task"], result["metric"], *_numbers(result, digits)] for result in results]
+    return table(["task", "metric", "value", "standard error", "n"], rows)
 
 
 def _bits_per_byte(found: Sections) -> str:
-    rows = _rows(found, {"train_loss": 4, "train_bpb": 4, "val_bpb": 4})
-    return table(["stage", "train loss", "train", "val"], [row for row in rows if any(row[1:])])
+    digits = {"train_loss": 4, "train_bpb": 4, "val_bpb": 4}
+    rows = [[stage, *_numbers(section, digits)] for stage, section in found.items() if digits.keys() & section.keys()]
+    return table(["stage", "train loss", "train", "val"], rows)
 
 
 def _curves(pictures: Mapping[str, Sequence[curves.Picture]]) -> str:
@@ -208,10 +202,11 @@ def _tokenizer(trained: dict, evaluated: dict) -> str:
 
 
 def _own_conversations(found: Sections) -> str:
-    """A row per stage: the user's own conversations, how many of them were too long, and how often they were read."""
-    own = {stage: section["own_conversations"] for stage, section in found.items() if section.get("own_conversations")}
-    keys = {"conversations": 0, "tokens": 0, "max_seq_len": 0, "cut": 0, "left_out": 0, "passes": 2}
-    return table(["stage", "conversations", "tokens", "context", "cut", "left out", "passes"], _rows(own, keys))
+    """A row per stage: the user's own conversations, how many of them were too long, and the passes over them."""
+    digits = {"conversations": 0, "tokens": 0, "max_seq_len": 0, "cut": 0, "left_out": 0, "passes": 2}
+    rows = [[stage, *_numbers(section["own_conversations"], digits)] for stage, section in found.items()
+            if section.get("own_conversations")]  # fmt: skip
+    return table(["stage", "conversations", "tokens", "context", "cut", "left out", "passes"], rows)
 
 
 def _times(found: Sections, price: float | None) -> str:
@@ -230,8 +225,7 @@ def _times(found: Sections, price: float | None) -> str:
 
 
 def _seconds(section: dict) -> float:
-    seconds = float(section.get("seconds") or 0)
-    return seconds if math.isfinite(seconds) else 0.0
+    return float(section.get("seconds") or 0)
 
 
 def _gpus(section: dict) -> int:
@@ -244,7 +238,7 @@ def _cost(section: dict, price: float) -> float:
 
 
 def _samples(section: dict) -> str:
-    """What a model wrote, after what it was given."""
+    """Prompts with their completions, and conversations, as quotes."""
     quotes = []
     for sample in section.get("samples") or []:
         if "messages" in sample:
@@ -257,7 +251,7 @@ def _samples(section: dict) -> str:
 
 
 def _inert(line: str) -> str:
-    """A line, already escaped, that begins no list, heading, rule, table or block of code."""
+    """An escaped line, changed so that it starts no list, heading, rule, table or block of code."""
     line = re.sub(r"^( *)(?=[-+=:#>])|^( *\d+)(?=[.)])", r"\g<0>\\", line)
     return re.sub(r"^[ \t]+", lambda indent: "\N{NO-BREAK SPACE}" * len(indent[0]), line)
 
@@ -282,7 +276,7 @@ def _machines(found: Sections) -> str:
 
 
 def _flags(found: Sections) -> str:
-    """The flags that each stage was given, as they are typed, in a block of code."""
+    """The flags of each stage as they are typed, in a block of code."""
     lines = []
     for stage, section in found.items():
         if "flags" in section:
@@ -296,13 +290,9 @@ def _flags(found: Sections) -> str:
 def _resolved(configs: Sections) -> str:
     """What the training stages resolved their settings to, a column per stage."""
     logged = {stage: config for stage, config in configs.items() if config}
-    rows = []
-    for name in (*MODEL, *SETTINGS):
-        group = "model_config" if name in MODEL else "user_config"
-        values = [config[group].get(name) for config in logged.values()]
-        if values.count(None) < len(values):
-            rows.append([name, *("" if value is None else value for value in values)])
-    return table(["resolved", *logged], rows)
+    columns = {stage: {**config["user_config"], **config["model_config"]} for stage, config in logged.items()}
+    rows = [[name, *(column.get(name) for column in columns.values())] for name in SETTINGS]
+    return table(["resolved", *columns], [row for row in rows if any(value is not None for value in row[1:])])
 
 
 # ---------------------------------------------------------------- Markdown
@@ -310,8 +300,7 @@ def _resolved(configs: Sections) -> str:
 
 def table(head: Sequence[object], rows: Sequence[Sequence[object]], total: Sequence[str] = ()) -> str:
     """A table of texts and numbers, which are escaped; `total` is a last row in bold. "" without rows."""
-    texts = [[f"{cell:.10g}" if isinstance(cell, float) else str(cell) for cell in row] for row in (head, *rows)]
-    cells = [[escaped(text).replace("\n", " ") for text in row] for row in texts]
+    cells = [[_cell(cell) for cell in row] for row in (head, *rows)]
     cells += [[cell and f"**{escaped(cell)}**" for cell in total]] if total else []
     if len(cells) == 1:
         return ""
@@ -321,14 +310,19 @@ def table(head: Sequence[object], rows: Sequence[Sequence[object]], total: Seque
     return "\n".join(f"| {' | '.join(row)} |" for row in padded)
 
 
+def _cell(value: object) -> str:
+    text = "" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)
+    return escaped(text).replace("\n", " ")
+
+
 def escaped(text: str) -> str:
     """A text that is shown as it is within a line, whoever wrote it. Underscores within a word need no escape."""
     return re.sub(r"[\\`*\[\]<|~]|&(?=[#\w])|(?<!\w)_|_(?!\w)", r"\\\g<0>", printable(text))
 
 
-def _rows(items: Mapping[str, dict], digits: Mapping[str, int]) -> list[list[str]]:
-    """A row per item: its name, and its numbers under the keys of `digits`, with so many decimals."""
-    return [[name, *(_fixed(item.get(key), n) for key, n in digits.items())] for name, item in items.items()]
+def _numbers(item: dict, digits: Mapping[str, int]) -> list[str]:
+    """The numbers under the keys of `digits`, with so many decimals."""
+    return [_fixed(item.get(key), n) for key, n in digits.items()]
 
 
 def _lines(texts: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ CURVES = (
     ("speed", "throughput, tokens per second", "tok_per_second", True, True),
 )
 MAX_LINES = 6  # per picture; with more tasks, their mean is drawn
-LARGEST = 1e100  # anything beyond is treated as infinite
+LARGEST = 1e100  # larger numbers are not drawn
 WINDOW = 1 / 50  # fraction of a line's points on each side of a point that are averaged to smooth it
 INK = "#4a453e"  # of text and axes; becomes light where the reader's page is dark
 STYLE = "<style>svg{color:#4a453e}@media(prefers-color-scheme:dark){svg{color:#c9c3b9}}</style>"
@@ -48,32 +48,28 @@ SETTINGS: dict = {
 Lines = Mapping[str, Sequence[tuple[float, float]]]  # name -> points (step, value) in the order of the steps
 
 
-@dataclass(frozen=True)
+@dataclass
 class Picture:
+    """A file name without .svg, the curves in words for readers who cannot see them, and the SVG text."""
+
     name: str
-    """of the file, without .svg"""
     text: str
-    """the curves in words, for readers who cannot see them"""
     svg: str
 
 
 def pictures(stage: str, metrics: Sequence[Mapping]) -> list[Picture]:
     """The curves of a training stage, from the lines of its metrics.jsonl."""
-    last = max((step for row in metrics if abs(step := _number(row.get("step"))) < LARGEST), default=0.0)
     made = []
     for name, title, key, smooth, from_zero in CURVES:
         # The loss of RL is weighted by advantages, so its size means nothing.
         if (stage, key) != ("chat_rl", "loss") and (lines := _lines(metrics, key)):
-            svg = draw(title, lines, smooth, from_zero, last)
+            svg = draw(title, lines, smooth, from_zero)
             made.append(Picture(f"{stage}_{name}", in_words(title, lines), svg))
     return made
 
 
-def draw(title: str, lines: Lines, smooth: bool = False, from_zero: bool = False, last: float = 0.0) -> str:
-    """Lines in one plot, as the text of an SVG file. With `last`, the x axis goes from 0 to there.
-
-    A smoothed line is drawn over its own points, which are faint.
-    """
+def draw(title: str, lines: Lines, smooth: bool = False, from_zero: bool = False) -> str:
+    """Lines in one plot, as the text of an SVG file. A smoothed line covers its own points, which are faint."""
     # matplotlib is slow to import and looks through the machine's fonts the first time.
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -90,8 +86,6 @@ def draw(title: str, lines: Lines, smooth: bool = False, from_zero: bool = False
                 y = smoothed(y)
             dots = {"marker": "o", "markersize": 3.5, "clip_on": False} if len(y) <= 20 else {}
             drawn += axes.plot(x, y, color=colour, **dots)
-        if last > 0:
-            axes.set_xlim(0, last)
         if from_zero:
             axes.set_ylim(bottom=0)
         if len(lines) > 1:  # matplotlib would leave out a name that begins with an underscore
@@ -130,8 +124,8 @@ def _lines(metrics: Sequence[Mapping], key: str) -> dict[str, list[tuple[float, 
     lines = {}
     for k in keys:
         points = [(_number(row.get("step")), _number(row[k])) for row in metrics if k in row]
-        if finite := [(x, y) for x, y in points if abs(x) < LARGEST and abs(y) < LARGEST]:
-            lines[k.removeprefix(key)] = finite
+        if points := [point for point in points if not math.isnan(sum(point))]:
+            lines[k.removeprefix(key)] = points
     if len(lines) > MAX_LINES:
         known = [dict(points) for points in lines.values()]
         shared = sorted(set(known[0]).intersection(*known[1:]))
@@ -141,8 +135,9 @@ def _lines(metrics: Sequence[Mapping], key: str) -> dict[str, list[tuple[float, 
 
 
 def _number(value: object) -> float:
-    """A number, also one written as "NaN" or "Infinity" in strict JSON; NaN for anything else."""
+    """A number, also one written as text in strict JSON; NaN for anything else, or a number too large to draw."""
     try:
-        return float(value)  # type: ignore[arg-type]
+        number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         return math.nan
+    return number if abs(number) < LARGEST else math.nan

@@ -55,15 +55,18 @@ def checkpoints(paths: Sequence[str]) -> list[tuple[PurePosixPath, int]]:
     return found
 
 
-def tokenizer_of(paths: Sequence[str], inside: PurePosixPath) -> tuple[PurePosixPath, list[str]] | None:
-    """The folder and files of the tokenizer for a checkpoint in the folder `inside`: nearer ones come first."""
+def tokenizer_of(repo: str, paths: Sequence[str], inside: PurePosixPath) -> tuple[PurePosixPath, list[str]]:
+    """The folder and files of the tokenizer for a checkpoint in the folder `inside`: nearer ones come first.
+
+    Raises UserError if the repository has none.
+    """
     top = PurePosixPath()
     for place in (inside, inside / "tokenizer", top / "tokenizer", top):
         for names in foreign_tokenizers.FILES[:-1]:  # not nanoGPT's characters
             wanted = [str(place / name) for name in names]
             if all(path in paths for path in wanted):
                 return place, wanted + [path for path in [str(place / foreign_tokenizers.LENGTHS)] if path in paths]
-    return None
+    raise UserError(f"{repo} has no tokenizer (tokenizer.json or tokenizer.pkl) beside its model")
 
 
 def tag_of(repo: str) -> str:
@@ -107,9 +110,9 @@ def record_softcap(folder: Path, steps: Sequence[int], softcap: float) -> list[i
     for step in steps:
         path = folder / f"model_{step:06d}.pt"
         state = reading.weights(reading.torch_file(path, lazily=True), path)
-        config = legacy.with_softcap(manager.read_meta(folder, step)["model_config"], state, softcap)
-        if config is not None:
-            changes[step] = {"model_config": config}
+        config = manager.read_meta(folder, step)["model_config"]
+        if legacy.doubtful_softcap(config, state):
+            changes[step] = {"model_config": {**config, "softcap": float(softcap)}}
     if not changes:
         raise UserError(f"--softcap is for checkpoints that do not record theirs; {folder} does, so leave it out")
     for step, change in changes.items():

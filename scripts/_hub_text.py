@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from nanochat import hub
 from nanochat.data.documents import documents
 from nanochat.data.files import KINDS, PACKED
-from nanochat.data.shards import DEFAULT_DATASET
 from nanochat.errors import UserError
+from nanochat.paths import DEFAULT_DATASET
 
 # Datasets that are published as shards, by the names they have in nanochat.
 REPOSITORIES = {"fineweb-edu": "karpathy/fineweb-edu-100b-shuffle", "climbmix": "karpathy/climbmix-400b-shuffle"}
@@ -66,8 +66,8 @@ def select(whole: hub.Listing, config: str | None = None, split: str = "train") 
     suffix = next(each for each in READABLE if any(file.path.endswith(each) for file in whole.files))
     paths = sorted(file.path for file in whole.files if file.path.endswith(suffix))
     chosen = _of_split(whole.repo, _of_config(whole.repo, paths, whole.card, config), split)
-    files = {file.path: file for file in whole.files}
-    return replace(whole, files=tuple(files[path] for path in sorted(chosen)))
+    files = sorted(whole.files, key=lambda file: file.path)
+    return replace(whole, files=tuple(file for file in files if file.path in chosen))
 
 
 def bring(listing: hub.Listing, column: str, workers: int = 1) -> list[Path]:
