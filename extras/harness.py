@@ -22,7 +22,7 @@ from nanochat.eval.core import Prompt, are_greedy, fitting
 from nanochat.log import Progress
 from nanochat.tokenizer import Tokenizer
 
-INSTALL = "uv pip install lm-eval"
+INSTALL = "install it with `uv sync --extra harness` in a clone, or else `pip install 'nanochat[harness]'`"
 AT_ONCE = 64  # requests per call of the Engine
 REPLY_TOKENS = 256  # default, as in the harness's own models
 BOOTSTRAPS = 1000  # for the standard errors of perplexities; the harness's 100,000 take minutes
@@ -208,7 +208,7 @@ def check() -> None:
     try:
         import lm_eval.api.model  # noqa: F401 # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise UserError(f"--harness needs lm-evaluation-harness ({error}); install it: {INSTALL}") from None
+        raise UserError(f"--harness needs lm-evaluation-harness ({error}); {INSTALL}") from None
 
 
 def language_model(engine: Engine, tokenizer: Tokenizer, seed: int = 0) -> Any:

@@ -412,7 +412,7 @@ def test_a_bundle_is_fetched_whole_or_not_at_all(server: str, base: Path, tmp_pa
     bundle.fetch(f"{server}/b.zip", None, allow_private=True)
     assert bundle.is_here()
     assert bundle.read(bundle.folder()) == bundle.read(file)
-    with pytest.raises(UserError, match="holds something; move it away"):
+    with pytest.raises(UserError, match="is not empty; move it away"):
         bundle.fetch(f"{server}/b.zip", None, allow_private=True)
 
 
@@ -493,13 +493,13 @@ def test_other_peoples_models_are_asked_too(base: Path, tmp_path: Path, capsys) 
 
 def test_the_harness_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval", None)  # as where it is not installed
-    with pytest.raises(UserError, match="--harness needs lm-evaluation-harness .*; install it: uv pip install lm-eval"):
+    with pytest.raises(UserError, match="--harness needs lm-evaluation-harness .*; install it with `uv sync"):
         base_eval.main(["--harness=hellaswag", *CPU])
 
 
 def test_the_script_names_what_cannot_be(base: Path) -> None:
     for arguments, said in [
-        (["--eval=core,essay"], "--eval .* is unknown 'essay'; expected some of core, bpb, sample"),
+        (["--eval=core,essay"], "--eval 'essay' is unknown; expected some of core, bpb, sample"),
         (["--eval="], "there is nothing to do"),
         (["--init_from=gpt2", "-g", "d4"], r"a tag \(d4\) chooses a model of a stage"),
         (["--harness= "], "--harness names no task"),

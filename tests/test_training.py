@@ -326,7 +326,7 @@ def test_a_stage_without_the_one_before(stage, command, world, base, capsys):
         (["--source=rl"], ["no rl checkpoint"]),
         (["--source=nothing"], ["there is no model 'nothing'", "user/name"]),
         (["--out_tag=a/b"], ["--out_tag 'a/b'"]),
-        (["--conversations=none", "--total_batch_size=64", "--target_examples_per_step=2"], ["say the same"]),
+        (["--conversations=none", "--total_batch_size=64", "--target_examples_per_step=2"], ["set the same thing"]),
         (["--max_seq_len=8", "--total_batch_size=64"], ["not even with its first exchange", "shorten them"]),
     ],
     ids=lambda value: " ".join(value) if value and value[0].startswith("--") else "",

@@ -53,7 +53,8 @@ def executors(plan: Plan, slurm: Slurm) -> "list[SlurmPipelineExecutor]":
         from datatrove.executor import SlurmPipelineExecutor
         from datatrove.utils.logging import logger
     except ImportError:
-        raise UserError("--executor slurm needs datatrove, which is not installed; uv pip install datatrove") from None
+        how = "install it with `uv sync --extra cluster` in a clone, or else `pip install 'nanochat[cluster]'`"
+        raise UserError(f"--executor slurm needs datatrove, which is not installed; {how}") from None
     logger.disable("datatrove")  # here; the jobs keep their logs
     programs = Path(sys.executable).parent
     made: list[SlurmPipelineExecutor] = []
