@@ -511,7 +511,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(flush=True)
     runner.finish(["-m", "scripts.report"])
     chat, page = (_chat_command(recipe, marks, script) for script in ("chat_cli", "chat_web"))
-    print(f'\nTo chat with the model, here or in the browser:\n\n    {chat}\n    {chat} -p "What is 123 + 456?"\n    {page}')
+    print(f'\nTo chat with the model, here or in the browser:\n\n    {chat}\n    {chat} -p "What is 123 + 456?"')
+    print(f"    {page}")
 
 
 def _check(recipe: Recipe, marks: Marks, python: str, environment: Mapping[str, str]) -> None:
