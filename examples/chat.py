@@ -11,7 +11,10 @@ import nanochat
 
 
 def main(argv: list[str] | None = None) -> None:
-    name, *questions = sys.argv[1:] if argv is None else argv
+    given = sys.argv[1:] if argv is None else argv
+    if len(given) < 2:
+        sys.exit(__doc__)
+    name, *questions = given
     model = nanochat.open(name)
     messages = []
     for question in questions:

@@ -13,7 +13,10 @@ import nanochat
 
 
 def main(argv: list[str] | None = None) -> None:
-    file, *names = sys.argv[1:] if argv is None else argv
+    given = sys.argv[1:] if argv is None else argv
+    if len(given) < 2:
+        sys.exit(__doc__)
+    file, *names = given
     text = Path(file).read_text(encoding="utf-8")
     size = len(text.encode("utf-8"))
     print(f"{'model':24} {'parameters':>12} {'perplexity':>11} {'bits per byte':>14}")

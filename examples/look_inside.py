@@ -15,7 +15,10 @@ from nanochat import chat
 
 
 def main(argv: list[str] | None = None) -> None:
-    name, text = sys.argv[1:3] if argv is None else argv
+    given = sys.argv[1:] if argv is None else argv
+    if len(given) < 2:
+        sys.exit(__doc__)
+    name, text = given[:2]
     model = nanochat.open(name, dtype="float32")
     norms: list[torch.Tensor] = []
     blocks = model.engine.model.transformer.h

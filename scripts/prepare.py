@@ -65,7 +65,8 @@ def _arguments(made: "Prepared", flags: Flags) -> str:
 
     dataset = made.name if flags.out_dir is None else str(flags.out_dir)
     near = "shakespeare_char" if made.tokenizer.pattern is None else "shakespeare"
-    recipe = f"config/{RECIPES.get(made.name, RECIPES[near])}.py"
+    fits = made.tokenizer.pattern is not None or made.name == near  # GPT-2 cannot be fine-tuned on single characters
+    recipe = f"config/{RECIPES[made.name if fits and made.name in RECIPES else near]}.py"
     rest = [f"--dataset={dataset}", f"--out_dir=out-{made.name}"]
     if flags.tokenizer and door.recognise(Path(flags.tokenizer)):
         rest.append(f"--init_from={flags.tokenizer}")

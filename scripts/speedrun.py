@@ -510,8 +510,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     runner.run(recipe.stages)
     print(flush=True)
     runner.finish(["-m", "scripts.report"])
-    chat = _chat_command(recipe, marks)
-    print(f'\nTo chat with the model:\n\n    {chat}\n    {chat} -p "What is 123 + 456?"')
+    chat, page = (_chat_command(recipe, marks, script) for script in ("chat_cli", "chat_web"))
+    print(f'\nTo chat with the model, here or in the browser:\n\n    {chat}\n    {chat} -p "What is 123 + 456?"')
+    print(f"    {page}")
 
 
 def _check(recipe: Recipe, marks: Marks, python: str, environment: Mapping[str, str]) -> None:
@@ -539,15 +540,15 @@ def _as_in_a_shell(code: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _chat_command(recipe: Recipe, marks: Marks) -> str:
-    """What a shell in this folder takes to chat with the model that was trained."""
+def _chat_command(recipe: Recipe, marks: Marks, script: str) -> str:
+    """The command, as typed in this folder, that starts chat_cli or chat_web with the model that was trained."""
     sft = next(stage for stage in recipe.stages if stage.name == "chat_sft")
     where = f"NANOCHAT_BASE_DIR={shlex.quote(str(marks.base))} " if os.environ.get("NANOCHAT_BASE_DIR") else ""
     words = [os.environ.get("NANOCHAT_PYTHON") or sys.executable]
     if (uv := os.environ.get("UV")) and not os.environ.get("NANOCHAT_PYTHON"):  # set by speedrun.sh
         words = ["uv" if uv == shutil.which("uv") else ".uv/bin/uv", "run", "python"]
     step = last_step(marks.files(sft.leaves))
-    words += ["-m", "scripts.chat_cli", "--source=sft", f"--model_tag={sft.flags['model_tag']}", f"--step={step}"]
+    words += ["-m", f"scripts.{script}", "--source=sft", f"--model_tag={sft.flags['model_tag']}", f"--step={step}"]
     return where + shlex.join(words)
 
 

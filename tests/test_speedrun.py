@@ -149,9 +149,10 @@ def test_comes_to_its_end(moved):
     assert "\n## Accuracy\n" in (moved / "report" / "report.md").read_text(encoding="utf-8")
     # A deeper model beside it is not the one that was trained; and what is printed can be typed.
     chat = f"{sys.executable} -m scripts.chat_cli --source=sft --model_tag=d1 --step=4"
-    *_, first, second = (line.strip() for line in done.stdout.rstrip().splitlines())
+    *_, first, second, third = (line.strip() for line in done.stdout.rstrip().splitlines())
     assert shlex.split(first) == [f"NANOCHAT_BASE_DIR={moved}", *chat.split()]
     assert shlex.split(second) == [*shlex.split(first), "-p", "What is 123 + 456?"]
+    assert third == first.replace("chat_cli", "chat_web")
 
 
 def test_a_changed_command_replaces_what_this_script_has_trained(moved, quick):

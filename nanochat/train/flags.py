@@ -36,7 +36,7 @@ class TrainFlags:
     keep_last: int = 2
     """number of recent checkpoints to keep, in addition to the best one; 0 keeps all"""
     resume: str = "auto"
-    """auto resumes the run in the output folder if there is one, never starts a new one, a number resumes that step"""
+    """auto: resume the run in the output folder, else start one; never: start anew; a number: resume from that step"""
     overwrite: bool = False
     """replace the checkpoints of another run in the output folder, at this run's first save"""
     run: str = "dummy"
@@ -50,7 +50,7 @@ class TrainFlags:
     compile: bool = True
     """use torch.compile if there is a compiler"""
     dry_run: bool = False
-    """train and evaluate, but write no checkpoint and no report"""
+    """train and evaluate as usual, but write no checkpoint and no report"""
 
 
 @dataclass
