@@ -2,7 +2,7 @@
 
     uv run python examples/look_inside.py base "Once upon a time there was"
 
-For each token: its probability, the likeliest token in its place, and the norm of every layer's output, read by
+For each token: its probability, the most likely token in its place, and the norm of every layer's output, read by
 forward hooks on the torch module.
 """
 
@@ -28,13 +28,13 @@ def main(argv: list[str] | None = None) -> None:
     for hook in hooks:
         hook.remove()
 
-    print(f"{'token':>14} {'probability':>11} {'likeliest':>14}   norm after each layer")
+    print(f"{'token':>14} {'probability':>11} {'most likely':>14}   norm after each layer")
     for place in range(1, len(ids)):
         before = probabilities[place - 1]
         best = int(before.argmax())
         layers = " ".join(f"{float(norm[place]):7.1f}" for norm in norms)
-        token, likeliest = model.tokenizer.decode([ids[place]]), model.tokenizer.decode([best])
-        print(f"{token!r:>14} {100 * float(before[ids[place]]):9.1f} % {likeliest!r:>14}   {layers}")
+        token, most_likely = model.tokenizer.decode([ids[place]]), model.tokenizer.decode([best])
+        print(f"{token!r:>14} {100 * float(before[ids[place]]):9.1f} % {most_likely!r:>14}   {layers}")
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def _split_pattern(step: dict, path: Path) -> str:
         is_plain = first.get("behavior") == "Isolated" and not first.get("invert") and not last.get("use_regex", True)
         if kinds == ["Split", "ByteLevel"] and is_plain and (pattern := first.get("pattern", {}).get("Regex")):
             return pattern
-    raise UserError(f"{path} splits texts by {', '.join(map(str, kinds))} in a way that is not known; expected "
+    raise UserError(f"{path} splits texts by {', '.join(map(str, kinds))} in a way that is not supported; expected "
                     "ByteLevel without a prefix space, by itself or behind one Split")  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def _byte_level(
         if rank is None or not all(char in spelled for char in token):
             raise UserError(f"{path} is not byte-level BPE: its vocabulary has no token {token!r}")
         if len(token) > 1 and rank <= last:
-            raise UserError(f"{path}: its merges are not in the order of their ids (at {token!r}), which is not known")
+            raise UserError(f"{path}: its merges are not in the order of their ids (at {token!r}), as they have to be")
         last = rank if len(token) > 1 else last
         ranks[b"".join(spelled[char] for char in token)] = rank
     known = set(ranks.values())

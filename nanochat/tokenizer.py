@@ -113,8 +113,8 @@ class Tokenizer:
         tokens = list(dict.fromkeys(bytes(token) for token, _ in learner.get_mergeable_ranks()))[:wanted]
         if len(tokens) < wanted:
             raise UserError(
-                f"the text is too poor for a vocabulary of {vocab_size}: it ran out of pairs after "
-                f"{len(tokens) - 256} merges; give more text or --vocab_size={len(tokens) + len(specials)}"
+                f"the text is too short or too uniform for a vocabulary of {vocab_size}: it has no more pairs after "
+                f"{len(tokens) - 256} merges; use more text or --vocab_size={len(tokens) + len(specials)}"
             )
         return cls({token: rank for rank, token in enumerate(tokens)}, specials, pattern)
 
@@ -140,7 +140,7 @@ class Tokenizer:
             try:
                 return cls._checked(tokens, specials, pattern)
             except (ValueError, TypeError) as error:
-                raise UserError(f"the tokenizer in {folder} is not one that is known: {error}") from None
+                raise UserError(f"the tokenizer in {folder} is in an unknown format: {error}") from None
         if content.get("format") != FORMAT:
             raise UserError(
                 f"{path} is not a tokenizer: its format is {content.get('format')!r}, expected {FORMAT!r}; {remedy}"
@@ -292,7 +292,7 @@ def _check_pattern(pattern: object) -> None:
     if tried.returncode:
         reason = " ".join(tried.stdout.decode("utf-8", "replace").split()) if tried.returncode == 1 else ""
         reason = reason or "the regular-expression engine fails on it"
-        raise ValueError(f"its split pattern {pattern[:60]!r} is of no use: {reason}")
+        raise ValueError(f"its split pattern {pattern[:60]!r} cannot be used: {reason}")
 
 
 @contextlib.contextmanager

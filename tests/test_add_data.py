@@ -347,7 +347,7 @@ def test_as_a_command(tmp_path, base):
         (b"", [], "no text to write"),
         (b"one line\n", [], "one document of 8 characters, too short"),
         (b"prose\n" * 99, ["--name", "../up"], "cannot be a dataset's name"),
-        (b"prose\n" * 99, ["--name", "tinyworld"], "the embedded dataset"),
+        (b"prose\n" * 99, ["--name", "tinyworld"], "the little world's dataset"),
         (b"prose\n" * 99, ["--val_fraction", "2"], "val_fraction must lie between 0 and 1"),
         (b"prose\n" * 99, ["--nmae", "x"], "unknown flag --nmae"),
         (b"prose\n" * 99, ["-w", "0"], "--workers is 0; expected 1 or more"),

@@ -374,7 +374,7 @@ RULES = Rules(profanity=words.load(words.LIST), pii="mask", dedup=True)
     ([], "no data given"),
     (["--dataset=planted", "--dedup"], "--name '' cannot be a dataset's name"),
     (["--dataset=planted", "--name=../x", "--dedup"], "cannot be a dataset's name"),
-    (["--dataset=planted", "--name=tinyworld", "--dedup"], "the name of the embedded dataset"),
+    (["--dataset=planted", "--name=tinyworld", "--dedup"], "the little world's dataset"),
     (["--dataset=planted", "--name=planted", "--dedup"], "is the dataset to clean"),
     (["--dataset=planted", "--name=x"], "nothing to do; pass --dedup"),
     (["--dataset=planted", "--name=x", "--dedup", "--workers=-1"], "--workers is -1; expected 1 or more"),

@@ -282,7 +282,7 @@ def test_rolling_equals_cropping_by_hand(tmp_path: Path, tokenizer: Tokenizer) -
                 ids.append(int(loaded.model(torch.tensor([ids[-32:]]))[0, -1].argmax()))
         assert reply.tokens == ids[len(prompt) :]
         assert reply.finish == "length"
-    with pytest.raises(UserError, match="needs an end; set max_tokens"):
+    with pytest.raises(UserError, match="needs a limit; set max_tokens"):
         Request([1], rolls=True)
     with pytest.raises(ValueError, match="33 tokens exceed the 32 positions"):
         loaded.model(torch.zeros(1, 33, dtype=torch.long))

@@ -203,7 +203,7 @@ def test_another_programs_pattern_is_tried_before_it_is_used(tokenizer, tmp_path
         (lambda content: content["specials"].reverse(), "hash"),
         (lambda content: content["specials"].append("<|bos|>"), "name of its own"),
         (lambda content: content.pop("pattern"), "'pattern' is missing"),
-        (lambda content: content.update(pattern="("), "damaged: its split pattern '\\(' is of no use: Parsing error"),
+        (lambda content: content.update(pattern="("), "damaged: its split pattern '\\(' cannot be used: Parsing error"),
         (lambda content: content.update(pattern=5), "damaged: its split pattern is int, not text"),
         (lambda content: content.update(pattern="x"), "damaged: .* it leaves out a part of the text"),
         (lambda content: content.update(pattern=""), "damaged: .* engine fails on it"),
@@ -280,7 +280,7 @@ def test_tok_train_learns_from_the_training_split(base, capsys):
     ("argv", "reason"),
     [
         ([], "no data in .*base_data_tinyworld"),
-        (["--dataset", "ships", "--vocab_size", "20000"], "too poor.*--vocab_size="),
+        (["--dataset", "ships", "--vocab_size", "20000"], "too uniform.*--vocab_size="),
         (["--dataset", "ships", "--vocab_size", "100"], "too small"),
         (["--dataset", "ships", "--doc_cap", "0"], "--doc_cap is 0"),
         (["--dataset", "ships", "--vocab_sise", "300"], "did you mean --vocab_size"),

@@ -178,7 +178,7 @@ def test_urls_that_cannot_be_fetched(tmp_path, url, message):
         (sends(b"", 404), "answers 404 Not Found"),
         (sends(b"", 304), "answers 304"),
         (sends(b"<html>", Content_Type="text/html; charset=utf-8"), "is a web page"),
-        (sends(b"\x1f\x8b", Content_Encoding="gzip"), "comes compressed (gzip)"),
+        (sends(b"\x1f\x8b", Content_Encoding="gzip"), "is sent compressed (gzip)"),
         (sends(b"", 302, Location="file:///etc/passwd"), "expected http://host"),
         (sends(b"", 302, Location="/again"), "redirects more than 5 times"),
         (lambda request: request.wfile.write(b"SSH-2.0-OpenSSH\r\n"), "breaks the rules of HTTP"),

@@ -199,6 +199,8 @@ def _load_nanogpt(found: Found, load_as: LoadAs) -> Loaded:
     ours = read.ours if isinstance(read.ours, dict) else {}
     tokenizer, place = _tokenizer_of_run(path, read)
     recorded, rows = ours.get("tokenizer_hash"), read.config.vocab_size
+    if not isinstance(recorded, str | None):
+        raise UserError(f"{path} is damaged: the hash of its tokenizer is not a string; restore it from a copy")
     # nanoGPT gives all data without a meta.pkl this many rows, so any tokenizer but one of characters may be meant.
     any_size = not recorded and place is not None and tokenizer.pattern is not None
     any_size = any_size and rows == gpt2_tokenizer.VOCABULARIES[1]

@@ -43,7 +43,7 @@ def check_name(name: str) -> None:
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"--name {name!r} cannot be a dataset's name; use letters, digits, dots, dashes, underscores")
     if name == DEFAULT_DATASET:
-        raise UserError(f"--name {name} is the name of the embedded dataset; choose another with --name")
+        raise UserError(f"--name {name} is the name of the little world's dataset; choose another with --name")
 
 
 def how_to_train(name: str) -> str:

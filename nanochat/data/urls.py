@@ -127,7 +127,7 @@ def _save(url: str, response: "Response", path: Path, max_bytes: int, end: float
     if kind in ("text/html", "application/xhtml+xml"):
         raise UserError(f"{url} is a web page ({kind}); give the address of the text itself, often called raw")
     if coding != "identity":
-        raise UserError(f"{url} comes compressed ({coding}), unasked; download and unpack it by other means")
+        raise UserError(f"{url} is sent compressed ({coding}), which was not requested; download and unpack it")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise UserError(f"{url} is too large: {announced} bytes, --max_bytes allows {max_bytes}")
 

@@ -57,13 +57,13 @@ def _read_metrics(log: Path) -> list[dict]:
     rows = []
     with contextlib.suppress(OSError):
         for line in (log / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").split("\n"):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict)]
 
 
 def _read_config(log: Path) -> dict:
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         return json.loads((log / "config.json").read_text(encoding="utf-8"))
     return {}
 
