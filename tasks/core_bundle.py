@@ -13,7 +13,6 @@ import csv
 import hashlib
 import io
 import json
-import lzma
 import os
 import zipfile
 import zlib
@@ -95,10 +94,13 @@ def read(place: Path) -> Bundle:
         if place.exists() and not place.is_file():
             raise UserError(f"{place} is neither a folder nor a regular file; name an evaluation bundle")
         with zipfile.ZipFile(place) as archive:
+            methods = {entry.compress_type for entry in archive.infolist()}
+            if methods - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:  # LZMA's file says how much memory it takes
+                raise UserError(f"{place} is compressed by LZMA, bzip2 or the like; expected a deflated zip file")
             return _read(_root(zipfile.Path(archive)))
     except OSError as error:
         raise UserError(f"the evaluation bundle {place} cannot be read ({error.strerror or error})") from None
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:  # the last: encrypted
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last: encrypted
         raise UserError(f"{place} is not a readable zip file ({error}); delete it and get it again") from None
 
 

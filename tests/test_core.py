@@ -324,6 +324,15 @@ def test_what_is_wrong_in_a_bundle_is_named(name: str, content: str, said: str, 
         assert said in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 1000
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_zip_file_that_may_take_any_memory_is_refused(method: int, tmp_path: Path) -> None:
+    folder = small_bundle(tmp_path / "bundle")
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w", method) as archive:
+        archive.write(folder / "core.yaml", "core.yaml")
+    with pytest.raises(UserError, match=r"odd.zip is compressed by LZMA, bzip2 or the like; expected a deflated"):
+        bundle.read(tmp_path / "odd.zip")
+
+
 def test_a_zip_file_that_unpacks_to_gigabytes_fills_no_memory(tmp_path: Path, monkeypatch) -> None:
     folder = small_bundle(tmp_path / "bundle")
     (folder / "eval_data/words/easy.jsonl").write_bytes(b"\n" * (64 << 20))
