@@ -282,7 +282,10 @@ def is_here(file: RemoteFile, place: Path) -> bool:
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):  # not here, or renamed by another process just now
+        return 0
 
 
 def _partial(file: RemoteFile, target: Path) -> Path:
