@@ -43,7 +43,7 @@ class Measured(NamedTuple):
 class Answers:
     """The methods of `lm_eval.api.model.LM`, on an Engine. Requests are the harness's Instances; their `args` are read.
 
-    A model that was trained with a token at the beginning of documents sees it before every text. A text that exceeds
+    Every text is prefixed with the document-start token if the model was trained with one. A text that exceeds
     the context loses its beginning, but not that token. The harness divides the requests among the ranks.
     """
 

@@ -119,7 +119,7 @@ def _byte_level(tokenizer: Tokenizer, pattern: str) -> tokenizers.Tokenizer:
         BPE(
             vocab={token: id for id, token in enumerate(spelled)},
             merges=[(_spelled(first, characters), _spelled(second, characters)) for first, second in merges(tokenizer)],
-            ignore_merges=True,  # a word that is a token as a whole is that token
+            ignore_merges=True,  # look a whole word up in the vocabulary before merging
         )
     )
     split = pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated")

@@ -151,7 +151,7 @@ def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime) -> Run:
     """The run in `folder` at its latest checkpoint, also one that nanoGPT itself began.
 
     tokenizer: the one beside it, else that of the data, if there is one; ckpt.pt has only the number of rows.
-    A damaged checkpoint is printed, and the previous or the best one used instead. Raises UserError if there is none or
+    Reports a damaged checkpoint and falls back to the previous or the best one. Raises UserError if there is none or
     all are damaged, and for another tokenizer than the run's.
     """
     path, damage = latest_ckpt(folder)

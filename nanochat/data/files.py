@@ -130,7 +130,7 @@ def check_text(beginning: bytes) -> None:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[io.BufferedReader]:
-    """The bytes of a file, unpacked if its name says so. Raises Unfit if the file may not be read."""
+    """The bytes of a file, decompressed if its suffix calls for it. Raises Unfit if the file may not be read."""
     _check_readable(path)
     try:
         plain = open(path, "rb")  # noqa: SIM115 -- closed below

@@ -188,7 +188,7 @@ def _contiguous(path: Path, val_fraction: float) -> Iterator[tuple[Split, str]]:
 
 
 def _boundary(text: str) -> int:
-    """The last place where a text may be cut; 0 if there is none."""
+    """The last position at which a text may be cut, or 0."""
     place = text.rfind(" ")
     while place > 0 and text[place - 1].isspace():
         place = text.rfind(" ", 0, place)

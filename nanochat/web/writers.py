@@ -166,7 +166,7 @@ class CompletionWriter(ReplyWriter):
         }
 
     def _key(self, id: int) -> str:
-        """A token as a string that no other token has, because it is used as a key."""
+        """A string that is unique to the token, because it is used as a key."""
         raw = self.tokenizer.decode_bytes([id])
         try:
             return raw.decode("utf-8")
