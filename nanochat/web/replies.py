@@ -30,6 +30,12 @@ class StreamWriter(Writer, Protocol):
     def begin(self, stream: Stream) -> None: ...
 
 
+class ChatReplyWriter(StreamWriter, Protocol):
+    def whole(self, generation: Generation) -> object:
+        """The JSON of a reply that is sent whole."""
+        ...
+
+
 @dataclass(frozen=True)
 class Plan:
     """What to generate, and how to send it."""
@@ -135,17 +141,22 @@ async def encoded(param: str, characters: int, encode: Callable[..., Any], *args
         raise bad_request(str(error), param) from None
 
 
-def chat_turns(model: ServedModel, content: Sequence[Message]) -> list[dict[str, Any]]:
-    """The conversation that a body holds. Raises ApiError for a base model, and for messages without a question."""
+def chat_turns(model: ServedModel, content: Sequence[Message], tools: str = "") -> list[dict[str, Any]]:
+    """The conversation that a body holds, with a description of tools.
+
+    Raises ApiError for a base model, and for messages without a question.
+    """
     if not model.chats:
         message = f"{model.id} is a base model: it continues texts and has not learned to chat; use /v1/completions"
         raise bad_request(f"{message}, or another model", "model", "model_cannot_chat")
-    return messages.conversation(content)
+    return messages.conversation(content, tools)
 
 
-async def chat_ids(state: ServerState, model: ServedModel, content: Sequence[Message]) -> list[int]:
+async def chat_ids(
+    state: ServerState, model: ServedModel, content: Sequence[Message], tools: str = ""
+) -> list[int]:  # fmt: skip
     """The token ids of the prompt for a conversation."""
-    turns = chat_turns(model, content)
+    turns = chat_turns(model, content, tools)
     state.log("chat", model, turns)
     return await encoded("messages", messages.characters(turns), messages.prompt, model.tokenizer, turns)
 
