@@ -114,7 +114,7 @@ async def plan_chat(state: ServerState, body: ChatRequest) -> Plan:
     request = engine_request(
         state, model, body, ids, "messages", tools=model.tools,
         logprobs=body.top_logprobs if body.logprobs else None,
-        constraint=await model.grammars.constraint(body.response_format),
+        constraint=await model.grammars.constraint(body),
     )  # fmt: skip
     choices = [ReplyText(model.tokenizer, body.stops) for _ in range(body.n)]
     writer = ChatWriter(model, body.n, body.stream, body.stream_options.include_usage, body.logprobs)
@@ -131,7 +131,7 @@ async def plan_completion(state: ServerState, body: CompletionRequest) -> Plan:
     state.log("completion", model, [prompt.text for prompt in prompts])
     if len(prompts) * body.n > MAX_CHOICES:
         raise bad_request(f"{len(prompts)} prompts with n={body.n} exceed the limit of {MAX_CHOICES} replies", "n")
-    constraint = await model.grammars.constraint(body.response_format)
+    constraint = await model.grammars.constraint(body)
     requests, echoes = [], []
     for prompt in prompts:
         request = engine_request(
