@@ -88,14 +88,8 @@ class Grammars:
         begun: the text that the reply continues and that the demand holds for, too. Raises ApiError for a demand that
         cannot be met, for two at once, and for a beginning that does not follow it.
         """
-        demands = list(_demands(body))
-        if not demands:
-            return None
-        if len(demands) > 1:
-            one, other = demands[:2]
-            names = (one.field, other.field) if one.param == other.param else (one.param, other.param)
-            raise bad_request(f"{names[0]} and {names[1]} cannot both be kept; send one of them", one.param)
-        return await asyncio.to_thread(self._grammar, demands[0], begun)
+        wanted = demand(body)
+        return None if wanted is None else await asyncio.to_thread(self._grammar, wanted, begun)
 
     async def lark(self, text: str, param: str, begun: str = "") -> Constraint:
         """The Constraint for a grammar in llguidance's dialect of Lark. Raises ApiError about `param`."""
@@ -106,7 +100,7 @@ class Grammars:
             message = f"this model has no token that ends a text, so its replies cannot follow {wanted.field}"
             raise bad_request(message, wanted.param, "unsupported_parameter")
         try:
-            matcher = LLMatcher(self._vocabulary, _compiled(wanted), log_level=0)
+            matcher = self._matcher(_compiled(wanted)).deep_copy()
         except (ValueError, RecursionError) as error:
             nested = isinstance(error, RecursionError)
             raise wanted.error("it is nested too deeply" if nested else str(error)) from None
@@ -122,6 +116,10 @@ class Grammars:
             message = f"{wanted.field} does not allow the beginning of the reply that the last message gives"
             raise bad_request(message, "messages", "invalid_value")
         return constraint
+
+    @functools.lru_cache(maxsize=32)
+    def _matcher(self, grammar: str) -> LLMatcher:
+        return LLMatcher(self._vocabulary, grammar, log_level=0)
 
     @functools.cached_property
     def _vocabulary(self) -> LLTokenizer:
@@ -142,6 +140,16 @@ class _Wrapped:
 
     def __call__(self, text: bytes | str) -> list[int]:
         return self._encode(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
+
+
+def demand(body: Sampling) -> Wanted | None:
+    """What a request demands of its reply. Raises ApiError for two demands at once."""
+    demands = list(_demands(body))
+    if len(demands) > 1:
+        one, other = demands[:2]
+        names = (one.field, other.field) if one.param == other.param else (one.param, other.param)
+        raise bad_request(f"{names[0]} and {names[1]} cannot both be kept; send one of them", one.param)
+    return demands[0] if demands else None
 
 
 def _demands(body: Sampling) -> Iterator[Wanted]:
@@ -203,7 +211,7 @@ def _compiled(wanted: Wanted) -> str:
     if size > MAX_GRAMMAR:
         raise ValueError(f"it has {size} characters; the limit is {MAX_GRAMMAR}")
     if kind == "json":
-        return _json_grammar(value, wanted.space, wanted.closed)
+        return LLMatcher.grammar_from_json_schema(json.dumps(styled(value, wanted.space, wanted.closed)))
     if kind == "regex":
         return LLMatcher.grammar_from_regex(value)
     if kind == "choice":
@@ -211,18 +219,21 @@ def _compiled(wanted: Wanted) -> str:
     return LLMatcher.grammar_from_lark(value if kind == "lark" else _lark(value))
 
 
-def _json_grammar(schema: Any, space: str | None, closed: bool) -> str:
+def styled(schema: Any, space: str | None = SPACE, closed: bool = True) -> dict[str, Any]:
+    """A JSON schema, or its text, as llguidance is to read it, also behind %json in Lark. Raises ValueError."""
     if isinstance(schema, str):
         try:
             schema = json.loads(schema)
         except ValueError as error:
             raise ValueError(f"it is not JSON: {error}") from None
-    if not isinstance(schema, (dict, bool)):
+    if isinstance(schema, bool):
+        schema = {} if schema else {"enum": []}
+    if not isinstance(schema, dict):
         raise ValueError("expected a JSON schema: an object")
-    if closed and isinstance(schema, dict):
-        schema = close_objects(schema)
+    given = schema.get("x-guidance")
     style = {"whitespace_flexible": space is not None, "whitespace_pattern": space}
-    return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=style)  # type: ignore[arg-type]
+    style = {**(given if isinstance(given, dict) else {}), **style}
+    return {**(close_objects(schema) if closed else schema), "x-guidance": style}
 
 
 def _lark(grammar: str) -> str:
