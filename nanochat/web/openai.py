@@ -19,6 +19,7 @@ from nanochat.engine.text import ReplyText, TokenLogprob, prompt_logprobs
 from nanochat.web import messages, toolcalls
 from nanochat.web.documentation import describes, errors
 from nanochat.web.errors import ApiError, bad_request, json_response
+from nanochat.web.grammar import demand
 from nanochat.web.replies import (
     ChatReplyWriter,
     Dialect,
@@ -133,7 +134,7 @@ async def plan_chat(
     )  # fmt: skip
     choices = [ReplyText(model.tokenizer, body.stops) for _ in range(body.n)]
     for choice in choices if offer else []:
-        choice.expect_calls(toolcalls.CallParser(only_first=body.response_format is not None), only_calls)
+        choice.expect_calls(toolcalls.CallParser(only_first=demand(body) is not None), only_calls)
     writes = writer(model, body)
     return Plan(model, request.samples(body.n), choices, writes.whole, writes if body.stream else None, body.n)
 
@@ -141,8 +142,8 @@ async def plan_chat(
 async def _constraint(model: ServedModel, body: ChatRequest, offer: toolcalls.Offer | None) -> Constraint | None:
     """What the reply must follow: the grammar of its calls, and what the body demands of its text."""
     if offer is None:
-        return await model.grammars.constraint(body.response_format)
-    return await toolcalls.constraint(model.grammars, offer, model.tools and model.tools.ids)
+        return await model.grammars.constraint(body)
+    return await toolcalls.constraint(model.grammars, offer, model.tools and model.tools.ids, demand(body))
 
 
 async def plan_completion(state: ServerState, body: CompletionRequest) -> Plan:
@@ -155,7 +156,7 @@ async def plan_completion(state: ServerState, body: CompletionRequest) -> Plan:
     state.log("completion", model, [prompt.text for prompt in prompts])
     if len(prompts) * body.n > MAX_CHOICES:
         raise bad_request(f"{len(prompts)} prompts with n={body.n} exceed the limit of {MAX_CHOICES} replies", "n")
-    constraint = await model.grammars.constraint(body.response_format)
+    constraint = await model.grammars.constraint(body)
     requests, echoes = [], []
     for prompt in prompts:
         request = engine_request(

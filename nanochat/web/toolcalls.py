@@ -19,9 +19,8 @@ from typing import Any, NamedTuple
 from nanochat.chat import ToolIds
 from nanochat.engine.request import Constraint
 from nanochat.engine.text import TextChunk
-from nanochat.web.closing import close_objects
 from nanochat.web.errors import ApiError, bad_request
-from nanochat.web.grammar import SPACE, Grammars
+from nanochat.web.grammar import Grammars, Wanted, styled
 from nanochat.web.schemas import AllowedToolsChoice, Call, ChatRequest, Function, FunctionName, NamedTool
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
@@ -117,16 +116,36 @@ def response_text(result: str) -> str:
     return f"<tool_response>{result}</tool_response>"
 
 
+async def constraint(
+    grammars: Grammars, offer: Offer, calculator: ToolIds | None, final: Wanted | None
+) -> Constraint:  # fmt: skip
+    """The Constraint of a reply; see `grammar`. Raises ApiError that names the schema that cannot be used."""
+    param = offer.place.partition("[")[0]
+    if final and final.kind != "json":
+        raise bad_request(f"{final.field} and {param} cannot both be kept; send one of them", final.param)
+    text = final and _json(final.field, final.value, final.space, final.closed)
+    try:
+        return await grammars.lark(grammar(offer, calculator, text), param)
+    except ApiError:
+        for function in offer.allowed:  # which of them is it?
+            place = f"{offer.place.format(offer.described.index(function))}.parameters"
+            try:
+                await grammars.lark(f"start: {_json(place, parameters(function))}", place)
+            except ApiError as error:
+                raise bad_request(str(error), param, "invalid_json_schema") from None
+        raise
+
+
 def grammar(offer: Offer, calculator: ToolIds | None, final: str | None = None) -> str:
     """The replies that an offer allows, in llguidance's dialect of Lark.
 
-    calculator: the tokens around its calls, which a text may hold; None where it may not. final: a Lark expression
-    that a reply without calls must be, instead of any text.
+    calculator: the tokens around its calls, which a text may hold; None where it may not. final: what a reply without
+    calls must be, instead of any text.
     """
     rules = [f"call: {' | '.join(f'call_{n}' for n in range(len(offer.allowed)))}", f'next: "{OPENING}" call']
     for number, function in enumerate(offer.allowed):
         head = json.dumps(_head(function.name).removeprefix(OPENING))
-        rules.append(f'call_{number}: {head} {json_rule(parameters(function))} "}}{CLOSING}"')
+        rules.append(f'call_{number}: {head} {_json("tools", parameters(function))} "}}{CLOSING}"')
     more = " next*" if offer.parallel else ""
     if offer.required:
         return "\n".join([f"start: next{more}", *rules])
@@ -137,32 +156,17 @@ def grammar(offer: Offer, calculator: ToolIds | None, final: str | None = None) 
     return "\n".join([f"start: {segments}(text | before call{more})", *rules])
 
 
-def json_rule(schema: dict[str, Any], space: str | None = SPACE) -> str:
-    """JSON of a schema as a Lark expression."""
-    style = {"whitespace_flexible": space is not None, "whitespace_pattern": space}
-    return "%json " + json.dumps({**close_objects(schema), "x-guidance": style})
+def _json(place: str, schema: Any, *style: Any) -> str:
+    try:
+        return "%json " + json.dumps(styled(schema, *style))
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise bad_request(f"{place} cannot be used: {reason}", place, "invalid_json_schema") from None
 
 
 def parameters(function: Function) -> dict[str, Any]:
     """The schema that a call's arguments keep to."""
     return {"type": "object", "properties": {}, **(function.parameters or {})}
-
-
-async def constraint(
-    grammars: Grammars, offer: Offer, calculator: ToolIds | None, final: str | None = None
-) -> Constraint:  # fmt: skip
-    """The Constraint of a reply; see `grammar`. Raises ApiError that names the schema that cannot be used."""
-    param = offer.place.partition("[")[0]
-    try:
-        return await grammars.lark(grammar(offer, calculator, final), param)
-    except (ApiError, ValueError):
-        for number, function in enumerate(offer.described):
-            place = f"{offer.place.format(number)}.parameters"
-            try:
-                await grammars.lark(f"start: {json_rule(parameters(function))}", place)
-            except ValueError as error:
-                raise bad_request(f"{place} cannot be used: {error}", param, "invalid_json_schema") from None
-        raise
 
 
 def _head(name: str) -> str:
