@@ -140,13 +140,13 @@ def _render_message(tokenizer: Tokenizer, message: Message) -> tuple[list[int], 
 def prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """The token ids after which the model writes its answer: the conversation and <|assistant_start|>.
 
-    The turns may have any order, as people and programs send them: the assistant's greeting first, or nothing but a
-    system message.
+    Unlike in training, the assistant's greeting may come first, and there may be nothing but a system message.
 
     Raises:
         ValueError: the last message is the assistant's, or the messages are not a conversation.
     """
     _check_messages(messages)
+    _check_turns(messages, any_first=True)
     if messages[-1]["role"] == "assistant":
         raise ValueError("there is no question to answer: the last message is the assistant's")
     return [*_rendered(tokenizer, messages), tokenizer.special(ASSISTANT_START)]
@@ -159,6 +159,7 @@ def begun(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
         ValueError: the messages are not a conversation.
     """
     _check_messages(messages)
+    _check_turns(messages, any_first=True)
     return _rendered(tokenizer, messages)[:-1]  # without the token that would end the answer
 
 
@@ -265,15 +266,15 @@ def _check_messages(messages: object) -> None:
             raise ValueError(f"{where}: the content must be a string, not {_kind(content)}")
 
 
-def _check_turns(messages: Sequence[Message]) -> None:
-    """After an optional system message, user and assistant take turns, the user first."""
+def _check_turns(messages: Sequence[Message], any_first: bool = False) -> None:
+    """After an optional system message, user and assistant take turns; the user first, unless anybody may be."""
     for number, message in enumerate(messages, 1):
         before = messages[number - 2]["role"] if number > 1 else "system"
         expected = "assistant" if before == "user" else "user"
-        if message["role"] not in (expected, "system"):
+        if message["role"] not in (expected, "system") and not (any_first and before == "system"):
             where = f"message {number} ({message['role']})"
             raise ValueError(f"{where}: here it is the {expected}'s turn; user and assistant take turns")
-    if messages[-1]["role"] == "system":
+    if messages[-1]["role"] == "system" and not any_first:
         raise ValueError("there is only a system message")
 
 

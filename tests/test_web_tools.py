@@ -4,17 +4,15 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import jsonschema_rs
 import pytest
 
 from nanochat import chat
 from nanochat.engine.engine import Engine
 from nanochat.tokenizer import Tokenizer
 from nanochat.web import messages, toolcalls
-from nanochat.web.schemas import ChatRequest, Message
+from nanochat.web.schemas import ChatRequest
 from tests.scripted import taught
 from tests.served import Live, content, events, loaded, random_model, served
-from tests.served import refusal as error
 
 CHAT = "/v1/chat/completions"
 
@@ -89,8 +87,17 @@ def streamed(live: Live, *turns: object, **body: Any) -> list[dict]:
     return events(response)
 
 
-def test_smoke(live: Live) -> None:
-    for turns in ([ASK], [BOTH], [SUM], [ASK, ROME, WARM]):
-        print(json.dumps(ask(live, *turns), indent=1))
-        for chunk in streamed(live, *turns): print(chunk["choices"][0])
-    assert 0
+def test_a_call_comes_whole_and_streamed(live: Live) -> None:
+    (choice,) = ask(live, ASK)["choices"]
+    message = choice["message"]
+    assert choice["finish_reason"] == "tool_calls" and message["content"] == "Let me see."
+    (made,) = message["tool_calls"]
+    assert made.pop("id").startswith("call_")
+    assert made == {"type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Rome"}'}}
+    chunks = streamed(live, ASK)
+    assert content(chunks) == "Let me see." and chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+    head, *pieces = [c["tool_calls"] for chunk in chunks if "tool_calls" in (c := chunk["choices"][0]["delta"])]
+    assert head[0].pop("id").startswith("call_")
+    assert head == [{"index": 0, "type": "function", "function": {"name": "get_weather", "arguments": ""}}]
+    assert all(set(piece) == {"index", "function"} for (piece,) in pieces) and len(pieces) > 1
+    assert "".join(piece["function"]["arguments"] for (piece,) in pieces) == '{"city": "Rome"}'

@@ -128,10 +128,17 @@ async def plan_chat(
     if body.max_completion_tokens is not None:
         body.max_tokens = body.max_completion_tokens
     only_calls = offer is not None and offer.required
-    request = engine_request(
-        state, model, body, ids, "messages", tools=None if only_calls else model.tools,
-        logprobs=body.top_logprobs if body.logprobs else None, constraint=await _constraint(model, body, offer),
-    )  # fmt: skip
+    constraint = await _constraint(model, body, offer)
+    try:
+        request = engine_request(
+            state, model, body, ids, "messages", tools=None if only_calls else model.tools,
+            logprobs=body.top_logprobs if body.logprobs else None, constraint=constraint,
+        )  # fmt: skip
+    except ApiError as error:
+        if not offer or error.code != "context_length_exceeded":
+            raise
+        size = len(model.tokenizer.encode(description))
+        raise bad_request(f"{error} (the tools' description has {size} tokens)", error.param, error.code) from None
     choices = [ReplyText(model.tokenizer, body.stops) for _ in range(body.n)]
     for choice in choices if offer else []:
         choice.expect_calls(toolcalls.CallParser(only_first=demand(body) is not None), only_calls)

@@ -130,7 +130,7 @@ async def constraint(
         for function in offer.allowed:  # which of them is it?
             place = f"{offer.place.format(offer.described.index(function))}.parameters"
             try:
-                await grammars.lark(f"start: {_json(place, parameters(function))}", place)
+                await grammars.make(Wanted(place, "json", parameters(function)))
             except ApiError as error:
                 raise bad_request(str(error), param, "invalid_json_schema") from None
         raise
@@ -166,7 +166,8 @@ def _json(place: str, schema: Any, *style: Any) -> str:
 
 def parameters(function: Function) -> dict[str, Any]:
     """The schema that a call's arguments keep to."""
-    return {"type": "object", "properties": {}, **(function.parameters or {})}
+    given = function.parameters or {}
+    return given if "$ref" in given else {"type": "object", "properties": {}, **given}
 
 
 def _head(name: str) -> str:
@@ -216,9 +217,10 @@ class CallParser:
                 self._depth += 1
             elif character in "}]":
                 self._depth -= 1
-                if self._depth == 0:
-                    self._in_arguments = False
-                    return position + 1
+                if self._depth <= 0:
+                    ended = position + 1 + self._depth  # -1: the call's own bracket, after arguments without any
+                    self._in_arguments, self._depth = False, 0
+                    return ended
         return len(self._rest)
 
 
