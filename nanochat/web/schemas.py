@@ -5,7 +5,7 @@ hand, refuses them. Null means not given.
 """
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -13,6 +13,7 @@ from nanochat.web.errors import ApiError, bad_request
 
 MAX_CHOICES = 128
 MAX_STOPS = 16
+MAX_TOOLS = 128
 MAX_STOP_CHARACTERS = 500
 MAX_GENERATED = 4096  # for /generate, whose texts may outgrow the context: each token then reads a whole context anew
 # JSON can spell half of a surrogate pair, which no text can hold: where a program cut a string in the middle of an
@@ -25,6 +26,8 @@ TokenId = Annotated[int, Field(ge=0, strict=False)]  # the key of an object, whi
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 Stops = Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)]
+Schema = dict[str, Any] | bool | str
+Choices = Annotated[list[str], Field(min_length=1, max_length=1000)]
 
 
 def _optional(description: str, **limits: Any) -> Any:
@@ -53,32 +56,109 @@ class Part(Body):
     type: Literal["text", "input_text", "output_text", "python", "python_output"]
     text: str
 
+    @model_validator(mode="before")
+    @classmethod
+    def _readable(cls, content: object) -> object:
+        if not isinstance(content, dict):
+            return content
+        kind = content.get("type")
+        if kind == "refusal":
+            return {"type": "text", "text": content.get("refusal")}
+        if isinstance(kind, str) and kind not in PARTS:
+            raise ValueError(f"a part of type {kind[:40]!r} is not supported: the models here read text only")
+        return content
+
+
+PARTS = get_args(Part.model_fields["type"].annotation)
+
 
 def _as_parts(content: object) -> object:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 Parts = Annotated[list[Part], BeforeValidator(_as_parts, json_schema_input_type=str | list[Part])]
+# Beyond OpenAI's letters, digits, _ and -, what the names of other systems' tools have.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/-]{1,128}$")]
+
+
+class CalledFunction(Body):
+    name: Name
+    arguments: str = Field(default="{}", description="a JSON object, as a string")
+
+
+class Call(Body):
+    """The assistant's call of a function."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: CalledFunction
 
 
 class Message(Body):
-    """A message of a conversation. "developer" means "system"."""
+    """A message of a conversation. "developer" means "system"; "tool" has the result of a call."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Parts = Field(default_factory=list)
-    tool_calls: list[Any] = []
-    function_call: Any = None
+    parts: list[Part] = Field(
+        default=[], description="the assistant's: the parts of an earlier reply; they count where their text is content"
+    )
+    tool_calls: list[Call] = Field(default=[], description="the assistant's calls of functions")
+    tool_call_id: str | None = _optional("of a tool's message: the call that it answers")
+    function_call: CalledFunction | None = _optional("older form of tool_calls")
+    name: str | None = _optional("not used: the model reads roles and texts only")
+    refusal: str | None = _optional("of the assistant's message without content: its text")
 
     @model_validator(mode="after")
     def _check(self) -> "Message":
-        if self.tool_calls or self.function_call:
-            raise ValueError("tool calls are not supported here: the models call only the server's own tools")
+        if self.function_call:
+            self.tool_calls = [*self.tool_calls, Call(function=self.function_call)]
         if self.role != "assistant":
-            if not self.model_fields_set & {"content"}:
+            if self.tool_calls:
+                raise ValueError("only the assistant's messages may have tool_calls")
+            if self.role not in ("tool", "function") and not self.model_fields_set & {"content"}:
                 raise ValueError("it has no content")
             if any(part.type.startswith("python") for part in self.content):
                 raise ValueError("only the assistant's content may have tool parts")
+        elif self.refusal and not self.content:
+            self.content = [Part(type="text", text=self.refusal)]
         return self
+
+
+class Function(Body):
+    """A function that the model may call."""
+
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = _optional("a JSON schema of an object; default: no parameters")
+    strict: bool | None = _optional("calls always keep to the schema")
+
+
+class Tool(Body):
+    type: Literal["function"] = "function"
+    function: Function
+
+
+class FunctionName(Body):
+    name: str
+
+
+class NamedTool(Body):
+    type: Literal["function"] = "function"
+    function: FunctionName
+
+
+class AllowedTools(Body):
+    mode: Literal["auto", "required"] = "auto"
+    tools: list[NamedTool] = Field(min_length=1)
+
+
+class AllowedToolsChoice(Body):
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+Tools = Annotated[list[Tool], Field(max_length=MAX_TOOLS, description="functions that the model may call")]
+ToolChoice = Literal["auto", "none", "required"] | AllowedToolsChoice | NamedTool
 
 
 Messages = Annotated[list[Message], Field(max_length=2000, examples=[[{"role": "user", "content": "Hello!"}]])]
@@ -91,6 +171,20 @@ Prompts = str | Ids | Annotated[list[str], Some] | Annotated[list[Ids], Some]
 
 class StreamOptions(Body):
     include_usage: bool = Field(default=False, description="end the stream with a chunk that has the usage")
+
+
+class StructuredOutputs(Body):
+    """What a reply must be, as vLLM takes it: one of json, json_object, regex, choice and grammar, and the style."""
+
+    model_config = ConfigDict(extra="forbid")
+    json_: Schema | None = _optional("as json_schema", alias="json")
+    json_object: bool = Field(default=False, description="any JSON object")
+    regex: str | None = None
+    choice: Choices | None = None
+    grammar: str | None = None
+    disable_any_whitespace: bool = False
+    disable_additional_properties: bool = True
+    whitespace_pattern: str | None = None
 
 
 class Sampling(Body):
@@ -118,6 +212,14 @@ class Sampling(Body):
     response_format: dict[str, Any] | None = _optional(
         'type: "text", "json_object", or "json_schema" with {"json_schema": {"schema": ...}}'
     )
+    json_schema: Schema | None = _optional("the reply is JSON of this schema; objects have only declared properties")
+    grammar: str | None = _optional("the reply follows this grammar, in GBNF or llguidance's Lark")
+    guided_json: Schema | None = _optional("json_schema, by an older name of vLLM's; so are the next three")
+    guided_regex: str | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: str | None = None
+    guided_whitespace_pattern: str | None = _optional("what may stand between two tokens of JSON; default: one space")
+    structured_outputs: StructuredOutputs | None = None
 
     @property
     def stops(self) -> list[str]:
@@ -131,9 +233,15 @@ class ChatRequest(Sampling):
     max_completion_tokens: int | None = _optional("newer name of max_tokens", ge=0)
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=20)
-    tools: list[Any] = Field(default=[], description="not supported; an empty list is accepted")
-    functions: list[Any] = Field(default=[], description="not supported; an empty list is accepted")
-    tool_choice: Any = None
+    tools: Tools = []
+    tool_choice: ToolChoice | None = _optional(
+        '"auto", "none", "required", {"type": "function", "function": {"name": ...}} or {"type": "allowed_tools", ...}'
+    )
+    parallel_tool_calls: bool = Field(default=True, description="whether a reply may have several calls")
+    functions: list[Function] = Field(default=[], max_length=MAX_TOOLS, description="older form of tools")
+    function_call: Literal["auto", "none"] | FunctionName | None = _optional(
+        'older form of tool_choice: "auto", "none" or {"name": ...}'
+    )
 
 
 class CompletionRequest(Sampling):
@@ -155,6 +263,7 @@ class TokenizeRequest(Body):
     model: str | None = None
     text: str | None = None
     messages: Messages | None = None
+    tools: Tools = []
 
 
 class DetokenizeRequest(Body):
@@ -227,13 +336,15 @@ def _refusal(error: ValidationError, kind: type[Body]) -> ApiError:
             return bad_request(f"the body is not JSON in UTF-8: {message.removeprefix('Invalid JSON: ')}")
         return bad_request("the body must be a JSON object")
     param = str(first["loc"][0])
-    if first["type"] == "extra_forbidden":
-        known = ", ".join(kind.model_fields)
-        return bad_request(f"{param[:40]!r} is an unknown field; known are {known}", param[:40], "unknown_parameter")
-    place, description = first["loc"][1:], kind.model_fields[param].description
+    place = first["loc"][1:]
     field = param + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    if first["type"] == "extra_forbidden":
+        fields = (StructuredOutputs if place else kind).model_fields
+        known = ", ".join(field.alias or name for name, field in fields.items())
+        return bad_request(f"{field[:60]!r} is an unknown field; known are {known}", param[:40], "unknown_parameter")
     if first["type"] == "missing":
         return bad_request(f"{field} is missing", param, "missing_required_parameter")
+    description = kind.model_fields[param].description
     if description and place and isinstance(place[0], str):  # a branch of a union: the others failed too
         return bad_request(f"{param}: expected {description}", param, "invalid_value")
     return bad_request(f"{field}: {message[:1].lower()}{message[1:]}", param, "invalid_value")
