@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from nanochat.web import documentation, older, openai
+from nanochat.web import documentation, older, openai, responses
 from nanochat.web.errors import ApiError, json_response
 from nanochat.web.limits import Gate
 from nanochat.web.state import ServerState
@@ -42,6 +42,7 @@ def build_app(state: ServerState) -> FastAPI:
     app = FastAPI(title=documentation.TITLE, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.openapi = lambda: documentation.describe(app)  # type: ignore[method-assign]
     app.include_router(openai.routes(state))
+    app.include_router(responses.routes(state))
     app.include_router(older.routes(state))
     _state_routes(app, state)
     _page_routes(app, state)
