@@ -57,8 +57,12 @@ class ReplyText:
     chat, they hold all tokens but the special ones. A character still unfinished at the end becomes U+FFFD.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), parts: bool = True) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stop: Sequence[str] = (), parts: bool = True, lstrip: bool = False
+    ) -> None:
         """stop: strings that end the reply, none of them empty. parts: separate tool calls from text.
+
+        lstrip: leave out white space at the beginning.
 
         Raises UserError for parts=True and a tokenizer without tokens for tool calls.
         """
@@ -86,6 +90,7 @@ class ReplyText:
         self._shown = 0  # characters of visible text in `chunks`
         self._decoded = 0  # characters of visible text decoded so far
         self._pending: list[TokenLogprob] = []
+        self._lstrip = lstrip
 
     @property
     def text(self) -> str:
@@ -167,6 +172,9 @@ class ReplyText:
 
     def _show(self, text: str) -> list[TextChunk]:
         self._shown += len(text)
+        if self._lstrip:
+            text = text.lstrip()
+            self._lstrip = not text
         return [TextChunk("text", text)] if text else []
 
     def _close(self) -> list[TextChunk]:
