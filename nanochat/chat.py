@@ -23,6 +23,7 @@ Text is encoded without special tokens, so a message that spells "<|user_end|>" 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
+from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
@@ -275,3 +276,40 @@ def _kind(value: object) -> str:
     names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string",
              list: "a list", dict: "an object"}  # fmt: skip
     return names.get(type(value), type(value).__name__)
+
+
+# ---------------------------------------------------------------- conversations with a base model
+
+PLAIN_STOPS = ("\nUser:", "\nAssistant:")  # where a base model goes on with the conversation by itself
+
+
+def plain_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    """The token ids of a conversation as plain text, after which a model that was never taught to chat answers:
+
+        Be brief.
+
+        User: What is 12 + 30?
+        Assistant: It is 42.
+        User: And 12 - 30?
+        Assistant:
+
+    A last message of the assistant's is the beginning of the answer. Of its parts only the text is shown.
+    """
+    lines = [f"{message['content']}\n" for message in messages if message["role"] == "system" and message["content"]]
+    for message in messages:
+        content = message["content"]
+        if not isinstance(content, str):
+            content = "".join(part["text"] for part in content if part["type"] == "text")
+        if message["role"] != "system":
+            lines.append(f"{message['role'].capitalize()}: {content}" if content else "Assistant:")
+    if messages[-1]["role"] != "assistant":
+        lines.append("Assistant:")
+    return text_prompt(tokenizer, "\n".join(lines))
+
+
+def can_chat_plainly(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer can spell `plain_prompt`, which one of characters may not."""
+    try:
+        return bool(tokenizer.encode("\nUser:\nAssistant: "))
+    except UserError:
+        return False

@@ -45,12 +45,13 @@ class ReplyText:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, stop: Sequence[str] = (), parts: bool = True, min_tokens: int = 0,
-        show_stop: bool = False,
+        self, tokenizer: Tokenizer, stop: Sequence[str] = (), parts: bool = True, lstrip: bool = False,
+        min_tokens: int = 0, show_stop: bool = False,
     ) -> None:  # fmt: skip
-        """stop: strings that end the reply, none of them empty. parts: separate tool calls from text. min_tokens: stop
-        strings count only in what comes after so many sampled tokens. show_stop: what ended the reply is shown, a stop
-        string or a token that is not special.
+        """stop: strings that end the reply, none of them empty. parts: separate tool calls from text.
+
+        lstrip: leave out white space at the beginning. min_tokens: stop strings count only in what comes after so many
+        sampled tokens. show_stop: show what ended the reply, a stop string or a token that is not special.
 
         Raises UserError for parts=True and a tokenizer without tokens for tool calls.
         """
@@ -78,6 +79,7 @@ class ReplyText:
         self._shown = 0  # characters of visible text in `chunks`
         self._decoded = 0  # characters of visible text decoded so far
         self._pending: list[TokenLogprob] = []
+        self._lstrip = lstrip
 
     @property
     def text(self) -> str:
@@ -140,13 +142,17 @@ class ReplyText:
             if found:
                 _, at, self.stop_string = min(found)
                 self.finish, self._held = "stop", ""
-                return self._show(text[: at + len(self.stop_string) * self.show_stop])
+                shown = self.show_stop and self.stop_string not in chat.PLAIN_STOPS
+                return self._show(text[: at + len(self.stop_string) * shown])
             certain = len(text) - _stop_prefix(text, self.stop)
             text, self._held = text[:certain], text[certain:]
         return self._show(text)
 
     def _show(self, text: str) -> list[TextChunk]:
         self._shown += len(text)
+        if self._lstrip:
+            text = text.lstrip()
+            self._lstrip = not text
         return [TextChunk("text", text)] if text else []
 
     def _close(self) -> list[TextChunk]:

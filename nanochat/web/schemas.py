@@ -22,9 +22,11 @@ LONE_SURROGATE = re.compile(rb"(\\[^u]|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)|\\u[d
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 TokenId = Annotated[int, Field(ge=0, strict=False)]  # the key of an object, which JSON spells as a string
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 Schema = dict[str, Any] | bool | str
 Choices = Annotated[list[str], Field(min_length=1, max_length=1000)]
+Stops = Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)]
 
 
 def _optional(description: str, **limits: Any) -> Any:
@@ -122,9 +124,9 @@ class Sampling(Body):
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = Field(
         default={}, description="numbers from -100 to 100 by token id"
     )
-    seed: int | None = _optional("the same seed gives the same reply", ge=-(2**63), lt=2**64)
+    seed: Seed | None = _optional("the same seed gives the same reply")
     n: int = Field(default=1, description="number of replies", ge=1, le=MAX_CHOICES)
-    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] = Field(
+    stop: Stops = Field(
         default=[], description=f"one to {MAX_STOPS} strings, of up to {MAX_STOP_CHARACTERS} characters each"
     )
     stream: bool = False
@@ -203,7 +205,7 @@ class ClassicRequest(Body):
 
 
 class GenerateRequest(Body):
-    """Continue a text, the plain way. Other fields are refused."""
+    """Continue a text, the plain way; of one longer than the context the end. Other fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
     model: str | None = None
@@ -211,6 +213,10 @@ class GenerateRequest(Body):
     max_tokens: int = Field(default=256, description="may exceed the context", ge=1, le=MAX_GENERATED)
     temperature: Annotated[float, Field(ge=0)] = 0.8
     top_k: int = Field(default=200, description="sample from the k most likely tokens; 0: from all", ge=0)
+    seed: Seed | None = _optional("the same seed gives the same reply")
+    stop: Stops = Field(default=[], description="one string or several; the text ends before the first of them")
+    num_samples: int = Field(default=1, description='number of continuations, all in "texts"', ge=1, le=MAX_CHOICES)
+    stream: bool = Field(default=False, description='events {"index", "text"}, and [DONE] at the end')
 
 
 class ErrorDetail(BaseModel):
