@@ -207,7 +207,7 @@ def reply_parts(tokenizer: Tokenizer, ids: Iterable[int]) -> list[dict[str, str]
     """The content parts of a reply: the inverse of `render` for what follows <|assistant_start|>.
 
     It ends at the first stop id. A tool call that was not closed is a part too; special tokens that do not belong in
-    a reply are dropped.
+    a reply are dropped, and so is a character that is unfinished at the end.
     """
     changes = _changes(tokenizer)
     parts: list[tuple[str, list[int]]] = [("text", [])]
@@ -218,7 +218,9 @@ def reply_parts(tokenizer: Tokenizer, ids: Iterable[int]) -> list[dict[str, str]
             break
         else:
             parts.append((changes.get(id, parts[-1][0]), []))
-    return [{"type": kind, "text": tokenizer.decode(part)} for kind, part in parts if part or kind != "text"]
+    last = parts[-1]
+    decoded = [(part[0], tokenizer.decode(part[1], cut_off=part is last)) for part in parts]
+    return [{"type": kind, "text": text} for kind, text in decoded if text or kind != "text"]
 
 
 def reply_text(tokenizer: Tokenizer, ids: Iterable[int]) -> str:

@@ -81,6 +81,7 @@ class Grammars:
     def __init__(self, tokenizer: Tokenizer, stop_ids: Set[int]) -> None:
         self._tokenizer = tokenizer
         self._stop_ids = stop_ids
+        self._matcher = functools.lru_cache(maxsize=32)(self._new_matcher)  # agents send the same grammar every time
 
     async def constraint(self, body: Sampling, begun: str = "") -> Constraint | None:
         """The Constraint for what a request demands, None where it demands nothing.
@@ -121,8 +122,7 @@ class Grammars:
             raise bad_request(message, "messages", "invalid_value")
         return constraint
 
-    @functools.lru_cache(maxsize=32)
-    def _matcher(self, grammar: str) -> LLMatcher:
+    def _new_matcher(self, grammar: str) -> LLMatcher:
         return LLMatcher(self._vocabulary, grammar, log_level=0)
 
     @functools.cached_property

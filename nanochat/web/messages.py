@@ -21,7 +21,7 @@ PARAM = "messages"
 def conversation(messages: Sequence[Message], tools: str = "", default: str = "") -> list[dict[str, Any]]:
     """At most one system message, then user and assistant in turn, whoever comes first.
 
-    tools: a description of them, for the system message. default: the text of a system message that is missing.
+    tools: a description of them, for the system message. default: the system message where the client sends none.
     Raises ApiError where there is nothing to answer.
     """
     system: list[str] = []
@@ -42,11 +42,8 @@ def conversation(messages: Sequence[Message], tools: str = "", default: str = ""
     if messages[-1].tool_calls:
         reason = "calls a tool and no result follows; add a message of role tool with it"
         raise bad_request(f"messages[{len(messages) - 1}] {reason}", PARAM)
-    if default and not system:
-        system.append(default)
-    if tools:
-        system.append(tools)
-    front = [{"role": "system", "content": "\n\n".join(system)}] if system else []
+    system = [text for text in (*(system or [default]), tools) if text]
+    front = [{"role": "system", "content": "\n\n".join(system)}] if system or not turns else []
     # Neighbouring texts are joined, because split differently they would be other tokens.
     return front + [
         {"role": role, "content": _text(parts) if role == "user" else message_parts(parts)} for role, parts in turns

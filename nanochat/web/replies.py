@@ -152,8 +152,9 @@ async def encoded(param: str, characters: int, encode: Callable[..., Any], *args
 def chat_turns(
     state: ServerState, model: ServedModel, content: Sequence[Message], tools: str = ""
 ) -> list[dict[str, Any]]:
-    """The conversation that a body holds, with a description of tools, and the operator's system text if it has none.
+    """The conversation that a body holds, with the operator's system message if it has none.
 
+    tools: a description of them, for the system message.
     Raises ApiError for a model that does not chat, and for messages without a question.
     """
     if not model.chats:

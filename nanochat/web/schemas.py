@@ -25,9 +25,9 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 TokenId = Annotated[int, Field(ge=0, strict=False)]  # the key of an object, which JSON spells as a string
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
-Stops = Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)]
 Schema = dict[str, Any] | bool | str
 Choices = Annotated[list[str], Field(min_length=1, max_length=1000)]
+Stops = Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)]
 
 
 def _optional(description: str, **limits: Any) -> Any:
