@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -545,3 +546,13 @@ def test_what_is_no_text_is_refused_by_its_place(live: Live, kind: str) -> None:
     parts = [{"type": "text", "text": "What is this?"}, {"type": kind, kind: {}}]
     refused = error(live.post(CHAT, {"messages": [THANKS, {"role": "user", "content": parts}]}))
     assert f"messages[1].content[1]: a part of type '{kind}' is not supported" in refused["message"]
+
+
+def test_the_guides_example_runs(live: Live) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "guides" / "serving.md").read_text(encoding="utf-8")
+    example = page.split("## Tools of your own")[1].split("```python\n")[1].split("```")[0]
+    program = example.replace("http://localhost:8000", live.url).replace("sft:d4", "sft:random")
+    names: dict[str, Any] = {}
+    exec(compile(program, "serving.md", "exec"), names)
+    assert names["call"].function.name == "roll" and 1 <= names["result"] <= 20
+    assert names["answer"].usage.prompt_tokens_details.cached_tokens > 0
