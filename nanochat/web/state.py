@@ -37,6 +37,10 @@ class Settings:
     log_prompts: bool = False
     hosts: frozenset[str] | None = None
     """names that a request's Host header may have besides IP addresses; None: any"""
+    root_path: str = ""
+    """path at which a reverse proxy shows the server"""
+    keep_alive: int = 120
+    """seconds that an idle connection is kept; more than the 90 of Go's clients, and the 60 of nginx"""
 
 
 class ServedModel:
