@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, parse
@@ -21,6 +21,12 @@ class Flags(NetworkFlags, ServingFlags):
 
     model: list[str] = field(default_factory=list)
     """serve this model instead, named as for --source; repeat it for several, the first is the default"""
+    served_name: list[str] = field(default_factory=list)
+    """name that clients see; with several models once for each, in order"""
+    chat_template: Literal["plain", "none"] = "none"
+    """how base models chat: plain (lines of User: and Assistant:), or none (they only continue texts)"""
+    system: str = ""
+    """system prompt of conversations that have none"""
     temperature: Annotated[float, alias("-t")] = 0.8
     """default temperature; 0 takes the most likely token"""
     top_k: Annotated[int, alias("-k")] = 50
@@ -55,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     log_to_stderr()
     settings = Settings(
         temperature=flags.temperature, top_k=flags.top_k, max_tokens=flags.max_tokens, max_queue=flags.max_queue,
-        log_prompts=flags.log_prompts, **flags.network_settings(flags.host),
+        log_prompts=flags.log_prompts, system=flags.system, **flags.network_settings(flags.host),
     )  # fmt: skip
     with listen(flags.host, flags.port) as bound, runtime.start(flags.device_type) as rt:
         serve(ServerState(load(flags, rt.device), settings), bound, flags.host, flags.drain_seconds, notice)
@@ -68,22 +74,23 @@ def load(flags: Flags, device: "torch.device") -> "list[ServedModel]":
     from nanochat.checkpoint import door
     from nanochat.engine.serving import serve_model
     from nanochat.engine.tools import python_tools
-    from nanochat.web.state import ServedModel
+    from nanochat.web.state import ServedModel, named
 
     available = torch.cuda.device_count() if device.type == "cuda" else flags.num_gpus
     if flags.num_gpus > available:
         raise UserError(f"--num_gpus is {flags.num_gpus}, but this machine has {available}")
     devices = [torch.device("cuda", n) if device.type == "cuda" else device for n in range(flags.num_gpus)]
-    models: dict[str, ServedModel] = {}
-    for found in [door.find(name) for name in flags.model] or [flags.find()]:
-        if (id := found.short_name) in models:
-            raise UserError(f"--model names {id} twice")
+    models: list[ServedModel] = []
+    chosen = [door.find(name) for name in flags.model] or [flags.find()]
+    names = named([found.short_name for found in chosen], flags.served_name)
+    for found, (id, aliases) in zip(chosen, names, strict=True):
         servings = [serve_model(found, each, flags.dtype, flags.slots) for each in devices]
         if servings[0].note:
             print(f"{id}: {servings[0].note}")
         tools = python_tools(servings[0].tokenizer) if flags.allow_code else None
-        models[id] = ServedModel(id, servings, flags.max_queue, tools)
-    return list(models.values())
+        plain = flags.chat_template == "plain"
+        models.append(ServedModel(id, servings, flags.max_queue, tools, aliases, plain))
+    return models
 
 
 def _check(flags: Flags) -> None:

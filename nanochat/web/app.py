@@ -61,7 +61,8 @@ def build_app(state: ServerState) -> ASGIApp:
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
     gate = Gate(app, state)  # around the whole app, its handler of bugs included
-    return Front(Cors(gate, Origins(state.settings.cors_origins)), state.settings.root_path)
+    readable = ["X-Stream-Id", "X-Request-Id", "Retry-After", older.DROPPED]
+    return Front(Cors(gate, Origins(state.settings.cors_origins), readable), state.settings.root_path)
 
 
 def _state_routes(app: FastAPI, state: ServerState) -> None:

@@ -2,6 +2,7 @@
 
 import hmac
 import shlex
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -134,10 +135,11 @@ def _foreign(origin: str) -> ApiError:
 class Cors(CORSMiddleware):
     """Lets browsers give the replies to pages of the sites that the operator named."""
 
-    def __init__(self, app: ASGIApp, origins: Origins) -> None:
+    def __init__(self, app: ASGIApp, origins: Origins, readable: Sequence[str]) -> None:
+        """readable: headers of replies that the pages' scripts may read."""
         super().__init__(
             app, allow_origins=["*"] if origins.all else [], allow_methods=["*"], allow_headers=["*"],
-            expose_headers=["X-Stream-Id", "X-Request-Id", "Retry-After"], allow_private_network=True,
+            expose_headers=readable, allow_private_network=True,
         )  # fmt: skip
         self.origins = origins
 
