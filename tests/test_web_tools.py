@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -340,6 +341,17 @@ def test_a_stream_of_calls_can_be_read_again(live: Live) -> None:
         first = response.read().decode()
     later = live.get(f"/v1/streams/{id}?after=4").text
     assert later and first.endswith(later) and '"clock"' in later
+
+
+def test_the_log_of_replies_has_the_calls(
+    live: Live, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(live.state, "settings", replace(live.state.settings, log_prompts=True))
+    with caplog.at_level("INFO", "nanochat.web"):
+        ask(live, ASK)
+        live.wait_until_idle()
+    logged = [json.loads(record.message) for record in caplog.records if record.message.startswith('{"what": "reply"')]
+    assert [entry["content"] for entry in logged] == [['Let me see.get_weather{"city": "Rome"}']]
 
 
 def test_a_schema_for_the_answer_leaves_calls_possible(live: Live) -> None:
