@@ -9,13 +9,14 @@ from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, given, parse
 from nanochat.errors import UserError, run
 from nanochat.paths import check_name
+from nanochat.web.flags import NetworkFlags, find_api_key
 
 MOST_TOKENS = 4096  # as clients of /generate may ask for
 MOST_SLOTS = 4096  # no machine holds their caches, except for toy models
 
 
 @dataclass
-class Flags(ServingFlags):
+class Flags(NetworkFlags, ServingFlags):
     """Serve one model: POST /generate continues a text, GET / shows what runs; also chat_web's page and API."""
 
     source: Annotated[
@@ -23,12 +24,8 @@ class Flags(ServingFlags):
     ] = "resume"  # fmt: skip
     out_dir: str = "out"
     """folder where resume looks for ckpt.pt"""
-    host: str | None = None
+    host: str = ""
     """address to listen on; default: with an API key 0.0.0.0, all of them, else 127.0.0.1, this machine only"""
-    port: Annotated[int, alias("-p")] = 8000
-    """port to listen on; 0 takes any free one"""
-    api_key: str | None = None
-    """key that clients must send as a bearer token; default: NANOCHAT_API_KEY or NANOGPT_API_KEY, else none"""
     slots: int = 0
     """texts that run at once; further ones wait; 0: as many as fit this machine"""
     served_name: list[str] = field(default_factory=list)
@@ -43,6 +40,8 @@ class Flags(ServingFlags):
     """default top_p: sample from the fewest tokens whose probabilities sum to p"""
     max_tokens: Annotated[int, alias("-m", "--max-new-tokens")] = 256
     """default maximum number of tokens of a reply"""
+    cors_enabled: bool = False
+    """let the pages of all web sites use the API, as --cors_origin '*' does"""
     compile: bool = False
     """has no effect; accepted so that nanoGPT's commands run"""
 
@@ -72,10 +71,11 @@ def gpt_server(argv: Sequence[str] | None = None) -> None:
 
 def serve(flags: Flags) -> None:
     """Serve until a signal."""
+    flags.cors_origin += ["*"] if flags.cors_enabled else []
     _check(flags)
     from nanochat import runtime
     from nanochat.engine.serving import serve_model
-    from nanochat.web.server import allowed_hosts, find_api_key, listen, log_to_stderr
+    from nanochat.web.server import listen, log_to_stderr
     from nanochat.web.server import serve as run_server
     from nanochat.web.state import ServedModel, ServerState, Settings, named
 
@@ -84,7 +84,7 @@ def serve(flags: Flags) -> None:
     host = flags.host or ("0.0.0.0" if key else "127.0.0.1")
     settings = Settings(
         temperature=flags.temperature, top_k=flags.top_k, top_p=flags.top_p, max_tokens=flags.max_tokens,
-        generate_top_k=flags.top_k, generate_max_tokens=flags.max_tokens, api_key=key, hosts=allowed_hosts(host),
+        generate_top_k=flags.top_k, generate_max_tokens=flags.max_tokens, **flags.network_settings(host),
     )  # fmt: skip
     with listen(host, flags.port) as bound, runtime.start(flags.device_type) as rt:
         found = flags.find(flags.out_dir)
@@ -100,6 +100,7 @@ def serve(flags: Flags) -> None:
 def _check(flags: Flags) -> None:
     """Report mistakes that can be seen before anything is loaded."""
     check_name("out_dir", flags.out_dir)
+    flags.check_network()
     if not 0 <= flags.slots <= MOST_SLOTS:
         raise UserError(f"--slots is {flags.slots}; expected 1 to {MOST_SLOTS}, or 0 for as many as fit")
     ranges = {"temperature": (0, 2), "top_k": (0, math.inf), "top_p": (0, 1), "max_tokens": (1, MOST_TOKENS)}
