@@ -199,7 +199,9 @@ class ServerState:
         self._open.discard(generation)
         model.pool.took(generation.seconds)
         self.metrics.ended(model.id, generation)
-        self.log("reply", model, [choice.text for choice in generation.choices])
+        said = ("text", "call", "arguments")
+        self.log("reply", model, ["".join(c.text for c in choice.chunks if c.kind in said)
+                                  for choice in generation.choices])  # fmt: skip
 
     def log(self, what: str, model: ServedModel, content: Any) -> None:
         """Log prompts and replies, if the operator asked for it."""

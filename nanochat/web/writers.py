@@ -226,6 +226,10 @@ class ClassicWriter(ChatWriter):
         self.stream.close()
 
 
+def _call_id() -> str:
+    return f"call_{secrets.token_hex(12)}"
+
+
 class GenerateWriter:
     """The events of /generate: {"index", "text"}, whose texts joined are those of a reply that is sent whole."""
 
@@ -258,10 +262,6 @@ class GenerateWriter:
         self.stream.write(to_json(ApiError(500, reason, "internal_error").envelope))
         self.stream.write("[DONE]")
         self.stream.close()
-
-
-def _call_id() -> str:
-    return f"call_{secrets.token_hex(12)}"
 
 
 def _timing(generation: Generation, model: ServedModel) -> dict[str, Any]:
