@@ -19,11 +19,12 @@ from nanochat.web import messages
 from nanochat.web.documentation import describes
 from nanochat.web.errors import ApiError, bad_request, json_response
 from nanochat.web.generation import Generation, Writer
-from nanochat.web.schemas import Body, Message, Sampling, validated
+from nanochat.web.schemas import Body, CompletionRequest, Message, Sampling, validated
 from nanochat.web.sse import EventStream, Later, Stream
 from nanochat.web.state import ServedModel, ServerState
 
 TAKEN = ("/chat/completions",)  # earlier versions' meaning of this path is other than OpenAI's; see older.py
+COMPLETION_TOKENS = 16  # of a reply at /v1/completions whose client sets no limit, as at OpenAI's
 LONG = 20_000  # characters; encoding more would hold up the other streams, so a thread does it
 
 
@@ -106,20 +107,27 @@ def engine_request(
     """
     settings = state.settings
     check_ids(model, body.logit_bias, "logit_bias")
+    check_ids(model, body.stop_token_ids, "stop_token_ids")
+    if body.ignore_eos and more.get("constraint") is not None:
+        message = "ignore_eos cannot be kept together with a format or tools: only the model's end ends such a reply"
+        raise bad_request(message, "ignore_eos", "invalid_value")
+    default = COMPLETION_TOKENS if isinstance(body, CompletionRequest) else settings.max_tokens
+    length = max(default, body.min_tokens) if body.length is None else body.length
     try:
         request = Request(
             ids,
-            max_tokens=settings.max_tokens if body.max_tokens is None else body.max_tokens,
+            max_tokens=None if length == -1 else length,
+            min_tokens=body.min_tokens,
             temperature=settings.temperature if body.temperature is None else body.temperature,
             top_k=settings.top_k if body.top_k is None else max(0, body.top_k),
             top_p=body.top_p,
             min_p=body.min_p,
-            repetition_penalty=body.repetition_penalty,
+            repetition_penalty=body.repetition,
             presence_penalty=body.presence_penalty,
             frequency_penalty=body.frequency_penalty,
             logit_bias=body.logit_bias,
-            seed=body.seed,
-            stop_ids=model.stop_ids,
+            seed=None if body.seed == -1 else body.seed,
+            stop_ids=frozenset(body.stop_token_ids) | (frozenset() if body.ignore_eos else model.stop_ids),
             **more,
         )
         model.pool.workers[0].engine.check(request)
