@@ -37,7 +37,7 @@ def refusal(error: ValidationError, kind: type[BaseModel], body: bytes) -> ApiEr
         return bad_request(f"the body is not JSON in UTF-8: {reason}")
     if not first["loc"]:
         is_object = first["type"] == "value_error"
-        return bad_request(first["msg"].removeprefix("Value error, ") if is_object else "the body must be a JSON object")
+        return bad_request(_message(first) if is_object else "the body must be a JSON object")
     content = from_json(body)
     best = _best(errors, content)
     place, found = best[0].place, best[0].error
@@ -78,8 +78,12 @@ def _fault(errors: Sequence[ErrorDetails]) -> str:
     nouns = list(dict.fromkeys(noun for each in errors if (noun := _noun(each))))
     if nouns:
         return f" is {_shown(value)}; expected {_listed(nouns)}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f": {message[:1].lower()}{message[1:]}"
+    return f": {_message(first)}"
+
+
+def _message(error: ErrorDetails) -> str:
+    message = error["msg"].removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
 
 
 def _noun(error: ErrorDetails) -> str | None:
@@ -87,7 +91,8 @@ def _noun(error: ErrorDetails) -> str | None:
 
 
 def _listed(nouns: Sequence[str]) -> str:
-    return nouns[0] if len(nouns) == 1 else f"{', '.join(nouns[:-1])}{',' * (len(nouns) > 2)} or {nouns[-1]}"
+    comma = "," if len(nouns) > 2 or any(" or " in noun for noun in nouns) else ""
+    return nouns[0] if len(nouns) == 1 else f"{', '.join(nouns[:-1])}{comma} or {nouns[-1]}"
 
 
 def _entries(value: Sequence[Any]) -> str:

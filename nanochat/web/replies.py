@@ -19,7 +19,7 @@ from nanochat.web import messages
 from nanochat.web.documentation import describes
 from nanochat.web.errors import ApiError, bad_request, json_response
 from nanochat.web.generation import Generation, Writer
-from nanochat.web.schemas import Body, CompletionRequest, Message, Sampling, validated
+from nanochat.web.schemas import Body, ChatRequest, CompletionRequest, Message, Sampling, validated
 from nanochat.web.sse import EventStream, Later, Stream
 from nanochat.web.state import ServedModel, ServerState
 
@@ -171,13 +171,51 @@ def chat_turns(
     return messages.conversation(content, tools, state.settings.system)
 
 
-async def chat_ids(
-    state: ServerState, model: ServedModel, content: Sequence[Message], tools: str = ""
-) -> list[int]:  # fmt: skip
-    """The token ids of the prompt for a conversation."""
+class ChatPrompt(NamedTuple):
+    """What the reply to a conversation follows."""
+
+    ids: list[int]
+    begun: str
+    """the text of a last message of the assistant's that the reply continues"""
+
+
+async def chat_prompt(
+    state: ServerState, model: ServedModel, content: Sequence[Message], tools: str = "", begins: bool = True
+) -> ChatPrompt:  # fmt: skip
+    """The prompt for a conversation. begins: a last message of the assistant's is the beginning of the reply."""
     turns = chat_turns(state, model, content, tools)
     state.log("chat", model, turns)
-    return await encoded("messages", messages.characters(turns), model.prompt, turns)
+    begun = ""
+    if turns[-1]["role"] == "assistant":
+        if begins:
+            begun = "".join(part["text"] for part in turns[-1]["content"] if part["type"] == "text")
+        else:
+            turns.append({"role": "assistant", "content": ""})  # whose end, like the end of any beginning, is left out
+    return ChatPrompt(await encoded("messages", messages.characters(turns), model.prompt, turns), begun)
+
+
+async def chat_ids(state: ServerState, model: ServedModel, content: Sequence[Message]) -> list[int]:
+    """The token ids of the prompt for a conversation."""
+    return (await chat_prompt(state, model, content)).ids
+
+
+def begins_reply(body: ChatRequest) -> bool:
+    """Whether a last message of the assistant's is the beginning of the reply, and not a turn before it.
+
+    Raises ApiError for settings that contradict each other or the messages.
+    """
+    roles = [message.role for message in body.messages if message.role not in ("system", "developer")]
+    continues, adds = body.continue_final_message, body.add_generation_prompt
+    if continues and adds:
+        reason = "continue_final_message and add_generation_prompt cannot both be true: the reply either continues"
+        raise bad_request(f"{reason} the last message or is a turn of its own", "continue_final_message")
+    if continues and roles[-1:] != ["assistant"]:
+        reason = "continue_final_message needs a last message with the role assistant"
+        raise bad_request(reason, "continue_final_message")
+    if adds is False and not continues:
+        reason = "add_generation_prompt=false needs continue_final_message=true: else the reply is a turn of its own"
+        raise bad_request(reason, "add_generation_prompt")
+    return continues is not False and not adds
 
 
 def check_ids(model: ServedModel, ids: Iterable[int], param: str) -> None:

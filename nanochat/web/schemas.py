@@ -239,6 +239,11 @@ class Sampling(Body):
         return [self.stop] if isinstance(self.stop, str) else self.stop
 
     @property
+    def ends(self) -> dict[str, Any]:
+        """Where the text ends, for ReplyText."""
+        return {"min_tokens": self.min_tokens, "show_stop": self.include_stop_str_in_output}
+
+    @property
     def penalties(self) -> bool:
         """Whether any repetition is penalised."""
         return self.repetition != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
