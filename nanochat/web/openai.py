@@ -206,12 +206,12 @@ class Prompt(NamedTuple):
 async def _prompts(model: ServedModel, given: Prompts) -> list[Prompt]:
     prompts: Any = [given] if isinstance(given, str) or isinstance(given[0], int) else given
     result = []
-    for each in prompts:
+    for number, each in enumerate(prompts):
         if isinstance(each, str):
             ids = await encoded("prompt", len(each), chat.text_prompt, model.tokenizer, each)
             result.append(Prompt(each, ids, len(chat.opening(model.tokenizer)) if each else len(ids)))
         else:
-            check_ids(model, each, "prompt")
+            check_ids(model, each, "prompt" if each is given else f"prompt[{number}]")
             result.append(Prompt(model.tokenizer.decode(each), each, 0))
     return result
 

@@ -1,15 +1,15 @@
 """Why a body was refused, in one sentence: the field as a client spells it, what it holds, what is expected there."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails, from_json
 
 from nanochat.web.errors import ApiError, bad_request
 
 Place = tuple[int | str, ...]
+Error = Mapping[str, Any]  # as pydantic describes it
 NOUNS = {
     "string_type": "a string", "int_type": "an integer", "int_from_float": "an integer", "int_parsing": "an integer",
     "float_type": "a number", "finite_number": "a finite number", "bool_type": "true or false", "list_type": "a list",
@@ -38,7 +38,7 @@ def refusal(error: ValidationError, kind: type[BaseModel], body: bytes) -> ApiEr
     if not first["loc"]:
         is_object = first["type"] == "value_error"
         return bad_request(_message(first) if is_object else "the body must be a JSON object")
-    content = from_json(body)
+    content = json.loads(body)
     best = _best(errors, content)
     place, found = best[0].place, best[0].error
     field, param = spelled(place), str(place[0])
@@ -67,7 +67,7 @@ def spelled(place: Place) -> str:
     return text
 
 
-def _fault(errors: Sequence[ErrorDetails]) -> str:
+def _fault(errors: Sequence[Error]) -> str:
     """What is wrong with a field; there are several errors where each of a union's types was tried in vain."""
     first = errors[0]
     kind, value = first["type"], first["input"]
@@ -81,13 +81,13 @@ def _fault(errors: Sequence[ErrorDetails]) -> str:
     return f": {_message(first)}"
 
 
-def _message(error: ErrorDetails) -> str:
+def _message(error: Error) -> str:
     message = error["msg"].removeprefix("Value error, ")
     return message[:1].lower() + message[1:]
 
 
-def _noun(error: ErrorDetails) -> str | None:
-    return error["ctx"]["expected"] if error["type"] == "literal_error" else NOUNS.get(error["type"])  # type: ignore[typeddict-item]
+def _noun(error: Error) -> str | None:
+    return error["ctx"]["expected"] if error["type"] == "literal_error" else NOUNS.get(error["type"])
 
 
 def _listed(nouns: Sequence[str]) -> str:
@@ -111,7 +111,7 @@ def _shown(value: object) -> str:
 class _Wrong(NamedTuple):
     """One of pydantic's errors."""
 
-    error: ErrorDetails
+    error: Error
     place: Place
     union: int | None
     """how much of pydantic's own place lies before the name of one of a union's types, which is no place in the body"""
@@ -123,7 +123,7 @@ class _Wrong(NamedTuple):
         return _noun(self.error) is None, steps
 
 
-def _located(error: ErrorDetails, content: Any) -> _Wrong:
+def _located(error: Error, content: Any) -> _Wrong:
     place: list[int | str] = [error["loc"][0]]
     content = content.get(place[0])
     union = None
@@ -140,7 +140,7 @@ def _located(error: ErrorDetails, content: Any) -> _Wrong:
     return _Wrong(error, tuple(place), union)
 
 
-def _best(errors: Sequence[ErrorDetails], content: Any) -> list[_Wrong]:
+def _best(errors: Sequence[Error], content: Any) -> list[_Wrong]:
     """The first error; of a union's types the error of the one that the client meant, or of all that it may have."""
     located = [_located(error, content) for error in errors]
     loc, union = located[0].error["loc"], located[0].union

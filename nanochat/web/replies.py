@@ -218,9 +218,11 @@ def begins_reply(body: ChatRequest) -> bool:
     return continues is not False and not adds
 
 
-def check_ids(model: ServedModel, ids: Iterable[int], param: str) -> None:
-    """Raises ApiError for an id outside the vocabulary."""
+def check_ids(model: ServedModel, ids: Iterable[int], place: str) -> None:
+    """Raises ApiError for an id outside the vocabulary. place: where the ids are, such as prompt[0]."""
     size = model.tokenizer.vocab_size
-    for id in ids:
+    for number, id in enumerate(ids):
         if not 0 <= id < size:
-            raise bad_request(f"token id {id} is outside the model's vocabulary of {size}", param)
+            where = f'{place}["{id}"]' if isinstance(ids, Mapping) else f"{place}[{number}]"
+            message = f"{where}: token id {id} is outside the model's vocabulary of {size}"
+            raise bad_request(message, place.partition("[")[0], "invalid_value")
