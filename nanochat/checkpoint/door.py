@@ -24,6 +24,7 @@ from nanochat.gpt import GPTConfig
 from nanochat.tokenizer import Tokenizer
 
 Kind = Literal["nanochat", "hf", "nanogpt"]
+CHECKPOINT_FILES = (".pt", ".pth")
 WEIGHT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 
 
@@ -56,14 +57,21 @@ class Found:
 
     @property
     def short_name(self) -> str:
-        """The name, with the tag that was chosen if it names a stage only."""
-        return f"{self.source}:{self.tag}" if self.name in paths.SOURCES else self.name
+        """See the function `short_name`."""
+        return short_name(self.name, self.source, self.tag)
 
     def load(self, load_as: LoadAs = AS_STORED) -> Loaded:
         """Check and read the weights. Raises UserError for damaged files and for models that do not fit."""
         if self.kind == "nanochat":
             return replace(manager.load_step(self.folder, self.tag, self.step, load_as), source=self.source)
         return _load_nanogpt(self, load_as) if self.kind == "nanogpt" else _load_hf(self, load_as)
+
+
+def short_name(name: str, source: str, tag: str) -> str:
+    """A model's name to show to others: with its tag if it names a stage only; of a path the last folder alone."""
+    if name in paths.SOURCES:
+        return f"{source}:{tag}"
+    return name if name.partition(":")[0] in paths.SOURCES or name == "resume" else tag
 
 
 def open(
@@ -93,6 +101,12 @@ def find(name: str, tag: str | None = None, step: int | None = None, out_dir: Pa
             raise _no_step(name, step)
         return _in(hub.fetch(hub.GPT2[name], [*WEIGHT_FILES, *gpt2_tokenizer.FILES]), name, name, None)
     path = Path(out_dir) if name == "resume" else Path(name).expanduser()
+    if name == "resume" and not path.exists():
+        raise UserError(f"{path} is missing; train a model first, as with scripts.train, or name another --out_dir")
+    if path.suffix in CHECKPOINT_FILES and not path.exists():  # no repository has such a name
+        beside = ", ".join(sorted(found.name for found in path.parent.glob(f"*{path.suffix}"))[:5])
+        hint = f"{path.parent} has {beside}" if beside else "train a model first, or check the path"
+        raise UserError(f"the file {name} is missing; {hint}")
     if name == "resume" or path.exists():
         file = path.name if path.exists() and not path.is_dir() else ""
         folder = path.parent if file else path
