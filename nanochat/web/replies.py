@@ -152,13 +152,17 @@ async def encoded(param: str, characters: int, encode: Callable[..., Any], *args
 def chat_turns(
     state: ServerState, model: ServedModel, content: Sequence[Message], tools: str = ""
 ) -> list[dict[str, Any]]:
-    """The conversation that a body holds, with a description of tools, and the operator's system text if it has none.
+    """The conversation that a body holds, with the operator's system message if it has none.
 
+    tools: a description of them, for the system message.
     Raises ApiError for a model that does not chat, and for messages without a question.
     """
     if not model.chats:
         message = f"{model.id} is a base model: it continues texts and has not learned to chat; use /v1/completions"
         raise bad_request(f"{message}, or another model", "model", "model_cannot_chat")
+    if content and content[-1].tool_calls:
+        reason = "calls a tool and no result follows; add a message of role tool that has it"
+        raise bad_request(f"messages[{len(content) - 1}] {reason}", "messages")
     return messages.conversation(content, tools, state.settings.system)
 
 
