@@ -1,6 +1,7 @@
 """Two more guides, walked: nanochat with the d34 model, and research on pretrained GPT-2. Tiny models stand in."""
 
 import json
+import math
 import re
 import shutil
 import signal
@@ -98,9 +99,7 @@ def test_mid_training_takes_the_real_recipe(walk: Walk, mid: str) -> None:
     assert "conversations: the real recipe" in mid and "because the model does not descend from the little world" in mid
     meta = manager.read_meta(base_of(walk) / "mid_checkpoints" / "d34", 2)
     assert (meta["conversations"], meta["text_share"], meta["parent"]["step"]) == ("real", 0.0, 169150)
-    assert list(walk.folder.rglob("offline-run-*"))
-    refused = walk.type(f"{SFT} --model_tag=d34 --out_tag=x --run=d34-sft", WANDB_MODE="online").sentence
-    assert all(way in refused for way in ("wandb login", "WANDB_MODE=offline", "--run dummy"))
+    assert list(walk.home.rglob("offline-run-*"))
 
 
 @walks(D34, "--model_tag / --model-tag, --step, --model_step, --run",
@@ -175,7 +174,8 @@ def test_models_travel_by_hand_and_by_the_hub(walk: Walk, sft: str, tmp_path: Pa
     evaluated = walk.type("python -m scripts.sample --init_from=mid:d34:813 --num_samples=1 --max_new_tokens=2",
                           NANOCHAT_BASE_DIR=str(copied))  # fmt: skip
     assert evaluated.code == 0, evaluated.said
-    pushed = walk.type("python -m scripts.push sft --tag d34 --step 2 tester/d34-talks", HF_TOKEN=fakehub.TOKEN)
+    (walk.home / ".cache" / "huggingface" / "token").write_text(fakehub.TOKEN, encoding="utf-8")  # hf auth login
+    pushed = walk.type("python -m scripts.push sft --tag d34 --step 2 tester/d34-talks")
     assert pushed.code == 0, pushed.said
     pulled = walk.type("python -m scripts.pull tester/d34-talks", NANOCHAT_BASE_DIR=str(tmp_path / "other"))
     assert pulled.code == 0 and (tmp_path / "other/chatsft_checkpoints/d34/model_000002.pt").is_file(), pulled.said
@@ -315,7 +315,7 @@ def test_the_table_of_costs_is_what_plan_prints(walk: Walk) -> None:
             assert cells[column] == (price if fits else "does not fit"), (gpu, name)
             assert f"{cells[0]} parameters" in said and f"to generate text {cells[2]}" in said
     for name, cells in planned("--gpu b200", "--device_batch_size=1")[1].items():
-        assert table[name][1] == f"{round(float(cells[4]))} GB and up"
+        assert table[name][1] == f"{math.ceil(float(cells[4]))} GB and up"
     documented("guides/memory.md", "`scripts.train`, the nanoGPT way, has `--batch_size` with")
 
 
