@@ -34,8 +34,8 @@ def checks() -> list[tuple[str, str]]:
     found = []
     for script in sorted(CLIENTS.glob("*_client.py")):
         tree = ast.parse(script.read_text(encoding="utf-8"))
-        found += [(script.name, each.name) for each in tree.body
-                  if isinstance(each, ast.FunctionDef) and each.decorator_list]  # fmt: skip
+        functions = [each for each in tree.body if isinstance(each, ast.FunctionDef)]
+        found += [(script.name, each.name) for each in functions if "check" in map(ast.unparse, each.decorator_list)]
     for script in sorted(CLIENTS.glob("node/*_client.js")):
         names = re.findall(r"^  async (\w+)\(", script.read_text(encoding="utf-8"), re.M)
         found += [(script.name, name) for name in names]
