@@ -561,10 +561,20 @@ def test_a_ckpt_reads_its_meta_pickle(tmp_path: Path) -> None:
     ("sft:d4", "no sft checkpoint"),
     ("{tmp}", "holds nothing; expected a folder with"),
     ("./gone", "there is no model './gone'"),
+    ("out/ckpt.pt", "the file out/ckpt.pt is missing; train a model first"),
+    ("./out/ckpt.pth", "the file ./out/ckpt.pth is missing; train a model first"),
+    ("{tmp}/last.pt", "last.pt is missing; train a model first"),
 ])  # fmt: skip
 def test_a_name_that_means_nothing_is_told(name: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=said):
         door.open(name.format(tmp=tmp_path))
+
+
+def test_a_missing_file_is_told_with_those_beside_it(tmp_path: Path) -> None:
+    for name in ("ckpt.pt", "ckpt_best.pt", "config.json"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"best_ckpt\.pt is missing; .* has ckpt\.pt, ckpt_best\.pt$"):
+        door.open(str(tmp_path / "best_ckpt.pt"))
 
 
 def our_checkpoint(folder: Path, tokenizer: Tokenizer, step: int = 5) -> Path:

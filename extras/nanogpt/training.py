@@ -18,15 +18,17 @@ from extras.nanogpt.out_dir import CkptWriter, OutDirStepWriter, Run, checkpoint
 from extras.nanogpt.settings import OF_ONE_START, SHAPE, Settings, check
 from nanochat import foreign_tokenizers, gpt2_tokenizer
 from nanochat.checkpoint import door, gpt2, manager
+from nanochat.config import changes
 from nanochat.data import tokens
 from nanochat.data.batch import Batch
 from nanochat.data.shards import Split
 from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig, count_parameters
-from nanochat.log import MetricsLog, short
+from nanochat.log import MetricsLog, duration, short
 from nanochat.optim import Optimizer, Rates, adamw_groups
 from nanochat.paths import alone_in, write_atomically
 from nanochat.plan.cost import flops_per_token
+from nanochat.plan.gpus import measured_cpu
 from nanochat.report import sections
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
@@ -37,6 +39,9 @@ from nanochat.train.stage import compiled, is_finished
 NAME = "train"
 SPLITS: tuple[Split, ...] = ("train", "val")
 POSITIONS = "transformer.wpe.weight"
+LARGEST_EXPONENT = 700.0  # e^700 is about all that a float holds
+LONG = 30.0  # seconds without a line after which one wonders whether it runs
+SLOW_CPU = 10e9  # operations per second that every CPU reaches
 
 Data = dict[Split, tokens.Tokens]
 
@@ -70,12 +75,13 @@ def train_as_nanogpt(settings: Settings, rt: Runtime, changed: Sequence[str] = (
             return run.state
         _check_data(run, data, settings)
         run.data = {split: data[split].content() for split in SPLITS}
-        return _train(settings, run, data, T, accumulation, folder, rt)
+        return _train(settings, run, data, T, accumulation, folder, rt, changed)
 
 
 def _train(
-    settings: Settings, run: Run, data: Data, T: int, accumulation: int, folder: Path, rt: Runtime
-) -> TrainState:
+    settings: Settings, run: Run, data: Data, T: int, accumulation: int, folder: Path, rt: Runtime,
+    changed: Sequence[str],
+) -> TrainState:  # fmt: skip
     """Train a run on windows of T tokens."""
     state, again = run.state, _again(settings)
     optimizer = Optimizer(
@@ -116,11 +122,18 @@ def _train(
             f"--max_iters={2 * state.step}"
         )
         return state
+    writer.log.note(state.step, {**_start(settings), "resumed_with": list(changed)})
+    _forecast(settings, run, T, rt)
     train(stage, state, rt, writer.log)
     writer.log.close()
     rt.print(f"{NAME}: done; step {state.step}, best val_loss {run.best:.4f}; python -m scripts.sample "
              f"--out_dir={shlex.quote(settings.out_dir)} shows what it writes")  # fmt: skip
     return state
+
+
+def _start(settings: Settings) -> dict:
+    """What tells one run, or one start of it, from another: the code, and the settings that are not the defaults."""
+    return {"git_commit": sections.git_commit(), "changed_settings": changes(settings)}
 
 
 def _writer(
@@ -129,7 +142,7 @@ def _writer(
     """What writes ckpt.pt, or our own format if nanoGPT's cannot hold the model."""
     out_dir, is_new = Path(settings.out_dir), settings.init_from != "resume"
     effective = _effective(settings, run, T)
-    config = {"settings": effective, "model_config": asdict(run.model.config), "git_commit": sections.git_commit()}
+    config = {"settings": effective, "model_config": asdict(run.model.config), **_start(settings)}
     wandb_run = settings.wandb_run_name if settings.wandb_log else "dummy"
     shared: dict[str, Any] = {
         "folder": out_dir,
@@ -156,6 +169,24 @@ def _writer(
     return writer
 
 
+def _forecast(settings: Settings, run: Run, T: int, rt: Runtime) -> None:
+    """Print how long the first lines will take, where that is long: nanoGPT's defaults are for GPUs."""
+    if rt.device.type != "cpu":
+        return
+    batch = flops_per_token(run.model.config) * settings.batch_size * T / rt.world
+    step = batch * settings.gradient_accumulation_steps
+    validation = batch * settings.eval_iters * len(SPLITS) / 3  # forward only
+    if step + validation < LONG * SLOW_CPU:
+        return
+    cpu = measured_cpu()
+    step, validation = (operations / (cpu.peak * cpu.mfu) for operations in (step, validation))
+    if step + validation > LONG:
+        rt.print(
+            f"{NAME}: on this CPU a validation takes roughly {duration(validation)} and a step {duration(step)}; for a "
+            "try-out lower --eval_iters, --batch_size, --gradient_accumulation_steps, --block_size or --n_layer"
+        )
+
+
 def _stream(windows: tokens.Tokens, settings: Settings, T: int, state: TrainState, rt: Runtime) -> Iterator[Batch]:
     """Random windows of the training tokens, from where the run stands."""
     ranks = rt.rank, rt.world
@@ -176,7 +207,7 @@ def validate(
         scores[f"{split}_loss"] = mean_loss(run.model, stream, settings.eval_iters, rt, stopping)
     if run.state.step == 0:
         run.note(0, scores)
-    return scores
+    return {**scores, "val_perplexity": math.exp(min(scores["val_loss"], LARGEST_EXPONENT))}
 
 
 def _check_data(run: Run, data: Data, settings: Settings) -> None:
@@ -221,6 +252,9 @@ def begin(settings: Settings, folder: Path, rt: Runtime) -> Run:
         loaded = door.open(settings.init_from, manager.LoadAs(rt.device, rt.dtype), out_dir=out_dir)
         run = Run(loaded.model, loaded.tokenizer, TrainState())
     check_fits(run.model.config, settings, rt)
+    rows = run.model.config.padded_vocab
+    if settings.vocab_size not in (None, rows):
+        rt.print(f"{NAME}: --vocab_size {settings.vocab_size} has no effect on a trained model; this one has {rows}")
     if tokenizer and run.tokenizer and tokenizer.hash != run.tokenizer.hash:
         raise UserError(
             f"the tokens in {folder} are those of another tokenizer ({tokenizer.vocab_size} tokens, "
@@ -237,7 +271,9 @@ def _from_scratch(settings: Settings, tokenizer: Tokenizer | None, folder: Path)
     vocab_size = known or gpt2_tokenizer.VOCABULARIES[0]
     is_characters = tokenizer is not None and tokenizer.pattern is None
     # As nanoGPT rounds GPT-2's vocabulary, and not that of characters.
-    rows = vocab_size if is_characters else -(-vocab_size // 64) * 64
+    rows = settings.vocab_size or (vocab_size if is_characters else -(-vocab_size // 64) * 64)
+    if rows < vocab_size:
+        raise UserError(f"--vocab_size is {rows}; expected {vocab_size} or more, the tokens of the data in {folder}")
     shape = {name: getattr(settings, name) for name in ("n_layer", "n_head", "n_embd", "block_size", "bias", "dropout")}
     config, _ = gpt2.from_nanogpt({**shape, "vocab_size": rows}, {}, folder)
     return gpt2.with_tokenizer(config, vocab_size)
