@@ -43,9 +43,10 @@ def complete(url: str) -> None:
 
 @check
 def structured(url: str) -> None:
-    """By a program made of a prompt, by tools and by the model's own structured output."""
+    """By tools and by the model's own structured output. A model that is marked as neither is sent a demand for tools
+    without any tool, which no server can meet."""
     prompt = PromptTemplate(EXTRACT)
-    for more in ({}, {"is_function_calling_model": True}, {"should_use_structured_outputs": True}):
+    for more in ({"is_function_calling_model": True}, {"should_use_structured_outputs": True}):
         found = model(url, is_chat_model=True, **more).structured_predict(City, prompt)
         assert found.city == "Rome", more
 
