@@ -340,7 +340,8 @@ def serve(
     with listen(host, port) as bound:
         loaded = open(model) if isinstance(model, str) else model
         settings = Settings(api_key=key, hosts=allowed_hosts(host))
-        run(ServerState([ServedModel(loaded.name, [loaded.serving])], settings), bound, host, ready=ready)
+        name = door.short_name(loaded.name, loaded.serving.source, loaded.serving.tag)
+        run(ServerState([ServedModel(name, [loaded.serving])], settings), bound, host, ready=ready)
 
 
 def _stops(stop: str | Sequence[str]) -> list[str]:

@@ -23,6 +23,7 @@ Text is encoded without special tokens, so a message that spells "<|user_end|>" 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
+from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
@@ -188,7 +189,7 @@ def reply_parts(tokenizer: Tokenizer, ids: Iterable[int]) -> list[dict[str, str]
     """The content parts of a reply: the inverse of `render` for what follows <|assistant_start|>.
 
     It ends at the first stop id. A tool call that was not closed is a part too; special tokens that do not belong in
-    a reply are dropped.
+    a reply are dropped, and so is a character that is unfinished at the end.
     """
     changes = _changes(tokenizer)
     parts: list[tuple[str, list[int]]] = [("text", [])]
@@ -199,7 +200,9 @@ def reply_parts(tokenizer: Tokenizer, ids: Iterable[int]) -> list[dict[str, str]
             break
         else:
             parts.append((changes.get(id, parts[-1][0]), []))
-    return [{"type": kind, "text": tokenizer.decode(part)} for kind, part in parts if part or kind != "text"]
+    last = parts[-1]
+    decoded = [(part[0], tokenizer.decode(part[1], cut_off=part is last)) for part in parts]
+    return [{"type": kind, "text": text} for kind, text in decoded if text or kind != "text"]
 
 
 def reply_text(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
@@ -273,3 +276,40 @@ def _kind(value: object) -> str:
     names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string",
              list: "a list", dict: "an object"}  # fmt: skip
     return names.get(type(value), type(value).__name__)
+
+
+# ---------------------------------------------------------------- conversations with a base model
+
+PLAIN_STOPS = ("\nUser:", "\nAssistant:")  # where a base model goes on with the conversation by itself
+
+
+def plain_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    """The token ids of a conversation as plain text, after which a model that was never taught to chat answers:
+
+        Be brief.
+
+        User: What is 12 + 30?
+        Assistant: It is 42.
+        User: And 12 - 30?
+        Assistant:
+
+    A last message of the assistant's is the beginning of the answer. Of its parts only the text is shown.
+    """
+    lines = [f"{message['content']}\n" for message in messages if message["role"] == "system" and message["content"]]
+    for message in messages:
+        content = message["content"]
+        if not isinstance(content, str):
+            content = "".join(part["text"] for part in content if part["type"] == "text")
+        if message["role"] != "system":
+            lines.append(f"{message['role'].capitalize()}: {content}" if content else "Assistant:")
+    if messages[-1]["role"] != "assistant":
+        lines.append("Assistant:")
+    return text_prompt(tokenizer, "\n".join(lines))
+
+
+def can_chat_plainly(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer can spell `plain_prompt`, which one of characters may not."""
+    try:
+        return bool(tokenizer.encode("\nUser:\nAssistant: "))
+    except UserError:
+        return False

@@ -16,6 +16,7 @@ asks for them by name.
 nanoGPT's character models are the simplest case: one id per character, no special tokens.
 """
 
+import codecs
 import contextlib
 import hashlib
 import json
@@ -213,9 +214,12 @@ class Tokenizer:
         front = np.array(self._ends(prepend), np.int32)
         return [np.concatenate([front, *arrays(text)], dtype=np.int32) for text in texts]
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of some ids, special tokens as their names; bytes that are not UTF-8 become U+FFFD."""
-        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+    def decode(self, ids: Iterable[int], cut_off: bool = False) -> str:
+        """The text of some ids, special tokens as their names; bytes that are not UTF-8 become U+FFFD.
+
+        cut_off: the text ends in the middle, perhaps of a character, whose beginning is then left out.
+        """
+        return utf8_decoder().decode(self.decode_bytes(ids), final=not cut_off)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of some ids. A token may hold a part of a character, so only a whole text is sure to be UTF-8."""
@@ -272,6 +276,11 @@ except ValueError as error:
 if encoding.decode(encoding.encode_ordinary(text)) != text:
     sys.exit(print("it leaves out a part of the text") or 1)
 """
+
+
+def utf8_decoder() -> codecs.IncrementalDecoder:
+    """Tokens are pieces of UTF-8, so that a character may be split over several of them."""
+    return codecs.getincrementaldecoder("utf-8")(errors="replace")
 
 
 def _check_pattern(pattern: object) -> None:

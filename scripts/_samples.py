@@ -38,7 +38,7 @@ def write_samples(
     replies = Engine(model, slots=max(1, len(requests))).generate(requests)
     samples = []
     for prompt, reply in zip(prompts, replies, strict=True):
-        text = tokenizer.decode(reply.tokens)
+        text = tokenizer.decode(reply.tokens, cut_off=True)
         print(f"\n--- {prompt or '(no prompt)'}\n{prompt}{printable(text)}", flush=True)
         samples.append({"prompt": prompt, "text": text})
     return samples

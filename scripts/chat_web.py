@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
 from nanochat.checkpoint.flags import ServingFlags
@@ -21,6 +21,12 @@ class Flags(ServingFlags):
 
     model: list[str] = field(default_factory=list)
     """serve this model instead, named as for --source; repeat it for several, the first is the default"""
+    served_name: list[str] = field(default_factory=list)
+    """name that clients see; with several models once for each, in order"""
+    chat_template: Literal["plain", "none"] = "none"
+    """how base models chat: plain (lines of User: and Assistant:), or none (they only continue texts)"""
+    system: str = ""
+    """system prompt of conversations that have none"""
     host: str = "127.0.0.1"
     """address to listen on; use 0.0.0.0 to let other machines in"""
     port: Annotated[int, alias("-p")] = 8000
@@ -64,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = Settings(
         temperature=flags.temperature, top_k=flags.top_k, max_tokens=flags.max_tokens,
         api_key=find_api_key(flags.api_key), cors_origins=tuple(flags.cors_origin), max_queue=flags.max_queue,
-        log_prompts=flags.log_prompts, hosts=allowed_hosts(flags.host, flags.cors_origin),
+        log_prompts=flags.log_prompts, system=flags.system, hosts=allowed_hosts(flags.host, flags.cors_origin),
     )  # fmt: skip
     with listen(flags.host, flags.port) as bound, runtime.start(flags.device_type) as rt:
         serve(ServerState(load(flags, rt.device), settings), bound, flags.host, flags.drain_seconds, notice)
@@ -77,22 +83,23 @@ def load(flags: Flags, device: "torch.device") -> "list[ServedModel]":
     from nanochat.checkpoint import door
     from nanochat.engine.serving import serve_model
     from nanochat.engine.tools import python_tools
-    from nanochat.web.state import ServedModel
+    from nanochat.web.state import ServedModel, named
 
     available = torch.cuda.device_count() if device.type == "cuda" else flags.num_gpus
     if flags.num_gpus > available:
         raise UserError(f"--num_gpus is {flags.num_gpus}, but this machine has {available}")
     devices = [torch.device("cuda", n) if device.type == "cuda" else device for n in range(flags.num_gpus)]
-    models: dict[str, ServedModel] = {}
-    for found in [door.find(name) for name in flags.model] or [flags.find()]:
-        if (id := found.short_name) in models:
-            raise UserError(f"--model names {id} twice")
+    models: list[ServedModel] = []
+    chosen = [door.find(name) for name in flags.model] or [flags.find()]
+    names = named([found.short_name for found in chosen], flags.served_name)
+    for found, (id, aliases) in zip(chosen, names, strict=True):
         servings = [serve_model(found, each, flags.dtype, flags.slots) for each in devices]
         if servings[0].note:
             print(f"{id}: {servings[0].note}")
         tools = python_tools(servings[0].tokenizer) if flags.allow_code else None
-        models[id] = ServedModel(id, servings, flags.max_queue, tools)
-    return list(models.values())
+        plain = flags.chat_template == "plain"
+        models.append(ServedModel(id, servings, flags.max_queue, tools, aliases, plain))
+    return models
 
 
 def _check(flags: Flags) -> None:

@@ -1,11 +1,11 @@
 """Serve one model from any source, started as servers of nanoGPT models are; also installed as gpt-server."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 from nanochat.checkpoint.flags import ServingFlags
-from nanochat.config import alias, parse
+from nanochat.config import alias, given, parse
 from nanochat.errors import UserError, run
 from nanochat.paths import check_name
 
@@ -29,35 +29,66 @@ class Flags(ServingFlags):
     """key that clients must send as a bearer token; default: NANOCHAT_API_KEY or NANOGPT_API_KEY, else none"""
     slots: int = 0
     """texts that run at once; further ones wait; 0: as many as fit this machine"""
+    served_name: list[str] = field(default_factory=list)
+    """name that clients see; repeat it for more names of the model"""
+    chat_template: Literal["plain", "none"] = "plain"
+    """how a base model chats: plain (lines of User: and Assistant:), or none (it only continues texts)"""
     compile: bool = False
     """has no effect; accepted so that nanoGPT's commands run"""
 
 
+@dataclass
+class GptServerFlags(Flags):
+    """Serve one model, as nanoLLM_gpt's gpt-server does: the page, OpenAI's API and POST /generate."""
+
+    source: Annotated[
+        str, alias("-i", "--init-from", "--model-type", "--checkpoint", "--checkpoint-path")
+    ] = "gpt2"  # fmt: skip
+    """what to serve: gpt2 ... gpt2-xl, a ckpt.pt or its folder, user/name, or a stage; with --out_dir: resume"""
+    port: Annotated[int, alias("-p")] = 8080
+    """port to listen on; 0 takes any free one"""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    flags = parse(Flags, argv)
+    serve(parse(Flags, argv))
+
+
+def gpt_server(argv: Sequence[str] | None = None) -> None:
+    flags = parse(GptServerFlags, argv)
+    if {"out_dir", "source"} & given(flags) == {"out_dir"}:
+        flags.source = "resume"
+    serve(flags)
+
+
+def serve(flags: Flags) -> None:
+    """Serve until a signal."""
     check_name("out_dir", flags.out_dir)
     if not 0 <= flags.slots <= MOST_SLOTS:
         raise UserError(f"--slots is {flags.slots}; expected 1 to {MOST_SLOTS}, or 0 for as many as fit")
     from nanochat import runtime
     from nanochat.engine.serving import serve_model
-    from nanochat.web.server import allowed_hosts, find_api_key, listen, log_to_stderr, serve
-    from nanochat.web.state import ServedModel, ServerState, Settings
+    from nanochat.web.server import allowed_hosts, find_api_key, listen, log_to_stderr
+    from nanochat.web.server import serve as run_server
+    from nanochat.web.state import ServedModel, ServerState, Settings, named
 
     log_to_stderr()
     key = find_api_key(flags.api_key)
     host = flags.host or ("0.0.0.0" if key else "127.0.0.1")
     settings = Settings(temperature=0.8, top_k=200, max_tokens=256, api_key=key, hosts=allowed_hosts(host))
     with listen(host, flags.port) as bound, runtime.start(flags.device_type) as rt:
-        loaded = serve_model(flags.find(flags.out_dir), rt.device, flags.dtype, flags.slots)
+        found = flags.find(flags.out_dir)
+        loaded = serve_model(found, rt.device, flags.dtype, flags.slots)
+        ((id, aliases),) = named([found.short_name], flags.served_name)
+        model = ServedModel(id, [loaded], aliases=aliases, plain=flags.chat_template == "plain")
         if flags.compile:
             print("--compile has no effect on generation")
         note = "" if flags.host or key else "Without --api_key only this machine is admitted; --host changes that."
-        serve(ServerState([ServedModel(flags.source, [loaded])], settings), bound, host, note=note)
+        run_server(ServerState([model], settings), bound, host, note=note)
 
 
 def cli() -> None:
-    run(main)
+    run(gpt_server)
 
 
 if __name__ == "__main__":
-    cli()
+    run(main)

@@ -109,7 +109,7 @@ def verify(
         bound = BETTER * guess
         wrong = f"{where} guessing has {guess} and a model that was trained on such texts less than {bound:g}"
     (reply,) = loaded.engine.generate([Request(ids[: len(ids) // 2], max_tokens=12, temperature=0)])
-    written = printable(loaded.tokenizer.decode(reply.tokens)).replace("\n", " ").strip()
+    written = printable(loaded.tokenizer.decode(reply.tokens, cut_off=True)).replace("\n", " ").strip()
     return Verdict(name, loaded.parameters, perplexity, written, "" if perplexity < bound else wrong)
 
 

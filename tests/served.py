@@ -73,11 +73,13 @@ def wait(condition) -> None:
 
 @contextlib.contextmanager
 def served(
-    *checkpoints: Sequence[Serving], settings: Settings | None = None, drain_seconds: float = 5
+    *checkpoints: Sequence[Serving], settings: Settings | None = None, drain_seconds: float = 5, plain: bool = False
 ) -> Iterator[Live]:
-    """Serve checkpoints, each in one or several Engines, as <source>:<tag>."""
+    """Serve checkpoints, each in one or several Engines, as <source>:<tag>; plain: base models chat, too."""
     settings = settings or Settings()
-    models = [ServedModel(f"{each[0].source}:{each[0].tag}", each, settings.max_queue) for each in checkpoints]
+    models = [
+        ServedModel(f"{each[0].source}:{each[0].tag}", each, settings.max_queue, plain=plain) for each in checkpoints
+    ]
     state = ServerState(models, settings)
     with listen("127.0.0.1", 0) as bound:
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"

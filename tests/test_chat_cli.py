@@ -129,7 +129,7 @@ def test_the_oldest_turns_go_when_the_context_is_full(tokenizer) -> None:
         assert talk.answer(request, lambda chunk: None).finish == "stop"
     assert forgotten[0] == 0 and sum(forgotten) >= 3
     before = talk.messages
-    with pytest.raises(ContextLengthError, match="the context holds 80"):
+    with pytest.raises(ContextLengthError, match="maximum context length is 80 tokens"):
         talk.request("too long " * 50)
     assert talk.messages == before
 
@@ -140,7 +140,7 @@ def test_a_full_context_is_said_in_one_sentence_and_the_chat_goes_on(tokenizer, 
     chat_cli.main([*CPU, "--max_tokens", "30"])
     said = capsys.readouterr().out
     assert "[cut off after 30 tokens]" in said
-    assert "[the prompt has" in said and "the context holds 64" in said
+    assert "[this model's maximum context length is 64 tokens, but the prompt has" in said
     assert "forgotten" not in said.split("two")[0]
     assert "the oldest 1 turns are dropped" in said.split("three")[1]
     assert "xyxyxy" in said.split("three")[1]

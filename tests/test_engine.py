@@ -76,7 +76,9 @@ def test_greedy_equals_naive_up_to_the_last_position(model: GPT, length: int, ch
 # ---------------------------------------------------------------- neighbours
 
 REQUESTS = st.builds(
-    lambda length, start, **settings: Request(prompt(length, start), **settings),
+    lambda length, start, least, **settings: Request(
+        prompt(length, start), min_tokens=min(least, settings["max_tokens"]), **settings
+    ),
     length=st.integers(1, CONTEXT),
     start=st.integers(0, 3),
     max_tokens=st.integers(0, 12),
@@ -89,6 +91,8 @@ REQUESTS = st.builds(
     frequency_penalty=st.sampled_from([0.0, 0.0, -1.0]),
     logit_bias=st.sampled_from([{}, {}, {3: 8.0, 5: -100.0}]),
     seed=st.integers(-3, 3),
+    least=st.sampled_from([0, 0, 3, 12]),
+    stop_ids=st.sampled_from([frozenset(), frozenset(range(0, 100, 3))]),
 )
 
 
@@ -410,6 +414,23 @@ def test_the_stop_token_is_not_part_of_the_reply() -> None:
     assert (reply.tokens, reply.finish, reply.stop_id) == (before, "stop", stop)
 
 
+def test_a_reply_does_not_stop_before_its_least_number_of_tokens() -> None:
+    stops = frozenset(range(0, 100, 2))
+
+    def ask(**settings: Any) -> list[Request]:
+        return Request(prompt(5), temperature=2.0, seed=3, stop_ids=stops, **settings).samples(6)
+
+    engine = Engine(MODERN, slots=4)
+    assert any(len(reply.tokens) < 4 for reply in engine.generate(ask()))
+    replies = engine.generate(ask(min_tokens=4))
+    assert all(len(reply.tokens) >= 4 and not stops & set(reply.tokens) for reply in replies)
+    assert {reply.finish for reply in replies} == {"stop"} and replies == engine.generate(ask(min_tokens=4))
+    # Only the stop token follows five of the constraint's, and so it comes.
+    ended = Request(prompt(5), stop_ids={50}, min_tokens=9, constraint=Alternating(50))
+    (reply,) = engine.generate([ended])
+    assert (len(reply.tokens), reply.finish) == (5, "stop")
+
+
 @pytest.mark.parametrize("max_tokens, expected", [(0, 0), (1, 1), (5, 5), (None, 29), (1000, 29)])
 def test_max_tokens_is_cut_to_what_fits(max_tokens: int | None, expected: int) -> None:
     reply = Engine(MODERN).generate([Request(prompt(20), max_tokens=max_tokens, temperature=0)])[0]
@@ -418,7 +439,7 @@ def test_max_tokens_is_cut_to_what_fits(max_tokens: int | None, expected: int) -
 
 def test_a_prompt_longer_than_the_context_is_refused_before_any_work() -> None:
     engine = Engine(MODERN, max_len=20)
-    with pytest.raises(ContextLengthError, match="prompt has 21 tokens, the context holds 20"):
+    with pytest.raises(ContextLengthError, match="maximum context length is 20 tokens, but the prompt has 21 tokens"):
         engine.generate([Request(prompt(4)), Request(prompt(21))])
     assert not engine.busy
 
@@ -434,7 +455,8 @@ def test_ids_outside_the_vocabulary_are_refused(bad: int) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"prompt": []}, {"max_tokens": -1}, {"temperature": -0.1}, {"temperature": math.nan}, {"temperature": math.inf},
+    [{"prompt": []}, {"max_tokens": -1}, {"min_tokens": -1}, {"min_tokens": 3, "max_tokens": 2},
+     {"temperature": -0.1}, {"temperature": math.nan}, {"temperature": math.inf},
      {"top_k": -1}, {"top_p": 1.1}, {"top_p": math.nan}, {"min_p": -0.1}, {"min_p": math.nan},
      {"repetition_penalty": 0}, {"repetition_penalty": 1e-40}, {"temperature": 1e39}, {"frequency_penalty": -1e39},
      {"presence_penalty": math.nan}, {"frequency_penalty": math.inf}, {"logit_bias": {1: math.nan}}, {"logprobs": -1}],

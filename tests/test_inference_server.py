@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import openai
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from nanochat.api import Model
 from nanochat.checkpoint import door
 from nanochat.engine import serving
 from nanochat.errors import UserError
+from nanochat.web.state import named
 from scripts import inference_server
 from tests.gpt2s import write_gpt2, write_nanogpt
 from tests.served import Live, refusal, served, started
@@ -33,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def gpt2(folder: Path) -> Iterator[Live]:
     """The GPT-2 behind the app in this process."""
-    with served([serving.serve_model(door.find(str(folder)), "cpu", "float32", slots=4)]) as live:
+    with served([serving.serve_model(door.find(str(folder)), "cpu", "float32", slots=4)], plain=True) as live:
         yield live
 
 
@@ -57,7 +59,7 @@ def test_the_contract_with_a_key(folder: Path) -> None:
     ) as client:
         assert "Anybody" not in said and "ssh -L" not in said and said.count("--compile") == 1
         state = client.get("/").json()  # needs no key
-        assert state == {"status": "ok", "model": str(folder), "device": "cpu", "dtype": "float32"}
+        assert state == {"status": "ok", "model": folder.name, "device": "cpu", "dtype": "float32"}
         page = client.get("/", headers={"Accept": "text/html,*/*"})
         assert page.headers["content-type"].startswith("text/html") and "<html" in page.text
         body = {"prompt": "hello", "max_tokens": 5}
@@ -66,7 +68,7 @@ def test_the_contract_with_a_key(folder: Path) -> None:
         client.headers["Authorization"] = "Bearer s3cret"
         answer = client.post("/generate", json=body)
         assert answer.status_code == 200 and set(answer.json()) == {"text"}
-        assert client.get("/v1/models").json()["data"][0]["id"] == str(folder)
+        assert client.get("/v1/models").json()["data"][0]["id"] == folder.name
         with ThreadPoolExecutor(12) as pool:
             greedy = {**body, "temperature": 0}
             answers = list(pool.map(lambda _: client.post("/generate", json=greedy), range(12)))
@@ -130,8 +132,9 @@ def test_a_reply_outgrows_the_context_as_nanogpts_do(letters: tuple[Live, torch.
         ({"prompt": "a", "max_tokens": 1.5}, "max_tokens"), ({"prompt": "a", "temperature": -1}, "temperature"),
         ({"prompt": "a", "temperature": "hot"}, "temperature"), ({"prompt": "a", "top_k": -1}, "top_k"),
         ({"prompt": "a", "max_new_tokens": 5}, "'max_new_tokens' is an unknown field; known are model, prompt, "),
-        ({"prompt": "a", "stream": True}, "max_tokens, temperature, top_k"), ({"prompt": "a", "topk": 1}, "'topk' is"),
-        ({"prompt": "x" * (CONTEXT + 1)}, "33"), ([], "JSON object"), (b"{", "not JSON"), (b"\xff", "UTF-8"),
+        ({"prompt": "a", "topk": 1}, "'topk' is"), ({"prompt": "a", "n": 2}, "seed, stop, num_samples, stream"),
+        ({"prompt": "a", "stop": ""}, "stop"), ({"prompt": "a", "num_samples": 0}, "num_samples"),
+        ([], "JSON object"), (b"{", "not JSON"), (b"\xff", "UTF-8"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused(gpt2: Live, body: object, said: str) -> None:
@@ -174,9 +177,6 @@ def test_a_gpt2_begins_texts_with_nothing_and_holds_to_formats(gpt2: Live) -> No
     form = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
     said = gpt2.post("/v1/completions", {"prompt": "hello", "max_tokens": 25, "response_format": form}).json()
     assert json.loads(said["choices"][0]["text"])["n"] in range(10)
-    assert "has not learned to chat" in message(
-        gpt2.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "abc"}]})
-    )
 
 
 @pytest.mark.parametrize(
@@ -191,3 +191,75 @@ def test_a_gpt2_begins_texts_with_nothing_and_holds_to_formats(gpt2: Live) -> No
 def test_flags_that_make_no_sense_are_refused(flags: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         inference_server.main(["--port=0", "--device=cpu", *flags])
+
+
+# ---------------------------------------------------------------- names
+
+
+def test_gpt_server_model_name(folder: Path, tmp_path: Path) -> None:
+    """What nanoLLM_gpt's guide types: its config file, and model="gpt" by OpenAI's client."""
+    config = tmp_path / "server_config.yaml"
+    config.write_text(f"host: 127.0.0.1\nmodel_type: {folder}\n", encoding="utf-8")
+    with started("inference_server", str(config)) as (_, address, printed):
+        assert "lines of User: and Assistant:" in printed
+        client = openai.OpenAI(base_url=f"{address}/v1", api_key="not-needed", max_retries=0)
+        for name in ("gpt", "", "dummy", "tgi", "gpt-4o", str(folder), folder.name):
+            text = client.completions.create(model=name, prompt="hello", max_tokens=2)
+            assert text.model == folder.name
+        messages: list = [{"role": "system", "content": "You help."}, {"role": "user", "content": "he"}]
+        assert client.chat.completions.create(model="gpt", messages=messages, max_tokens=3).model == folder.name
+        chunks = client.chat.completions.create(model="gpt", messages=messages, max_tokens=3, stream=True)
+        assert {chunk.model for chunk in chunks} == {folder.name}
+        assert client.models.retrieve("gpt").id == folder.name
+        for path in ("/", "/health", "/stats", "/metrics", "/v1/models", "/models", "/openapi.json", "/v1/models/x"):
+            assert str(folder) not in httpx.get(address + path).text
+        long = httpx.post(f"{address}/v1/completions", json={"prompt": "x" * 99, "model": str(folder)}).text
+        assert "context" in long and str(folder) not in long
+
+
+def test_served_names(folder: Path) -> None:
+    names = ["--served_name=gpt", "--served-name", "my/model"]
+    with started("inference_server", f"--init_from={folder}", *names, "--chat_template=none") as (_, address, printed):
+        assert printed.startswith("gpt: ") and "does not chat" in printed
+        assert [card["id"] for card in httpx.get(f"{address}/v1/models").json()["data"]] == ["gpt"]
+        assert httpx.get(address).json()["model"] == "gpt"
+        assert httpx.get(f"{address}/v1/models/my/model").json()["id"] == "gpt"
+        chat = {"messages": [{"role": "user", "content": "he"}]}
+        assert "has not learned to chat" in message(httpx.post(f"{address}/v1/chat/completions", json=chat))
+
+
+@pytest.mark.parametrize(
+    "ids, names, public",
+    [
+        (["sft:d4"], [], [("sft:d4", [])]), (["sft:d4"], ["a"], [("a", [])]), (["sft:d4"], ["a", "b"], [("a", ["b"])]),
+        (["sft:d4", "base:d4"], [], [("sft:d4", []), ("base:d4", [])]),
+        (["out", "out"], ["a", "b"], [("a", []), ("b", [])]),
+    ],
+)  # fmt: skip
+def test_the_names_of_models(ids: list[str], names: list[str], public: list) -> None:
+    assert [(id, list(aliases)) for id, aliases in named(ids, names)] == public
+
+
+@pytest.mark.parametrize(
+    "ids, names, said",
+    [
+        (["out", "out"], [], "two models are called out; --served_name"), (["a", "b"], ["c", "c"], "are called c"),
+        (["a", "b"], ["c"], "given 1 times for 2 models"), (["a"], [""], "--served_name is empty"),
+    ],
+)  # fmt: skip
+def test_names_that_are_unclear_are_refused(ids: list[str], names: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        named(ids, names)
+
+
+@pytest.mark.parametrize(
+    "argv, source, port",
+    [([], "gpt2", 8080), (["--out_dir=o"], "resume", 8080), (["--model-type", "x", "--out-dir=o"], "x", 8080)],
+)
+def test_gpt_server_has_nanollm_gpts_defaults(
+    argv: list[str], source: str, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[inference_server.Flags] = []
+    monkeypatch.setattr(inference_server, "serve", served.append)
+    inference_server.gpt_server(argv)
+    assert (served[0].source, served[0].port) == (source, port)

@@ -56,7 +56,21 @@ def test_any_tokens_at_all_give_the_parts_that_chat_gives(tokenizer: Tokenizer, 
 
 @given(st.lists(st.integers(0, 308), max_size=60))
 def test_bytes_that_are_no_utf8_are_replaced_as_when_they_come_at_once(tokenizer: Tokenizer, ids: list[int]) -> None:
-    assert "".join(told(ReplyText(tokenizer, parts=False), ids)) == tokenizer.decode(ids)
+    assert "".join(told(ReplyText(tokenizer, parts=False), ids)) == tokenizer.decode(ids, cut_off=True)
+
+
+@given(texts, st.lists(st.integers(128, 255), max_size=3), st.integers(0, 400), st.sampled_from(["length", "stop"]))
+def test_a_reply_cut_anywhere_is_the_beginning_of_the_whole_text(
+    tokenizer: Tokenizer, text: str, odd: list[int], end: int, finish: str
+) -> None:
+    raw = (text.encode() + bytes(odd) + text.encode())[:end]
+    ids = [tokenizer.tokens.index(bytes([byte])) for byte in raw]
+    for parts in (True, False):
+        reply = ReplyText(tokenizer, parts=parts)
+        shown = "".join(told(reply, ids, finish))
+        assert shown == reply.text == tokenizer.decode(ids, cut_off=True)
+        if not odd:
+            assert shown == raw.decode(errors="ignore")  # only the character that was cut is missing
 
 
 @given(texts, stops, st.data())
@@ -103,9 +117,32 @@ def test_after_a_stop_string_nothing_counts(tokenizer: Tokenizer) -> None:
     assert reply.add(Event(1, None, finish="cancelled")) == [] and reply.finish == "stop"
 
 
-def test_an_unfinished_character_is_marked_at_the_end_only(tokenizer: Tokenizer) -> None:
+def test_an_unfinished_character_is_left_out_at_the_end_and_marked_elsewhere(tokenizer: Tokenizer) -> None:
     smile = list("🙂".encode())
-    assert told(ReplyText(tokenizer), [*smile, *smile[:2]], "length") == ["", "", "", "🙂", "", "", "\ufffd"]
+    assert told(ReplyText(tokenizer), [*smile, *smile[:2]], "length") == ["", "", "", "🙂", "", "", ""]
+    assert told(ReplyText(tokenizer), [*smile[:2], 97, *smile[:2]], "stop") == ["", "", "\ufffda", "", "", ""]
+    call = chat.tool_ids(tokenizer).python_start
+    reply = ReplyText(tokenizer)
+    assert told(reply, [*smile[:2], call, 97, *smile[:2]], "length")[2] == "\ufffd"
+    assert reply.chunks[-1] == ("python", "a")
+
+
+def test_stop_strings_wait_for_the_least_number_of_tokens(tokenizer: Tokenizer) -> None:
+    ids = [tokenizer.tokens.index(bytes([byte])) for byte in b"aXbXcX"]
+    for least, expected in ((0, "a"), (1, "a"), (2, "aXb"), (3, "aXb"), (4, "aXbXc"), (6, "aXbXcX")):
+        reply = ReplyText(tokenizer, ["X"], min_tokens=least)
+        assert "".join(told(reply, ids)) == expected, least
+
+
+def test_what_ended_a_reply_is_shown_where_that_is_wanted(tokenizer: Tokenizer) -> None:
+    reply = ReplyText(tokenizer, ["END"], show_stop=True)
+    assert "".join(told(reply, tokenizer.encode("the END of"), None)) == "the END" and reply.finish == "stop"
+    ids = tokenizer.encode("x.")
+    for shown, end, expected in ((True, ids[1], "x."), (False, ids[1], "x"), (True, tokenizer.bos, "x")):
+        reply = ReplyText(tokenizer, show_stop=shown)
+        reply.add(Event(1, ids[0]))
+        reply.add(Event(1, None, finish="stop", stop_id=end))
+        assert reply.text == expected
 
 
 def test_tool_calls_come_whole_and_hide_no_stop_string(tokenizer: Tokenizer) -> None:

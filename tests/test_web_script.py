@@ -67,7 +67,7 @@ def test_ctrl_c_ends_it_too_and_the_key_comes_from_the_environment(tokenizer: To
     ("flags", "said"),
     [
         (["--model", "xxx:d1"], "there is no model"), (["--model", "sft:d1:x"], "stage:tag:step"),
-        (["--model", "sft", "--model", "sft:d1"], "names sft:d1 twice"), (["--model", "sft:d9"], "d9"),
+        (["--model", "sft", "--model", "sft:d1"], "two models are called sft:d1"), (["--model", "sft:d9"], "d9"),
         (["--model", "sft:d1", "--source", "base"], "--source"),
         (["--cors_origin", "example.com"], "origin"), (["--num_gpus", "0"], "num_gpus"), (["--port", "70000"], "port"),
         (["--temperature", "3"], "temperature"), (["--host", "no.such.host.invalid"], "--host"),

@@ -57,14 +57,21 @@ class Found:
 
     @property
     def short_name(self) -> str:
-        """The name, with the tag that was chosen if it names a stage only."""
-        return f"{self.source}:{self.tag}" if self.name in paths.SOURCES else self.name
+        """See the function `short_name`."""
+        return short_name(self.name, self.source, self.tag)
 
     def load(self, load_as: LoadAs = AS_STORED) -> Loaded:
         """Check and read the weights. Raises UserError for damaged files and for models that do not fit."""
         if self.kind == "nanochat":
             return replace(manager.load_step(self.folder, self.tag, self.step, load_as), source=self.source)
         return _load_nanogpt(self, load_as) if self.kind == "nanogpt" else _load_hf(self, load_as)
+
+
+def short_name(name: str, source: str, tag: str) -> str:
+    """A model's name to show to others: with its tag if it names a stage only; of a path the last folder alone."""
+    if name in paths.SOURCES:
+        return f"{source}:{tag}"
+    return name if name.partition(":")[0] in paths.SOURCES or name == "resume" else tag
 
 
 def open(

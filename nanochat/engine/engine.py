@@ -51,6 +51,7 @@ class _Running:
     request: Request
     slot: int
     left: int  # how many more tokens may be sampled
+    least: int  # how many more must be sampled before it may stop
     random: random.Random
     unread: deque[int]  # known ids that are not in the cache yet: the prompt, the last sample, forced tokens
     constraint: Constraint | None
@@ -274,7 +275,7 @@ class Engine:
             constraint = request.constraint.copy() if request.constraint else None
             unread = deque(request.prompt[cached:])
             self._running[request_id] = _Running(
-                request_id, request, slot, left, random_numbers(request), unread, constraint, cached
+                request_id, request, slot, left, request.min_tokens, random_numbers(request), unread, constraint, cached
             )
         return events
 
@@ -352,7 +353,7 @@ class Engine:
         """Sample the next token of each of R requests from its logits (R, V), and add what follows to the events."""
         for running, is_finite in zip(sampled, logits.isfinite().all(dim=-1).tolist(), strict=True):
             running.is_finite &= is_finite
-        masks = [running.constraint.mask() if running.constraint else None for running in sampled]
+        masks = [self._mask(running) for running in sampled]
         rows = [Row(r.request, r.random.random(), r.counts, mask) for r, mask in zip(sampled, masks, strict=True)]
         tokens = sample(logits, rows)
         scored: dict[int, Scored] = {}
@@ -365,11 +366,22 @@ class Engine:
                 running.constraint.accept(token)
             events += self._take(running, token, scored.get(i))
 
+    def _mask(self, running: _Running) -> Tensor | None:
+        """Which ids (V,) a request may get next; None: all."""
+        mask = running.constraint.mask() if running.constraint else None
+        stops = running.request.stop_ids
+        if running.least <= 0 or not stops:
+            return mask
+        longer = torch.ones(self.model.config.vocab_size, dtype=torch.bool) if mask is None else mask.clone()
+        longer[list(stops)] = False
+        return longer if longer.any() else mask
+
     def _take(self, running: _Running, token: int, scored: Scored | None) -> list[Event]:
         """The events that follow from a sampled token: the request ends, or the token will be read in the next step."""
         if token in running.request.stop_ids:
             return [self._finish(running, None, "stop", stop_id=token, scored=scored)]
         running.left -= 1
+        running.least -= 1
         full = self.cache.lengths[running.slot] == self.max_len
         if running.left == 0 or full and not running.request.rolls:
             return [self._finish(running, token, "length", scored=scored)]

@@ -14,6 +14,7 @@ Finish = Literal["stop", "length", "cancelled"]
 LARGEST = 1e30  # of settings that logits are changed by: the result must be a finite float32
 RANGES = {  # settings of a request: smallest value, largest value, and what a message says is expected
     "max_tokens": (0, math.inf, "0 or more"),
+    "min_tokens": (0, math.inf, "0 or more"),
     "temperature": (0, LARGEST, "0 or more (0 takes the most likely token)"),
     "top_k": (0, math.inf, "1 or more, or 0 for no limit"),
     "top_p": (0, 1, "a number from 0 to 1"),
@@ -29,7 +30,11 @@ class ContextLengthError(UserError):
     """The prompt does not fit into the context."""
 
     def __init__(self, prompt_tokens: int, context: int) -> None:
-        super().__init__(f"the prompt has {prompt_tokens} tokens, the context holds {context}; shorten the prompt")
+        # Clients recognise the first half: litellm and what stands on it then shorten the prompt or change the model.
+        super().__init__(
+            f"this model's maximum context length is {context} tokens, but the prompt has {prompt_tokens} tokens; "
+            "shorten the prompt"
+        )
         self.prompt_tokens = prompt_tokens
         self.context = context
 
@@ -81,6 +86,8 @@ class Request:
     sample: int = 0
     """number of this sample among several with one seed; each has its own random numbers"""
     stop_ids: Set[int] = frozenset()
+    min_tokens: int = 0
+    """stop ids are ruled out until so many tokens are sampled, unless a constraint allows nothing else"""
     tools: Tools | None = None
     logprobs: int | None = None
     """report each sampled token's log probability and those of this many most likely ones; None reports none"""
@@ -97,6 +104,8 @@ class Request:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise UserError(f"{name} is {value}; expected {expected}")
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise UserError(f"min_tokens is {self.min_tokens}, which is more than max_tokens, {self.max_tokens}")
         if self.rolls and self.max_tokens is None:
             raise UserError("a reply that may outgrow the context needs a limit; set max_tokens")
         for token, bias in self.logit_bias.items():

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from nanochat import chat
 from nanochat.engine.request import Event, Finish, Scored
-from nanochat.tokenizer import Tokenizer
+from nanochat.tokenizer import Tokenizer, utf8_decoder
 
 Kind = Literal["text", "python", "python_output"]
 
@@ -40,16 +40,25 @@ class ReplyText:
     request. Stop strings are searched in the visible text and do not reach across a tool call.
 
     The chunks of kind "text", joined, equal `chat.reply_text` of the tokens. With parts=False, for text that is not a
-    chat, they hold all tokens but the special ones. A character still unfinished at the end becomes U+FFFD.
+    chat, they hold all tokens but the special ones. A character still unfinished at the end of the reply is left out;
+    bytes within it that are not UTF-8 become U+FFFD.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), parts: bool = True) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stop: Sequence[str] = (), parts: bool = True, lstrip: bool = False,
+        min_tokens: int = 0, show_stop: bool = False,
+    ) -> None:  # fmt: skip
         """stop: strings that end the reply, none of them empty. parts: separate tool calls from text.
+
+        lstrip: leave out white space at the beginning. min_tokens: stop strings count only in what comes after so many
+        sampled tokens. show_stop: show what ended the reply, a stop string or a token that is not special.
 
         Raises UserError for parts=True and a tokenizer without tokens for tool calls.
         """
         self.tokenizer = tokenizer
         self.stop = stop
+        self.min_tokens = min_tokens
+        self.show_stop = show_stop
         self.chunks: list[TextChunk] = []  # all so far
         self.logprobs: list[TokenLogprob] = []  # all that `pop_logprobs` has returned
         self.finish: Finish | None = None
@@ -65,11 +74,12 @@ class ReplyText:
             }  # fmt: skip
         self._kind: Kind = "text"
         self._block: list[str] = []  # text of the open tool call or output
-        self._utf8 = _utf8_decoder()
+        self._utf8 = utf8_decoder()
         self._held = ""  # visible text that may be the beginning of a stop string
         self._shown = 0  # characters of visible text in `chunks`
         self._decoded = 0  # characters of visible text decoded so far
         self._pending: list[TokenLogprob] = []
+        self._lstrip = lstrip
 
     @property
     def text(self) -> str:
@@ -83,7 +93,10 @@ class ReplyText:
         self.cached += event.cached
         self.sampled += (event.token is not None and not event.forced) + (event.stop_id is not None)
         chunks = [] if event.token is None else self._token(event.token, event.scored)
+        if event.stop_id is not None and self.show_stop and event.stop_id < self.tokenizer.first_special:
+            chunks += self._token(event.stop_id, event.scored)
         if event.finish is not None and self.finish is None:
+            self._utf8.reset()
             chunks += self._close()
             self.finish = self.finish or event.finish
         self.chunks += chunks
@@ -123,19 +136,23 @@ class ReplyText:
         """Show what cannot be part of a stop string, or end the reply at a complete one."""
         self._decoded += len(text)
         text = self._held + text
-        if self.stop:
+        if self.stop and self.sampled > self.min_tokens:
             # The first to be complete wins, however the text was split into tokens; of two, the longer.
             found = [(at + len(stop), at, stop) for stop in self.stop if (at := text.find(stop)) >= 0]
             if found:
                 _, at, self.stop_string = min(found)
                 self.finish, self._held = "stop", ""
-                return self._show(text[:at])
+                shown = self.show_stop and self.stop_string not in chat.PLAIN_STOPS
+                return self._show(text[: at + len(self.stop_string) * shown])
             certain = len(text) - _stop_prefix(text, self.stop)
             text, self._held = text[:certain], text[certain:]
         return self._show(text)
 
     def _show(self, text: str) -> list[TextChunk]:
         self._shown += len(text)
+        if self._lstrip:
+            text = text.lstrip()
+            self._lstrip = not text
         return [TextChunk("text", text)] if text else []
 
     def _close(self) -> list[TextChunk]:
@@ -152,7 +169,7 @@ def prompt_logprobs(
     tokenizer: Tokenizer, ids: Sequence[int], scored: Sequence[Scored | None]
 ) -> Iterator[TokenLogprob]:
     """The tokens of a prompt, with where each begins in `tokenizer.decode(ids)`."""
-    utf8, start = _utf8_decoder(), 0
+    utf8, start = utf8_decoder(), 0
     for id, score in zip(ids, scored, strict=True):
         yield TokenLogprob(id, start, score)
         start += len(utf8.decode(tokenizer.decode_bytes([id])))
@@ -172,11 +189,6 @@ def merged(chunks: Iterable[TextChunk]) -> list[TextChunk]:
 def message_parts(chunks: Iterable[TextChunk]) -> list[dict[str, str]]:
     """The chunks as the content parts of an assistant's message; see `nanochat.chat`."""
     return [{"type": kind, "text": text} for kind, text in merged(chunks)]
-
-
-def _utf8_decoder() -> codecs.IncrementalDecoder:
-    """Tokens are pieces of UTF-8, so that a character may be split over several of them."""
-    return codecs.getincrementaldecoder("utf-8")(errors="replace")
 
 
 def _flush(utf8: codecs.IncrementalDecoder) -> str:

@@ -52,7 +52,7 @@ def build_app(state: ServerState) -> FastAPI:
     if state.settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=state.settings.cors_origins, allow_methods=["*"], allow_headers=["*"],
-            expose_headers=["X-Stream-Id", "Retry-After"],
+            expose_headers=["X-Stream-Id", "Retry-After", older.DROPPED],
         )  # fmt: skip
     return app
 

@@ -1,23 +1,53 @@
-"""Replies that are JSON: response_format as a Constraint of the Engine, by llguidance."""
+"""Replies that follow a grammar: what a request demands of its reply as a Constraint of the Engine, by llguidance.
+
+A JSON schema, a regular expression, a list of choices or a grammar may come in the fields of several servers: OpenAI's
+`response_format`, llama.cpp's `json_schema` and `grammar`, vLLM's `guided_...` and `structured_outputs`.
+"""
 
 import asyncio
 import functools
 import json
-from collections.abc import Set
-from typing import Any
+import re
+from collections.abc import Iterator, Set
+from typing import Any, Literal, NamedTuple
 
 import torch
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance.gbnf_to_lark import any_to_lark
 from torch import Tensor
 
 from nanochat.engine.request import Constraint
 from nanochat.tokenizer import Tokenizer
+from nanochat.web.closing import close_objects
 from nanochat.web.errors import ApiError, bad_request
+from nanochat.web.schemas import Sampling
 
-PARAM = "response_format"
-MAX_SCHEMA = 100_000  # characters
+MAX_GRAMMAR = 100_000  # characters
 # At most one space between two tokens of JSON: with more allowed, a weak model may write nothing else.
-STYLE = {"whitespace_flexible": True, "whitespace_pattern": " ?"}
+SPACE = " ?"
+
+Kind = Literal["json", "regex", "choice", "grammar", "lark"]
+
+
+class Wanted(NamedTuple):
+    """One demand of a request."""
+
+    field: str
+    """as the client spells it, such as "structured_outputs.regex\""""
+    kind: Kind
+    value: Any
+    space: str | None = SPACE
+    """for JSON: the regular expression of what may stand between two tokens, None for nothing"""
+    closed: bool = True
+    """for JSON: whether objects that declare properties have no others"""
+
+    def error(self, reason: str) -> ApiError:
+        code = "invalid_json_schema" if self.kind == "json" else "invalid_value"
+        return bad_request(f"{self.field} cannot be used: {' '.join(reason.split())[:300]}", self.param, code)
+
+    @property
+    def param(self) -> str:
+        return self.field.partition(".")[0]
 
 
 class Grammar:
@@ -46,40 +76,50 @@ class Grammar:
 
 
 class Grammars:
-    """Makes Constraints for one model. Safe in any thread."""
+    """Makes Constraints for one model, each in a thread, because a schema can take a second. Safe in any thread."""
 
     def __init__(self, tokenizer: Tokenizer, stop_ids: Set[int]) -> None:
         self._tokenizer = tokenizer
         self._stop_ids = stop_ids
+        self._matcher = functools.lru_cache(maxsize=32)(self._new_matcher)  # agents send the same grammar every time
 
-    async def constraint(self, response_format: dict[str, Any] | None) -> Constraint | None:
-        """The Constraint for a `response_format`, None where it demands nothing. Raises ApiError for a bad one.
+    async def constraint(self, body: Sampling, begun: str = "") -> Constraint | None:
+        """The Constraint for what a request demands, None where it demands nothing.
 
-        Made in a thread, because a schema can take a second to prepare.
+        begun: the text that the reply continues and that the demand holds for, too. Raises ApiError for a demand that
+        cannot be met, for two at once, and for a beginning that does not follow it.
         """
-        schema = _schema(response_format)
-        return None if schema is None else await asyncio.to_thread(self._grammar, schema)
+        wanted = demand(body)
+        return None if wanted is None else await asyncio.to_thread(self._grammar, wanted, begun)
 
-    def _grammar(self, schema: dict[str, Any] | bool) -> "Grammar":
+    async def lark(self, text: str, param: str, begun: str = "") -> Constraint:
+        """The Constraint for a grammar in llguidance's dialect of Lark. Raises ApiError about `param`."""
+        return await asyncio.to_thread(self._grammar, Wanted(param, "lark", text), begun)
+
+    def _grammar(self, wanted: Wanted, begun: str) -> "Grammar":
         if not self._stop_ids:
-            message = "this model has no token that ends a text, so its replies cannot follow a format"
-            raise bad_request(message, PARAM, "unsupported_parameter")
+            message = f"this model has no token that ends a text, so its replies cannot follow {wanted.field}"
+            raise bad_request(message, wanted.param, "unsupported_parameter")
         try:
-            text = json.dumps(schema)
-            if len(text) > MAX_SCHEMA:
-                raise _wrong(f"the schema has {len(text)} characters; the limit is {MAX_SCHEMA}")
-            grammar = LLMatcher.grammar_from_json_schema(text, overrides=STYLE)  # type: ignore[arg-type]
-        except ValueError as error:
-            raise _wrong(str(error)) from None
-        matcher = LLMatcher(self._vocabulary, grammar, log_level=0)
+            matcher = self._matcher(_compiled(wanted)).deep_copy()
+        except (ValueError, RecursionError) as error:
+            nested = isinstance(error, RecursionError)
+            raise wanted.error("it is nested too deeply" if nested else str(error)) from None
         if matcher.is_error():
-            raise _wrong(matcher.get_error())
+            raise wanted.error(matcher.get_error())
         constraint = Grammar(matcher, self._stop_ids, self._tokenizer.vocab_size)
-        begin = constraint.copy().mask()
-        begin[list(self._stop_ids)] = False
-        if not begin.any():
-            raise _wrong("no text satisfies it")
+        first = constraint.copy().mask()
+        first[list(self._stop_ids)] = False
+        if not first.any():
+            raise wanted.error("no text satisfies it")
+        ids = self._tokenizer.encode(begun)
+        if matcher.try_consume_tokens(ids) < len(ids):
+            message = f"{wanted.field} does not allow the beginning of the reply that the last message gives"
+            raise bad_request(message, "messages", "invalid_value")
         return constraint
+
+    def _new_matcher(self, grammar: str) -> LLMatcher:
+        return LLMatcher(self._vocabulary, grammar, log_level=0)
 
     @functools.cached_property
     def _vocabulary(self) -> LLTokenizer:
@@ -102,21 +142,110 @@ class _Wrapped:
         return self._encode(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
 
 
-def _schema(response_format: dict[str, Any] | None) -> dict[str, Any] | bool | None:
-    kind = None if response_format is None else response_format.get("type")
-    if response_format is None or kind == "text":
-        return None
-    if kind == "json_object":
-        return {"type": "object"}
-    if kind != "json_schema":
-        raise bad_request("response_format.type must be text, json_object or json_schema", PARAM, "invalid_value")
-    given = response_format.get("json_schema")
-    schema = given.get("schema") if isinstance(given, dict) else None
-    if not isinstance(schema, (dict, bool)):
-        raise bad_request('response_format.json_schema must be an object with a "schema"', PARAM, "invalid_value")
-    return schema
+def demand(body: Sampling) -> Wanted | None:
+    """What a request demands of its reply. Raises ApiError for two demands at once."""
+    demands = list(_demands(body))
+    if len(demands) > 1:
+        one, other = demands[:2]
+        names = (one.field, other.field) if one.param == other.param else (one.param, other.param)
+        raise bad_request(f"{names[0]} and {names[1]} cannot both be kept; send one of them", one.param)
+    return demands[0] if demands else None
 
 
-def _wrong(reason: str) -> ApiError:
-    short = " ".join(reason.split())[:300]
-    return bad_request(f"response_format.json_schema.schema cannot be used: {short}", PARAM, "invalid_json_schema")
+def _demands(body: Sampling) -> Iterator[Wanted]:
+    """All that a request demands of its reply."""
+    if body.response_format is not None:
+        yield from _response_format(body.response_format)
+    yield from _fields(
+        [
+            ("json_schema", "json", body.json_schema), ("grammar", "grammar", body.grammar),
+            ("guided_json", "json", body.guided_json), ("guided_regex", "regex", body.guided_regex),
+            ("guided_choice", "choice", body.guided_choice), ("guided_grammar", "grammar", body.guided_grammar),
+        ],
+        SPACE if body.guided_whitespace_pattern is None else body.guided_whitespace_pattern,
+    )  # fmt: skip
+    if (given := body.structured_outputs) is not None:
+        space = SPACE if given.whitespace_pattern is None else given.whitespace_pattern
+        yield from _fields(
+            [
+                ("structured_outputs.json", "json", given.json_),
+                ("structured_outputs.json_object", "json", {"type": "object"} if given.json_object else None),
+                ("structured_outputs.regex", "regex", given.regex),
+                ("structured_outputs.choice", "choice", given.choice),
+                ("structured_outputs.grammar", "grammar", given.grammar),
+            ],
+            None if given.disable_any_whitespace else space,
+            given.disable_additional_properties,
+        )
+
+
+def _fields(fields: list[tuple[str, Kind, Any]], space: str | None, closed: bool = True) -> Iterator[Wanted]:
+    # An empty string means none: llama.cpp's own clients send it.
+    return (Wanted(*field, space, closed) for field in fields if field[2] not in (None, ""))
+
+
+def _response_format(given: dict[str, Any]) -> Iterator[Wanted]:
+    """OpenAI's field, with the schema also where llama.cpp and Together take it."""
+    kind = given.get("type")
+    if kind == "text":
+        return
+    if kind not in ("json_object", "json_schema"):
+        message = f"response_format.type is {json.dumps(kind)[:60]}; expected text, json_object or json_schema"
+        raise bad_request(message, "response_format", "invalid_value")
+    field, schema = "response_format.schema", given.get("schema")
+    if kind == "json_object" and schema is None:
+        schema = {"type": "object"}
+    elif schema is None:
+        field, inner = "response_format.json_schema.schema", given.get("json_schema")
+        schema = inner.get("schema") if isinstance(inner, dict) else None
+    if schema is None:
+        message = 'response_format.json_schema must be an object with a "schema"'
+        raise bad_request(message, "response_format", "invalid_value")
+    yield Wanted(field, "json", schema)
+
+
+def _compiled(wanted: Wanted) -> str:
+    """The demand as llguidance reads it. Raises ValueError and RecursionError."""
+    kind, value = wanted.kind, wanted.value
+    size = len(value if isinstance(value, str) else json.dumps(value))
+    if size > MAX_GRAMMAR:
+        raise ValueError(f"it has {size} characters; the limit is {MAX_GRAMMAR}")
+    if kind == "json":
+        return LLMatcher.grammar_from_json_schema(json.dumps(styled(value, wanted.space, wanted.closed)))
+    if kind == "regex":
+        return LLMatcher.grammar_from_regex(value)
+    if kind == "choice":
+        return LLMatcher.grammar_from_lark("start: " + " | ".join(json.dumps(choice) for choice in value))
+    return LLMatcher.grammar_from_lark(value if kind == "lark" else _lark(value))
+
+
+def styled(schema: Any, space: str | None = SPACE, closed: bool = True) -> dict[str, Any]:
+    """A JSON schema, or its text, as llguidance is to read it, also behind %json in Lark. Raises ValueError."""
+    if isinstance(schema, str):
+        try:
+            schema = json.loads(schema)
+        except ValueError as error:
+            raise ValueError(f"it is not JSON: {error}") from None
+    if isinstance(schema, bool):
+        schema = {} if schema else {"enum": []}
+    if not isinstance(schema, dict):
+        raise ValueError("expected a JSON schema: an object")
+    given = schema.get("x-guidance")
+    style = {"whitespace_flexible": space is not None, "whitespace_pattern": space}
+    style = {**(given if isinstance(given, dict) else {}), **style}
+    return {**(close_objects(schema) if closed else schema), "x-guidance": style}
+
+
+def _lark(grammar: str) -> str:
+    """A grammar in Lark or, as llama.cpp and vLLM take it, in GBNF, as Lark."""
+    try:
+        lark = any_to_lark(grammar)
+    except RecursionError:
+        raise
+    except Exception as error:  # the library raises nothing more precise
+        raise ValueError(f"it is neither GBNF nor Lark: {error}") from None
+    # Without recursion, all of it is one regular expression. As several terms, each of which takes all it can,
+    # `[a-z]* "x"` would never reach its end.
+    whole = re.sub(r"^start:", "start: WHOLE_TEXT\nWHOLE_TEXT:", lark, count=1, flags=re.MULTILINE)
+    is_gbnf = lark != grammar
+    return whole if is_gbnf and not LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(whole)) else lark

@@ -32,14 +32,21 @@ from nanochat.web.sse import EventStream, Stream
 from nanochat.web.state import ServedModel, ServerState
 from nanochat.web.writers import ChatWriter, CompletionWriter
 
+# OpenAI's routes that models of other kinds answer
+UNSUPPORTED = (
+    "embeddings", "moderations", "rerank", "images/generations", "audio/speech", "audio/transcriptions",
+)  # fmt: skip
+
 
 def routes(state: ServerState) -> APIRouter:
     router = APIRouter()
 
+    @router.get("/models", include_in_schema=False)
     @router.get("/v1/models", tags=["OpenAI"], summary="The models of this server, the default first")
     async def list_models() -> Any:
         return {"object": "list", "data": [_card(state, model) for model in state.models.values()]}
 
+    @router.get("/models/{name:path}", include_in_schema=False)
     @router.get("/v1/models/{name:path}", tags=["OpenAI"], summary="One model", responses=errors(404))
     async def one_model(name: str) -> Any:
         return _card(state, state.pick(name))
@@ -47,9 +54,16 @@ def routes(state: ServerState) -> APIRouter:
     chats, completions = Dialect(ChatRequest, plan_chat), Dialect(CompletionRequest, plan_completion)
     add_route(router, "/v1/chat/completions", "OpenAI", "Answer a conversation", state, chats)
     add_route(router, "/v1/completions", "OpenAI", "Continue a text", state, completions)
+    for path in (f"{prefix}/{thing}" for prefix in ("/v1", "") for thing in UNSUPPORTED):
+        router.add_api_route(path, _unsupported, methods=["POST"], include_in_schema=False)
     _tokenizer_routes(router, state)
     _stream_routes(router, state)
     return router
+
+
+async def _unsupported(http: HttpRequest) -> Response:
+    message = f"there is nothing at {http.url.path}: the models here write text; /docs lists what they do"
+    raise ApiError(404, message, "not_found")
 
 
 def _tokenizer_routes(router: APIRouter, state: ServerState) -> None:
@@ -59,11 +73,11 @@ def _tokenizer_routes(router: APIRouter, state: ServerState) -> None:
         model = state.pick(body.model)
         if (body.text is None) == (body.messages is None):
             raise bad_request("give either text or messages", "text")
-        turns = chat_turns(model, body.messages) if body.messages is not None else []
+        turns = chat_turns(state, model, body.messages) if body.messages is not None else []
 
         def split() -> dict:
             tokenizer = model.tokenizer
-            ids = tokenizer.encode(body.text) if body.text is not None else messages.prompt(tokenizer, turns)
+            ids = tokenizer.encode(body.text) if body.text is not None else model.prompt(turns)
             return {"tokens": ids, "count": len(ids), "texts": [tokenizer.decode([id]) for id in ids]}
 
         return json_response(await encoded("text", len(body.text or "") + messages.characters(turns), split))
@@ -114,9 +128,11 @@ async def plan_chat(state: ServerState, body: ChatRequest) -> Plan:
     request = engine_request(
         state, model, body, ids, "messages", tools=model.tools,
         logprobs=body.top_logprobs if body.logprobs else None,
-        constraint=await model.grammars.constraint(body.response_format),
+        constraint=await model.grammars.constraint(body),
     )  # fmt: skip
-    choices = [ReplyText(model.tokenizer, body.stops) for _ in range(body.n)]
+    last = body.messages[-1]
+    begun = last.role == "assistant" and any(part.text for part in last.content)
+    choices = [model.reply_text(body.stops, begun) for _ in range(body.n)]
     writer = ChatWriter(model, body.n, body.stream, body.stream_options.include_usage, body.logprobs)
     return Plan(model, request.samples(body.n), choices, writer.whole, writer if body.stream else None, body.n)
 
@@ -131,7 +147,7 @@ async def plan_completion(state: ServerState, body: CompletionRequest) -> Plan:
     state.log("completion", model, [prompt.text for prompt in prompts])
     if len(prompts) * body.n > MAX_CHOICES:
         raise bad_request(f"{len(prompts)} prompts with n={body.n} exceed the limit of {MAX_CHOICES} replies", "n")
-    constraint = await model.grammars.constraint(body.response_format)
+    constraint = await model.grammars.constraint(body)
     requests, echoes = [], []
     for prompt in prompts:
         request = engine_request(

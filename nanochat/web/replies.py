@@ -4,8 +4,8 @@ A route is a Dialect: the body it reads, and a function that plans the reply. `h
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from fastapi import APIRouter
@@ -23,6 +23,7 @@ from nanochat.web.schemas import Body, Message, Sampling, validated
 from nanochat.web.sse import EventStream, Later, Stream
 from nanochat.web.state import ServedModel, ServerState
 
+TAKEN = ("/chat/completions",)  # earlier versions' meaning of this path is other than OpenAI's; see older.py
 LONG = 20_000  # characters; encoding more would hold up the other streams, so a thread does it
 
 
@@ -44,6 +45,8 @@ class Plan:
     """writes the events; None for a reply that is sent whole"""
     samples: int = 1
     """how many neighbouring requests have the same prompt"""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """of the response"""
 
 
 class Dialect(NamedTuple):
@@ -56,8 +59,11 @@ class Dialect(NamedTuple):
 
 
 def add_route(router: APIRouter, path: str, tag: str, summary: str, state: ServerState, dialect: Dialect) -> None:
+    """Under /v1 the route exists without that prefix as well, which many base URLs lack."""
     handle = handler(state, dialect)
     router.add_api_route(path, handle, methods=["POST"], tags=[tag], summary=summary, **describes(dialect.body))
+    if (bare := path.removeprefix("/v1")) not in (path, *TAKEN):
+        router.add_api_route(bare, handle, methods=["POST"], include_in_schema=False)
 
 
 def handler(state: ServerState, dialect: Dialect) -> Callable[[HttpRequest], Awaitable[Response]]:
@@ -77,7 +83,9 @@ def handler(state: ServerState, dialect: Dialect) -> Callable[[HttpRequest], Awa
         plan.writer.begin(stream)
         generation.writer = plan.writer
         state.begin(plan.model, generation)
-        return EventStream(stream)
+        response = EventStream(stream)
+        response.headers.update(plan.headers)
+        return response
 
     return handle
 
@@ -86,7 +94,7 @@ async def _whole(plan: Plan, generation: Generation) -> Response:
     error = await asyncio.shield(generation.ended)  # a client that leaves ends the wait, not the future
     if error is not None:
         return ApiError(500, error, "internal_error").response()
-    return json_response(plan.whole(generation))
+    return json_response(plan.whole(generation), headers=plan.headers)
 
 
 def engine_request(
@@ -135,19 +143,25 @@ async def encoded(param: str, characters: int, encode: Callable[..., Any], *args
         raise bad_request(str(error), param) from None
 
 
-def chat_turns(model: ServedModel, content: Sequence[Message]) -> list[dict[str, Any]]:
-    """The conversation that a body holds. Raises ApiError for a base model, and for messages without a question."""
+def chat_turns(state: ServerState, model: ServedModel, content: Sequence[Message]) -> list[dict[str, Any]]:
+    """The conversation that a body holds, with the operator's system message if it has none.
+
+    Raises ApiError for a model that does not chat, and for messages without a question.
+    """
     if not model.chats:
         message = f"{model.id} is a base model: it continues texts and has not learned to chat; use /v1/completions"
         raise bad_request(f"{message}, or another model", "model", "model_cannot_chat")
-    return messages.conversation(content)
+    turns = messages.conversation(content)
+    if state.settings.system and turns[0]["role"] != "system":
+        turns.insert(0, {"role": "system", "content": state.settings.system})
+    return turns
 
 
 async def chat_ids(state: ServerState, model: ServedModel, content: Sequence[Message]) -> list[int]:
     """The token ids of the prompt for a conversation."""
-    turns = chat_turns(model, content)
+    turns = chat_turns(state, model, content)
     state.log("chat", model, turns)
-    return await encoded("messages", messages.characters(turns), messages.prompt, model.tokenizer, turns)
+    return await encoded("messages", messages.characters(turns), model.prompt, turns)
 
 
 def check_ids(model: ServedModel, ids: Iterable[int], param: str) -> None:

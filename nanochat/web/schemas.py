@@ -22,7 +22,11 @@ LONE_SURROGATE = re.compile(rb"(\\[^u]|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)|\\u[d
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 TokenId = Annotated[int, Field(ge=0, strict=False)]  # the key of an object, which JSON spells as a string
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+Schema = dict[str, Any] | bool | str
+Choices = Annotated[list[str], Field(min_length=1, max_length=1000)]
+Stops = Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)]
 
 
 def _optional(description: str, **limits: Any) -> Any:
@@ -91,6 +95,20 @@ class StreamOptions(Body):
     include_usage: bool = Field(default=False, description="end the stream with a chunk that has the usage")
 
 
+class StructuredOutputs(Body):
+    """What a reply must be, as vLLM takes it: one of json, json_object, regex, choice and grammar, and the style."""
+
+    model_config = ConfigDict(extra="forbid")
+    json_: Schema | None = _optional("as json_schema", alias="json")
+    json_object: bool = Field(default=False, description="any JSON object")
+    regex: str | None = None
+    choice: Choices | None = None
+    grammar: str | None = None
+    disable_any_whitespace: bool = False
+    disable_additional_properties: bool = True
+    whitespace_pattern: str | None = None
+
+
 class Sampling(Body):
     """The fields that chats and completions share."""
 
@@ -106,9 +124,9 @@ class Sampling(Body):
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = Field(
         default={}, description="numbers from -100 to 100 by token id"
     )
-    seed: int | None = _optional("the same seed gives the same reply", ge=-(2**63), lt=2**64)
+    seed: Seed | None = _optional("the same seed gives the same reply")
     n: int = Field(default=1, description="number of replies", ge=1, le=MAX_CHOICES)
-    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] = Field(
+    stop: Stops = Field(
         default=[], description=f"one to {MAX_STOPS} strings, of up to {MAX_STOP_CHARACTERS} characters each"
     )
     stream: bool = False
@@ -116,6 +134,14 @@ class Sampling(Body):
     response_format: dict[str, Any] | None = _optional(
         'type: "text", "json_object", or "json_schema" with {"json_schema": {"schema": ...}}'
     )
+    json_schema: Schema | None = _optional("the reply is JSON of this schema; objects have only declared properties")
+    grammar: str | None = _optional("the reply follows this grammar, in GBNF or llguidance's Lark")
+    guided_json: Schema | None = _optional("json_schema, by an older name of vLLM's; so are the next three")
+    guided_regex: str | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: str | None = None
+    guided_whitespace_pattern: str | None = _optional("what may stand between two tokens of JSON; default: one space")
+    structured_outputs: StructuredOutputs | None = None
 
     @property
     def stops(self) -> list[str]:
@@ -179,7 +205,7 @@ class ClassicRequest(Body):
 
 
 class GenerateRequest(Body):
-    """Continue a text, the plain way. Other fields are refused."""
+    """Continue a text, the plain way; of one longer than the context the end. Other fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
     model: str | None = None
@@ -187,6 +213,10 @@ class GenerateRequest(Body):
     max_tokens: int = Field(default=256, description="may exceed the context", ge=1, le=MAX_GENERATED)
     temperature: Annotated[float, Field(ge=0)] = 0.8
     top_k: int = Field(default=200, description="sample from the k most likely tokens; 0: from all", ge=0)
+    seed: Seed | None = _optional("the same seed gives the same reply")
+    stop: Stops = Field(default=[], description="one string or several; the text ends before the first of them")
+    num_samples: int = Field(default=1, description='number of continuations, all in "texts"', ge=1, le=MAX_CHOICES)
+    stream: bool = Field(default=False, description='events {"index", "text"}, and [DONE] at the end')
 
 
 class ErrorDetail(BaseModel):
@@ -221,13 +251,15 @@ def _refusal(error: ValidationError, kind: type[Body]) -> ApiError:
             return bad_request(f"the body is not JSON in UTF-8: {message.removeprefix('Invalid JSON: ')}")
         return bad_request("the body must be a JSON object")
     param = str(first["loc"][0])
-    if first["type"] == "extra_forbidden":
-        known = ", ".join(kind.model_fields)
-        return bad_request(f"{param[:40]!r} is an unknown field; known are {known}", param[:40], "unknown_parameter")
-    place, description = first["loc"][1:], kind.model_fields[param].description
+    place = first["loc"][1:]
     field = param + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    if first["type"] == "extra_forbidden":
+        fields = (StructuredOutputs if place else kind).model_fields
+        known = ", ".join(field.alias or name for name, field in fields.items())
+        return bad_request(f"{field[:60]!r} is an unknown field; known are {known}", param[:40], "unknown_parameter")
     if first["type"] == "missing":
         return bad_request(f"{field} is missing", param, "missing_required_parameter")
+    description = kind.model_fields[param].description
     if description and place and isinstance(place[0], str):  # a branch of a union: the others failed too
         return bad_request(f"{param}: expected {description}", param, "invalid_value")
     return bad_request(f"{field}: {message[:1].lower()}{message[1:]}", param, "invalid_value")

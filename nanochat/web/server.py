@@ -154,6 +154,8 @@ def _is_local(host: str) -> bool:
 def _announce(state: ServerState, host: str, port: int, note: str) -> None:
     for model in state.models.values():
         chats = "" if model.chats else "; continues texts, does not chat"
+        if model.plain:
+            chats = "; a base model: chats are plain text to it, in lines of User: and Assistant:"
         step = f"step {model.step}, " if model.step else ""
         print(f"{model.id}: {step}{model.parameters / 1e6:.1f}M parameters, {model.dtype} on {model.device}, "
               f"context {model.context}, {model.pool.slots} at once{chats}")  # fmt: skip

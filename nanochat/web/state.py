@@ -10,7 +10,10 @@ from typing import Any
 
 from nanochat import chat
 from nanochat.engine.serving import Serving
+from nanochat.engine.text import ReplyText
 from nanochat.engine.tools import Tools, calculator_tools
+from nanochat.errors import UserError
+from nanochat.web import messages
 from nanochat.web.errors import ApiError, bad_request
 from nanochat.web.generation import Generation
 from nanochat.web.grammar import Grammars
@@ -35,6 +38,8 @@ class Settings:
     max_body: int = 4 << 20
     """bytes"""
     log_prompts: bool = False
+    system: str = ""
+    """the system message of conversations that have none"""
     hosts: frozenset[str] | None = None
     """names that a request's Host header may have besides IP addresses; None: any"""
 
@@ -42,13 +47,18 @@ class Settings:
 class ServedModel:
     """One checkpoint, ready to answer."""
 
-    def __init__(self, id: str, servings: Sequence[Serving], max_queue: int = 256, tools: Tools | None = None) -> None:
+    def __init__(
+        self, id: str, servings: Sequence[Serving], max_queue: int = 256, tools: Tools | None = None,
+        aliases: Sequence[str] = (), plain: bool = False,
+    ) -> None:  # fmt: skip
         """servings: the same checkpoint in one Engine per GPU. tools: what chats may call, the calculator by default.
 
+        aliases: further names that clients may use. plain: a base model chats, too, by chat.plain_prompt.
         Raises UserError where a chat model's tokenizer lacks the special tokens of conversations.
         """
         first = servings[0]
         self.id = id
+        self.aliases = aliases
         self.source, self.tag, self.step = first.source, first.tag, first.step
         self.tokenizer = first.tokenizer
         self.pool = Pool([serving.engine for serving in servings], max_queue)
@@ -57,13 +67,42 @@ class ServedModel:
         self.dtype, self.device = first.dtype_name, str(first.device)
         meta_file = first.folder / f"meta_{first.step:06d}.json"
         self.created = int(meta_file.stat().st_mtime if meta_file.exists() else time.time())
-        self.chats = first.source != "base"
+        learned = first.source != "base"
+        self.plain = plain and not learned and chat.can_chat_plainly(first.tokenizer)
+        self.chats = learned or self.plain
         self.stop_ids = chat.stop_ids(first.tokenizer)
-        self.tools = (tools or calculator_tools(first.tokenizer)) if self.chats else None
-        self.tool_names = [] if not self.chats else ["calculator"] if tools is None else ["calculator", "python"]
+        self.tools = (tools or calculator_tools(first.tokenizer)) if learned else None
+        self.tool_names = [] if not learned else ["calculator"] if tools is None else ["calculator", "python"]
         self.grammars = Grammars(first.tokenizer, self.stop_ids)
         identity = [self.source, self.tag, self.step, self.dtype, first.tokenizer.hash, first.meta.get("files")]
         self.fingerprint = "fp_" + hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
+
+    def prompt(self, turns: Sequence[dict[str, Any]]) -> list[int]:
+        """The token ids that the reply to a conversation follows."""
+        return (chat.plain_prompt if self.plain else messages.prompt)(self.tokenizer, turns)
+
+    def reply_text(self, stops: Sequence[str], begun: bool = False) -> ReplyText:
+        """The text of a reply in a chat, which ends at these strings. begun: it continues a message of the client's."""
+        if not self.plain:
+            return ReplyText(self.tokenizer, stops)
+        return ReplyText(self.tokenizer, [*stops, *chat.PLAIN_STOPS], parts=False, lstrip=not begun)
+
+
+def named(ids: Sequence[str], names: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
+    """For each model the name that clients see and further ones; `names` are those of --served_name.
+
+    Raises UserError where it is not clear whose they are, or two models would have one name.
+    """
+    if "" in names:
+        raise UserError("--served_name is empty; expected the name that clients should see")
+    if names and len(ids) > 1 and len(ids) != len(names):
+        raise UserError(f"--served_name is given {len(names)} times for {len(ids)} models; give one for each, in order")
+    if len(ids) == 1:
+        return [(names[0], names[1:])] if names else [(ids[0], ())]
+    public = names or ids
+    if twice := next((name for name in public if public.count(name) > 1), None):
+        raise UserError(f"two models are called {twice}; --served_name, once for each in order, gives them names")
+    return [(name, ()) for name in public]
 
 
 class ServerState:
@@ -116,11 +155,14 @@ class ServerState:
             await model.pool.stop()
 
     def pick(self, name: str | None) -> ServedModel:
-        """The model that a client names; the first when it names none."""
-        if name is None:
+        """The model that a client names; the first when it names none.
+
+        A server's only model answers to any name: programs written for other servers have theirs built in.
+        """
+        if not name or len(self.models) == 1:
             return self.default
         for model in self.models.values():
-            if name in (model.id, f"{model.source}:{model.tag}:{model.step}"):
+            if name in (model.id, f"{model.source}:{model.tag}:{model.step}", *model.aliases):
                 return model
         message = f"there is no model {name!r} here; available: {', '.join(self.models)}"
         raise ApiError(404, message, "model_not_found", "model")

@@ -196,6 +196,40 @@ class ClassicWriter(ChatWriter):
         self.stream.close()
 
 
+class GenerateWriter:
+    """The events of /generate: {"index", "text"}, whose texts joined are those of a reply that is sent whole."""
+
+    stream: Stream  # set by `begin`
+
+    def __init__(self) -> None:
+        self._spaces: dict[int, str] = {}  # by choice; white space at the end is not shown
+
+    def begin(self, stream: Stream) -> None:
+        self.stream = stream
+
+    def add(self, index: int, chunks: list[TextChunk], logprobs: list[TokenLogprob]) -> None:
+        text = self._spaces.get(index, "") + "".join(chunk.text for chunk in chunks)
+        shown = text.rstrip()
+        self._spaces[index] = text[len(shown) :]
+        if shown:
+            self.stream.write(to_json({"index": index, "text": shown}))
+
+    def finish(self, index: int, reason: str) -> None:
+        pass
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def end(self, generation: Generation) -> None:
+        self.stream.write("[DONE]")
+        self.stream.close()
+
+    def fail(self, reason: str) -> None:
+        self.stream.write(to_json(ApiError(500, reason, "internal_error").envelope))
+        self.stream.write("[DONE]")
+        self.stream.close()
+
+
 def _timing(generation: Generation, model: ServedModel) -> dict[str, Any]:
     """What this server reports beyond OpenAI's usage. The rate excludes the time to the first token."""
     first, tokens = generation.first_token or 0.0, generation.completion_tokens
