@@ -6,17 +6,20 @@ and pass on the chunks that come out; no chunk is ever taken back.
 
 import codecs
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from nanochat import chat
 from nanochat.engine.request import Event, Finish, Scored
 from nanochat.tokenizer import Tokenizer, utf8_decoder
 
-Kind = Literal["text", "python", "python_output"]
+Kind = Literal["text", "python", "python_output", "call", "arguments"]
 
 
 class TextChunk(NamedTuple):
-    """Some text of a reply. A tool call or its output comes whole, visible text as it is generated."""
+    """Some text of a reply. A tool call or its output comes whole, visible text as it is generated.
+
+    "call" is the name of a function that the client shall call, "arguments" is a piece of its arguments.
+    """
 
     kind: Kind
     text: str
@@ -30,6 +33,17 @@ class TokenLogprob(NamedTuple):
     """characters of visible text before it"""
     scored: Scored | None
     """None for the first token of a prompt, which no token precedes"""
+
+
+class Calls(Protocol):
+    """Splits text that calls functions into chunks; see nanochat.web.toolcalls."""
+
+    opening: str
+    """where such text begins"""
+    only_first: bool
+    """whether it may only begin a reply"""
+
+    def add(self, text: str) -> list[TextChunk]: ...
 
 
 class ReplyText:
@@ -74,6 +88,8 @@ class ReplyText:
             }  # fmt: skip
         self._kind: Kind = "text"
         self._block: list[str] = []  # text of the open tool call or output
+        self._calls: Calls | None = None
+        self._calling = False  # all that follows are calls
         self._utf8 = utf8_decoder()
         self._held = ""  # visible text that may be the beginning of a stop string
         self._shown = 0  # characters of visible text in `chunks`
@@ -85,6 +101,10 @@ class ReplyText:
     def text(self) -> str:
         """What the user sees so far."""
         return "".join(chunk.text for chunk in self.chunks if chunk.kind == "text")
+
+    def expect_calls(self, calls: Calls, only: bool) -> None:
+        """Split calls of functions from the text, to its end or from its beginning (`only`)."""
+        self._calls, self._calling = calls, only
 
     def add(self, event: Event) -> list[TextChunk]:
         """The chunks that this event completes; none after the end."""
@@ -125,7 +145,7 @@ class ReplyText:
             text = _flush(self._utf8)
         else:
             text = self._utf8.decode(self.tokenizer.decode_bytes([id]))
-            if self._kind == "text" and scored is not None:
+            if self._kind == "text" and not self._calling and scored is not None:
                 self._pending.append(TokenLogprob(id, self._decoded, scored))
         if self._kind != "text":
             self._block.append(text)
@@ -134,17 +154,30 @@ class ReplyText:
 
     def _visible(self, text: str) -> list[TextChunk]:
         """Show what cannot be part of a stop string, or end the reply at a complete one."""
+        if self._calls is not None and self._calling:
+            return self._calls.add(text)
         self._decoded += len(text)
         text = self._held + text
-        if self.stop and self.sampled > self.min_tokens:
+        if self._calls and self._calls.only_first and not _may_begin(text, self._calls.opening):
+            self._calls = None
+        marks = list(self.stop) if self.sampled > self.min_tokens else []
+        if self._calls:
+            marks.append(self._calls.opening)
+        if marks:
             # The first to be complete wins, however the text was split into tokens; of two, the longer.
-            found = [(at + len(stop), at, stop) for stop in self.stop if (at := text.find(stop)) >= 0]
+            found = [(at + len(mark), at, mark) for mark in marks if (at := text.find(mark)) >= 0]
             if found:
-                _, at, self.stop_string = min(found)
-                self.finish, self._held = "stop", ""
-                shown = self.show_stop and self.stop_string not in chat.PLAIN_STOPS
-                return self._show(text[: at + len(self.stop_string) * shown])
-            certain = len(text) - _stop_prefix(text, self.stop)
+                end, at, mark = min(found)
+                self._held = ""
+                if self._calls and mark == self._calls.opening:
+                    chunks = self._show(text[:at])
+                    self._calling = True
+                    self._pending = [token for token in self._pending if token.start < self._shown]
+                    return chunks + self._calls.add(text[end:])
+                self.finish, self.stop_string = "stop", mark
+                shown = self.show_stop and mark not in chat.PLAIN_STOPS
+                return self._show(text[: end if shown else at])
+            certain = len(text) - _stop_prefix(text, marks)
             text, self._held = text[:certain], text[certain:]
         return self._show(text)
 
@@ -179,22 +212,26 @@ def merged(chunks: Iterable[TextChunk]) -> list[TextChunk]:
     """The chunks with neighbouring text joined: the parts of a message."""
     parts: list[TextChunk] = []
     for chunk in chunks:
-        if parts and chunk.kind == "text" == parts[-1].kind:
-            parts[-1] = TextChunk("text", parts[-1].text + chunk.text)
+        if parts and chunk.kind == parts[-1].kind and chunk.kind in ("text", "arguments"):
+            parts[-1] = TextChunk(chunk.kind, parts[-1].text + chunk.text)
         else:
             parts.append(chunk)
     return parts
 
 
 def message_parts(chunks: Iterable[TextChunk]) -> list[dict[str, str]]:
-    """The chunks as the content parts of an assistant's message; see `nanochat.chat`."""
-    return [{"type": kind, "text": text} for kind, text in merged(chunks)]
+    """The chunks, but for calls of functions, as the content parts of an assistant's message; see `nanochat.chat`."""
+    return [{"type": kind, "text": text} for kind, text in merged(chunks) if kind not in ("call", "arguments")]
 
 
 def _flush(utf8: codecs.IncrementalDecoder) -> str:
     rest = utf8.decode(b"", final=True)
     utf8.reset()
     return rest
+
+
+def _may_begin(text: str, mark: str) -> bool:
+    return text.startswith(mark) or mark.startswith(text)
 
 
 def _stop_prefix(text: str, stops: Sequence[str]) -> int:

@@ -55,15 +55,16 @@ def describe(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def page(document: dict[str, Any]) -> str:
-    """The OpenAPI document as HTML."""
+def page(document: dict[str, Any], url: str) -> str:
+    """The OpenAPI document as HTML, for a server at `url`."""
     schemas = document["components"]["schemas"]
     sections = [
         _section(f"{method.upper()} {path}", operation, schemas)
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
-    return TEMPLATE.read_text(encoding="utf-8").replace("<!-- routes -->", "\n".join(sections))
+    html = TEMPLATE.read_text(encoding="utf-8").replace("{url}", escape(url))
+    return html.replace("<!-- routes -->", "\n".join(sections))
 
 
 def _section(name: str, operation: dict[str, Any], schemas: dict[str, Any]) -> str:

@@ -90,11 +90,15 @@ class Grammars:
         cannot be met, for two at once, and for a beginning that does not follow it.
         """
         wanted = demand(body)
-        return None if wanted is None else await asyncio.to_thread(self._grammar, wanted, begun)
+        return None if wanted is None else await self.make(wanted, begun)
 
     async def lark(self, text: str, param: str, begun: str = "") -> Constraint:
         """The Constraint for a grammar in llguidance's dialect of Lark. Raises ApiError about `param`."""
-        return await asyncio.to_thread(self._grammar, Wanted(param, "lark", text), begun)
+        return await self.make(Wanted(param, "lark", text), begun)
+
+    async def make(self, wanted: Wanted, begun: str = "") -> Constraint:
+        """The Constraint for one demand. Raises ApiError."""
+        return await asyncio.to_thread(self._grammar, wanted, begun)
 
     def _grammar(self, wanted: Wanted, begun: str) -> "Grammar":
         if not self._stop_ids:

@@ -6,7 +6,7 @@ settings that a client leaves out are the operator's. Usage counts token ids: th
 including the one that ended the reply.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter
@@ -14,11 +14,23 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from nanochat import chat
+from nanochat.engine.request import Constraint
 from nanochat.engine.text import ReplyText, TokenLogprob, prompt_logprobs
-from nanochat.web import messages
+from nanochat.web import messages, toolcalls
 from nanochat.web.documentation import describes, errors
 from nanochat.web.errors import ApiError, bad_request, json_response
-from nanochat.web.replies import Dialect, Plan, add_route, chat_ids, chat_turns, check_ids, encoded, engine_request
+from nanochat.web.grammar import demand
+from nanochat.web.replies import (
+    ChatReplyWriter,
+    Dialect,
+    Plan,
+    add_route,
+    chat_ids,
+    chat_turns,
+    check_ids,
+    encoded,
+    engine_request,
+)
 from nanochat.web.schemas import (
     MAX_CHOICES,
     ChatRequest,
@@ -73,7 +85,10 @@ def _tokenizer_routes(router: APIRouter, state: ServerState) -> None:
         model = state.pick(body.model)
         if (body.text is None) == (body.messages is None):
             raise bad_request("give either text or messages", "text")
-        turns = chat_turns(state, model, body.messages) if body.messages is not None else []
+        functions = [tool.function for tool in body.tools]
+        toolcalls.check(functions)
+        described = toolcalls.description(functions)
+        turns = chat_turns(state, model, body.messages, described) if body.messages is not None else []
 
         def split() -> dict:
             tokenizer = model.tokenizer
@@ -114,27 +129,44 @@ def _stream_routes(router: APIRouter, state: ServerState) -> None:
         return json_response({"id": id, "stopped": True})
 
 
-async def plan_chat(state: ServerState, body: ChatRequest) -> Plan:
-    for name in ("tools", "functions"):
-        if getattr(body, name) and body.tool_choice != "none":
-            message = f"{name} are not supported: the models here call only the server's own tools"
-            raise bad_request(message, name, "unsupported_parameter")
+async def plan_chat(
+    state: ServerState, body: ChatRequest, writer: Callable[[ServedModel, ChatRequest], ChatReplyWriter] = ChatWriter
+) -> Plan:
+    """writer: makes what writes the reply."""
     if body.top_logprobs and not body.logprobs:
         raise bad_request("top_logprobs requires logprobs to be true", "top_logprobs")
     model = state.pick(body.model)
-    ids = await chat_ids(state, model, body.messages)
+    offer = toolcalls.offer(body)
+    description = toolcalls.description(offer.described) if offer else ""
+    ids = await chat_ids(state, model, body.messages, description)
     if body.max_completion_tokens is not None:
         body.max_tokens = body.max_completion_tokens
-    request = engine_request(
-        state, model, body, ids, "messages", tools=model.tools,
-        logprobs=body.top_logprobs if body.logprobs else None,
-        constraint=await model.grammars.constraint(body),
-    )  # fmt: skip
+    only_calls = offer is not None and offer.required
+    constraint = await _constraint(model, body, offer)
+    try:
+        request = engine_request(
+            state, model, body, ids, "messages", tools=None if only_calls else model.tools,
+            logprobs=body.top_logprobs if body.logprobs else None, constraint=constraint,
+        )  # fmt: skip
+    except ApiError as error:
+        if not offer or error.code != "context_length_exceeded":
+            raise
+        size = len(model.tokenizer.encode(description))
+        raise bad_request(f"{error} (the tools' description has {size} tokens)", error.param, error.code) from None
     last = body.messages[-1]
     begun = last.role == "assistant" and any(part.text for part in last.content)
     choices = [model.reply_text(body.stops, begun) for _ in range(body.n)]
-    writer = ChatWriter(model, body.n, body.stream, body.stream_options.include_usage, body.logprobs)
-    return Plan(model, request.samples(body.n), choices, writer.whole, writer if body.stream else None, body.n)
+    for choice in choices if offer else []:
+        choice.expect_calls(toolcalls.CallParser(only_first=demand(body) is not None), only_calls)
+    writes = writer(model, body)
+    return Plan(model, request.samples(body.n), choices, writes.whole, writes if body.stream else None, body.n)
+
+
+async def _constraint(model: ServedModel, body: ChatRequest, offer: toolcalls.Offer | None) -> Constraint | None:
+    """What the reply must follow: the grammar of its calls, and what the body demands of its text."""
+    if offer is None:
+        return await model.grammars.constraint(body)
+    return await toolcalls.constraint(model.grammars, offer, model.tools and model.tools.ids, demand(body))
 
 
 async def plan_completion(state: ServerState, body: CompletionRequest) -> Plan:

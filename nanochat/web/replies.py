@@ -31,6 +31,12 @@ class StreamWriter(Writer, Protocol):
     def begin(self, stream: Stream) -> None: ...
 
 
+class ChatReplyWriter(StreamWriter, Protocol):
+    def whole(self, generation: Generation) -> object:
+        """The JSON of a reply that is sent whole."""
+        ...
+
+
 @dataclass(frozen=True)
 class Plan:
     """What to generate, and how to send it."""
@@ -143,23 +149,24 @@ async def encoded(param: str, characters: int, encode: Callable[..., Any], *args
         raise bad_request(str(error), param) from None
 
 
-def chat_turns(state: ServerState, model: ServedModel, content: Sequence[Message]) -> list[dict[str, Any]]:
-    """The conversation that a body holds, with the operator's system message if it has none.
+def chat_turns(
+    state: ServerState, model: ServedModel, content: Sequence[Message], tools: str = ""
+) -> list[dict[str, Any]]:
+    """The conversation that a body holds, with a description of tools, and the operator's system text if it has none.
 
     Raises ApiError for a model that does not chat, and for messages without a question.
     """
     if not model.chats:
         message = f"{model.id} is a base model: it continues texts and has not learned to chat; use /v1/completions"
         raise bad_request(f"{message}, or another model", "model", "model_cannot_chat")
-    turns = messages.conversation(content)
-    if state.settings.system and turns[0]["role"] != "system":
-        turns.insert(0, {"role": "system", "content": state.settings.system})
-    return turns
+    return messages.conversation(content, tools, state.settings.system)
 
 
-async def chat_ids(state: ServerState, model: ServedModel, content: Sequence[Message]) -> list[int]:
+async def chat_ids(
+    state: ServerState, model: ServedModel, content: Sequence[Message], tools: str = ""
+) -> list[int]:  # fmt: skip
     """The token ids of the prompt for a conversation."""
-    turns = chat_turns(state, model, content)
+    turns = chat_turns(state, model, content, tools)
     state.log("chat", model, turns)
     return await encoded("messages", messages.characters(turns), model.prompt, turns)
 

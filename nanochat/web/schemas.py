@@ -5,7 +5,7 @@ hand, refuses them. Null means not given.
 """
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -13,6 +13,7 @@ from nanochat.web.errors import ApiError, bad_request
 
 MAX_CHOICES = 128
 MAX_STOPS = 16
+MAX_TOOLS = 128
 MAX_STOP_CHARACTERS = 500
 MAX_GENERATED = 4096  # for /generate, whose texts may outgrow the context: each token then reads a whole context anew
 # JSON can spell half of a surrogate pair, which no text can hold: where a program cut a string in the middle of an
@@ -55,32 +56,109 @@ class Part(Body):
     type: Literal["text", "input_text", "output_text", "python", "python_output"]
     text: str
 
+    @model_validator(mode="before")
+    @classmethod
+    def _readable(cls, content: object) -> object:
+        if not isinstance(content, dict):
+            return content
+        kind = content.get("type")
+        if kind == "refusal":
+            return {"type": "text", "text": content.get("refusal")}
+        if isinstance(kind, str) and kind not in PARTS:
+            raise ValueError(f"a part of type {kind[:40]!r} is not supported: the models here read text only")
+        return content
+
+
+PARTS = get_args(Part.model_fields["type"].annotation)
+
 
 def _as_parts(content: object) -> object:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 Parts = Annotated[list[Part], BeforeValidator(_as_parts, json_schema_input_type=str | list[Part])]
+# Beyond OpenAI's letters, digits, _ and -, what the names of other systems' tools have.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/-]{1,128}$")]
+
+
+class CalledFunction(Body):
+    name: Name
+    arguments: str = Field(default="{}", description="a JSON object, as a string")
+
+
+class Call(Body):
+    """The assistant's call of a function."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: CalledFunction
 
 
 class Message(Body):
-    """A message of a conversation. "developer" means "system"."""
+    """A message of a conversation. "developer" means "system"; "tool" has the result of a call."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Parts = Field(default_factory=list)
-    tool_calls: list[Any] = []
-    function_call: Any = None
+    parts: list[Part] = Field(
+        default=[], description="the assistant's: the parts of an earlier reply; they count where their text is content"
+    )
+    tool_calls: list[Call] = Field(default=[], description="the assistant's calls of functions")
+    tool_call_id: str | None = _optional("of a tool's message: the call that it answers")
+    function_call: CalledFunction | None = _optional("older form of tool_calls")
+    name: str | None = _optional("not used: the model reads roles and texts only")
+    refusal: str | None = _optional("of the assistant's message without content: its text")
 
     @model_validator(mode="after")
     def _check(self) -> "Message":
-        if self.tool_calls or self.function_call:
-            raise ValueError("tool calls are not supported here: the models call only the server's own tools")
+        if self.function_call:
+            self.tool_calls = [*self.tool_calls, Call(function=self.function_call)]
         if self.role != "assistant":
-            if not self.model_fields_set & {"content"}:
+            if self.tool_calls:
+                raise ValueError("only the assistant's messages may have tool_calls")
+            if self.role not in ("tool", "function") and not self.model_fields_set & {"content"}:
                 raise ValueError("it has no content")
             if any(part.type.startswith("python") for part in self.content):
                 raise ValueError("only the assistant's content may have tool parts")
+        elif self.refusal and not self.content:
+            self.content = [Part(type="text", text=self.refusal)]
         return self
+
+
+class Function(Body):
+    """A function that the model may call."""
+
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = _optional("a JSON schema of an object; default: no parameters")
+    strict: bool | None = _optional("calls always keep to the schema")
+
+
+class Tool(Body):
+    type: Literal["function"] = "function"
+    function: Function
+
+
+class FunctionName(Body):
+    name: str
+
+
+class NamedTool(Body):
+    type: Literal["function"] = "function"
+    function: FunctionName
+
+
+class AllowedTools(Body):
+    mode: Literal["auto", "required"] = "auto"
+    tools: list[NamedTool] = Field(min_length=1)
+
+
+class AllowedToolsChoice(Body):
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+Tools = Annotated[list[Tool], Field(max_length=MAX_TOOLS, description="functions that the model may call")]
+ToolChoice = Literal["auto", "none", "required"] | AllowedToolsChoice | NamedTool
 
 
 Messages = Annotated[list[Message], Field(max_length=2000, examples=[[{"role": "user", "content": "Hello!"}]])]
@@ -155,9 +233,15 @@ class ChatRequest(Sampling):
     max_completion_tokens: int | None = _optional("newer name of max_tokens", ge=0)
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=20)
-    tools: list[Any] = Field(default=[], description="not supported; an empty list is accepted")
-    functions: list[Any] = Field(default=[], description="not supported; an empty list is accepted")
-    tool_choice: Any = None
+    tools: Tools = []
+    tool_choice: ToolChoice | None = _optional(
+        '"auto", "none", "required", {"type": "function", "function": {"name": ...}} or {"type": "allowed_tools", ...}'
+    )
+    parallel_tool_calls: bool = Field(default=True, description="whether a reply may have several calls")
+    functions: list[Function] = Field(default=[], max_length=MAX_TOOLS, description="older form of tools")
+    function_call: Literal["auto", "none"] | FunctionName | None = _optional(
+        'older form of tool_choice: "auto", "none" or {"name": ...}'
+    )
 
 
 class CompletionRequest(Sampling):
@@ -179,6 +263,7 @@ class TokenizeRequest(Body):
     model: str | None = None
     text: str | None = None
     messages: Messages | None = None
+    tools: Tools = []
 
 
 class DetokenizeRequest(Body):

@@ -42,6 +42,10 @@ class Settings:
     """the system message of conversations that have none"""
     hosts: frozenset[str] | None = None
     """names that a request's Host header may have besides IP addresses; None: any"""
+    root_path: str = ""
+    """path at which a reverse proxy shows the server"""
+    keep_alive: int = 120
+    """seconds that an idle connection is kept; more than the 90 of Go's clients, and the 60 of nginx"""
 
 
 class ServedModel:
