@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, given, parse
 from nanochat.errors import UserError, run
 from nanochat.paths import check_name
-from nanochat.web.flags import NetworkFlags, find_api_key
+from nanochat.web.flags import NetworkFlags, check_defaults, find_api_key
 
 MOST_SLOTS = 4096  # no machine holds their caches, except for toy models
 
@@ -30,10 +30,22 @@ class Flags(NetworkFlags, ServingFlags):
     """name that clients see; repeat it for more names of the model"""
     chat_template: Literal["plain", "none"] = "plain"
     """how a base model chats: plain (lines of User: and Assistant:), or none (it only continues texts)"""
+    temperature: Annotated[float, alias("-t")] = 0.8
+    """default temperature; 0 takes the most likely token"""
+    top_k: Annotated[int, alias("-k")] = 200
+    """default top_k; 0: sample from all tokens"""
+    max_tokens: Annotated[int, alias("-m", "--max-new-tokens")] = 256
+    """default maximum number of tokens of a reply"""
     cors_enabled: bool = False
     """let the pages of all web sites use the API, as --cors_origin '*' does"""
     compile: bool = False
     """has no effect; accepted so that nanoGPT's commands run"""
+
+    NO_EFFECT: ClassVar = {
+        "debug": "errors and slow requests are always printed, on stderr",
+        "max_batch_size": "--slots says how many texts run at once",
+        "top_p": "a request names its own",
+    }
 
 
 @dataclass
@@ -64,6 +76,7 @@ def serve(flags: Flags) -> None:
     check_name("out_dir", flags.out_dir)
     flags.cors_origin += ["*"] if flags.cors_enabled else []
     flags.check_network()
+    check_defaults(flags.temperature, flags.top_k, flags.max_tokens)
     if not 0 <= flags.slots <= MOST_SLOTS:
         raise UserError(f"--slots is {flags.slots}; expected 1 to {MOST_SLOTS}, or 0 for as many as fit")
     from nanochat import runtime
@@ -75,7 +88,8 @@ def serve(flags: Flags) -> None:
     log_to_stderr()
     key = find_api_key(flags.api_key)
     host = flags.host or ("0.0.0.0" if key else "127.0.0.1")
-    settings = Settings(temperature=0.8, top_k=200, max_tokens=256, **flags.network_settings(host))
+    defaults = {"temperature": flags.temperature, "top_k": flags.top_k, "max_tokens": flags.max_tokens}
+    settings = Settings(**defaults, **flags.network_settings(host))
     with listen(host, flags.port) as bound, runtime.start(flags.device_type) as rt:
         found = flags.find(flags.out_dir)
         loaded = serve_model(found, rt.device, flags.dtype, flags.slots)
