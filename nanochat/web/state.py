@@ -85,11 +85,18 @@ class ServedModel:
         """The token ids that the reply to a conversation follows."""
         return (chat.plain_prompt if self.plain else messages.prompt)(self.tokenizer, turns)
 
-    def reply_text(self, stops: Sequence[str], begun: bool = False) -> ReplyText:
-        """The text of a reply in a chat, which ends at these strings. begun: it continues a message of the client's."""
+    def reply_text(
+        self, stops: Sequence[str], begun: bool = False, endless: bool = False, **settings: Any
+    ) -> ReplyText:  # fmt: skip
+        """The text of a reply in a chat, which ends at these strings.
+
+        begun: it continues a message of the client's. endless: a next turn that the model begins does not end it.
+        settings: those of ReplyText.
+        """
         if not self.plain:
-            return ReplyText(self.tokenizer, stops)
-        return ReplyText(self.tokenizer, [*stops, *chat.PLAIN_STOPS], parts=False, lstrip=not begun)
+            return ReplyText(self.tokenizer, stops, **settings)
+        ends = [] if endless else chat.PLAIN_STOPS
+        return ReplyText(self.tokenizer, [*stops, *ends], parts=False, lstrip=not begun, **settings)
 
 
 def named(ids: Sequence[str], names: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
@@ -199,7 +206,9 @@ class ServerState:
         self._open.discard(generation)
         model.pool.took(generation.seconds)
         self.metrics.ended(model.id, generation)
-        self.log("reply", model, [choice.text for choice in generation.choices])
+        said = ("text", "call", "arguments")
+        self.log("reply", model, ["".join(c.text for c in choice.chunks if c.kind in said)
+                                  for choice in generation.choices])  # fmt: skip
 
     def log(self, what: str, model: ServedModel, content: Any) -> None:
         """Log prompts and replies, if the operator asked for it."""

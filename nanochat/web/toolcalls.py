@@ -24,7 +24,7 @@ from nanochat.web.grammar import Grammars, Wanted, styled
 from nanochat.web.schemas import AllowedToolsChoice, Call, ChatRequest, Function, FunctionName, NamedTool
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
-BEFORE = "You can use these tools. One a line, with the JSON schema of its arguments:"
+BEFORE = "You can use these tools, one per line, each with the JSON schema of its arguments:"
 AFTER = (
     f'To use one, write {OPENING}{{"name": "NAME", "arguments": {{...}}}}{CLOSING}. '
     "The result follows in <tool_response></tool_response>."
@@ -117,15 +117,20 @@ def response_text(result: str) -> str:
 
 
 async def constraint(
-    grammars: Grammars, offer: Offer, calculator: ToolIds | None, final: Wanted | None
+    grammars: Grammars, offer: Offer, calculator: ToolIds | None, final: Wanted | None, begun: str = ""
 ) -> Constraint:  # fmt: skip
-    """The Constraint of a reply; see `grammar`. Raises ApiError that names the schema that cannot be used."""
+    """The Constraint of a reply; see `grammar`. begun: the text that it continues.
+
+    Raises ApiError that names the schema that cannot be used.
+    """
+    if OPENING in begun:
+        raise bad_request("the reply cannot continue a call of a tool; leave the last message out", "messages")
     param = offer.place.partition("[")[0]
     if final and final.kind != "json":
         raise bad_request(f"{final.field} and {param} cannot both be kept; send one of them", final.param)
     text = final and _json(final.field, final.value, final.space, final.closed)
     try:
-        return await grammars.lark(grammar(offer, calculator, text), param)
+        return await grammars.lark(grammar(offer, calculator, text), param, begun)
     except ApiError:
         for function in offer.allowed:  # which of them is it?
             place = f"{offer.place.format(offer.described.index(function))}.parameters"
