@@ -354,6 +354,20 @@ def test_the_log_of_replies_has_the_calls(
     assert [entry["content"] for entry in logged] == [['Let me see.get_weather{"city": "Rome"}']]
 
 
+def test_a_reply_that_the_client_has_begun_goes_on_with_text_or_a_call(live: Live) -> None:
+    begun = {"role": "assistant", "content": "Let me"}
+    (choice,) = ask(live, ASK, begun)["choices"]
+    assert choice["message"]["content"] == " see." and made(choice) == [("get_weather", '{"city": "Rome"}')]
+    (choice,) = ask(live, ASK, begun, tool_choice=named("clock"), parallel_tool_calls=False)["choices"]
+    assert choice["message"]["content"] is None and made(choice) == [("clock", "{}")]
+    schema = {"type": "object", "properties": {"text": {"const": "<tool_call>"}}, "required": ["text"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    json_begun = {"role": "assistant", "content": '{"text": "'}
+    (choice,) = ask(live, ASK, json_begun, response_format=wanted)["choices"]
+    assert choice["message"]["content"].rstrip() in ('<tool_call>"}', '<tool_call>" }')
+    assert "tool_calls" not in choice["message"]
+
+
 def test_a_schema_for_the_answer_leaves_calls_possible(live: Live) -> None:
     properties = {"text": {"enum": ["<tool_call>", "hi"]}}
     schema = {"type": "object", "properties": properties, "required": ["text"]}
