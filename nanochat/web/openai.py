@@ -234,6 +234,7 @@ def _card(state: ServerState, model: ServedModel) -> dict:
         "default": model is state.default, "tools": model.tool_names,
         "defaults": {
             "temperature": settings.temperature, "top_k": settings.top_k, "max_tokens": settings.max_tokens,
-            "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
+            "top_p": settings.top_p, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
         },
     }  # fmt: skip
