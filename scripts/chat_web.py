@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, parse
 from nanochat.errors import UserError, run
-from nanochat.web.flags import NetworkFlags, check_defaults
+from nanochat.web.flags import NetworkFlags
 
 if TYPE_CHECKING:
     import torch
@@ -95,10 +95,11 @@ def load(flags: Flags, device: "torch.device") -> "list[ServedModel]":
 
 def _check(flags: Flags) -> None:
     """Report mistakes that can be seen before anything is loaded."""
-    for name, least in (("num_gpus", 1), ("slots", 0), ("max_queue", 0)):
+    for name, least in (("num_gpus", 1), ("slots", 0), ("max_queue", 0), ("max_tokens", 1), ("top_k", 0)):
         if getattr(flags, name) < least:
             raise UserError(f"--{name} is {getattr(flags, name)}; expected {least} or more")
-    check_defaults(flags.temperature, flags.top_k, flags.max_tokens)
+    if not 0 <= flags.temperature <= 2:
+        raise UserError(f"--temperature is {flags.temperature}; expected a number from 0 to 2")
     if not 0 <= flags.drain_seconds < 86400:
         raise UserError(f"--drain_seconds is {flags.drain_seconds}; expected 0 or more, and less than a day (86400)")
     flags.check_network()

@@ -58,15 +58,6 @@ class NetworkFlags:
         }  # fmt: skip
 
 
-def check_defaults(temperature: float, top_k: int, max_tokens: int) -> None:
-    """Report defaults of requests that no request could have."""
-    if not 0 <= temperature <= 2:
-        raise UserError(f"--temperature is {temperature}; expected a number from 0 to 2")
-    for name, value, least in (("top_k", top_k, 0), ("max_tokens", max_tokens, 1)):
-        if value < least:
-            raise UserError(f"--{name} is {value}; expected {least} or more")
-
-
 def find_api_key(given: str | None) -> str | None:
     """The key that clients must send: `given`, else from the environment; None: no key is required.
 
