@@ -156,11 +156,14 @@ def prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
 def begun(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """The token ids after which the model continues the last message, which is the assistant's.
 
+    It may follow another one of the assistant's, which is then complete.
+
     Raises:
         ValueError: the messages are not a conversation.
     """
     _check_messages(messages)
-    _check_turns(messages, any_first=True)
+    if len(messages) > 1:
+        _check_turns(messages[:-1], any_first=True)
     return _rendered(tokenizer, messages)[:-1]  # without the token that would end the answer
 
 

@@ -255,7 +255,7 @@ def test_prompts_of_all_kinds(live: Live, tokenizer: Tokenizer) -> None:
 )
 def test_a_prompt_of_no_kind_is_refused(live: Live, prompt) -> None:
     refused = error(live.post(COMPLETIONS, {"prompt": prompt, "max_tokens": 1}))
-    assert refused["param"] == "prompt" and ("a list of strings" in refused["message"] or "token" in refused["message"])
+    assert refused["param"] == "prompt" and "prompt" in refused["message"]
 
 
 def test_a_prompt_beyond_the_context_is_refused_with_its_length(live: Live, tokenizer: Tokenizer) -> None:
@@ -343,7 +343,7 @@ def test_messages_that_are_no_conversation_are_refused(live: Live, messages: lis
     [
         ("temperature", -1), ("temperature", 2.1), ("temperature", "1"), ("temperature", True), ("top_p", 1.1),
         ("top_k", -2),
-        ("min_p", 2), ("n", 0), ("n", 129), ("n", 1.5), ("max_tokens", -1), ("max_tokens", "5"),
+        ("min_p", 2), ("n", 0), ("n", 129), ("n", 1.5), ("max_tokens", -2), ("max_tokens", "5"),
         ("max_completion_tokens", []),
         ("presence_penalty", 3), ("frequency_penalty", -3), ("repetition_penalty", 0), ("seed", 1.5), ("seed", 2**64),
         ("stop", ""), ("stop", [""]), ("stop", 5), ("stop", ["a"] * 17), ("stop", "a" * 501), ("stream", "yes"),

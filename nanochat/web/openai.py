@@ -25,7 +25,8 @@ from nanochat.web.replies import (
     Dialect,
     Plan,
     add_route,
-    chat_ids,
+    begins_reply,
+    chat_prompt,
     chat_turns,
     check_ids,
     encoded,
@@ -138,14 +139,11 @@ async def plan_chat(
     model = state.pick(body.model)
     offer = toolcalls.offer(body)
     description = toolcalls.description(offer.described) if offer else ""
-    ids = await chat_ids(state, model, body.messages, description)
-    if body.max_completion_tokens is not None:
-        body.max_tokens = body.max_completion_tokens
-    only_calls = offer is not None and offer.required
-    constraint = await _constraint(model, body, offer)
+    ids, begun = await chat_prompt(state, model, body.messages, description, begins_reply(body))
+    constraint = await _constraint(model, body, offer, begun)
     try:
         request = engine_request(
-            state, model, body, ids, "messages", tools=None if only_calls else model.tools,
+            state, model, body, ids, "messages", tools=model.tools,
             logprobs=body.top_logprobs if body.logprobs else None, constraint=constraint,
         )  # fmt: skip
     except ApiError as error:
@@ -153,20 +151,22 @@ async def plan_chat(
             raise
         size = len(model.tokenizer.encode(description))
         raise bad_request(f"{error} (the tools' description has {size} tokens)", error.param, error.code) from None
-    last = body.messages[-1]
-    begun = last.role == "assistant" and any(part.text for part in last.content)
-    choices = [model.reply_text(body.stops, begun) for _ in range(body.n)]
-    for choice in choices if offer else []:
-        choice.expect_calls(toolcalls.CallParser(only_first=demand(body) is not None), only_calls)
+    choices = [model.reply_text(body.stops, bool(begun), body.ignore_eos, **body.ends) for _ in range(body.n)]
+    wanted = demand(body)
+    if offer and (offer.required or not (wanted and begun)):  # JSON that has begun holds no calls
+        for choice in choices:
+            choice.expect_calls(toolcalls.CallParser(only_first=wanted is not None), offer.required)
     writes = writer(model, body)
     return Plan(model, request.samples(body.n), choices, writes.whole, writes if body.stream else None, body.n)
 
 
-async def _constraint(model: ServedModel, body: ChatRequest, offer: toolcalls.Offer | None) -> Constraint | None:
+async def _constraint(
+    model: ServedModel, body: ChatRequest, offer: toolcalls.Offer | None, begun: str
+) -> Constraint | None:
     """What the reply must follow: the grammar of its calls, and what the body demands of its text."""
     if offer is None:
-        return await model.grammars.constraint(body)
-    return await toolcalls.constraint(model.grammars, offer, model.tools and model.tools.ids, demand(body))
+        return await model.grammars.constraint(body, begun)
+    return await toolcalls.constraint(model.grammars, offer, model.tools and model.tools.ids, demand(body), begun)
 
 
 async def plan_completion(state: ServerState, body: CompletionRequest) -> Plan:
@@ -174,6 +174,9 @@ async def plan_completion(state: ServerState, body: CompletionRequest) -> Plan:
         raise bad_request("suffix is not supported: the models here write forward only", "suffix")
     if body.best_of not in (None, body.n):
         raise bad_request("best_of is not supported; choose among n replies yourself", "best_of")
+    if not body.add_special_tokens:
+        reason = "add_special_tokens=false is not supported; send the prompt as token ids"
+        raise bad_request(reason, "add_special_tokens")
     model = state.pick(body.model)
     prompts = await _prompts(model, body.prompt)
     state.log("completion", model, [prompt.text for prompt in prompts])
@@ -187,7 +190,7 @@ async def plan_completion(state: ServerState, body: CompletionRequest) -> Plan:
         )
         requests += request.samples(body.n)
         echoes += [await _echo(model, prompt, body.logprobs) if body.echo else ("", [])] * body.n
-    choices = [ReplyText(model.tokenizer, body.stops, parts=False) for _ in requests]
+    choices = [ReplyText(model.tokenizer, body.stops, parts=False, **body.ends) for _ in requests]
     writer = CompletionWriter(model, echoes, body.stream_options.include_usage, body.logprobs is not None)
     return Plan(model, requests, choices, writer.whole, writer if body.stream else None, body.n)
 
@@ -204,12 +207,12 @@ class Prompt(NamedTuple):
 async def _prompts(model: ServedModel, given: Prompts) -> list[Prompt]:
     prompts: Any = [given] if isinstance(given, str) or isinstance(given[0], int) else given
     result = []
-    for each in prompts:
+    for number, each in enumerate(prompts):
         if isinstance(each, str):
             ids = await encoded("prompt", len(each), chat.text_prompt, model.tokenizer, each)
             result.append(Prompt(each, ids, len(chat.opening(model.tokenizer)) if each else len(ids)))
         else:
-            check_ids(model, each, "prompt")
+            check_ids(model, each, "prompt" if each is given else f"prompt[{number}]")
             result.append(Prompt(model.tokenizer.decode(each), each, 0))
     return result
 
@@ -232,6 +235,7 @@ def _card(state: ServerState, model: ServedModel) -> dict:
         "default": model is state.default, "tools": model.tool_names,
         "defaults": {
             "temperature": settings.temperature, "top_k": settings.top_k, "max_tokens": settings.max_tokens,
-            "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
+            "top_p": settings.top_p, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
         },
     }  # fmt: skip

@@ -117,15 +117,22 @@ def response_text(result: str) -> str:
 
 
 async def constraint(
-    grammars: Grammars, offer: Offer, calculator: ToolIds | None, final: Wanted | None
+    grammars: Grammars, offer: Offer, calculator: ToolIds | None, final: Wanted | None, begun: str = ""
 ) -> Constraint:  # fmt: skip
-    """The Constraint of a reply; see `grammar`. Raises ApiError that names the schema that cannot be used."""
+    """The Constraint of a reply; see `grammar`. begun: the text that it continues.
+
+    Raises ApiError that names the schema that cannot be used.
+    """
+    if OPENING in begun:
+        raise bad_request("the reply cannot continue a call of a tool; leave the last message out", "messages")
     param = offer.place.partition("[")[0]
     if final and final.kind != "json":
         raise bad_request(f"{final.field} and {param} cannot both be kept; send one of them", final.param)
     text = final and _json(final.field, final.value, final.space, final.closed)
     try:
-        return await grammars.lark(grammar(offer, calculator, text), param)
+        # Any text may come before a call. A demand holds for all of the reply, also for what has begun.
+        begun = begun if final and not offer.required else ""
+        return await grammars.lark(grammar(offer, calculator, text), param, begun)
     except ApiError:
         for function in offer.allowed:  # which of them is it?
             place = f"{offer.place.format(offer.described.index(function))}.parameters"
