@@ -19,10 +19,6 @@ MOST_SLOTS = 4096  # no machine holds their caches, except for toy models
 class Flags(NetworkFlags, ServingFlags):
     """Serve one model: POST /generate continues a text, GET / shows what runs; also chat_web's page and API."""
 
-    NO_EFFECT: ClassVar = {  # keys of nanoLLM_gpt's server_config.yaml
-        "debug": "errors are always logged",
-        "max_batch_size": "--slots limits the texts that run at once",
-    }
     source: Annotated[
         str, alias("-i", "--init-from", "--model-type", "--checkpoint", "--checkpoint-path")
     ] = "resume"  # fmt: skip
