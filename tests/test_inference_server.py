@@ -223,11 +223,14 @@ def test_default_generation_of_a_config_file(folder: Path, tmp_path: Path) -> No
     """The section of nanoLLM_gpt's server_config.yaml."""
     config = tmp_path / "server_config.yaml"
     section = "  max_new_tokens: 3\n  temperature: 0.0\n  top_k: 40\n  top_p: 0.9\n"
-    config.write_text(f"model_type: {folder}\ndefault_generation:\n{section}", encoding="utf-8")
+    others = "cors_enabled: true\ndebug: false\nmax_batch_size: 8\n"
+    config.write_text(f"model_type: {folder}\n{others}default_generation:\n{section}", encoding="utf-8")
     with started("inference_server", str(config)) as (_, address, _):
         defaults = httpx.get(f"{address}/v1/models").json()["data"][0]["defaults"]
         asked = ("max_tokens", "temperature", "top_k", "top_p")
         assert [defaults[name] for name in asked] == [3, 0.0, 40, 0.9]
+        page = {"Origin": "https://example.com"}
+        assert httpx.get(f"{address}/health", headers=page).headers["access-control-allow-origin"] == "*"
         texts = {httpx.post(f"{address}/generate", json={"prompt": "he"}).json()["text"] for _ in range(4)}
         greedy = {"prompt": "he", "temperature": 0, "max_tokens": 3}
         assert texts == {httpx.post(f"{address}/generate", json=greedy).json()["text"]}

@@ -354,6 +354,20 @@ def test_the_log_of_replies_has_the_calls(
     assert [entry["content"] for entry in logged] == [['Let me see.get_weather{"city": "Rome"}']]
 
 
+def test_a_reply_that_the_client_has_begun_goes_on_with_text_or_a_call(live: Live) -> None:
+    begun = {"role": "assistant", "content": "Let me"}
+    (choice,) = ask(live, ASK, begun)["choices"]
+    assert choice["message"]["content"] == " see." and made(choice) == [("get_weather", '{"city": "Rome"}')]
+    (choice,) = ask(live, ASK, begun, tool_choice=named("clock"), parallel_tool_calls=False)["choices"]
+    assert choice["message"]["content"] is None and made(choice) == [("clock", "{}")]
+    schema = {"type": "object", "properties": {"text": {"const": "<tool_call>"}}, "required": ["text"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    json_begun = {"role": "assistant", "content": '{"text": "'}
+    (choice,) = ask(live, ASK, json_begun, response_format=wanted)["choices"]
+    assert choice["message"]["content"].rstrip() in ('<tool_call>"}', '<tool_call>" }')
+    assert "tool_calls" not in choice["message"]
+
+
 def test_a_schema_for_the_answer_leaves_calls_possible(live: Live) -> None:
     properties = {"text": {"enum": ["<tool_call>", "hi"]}}
     schema = {"type": "object", "properties": properties, "required": ["text"]}
@@ -409,7 +423,7 @@ def schema_of(**parameters: object) -> dict:
         ({"tools": [CLOCK, {"type": "function"}]}, "tools", "tools[1].function is missing"),
         ({"tools": [CLOCK, named("")]}, "tools", "tools[1].function.name: string should match"),
         ({"tools": [named("a b")]}, "tools", "tools[0].function.name"),
-        ({"tools": [{"type": "web_search"}]}, "tools", "tools[0].type: input should be 'function'"),
+        ({"tools": [{"type": "web_search"}]}, "tools", 'tools[0].type is "web_search"; expected \'function\''),
         ({"tools": [CLOCK, WEATHER, CLOCK]}, "tools", "tools[2].function.name: 'clock' is also the name of tools[0]"),
         ({"tools": [CLOCK, schema_of(type="string")]}, "tools", "tools[1].function.parameters.type is 'string'"),
         ({"tools": [CLOCK, schema_of(properties={"a": {"type": "objekt"}})]}, "tools",
@@ -419,13 +433,13 @@ def schema_of(**parameters: object) -> dict:
         ({"tools": [schema_of(description="x" * 100_000)]}, "tools",
          "tools[0].function.parameters cannot be used: it has"),
         ({"tools": [named(f"f{n}") for n in range(129)]}, "tools", "at most 128"),
-        ({"tools": {}}, "tools", "tools: input should be a valid array"),
+        ({"tools": {}}, "tools", "tools is {}; expected a list"),
         ({"tools": TOOLS, "tool_choice": named("time")}, "tool_choice",
          "names 'time'; the tools are get_weather, clock"),
         ({"tool_choice": named("time")}, "tool_choice", "names 'time'; there are no tools"),
         ({"tool_choice": "required"}, "tool_choice", "asks for a call, but there are no tools"),
-        ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice", 'expected "auto", "none", "required"'),
-        ({"tools": TOOLS, "tool_choice": {"type": "function"}}, "tool_choice", "expected"),
+        ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice", "expected 'auto', 'none' or 'required'"),
+        ({"tools": TOOLS, "tool_choice": {"type": "function"}}, "tool_choice", "tool_choice.function is missing"),
         ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": [named("x")]}}},
          "tool_choice", "names 'x'"),
         ({"tools": TOOLS, "functions": [{"name": "f"}]}, "functions", "either tools or functions"),
