@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
-from urllib.parse import urlsplit
 
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, parse
 from nanochat.errors import UserError, run
+from nanochat.web.flags import NetworkFlags
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Flags(ServingFlags):
+class Flags(NetworkFlags, ServingFlags):
     """Serve trained models on a page and by an API. Ctrl-C finishes the running replies, then exits."""
 
     model: list[str] = field(default_factory=list)
@@ -27,12 +27,6 @@ class Flags(ServingFlags):
     """how base models chat: plain (lines of User: and Assistant:), or none (they only continue texts)"""
     system: str = ""
     """system prompt of conversations that have none"""
-    host: str = "127.0.0.1"
-    """address to listen on; use 0.0.0.0 to let other machines in"""
-    port: Annotated[int, alias("-p")] = 8000
-    """port to listen on; 0 takes any free one"""
-    api_key: str | None = None
-    """key that clients must send as a bearer token; default: NANOCHAT_API_KEY or NANOGPT_API_KEY, else none"""
     temperature: Annotated[float, alias("-t")] = 0.8
     """default temperature; 0 takes the most likely token"""
     top_k: Annotated[int, alias("-k")] = 50
@@ -45,8 +39,6 @@ class Flags(ServingFlags):
     """requests that run at once per model and GPU; 0: as many as fit this machine"""
     max_queue: int = 256
     """requests that may wait for a slot; further ones are refused"""
-    cors_origin: list[str] = field(default_factory=list)
-    """web site whose pages may use the API, such as https://example.com; repeat it for several"""
     allow_code: bool = False
     """let models run Python in a sandbox"""
     unsafe_code: bool = False
@@ -62,15 +54,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     _check(flags)
     from nanochat import runtime
     from nanochat.engine.tools import permit_code
-    from nanochat.web.server import allowed_hosts, find_api_key, listen, log_to_stderr, serve
+    from nanochat.web.server import listen, log_to_stderr, serve
     from nanochat.web.state import ServerState, Settings
 
     notice = permit_code("--allow_code", flags.unsafe_code, "leave --allow_code out") if flags.allow_code else ""
     log_to_stderr()
     settings = Settings(
-        temperature=flags.temperature, top_k=flags.top_k, max_tokens=flags.max_tokens,
-        api_key=find_api_key(flags.api_key), cors_origins=tuple(flags.cors_origin), max_queue=flags.max_queue,
-        log_prompts=flags.log_prompts, system=flags.system, hosts=allowed_hosts(flags.host, flags.cors_origin),
+        temperature=flags.temperature, top_k=flags.top_k, max_tokens=flags.max_tokens, max_queue=flags.max_queue,
+        log_prompts=flags.log_prompts, system=flags.system, **flags.network_settings(flags.host),
     )  # fmt: skip
     with listen(flags.host, flags.port) as bound, runtime.start(flags.device_type) as rt:
         serve(ServerState(load(flags, rt.device), settings), bound, flags.host, flags.drain_seconds, notice)
@@ -111,9 +102,7 @@ def _check(flags: Flags) -> None:
         raise UserError(f"--temperature is {flags.temperature}; expected a number from 0 to 2")
     if not 0 <= flags.drain_seconds < 86400:
         raise UserError(f"--drain_seconds is {flags.drain_seconds}; expected 0 or more, and less than a day (86400)")
-    for origin in flags.cors_origin:
-        if origin != "*" and (not urlsplit(origin).netloc or urlsplit(origin).path):
-            raise UserError(f"--cors_origin {origin} is not an origin; expected one such as https://example.com, or *")
+    flags.check_network()
     if flags.unsafe_code and not flags.allow_code:
         raise UserError("--unsafe_code has no effect without --allow_code; add --allow_code, or leave it out")
     if flags.model and (flags.source != "sft" or flags.model_tag or flags.step):

@@ -8,12 +8,13 @@ from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, given, parse
 from nanochat.errors import UserError, run
 from nanochat.paths import check_name
+from nanochat.web.flags import NetworkFlags, find_api_key
 
 MOST_SLOTS = 4096  # no machine holds their caches, except for toy models
 
 
 @dataclass
-class Flags(ServingFlags):
+class Flags(NetworkFlags, ServingFlags):
     """Serve one model: POST /generate continues a text, GET / shows what runs; also chat_web's page and API."""
 
     source: Annotated[
@@ -21,18 +22,16 @@ class Flags(ServingFlags):
     ] = "resume"  # fmt: skip
     out_dir: str = "out"
     """folder where resume looks for ckpt.pt"""
-    host: str | None = None
+    host: str = ""
     """address to listen on; default: with an API key 0.0.0.0, all of them, else 127.0.0.1, this machine only"""
-    port: Annotated[int, alias("-p")] = 8000
-    """port to listen on; 0 takes any free one"""
-    api_key: str | None = None
-    """key that clients must send as a bearer token; default: NANOCHAT_API_KEY or NANOGPT_API_KEY, else none"""
     slots: int = 0
     """texts that run at once; further ones wait; 0: as many as fit this machine"""
     served_name: list[str] = field(default_factory=list)
     """name that clients see; repeat it for more names of the model"""
     chat_template: Literal["plain", "none"] = "plain"
     """how a base model chats: plain (lines of User: and Assistant:), or none (it only continues texts)"""
+    cors_enabled: bool = False
+    """let the pages of all web sites use the API, as --cors_origin '*' does"""
     compile: bool = False
     """has no effect; accepted so that nanoGPT's commands run"""
 
@@ -63,18 +62,20 @@ def gpt_server(argv: Sequence[str] | None = None) -> None:
 def serve(flags: Flags) -> None:
     """Serve until a signal."""
     check_name("out_dir", flags.out_dir)
+    flags.cors_origin += ["*"] if flags.cors_enabled else []
+    flags.check_network()
     if not 0 <= flags.slots <= MOST_SLOTS:
         raise UserError(f"--slots is {flags.slots}; expected 1 to {MOST_SLOTS}, or 0 for as many as fit")
     from nanochat import runtime
     from nanochat.engine.serving import serve_model
-    from nanochat.web.server import allowed_hosts, find_api_key, listen, log_to_stderr
+    from nanochat.web.server import listen, log_to_stderr
     from nanochat.web.server import serve as run_server
     from nanochat.web.state import ServedModel, ServerState, Settings, named
 
     log_to_stderr()
     key = find_api_key(flags.api_key)
     host = flags.host or ("0.0.0.0" if key else "127.0.0.1")
-    settings = Settings(temperature=0.8, top_k=200, max_tokens=256, api_key=key, hosts=allowed_hosts(host))
+    settings = Settings(temperature=0.8, top_k=200, max_tokens=256, **flags.network_settings(host))
     with listen(host, flags.port) as bound, runtime.start(flags.device_type) as rt:
         found = flags.find(flags.out_dir)
         loaded = serve_model(found, rt.device, flags.dtype, flags.slots)

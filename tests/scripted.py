@@ -46,7 +46,7 @@ def taught(tokenizer: Tokenizer, conversations: Sequence[chat.Conversation], con
         GPTConfig(sequence_len=context, vocab_size=tokenizer.vocab_size, n_layer=2, n_head=2, n_kv_head=2, n_embd=64)
     )
     model.init_weights()
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=6e-3)
     for _ in range(1000):
         losses = model(ids[:, :-1], ids[:, 1:]) * learned
         if losses.max() < 0.3:  # each token has three quarters of the probability

@@ -51,7 +51,8 @@ class ReplyText:
 
     Visible text is held back only while it may be the beginning of a stop string. The first complete stop string ends
     the reply: it is not shown, `finish` becomes "stop" and later events are ignored, so the caller should cancel the
-    request. Stop strings are searched in the visible text and do not reach across a tool call.
+    request. Stop strings are searched in the visible text and do not reach across a tool call, nor into a call of a
+    function; see `expect_calls`.
 
     The chunks of kind "text", joined, equal `chat.reply_text` of the tokens. With parts=False, for text that is not a
     chat, they hold all tokens but the special ones. A character still unfinished at the end of the reply is left out;
@@ -152,32 +153,41 @@ class ReplyText:
             return []
         return self._visible(text)
 
-    def _visible(self, text: str) -> list[TextChunk]:
-        """Show what cannot be part of a stop string, or end the reply at a complete one."""
-        if self._calls is not None and self._calling:
+    def _visible(self, text: str, last: bool = False) -> list[TextChunk]:
+        """Show what cannot be part of a stop string or of a call, or end the reply at a complete stop string.
+
+        last: no text follows.
+        """
+        if self._calls and self._calling:
             return self._calls.add(text)
         self._decoded += len(text)
         text = self._held + text
-        if self._calls and self._calls.only_first and not _may_begin(text, self._calls.opening):
+        end = self._before_call(text, last)
+        stops = self.stop if self.sampled > self.min_tokens else ()
+        # The first to be complete wins, however the text was split into tokens; of two, the longer.
+        found = [(at + len(stop), at, stop) for stop in stops if (at := text.find(stop, 0, end)) >= 0]
+        if found:
+            after, at, self.stop_string = min(found)
+            self.finish, self._held = "stop", ""
+            return self._show(text[: after if self.show_stop and self.stop_string not in chat.PLAIN_STOPS else at])
+        if self._calls and text.startswith(self._calls.opening, end):
+            shown, self._held, self._calling = self._show(text[:end]), "", True
+            self._pending = [token for token in self._pending if token.start < self._shown]
+            return shown + self._calls.add(text[end + len(self._calls.opening) :])
+        certain = end - _stop_prefix(text[:end], stops)
+        self._held = text[certain:]
+        return self._show(text[:certain])
+
+    def _before_call(self, text: str, last: bool) -> int:
+        """The length of the text before a call of a function that begins in it, or may begin at its end."""
+        if not self._calls:
+            return len(text)
+        opening = self._calls.opening
+        if self._calls.only_first and not (text.startswith(opening) or opening.startswith(text)):
             self._calls = None
-        marks = [*self.stop] if self.sampled > self.min_tokens else []
-        marks += [self._calls.opening] if self._calls else []
-        if marks:
-            # The first to be complete wins, however the text was split into tokens; of two, the longer.
-            found = [(at + len(mark), at, mark) for mark in marks if (at := text.find(mark)) >= 0]
-            if found:
-                end, at, mark = min(found)
-                self._held = ""
-                if self._calls and mark == self._calls.opening:
-                    chunks = self._show(text[:at])
-                    self._calling = True
-                    self._pending = [token for token in self._pending if token.start < self._shown]
-                    return chunks + self._calls.add(text[end:])
-                self.finish, self.stop_string = "stop", mark
-                return self._show(text[: end if self.show_stop and mark not in chat.PLAIN_STOPS else at])
-            certain = len(text) - _stop_prefix(text, marks)
-            text, self._held = text[:certain], text[certain:]
-        return self._show(text)
+            return len(text)
+        at = text.find(opening)
+        return at if at >= 0 else len(text) - (0 if last else _stop_prefix(text, [opening]))
 
     def _show(self, text: str) -> list[TextChunk]:
         self._shown += len(text)
@@ -191,7 +201,7 @@ class ReplyText:
         if self._kind != "text":
             block, self._block = "".join([*self._block, _flush(self._utf8)]), []
             return [TextChunk(self._kind, block)]
-        chunks = self._visible(_flush(self._utf8))
+        chunks = self._visible(_flush(self._utf8), last=True)
         held, self._held = self._held, ""
         return chunks + self._show(held)
 
@@ -226,10 +236,6 @@ def _flush(utf8: codecs.IncrementalDecoder) -> str:
     rest = utf8.decode(b"", final=True)
     utf8.reset()
     return rest
-
-
-def _may_begin(text: str, mark: str) -> bool:
-    return text.startswith(mark) or mark.startswith(text)
 
 
 def _stop_prefix(text: str, stops: Sequence[str]) -> int:

@@ -8,17 +8,26 @@ from typing import Any
 from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
-from nanochat.web import documentation, older, openai
+from nanochat.web import documentation, older, openai, responses
 from nanochat.web.errors import ApiError, json_response
-from nanochat.web.limits import Gate
+from nanochat.web.front import Front, place
+from nanochat.web.limits import Cors, Gate
+from nanochat.web.origins import Origins
 from nanochat.web.state import ServerState
 
 STATIC = Path(__file__).parent / "static"
+
+
+def _page(html: str, request: Request) -> Response:
+    """A page whose links are right wherever the client sees it."""
+    html = html.replace("{base}", place(request).base)
+    return HTMLResponse(html, headers={"Cache-Control": "no-cache", "Vary": "Accept"})
 
 
 class Files(StaticFiles):
@@ -30,7 +39,7 @@ class Files(StaticFiles):
         return response
 
 
-def build_app(state: ServerState) -> FastAPI:
+def build_app(state: ServerState) -> ASGIApp:
     """The app; its Engines run as long as it does."""
 
     @contextlib.asynccontextmanager
@@ -39,22 +48,22 @@ def build_app(state: ServerState) -> FastAPI:
         yield
         await state.stop()
 
-    app = FastAPI(title=documentation.TITLE, lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.openapi = lambda: documentation.describe(app)  # type: ignore[method-assign]
+    app = FastAPI(
+        title=documentation.TITLE, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None,
+        redirect_slashes=False,
+    )  # fmt: skip
     app.include_router(openai.routes(state))
+    app.include_router(responses.routes(state))
     app.include_router(older.routes(state))
     _state_routes(app, state)
     _page_routes(app, state)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
-    app.add_middleware(Gate, state=state)
-    if state.settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=state.settings.cors_origins, allow_methods=["*"], allow_headers=["*"],
-            expose_headers=["X-Stream-Id", "Retry-After", older.DROPPED],
-        )  # fmt: skip
-    return app
+    gate = Gate(app, state)  # around the whole app, its handler of bugs included
+    readable = ["X-Stream-Id", "X-Request-Id", "Retry-After", older.DROPPED]
+    return Front(Cors(gate, Origins(state.settings.cors_origins), readable), state.settings.root_path)
 
 
 def _state_routes(app: FastAPI, state: ServerState) -> None:
@@ -76,14 +85,19 @@ def _page_routes(app: FastAPI, state: ServerState) -> None:
     @app.get("/", tags=["Server"], summary="The page for browsers, JSON for programs", response_class=Response)
     async def root(request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
-            return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache", "Vary": "Accept"})
+            return _page((STATIC / "index.html").read_text(encoding="utf-8"), request)
         model = state.default
         summary = {"status": "ok", "model": model.id, "device": model.device, "dtype": model.dtype}
         return json_response(summary, headers={"Vary": "Accept"})
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return HTMLResponse(documentation.page(app.openapi()))
+    @app.get("/api", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        return _page(documentation.page(documentation.describe(app), place(request).url), request)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi(request: Request) -> Response:
+        return json_response({**documentation.describe(app), "servers": [{"url": place(request).url}]})
 
     @app.get("/logo.svg", include_in_schema=False)
     async def logo() -> Response:
@@ -98,15 +112,34 @@ async def _api_error(request: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Starlette's own errors, in the same envelope."""
+    """Starlette's own errors, in the same envelope. OPTIONS has no route of its own, but an answer."""
     assert isinstance(error, HTTPException)
     path, method = request.url.path, request.method
-    known = {
-        404: ("not_found", f"there is nothing at {path}"),
-        405: ("method_not_allowed", f"{path} does not accept {method}"),
-    }
-    code, message = known.get(error.status_code, (None, str(error.detail)))
-    return ApiError(error.status_code, message, code, headers=error.headers).response()
+    if error.status_code == 404:
+        message = f"there is nothing at {path}"
+        return ApiError(404, message, "not_found", headers=error.headers).response()
+    if error.status_code == 405:
+        headers = {"Allow": ", ".join(_methods(request))}
+        if method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
+        return ApiError(405, f"{path} does not accept {method}", "method_not_allowed", headers=headers).response()
+    return ApiError(error.status_code, str(error.detail), headers=error.headers).response()
+
+
+def _methods(request: Request) -> list[str]:
+    """What may be done with the path of a request."""
+    found = []
+    for method in ("GET", "POST", "DELETE"):
+        scope = {**request.scope, "method": method, "root_path": ""}
+        routes = [route for route in request.app.routes if route.matches(scope)[0] is Match.FULL]
+        if method == "GET" or any(not isinstance(route, Mount) for route in routes):
+            found += [method] if routes else []
+    return [*found, *(["HEAD"] if "GET" in found else []), "OPTIONS"]
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """The client left before it had sent everything. Nobody reads this; the metrics count it."""
+    return Response(status_code=499)
 
 
 async def _bug(request: Request, error: Exception) -> Response:

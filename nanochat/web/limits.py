@@ -1,17 +1,20 @@
 """What every request passes first: the API key, hosts and origins, the size of bodies, security headers."""
 
 import hmac
-import ipaddress
 import shlex
-from urllib.parse import urlsplit
+from collections.abc import Sequence
 
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nanochat.web.errors import ApiError
+from nanochat.web.origins import Hosts, Origins, parse_host, parse_origin
 from nanochat.web.state import ServerState
 
 # Served without a key, as is /static/. A container's health check asks /health.
-OPEN = ("/", "/health", "/docs", "/openapi.json", "/logo.svg", "/favicon.ico")
+OPEN = ("/", "/health", "/docs", "/api", "/openapi.json", "/logo.svg", "/favicon.ico")
 DRAINED = 1 << 30  # bytes of a refused body that are read and dropped, so that the client can read the refusal
 RETRY_WHILE_ENDING = "5"  # seconds
 
@@ -32,6 +35,8 @@ class Gate:
     def __init__(self, app: ASGIApp, state: ServerState) -> None:
         self.app = app
         self.state = state
+        self.origins = Origins(state.settings.cors_origins)
+        self.hosts = None if state.settings.hosts is None else Hosts(state.settings.hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -75,11 +80,12 @@ class Gate:
         """Raises ApiError for a request that may not pass."""
         settings = self.state.settings
         path, reads = scope["path"], scope["method"] in ("GET", "HEAD", "OPTIONS")
-        if settings.hosts is not None:
-            _check_host(headers.get(b"host", b"").decode("latin-1"), settings.hosts)
+        if self.hosts is not None and b"host" in headers:  # browsers always send it; health checks may not
+            _check_host(headers[b"host"].decode("latin-1"), self.hosts)
         if not reads:
-            _check_origin(headers, settings.cors_origins)
-        if settings.api_key and not (path in OPEN or path.startswith("/static/")):
+            _check_origin(headers, self.origins)
+        is_open = path in OPEN or path.startswith("/static/") or scope["method"] == "OPTIONS"
+        if settings.api_key and not is_open:
             _check_key(headers.get(b"authorization", b""), settings.api_key)
         if self.state.draining and not reads:
             message = "the server is shutting down and accepts no new requests"
@@ -97,28 +103,52 @@ def _check_key(authorization: bytes, expected: str) -> None:
         raise ApiError(401, message, "invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
 
-def _check_host(host: str, allowed: frozenset[str]) -> None:
+def _check_host(host: str, allowed: Hosts) -> None:
     """Refuse a foreign page whose name was made to resolve to this machine (DNS rebinding): its Host gives it away."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        if name not in allowed:
-            ipaddress.ip_address(name)
-    except ValueError:
-        message = f"requests for the host {host!r} are refused; to allow more hosts use --cors_origin"
-        raise ApiError(403, message, "host") from None
+    if host not in allowed:
+        try:
+            name = shlex.quote(parse_host(host))
+        except ValueError:
+            name = "'*'"
+        raise ApiError(403, f"requests for the host {host!r} are refused; --allowed_host {name} allows them", "host")
 
 
-def _check_origin(headers: dict[bytes, bytes], allowed: tuple[str, ...]) -> None:
+def _check_origin(headers: dict[bytes, bytes], allowed: Origins) -> None:
     """A foreign page must not make its visitor's browser use this server, not even without reading the reply."""
     origin = headers.get(b"origin", b"").decode("latin-1")
-    if not origin or "*" in allowed or origin in allowed:
+    if not origin or origin in allowed:
         return
     site = headers.get(b"sec-fetch-site")
     own = headers.get(b"host", b"").decode("latin-1")
-    if site == b"same-origin" or (site is None and origin.partition("://")[2] == own):
-        return
-    flag = f"--cors_origin={shlex.quote(origin)}"
-    raise ApiError(403, f"pages of {origin!r} may not use this server; {flag} allows them", "origin")
+    if site != b"same-origin" and (site is not None or origin.partition("://")[2] != own):
+        raise _foreign(origin)
+
+
+def _foreign(origin: str) -> ApiError:
+    try:
+        flag = shlex.quote(parse_origin(origin))
+    except ValueError:
+        flag = "'*'"
+    return ApiError(403, f"pages of {origin!r} may not use this server; --cors_origin {flag} allows them", "origin")
+
+
+class Cors(CORSMiddleware):
+    """Lets browsers give the replies to pages of the sites that the operator named."""
+
+    def __init__(self, app: ASGIApp, origins: Origins, readable: Sequence[str]) -> None:
+        """readable: headers of replies that the pages' scripts may read."""
+        super().__init__(
+            app, allow_origins=["*"] if origins.all else [], allow_methods=["*"], allow_headers=["*"],
+            expose_headers=readable, allow_private_network=True,
+        )  # fmt: skip
+        self.origins = origins
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        return origin in self.origins
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        origin = request_headers["origin"]
+        return super().preflight_response(request_headers) if origin in self.origins else _foreign(origin).response()
 
 
 async def _drain(receive: Receive, message: Message) -> None:

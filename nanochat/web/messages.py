@@ -5,7 +5,7 @@ the front, with an empty line between them; neighbours of one role are joined in
 text of the assistant's and their results text of the user's; see `toolcalls`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from nanochat import chat
@@ -13,7 +13,7 @@ from nanochat.engine.text import TextChunk, message_parts
 from nanochat.tokenizer import Tokenizer
 from nanochat.web import toolcalls
 from nanochat.web.errors import bad_request
-from nanochat.web.schemas import Message, Part
+from nanochat.web.schemas import ChatRequest, Message, Part
 
 PARAM = "messages"
 
@@ -39,15 +39,23 @@ def conversation(messages: Sequence[Message], tools: str = "", default: str = ""
             turns.append((role, parts))
     if not messages:
         raise bad_request("messages is empty; send at least one message", PARAM)
-    if messages[-1].tool_calls:
-        reason = "calls a tool and no result follows; add a message of role tool with it"
-        raise bad_request(f"messages[{len(messages) - 1}] {reason}", PARAM)
     system = [text for text in (*(system or [default]), tools) if text]
     front = [{"role": "system", "content": "\n\n".join(system)}] if system or not turns else []
     # Neighbouring texts are joined, because split differently they would be other tokens.
     return front + [
         {"role": role, "content": _text(parts) if role == "user" else message_parts(parts)} for role, parts in turns
     ]
+
+
+def training(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A conversation with tools as text to train a model on, which then reads and writes the same on a server.
+
+    row: {"messages": [...], "tools": [...]}, as in a request and in OpenAI's files for fine-tuning. Raises ValueError,
+    or ApiError, where a server would refuse it.
+    """
+    body = ChatRequest.model_validate(row)
+    offered = toolcalls.offer(body)
+    return {"messages": conversation(body.messages, toolcalls.description(offered.described) if offered else "")}
 
 
 def _results_in_order(messages: Sequence[Message]) -> Iterator[Message]:

@@ -1,9 +1,9 @@
 """OpenAI's API: models, chats and completions, and the tokenizer beside them.
 
-What differs: tools and images are refused. Extensions are top_k, min_p and repetition_penalty, the parts of a reply
-(tool calls and their output), resumable streams, and a last message of the assistant's, which is continued. Sampling
-settings that a client leaves out are the operator's. Usage counts token ids: those of the prompt, and those sampled,
-including the one that ended the reply.
+What differs: images are refused. Extensions are top_k, min_p and repetition_penalty, the parts of a reply (calls of the
+server's own tools and their output), resumable streams, and a last message of the assistant's, which is continued.
+Sampling settings that a client leaves out are the operator's. Usage counts token ids: those of the prompt, and those
+sampled, including the one that ended the reply.
 """
 
 from collections.abc import Callable, Sequence

@@ -168,6 +168,9 @@ def chat_turns(
     if not model.chats:
         message = f"{model.id} is a base model: it continues texts and has not learned to chat; use /v1/completions"
         raise bad_request(f"{message}, or another model", "model", "model_cannot_chat")
+    if content and content[-1].tool_calls:
+        reason = "calls a tool and no result follows; add a message of role tool that has it"
+        raise bad_request(f"messages[{len(content) - 1}] {reason}", "messages")
     return messages.conversation(content, tools, state.settings.system)
 
 

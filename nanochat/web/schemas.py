@@ -87,7 +87,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/-]{1,128}$")]
 
 
 class CalledFunction(Body):
-    name: Name
+    name: str
     arguments: str = Field(default="{}", description="a JSON object, as a string")
 
 

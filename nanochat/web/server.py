@@ -1,64 +1,69 @@
 """Running the server: the address, the API key, what is printed at the start, and the way it ends."""
 
+import asyncio
 import errno
-import ipaddress
 import logging
-import os
-import re
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import FrameType
-from urllib.parse import urlsplit
+from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.types import ASGIApp
 
 from nanochat.errors import UserError
 from nanochat.web.app import build_app
-from nanochat.web.errors import bad_request
+from nanochat.web.connections import LONGEST_HEAD, Connection
+from nanochat.web.flags import is_local
 from nanochat.web.state import ServerState
 
-API_KEYS = ("NANOCHAT_API_KEY", "NANOGPT_API_KEY")  # environment variables
+BACKLOG = 2048  # connections that wait to be accepted
+AT_ONCE = 16  # that asyncio accepts, and errors that it reports, before it does something else
+QUIET_SECONDS = 60.0  # between two reports that descriptors ran out
 LAST_WORDS = 1.5  # seconds at the end of the drain time, kept for telling clients that the server shuts down
 
 
-class Protocol(H11Protocol):
-    """uvicorn's HTTP, but malformed requests get the same error envelope as all others."""
-
-    def send_400_response(self, msg: str) -> None:
-        if self.cycle is None or not self.cycle.response_started:
-            body = bytes(bad_request("this is not a valid HTTP/1.1 request").response().body)
-            head = "HTTP/1.1 400 Bad Request", "content-type: application/json", "connection: close"
-            self.transport.write("\r\n".join([*head, f"content-length: {len(body)}", "", ""]).encode() + body)
-        self.transport.close()
+log = logging.getLogger("nanochat.web")
 
 
 class Server(uvicorn.Server):
     """Serves an app until a signal; then GETs only, until all replies are done or drain_seconds have passed."""
 
     def __init__(
-        self, app: FastAPI, state: ServerState, drain_seconds: float, ready: Callable[["Server"], object] | None = None
+        self, app: ASGIApp, state: ServerState, drain_seconds: float, ready: Callable[["Server"], object] | None = None
     ) -> None:
         """ready: called, in the server's thread, as soon as it accepts requests."""
         # h11 and asyncio behave the same everywhere. No access log: it would record who asks, and costs time.
         config = uvicorn.Config(
-            app, loop="asyncio", http=Protocol, ws="none", lifespan="on", log_config=None, log_level="error",
-            access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=1,
+            app, loop="asyncio", http=Connection, ws="none", lifespan="on", log_config=None, log_level="error",
+            access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=1, backlog=AT_ONCE,
+            timeout_keep_alive=state.settings.keep_alive, h11_max_incomplete_event_size=LONGEST_HEAD,
         )  # fmt: skip
         super().__init__(config)
         self.state = state
         self.drain_seconds = drain_seconds
         self._deadline = 0.0
+        self._quiet_until = 0.0
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._on_loop_error)
         await super().startup(sockets)
+        for each in sockets or ():
+            each.listen(BACKLOG)  # uvicorn made it AT_ONCE
         if self.started and self._ready is not None:
             self._ready(self)
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """One line in a while when descriptors run out; asyncio reports each connection that it cannot accept."""
+        if "socket.accept()" not in context["message"]:
+            loop.default_exception_handler(context)
+        elif time.monotonic() > self._quiet_until:
+            self._quiet_until = time.monotonic() + QUIET_SECONDS
+            log.warning("no connection can be accepted: %s; raise the limit of ulimit -n", context.get("exception"))
 
     def stop(self) -> None:
         """End as after a signal. Safe in any thread."""
@@ -76,6 +81,11 @@ class Server(uvicorn.Server):
         if self.state.draining and (self.state.idle or time.monotonic() >= self._deadline):
             self.state.abort("the server is shutting down")
             return True
+        if counter % 10 == 0:  # once a second
+            now = asyncio.get_running_loop().time()
+            everybody: Any = list(self.server_state.connections)
+            for connection in everybody:
+                connection.end_if_overdue(now)
         return await super().on_tick(counter)
 
 
@@ -110,45 +120,22 @@ def listen(host: str, port: int) -> socket.socket:
             f"--host {host} is not an address of this machine; use 127.0.0.1 to allow this machine only, or 0.0.0.0"
         ) from None
     try:
-        return socket.create_server(address[:2], family=family, backlog=2048)
+        # Where other machines are let in by IPv6, those with IPv4 are, too.
+        dual = address[0] == "::" and socket.has_dualstack_ipv6()
+        made = socket.create_server(address[:2], family=family, backlog=BACKLOG, dualstack_ipv6=dual)
+        # create_server does not name the protocol, and asyncio switches Nagle's algorithm off for sockets that do: with
+        # it, the second part of a response waits for the client's acknowledgement of the first, 40 ms on a quiet line.
+        return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=made.detach())
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UserError(f"port {port} on {host} is taken by another program; choose another --port") from None
         raise UserError(f"cannot listen on port {port} of {host}: {error.strerror}") from None
 
 
-def find_api_key(given: str | None) -> str | None:
-    """The key that clients must send: `given`, else from the environment; None: no key is required.
-
-    Raises UserError for a key that an HTTP header cannot carry.
-    """
-    if given is None:
-        return next((value for name in API_KEYS if (value := os.environ.get(name))), None)
-    if not re.fullmatch(r"[!-~]+", given):
-        raise UserError("--api_key must be one or more ASCII letters, digits and signs, such as s3cret")
-    return given
-
-
-def allowed_hosts(host: str, cors_origins: Iterable[str] = ()) -> frozenset[str] | None:
-    """The host names that requests may use. None (any) unless the server listens to this machine only."""
-    origins = list(cors_origins)
-    if not _is_local(host) or "*" in origins:
-        return None
-    return frozenset({"localhost", host, *(urlsplit(origin).hostname or "" for origin in origins)})
-
-
 def log_to_stderr() -> None:
     """Show the server's own log, and only warnings of other libraries."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("nanochat.web").setLevel(logging.INFO)
-
-
-def _is_local(host: str) -> bool:
-    """Whether only this machine can reach an address to listen on."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _announce(state: ServerState, host: str, port: int, note: str) -> None:
@@ -159,7 +146,7 @@ def _announce(state: ServerState, host: str, port: int, note: str) -> None:
         step = f"step {model.step}, " if model.step else ""
         print(f"{model.id}: {step}{model.parameters / 1e6:.1f}M parameters, {model.dtype} on {model.device}, "
               f"context {model.context}, {model.pool.slots} at once{chats}")  # fmt: skip
-    local = _is_local(host)
+    local = is_local(host)
     name = f"[{host}]" if ":" in host else host
     address = f"http://{name if local else 'localhost'}:{port}"
     print(f"\n{address}        the page; the API is at {address}/v1, its documentation at {address}/docs")

@@ -42,6 +42,10 @@ class Settings:
     """the system message of conversations that have none"""
     hosts: frozenset[str] | None = None
     """names that a request's Host header may have besides IP addresses; None: any"""
+    root_path: str = ""
+    """path at which a reverse proxy shows the server"""
+    keep_alive: int = 120
+    """seconds that an idle connection is kept; more than the 90 of Go's clients, and the 60 of nginx"""
 
 
 class ServedModel:
@@ -202,7 +206,9 @@ class ServerState:
         self._open.discard(generation)
         model.pool.took(generation.seconds)
         self.metrics.ended(model.id, generation)
-        self.log("reply", model, [choice.text for choice in generation.choices])
+        said = ("text", "call", "arguments")
+        self.log("reply", model, ["".join(c.text for c in choice.chunks if c.kind in said)
+                                  for choice in generation.choices])  # fmt: skip
 
     def log(self, what: str, model: ServedModel, content: Any) -> None:
         """Log prompts and replies, if the operator asked for it."""

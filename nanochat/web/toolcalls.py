@@ -24,7 +24,7 @@ from nanochat.web.grammar import Grammars, Wanted, styled
 from nanochat.web.schemas import AllowedToolsChoice, Call, ChatRequest, Function, FunctionName, NamedTool
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
-BEFORE = "You can use these tools. One a line, with the JSON schema of its arguments:"
+BEFORE = "You can use these tools, one per line, each with the JSON schema of its arguments:"
 AFTER = (
     f'To use one, write {OPENING}{{"name": "NAME", "arguments": {{...}}}}{CLOSING}. '
     "The result follows in <tool_response></tool_response>."

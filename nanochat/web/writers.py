@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nanochat.engine.text import ReplyText, TextChunk, TokenLogprob, merged, message_parts
+from nanochat.tokenizer import Tokenizer
 from nanochat.web.errors import ApiError, to_json
 from nanochat.web.generation import Generation, reason
 from nanochat.web.schemas import ChatRequest
@@ -134,15 +135,21 @@ class ChatWriter(ReplyWriter):
         return "function_call" if self.older and reason == "tool_calls" else reason
 
     def _logprobs(self, tokens: Sequence[TokenLogprob]) -> dict[str, list]:
-        content = []
-        for id, _, scored in tokens:
-            own, top = (scored.logprob, scored.top) if scored else (LEAST, ())
-            content.append(self._token(id, own) | {"top_logprobs": [self._token(*other) for other in top]})
-        return {"content": content}
+        return {"content": scored_tokens(self.tokenizer, tokens)}
 
-    def _token(self, id: int, logprob: float) -> dict[str, Any]:
-        raw = self.tokenizer.decode_bytes([id])
+
+def scored_tokens(tokenizer: Tokenizer, tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+    """Tokens with their log probabilities and those of the most likely ones, as chats have them."""
+
+    def one(id: int, logprob: float) -> dict[str, Any]:
+        raw = tokenizer.decode_bytes([id])
         return {"token": raw.decode("utf-8", "replace"), "bytes": list(raw), "logprob": max(logprob, LEAST)}
+
+    content = []
+    for id, _, scored in tokens:
+        own, top = (scored.logprob, scored.top) if scored else (LEAST, ())
+        content.append(one(id, own) | {"top_logprobs": [one(*other) for other in top]})
+    return content
 
 
 class CompletionWriter(ReplyWriter):

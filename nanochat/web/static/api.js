@@ -1,4 +1,4 @@
-// The server's HTTP interface. Addresses are relative to the page, so that a tunnel or a path prefix does not matter.
+// The server's HTTP interface. Addresses are relative to this file's, so that a tunnel or a proxy's path does not matter.
 
 import { apiKey, setApiKey } from "./preferences.js";
 
@@ -16,6 +16,7 @@ export class ApiError extends Error {
   }
 }
 
+const ROOT = new URL("../", import.meta.url);
 const AWAY = "The server does not answer.";
 
 let askForKey = async () => null;
@@ -45,7 +46,7 @@ async function request(path, { method = "GET", body = null, signal = null, heade
 
 async function reach(path, options) {
   try {
-    return await fetch(path, options);
+    return await fetch(new URL(path, ROOT), options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(AWAY, { code: "away" });
