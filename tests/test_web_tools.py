@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -341,6 +343,17 @@ def test_a_stream_of_calls_can_be_read_again(live: Live) -> None:
     assert later and first.endswith(later) and '"clock"' in later
 
 
+def test_the_log_of_replies_has_the_calls(
+    live: Live, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(live.state, "settings", replace(live.state.settings, log_prompts=True))
+    with caplog.at_level("INFO", "nanochat.web"):
+        ask(live, ASK)
+        live.wait_until_idle()
+    logged = [json.loads(record.message) for record in caplog.records if record.message.startswith('{"what": "reply"')]
+    assert [entry["content"] for entry in logged] == [['Let me see.get_weather{"city": "Rome"}']]
+
+
 def test_a_schema_for_the_answer_leaves_calls_possible(live: Live) -> None:
     properties = {"text": {"enum": ["<tool_call>", "hi"]}}
     schema = {"type": "object", "properties": properties, "required": ["text"]}
@@ -545,3 +558,13 @@ def test_what_is_no_text_is_refused_by_its_place(live: Live, kind: str) -> None:
     parts = [{"type": "text", "text": "What is this?"}, {"type": kind, kind: {}}]
     refused = error(live.post(CHAT, {"messages": [THANKS, {"role": "user", "content": parts}]}))
     assert f"messages[1].content[1]: a part of type '{kind}' is not supported" in refused["message"]
+
+
+def test_the_guides_example_runs(live: Live) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "guides" / "serving.md").read_text(encoding="utf-8")
+    example = page.split("## Tools of your own")[1].split("```python\n")[1].split("```")[0]
+    program = example.replace("http://localhost:8000", live.url).replace("sft:d4", "sft:random")
+    names: dict[str, Any] = {}
+    exec(compile(program, "serving.md", "exec"), names)
+    assert names["call"].function.name == "roll" and 1 <= names["result"] <= 20
+    assert names["answer"].usage.prompt_tokens_details.cached_tokens > 0
