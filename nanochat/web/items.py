@@ -33,6 +33,8 @@ REFUSED = {  # fields that ask for what there is not
     "conversation": f"conversation is not supported: {WHOLE}",
     "max_tool_calls": "max_tool_calls is not supported; the limit of a reply is max_output_tokens",
     "max_tokens": "max_tokens is called max_output_tokens in this API",
+    "max_completion_tokens": "max_completion_tokens is called max_output_tokens in this API",
+    "n_predict": "n_predict is called max_output_tokens in this API",
     "previous_response_id": f"previous_response_id is not supported: {WHOLE}",
     "prompt": "prompt is not supported: this server keeps no prompts; send instructions and input",
     "response_format": "response_format is called text.format in this API",
@@ -112,8 +114,9 @@ def as_chat(body: ResponsesRequest) -> ChatRequest:
             raise bad_request(message, field, "unsupported_parameter")
     if body.n != 1:
         raise bad_request(f"n is {body.n}; this API gives one reply", "n", "unsupported_parameter")
+    sent = {name: getattr(body, name) for name in Sampling.model_fields if name in body.model_fields_set}
     return ChatRequest.model_construct(
-        **{name: getattr(body, name) for name in Sampling.model_fields if name in body.model_fields_set},
+        **{name: value for name, value in sent.items() if name not in REFUSED},
         messages=messages(body),
         max_completion_tokens=body.max_output_tokens,
         logprobs=LOGPROBS in body.include or body.top_logprobs > 0,
