@@ -1,6 +1,7 @@
-"""`python inference_server.py`, as a bot's guide types it: scripts/inference_server.py."""
+"""`python inference_server.py`, as nanoGPT's users type it: scripts/inference_server.py."""
 
-from scripts.inference_server import cli
+from nanochat.errors import run
+from scripts.inference_server import main
 
 if __name__ == "__main__":
-    cli()
+    run(main)

@@ -1,6 +1,7 @@
 """`python sample.py`, as nanoGPT's users type it: scripts/sample.py."""
 
-from scripts.sample import cli
+from nanochat.errors import run
+from scripts.sample import main
 
 if __name__ == "__main__":
-    cli()
+    run(main)

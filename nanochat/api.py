@@ -21,7 +21,6 @@ hub, a folder or ckpt.pt, "resume", or a checkpoint of a stage such as "sft:d4".
 """
 
 import contextlib
-import math
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -39,6 +38,7 @@ from nanochat.engine.serving import Serving
 from nanochat.engine.text import ReplyText
 from nanochat.engine.tools import calculator_tools
 from nanochat.errors import UserError
+from nanochat.eval.bpb import document_loss
 from nanochat.gpt import GPTConfig
 from nanochat.tokenizer import Tokenizer
 
@@ -239,16 +239,10 @@ class Model:
         Raises:
             UserError: The text has no token to score.
         """
-        ids = [*chat.opening(self.tokenizer), *self.tokenizer.encode(text)]
-        if len(ids) < 2:
+        loss = document_loss(self.engine, self.tokenizer, text)
+        if not loss.tokens:
             raise UserError(f"the text {text!r} is too short for a perplexity; it needs at least two tokens")
-        context = self.engine.max_len
-        stride = max(1, context // 2)
-        starts = [0, *range(stride, len(ids) - context + stride, stride)]
-        scores = self.engine.score([ids[start : start + context] for start in starts])
-        # A later window begins with tokens that the one before it has scored.
-        fresh = [scores[0], *(score[context - stride - 1 :] for score in scores[1:])]
-        return math.exp(torch.cat(fresh).double().mean().item())
+        return loss.perplexity
 
     def _run(self, requests: Sequence[Request], replies: Sequence[ReplyText]) -> Generator[Part, None, None]:
         with contextlib.closing(self.engine.stream(requests)) as events:

@@ -91,10 +91,19 @@ class GenerateFlags(Flags):
         return super().prompts() if self.prompt_file is None else [_read(self.prompt_file)]
 
 
-def main(argv: Sequence[str] | None = None, kind: type[Flags] = Flags) -> int:
-    flags = parse(kind, argv)
-    if "out_dir" in given(flags) and "source" not in given(flags):
+def main(argv: Sequence[str] | None = None) -> int:
+    return sample(parse(Flags, argv))
+
+
+def gpt_generate(argv: Sequence[str] | None = None) -> int:
+    flags = parse(GenerateFlags, argv)
+    if {"out_dir", "source"} & given(flags) == {"out_dir"}:
         flags.source = "resume"
+    return sample(flags)
+
+
+def sample(flags: Flags) -> int:
+    """Load the model and generate. Returns the exit code: 1 if samples differ from those to compare with."""
     _check(flags)
     expected = None if flags.check is None else _expected(flags.check)
     if expected is not None and not given(flags) & {"start", "prompt", "prompt_file", "num_samples"}:
@@ -128,12 +137,7 @@ def main(argv: Sequence[str] | None = None, kind: type[Flags] = Flags) -> int:
 
 
 def cli() -> None:
-    run(main)
-
-
-def generate() -> None:
-    """The command gpt-generate."""
-    run(lambda: main(kind=GenerateFlags))
+    run(gpt_generate)
 
 
 class Sample(NamedTuple):
@@ -332,4 +336,4 @@ def _warn_if_cut(model: "Model", prompts: Iterable[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli()
+    run(main)

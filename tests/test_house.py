@@ -253,7 +253,8 @@ def test_no_function_is_longer_than_a_screen() -> None:
 
 def test_no_module_is_a_drawer() -> None:
     drawers = {"utils", "util", "helpers", "helper", "common", "misc"}
-    assert [module for module in MODULES if drawers & set(module.split("."))] == []
+    found = [module for module in MODULES if drawers & set(module.split("."))]
+    assert found == ["tasks.common"]  # nanochat's name, which its users import TaskMixture from
 
 
 def test_what_lies_at_nanogpts_places_only_calls_a_script() -> None:

@@ -13,31 +13,50 @@ from pydantic import BaseModel
 from nanochat.chat import SPECIALS
 from nanochat.engine.engine import Engine
 from nanochat.tokenizer import Tokenizer
+from nanochat.web import messages
 from nanochat.web.state import Settings
 from tests.scripted import calculating, scripted, taught
 from tests.served import Live, loaded, random_model, refusal, served
-from tests.test_web_tools import LEARNED, TOOLS, rendered
 
 PATH = "/v1/responses"
 EVENT: pydantic.TypeAdapter = pydantic.TypeAdapter(ResponseStreamEvent)
-FLAT: list[Any] = [{"type": "function", **tool["function"]} for tool in TOOLS]
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+FLAT: list[Any] = [
+    {"type": "function", "name": "get_weather", "description": "Weather now", "parameters": CITY},
+    {"type": "function", "name": "clock"},
+]
+TOOLS = [{"type": "function", "function": {key: tool[key] for key in tool if key != "type"}} for tool in FLAT]
 ASK = {"role": "user", "content": "How warm is Rome?"}
+BOTH = {"role": "user", "content": "And Oslo, and when?"}
 OUTPUT = {"type": "function_call_output", "output": "21 degrees"}
+
+
+def call(name: str, arguments: str) -> dict:
+    return {"id": name, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+LEARNED = [
+    [ASK, {"role": "assistant", "content": "Let me see.", "tool_calls": [call("get_weather", '{"city": "Rome"}')]},
+     {"role": "tool", "content": "21 degrees"}, {"role": "assistant", "content": "It is warm."}],
+    [BOTH, {"role": "assistant", "tool_calls": [call("get_weather", '{"city": "Oslo"}'), call("clock", "{}")]},
+     {"role": "tool", "content": "21 degrees", "tool_call_id": "get_weather"},
+     {"role": "tool", "content": "noon", "tool_call_id": "clock"},
+     {"role": "assistant", "content": "Cold, and noon."}],
+]  # fmt: skip
+CONVERSATIONS = [messages.training({"messages": turns, "tools": TOOLS}) for turns in LEARNED]
 
 
 @pytest.fixture(scope="module")
 def words() -> Tokenizer:
     """A tokenizer that spells tools in few tokens."""
-    text = "\n".join([json.dumps(turns) for turns in LEARNED] + [str(rendered([ASK], TOOLS))]).replace("\\", "")
-    return Tokenizer.train(iter([text + ' {"a": 1}}</tool_call><tool_response></tool_response>'] * 8), 420, SPECIALS)
+    return Tokenizer.train(iter([str(CONVERSATIONS) + ' {"a": 1}}</tool_call></tool_response>'] * 8), 420, SPECIALS)
 
 
 @pytest.fixture(scope="module")
 def live(words: Tokenizer, tokenizer: Tokenizer) -> Iterator[Live]:
     """sft:d1 knows LEARNED by heart, sft:random may say anything, sft:six calculates 6*7 and says "é! Rome"."""
-    model = taught(words, [{"messages": rendered(turns, TOOLS)} for turns in LEARNED], 640)
     with served(
-        [loaded(Engine(model, slots=4), words)],
+        [loaded(Engine(taught(words, CONVERSATIONS, 640), slots=4), words)],
         [loaded(Engine(random_model(words, 640, seed=3), slots=4), words, "sft", "random")],
         [loaded(Engine(calculating(tokenizer, "é! Rome", 128), slots=4), tokenizer, "sft", "six")],
         settings=Settings(temperature=0),
@@ -185,17 +204,14 @@ def test_log_probabilities(live: Live) -> None:
 
 def test_a_call_its_result_and_the_answer(live: Live) -> None:
     first = ask(live, [ASK], tools=FLAT)
-    message, call = first["output"]
-    assert message["content"][0]["text"] == "Let me see." and call["name"] == "get_weather"
-    assert json.loads(call["arguments"]) == {"city": "Rome"} and first["status"] == "completed"
+    message, made = first["output"]
+    assert message["content"][0]["text"] == "Let me see." and made["name"] == "get_weather"
+    assert json.loads(made["arguments"]) == {"city": "Rome"} and first["status"] == "completed"
     assert first["tools"][0]["name"] == "get_weather" and first["tool_choice"] == "auto"
-    again = ask(live, [ASK, message, call, {**OUTPUT, "call_id": call["call_id"]}], tools=FLAT)
+    again = ask(live, [ASK, message, made, {**OUTPUT, "call_id": made["call_id"]}], tools=FLAT)
     assert again["output"][0]["content"][0]["text"] == "It is warm."
     # The same as a chat's prompt.
-    called = {"id": "1", "type": "function", "function": {"name": "get_weather", "arguments": call["arguments"]}}
-    turns = [ASK, {"role": "assistant", "content": "Let me see.", "tool_calls": [called]},
-             {"role": "tool", "tool_call_id": "1", "content": "21 degrees"}]  # fmt: skip
-    counted = live.post("/tokenize", {"messages": turns, "tools": TOOLS}).json()["count"]
+    counted = live.post("/tokenize", {"messages": LEARNED[0][:-1], "tools": TOOLS}).json()["count"]
     assert again["usage"]["input_tokens"] == counted
 
 
@@ -215,15 +231,14 @@ def test_the_events_of_calls(live: Live) -> None:
 def test_items_of_several_calls_come_back(live: Live) -> None:
     output = ask(live, "And Oslo, and when?", tools=FLAT)["output"]
     results = {"get_weather": "21 degrees", "clock": "noon"}
-    answers = [{**OUTPUT, "call_id": call["call_id"], "output": results[call["name"]]} for call in output]
-    question = {"role": "user", "content": "And Oslo, and when?"}
-    bare = [{key: call[key] for key in ("type", "call_id", "name", "arguments")} for call in output]  # as pydantic-ai
+    answers = [{**OUTPUT, "call_id": made["call_id"], "output": results[made["name"]]} for made in output]
+    bare = [{key: made[key] for key in ("type", "call_id", "name", "arguments")} for made in output]  # as pydantic-ai
     for calls in (output, bare):
         for order in (answers, answers[::-1]):
-            told = ask(live, [question, *calls, *order], tools=FLAT)
+            told = ask(live, [BOTH, *calls, *order], tools=FLAT)
             assert told["output"][0]["content"][0]["text"] == "Cold, and noon."
     parts = [{**each, "output": [{"type": "input_text", "text": each["output"]}]} for each in answers]
-    assert ask(live, [question, *output, *parts], tools=FLAT)["output"][0]["content"][0]["text"] == "Cold, and noon."
+    assert ask(live, [BOTH, *output, *parts], tools=FLAT)["output"][0]["content"][0]["text"] == "Cold, and noon."
 
 
 @pytest.mark.parametrize(
@@ -325,14 +340,14 @@ def test_settings_of_no_consequence_are_taken(live: Live) -> None:
         ({"input": [{"type": "function_call_output", "call_id": "1"}]}, "input", "input[0].output"),
         ({"input": [ASK, {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}]}, "input",
          "input[1] calls a tool"),
-        ({"input": []}, "input", "input is empty"), ({"input": 5}, "input", "expected a text, or a list"),
-        ({"input": None}, "input", "input is missing"), ({"input": "a " * 500}, "input", "context"),
+        ({"input": []}, "input", "input is empty"), ({"input": 5}, "input", "input is 5; expected a string or a list"),
+        ({"input": None}, "input", "input is missing"), ({"input": "a b " * 999}, "input", "context"),
         ({"tools": [{"type": "web_search"}]}, "tools", "'web_search' is not supported"),
         ({"tools": [{"type": "function", "name": "a b"}]}, "tools", "tools[0].name"),
         ({"tools": [{"type": "function", "name": "f", "parameters": {"type": "array"}}]}, "tools",
          "tools[0].parameters"),
         ({"tools": FLAT, "tool_choice": {"type": "function", "name": "g"}}, "tool_choice", "'g'"),
-        ({"tools": FLAT, "tool_choice": {"type": "file_search"}}, "tool_choice", 'expected "auto"'),
+        ({"tools": FLAT, "tool_choice": {"type": "file_search"}}, "tool_choice", "'allowed_tools' or 'function'"),
         ({"text": {"format": {"type": "xml"}}}, "text.format", "text.format.type"),
         ({"text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "no"}}}}, "text.format",
          "text.format"),
@@ -348,9 +363,9 @@ def test_what_cannot_be_done_is_refused(live: Live, body: dict, param: str, said
 
 
 def test_there_are_no_stored_responses(client: openai.OpenAI) -> None:
-    for call in (client.responses.retrieve, client.responses.delete, client.responses.cancel):
+    for ask_for in (client.responses.retrieve, client.responses.delete, client.responses.cancel):
         with pytest.raises(openai.NotFoundError, match="keeps no responses"):
-            call("resp_1")
+            ask_for("resp_1")
 
 
 def test_an_engine_that_stops_fails_the_response(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:

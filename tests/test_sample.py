@@ -66,7 +66,7 @@ def test_beyond_the_context_it_sees_the_last_tokens_as_nanogpt_does(theirs, fold
             ids.append(int(theirs[0](torch.tensor([ids[-CONTEXT:]])).logits[0, -1].argmax()))
     out = run(capsys, f"--init_from={folder}", f"--start={TEXT}", "--temperature=0", "--num_samples=1",
               f"--max_new_tokens={len(ids) - begin}")  # fmt: skip
-    assert samples(out) == [text_of(folder, ids)]
+    assert samples(out) == [text_of(folder, ids).removesuffix("\ufffd")]  # without half a character at its end
 
 
 def test_a_text_longer_than_the_context_is_said_to_be_cut(folder: str, capsys) -> None:
@@ -216,12 +216,11 @@ def test_gpt_generate_has_its_own_defaults(theirs, folder: str, capsys, tmp_path
     assert flags.prompts() == ["Hello, I'm a language model,"]
     assert parse(sample.Flags, []).source == "resume"
     (tmp_path / "poem.txt").write_text("hello\n\nthe cat\n", encoding="utf-8")
-    sample.main([*CPU, f"--checkpoint={folder}", f"--prompt-file={tmp_path / 'poem.txt'}", "--max-tokens=3"],
-                GenerateFlags)  # fmt: skip
+    sample.gpt_generate([*CPU, f"--checkpoint={folder}", f"--prompt-file={tmp_path / 'poem.txt'}", "--max-tokens=3"])
     (said,) = samples(capsys.readouterr().out)
     assert said.startswith("hello\n\nthe cat\n")
     write_nanogpt(tmp_path / "out", "ehlo", CONTEXT)
-    sample.main([*CPU, f"--out-dir={tmp_path / 'out'}", "--prompt=hello", "--max-tokens=3"], GenerateFlags)
+    sample.gpt_generate([*CPU, f"--out-dir={tmp_path / 'out'}", "--prompt=hello", "--max-tokens=3"])
     assert len(samples(capsys.readouterr().out)[0]) == len("hello") + 3
 
 
@@ -230,7 +229,7 @@ def test_settings_change_between_two_texts(folder: str, capsys, monkeypatch) -> 
     typed = ["help", "set max_tokens 3", "set temperature 0", "hello", "set the table", "set temprature 1",
              "set top_k many", "set top_p 2", "set num_samples 2", "hello", "help", "quit"]  # fmt: skip
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(typed) + "\n"))
-    sample.main([*CPU, f"--model={folder}", "--interactive"], GenerateFlags)
+    sample.gpt_generate([*CPU, f"--model={folder}", "--interactive"])
     parts = capsys.readouterr().out.split("text: ")[1:]
     said = dict(zip(range(len(typed)), parts, strict=True))
     assert "max_new_tokens  100\n" in said[0] and "set temperature 0.5" in said[0]

@@ -91,8 +91,8 @@ def test_a_grammar_a_choice_and_a_regular_expression_are_followed(live: Live, de
 @pytest.mark.parametrize(
     "demand",
     [
-        {"grammar": 'start: MANY "b"\nMANY: /[b]*/'},
-        {"grammar": '%llguidance {"no_forcing": false}\nstart: MANY "b"\nMANY: /[b]*/'},
+        {"grammar": 'start: MANY "bb"\nMANY: /b+/'},
+        {"grammar": '%llguidance {"no_forcing": false}\nstart: MANY "bb"\nMANY: /b+/'},
         {"grammar": 'root ::= "a" root'},
         {"guided_json": {"x-guidance": {"key_separator": '"+'}, "required": ["a"], **{
             "type": "object", "properties": {"a": {"type": "string"}}}}},

@@ -6,6 +6,7 @@ A run has random windows of token files, AdamW, half a cosine of a learning rate
 import contextlib
 import math
 import shlex
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,7 +29,6 @@ from nanochat.log import MetricsLog, duration, short
 from nanochat.optim import Optimizer, Rates, adamw_groups
 from nanochat.paths import alone_in, write_atomically
 from nanochat.plan.cost import flops_per_token
-from nanochat.plan.gpus import measured_cpu
 from nanochat.report import sections
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
@@ -41,7 +41,6 @@ SPLITS: tuple[Split, ...] = ("train", "val")
 POSITIONS = "transformer.wpe.weight"
 LARGEST_EXPONENT = 700.0  # e^700 is about all that a float holds
 LONG = 30.0  # seconds without a line after which one wonders whether it runs
-SLOW_CPU = 10e9  # operations per second that every CPU reaches
 
 Data = dict[Split, tokens.Tokens]
 
@@ -169,17 +168,20 @@ def _writer(
     return writer
 
 
+@torch.no_grad()
 def _forecast(settings: Settings, run: Run, T: int, rt: Runtime) -> None:
     """Print how long the first lines will take, where that is long: nanoGPT's defaults are for GPUs."""
     if rt.device.type != "cpu":
         return
-    batch = flops_per_token(run.model.config) * settings.batch_size * T / rt.world
-    step = batch * settings.gradient_accumulation_steps
-    validation = batch * settings.eval_iters * len(SPLITS) / 3  # forward only
-    if step + validation < LONG * SLOW_CPU:
-        return
-    cpu = measured_cpu()
-    step, validation = (operations / (cpu.peak * cpu.mfu) for operations in (step, validation))
+    window = torch.zeros(1, T, dtype=torch.long)
+    seconds = []
+    for _ in range(2):  # the first is slower
+        began = time.perf_counter()
+        run.model(window, window)
+        seconds.append(time.perf_counter() - began)
+    batch = min(seconds) * settings.batch_size / rt.world
+    validation = batch * settings.eval_iters * len(SPLITS)
+    step = 3 * batch * settings.gradient_accumulation_steps  # backward takes twice as long as forward
     if step + validation > LONG:
         rt.print(
             f"{NAME}: on this CPU a validation takes roughly {duration(validation)} and a step {duration(step)}; for a "

@@ -145,7 +145,7 @@ class ReplyText:
         if id >= self.tokenizer.first_special:  # does not belong in a reply; it ends an unfinished character
             text = _flush(self._utf8)
         else:
-            text = self._utf8.decode(self.tokenizer.decode_bytes([id]))
+            text = self._utf8.decode(self.tokenizer.tokens[id])
             if self._kind == "text" and not self._calling and scored is not None:
                 self._pending.append(TokenLogprob(id, self._decoded, scored))
         if self._kind != "text":

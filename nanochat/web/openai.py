@@ -140,11 +140,10 @@ async def plan_chat(
     offer = toolcalls.offer(body)
     description = toolcalls.description(offer.described) if offer else ""
     ids, begun = await chat_prompt(state, model, body.messages, description, begins_reply(body))
-    only_calls = offer is not None and offer.required
     constraint = await _constraint(model, body, offer, begun)
     try:
         request = engine_request(
-            state, model, body, ids, "messages", tools=None if only_calls else model.tools,
+            state, model, body, ids, "messages", tools=model.tools,
             logprobs=body.top_logprobs if body.logprobs else None, constraint=constraint,
         )  # fmt: skip
     except ApiError as error:
@@ -153,8 +152,10 @@ async def plan_chat(
         size = len(model.tokenizer.encode(description))
         raise bad_request(f"{error} (the tools' description has {size} tokens)", error.param, error.code) from None
     choices = [model.reply_text(body.stops, bool(begun), body.ignore_eos, **body.ends) for _ in range(body.n)]
-    for choice in choices if offer else []:
-        choice.expect_calls(toolcalls.CallParser(only_first=demand(body) is not None), only_calls)
+    wanted = demand(body)
+    if offer and (offer.required or not (wanted and begun)):  # JSON that has begun holds no calls
+        for choice in choices:
+            choice.expect_calls(toolcalls.CallParser(only_first=wanted is not None), offer.required)
     writes = writer(model, body)
     return Plan(model, request.samples(body.n), choices, writes.whole, writes if body.stream else None, body.n)
 
@@ -234,6 +235,7 @@ def _card(state: ServerState, model: ServedModel) -> dict:
         "default": model is state.default, "tools": model.tool_names,
         "defaults": {
             "temperature": settings.temperature, "top_k": settings.top_k, "max_tokens": settings.max_tokens,
-            "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
+            "top_p": settings.top_p, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
         },
     }  # fmt: skip

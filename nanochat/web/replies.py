@@ -126,7 +126,7 @@ def engine_request(
             min_tokens=body.min_tokens,
             temperature=settings.temperature if body.temperature is None else body.temperature,
             top_k=settings.top_k if body.top_k is None else max(0, body.top_k),
-            top_p=body.top_p,
+            top_p=body.top_p if "top_p" in body.model_fields_set else settings.top_p,
             min_p=body.min_p,
             repetition_penalty=body.repetition,
             presence_penalty=body.presence_penalty,

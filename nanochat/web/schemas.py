@@ -334,14 +334,17 @@ class ClassicRequest(Body):
 
 
 class GenerateRequest(Body):
-    """Continue a text, the plain way; of one longer than the context the end. Other fields are refused."""
+    """Continue a text, the plain way; of one longer than the context the end. Other fields are refused.
+
+    Defaults are the operator's; unless changed they are nanoGPT's: 256 tokens, temperature 0.8, top_k 200.
+    """
 
     model_config = ConfigDict(extra="forbid")
     model: str | None = None
     prompt: str = Field(examples=["Once upon a time"])
-    max_tokens: int = Field(default=256, description="may exceed the context", ge=1, le=MAX_GENERATED)
-    temperature: Annotated[float, Field(ge=0)] = 0.8
-    top_k: int = Field(default=200, description="sample from the k most likely tokens; 0: from all", ge=0)
+    max_tokens: int | None = _optional("may exceed the context", ge=1, le=MAX_GENERATED)
+    temperature: float | None = _optional("0 takes the most likely token", ge=0)
+    top_k: int | None = _optional("sample from the k most likely tokens; 0: from all", ge=0)
     seed: Seed | None = _optional("the same seed gives the same reply")
     stop: Stops = Field(default=[], description="one string or several; the text ends before the first of them")
     num_samples: int = Field(default=1, description='number of continuations, all in "texts"', ge=1, le=MAX_CHOICES)

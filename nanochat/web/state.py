@@ -30,7 +30,11 @@ class Settings:
 
     temperature: float = 0.8
     top_k: int = 50
+    top_p: float = 1.0
     max_tokens: int = 512
+    generate_top_k: int = 200
+    """top_k and max_tokens of /generate, whose clients expect other defaults"""
+    generate_max_tokens: int = 256
     api_key: str | None = None
     cors_origins: tuple[str, ...] = ()
     max_queue: int = 256

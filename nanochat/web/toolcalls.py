@@ -130,6 +130,8 @@ async def constraint(
         raise bad_request(f"{final.field} and {param} cannot both be kept; send one of them", final.param)
     text = final and _json(final.field, final.value, final.space, final.closed)
     try:
+        # Any text may come before a call. A demand holds for all of the reply, also for what has begun.
+        begun = begun if final and not offer.required else ""
         return await grammars.lark(grammar(offer, calculator, text), param, begun)
     except ApiError:
         for function in offer.allowed:  # which of them is it?
