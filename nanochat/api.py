@@ -21,11 +21,10 @@ hub, a folder or ckpt.pt, "resume", or a checkpoint of a stage such as "sft:d4".
 """
 
 import contextlib
-import math
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -39,6 +38,7 @@ from nanochat.engine.serving import Serving
 from nanochat.engine.text import ReplyText
 from nanochat.engine.tools import calculator_tools
 from nanochat.errors import UserError
+from nanochat.eval.bpb import document_loss
 from nanochat.gpt import GPTConfig
 from nanochat.tokenizer import Tokenizer
 
@@ -91,10 +91,25 @@ class Model:
         """The model's architecture."""
         return self.engine.model.config
 
+    @overload
     def generate(
-        self, prompt: Texts, max_tokens: int = 256, temperature: float = 0.8, top_k: int | None = 200,
-        top_p: float = 1.0, seed: int | None = None, stop: str | Sequence[str] = (),
-    ) -> Texts:  # fmt: skip
+        self, prompt: Texts, max_tokens: int = ..., temperature: float = ..., top_k: int | None = ...,
+        top_p: float = ..., seed: int | None = ..., stop: str | Sequence[str] = ..., *, num_samples: None = ...,
+        max_new_tokens: int | None = ...,
+    ) -> Texts: ...  # fmt: skip
+
+    @overload
+    def generate(
+        self, prompt: str | list[str], max_tokens: int = ..., temperature: float = ..., top_k: int | None = ...,
+        top_p: float = ..., seed: int | None = ..., stop: str | Sequence[str] = ..., *, num_samples: int,
+        max_new_tokens: int | None = ...,
+    ) -> list[str]: ...  # fmt: skip
+
+    def generate(
+        self, prompt: str | list[str], max_tokens: int = 256, temperature: float = 0.8, top_k: int | None = 200,
+        top_p: float = 1.0, seed: int | None = None, stop: str | Sequence[str] = (), *, num_samples: int | None = None,
+        max_new_tokens: int | None = None,
+    ) -> str | list[str]:  # fmt: skip
         """Continue a text, or several texts at once.
 
         Beyond its context length the model sees the last tokens that fit, also of a long prompt.
@@ -107,6 +122,8 @@ class Model:
             top_p: Sample from the fewest tokens whose probabilities sum to p.
             seed: The same seed gives the same result, whatever else is in the list. None: a random seed.
             stop: One or more strings that end a continuation; they are not part of it.
+            num_samples: Continue each prompt so many times, and return a list.
+            max_new_tokens: Another name for max_tokens, which transformers and nanoGPT use.
 
         Returns:
             The continuation without the prompt; a list of them for a list of prompts. It ends where the model ends
@@ -115,15 +132,20 @@ class Model:
         Raises:
             UserError: A setting is out of range, or a character-level tokenizer lacks a character.
         """
-        prompts = [prompt] if isinstance(prompt, str) else prompt
+        if num_samples is not None and num_samples < 1:
+            raise UserError(f"num_samples is {num_samples}; expected 1 or more")
+        given = [prompt] if isinstance(prompt, str) else prompt
+        prompts = [each for each in given for _ in range(num_samples or 1)]
         texts = [""] * len(prompts)
-        for part in self.parts(prompts, max_tokens, temperature, top_k, top_p, seed, stop):
+        most = max_tokens if max_new_tokens is None else max_new_tokens
+        for part in self.parts(prompts, most, temperature, top_k, top_p, seed, stop):
             texts[part.index] += part.text
-        return cast(Texts, texts[0] if isinstance(prompt, str) else texts)
+        return texts[0] if isinstance(prompt, str) and num_samples is None else texts
 
     def stream(
         self, prompt: str, max_tokens: int = 256, temperature: float = 0.8, top_k: int | None = 200,
-        top_p: float = 1.0, seed: int | None = None, stop: str | Sequence[str] = (),
+        top_p: float = 1.0, seed: int | None = None, stop: str | Sequence[str] = (), *,
+        max_new_tokens: int | None = None,
     ) -> Generator[str, None, None]:  # fmt: skip
         """Continue one text, piece by piece; see `generate` for the arguments.
 
@@ -131,7 +153,8 @@ class Model:
             Text of whole characters. The pieces, joined, are what `generate` returns. Closing the iterator ends the
             generation.
         """
-        for part in self.parts([prompt], max_tokens, temperature, top_k, top_p, seed, stop):
+        most = max_tokens if max_new_tokens is None else max_new_tokens
+        for part in self.parts([prompt], most, temperature, top_k, top_p, seed, stop):
             if part.text:
                 yield part.text
 
@@ -216,16 +239,10 @@ class Model:
         Raises:
             UserError: The text has no token to score.
         """
-        ids = [*chat.opening(self.tokenizer), *self.tokenizer.encode(text)]
-        if len(ids) < 2:
+        loss = document_loss(self.engine, self.tokenizer, text)
+        if not loss.tokens:
             raise UserError(f"the text {text!r} is too short for a perplexity; it needs at least two tokens")
-        context = self.engine.max_len
-        stride = max(1, context // 2)
-        starts = [0, *range(stride, len(ids) - context + stride, stride)]
-        scores = self.engine.score([ids[start : start + context] for start in starts])
-        # A later window begins with tokens that the one before it has scored.
-        fresh = [scores[0], *(score[context - stride - 1 :] for score in scores[1:])]
-        return math.exp(torch.cat(fresh).double().mean().item())
+        return loss.perplexity
 
     def _run(self, requests: Sequence[Request], replies: Sequence[ReplyText]) -> Generator[Part, None, None]:
         with contextlib.closing(self.engine.stream(requests)) as events:

@@ -57,8 +57,8 @@ class ToolIds(NamedTuple):
 def check(conversation: object) -> None:
     """Check that a conversation can be trained on.
 
-    It must end with an assistant's message, and no assistant's message may be empty: the model would learn to answer
-    nothing. An empty system message counts as none.
+    After an optional system message, user and assistant take turns. It must end with an assistant's message, and none
+    of these may be empty: the model would learn to answer nothing. An empty system message counts as none.
 
     Raises:
         ValueError: with one clause that names the message and what is wrong with it.
@@ -113,6 +113,8 @@ def _with_system(tokenizer: Tokenizer, messages: Sequence[Message]) -> Sequence[
         return rest
     if tokenizer.has_special(SYSTEM_START):
         return messages
+    if not rest or rest[0]["role"] != "user":
+        return [{"role": "user", "content": system["content"]}, *rest]
     return [{"role": "user", "content": system["content"] + "\n\n" + rest[0]["content"]}, *rest[1:]]
 
 
@@ -139,16 +141,35 @@ def _render_message(tokenizer: Tokenizer, message: Message) -> tuple[list[int], 
 def prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """The token ids after which the model writes its answer: the conversation and <|assistant_start|>.
 
+    Unlike in training, the assistant's greeting may come first, and there may be nothing but a system message.
+
     Raises:
-        ValueError: the last message is not the user's, or the messages are not a conversation.
+        ValueError: the last message is the assistant's, or the messages are not a conversation.
     """
     _check_messages(messages)
-    if messages[-1]["role"] != "user":
-        raise ValueError(f"there is no question to answer: the last message is the {messages[-1]['role']}'s")
-    ids = [tokenizer.special(BOS)]
-    for message in _with_system(tokenizer, messages):
-        ids += _render_message(tokenizer, message)[0]
-    return [*ids, tokenizer.special(ASSISTANT_START)]
+    _check_turns(messages, any_first=True)
+    if messages[-1]["role"] == "assistant":
+        raise ValueError("there is no question to answer: the last message is the assistant's")
+    return [*_rendered(tokenizer, messages), tokenizer.special(ASSISTANT_START)]
+
+
+def begun(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    """The token ids after which the model continues the last message, which is the assistant's.
+
+    It may follow another one of the assistant's, which is then complete.
+
+    Raises:
+        ValueError: the messages are not a conversation.
+    """
+    _check_messages(messages)
+    if len(messages) > 1:
+        _check_turns(messages[:-1], any_first=True)
+    return _rendered(tokenizer, messages)[:-1]  # without the token that would end the answer
+
+
+def _rendered(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    turns = _with_system(tokenizer, messages)
+    return [tokenizer.special(BOS), *(id for turn in turns for id in _render_message(tokenizer, turn)[0])]
 
 
 def opening(tokenizer: Tokenizer) -> list[int]:
@@ -223,6 +244,7 @@ def _messages(conversation: object) -> Sequence[Message]:
     if "messages" not in conversation:
         raise ValueError("the conversation has no messages")
     _check_messages(conversation["messages"])
+    _check_turns(conversation["messages"])
     return conversation["messages"]
 
 
@@ -244,16 +266,21 @@ def _check_messages(messages: object) -> None:
         where = f"{where} ({role})"
         if role == "system" and number > 1:
             raise ValueError(f"{where}: only the first message may be the system's")
-        if role != "system":
-            before = messages[number - 2]["role"] if number > 1 else "system"
-            expected = "assistant" if before == "user" else "user"
-            if role != expected:
-                raise ValueError(f"{where}: here it is the {expected}'s turn; user and assistant take turns")
         if role == "assistant":
             _check_parts(where, content)
         elif not isinstance(content, str):
             raise ValueError(f"{where}: the content must be a string, not {_kind(content)}")
-    if messages[-1]["role"] == "system":
+
+
+def _check_turns(messages: Sequence[Message], any_first: bool = False) -> None:
+    """After an optional system message, user and assistant take turns; the user first, unless anybody may be."""
+    for number, message in enumerate(messages, 1):
+        before = messages[number - 2]["role"] if number > 1 else "system"
+        expected = "assistant" if before == "user" else "user"
+        if message["role"] not in (expected, "system") and not (any_first and before == "system"):
+            where = f"message {number} ({message['role']})"
+            raise ValueError(f"{where}: here it is the {expected}'s turn; user and assistant take turns")
+    if messages[-1]["role"] == "system" and not any_first:
         raise ValueError("there is only a system message")
 
 

@@ -7,12 +7,16 @@ A field's docstring is its help text, so a flag is described once, beside its de
 Values may also come from files, named anywhere among the arguments, with or without `--config`: `config/x.py` as in
 nanoGPT (assignments, which are read and never run), YAML or JSON, whose keys may be grouped in sections. Later files
 override earlier ones, and flags override files.
+
+Keys and flags of another program that mean nothing here may be listed in the class, as in
+`NO_EFFECT: ClassVar = {"debug": "what to do instead"}`: they are read, and a line on stderr names each.
 """
 
 import contextlib
 import dataclasses
 import difflib
 import io
+import os
 import re
 import sys
 import typing
@@ -48,7 +52,7 @@ def parse(flags: type[Flags], argv: Sequence[str] | None = None) -> Flags:
     Raises UserError for an unknown flag, a value of the wrong type or outside the choices, and for the same mistakes in
     a config file, naming the file.
     """
-    args, files, given = _sorted(flags, list(sys.argv[1:] if argv is None else argv))
+    args, files, given = _sorted(flags, _with_effect(flags, sys.argv[1:] if argv is None else argv))
     defaults, in_files = _from_files(flags, files)
     complaint = io.StringIO()
     try:
@@ -112,6 +116,28 @@ def _underscored(flag: str) -> str:
     return "--" + flag[2:].replace("-", "_") if flag.startswith("--") else flag
 
 
+def _with_effect(flags: type, argv: Sequence[str]) -> list[str]:
+    """The arguments without the flags that have no effect here, and without their values."""
+    kept: list[str] = []
+    words = [*argv]
+    while words:
+        name, equals, _ = (word := words.pop(0)).partition("=")
+        key = _underscored(name)[2:] if name.startswith("--") else ""
+        instead = getattr(flags, "NO_EFFECT", {}).get(key)
+        if instead is None:
+            kept.append(word)
+            continue
+        _note(name, instead)
+        if words and not equals and not words[0].startswith("-"):
+            words.pop(0)
+    return kept
+
+
+def _note(name: str, instead: str) -> None:
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # one of several ranks is enough
+        print(f"{name} has no effect here; {instead}", file=sys.stderr)
+
+
 def _sorted(flags: type, argv: list[str]) -> tuple[list[str], list[Path], set[str]]:
     """The arguments as tyro reads them, the config files among them, and the fields that they set.
 
@@ -172,6 +198,7 @@ def _from_files(flags: type[Flags], files: Sequence[Path]) -> tuple[Flags, set[s
     """The flags with the values of config files as their defaults, and the fields that these set."""
     hints = typing.get_type_hints(flags)
     fields = {name[2:]: field for name, field in _spellings(flags).items() if name.startswith("--")}
+    without_effect = getattr(flags, "NO_EFFECT", {})
     in_files: set[str] = set()
     values: dict[str, Any] = {
         field.name: tyro.MISSING
@@ -180,6 +207,8 @@ def _from_files(flags: type[Flags], files: Sequence[Path]) -> tuple[Flags, set[s
     }
     for path in files:
         found = unfolded(read(path), fields)
+        for name in [name for name in found if name.rpartition(".")[2] in without_effect]:
+            _note(f"{found.pop(name)[1]}: {name}", without_effect[name.rpartition(".")[2]])
         if unknown := [name for name in found if name.rpartition(".")[2] not in fields]:
             near = difflib.get_close_matches(unknown[0].rpartition(".")[2][:100], fields, 1)
             hint = f"did you mean {near[0]}?" if near else "--help lists them"

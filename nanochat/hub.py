@@ -27,6 +27,9 @@ from nanochat.log import Progress, duration, short
 from nanochat.paths import refusal
 
 GPT2 = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")}
+# The hub knows these repositories by both names, and so do those who fetched them: transformers keeps what
+# from_pretrained("gpt2") brings in another folder of the cache than ours.
+TWINS = GPT2 | {repo: name for name, repo in GPT2.items()}
 
 RETRIES = 5  # consecutive failures without a byte received before giving up
 PAUSE = 1.0  # seconds before the first retry; doubles with each retry
@@ -133,6 +136,8 @@ def bring(listing: Listing, into: Path | None = None, workers: int = 1, revision
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import disable_progress_bars
 
+    if into is None:
+        share_twin(listing.repo)
     waiting = _waiting(listing, into)
     lacking = _lacking(waiting)
     check_space(lacking, into or cache(), f"fetching {listing.repo}")
@@ -160,6 +165,12 @@ def cached(
     repo: str, allow: Sequence[str] | None = None, revision: str | None = None, kind: Kind = "model"
 ) -> Path | None:
     """The folder in the hub's cache if it holds all of these files, else None. Uses no network."""
+    names = [repo, TWINS[repo]] if kind == "model" and repo in TWINS else [repo]
+    found = (_cached(name, allow, revision, kind) for name in names)
+    return next((folder for folder in found if folder is not None), None)
+
+
+def _cached(repo: str, allow: Sequence[str] | None, revision: str | None, kind: Kind) -> Path | None:
     from huggingface_hub import get_cached_repo_tree, snapshot_download
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 
@@ -173,6 +184,37 @@ def cached(
             repo, repo_type=kind, revision=revision, allow_patterns=wanted, local_files_only=True
         ))  # fmt: skip
     return None
+
+
+def share_twin(repo: str) -> None:
+    """Let both names of a GPT-2 share one folder of the cache, so that nothing is fetched twice.
+
+    Where each has a folder already, this one gets the other's files as hard links.
+    """
+    if repo not in TWINS:
+        return
+    ours, other = _in_cache(repo), _in_cache(TWINS[repo])
+    with contextlib.suppress(OSError):  # a cache that cannot be written, or a file system without links
+        if not ours.exists() and not other.exists():
+            ours.mkdir(parents=True)
+        if not (ours.exists() and other.exists()):
+            here, lacking = (ours, other) if ours.exists() else (other, ours)
+            lacking.symlink_to(here.name)
+        elif not ours.samefile(other):
+            for blob in (other / "blobs").glob("[0-9a-f]" * 40 + "*"):
+                target = ours / "blobs" / blob.name
+                if DIGEST.fullmatch(blob.name) and not target.exists():
+                    target.parent.mkdir(exist_ok=True)
+                    os.link(blob, target)
+
+
+def names_here(name: str) -> list[str]:
+    """Which of a GPT-2's names another program can load it by from the cache, without a network."""
+    return [each for each in (name, GPT2[name]) if _cached(each, ["config.json"], None, "model")]
+
+
+def _in_cache(repo: str, kind: Kind = "model") -> Path:
+    return cache() / f"{kind}s--{repo.replace('/', '--')}"
 
 
 def missing(listing: Listing, into: Path | None = None) -> int:
@@ -263,7 +305,7 @@ def _waiting(listing: Listing, into: Path | None) -> list[tuple[RemoteFile, Path
 
     The cache names a file by its digest and links to it from the folder of each commit.
     """
-    blobs = cache() / f"{listing.kind}s--{listing.repo.replace('/', '--')}" / "blobs"
+    blobs = _in_cache(listing.repo, listing.kind) / "blobs"
     items = [(file, into / file.path if into else blobs / file.digest) for file in listing.files]
     with ThreadPool() as pool:
         return [item for item, here in zip(items, pool.starmap(is_here, items), strict=True) if not here]

@@ -24,7 +24,8 @@ class MetricsLog:
     """A run's metrics: a line of strict JSON per call in <folder>/metrics.jsonl, and wandb unless `run` is "dummy".
 
     A line is {"step": int, "time": seconds since 1970, name: value, ...}. JSON has no NaN and no infinity; they are
-    written as the strings "NaN", "Infinity" and "-Infinity", which Python's float() understands.
+    written as the strings "NaN", "Infinity" and "-Infinity", which Python's float() understands. A line of `note` has
+    a dictionary "start" instead of values.
     The first line also writes `config` to <folder>/config.json. With is_main=False every call does nothing.
     wandb's run id is kept in <folder>/wandb_run.json, so a resumed run continues the same wandb run.
     """
@@ -43,15 +44,22 @@ class MetricsLog:
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Append a line and hand it to the operating system, so that killing the process does not lose it."""
+        self._append(step, metrics)
+        if self.is_main and self._wandb is not None:
+            self._wandb.log(metrics, step=step)
+
+    def note(self, step: int, start: dict) -> None:
+        """Append a line that tells how the run was started, or resumed, at this step; wandb has that in its config."""
+        self._append(step, {"start": start})
+
+    def _append(self, step: int, values: dict) -> None:
         if not self.is_main:
             return
-        line = strict_json({"step": step, "time": round(time.time(), 3), **metrics}) + "\n"
+        line = strict_json({"step": step, "time": round(time.time(), 3), **values}) + "\n"
         if self._held is not None:
             self._held.append((step, line))
         else:
             self._write(step, line)
-        if self._wandb is not None:
-            self._wandb.log(metrics, step=step)
 
     def hold(self) -> None:
         """Buffer all lines until `release`: a run that replaces another one touches nothing before its first save."""
@@ -82,7 +90,8 @@ class MetricsLog:
     def resume(self, step: int, measured: bool = True) -> None:
         """Drop the lines after `step`, for a run that resumes from there; -1 drops all.
 
-        With measured=False the evaluations at `step` will run again, so only the first line of that step stays.
+        With measured=False the evaluations at `step` will run again, so of that step only the first line stays, and
+        what `note` wrote right after it.
         """
         if self.is_main:
             self._keep(step, measured)
@@ -131,7 +140,8 @@ class MetricsLog:
             size, before = 0, None
             for line in file.read().splitlines(keepends=True):
                 step = _step_of(line)
-                if step is None or step > last or (not measured and step == before == last):
+                is_again = not measured and step == before == last and b'"start": {' not in line
+                if step is None or step > last or is_again:
                     break
                 size, before = size + len(line), step
             file.truncate(size)

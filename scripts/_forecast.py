@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from nanochat.checkpoint import gpt2
 from nanochat.gpt import GPTConfig
 from nanochat.plan import cost
 from nanochat.plan.gpus import Accelerator
@@ -50,7 +51,8 @@ class Setting:
     def memory(self, stage: str, rows: int) -> dict[str, float]:
         """Bytes on a GPU while a training stage works on `rows` rows at a time."""
         if stage != "chat_rl":
-            return cost.training_memory(self.config, rows, self.config.sequence_len, self.compiled, self.gpus)
+            muon = stage not in gpt2.SIZES
+            return cost.training_memory(self.config, rows, self.config.sequence_len, self.compiled, self.gpus, muon)
         serving = cost.serving_memory(self.config, min(-(-RL_ANSWERS // self.gpus), self.slots))
         copy = {"weights to answer with": serving["weights"], "keys and values": serving["keys and values"]}
         return cost.training_memory(self.config, rows, RL_LENGTH, False, self.gpus) | copy
@@ -133,6 +135,23 @@ def forecast(stage: str, flags: Mapping[str, Any], before: Setting) -> Forecast:
     if stage == "tok_train":
         seconds = flags.get("max_chars", 2e9) / TOKENIZER_SPEED
     return Forecast(stage, setting, COMPARISON if stage == "tok_eval" else seconds)
+
+
+def fine_tuning(name: str, steps: int, length: int, setting: Setting) -> Forecast:
+    """Fine-tuning a GPT-2 with scripts.train on rows of `length` tokens: the `stage` is its name.
+
+    `setting` gives the accelerators, the tokens of a step, and the rows of a forward pass; 0 takes the most that fit.
+    """
+    config = replace(gpt2.published(name), sequence_len=length)
+    total = max(setting.total_batch, length * setting.gpus)
+    setting = replace(setting, config=config, total_batch=total)
+    rows = setting.rows or max(setting.largest_rows(name), 1)
+    accumulation = max(1, round(total / (rows * length * setting.gpus)))
+    setting = replace(setting, rows=rows, total_batch=accumulation * rows * length * setting.gpus)
+    step = cost.step_seconds(config, setting.on, rows * length, accumulation, setting.gpus, setting.compiled)
+    tokens = steps * setting.total_batch
+    flops = tokens * cost.flops_per_token(config)
+    return Forecast(name, setting, STARTUP + steps * step, tokens, flops, setting.memory(name, rows), steps, step)
 
 
 def _training(stage: str, flags: Mapping[str, Any], setting: Setting) -> Forecast:

@@ -1,13 +1,17 @@
-"""Evaluate a model as a model of text: bits per byte, samples, CORE, and the tasks of lm-evaluation-harness."""
+"""Evaluate models as models of text: bits per byte, perplexity, samples, CORE, and lm-evaluation-harness.
+
+python -m scripts.base_eval                                                            the newest base model
+python -m scripts.base_eval -i gpt2 -i gpt2-medium --text book.txt --text news.jsonl   a table: models by texts
+"""
 
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
-from nanochat.checkpoint.flags import ModelName, ServingFlags
+from nanochat.checkpoint.flags import check_dtype
 from nanochat.config import alias, changes, parse
 from nanochat.data import urls
 from nanochat.errors import UserError, run
@@ -15,13 +19,15 @@ from tasks import core_bundle as bundles
 
 if TYPE_CHECKING:
     from extras.harness import Measured
+    from nanochat.checkpoint.door import Found
     from nanochat.checkpoint.manager import Loaded
     from nanochat.engine.engine import Engine
+    from nanochat.eval.bpb import TextLoss
     from nanochat.eval.core import TaskScore
     from nanochat.runtime import Runtime
 
 PARTS = ("core", "bpb", "sample")
-BPB = ("dataset", "train_bpb", "val_bpb")
+BPB = ("dataset", "train_bpb", "val_bpb", "train_perplexity", "val_perplexity")
 RESULTS = (*BPB, "core", "harness", "samples")  # keys of the report's section, which several runs may fill
 PROMPTS = (
     "Once upon a time",
@@ -34,20 +40,29 @@ PROMPTS = (
 
 
 @dataclass
-class Flags(ServingFlags):
-    """Measure a model's bits per byte on the dataset it was trained on, its CORE score, and show samples."""
+class Flags:
+    """Measure models' bits per byte and perplexity on texts, their CORE scores, and show samples."""
 
-    source: ModelName = "base"
+    source: Annotated[list[str], alias("-i", "--init-from")] = field(default_factory=lambda: ["base"])
+    """base, mid, sft or rl, or base:d4:700, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name; repeat for several"""
+    model_tag: Annotated[str | None, alias("-g", "--tag")] = None
+    """tag of the model; default: the deepest d<number>"""
+    step: Annotated[int | None, alias("-s")] = None
+    """step of the model; default: the last"""
     eval: str = "bpb,sample"
-    """what to do, joined by commas: core, bpb, sample"""
+    """what to do, joined by commas: core, bpb (with perplexity), sample"""
     device_batch_size: int = 32
     """rows per forward pass and device"""
-    dataset: str | None = None
-    """dataset to evaluate on; default: the one that the checkpoint was trained on"""
+    dataset: list[str] = field(default_factory=list)
+    """dataset to evaluate on; repeat for several; default without --text: the one that the checkpoint was trained on"""
+    text: list[Path] = field(default_factory=list)
+    """text file or folder to evaluate on (.txt, .jsonl, .json, .parquet); repeat for several"""
+    column: str = "text"
+    """field or column that holds the text in .jsonl, .json and .parquet files"""
     split: Literal["both", "train", "val"] = "both"
     """split of the dataset to evaluate on"""
     eval_tokens: int = 10_485_760
-    """tokens of each split to evaluate on; a smaller split is read once"""
+    """tokens of each split or text to evaluate on; a smaller one is read once"""
     max_per_task: int = 500
     """questions to ask per CORE task; 0: all"""
     bundle: Path | None = None
@@ -78,6 +93,8 @@ class Flags(ServingFlags):
     """sample from the k most likely tokens; 0: from all"""
     seed: int = 42
     """seed of the samples"""
+    device_type: Annotated[str, alias("--device")] = ""
+    """cuda, cuda:1, mps or cpu; default: the best available"""
     dtype: Annotated[str, alias("-d")] = "auto"
     """compute dtype: auto, float32, bfloat16 or float16"""
 
@@ -85,43 +102,73 @@ class Flags(ServingFlags):
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     parts = _check(flags)
+    from nanochat.checkpoint import door
+    from nanochat.runtime import start
+
+    with start(flags.device_type, flags.dtype, flags.seed) as runtime:
+        bundle = _bundle(flags, runtime) if "core" in parts else None
+        models = [door.find(name, flags.model_tag, flags.step) for name in flags.source]
+        rows: list[Row] = []
+        for found in models:
+            rows += _evaluate(flags, parts, found, bundle, runtime)
+        if len(rows) > 1:
+            runtime.print(f"\n{_text_table(rows)}")
+
+
+class Row(NamedTuple):
+    """A model's loss on a text, or on a split of a dataset."""
+
+    model: str
+    text: str
+    loss: "TextLoss"
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.loss.bits_per_byte:.4f} bits per byte, perplexity {_short(self.loss.perplexity)}"
+
+
+def _evaluate(
+    flags: Flags, parts: set[str], found: "Found", bundle: bundles.Bundle | None, runtime: "Runtime"
+) -> list[Row]:
+    """Do everything with one model, and write the report's section if it is a base model of the base folder."""
     from nanochat.checkpoint.manager import LoadAs
     from nanochat.engine.engine import Engine
     from nanochat.report import sections
-    from nanochat.runtime import start
     from scripts._samples import write_samples
 
-    with start(flags.device_type, flags.dtype, flags.seed) as runtime:
-        started = time.monotonic()
-        before = sections.read_sections().get("base_eval", {})
-        bundle = _bundle(flags, runtime) if "core" in parts else None
-        found = flags.find()
-        loaded = found.load(LoadAs(runtime.device, runtime.dtype))
-        runtime.print(f"{found.short_name}, {loaded}, in {runtime.dtype}")
-        results: dict = {}
-        if "bpb" in parts:
-            results |= _bits_per_byte(flags, loaded, runtime)
-        if bundle is not None or flags.harness:
-            # Prompts are read in one piece: no other request is waiting for its next token.
-            engine = Engine(loaded.model, flags.device_batch_size, prefill_chunk=loaded.model.config.sequence_len)
-            if bundle is not None:
-                results["core"] = _core(flags, bundle, engine, loaded, runtime)
-            if flags.harness:
-                results["harness"] = _harness(flags, engine, loaded, runtime)
-            del engine
-        if not runtime.is_main:
-            return
-        if "sample" in parts:
-            results["samples"] = write_samples(
-                loaded.model, loaded.tokenizer, [""] * flags.num_samples + list(flags.prompts), flags.max_new_tokens,
-                flags.temperature, flags.top_k, flags.seed,
-            )  # fmt: skip
-        if found.of_stage and found.source == "base":
-            sections.write_section("base_eval", _section(flags, loaded, results, time.monotonic() - started, before))
+    started = time.monotonic()
+    before = sections.read_sections().get("base_eval", {})
+    loaded = found.load(LoadAs(runtime.device, runtime.dtype))
+    runtime.print(f"{found.short_name}, {loaded}, in {runtime.dtype}")
+    results: dict = {}
+    rows: list[Row] = []
+    if "bpb" in parts:
+        for dataset in _datasets(flags, loaded.meta, runtime):
+            rows += _dataset_rows(flags, found.short_name, dataset, loaded, runtime)
+            results = results or _recorded(dataset, rows)
+    if bundle is not None or flags.harness or flags.text:
+        # Prompts are read in one piece: no other request is waiting for its next token.
+        engine = Engine(loaded.model, flags.device_batch_size, prefill_chunk=loaded.model.config.sequence_len)
+        for path in flags.text if "bpb" in parts else ():
+            rows.append(Row(found.short_name, path.name, _file_loss(flags, path, loaded, engine)))
+            runtime.print(rows[-1])
+        if bundle is not None:
+            results["core"] = _core(flags, bundle, engine, loaded, runtime)
+        if flags.harness:
+            results["harness"] = _harness(flags, engine, loaded, runtime)
+        del engine
+    if runtime.is_main and "sample" in parts:
+        results["samples"] = write_samples(
+            loaded.model, loaded.tokenizer, [""] * flags.num_samples + list(flags.prompts), flags.max_new_tokens,
+            flags.temperature, flags.top_k, flags.seed,
+        )  # fmt: skip
+    if runtime.is_main and found.of_stage and found.source == "base":
+        sections.write_section("base_eval", _section(flags, loaded, results, time.monotonic() - started, before))
+    return rows
 
 
 def _check(flags: Flags) -> set[str]:
     """The parts that --eval names. Raises UserError for flags that are out of range."""
+    check_dtype(flags.dtype)
     if flags.device_batch_size < 1 or flags.eval_tokens < 1:
         raise UserError("--device_batch_size and --eval_tokens must be 1 or more")
     if flags.harness_limit is not None and flags.harness_limit < 1:
@@ -155,36 +202,80 @@ def _bundle(flags: Flags, runtime: "Runtime") -> bundles.Bundle:
     return bundles.read(flags.bundle or bundles.folder())
 
 
-def _dataset(flags: Flags, meta: dict, runtime: "Runtime") -> str:
-    """The dataset to evaluate on; printed where no flag names it."""
+def _datasets(flags: Flags, meta: dict, runtime: "Runtime") -> list[str]:
+    """The datasets to evaluate on; printed where no flag names one."""
     from nanochat.data.shards import DEFAULT_DATASET
 
-    if flags.dataset:
+    if flags.dataset or flags.text:
         return flags.dataset
     name = meta.get("dataset") or (meta.get("user_config") or {}).get("dataset")
     if name:
         runtime.print(f"--dataset {name}, which the checkpoint was trained on")
-        return name
+        return [name]
     runtime.print(f"--dataset {DEFAULT_DATASET}, as the checkpoint does not say what it was trained on")
-    return DEFAULT_DATASET
+    return [DEFAULT_DATASET]
 
 
-def _bits_per_byte(flags: Flags, loaded: "Loaded", runtime: "Runtime") -> dict:
+def _dataset_rows(flags: Flags, name: str, dataset: str, loaded: "Loaded", runtime: "Runtime") -> list[Row]:
+    """The losses on the splits of a dataset, or of several that are mixed by weight, as in training."""
     from nanochat.data import streams, texts
-    from nanochat.eval.bpb import bits_per_byte
+    from nanochat.eval.bpb import text_loss
 
-    datasets = _dataset(flags, loaded.meta, runtime).split()
-    results: dict = {"dataset": " ".join(datasets)}
+    rows: list[Row] = []
     for split in ("train", "val") if flags.split == "both" else (flags.split,):
-        source = texts.text_source(datasets, split, loaded.tokenizer)
+        source = texts.text_source(dataset.split(), split, loaded.tokenizer)
         T = loaded.model.config.sequence_len
         with closing(streams.batches_for(runtime, source, flags.device_batch_size, T)) as stream:
             batches = streams.one_pass(stream, flags.eval_tokens, runtime.world)
             on_device = (batch.to(runtime.device) for batch in batches)
-            bpb = bits_per_byte(loaded.model, on_device, loaded.tokenizer.token_bytes)
-        results[f"{split}_bpb"] = bpb
-        runtime.print(f"{split}: {bpb:.4f} bits per byte")
-    return results
+            loss = text_loss(loaded.model, on_device, loaded.tokenizer.token_bytes)
+        rows.append(Row(name, f"{dataset}, {split}", loss))
+        runtime.print(rows[-1])
+    return rows
+
+
+def _recorded(dataset: str, rows: Sequence[Row]) -> dict:
+    """What the report shows of the losses on a dataset."""
+    losses = {row.text.rpartition(" ")[2]: row.loss for row in rows}
+    bpb = {f"{split}_bpb": loss.bits_per_byte for split, loss in losses.items()}
+    return {"dataset": dataset, **bpb, **{f"{split}_perplexity": loss.perplexity for split, loss in losses.items()}}
+
+
+def _file_loss(flags: Flags, path: Path, loaded: "Loaded", engine: "Engine") -> "TextLoss":
+    """The loss on a file or folder, document by document, up to --eval_tokens tokens."""
+    from nanochat.data.documents import documents
+    from nanochat.data.shards import MAX_DOCUMENT
+    from nanochat.eval.bpb import TextLoss, document_loss
+
+    nats, tokens, size = 0.0, 0, 0
+    for document in documents([path], flags.column, [], longest=MAX_DOCUMENT):
+        loss = document_loss(engine, loaded.tokenizer, document, flags.eval_tokens - tokens)
+        nats, tokens, size = nats + loss.nats, tokens + loss.tokens, size + loss.bytes
+        if tokens >= flags.eval_tokens:
+            break
+    if not tokens:
+        raise UserError(f"--text {path} holds no text that is longer than a token; name another file")
+    return TextLoss(nats, tokens, size)
+
+
+def _text_table(rows: Sequence[Row]) -> str:
+    """One line per text and model, a text's models below each other."""
+    cells = [("text", "model", "tokens", "perplexity", "bits per byte")]
+    for text in dict.fromkeys(row.text for row in rows):
+        for row in rows:
+            if row.text == text:
+                figures = str(row.loss.tokens), _short(row.loss.perplexity), f"{row.loss.bits_per_byte:.4f}"
+                cells.append((text, row.model, *figures))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    left, right = slice(0, 2), slice(2, None)
+    return "\n".join(
+        "  ".join([*map(str.ljust, line[left], widths[left]), *map(str.rjust, line[right], widths[right])])
+        for line in cells
+    )
+
+
+def _short(perplexity: float) -> str:
+    return f"{perplexity:.2f}" if perplexity < 1e5 else f"{perplexity:.3g}"
 
 
 def _core(flags: Flags, bundle: bundles.Bundle, engine: "Engine", loaded: "Loaded", runtime: "Runtime") -> dict:

@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if name not in hub.GPT2:
             raise UserError(f"--model {name!r} is unknown; expected one of {', '.join(hub.GPT2)}")
     listings = {name: hub.look(hub.GPT2[name]) for name in names}
+    for name in names:
+        hub.share_twin(hub.GPT2[name])
     lacking = {name: hub.missing(listing) for name, listing in listings.items()}
     for name, listing in listings.items():
         fetched = listing.size - lacking[name]

@@ -1,7 +1,8 @@
 """Measure the Engine: time to first token, tokens/s by batch size, and the fraction of memory bandwidth it uses.
 
 python -m scripts.infer_bench                            the newest SFT model
-python -m scripts.infer_bench --depth 12                 random weights in GPT-2's shape (124M)
+python -m scripts.infer_bench --init_from gpt2-medium    any other model
+python -m scripts.infer_bench --depth 12                 random weights, about GPT-2's size
 """
 
 import json
@@ -9,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nanochat.checkpoint.flags import ServingFlags
@@ -67,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = []
         for size in flags.batch_sizes:
             engine = Engine(model, slots=size)
-            first, speed = measure(flags, size, lambda ids, engine=engine: _generate(engine, ids, flags.tokens))
+            generate = partial(_generate, engine, tokens=flags.tokens)
+            first, speed = measure(flags, size, generate, model.config.vocab_size)
             rows.append({"batch": size, "first_token_ms": first * 1e3, "tok_per_second": speed,
                          "of_bandwidth": speed / size * weights / bandwidth})  # fmt: skip
         _print_table(rows)
@@ -86,7 +89,9 @@ def _print_table(rows: list[dict[str, float]]) -> None:
     Console().print(table)
 
 
-def measure(flags: Flags, size: int, generate: Callable[[list[list[int]]], list[list[float]]]) -> tuple[float, float]:
+def measure(
+    flags: Flags, size: int, generate: Callable[[list[list[int]]], list[list[float]]], vocab_size: int = 251
+) -> tuple[float, float]:
     """Seconds until all of `size` requests have their first token, and tokens per second after that; medians.
 
     generate(prompts) answers every prompt with flags.tokens tokens and returns the time at which each was generated.
@@ -95,7 +100,7 @@ def measure(flags: Flags, size: int, generate: Callable[[list[list[int]]], list[
     for repeat in range(flags.repeats + 1):
         # No two prompts begin alike, so the prefix cache has nothing to offer.
         heads = [7 * repeat + size + 13 * row for row in range(size)]
-        prompts = [[(head + 3 * i) % 251 for i in range(flags.prompt_tokens)] for head in heads]
+        prompts = [[(head + 3 * i) % min(vocab_size, 251) for i in range(flags.prompt_tokens)] for head in heads]
         started = time.perf_counter()
         times = generate(prompts)
         first = max(row[0] for row in times)

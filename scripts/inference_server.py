@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, given, parse
@@ -10,6 +10,7 @@ from nanochat.errors import UserError, run
 from nanochat.paths import check_name
 from nanochat.web.flags import NetworkFlags, find_api_key
 
+MOST_TOKENS = 4096  # as clients of /generate may ask for
 MOST_SLOTS = 4096  # no machine holds their caches, except for toy models
 
 
@@ -17,6 +18,10 @@ MOST_SLOTS = 4096  # no machine holds their caches, except for toy models
 class Flags(NetworkFlags, ServingFlags):
     """Serve one model: POST /generate continues a text, GET / shows what runs; also chat_web's page and API."""
 
+    NO_EFFECT: ClassVar = {  # keys of nanoLLM_gpt's server_config.yaml
+        "debug": "errors are always logged",
+        "max_batch_size": "--slots limits the texts that run at once",
+    }
     source: Annotated[
         str, alias("-i", "--init-from", "--model-type", "--checkpoint", "--checkpoint-path")
     ] = "resume"  # fmt: skip
@@ -30,10 +35,23 @@ class Flags(NetworkFlags, ServingFlags):
     """name that clients see; repeat it for more names of the model"""
     chat_template: Literal["plain", "none"] = "plain"
     """how a base model chats: plain (lines of User: and Assistant:), or none (it only continues texts)"""
+    temperature: Annotated[float, alias("-t")] = 0.8
+    """default temperature; 0 takes the most likely token"""
+    top_k: Annotated[int, alias("-k")] = 200
+    """default top_k; 0: sample from all tokens"""
+    top_p: float = 1.0
+    """default top_p: sample from the fewest tokens whose probabilities sum to p"""
+    max_tokens: Annotated[int, alias("-m", "--max-new-tokens")] = 256
+    """default maximum number of tokens of a reply"""
     cors_enabled: bool = False
     """let the pages of all web sites use the API, as --cors_origin '*' does"""
     compile: bool = False
     """has no effect; accepted so that nanoGPT's commands run"""
+
+    NO_EFFECT: ClassVar = {
+        "debug": "errors are always printed, on stderr",
+        "max_batch_size": "--slots says how many texts run at once",
+    }
 
 
 @dataclass
@@ -61,11 +79,8 @@ def gpt_server(argv: Sequence[str] | None = None) -> None:
 
 def serve(flags: Flags) -> None:
     """Serve until a signal."""
-    check_name("out_dir", flags.out_dir)
     flags.cors_origin += ["*"] if flags.cors_enabled else []
-    flags.check_network()
-    if not 0 <= flags.slots <= MOST_SLOTS:
-        raise UserError(f"--slots is {flags.slots}; expected 1 to {MOST_SLOTS}, or 0 for as many as fit")
+    _check(flags)
     from nanochat import runtime
     from nanochat.engine.serving import serve_model
     from nanochat.web.server import listen, log_to_stderr
@@ -75,7 +90,10 @@ def serve(flags: Flags) -> None:
     log_to_stderr()
     key = find_api_key(flags.api_key)
     host = flags.host or ("0.0.0.0" if key else "127.0.0.1")
-    settings = Settings(temperature=0.8, top_k=200, max_tokens=256, **flags.network_settings(host))
+    settings = Settings(
+        temperature=flags.temperature, top_k=flags.top_k, top_p=flags.top_p, max_tokens=flags.max_tokens,
+        generate_top_k=flags.top_k, generate_max_tokens=flags.max_tokens, **flags.network_settings(host),
+    )  # fmt: skip
     with listen(host, flags.port) as bound, runtime.start(flags.device_type) as rt:
         found = flags.find(flags.out_dir)
         loaded = serve_model(found, rt.device, flags.dtype, flags.slots)
@@ -85,6 +103,19 @@ def serve(flags: Flags) -> None:
             print("--compile has no effect on generation")
         note = "" if flags.host or key else "Without --api_key only this machine is admitted; --host changes that."
         run_server(ServerState([model], settings), bound, host, note=note)
+
+
+def _check(flags: Flags) -> None:
+    """Report mistakes that can be seen before anything is loaded."""
+    check_name("out_dir", flags.out_dir)
+    flags.check_network()
+    check_defaults(flags.temperature, flags.top_k, flags.max_tokens)
+    if not 0 <= flags.top_p <= 1:
+        raise UserError(f"--top_p is {flags.top_p}; expected a number from 0 to 1")
+    if flags.max_tokens > MOST_TOKENS:
+        raise UserError(f"--max_tokens is {flags.max_tokens}; expected at most {MOST_TOKENS}")
+    if not 0 <= flags.slots <= MOST_SLOTS:
+        raise UserError(f"--slots is {flags.slots}; expected 1 to {MOST_SLOTS}, or 0 for as many as fit")
 
 
 def cli() -> None:

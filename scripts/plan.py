@@ -1,15 +1,20 @@
-"""What a run will take: memory by part, time and price of a model of some depth, or of all that speedrun.sh will do."""
+"""What a run will take: memory by part, time and price of a model of some depth, or of all that speedrun.sh will do.
+
+python -m scripts.plan                                                         what bash speedrun.sh will do here
+python -m scripts.plan --depth 34 --gpu h100 --stage mid                       a stage, with its memory by part
+python -m scripts.plan --init_from gpt2 --init_from gpt2-xl --gpu t4           fine-tuning GPT-2
+"""
 
 import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from nanochat import paths
-from nanochat.config import changes, parse
+from nanochat import hub, paths
+from nanochat.config import alias, changes, given, parse
 from nanochat.errors import UserError, run
 from nanochat.log import duration, short
 from scripts import speedrun
@@ -39,15 +44,15 @@ class Flags:
     depth: int | None = None
     """plan for a model with this many layers, or the recipe with it; 32 and 34 mean the published models"""
     gpu: str | None = None
-    """accelerator: h100, h200, a100, a100-40, l40s, rtx4090, b200 or cpu; default: the one in this machine"""
+    """h100, h200, a100, a100-40, l40s, rtx4090, l4, a10g, t4, v100, v100-32, rtx3090, b200 or cpu; default: as here"""
     gpus: int | None = None
     """number of accelerators; default: all in this machine"""
     stage: Literal["all", "base", "mid", "sft", "rl", "serve"] = "all"
     """plan all stages in brief, or one of them with its memory by part"""
     recipe: Literal["auto", "tiny", "real"] | None = None
     """recipe of speedrun.sh to plan: tiny, real, or auto (what this machine can do); default if no model is named"""
-    source: Literal["base", "mid", "sft", "rl"] | None = None
-    """plan for a checkpoint of this stage"""
+    source: Annotated[list[str], alias("-i", "--init-from")] = field(default_factory=list)
+    """plan for a checkpoint of base, mid, sft or rl; or for fine-tuning gpt2 ... gpt2-xl, repeat for several"""
     model_tag: str | None = None
     """tag of the checkpoint to plan for; default: the deepest of --source"""
     price_per_gpu_hour: float | None = None
@@ -57,11 +62,13 @@ class Flags:
     vocab_size: int | None = None
     """tokens in the vocabulary; default: 32768, classic 65536"""
     max_seq_len: int = 2048
-    """context length in tokens"""
+    """context length in tokens; GPT-2 has at most 1024"""
     device_batch_size: int | None = None
     """rows per forward pass and GPU; default: as many as fit, at most 32"""
     total_batch_size: int | None = None
-    """tokens per optimizer step; default: as the stages choose"""
+    """tokens per optimizer step; default: as the stages choose, 32768 for GPT-2"""
+    num_iterations: int = 1000
+    """optimizer steps to fine-tune GPT-2"""
     target_param_data_ratio: float = 12.0
     """tokens of base training per parameter that scales"""
     text_share: float = 0.0
@@ -72,13 +79,16 @@ class Flags:
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
-    for option in ("depth", "gpus", "vocab_size", "max_seq_len", "device_batch_size", "total_batch_size"):
+    for option in ("depth", "gpus", "vocab_size", "max_seq_len", "device_batch_size", "total_batch_size",
+                   "num_iterations"):  # fmt: skip
         if (value := getattr(flags, option)) is not None and value < 1:
             raise UserError(f"--{option} is {value}; expected 1 or more")
     if not 0 <= flags.text_share < 1:
         raise UserError(f"--text_share is {flags.text_share}; expected a fraction below 1")
-    names_model = any(value is not None for value in (flags.depth, flags.source, flags.model_tag))
-    if flags.recipe is None and names_model:
+    names_model = flags.depth is not None or flags.source or flags.model_tag is not None
+    if flags.recipe is None and any(name in hub.GPT2 for name in flags.source):
+        plan_gpt2(flags)
+    elif flags.recipe is None and names_model:
         plan_model(flags)
     elif others := [name for name in changes(flags) if name not in FOR_A_RECIPE]:
         raise UserError(
@@ -102,7 +112,46 @@ def _accelerator(flags: Flags) -> tuple["Accelerator", int, str]:
     return (on if price is None else replace(on, price=price)), flags.gpus or (is_here and count) or 1, unknown
 
 
+def _known_accelerator(flags: Flags) -> tuple["Accelerator", int]:
+    """The same. Raises UserError for a GPU here that is not known."""
+    on, count, unknown = _accelerator(flags)
+    if unknown:
+        raise UserError(f"the GPU here, {unknown}, is not known; name one that is like it with --gpu")
+    return on, count
+
+
 # ---------------------------------------------------------------- a model
+
+
+def plan_gpt2(flags: Flags) -> None:
+    """Print what fine-tuning GPT-2s with scripts.train takes: a line per size."""
+    from nanochat.gpt import GPTConfig
+    from nanochat.plan import cost
+    from scripts._forecast import Setting, fine_tuning
+
+    ours = {"source", "gpu", "gpus", "price_per_gpu_hour", "max_seq_len", "device_batch_size", "total_batch_size",
+            "num_iterations", "compile"}  # fmt: skip
+    if others := [name for name in given(flags) if name not in ours]:
+        raise UserError(f"--{others[0]} does not belong to the plan of fine-tuning GPT-2; leave it out")
+    if unknown := [name for name in flags.source if name not in hub.GPT2]:
+        raise UserError(f"--source {unknown[0]!r} is not a GPT-2; plan for {', '.join(hub.GPT2)}, or for it alone")
+    on, count = _known_accelerator(flags)
+    length = min(flags.max_seq_len, 1024)
+    setting = Setting(GPTConfig(), on, count, flags.device_batch_size or 0, flags.total_batch_size or 32768,
+                      compiled=flags.compile)  # fmt: skip
+    plans = [fine_tuning(name, flags.num_iterations, length, setting) for name in flags.source]
+    print(f"fine-tuning with scripts.train on {_described(setting)}\n")
+    _table(plans, in_all=False)
+    print()
+    for made in plans:
+        rows, config = made.setting.rows, made.setting.config
+        accumulation = round(made.setting.total_batch / (rows * length))  # nanoGPT's: over all GPUs
+        flags_of_train = f"--batch_size={rows} --gradient_accumulation_steps={accumulation} --block_size={length}"
+        train_with = f"train with {flags_of_train}; " if cost.fits(made.memory, on) else ""
+        print(
+            f"{made.stage}: {short(cost.sizes(config).all)} parameters; {train_with}to generate text "
+            f"{_gb(cost.serving_memory(config, 1))} GB"
+        )
 
 
 def plan_model(flags: Flags) -> None:
@@ -148,18 +197,19 @@ def _setting(flags: Flags) -> tuple["Setting", str]:
     from nanochat.checkpoint import manager
     from scripts import _forecast
 
-    on, count, unknown = _accelerator(flags)
-    if unknown:
-        raise UserError(f"the GPU here, {unknown}, is not known; name one that is like it with --gpu")
+    on, count = _known_accelerator(flags)
     if flags.depth is not None:
-        if flags.source is not None or flags.model_tag is not None:
+        if flags.source or flags.model_tag is not None:
             raise UserError("--depth names a new model and --source or --model_tag a checkpoint; leave one of them out")
         published = flags.architecture == "auto" and flags.depth in PUBLISHED
         classic = published or flags.architecture == "classic"
         config = _forecast.config_of(flags.depth, classic, flags.vocab_size, flags.max_seq_len)
         name = f"d{flags.depth}" + ", classic" * classic + " as published" * published
     else:
-        source = flags.source or "base"
+        source = flags.source[0] if flags.source else "base"
+        if source not in paths.SOURCES or len(flags.source) > 1:
+            expected = f"one of {', '.join(paths.SOURCES)}, or any of {', '.join(hub.GPT2)}"
+            raise UserError(f"--source {' '.join(flags.source)} cannot be planned; expected {expected}")
         folder, tag, step = manager.find(source, flags.model_tag)
         config, classic = _recorded_config(manager.read_meta(folder, step), folder)
         name = f"{source} {tag}, step {step}"
@@ -233,7 +283,8 @@ def _described(setting: "Setting") -> str:
     on = setting.on
     price = f"; ${on.price:.2f} an hour each" if on.price else ""
     return (
-        f"{setting.gpus} x {on.name}, {on.memory / GB:.1f} GB, at {on.mfu:.0%} of {on.peak / 1e12:.3g} TFLOP/s{price}"
+        f"{setting.gpus} x {on.name}, {on.memory / GB:.1f} GB, at {on.mfu:.0%} of {on.peak / 1e12:.3g} TFLOP/s"
+        f"{'' if on.dtype == 'bfloat16' else f' in {on.dtype}'}{price}"
     )
 
 
@@ -250,8 +301,8 @@ def _columns(head: str, counts: Sequence[int], memories: Sequence[Mapping[str, f
         print(f"  {name:28}" + "".join(f"{cell:>8}" for cell in cells))
 
 
-def _table(plans: Sequence["Forecast"], done: float = 0.0, is_known: bool = True) -> None:
-    """A line per stage, and their sum; for a GPU that is not known only what is the same on any.
+def _table(plans: Sequence["Forecast"], done: float = 0.0, is_known: bool = True, in_all: bool = True) -> None:
+    """A line per stage, and their sum if in_all; for a GPU that is not known only what is the same on any.
 
     done: the seconds of stages that are finished.
     """
@@ -263,7 +314,7 @@ def _table(plans: Sequence["Forecast"], done: float = 0.0, is_known: bool = True
             cells += [f"{made.steps}", short(made.tokens / made.steps), _gb(made.memory), f"{made.step:.3g}"]
         rows.append([made.stage, *cells, *[""] * (6 - len(cells)), *_bill(made.seconds, setting)])
     sums = short(sum(made.tokens for made in plans)), f"{sum(made.flops for made in plans):.1e}"
-    if len(plans) > 1:
+    if len(plans) > 1 and in_all:
         rows.append(["in all", *sums, *[""] * 4, *_bill(seconds, setting)])
     if done and is_known:
         rows.append(["still to do", *[""] * 6, *_bill(seconds - done, setting)])

@@ -1,6 +1,8 @@
 """Turn a text into token files, for python -m scripts.train and for nanoGPT."""
 
+import os
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +59,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"  val    {made.val_tokens:,} tokens")
     print(f"written to {made.folder}; train on it with")
     print(f"  python -m scripts.train {_arguments(made, flags)}")
+
+
+def here(folder: Path) -> None:
+    """What data/NAME/prepare.py of this checkout does, wherever it is started: the files go into its own folder."""
+    os.chdir(folder.parent.parent)
+    run(lambda: main([folder.name, *sys.argv[1:]]))
 
 
 def _arguments(made: "Prepared", flags: Flags) -> str:

@@ -223,7 +223,7 @@ def scores(meta: Mapping, place: Place) -> list[list[str]]:
 def measured(meta: Mapping) -> Iterable[tuple[str, float]]:
     """The scores in a meta file of ours or of the original."""
     for name, value in meta.items():
-        is_score = re.fullmatch(r"val_bpb|val_loss|best_val_loss|\w+_acc|accuracy/[\w -]+", name)
+        is_score = re.fullmatch(r"val_bpb|val_perplexity|val_loss|best_val_loss|\w+_acc|accuracy/[\w -]+", name)
         if is_score and isinstance(value, (int, float)):
             yield name, value
 

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from nanochat.config import parse
 from nanochat.errors import UserError, run
-from nanochat.paths import base_dir, write_text
+from nanochat.paths import base_dir, dataset_dir, write_text
 from scripts._marks import Marks, last_step
 
 # What the environment may change: its default, and its default with PRESET=smoke. None follows from the rest.
@@ -53,6 +53,7 @@ REAL: dict[str, tuple[Any, Any]] = {
     "REAL_PROBLEMS": (None, 4),  # per task of CORE and chat_eval
     "REAL_MAX_NEW_TOKENS": (512, 32),
 }
+PUBLISHED = ("climbmix", "fineweb-edu")  # as shards, on the hub
 TOKENIZER = "tokenizer/tokenizer.json"
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 OWN_IDENTITY = "identity_conversations.jsonl"
@@ -152,13 +153,11 @@ def tiny(s: SimpleNamespace) -> list[Stage]:
 def real(s: SimpleNamespace, gpus: int) -> list[Stage]:
     """Web text, public conversations and exams: modern nanochat's pretraining, classic nanochat's mid-training and SFT.
 
-    The tokenizer reads eight shards of 250 million characters. The others are fetched while it trains, and one before,
-    so that it never depends on how far they are.
     """
-    tag, text = f"d{s.depth}", {"dataset": s.dataset}
+    tag, (name, data) = f"d{s.depth}", text_stages(s)
+    text = {"dataset": name}
     rows = s.rows or (32 if s.depth <= 14 else 16 if s.depth <= 20 else 8 if s.depth <= 26 else 4)  # fit 80 GB
     on = {"processes": gpus, "rows": rows}
-    shards = f"base_data_{s.dataset}/shard_*.parquet"
     train = {
         "save_every": s.save_every, "num_iterations": s.steps, "compile": None if s.steps is None else False,
         "eval_tokens": s.eval_tokens,
@@ -178,11 +177,10 @@ def real(s: SimpleNamespace, gpus: int) -> list[Stage]:
     }  # fmt: skip
     score = {"model_tag": tag, "batch_size": 32, "max_new_tokens": s.max_new_tokens, "max_problems": s.problems}
     stages = [
-        Stage("data", "nanochat.data.shards", text | {"num_shards": min(s.shards, 9)}, shards, reports=False),
+        *data[:1],
         Stage("tok_train", "scripts.tok_train", text | {"vocab_size": s.vocab, "max_chars": 2_000_000_000}, TOKENIZER),
         Stage("tok_eval", "scripts.tok_eval", text),
-        Stage("more_data", "nanochat.data.shards", text | {"num_shards": s.shards}, shards, reports=False,
-              ahead_from="data"),
+        *data[1:],
         Stage("base_train", "scripts.base_train", base, _checkpoints("base", tag), **on),
         Stage("base_eval", "scripts.base_eval", evaluate, parent="base_train", **on),
         Stage("identity", "scripts.make_identity", {"name": s.identity, "overwrite": True}, OWN_IDENTITY,
@@ -199,6 +197,36 @@ def real(s: SimpleNamespace, gpus: int) -> list[Stage]:
             Stage("chat_eval_rl", "scripts.chat_eval", {"source": "rl"} | score, parent="chat_rl", processes=gpus),
         ]
     return stages
+
+
+def text_stages(s: SimpleNamespace) -> tuple[str, list[Stage]]:
+    """The name of the text's dataset, and the stages that fetch it, the first of them before the tokenizer.
+
+    That reads eight shards of 250 million characters. The others are fetched while it trains, and one before, so that
+    it never depends on how far they are. Other datasets of the hub are fetched at once, and those that are here not.
+    Raises UserError for a name that is neither.
+    """
+    if s.dataset not in PUBLISHED and "/" not in s.dataset:
+        if s.is_here:
+            return s.dataset, []
+        raise UserError(
+            f"REAL_DATASET is {s.dataset}; expected {', '.join(PUBLISHED)}, ORG/NAME on the hub, or the name of a "
+            "dataset here, which python -m scripts.add_data makes of your own text"
+        )
+    name = s.dataset
+    if "/" in name:
+        from scripts._hub_text import dataset_name  # slow to import, and seldom needed
+
+        name = dataset_name(s.dataset)
+
+    def fetch(stage: str, count: int, **more: Any) -> Stage:
+        flags = {"dataset": s.dataset, "num_shards": count}
+        leaves = f"{dataset_dir(name).name}/shard_*.parquet"
+        return Stage(stage, "nanochat.data.shards", flags, leaves, reports=False, **more)
+
+    if name != s.dataset:
+        return name, [fetch("data", s.shards)]
+    return name, [fetch("data", min(s.shards, 9)), fetch("more_data", s.shards, ahead_from="data")]
 
 
 def _checkpoints(source: str, tag: str) -> str:
@@ -240,8 +268,7 @@ def recipe_for(environment: Mapping[str, str], marks: Marks) -> Recipe:
         settings = _settings(TINY, environment, preset == "smoke")
         return Recipe(name, tiny(settings), gpus, here, started)
     settings = _settings(REAL, environment, preset == "smoke")
-    if settings.dataset not in ("climbmix", "fineweb-edu"):
-        raise UserError(f"REAL_DATASET is {settings.dataset}; expected climbmix or fineweb-edu")
+    settings.is_here = (marks.base / dataset_dir(settings.dataset).name).is_dir()
     return Recipe(name, real(settings, gpus), gpus, here, started)
 
 

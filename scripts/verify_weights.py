@@ -23,7 +23,7 @@ the wind turns, the sea becomes rough, and the captain tells everybody to sit do
 has made this journey every summer since she was a child, and she says that the weather was much worse when the boats
 were smaller. When we finally arrive, her brother is waiting on the pier with his dog, as he does every year, and the
 first thing he asks is whether we are hungry."""
-LONGEST = 100_000  # characters of another text; the model reads as many as its context holds
+LONGEST = 100_000  # characters of another text that are read
 GPT2_BOUND = 80.0  # perplexity on TEXT; the smallest of the four has about half of it
 BETTER = 0.5  # of the vocabulary size: random weights guess evenly, or are sure of the wrong tokens
 
@@ -43,7 +43,7 @@ class Flags:
     all: bool = False
     """check all four GPT-2s"""
     text: Path | None = None
-    """text file to measure them on, for models that were not trained on English; default: a built-in text"""
+    """text file to measure them on (its first 100,000 characters); default: a built-in English text"""
     device: Annotated[str, alias("--device-type")] = ""
     """cuda, mps or cpu; default: the best available"""
     dtype: Annotated[str, alias("-d")] = "float32"
@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with runtime.start(flags.device) as rt:
         verdicts = [verify(name, rt.device, flags.dtype, text, flags.model_tag, flags.step) for name in names]
     Console().print(table(verdicts))
+    for name in dict.fromkeys(name for name in names if name in hub.GPT2):
+        print(f"transformers finds {name} as {' and as '.join(map(repr, hub.names_here(name)))}")
     wrong = [verdict for verdict in verdicts if verdict.wrong]
     if wrong:
         faults = "; ".join(f"{verdict.name} {verdict.wrong}" for verdict in wrong)
@@ -94,13 +96,15 @@ def verify(
     from nanochat.checkpoint import door
     from nanochat.engine import serving
     from nanochat.engine.request import Request
+    from nanochat.eval.bpb import token_loss
     from nanochat.terminal import printable
 
     loaded = serving.serve_model(door.find(name, tag, step), device, dtype, slots=1)
-    ids = text_ids(loaded.tokenizer, text)[: loaded.engine.model.config.sequence_len]
+    whole = text_ids(loaded.tokenizer, text)
+    ids = whole[: loaded.engine.model.config.sequence_len]
     if not torch.isfinite(loaded.engine.next_logits([ids])).all():
         return Verdict(name, loaded.parameters, math.nan, "", "gives logits that are not finite")
-    perplexity = math.exp(min(loaded.engine.score([ids])[0].mean().item(), 700))  # e^700 is all that a float holds
+    perplexity = token_loss(loaded.engine, loaded.tokenizer, whole).perplexity
     where = f"has a perplexity of {perplexity:.4g} on {'plain English' if text is TEXT else 'the text'}, where"
     guess = loaded.tokenizer.vocab_size
     if name in hub.GPT2 and text is TEXT:

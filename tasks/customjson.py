@@ -30,8 +30,8 @@ class CustomJSON(Sequence[dict]):
     if the file has changed.
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    def __init__(self, filepath: str | Path):
+        self.path = Path(filepath)
         self.name = self.path.name
         self.lines = array("Q")  # of each conversation: its first line, its place in bytes, and its hash
         self.offsets = array("Q")

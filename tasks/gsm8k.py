@@ -1,6 +1,7 @@
 """GSM8K: word problems of primary-school mathematics, solved in steps with a calculator."""
 
 import re
+from typing import Literal
 
 from nanochat.data.shards import ExamSplit
 from tasks import tables
@@ -21,10 +22,10 @@ class GSM8K:
     name = "GSM8K"
     baseline = 0.0
 
-    def __init__(self, split: ExamSplit):
+    def __init__(self, split: ExamSplit, subset: Literal["main", "socratic"] = "main"):
         self.split = split
         split_there = "test" if split == "test" else "train"
-        self.rows = tables.shuffled("openai/gsm8k", f"main/{split_there}-*.parquet", ["question", "answer"])
+        self.rows = tables.shuffled("openai/gsm8k", f"{subset}/{split_there}-*.parquet", ["question", "answer"])
         places = range(len(self.rows))
         self.places = {"train": [place for place in places if place % HELD_OUT], "val": places[::HELD_OUT],
                        "test": places}[split]  # fmt: skip

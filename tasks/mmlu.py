@@ -1,6 +1,7 @@
 """MMLU: exam questions of 57 subjects, from school to profession, with four answers each."""
 
 from nanochat.data.shards import ExamSplit
+from nanochat.errors import UserError
 from tasks import tables
 from tasks.choices import BASELINE, choice, is_chosen
 
@@ -20,7 +21,11 @@ class MMLU:
     name = "MMLU"
     baseline = BASELINE
 
-    def __init__(self, split: ExamSplit):
+    def __init__(self, split: ExamSplit, subset: str | None = None):
+        """subset follows from the split, and is there for who names it as nanochat's scripts do."""
+        expected = "auxiliary_train" if split == "train" else "all"
+        if subset not in (None, expected):
+            raise UserError(f"MMLU has no subset {subset!r} for {split}; expected {expected!r}")
         self.split = split
         self.rows = tables.shuffled(REPO, FILES[split], ["question", "choices", "answer"])
 

@@ -14,12 +14,12 @@ class SmolTalk:
 
     name = "SmolTalk"
 
-    def __init__(self, split: Literal["train", "val"], size: int | None = None):
-        """size: so many at most, those that come first in the shuffled order."""
+    def __init__(self, split: Literal["train", "val"], stop: int | None = None):
+        """stop: so many at most, those that come first in the shuffled order."""
         self.split = split
         split_there = {"train": "train", "val": "test"}[split]  # nobody scores its test split
         self.rows = tables.shuffled("HuggingFaceTB/smol-smoltalk", f"data/{split_there}-*.parquet", ["messages"])
-        self.size = len(self.rows) if size is None else min(size, len(self.rows))
+        self.size = len(self.rows) if stop is None else min(stop, len(self.rows))
 
     def contents(self) -> list[dict]:
         """What they are made of, for nanochat/data/contents.py."""

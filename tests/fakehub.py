@@ -326,7 +326,7 @@ def handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             url = f"{hub.url}/{name}/commit/{found.commit}"
             self.send(200, {"commitUrl": url, "commitOid": found.commit, "success": True})
 
-    name, revision = r"(?P<name>(datasets/)?[\w.-]+/[\w.-]+)", r"(?P<revision>refs/[\w/]+|[^/]+)"
+    name, revision = r"(?P<name>gpt2[\w-]*|(datasets/)?[\w.-]+/[\w.-]+)", r"(?P<revision>refs/[\w/]+|[^/]+)"
     ROUTES = (
         (rf"GET /api/(models/)?{name}(/revision/{revision})?", Handler.info),
         (rf"GET /api/(models/)?{name}/tree/{revision}", Handler.tree),

@@ -33,3 +33,25 @@ def calculating(tokenizer: Tokenizer, says: str, context: int = 64) -> GPT:
     ids = chat.tool_ids(tokenizer)
     call = [tokenizer.special(chat.ASSISTANT_START), ids.python_start, *tokenizer.encode("6*7"), ids.python_end]
     return scripted(tokenizer, [call, [ids.output_end, *tokenizer.encode(says)]], context)
+
+
+def taught(tokenizer: Tokenizer, conversations: Sequence[chat.Conversation], context: int) -> GPT:
+    """Knows the assistant's messages of these conversations by heart."""
+    rows = [chat.render(tokenizer, conversation) for conversation in conversations]
+    longest = max(len(ids) for ids, _ in rows)
+    ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in rows])
+    learned = torch.tensor([mask + [0] * (longest - len(mask)) for _, mask in rows])[:, 1:]
+    torch.manual_seed(0)
+    model = GPT(
+        GPTConfig(sequence_len=context, vocab_size=tokenizer.vocab_size, n_layer=2, n_head=2, n_kv_head=2, n_embd=64)
+    )
+    model.init_weights()
+    optimizer = torch.optim.Adam(model.parameters(), lr=6e-3)
+    for _ in range(1000):
+        losses = model(ids[:, :-1], ids[:, 1:]) * learned
+        if losses.max() < 0.3:  # each token has three quarters of the probability
+            return model
+        (losses.sum() / learned.sum()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    raise AssertionError("the model did not learn the conversations")

@@ -79,6 +79,21 @@ def test_importing_nanochat_does_no_work() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+
+def test_the_names_of_other_libraries_are_known(model: nanochat.Model) -> None:
+    """Several samples of a prompt are those that the same prompt several times gives."""
+    several = model.generate(TEXT, max_new_tokens=5, seed=1, num_samples=3)
+    assert several == model.generate([TEXT] * 3, max_tokens=5, seed=1) and len({*several}) > 1
+    assert model.generate([TEXT, "a"], max_new_tokens=5, seed=1, num_samples=2) == [
+        *several[:2], *model.generate(["a", "a"], max_tokens=5, seed=1)
+    ]  # fmt: skip
+    assert model.generate(TEXT, max_new_tokens=5, seed=1, num_samples=1) == several[:1]
+    assert "".join(model.stream(TEXT, max_new_tokens=5, seed=1)) == several[0]
+    for wrong in ({"num_samples": 0}, {"max_new_tokens": -1}):
+        with pytest.raises(UserError, match=r"(num_samples|max_tokens) is (0|-1)"):
+            model.generate(TEXT, **wrong)
+
+
 def test_the_documented_example_runs(folder: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
     teach(tokenizer)
     (tmp_path / "story.txt").write_text("Once upon a time there was a cat.\n" * 9, encoding="utf-8")

@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanochat.eval.bpb import bits_per_byte
+from nanochat.eval.bpb import text_loss
 
 VOCAB = 12
 BYTES = [1, 2, 3, 1, 1, 4, 7, 1, 2, 1, 0, 0]  # the last two are special tokens
@@ -66,15 +66,15 @@ def by_hand(model: Bigram, examples: list[Example]) -> float:
 def test_equals_the_formula(seeds):
     model = bigram()
     examples = [example(seed) for seed in seeds]
-    assert bits_per_byte(model, examples, BYTES) == pytest.approx(by_hand(model, examples), rel=1e-6)
+    assert text_loss(model, examples, BYTES).bits_per_byte == pytest.approx(by_hand(model, examples), rel=1e-6)
 
 
 def test_sums_before_dividing():
     """A long and a short batch count by their bytes, not one half each."""
     model = bigram()
     long, short = example(1, rows=8, time=20), example(2, rows=1, time=3)
-    both = bits_per_byte(model, [long, short], torch.tensor(BYTES, dtype=torch.int32))
-    mean = (bits_per_byte(model, [long], BYTES) + bits_per_byte(model, [short], BYTES)) / 2
+    both = text_loss(model, [long, short], torch.tensor(BYTES, dtype=torch.int32)).bits_per_byte
+    mean = (text_loss(model, [long], BYTES).bits_per_byte + text_loss(model, [short], BYTES).bits_per_byte) / 2
     assert both == pytest.approx(by_hand(model, [long, short]), rel=1e-6)
     assert abs(both - mean) > 1e-3
 
@@ -83,16 +83,27 @@ def test_ignored_targets_add_nothing():
     model = bigram()
     one = example(3)
     without = Example(one.inputs, one.targets.masked_fill(one.weights == 0, -1), torch.ones_like(one.weights))
-    assert bits_per_byte(model, [without], BYTES) == bits_per_byte(model, [one], BYTES)
+    assert text_loss(model, [without], BYTES).bits_per_byte == text_loss(model, [one], BYTES).bits_per_byte
 
 
 def test_special_tokens_add_neither_nats_nor_bytes():
     model = bigram()
     ids, special = torch.tensor([[4, 5, 6]]), torch.tensor([[10, 11, 10]])
     mixed = Example(torch.cat([ids, ids]), torch.cat([ids, special]), torch.ones(2, 3))
-    assert bits_per_byte(model, [mixed], BYTES) == bits_per_byte(model, [Example(ids, ids, torch.ones(1, 3))], BYTES)
-    assert bits_per_byte(model, [Example(ids, special, torch.ones(1, 3))], BYTES) == math.inf  # no bytes at all
-    assert bits_per_byte(model, [], BYTES) == math.inf
+    assert text_loss(model, [mixed], BYTES) == text_loss(model, [Example(ids, ids, torch.ones(1, 3))], BYTES)
+    for nothing in ([Example(ids, special, torch.ones(1, 3))], []):  # no bytes at all
+        loss = text_loss(model, nothing, BYTES)
+        assert loss.bits_per_byte == loss.perplexity == math.inf
+
+
+def test_perplexity_is_that_of_the_tokens_that_count():
+    model, one = bigram(), example(4)
+    nll = model.eval()(one.inputs, one.targets)
+    counted = (one.weights > 0) & (torch.tensor(BYTES)[one.targets] > 0)
+    assert text_loss(model, [one], BYTES).perplexity == pytest.approx(math.exp(nll[counted].mean().item()), rel=1e-6)
+    with torch.no_grad():
+        model.table.weight[:, 0] = 1e6
+    assert text_loss(model, [example(1)], BYTES).perplexity == math.inf
 
 
 def test_a_token_that_is_not_counted_may_have_any_loss():
@@ -100,17 +111,17 @@ def test_a_token_that_is_not_counted_may_have_any_loss():
     with torch.no_grad():
         model.table.weight[5] = math.inf  # softmax gives nan
     one = Example(torch.tensor([[5, 4]]), torch.tensor([[1, 2]]), torch.tensor([[0.0, 1.0]]))
-    assert math.isfinite(bits_per_byte(model, [one], BYTES))
+    assert math.isfinite(text_loss(model, [one], BYTES).bits_per_byte)
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_mode_is_restored_and_dropout_is_off(training):
     model = bigram().train(training)
-    assert bits_per_byte(model, [example(1)], BYTES) == pytest.approx(by_hand(model, [example(1)]), rel=1e-6)
+    assert text_loss(model, [example(1)], BYTES).bits_per_byte == pytest.approx(by_hand(model, [example(1)]), rel=1e-6)
     assert model.training is training and model.dropout.training is training
     with torch.no_grad():
         model.table.weight[:] = math.nan
-    assert math.isnan(bits_per_byte(model, [example(1)], BYTES))  # not hidden
+    assert math.isnan(text_loss(model, [example(1)], BYTES).bits_per_byte)  # not hidden
 
 
 def test_the_mode_is_restored_after_an_error():
@@ -120,7 +131,7 @@ def test_the_mode_is_restored_after_an_error():
 
     model = bigram().train()
     with pytest.raises(RuntimeError, match="ended badly"):
-        bits_per_byte(model, broken(), BYTES)
+        text_loss(model, broken(), BYTES)
     assert model.training
 
 
@@ -128,7 +139,7 @@ def two_ranks(rank: int, address: str, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     examples = [example(1, rows=6), example(2)] if rank == 0 else [example(3, rows=1)]
-    value = bits_per_byte(bigram(), examples, BYTES)
+    value = text_loss(bigram(), examples, BYTES).bits_per_byte
     Path(folder, f"{rank}.txt").write_text(repr(value), encoding="utf-8")
     dist.destroy_process_group()
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat import chat
-from nanochat.chat import check, prompt, render, reply_parts, reply_text
+from nanochat.chat import begun, check, prompt, render, reply_parts, reply_text
 from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
 
@@ -137,9 +137,6 @@ WRONG = [
     (talk({"content": "x"}), "message 1 has no role"),
     (talk({"role": "tool", "content": "x"}), "unknown role 'tool'"),
     (talk({"role": ["user"], "content": "x"}), "unknown role"),
-    (talk(SYSTEM), "only a system message"),
-    (talk(SYSTEM, ANSWER), r"message 2 \(assistant\): here it is the user's turn"),
-    (talk(ANSWER), r"message 1 \(assistant\): here it is the user's turn"),
     (talk(USER, USER, ANSWER), r"message 2 \(user\): here it is the assistant's turn"),
     (talk(USER, ANSWER, ANSWER), r"message 3 \(assistant\): here it is the user's turn"),
     (talk(USER, SYSTEM, ANSWER), r"message 2 \(system\): only the first"),
@@ -162,6 +159,31 @@ def test_what_is_no_conversation_has_a_reason(tokenizer, conversation, reason):
     if isinstance(conversation, dict) and "messages" in conversation:
         with pytest.raises(ValueError, match=reason):
             prompt(tokenizer, conversation["messages"])
+
+
+UNTAUGHT = [  # they can be answered but not trained on
+    (talk(SYSTEM), "only a system message"),
+    (talk(SYSTEM, ANSWER, USER), r"message 2 \(assistant\): here it is the user's turn"),
+    (talk(ANSWER, USER), r"message 1 \(assistant\): here it is the user's turn"),
+]
+
+
+@pytest.mark.parametrize(("conversation", "reason"), UNTAUGHT)
+def test_a_greeting_and_a_lone_system_message_are_answered_but_not_learnt_from(tokenizer, old, conversation, reason):
+    for use in (check, lambda conversation: render(tokenizer, conversation)):
+        with pytest.raises(ValueError, match=reason):
+            use(conversation)
+    for each in (tokenizer, old):
+        asked = each.decode(prompt(each, conversation["messages"]))
+        assert asked.endswith("<|assistant_start|>") and "<|assistant_end|><|assistant_start|>" not in asked
+        places = [asked.index(message["content"]) for message in conversation["messages"]]
+        assert places == sorted(places) and ("<|system_start|>" in asked) <= each.has_special("<|system_start|>")
+
+
+def test_a_last_message_of_the_assistant_is_continued(tokenizer):
+    whole, _ = render(tokenizer, talk(SYSTEM, USER, TOOL))
+    assert begun(tokenizer, [SYSTEM, USER, TOOL]) == whole[:-1]
+    assert tokenizer.decode(begun(tokenizer, [ANSWER])) == "<|bos|><|assistant_start|>It is 42."
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 from hypothesis import given
@@ -40,6 +40,13 @@ class Flags:
     """do nothing"""
     data_path: list[Path] = field(default_factory=list)
     """files of conversations"""
+
+
+@dataclass
+class Tolerant(Flags):
+    """A script that knows flags of another program."""
+
+    NO_EFFECT: ClassVar = {"debug": "errors are always printed", "num_workers": "reading takes no time"}
 
 
 @given(size=st.integers(), rate=st.floats(allow_nan=False), equals=st.booleans(), hyphen=st.booleans())
@@ -108,6 +115,40 @@ def test_help_shows_every_flag_with_its_docstring(capsys):
     shown = capsys.readouterr().out
     for text in ("A script for this test", "tokens per step", "learning rate", "do nothing", "-g"):
         assert text in shown
+
+
+@pytest.mark.parametrize(
+    "argv, said",
+    [
+        (["--debug", "a.txt"], ["--debug has no effect here; errors are always printed"]),
+        (["--debug=true", "--num-workers", "4", "a.txt"], ["--debug has", "--num-workers has no effect here; reading"]),
+        (["x.json", "--model-tag=d1"], ["x.json: loader.num_workers has no effect here", "x.json: debug has no"]),
+        (["--files", "debug"], []),
+    ],
+)
+def test_what_means_nothing_here_is_named_and_left_out(argv, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("x.json").write_text('{"loader": {"num_workers": 4}, "debug": true, "dry_run": true}', encoding="utf-8")
+
+    @dataclass
+    class Script:
+        dry_run: bool = False
+        model_tag: str | None = None
+        files: list[str] = field(default_factory=list)
+        NO_EFFECT: ClassVar = Tolerant.NO_EFFECT
+
+    flags = parse(Script if "x.json" in argv else Tolerant, argv) if "--files" not in argv else parse(Script, argv)
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == len(said) and all(line in "\n".join(printed) for line in said)
+    assert flags.dry_run == ("x.json" in argv)
+
+
+def test_what_means_nothing_here_is_named_once_by_several_ranks(capsys, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    parse(Tolerant, ["--debug", "yes"])
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match="unknown flag --debug"):
+        parse(Flags, ["--debug"])
 
 
 def test_changes_are_what_differs_from_the_defaults():

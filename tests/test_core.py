@@ -3,6 +3,7 @@
 import functools
 import http.server
 import json
+import math
 import os
 import random
 import re
@@ -498,6 +499,42 @@ def test_other_peoples_models_are_asked_too(base: Path, tmp_path: Path, capsys) 
     said = capsys.readouterr().out
     assert "\nCORE" in said and str(tmp_path / "gpt2") in said
     assert not base.exists()  # the report is of one's own model
+
+
+def test_several_models_and_texts_are_one_table(trained: GPT, base: Path, tmp_path: Path, capsys) -> None:
+    """Perplexities of GPT-2s are those of transformers, window by window; a text may have several documents."""
+    theirs, stride = write_gpt2(tmp_path / "gpt2", 32), 16
+    write_shards((f"{n} cats. " * 20 for n in range(20)), dataset_dir("one"))
+    (tmp_path / "rain.txt").write_text("the cat sat in the rain", encoding="utf-8")
+    documents = [{"body": "the hat"}, {"body": "a cat and the hat. " * 12}, {"body": "x"}]
+    (tmp_path / "hats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents), encoding="utf-8")
+    models = ["--source", "base:d1", "--source", str(tmp_path / "gpt2")]
+    texts = ["--text", str(tmp_path / "rain.txt"), "--text", str(tmp_path / "hats.jsonl"), "--column=body"]
+    base_eval.main([*models, *texts, "--eval=bpb", "--dataset=one", "--split=val", "--eval_tokens=96", *CPU])
+    said = capsys.readouterr().out
+    table = said[said.index("\ntext ") + 1 :].splitlines()
+    assert table[0].split("  ")[0] == "text" and table[0].endswith("tokens  perplexity  bits per byte")
+    rows = [re.fullmatch(r"(.+?) {2,}(\S+) +(\d+) +(\S+) +(\S+)", line) for line in table[1:]]
+    found = {(row[1], row[2]): (int(row[3]), float(row[4]), float(row[5])) for row in rows if row}
+    names = ["base:d1", str(tmp_path / "gpt2")]
+    assert [*found] == [(text, name) for text in ("one, val", "rain.txt", "hats.jsonl") for name in names]
+    tokenizer = Tokenizer.load(tmp_path / "gpt2")
+    content = {"rain.txt": ["the cat sat in the rain"], "hats.jsonl": [row["body"] for row in documents]}
+    for text, parts in content.items():
+        nll, size, count = 0.0, 0, 0
+        for ids in filter(lambda ids: len(ids) > 1, map(tokenizer.encode, parts)):
+            ids = ids[: 97 - count]  # --eval_tokens
+            for last in range(1, len(ids)):
+                first = max(0, last // stride - 1) * stride
+                logits = theirs(torch.tensor([ids[first:last]])).logits[0, -1]
+                nll -= logits.double().log_softmax(-1)[ids[last]].item()
+            size, count = size + sum(len(tokenizer.tokens[id]) for id in ids[1:]), count + len(ids) - 1
+        tokens, perplexity, bits = found[text, names[1]]
+        assert tokens == count and perplexity == pytest.approx(math.exp(nll / count), rel=1e-3)
+        assert bits == pytest.approx(nll / math.log(2) / size, rel=1e-3)
+    section = json.loads((base / "report" / "base_eval.json").read_text(encoding="utf-8"))
+    assert section["val_perplexity"] == pytest.approx(found["one, val", "base:d1"][1], abs=0.01)
+    assert section["dataset"] == "one" and "train_perplexity" not in section
 
 
 def test_the_harness_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

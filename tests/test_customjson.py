@@ -339,6 +339,14 @@ def test_a_task_given_twice_counts_double():
         mixture[13]
 
 
+def test_the_originals_names_work(file):
+    from tasks.common import TaskMixture
+
+    file.write_text(lines(messages("a"), messages("b")), encoding="utf-8")
+    mixture = TaskMixture([CustomJSON(filepath=str(file)), CustomJSON(filepath=file)])
+    assert Counter(row["messages"][0]["content"] for row in mixture) == {"a": 2, "b": 2}
+
+
 TOOL = [
     {"role": "system", "content": "Use [bold]tools[/bold]."},
     {"role": "user", "content": "12 + 30?\x1b[31m"},

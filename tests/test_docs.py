@@ -308,7 +308,7 @@ def test_curl_is_answered(block: Block, item: Command, server: str) -> None:
     assert response.status_code == 200, response.text
 
 
-PYTHON = [block for block in BLOCKS if block.language == "python"]
+PYTHON = [block for block in BLOCKS if block.language == "python" and block.why is None]
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=lambda block: name(block.page))

@@ -561,10 +561,20 @@ def test_a_ckpt_reads_its_meta_pickle(tmp_path: Path) -> None:
     ("sft:d4", "no sft checkpoint"),
     ("{tmp}", "holds nothing; expected a folder with"),
     ("./gone", "there is no model './gone'"),
+    ("out/ckpt.pt", "the file out/ckpt.pt is missing; train a model first"),
+    ("./out/ckpt.pth", "the file ./out/ckpt.pth is missing; train a model first"),
+    ("{tmp}/last.pt", "last.pt is missing; train a model first"),
 ])  # fmt: skip
 def test_a_name_that_means_nothing_is_told(name: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=said):
         door.open(name.format(tmp=tmp_path))
+
+
+def test_a_missing_file_is_told_with_those_beside_it(tmp_path: Path) -> None:
+    for name in ("ckpt.pt", "ckpt_best.pt", "config.json"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"best_ckpt\.pt is missing; .* has ckpt\.pt, ckpt_best\.pt$"):
+        door.open(str(tmp_path / "best_ckpt.pt"))
 
 
 def our_checkpoint(folder: Path, tokenizer: Tokenizer, step: int = 5) -> Path:
@@ -677,7 +687,7 @@ SCRIPTS = [chat_cli, chat_web, chat_eval, base_eval, sample, inference_server, e
 def test_every_script_takes_the_same_names(script: ModuleType) -> None:
     for name in ("--source", "--init_from", "--init-from", "-i"):
         flags = parse(script.Flags, [name, "sft", "-g", "d4", "-s", "700"])
-        assert (flags.source, flags.model_tag, flags.step) == ("sft", "d4", 700)
+        assert flags.source in ("sft", ["sft"]) and (flags.model_tag, flags.step) == ("d4", 700)
     assert parse(script.Flags, ["--tag=d4"]).model_tag == "d4"
     with pytest.raises(UserError, match="--source and --init_from are the same flag; pass only one"):
         parse(script.Flags, ["--source=a", "--init_from", "b"])

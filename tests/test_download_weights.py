@@ -1,5 +1,8 @@
 """GPT-2's weights: fetched once, found without a network, and tried out on a text."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import torch
 import transformers
 from fakehub import FakeHub
 
-from nanochat import hub
+from nanochat import gpt2_tokenizer, hub
 from nanochat.checkpoint import door, manager
 from nanochat.errors import UserError
 from nanochat.paths import checkpoints_dir, tokenizer_dir
@@ -64,6 +67,59 @@ def test_all_sizes_are_fetched_and_found_without_a_network(
     verify_weights.main(["--all"])
     out = capsys.readouterr().out
     assert out.count("good") == 4
+
+
+LOADS = """
+import sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+for name in sys.argv[1:]:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+    print(name, model.generate(**tokenizer("the cat", return_tensors="pt"), max_new_tokens=2).shape)
+"""
+
+
+def with_transformers(fake: FakeHub, home: Path, offline: bool, *names: str) -> str:
+    """Load and generate with transformers in a process of its own; returns what it prints."""
+    setup = {**fakehub.environment(fake, home), "HF_HUB_OFFLINE": str(int(offline))}
+    done = subprocess.run([sys.executable, "-c", LOADS, *names], env={**os.environ, **setup}, capture_output=True,
+                          encoding="utf-8")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_transformers_finds_what_was_downloaded_by_either_name(
+    fake: FakeHub, gpt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from huggingface_hub import scan_cache_dir
+
+    fake.add(hub.GPT2["gpt2"], gpt2)
+    download_weights.main([])
+    verify_weights.main([])
+    assert "transformers finds gpt2 as 'gpt2' and as 'openai-community/gpt2'" in capsys.readouterr().out
+    names = ["gpt2", "openai-community/gpt2"]
+    assert with_transformers(fake, tmp_path / "huggingface", True, *names).count("Size([1, ") == 2
+    assert {each.repo_id for each in scan_cache_dir(hub.cache()).repos} == {*names} and len(fake.sent("/large/")) == 1
+
+
+def test_what_transformers_fetched_is_found_and_not_fetched_again(
+    fake: FakeHub, gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    for name in ("gpt2", "gpt2-medium"):
+        fake.add(name, gpt2)
+        fake.add(hub.GPT2[name], gpt2)
+    gpt2_tokenizer.load()  # so gpt2 has two folders later, and gpt2-medium one
+    hub._in_cache("gpt2").unlink()
+    with_transformers(fake, tmp_path / "huggingface", False, "gpt2", "gpt2-medium")
+    fetched = len(fake.sent("/large/"))
+    for name in ("gpt2", "gpt2-medium"):
+        assert not hub._in_cache(name).is_symlink()
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        assert door.open(name).tag == name
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        download_weights.main(["--model", name])
+    assert len(fake.sent("/large/")) == fetched > 0
 
 
 def test_the_disk_must_hold_all_of_them_together(
@@ -135,6 +191,9 @@ def test_letters_are_enough_for_a_model_of_characters(tmp_path: Path) -> None:
 
 def test_a_model_of_other_texts_is_tried_on_them(gpt2: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.txt"
+    own.write_text(verify_weights.TEXT * 3 + "ÿþýüûúùø÷ö" * 300, encoding="utf-8")
+    with pytest.raises(UserError, match="on the text, where guessing has 265"):  # beyond the first context, too
+        verify_weights.main([str(gpt2), f"--text={own}"])
     own.write_text(verify_weights.TEXT[:600], encoding="utf-8")
     verify_weights.main([str(gpt2), f"--text={own}"])
     own.write_text("ÿþýüûúùø÷ö" * 20, encoding="utf-8")

@@ -78,6 +78,22 @@ def test_looking_inside_shows_probabilities_and_layers(
     assert re.search(r" {3}( +[\d.]+){2}$", rows[0])
 
 
+def test_probes_read_off_what_the_last_token_says(
+    models: GPT, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"{kind}\tThe {word} is {kind}" for word in ("cat", "oven", "cafe", "bill", "letter", "winter")
+            for kind in ("warm", "grey")]  # fmt: skip
+    (tmp_path / "labelled.tsv").write_text("\n".join(rows), encoding="utf-8")
+    example("probe").main(["base", str(tmp_path / "labelled.tsv")])
+    head, *layers = capsys.readouterr().out.splitlines()
+    assert head == "12 texts, 3 held out, labels: grey, warm"
+    assert [line.split(":")[1] for line in layers] == [" 100.0 % right"] * 2  # the last tokens differ
+    untold = [row.replace(row.split()[-1], "it") for row in rows]  # the same text under both labels
+    (tmp_path / "labelled.tsv").write_text("\n".join(f"{row[:4]}\t{row[5:]}" for row in untold), encoding="utf-8")
+    example("probe").main(["base", str(tmp_path / "labelled.tsv")])
+    assert "100.0 % right" not in capsys.readouterr().out
+
+
 def test_models_are_compared_by_bits_per_byte(
     models: GPT, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

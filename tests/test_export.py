@@ -200,6 +200,29 @@ def test_its_loss_is_the_mean_over_the_next_tokens(ported: tuple[GPT, Any]) -> N
         assert abs(theirs(ids, labels=ids).loss - expected) < 1e-5
 
 
+def test_hidden_states_are_those_of_each_layer_and_attentions_are_refused(ported: tuple[GPT, Any]) -> None:
+    ours, theirs = ported
+    ids, seen = torch.tensor([ROWS[2]]), []
+    hooks = [block.register_forward_hook(lambda _, inputs, out: seen.append(out)) for block in ours.transformer.h]
+    expected = logits(ours, ids)
+    for hook in hooks:
+        hook.remove()
+    with torch.inference_mode():
+        assert theirs(ids).hidden_states is None
+        states = theirs(ids, output_hidden_states=True).hidden_states
+        last = theirs.lm_head(states[-1])
+    assert len(states) == ours.config.n_layer + 1
+    for ours_after, state in zip(seen[:-1], states[1:-1], strict=True):
+        assert (ours_after - state).abs().max() < 1e-4
+        assert (ours.config.softcap * torch.tanh(last / ours.config.softcap) - expected).abs().max() < 1e-4
+    common = {"max_new_tokens": 3, "pad_token_id": 0, "return_dict_in_generate": True}
+    steps = theirs.generate(ids, output_hidden_states=True, **common).hidden_states
+    assert [step[0].size(1) for step in steps] == [ids.size(1), 1, 1]
+    for call in (theirs, theirs.generate):
+        with pytest.raises(ValueError, match="does not return attentions: its attention is computed without keeping"):
+            call(ids, output_attentions=True)
+
+
 def test_a_cache_of_another_kind_is_refused(ported: tuple[GPT, Any]) -> None:
     ids = torch.tensor([ROWS[0]])
     with pytest.raises(ValueError, match="with a DynamicCache only, not with a StaticCache"):

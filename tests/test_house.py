@@ -15,10 +15,13 @@ from pathlib import Path
 import pytest
 
 from dev.size import LONGEST
+from nanochat.data.tokens import NAMED
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = sorted(path for room in ("nanochat", "scripts", "tasks", "extras") for path in (ROOT / room).rglob("*.py"))
-SOURCES = [*LIBRARY, *sorted((ROOT / "dev").glob("*.py")), *sorted((ROOT / "tests").glob("*.py"))]
+SHIMS = [ROOT / f"{path}.py" for path in (  # at nanoGPT's places
+    "train", "sample", "inference_server", *(f"data/{data}/prepare" for data in NAMED))]  # fmt: skip
+SOURCES = [*LIBRARY, *SHIMS, *sorted((ROOT / "dev").glob("*.py")), *sorted((ROOT / "tests").glob("*.py"))]
 MODULES = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in LIBRARY]
 
 
@@ -250,7 +253,14 @@ def test_no_function_is_longer_than_a_screen() -> None:
 
 def test_no_module_is_a_drawer() -> None:
     drawers = {"utils", "util", "helpers", "helper", "common", "misc"}
-    assert [module for module in MODULES if drawers & set(module.split("."))] == []
+    found = [module for module in MODULES if drawers & set(module.split("."))]
+    assert found == ["tasks.common"]  # nanochat's name, which its users import TaskMixture from
+
+
+def test_what_lies_at_nanogpts_places_only_calls_a_script() -> None:
+    for path in SHIMS:
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 14 and "from scripts." in text, name(path)
 
 
 def test_text_files_are_opened_as_utf8() -> None:
@@ -304,9 +314,11 @@ def distribution(requirement: str) -> str:
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
-    extras = [item for items in project()["project"]["optional-dependencies"].values() for item in items]
+    by_extra = project()["project"]["optional-dependencies"]
+    extras = [item for extra, items in by_extra.items() for item in items if extra != "dev"]
     declared = {distribution(item) for item in (*project()["project"]["dependencies"], *extras)}
-    dev = {distribution(item) for item in project()["dependency-groups"]["dev"]} - COMMANDS
+    dev = {distribution(item) for item in by_extra["dev"]} - COMMANDS
+    assert project()["dependency-groups"]["dev"] == ["nanochat[dev]"]  # what `uv sync` installs
     ours = {"nanochat", "scripts", "tasks", "extras", "dev", "tests", *sys.stdlib_module_names, *STEMS}
     library = {package for path in LIBRARY for package, _ in imports(path)} - ours
     around = {package for path in SOURCES for package, _ in imports(path)} - ours - library
@@ -320,7 +332,7 @@ def test_every_installed_version_is_pinned() -> None:
     for pin in project()["tool"]["uv"]["constraint-dependencies"]:
         package, version = pin.split(" ;")[0].split("==")
         pins.setdefault(distribution(package), set()).add(version)
-    waiting = [*project()["project"]["dependencies"], *project()["dependency-groups"]["dev"]]
+    waiting = [*project()["project"]["dependencies"], *project()["project"]["optional-dependencies"]["dev"]]
     seen: set[str] = set()
     while waiting:
         package = distribution(waiting.pop())

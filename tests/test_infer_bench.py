@@ -1,12 +1,15 @@
 """The benchmark of the Engine measures what it says; how fast that is, no test asks."""
 
 import json
+from pathlib import Path
 
+import gpt2s
 import pytest
 import torch
 
 from nanochat import errors
 from nanochat.engine.cpu_weights import pack
+from nanochat.errors import UserError
 from nanochat.gpt import GPT
 from nanochat.scaling import config_from_depth
 from scripts import infer_bench
@@ -22,6 +25,22 @@ def test_the_last_line_is_json(dtype: str, capsys: pytest.CaptureFixture[str]) -
     assert said["dtype"] == dtype and said["bandwidth_gb_per_second"] > 0
     assert [row["batch"] for row in said["rows"]] == [1, 3]
     assert all(row["tok_per_second"] > 0 and row["first_token_ms"] > 0 for row in said["rows"])
+
+
+def test_any_model_is_measured_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "letters"
+    folder.mkdir()
+    gpt2s.write_nanogpt(folder, "abcdefgh")  # a vocabulary smaller than a byte
+    gpt2s.write_gpt2(tmp_path / "gpt2")
+    small = ["--prompt_tokens=8", "--tokens=4", "--repeats=1", "--device_type=cpu", "--batch_sizes=2"]
+    for name in (str(folder / "ckpt.pt"), str(tmp_path / "gpt2")):
+        infer_bench.main(["--init_from", name, *small])
+        said = capsys.readouterr().out
+        assert str(Path(name)).removesuffix("/ckpt.pt") in said
+        assert json.loads(said.splitlines()[-1])["rows"][0]["batch"] == 2
+    for name in ("nosuch", "sft:d4"):
+        with pytest.raises(UserError, match="there is no model 'nosuch'; expected|no sft checkpoint"):
+            infer_bench.main([f"--source={name}", *small])
 
 
 @pytest.mark.parametrize("int8", [False, True])

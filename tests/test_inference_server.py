@@ -184,6 +184,8 @@ def test_a_gpt2_begins_texts_with_nothing_and_holds_to_formats(gpt2: Live) -> No
     [
         (["--init_from=no/such/place"], "there is no model"), (["--port=70000"], "--port is 70000"),
         (["--api_key="], "--api_key"), (["--host=no.such.host.invalid"], "--host"), (["--slots=-1"], "slots"),
+        (["--temperature=3"], "--temperature is 3.0; expected 0 to 2"), (["--max_new_tokens=0"], "1 to 4096"),
+        (["--top_k=-1"], "0 or more"), (["--top_p=2"], "0 to 1"),
         (["--dtype=int4"], "int4"), (["--device=tpu"], "tpu"), (["--out_dir=nowhere"], "nowhere"),
         (["--init_form=gpt2"], "did you mean --init_from"),
     ],
@@ -215,6 +217,23 @@ def test_gpt_server_model_name(folder: Path, tmp_path: Path) -> None:
             assert str(folder) not in httpx.get(address + path).text
         long = httpx.post(f"{address}/v1/completions", json={"prompt": "x" * 99, "model": str(folder)}).text
         assert "context" in long and str(folder) not in long
+
+
+def test_default_generation_of_a_config_file(folder: Path, tmp_path: Path) -> None:
+    """The section of nanoLLM_gpt's server_config.yaml."""
+    config = tmp_path / "server_config.yaml"
+    section = "  max_new_tokens: 3\n  temperature: 0.0\n  top_k: 40\n  top_p: 0.9\n"
+    others = "cors_enabled: true\ndebug: false\nmax_batch_size: 8\n"
+    config.write_text(f"model_type: {folder}\n{others}default_generation:\n{section}", encoding="utf-8")
+    with started("inference_server", str(config)) as (_, address, _):
+        defaults = httpx.get(f"{address}/v1/models").json()["data"][0]["defaults"]
+        asked = ("max_tokens", "temperature", "top_k", "top_p")
+        assert [defaults[name] for name in asked] == [3, 0.0, 40, 0.9]
+        page = {"Origin": "https://example.com"}
+        assert httpx.get(f"{address}/health", headers=page).headers["access-control-allow-origin"] == "*"
+        texts = {httpx.post(f"{address}/generate", json={"prompt": "he"}).json()["text"] for _ in range(4)}
+        greedy = {"prompt": "he", "temperature": 0, "max_tokens": 3}
+        assert texts == {httpx.post(f"{address}/generate", json=greedy).json()["text"]}
 
 
 def test_served_names(folder: Path) -> None:

@@ -216,3 +216,22 @@ def test_what_will_be_measured_again_is_forgotten(tmp_path):
         log.resume(2, measured)
         text = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
         assert [json.loads(line)["step"] for line in text.splitlines()] == kept
+
+
+def test_how_a_run_was_started_stays_in_its_log(tmp_path):
+    """Also when it stops again before its next step; what is measured again goes, what is of later steps too."""
+    log = MetricsLog(tmp_path, "dummy", {})
+    log.note(0, {"git_commit": "a"})
+    log.log(1, {"loss": 1.0})
+    for commit in ("b", "c"):
+        log.resume(1, measured=False)
+        log.note(1, {"git_commit": commit})
+        log.log(1, {"val_loss": 2.0})
+    log.log(2, {"loss": 1.0})
+    log.resume(1, measured=False)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(row["step"], row.get("start", {}).get("git_commit")) for row in rows] == [
+        (0, "a"), (1, None), (1, "b"), (1, "c")
+    ]  # fmt: skip
+    log.resume(-1)
+    assert (tmp_path / "metrics.jsonl").read_text(encoding="utf-8") == ""

@@ -99,6 +99,17 @@ def test_shakespeare_takes_gpt2s_tokenizer_from_the_hub(here, gpt2, tmp_path, mo
     assert capsys.readouterr().out.endswith("  python -m scripts.train config/finetune_shakespeare.py\n")
 
 
+def test_without_a_network_it_says_where_to_lay_the_text(here, monkeypatch):
+    """And takes it there, next time."""
+    monkeypatch.setattr(preparing, "SHAKESPEARE", "http://127.0.0.1:1/input.txt")
+    with pytest.raises(UserError, match=r"; or save that text as data/shakespeare_char/input\.txt and start again$"):
+        main(["shakespeare_char"])
+    Path("data/shakespeare_char").mkdir()
+    Path("data/shakespeare_char/input.txt").write_text(BOOK, encoding="utf-8")
+    main(["shakespeare_char"])
+    assert Path("data/shakespeare_char/train.bin").exists()
+
+
 spaced = st.text(st.sampled_from("aé 中.\n\t1'"), max_size=300)
 
 

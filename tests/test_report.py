@@ -36,7 +36,7 @@ def write_all() -> None:
     write_section("tok_eval", {"compression": {"val": {"bytes": 9000, "tokens": {"ours": 2000, "gpt2": 2500}}}})
     training = {"parameters": 4_600_000, "steps": 900, "tokens_per_second": 12_345.0, "flags": {"depth": 4}}
     write_section("base_train", {**training, "tokens": 3_000_000, "seconds": 240.0, "val_bpb": 0.91})
-    write_section("base_eval", {"train_bpb": 0.88, "val_bpb": 0.9, "samples": [
+    write_section("base_eval", {"train_bpb": 0.88, "val_bpb": 0.9, "val_perplexity": 21.5, "samples": [
         {"prompt": "Once upon a time", "text": " there was a *fox*.\n\nIt ran."}]})  # fmt: skip
     write_section("chat_sft", {**training, "tokens": 500_000, "seconds": 35.0, "train_loss": math.nan, "flags": {}})
     for source, correct in (("base", 4), ("sft", 196)):
@@ -75,7 +75,8 @@ def test_card_of_a_run(base):
         ["spelling", "", ""],
     ]
     assert cells(text, "Bits per byte")[1:] == [
-        ["base_train", "", "", "0.9100"], ["base_eval", "", "0.8800", "0.9000"], ["chat_sft", "nan", "", ""]
+        ["base_train", "", "", "0.9100", ""], ["base_eval", "", "0.8800", "0.9000", "21.50"],
+        ["chat_sft", "nan", "", "", ""]
     ]  # fmt: skip
     assert "vocabulary 4096, 5.0M bytes" in text
     assert cells(text, "Tokenizer") == [["bytes per token", "bytes", "ours", "gpt2"], ["val", "9000", "4.50", "3.60"]]

@@ -1,5 +1,6 @@
 """scripts/sample.py: nanoGPT's way to sample, and gpt-generate's. transformers is asked what is right."""
 
+import io
 import json
 import os
 import pty
@@ -11,12 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from nanochat.checkpoint import manager
+from nanochat.api import Model
+from nanochat.checkpoint import door, manager
+from nanochat.config import parse
+from nanochat.engine.serving import serve_model
 from nanochat.errors import UserError
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 from scripts import sample
-from scripts.sample import RULE
+from scripts.sample import RULE, GenerateFlags
 from tests.gpt2s import write_gpt2, write_nanogpt
 from tests.scripted import scripted
 
@@ -62,7 +66,7 @@ def test_beyond_the_context_it_sees_the_last_tokens_as_nanogpt_does(theirs, fold
             ids.append(int(theirs[0](torch.tensor([ids[-CONTEXT:]])).logits[0, -1].argmax()))
     out = run(capsys, f"--init_from={folder}", f"--start={TEXT}", "--temperature=0", "--num_samples=1",
               f"--max_new_tokens={len(ids) - begin}")  # fmt: skip
-    assert samples(out) == [text_of(folder, ids)]
+    assert samples(out) == [text_of(folder, ids).removesuffix("\ufffd")]  # without half a character at its end
 
 
 def test_a_text_longer_than_the_context_is_said_to_be_cut(folder: str, capsys) -> None:
@@ -162,6 +166,84 @@ def test_our_own_checkpoints_are_sampled_too(tokenizer: Tokenizer, capsys) -> No
     assert samples(run(capsys, *flags, "--start=b")) == ["bcabca"]
 
 
+# ---------------------------------------------------------------- as regression tests
+
+
+def test_samples_are_compared_with_saved_ones(folder: str, capsys, tmp_path: Path) -> None:
+    """The first difference is shown, whatever it is, and ends with code 1."""
+    saved = tmp_path / "saved.jsonl"
+    flags = [*CPU, f"--init_from={folder}", "--max_new_tokens=12"]
+    texts = ["--prompt", "hello", "the cat", "hello", "--num_samples=2"]
+    assert sample.main([*flags, *texts, f"--output={saved}"]) == 0
+    for again in ([], texts):  # the texts of the file, or those of the command that wrote it
+        capsys.readouterr()
+        assert sample.main([*flags, *again, f"--check={saved}"]) == 0
+        assert capsys.readouterr().out == "all 6 samples are the same\n"
+    whole = saved.read_text(encoding="utf-8").splitlines(keepends=True)
+
+    def difference(lines: list[str], *more: str) -> str:
+        saved.write_text("".join(lines), encoding="utf-8")
+        assert sample.main([*flags, *more, f"--check={saved}"]) == 1
+        return capsys.readouterr().out
+
+    line = json.loads(whole[2])
+    expected, line["text"] = line["text"], line["text"][:5] + "?" + line["text"][6:]
+    said = difference([*whole[:2], json.dumps(line) + "\n", *whole[3:]])
+    assert said.startswith("sample 3 of 'the cat': its text differs from character 5 on\n  expected ")
+    assert said.endswith(f"\n  found    {expected!r}\n") and said.count("\n") == 3
+    line = {**json.loads(whole[0]), "finish": "stop"}
+    assert "sample 1 of 'hello': its finish differs" in difference([json.dumps(line), "\n", *whole[1:]])
+    assert difference(whole[:4], *texts) == "sample 5: not in the file\n"
+    assert difference([*whole, whole[-1]], *texts) == "sample 7: missing now\n"
+    assert "its prompt differs from character 0 on" in difference(whole[2:], *texts)
+    assert "its text differs" in difference(whole, "--seed=7")
+
+
+def test_what_cannot_be_compared_is_told(folder: str, tmp_path: Path) -> None:
+    for content, said in (("", "has no samples"), ("{}\n", r":1 is not a sample"), ("[]\n", r":1 is not a sample"),
+                          ("{\n", r":1 is not a sample")):  # fmt: skip
+        (tmp_path / "x.jsonl").write_text(content, encoding="utf-8")
+        with pytest.raises(UserError, match=said):
+            sample.main([*CPU, f"--init_from={folder}", f"--check={tmp_path / 'x.jsonl'}"])
+
+
+# ---------------------------------------------------------------- as gpt-generate
+
+
+def test_gpt_generate_has_its_own_defaults(theirs, folder: str, capsys, tmp_path: Path) -> None:
+    flags = parse(GenerateFlags, [])
+    assert (flags.source, flags.max_new_tokens, flags.num_samples) == ("gpt2", 100, 1)
+    assert flags.prompts() == ["Hello, I'm a language model,"]
+    assert parse(sample.Flags, []).source == "resume"
+    (tmp_path / "poem.txt").write_text("hello\n\nthe cat\n", encoding="utf-8")
+    sample.gpt_generate([*CPU, f"--checkpoint={folder}", f"--prompt-file={tmp_path / 'poem.txt'}", "--max-tokens=3"])
+    (said,) = samples(capsys.readouterr().out)
+    assert said.startswith("hello\n\nthe cat\n")
+    write_nanogpt(tmp_path / "out", "ehlo", CONTEXT)
+    sample.gpt_generate([*CPU, f"--out-dir={tmp_path / 'out'}", "--prompt=hello", "--max-tokens=3"])
+    assert len(samples(capsys.readouterr().out)[0]) == len("hello") + 3
+
+
+def test_settings_change_between_two_texts(folder: str, capsys, monkeypatch) -> None:
+    """Also where the value does not fit; what only looks like a command is continued."""
+    typed = ["help", "set max_tokens 3", "set temperature 0", "hello", "set the table", "set temprature 1",
+             "set top_k many", "set top_p 2", "set num_samples 2", "hello", "help", "quit"]  # fmt: skip
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(typed) + "\n"))
+    sample.gpt_generate([*CPU, f"--model={folder}", "--interactive"])
+    parts = capsys.readouterr().out.split("text: ")[1:]
+    said = dict(zip(range(len(typed)), parts, strict=True))
+    assert "max_new_tokens  100\n" in said[0] and "set temperature 0.5" in said[0]
+    assert said[1].strip() == "set max_tokens 3\nmax_new_tokens is now 3"
+    greedy = Model("tiny", serve_model(door.find(folder), "cpu", "float32", 1)).generate("hello", 3, temperature=0)
+    assert said[3].removeprefix("hello\n").rstrip("\n") == greedy.rstrip("\n")
+    assert "setting" not in said[4] and len(said[4]) > len("set the table\n")
+    assert "[there is no setting temprature; did you mean temperature?]" in said[5]
+    assert "[top_k is a number, not many; type for example: set top_k 200]" in said[6]
+    assert "top_p is 2" in said[7]
+    assert said[9].count(RULE) == 2
+    assert "temperature     0.0\n" in said[10] and "top_p           1.0\n" in said[10]
+
+
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONIOENCODING": "utf-8", "TERM": "dumb"}
 
@@ -221,7 +303,9 @@ def test_on_a_terminal_text_comes_as_it_is_written_and_ctrl_c_stops_it(tmp_path:
         (["--start=FILE:nowhere.txt"], "cannot read nowhere.txt"), (["--prompt_file=nowhere.txt"], "nowhere.txt"),
         (["--start=a", "--prompt", "b"], "--start and --prompt"), (["--interactive", "--prompt", "b"], "--interactive"),
         (["--stream", "--output=x.jsonl"], "--stream"), (["--interactive", "--output=x.jsonl"], "--interactive"),
-        (["--output=."], "is a folder"), (["--stop="], "stop"), (["--temprature=1"], "did you mean --temperature"),
+        (["--output=x.jsonl", "--check=y.jsonl"], "--check only compares; leave out --output"),
+        (["--check=nowhere.jsonl"], "cannot read nowhere.jsonl"), (["--output=."], "is a folder"),
+        (["--stop="], "stop"), (["--temprature=1"], "did you mean --temperature"),
         (["--device=tpu"], "tpu"), (["--dtype=float8"], "float8"),
     ],
 )  # fmt: skip

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from nanochat.errors import UserError
+from nanochat.paths import dataset_dir
 from scripts import speedrun
 from scripts._marks import Marks
 
@@ -392,13 +393,32 @@ def test_what_would_fail_later_is_refused_at_once(tmp_path, quick, changed, sent
         ({"RECIPE": "real", "DEPTH": "d20"}, "DEPTH is d20; expected a number, such as 8"),
         ({"RECIPE": "real", "DEPTH": "08"}, "DEPTH is 08; expected a number, such as 8"),
         ({"RECIPE": "real", "REAL_SHARDS": "1+1"}, "REAL_SHARDS is 1+1; expected a number, such as 8"),
-        ({"RECIPE": "real", "REAL_DATASET": "c4"}, "REAL_DATASET is c4; expected climbmix or fineweb-edu"),
+        ({"RECIPE": "real", "REAL_DATASET": "c4"}, "REAL_DATASET is c4; expected climbmix, fineweb-edu, ORG/NAME on "
+         "the hub, or the name of a dataset here, which python -m scripts.add_data makes of your own text"),
     ],
 )
 def test_unknown_values_are_refused(tmp_path, changed, sentence):
     with pytest.raises(UserError) as refused:
         states(tmp_path, **changed)
     assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize(
+    "dataset, name, fetches",
+    [("climbmix", "climbmix", {"data": 9, "more_data": 170}),
+     ("fineweb-edu", "fineweb-edu", {"data": 9, "more_data": 170}),
+     ("somebody/climbmix", "somebody-climbmix", {"data": 170}), ("HuggingFaceFW/fineweb", "fineweb", {"data": 170}),
+     ("mine", "mine", {})],
+)  # fmt: skip
+def test_the_real_recipe_trains_on_any_dataset(tmp_path, dataset, name, fetches):
+    (tmp_path / "base_data_mine").mkdir()
+    stages = speedrun.recipe_for({"RECIPE": "real", "GPUS": "1", "REAL_DATASET": dataset}, Marks(tmp_path)).stages
+    text = {stage.name: stage for stage in stages if stage.module == "nanochat.data.shards"}
+    assert {stage.name: stage.flags["num_shards"] for stage in text.values()} == fetches
+    assert all(stage.leaves == f"{dataset_dir(name).name}/shard_*.parquet" for stage in text.values())
+    assert all(stage.flags["dataset"] == dataset for stage in text.values())
+    used = [stage.flags["dataset"] for stage in stages if stage.name in ("tok_train", "tok_eval", "base_train")]
+    assert used == [name] * 3
 
 
 @pytest.mark.parametrize("options, sentence", [(["--dry-ran"], "unknown flag --dry-ran"), ([], "PRESET is fast")])

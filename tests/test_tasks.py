@@ -25,6 +25,7 @@ from nanochat.paths import checkpoints_dir, tokenizer_dir
 from scripts import chat_sft, make_identity, mid_train
 from tasks import catalog
 from tasks.arc import ARC
+from tasks.common import TaskMixture
 from tasks.gsm8k import GSM8K, final_number, solution_parts
 from tasks.humaneval import HumanEval, program
 from tasks.identity import identity_path
@@ -70,6 +71,15 @@ def test_smoltalk_is_read_from_all_of_its_files(fake: FakeHub) -> None:
     assert [each["messages"] for each in SmolTalk("train")] == [row["messages"] for row in permuted(rows)]
     assert [each["messages"] for each in SmolTalk("train", 7)] == [row["messages"] for row in permuted(rows)[:7]]
     assert len(SmolTalk("val")) == len(SmolTalk("val", 99)) == 12
+
+
+def test_the_originals_mixture_is_built_as_its_scripts_write_it(fake: FakeHub) -> None:
+    parts = [SmolTalk(split="train", stop=7), MMLU(subset="auxiliary_train", split="train"),
+             GSM8K(subset="main", split="train"), ARC(subset="ARC-Easy", split="train")]  # fmt: skip
+    assert len(TaskMixture(parts)) == 7 + sum(map(len, parts[1:]))
+    assert len(GSM8K(subset="socratic", split="test")) == len(MMLU(subset="all", split="test")) - 1 == 12
+    with pytest.raises(UserError, match="MMLU has no subset 'all' for train; expected 'auxiliary_train'"):
+        MMLU(subset="all", split="train")
 
 
 def test_an_exam_question_is_asked_as_the_original_asks_it(fake: FakeHub) -> None:

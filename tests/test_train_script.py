@@ -142,7 +142,7 @@ def test_a_run_from_scratch_and_what_it_leaves(here, capsys):
     assert (saved["iter_num"], saved["config"]["dataset"]) == (60, "cats")
     assert saved["best_val_loss"] == min(val for _, _, val in scores("out"))
     assert saved["config"].keys() == set(Settings.__dataclass_fields__) - {"eval_only", "overwrite"}
-    assert set(OF_ONE_START) == {"eval_only", "overwrite", "out_dir", "init_from"}
+    assert set(OF_ONE_START) & set(Settings.__dataclass_fields__) == {"eval_only", "overwrite", "out_dir", "init_from"}
     subprocess.run(["sha256sum", "--check", "--strict", "ckpt.pt.sha256", "ckpt_best.pt.sha256"], cwd="out", check=True)
     assert Path("out/meta.pkl").read_bytes() == Path("data/cats/meta.pkl").read_bytes()
     shutil.rmtree("data")  # sampling needs nothing but out_dir
@@ -206,6 +206,56 @@ def test_a_config_file_with_sections_and_a_text(here, monkeypatch):
     Path("cats.txt").write_text(CATS * 2, encoding="utf-8")  # another text has other token files
     main(["--config=x.yaml", "--data-path", "cats.txt", "--eval_only"])
     assert len(list(Path("data").glob("cats-*"))) == 2
+
+
+def test_a_vocabulary_is_padded(here, capsys):
+    """As nanoLLM_gpt's vocab_size does it; a trained model keeps its own."""
+    chars = len(set(CATS))
+    main([*SMALL, "--max_iters=1", "--vocab-size=200"])
+    assert ckpt("out/ckpt.pt")["model_args"]["vocab_size"] == 200
+    loaded = door.open("resume")
+    assert loaded.model.config.vocab_size == chars and loaded.model.config.padded_vocab == 200
+    capsys.readouterr()
+    main(["--init_from=resume", "--max_iters=2"])
+    assert "vocab_size" not in capsys.readouterr().out
+    main(["--init_from=resume", "--max_iters=3", "--vocab_size=320"])
+    assert "--vocab_size 320 has no effect on a trained model; this one has 200" in capsys.readouterr().out
+    for size, said in ((5, f"--vocab_size is 5; expected {chars} or more"), (0, "--vocab_size is 0; expected 1 to")):
+        with pytest.raises(UserError, match=said):
+            main([*SMALL, "--out_dir=other", f"--vocab_size={size}"])
+
+
+def test_a_run_records_how_it_was_started(here):
+    main([*SMALL, "--max_iters=2"])
+    main(["--init_from=resume", "--max_iters=4", "--learning_rate=1e-3"])
+    main(["--init_from=resume"])  # it is finished
+    first, second = (line for line in lines("out") if "start" in line)
+    assert (first["step"], second["step"]) == (0, 2)
+    begun = first["start"]["changed_settings"]
+    assert begun["learning_rate"] == 1e-2 and "bias" not in begun
+    assert second["start"]["resumed_with"] == ["max_iters 2 -> 4", "learning_rate 0.01 -> 0.001"]
+    assert second["start"]["changed_settings"]["batch_size"] == 2
+    config = json.loads(Path("out/config.json").read_bytes())
+    assert config["changed_settings"] == {**second["start"]["changed_settings"]}
+    assert config["git_commit"] == second["start"]["git_commit"]
+
+
+def test_a_text_is_named_by_data_path(here, monkeypatch):
+    """Token files are taken as they are; a name beside it is the name of the data; what is missing is told."""
+    main([*SMALL, "--max_iters=1", "--data-path=data/cats", "--out_dir=a"])
+    assert ckpt("a/ckpt.pt")["config"]["dataset"] == "data/cats"
+    for path, said in (("no.txt", "--data_path no.txt does not exist; expected"), ("base", "has no train.bin")):
+        Path("base").mkdir(exist_ok=True)
+        with pytest.raises(UserError, match=said):
+            main([*SMALL, f"--data-path={path}", "--out_dir=b"])
+    by_characters = partial(prepare, tokenizer="char")
+    monkeypatch.setattr("nanochat.data.prepare.prepare", by_characters)
+    main([*SMALL, "--max_iters=1", "--dataset=pets", "--data-path=cats.txt", "--train-val-split=0.3", "--out_dir=c"])
+    (folder,) = Path("data").glob("pets-*-0.3")
+    train, val = ((folder / f"{split}.bin").stat().st_size for split in ("train", "val"))
+    assert val / (train + val) == pytest.approx(0.3, abs=0.01)
+    assert ckpt("c/ckpt.pt")["config"]["dataset"] == folder.name and "data_path" not in ckpt("c/ckpt.pt")["config"]
+    main(["--init_from=resume", "--out_dir=c", "--max_iters=2"])  # which needs the text no more
 
 
 def test_generating_and_serving_by_their_flags(here, capsys):
@@ -804,6 +854,8 @@ def test_the_learning_rate_is_what_was_asked_for(here):
     "more, message",
     [
         (["--dataset=dogs"], "no token files of a dataset 'dogs'"),
+        (["--dataset=dogs"], "make them with python -m scripts.prepare TEXT --out_dir=data/dogs"),
+        (["--dataset=shakespeare"], "make them with python -m scripts.prepare shakespeare"),
         (["--dataset=cat"], "did you mean cats?"),
         (["--dataset=/proc/none"], "no token files of a dataset '/proc/none'"),
         (["--dataset=" + "a" * 300], "--dataset aaaaaaaaaaaaaaaaaaaa... is not a path"),

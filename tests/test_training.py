@@ -1,6 +1,8 @@
 """The training scripts as a user runs them: interrupted, resumed, on two ranks, and with every mistake."""
 
 import json
+import math
+import re
 import shutil
 import subprocess
 import sys
@@ -50,11 +52,20 @@ def test_the_run_folder_tells_the_run(world, monkeypatch, tokenizer, capsys):
     assert written["user_config"]["seed"] == 7 and written["model_config"]["n_embd"] == 32
     assert [n for n, _ in losses(folder)] == [1, 2, 3, 4, 5, 6]
     assert list(scores(folder)) == [3, 6] and scores(folder)[6] == meta["val_bpb"]
+    perplexities = [line["val_perplexity"] for line in lines(folder) if "val_perplexity" in line]
+    # The tokens that count are those with bytes: nats per token and per byte differ by the bytes per token.
+    bits = [math.log2(perplexity) for perplexity in perplexities]
+    ratios = [each / scores(folder)[step] for each, step in zip(bits, (3, 6), strict=True)]
+    assert ratios[0] == pytest.approx(ratios[1]) and 1 < ratios[0] < 9
+    assert perplexities[1] == meta["val_perplexity"]
     # Step 4 and 6 are the newest; the validation of step 3 belongs to no checkpoint.
     assert manager.steps(folder) == [4, 6]
-    assert "6 steps of 128 tokens" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "6 steps of 128 tokens" in said
+    assert re.search(rf"step 6  val_bpb {meta['val_bpb']:.4f}  val_perplexity {meta['val_perplexity']:.1f}\n", said)
     section = json.loads((folder.parents[1] / "report" / "base_train.json").read_text(encoding="utf-8"))
     assert (section["steps"], section["tokens"], section["seed"]) == (6, 768, 7)
+    assert section["val_perplexity"] == meta["val_perplexity"]
 
 
 def test_a_seed_decides_everything(worlds, world, base):

@@ -255,7 +255,7 @@ def test_prompts_of_all_kinds(live: Live, tokenizer: Tokenizer) -> None:
 )
 def test_a_prompt_of_no_kind_is_refused(live: Live, prompt) -> None:
     refused = error(live.post(COMPLETIONS, {"prompt": prompt, "max_tokens": 1}))
-    assert refused["param"] == "prompt" and ("a list of strings" in refused["message"] or "token" in refused["message"])
+    assert refused["param"] == "prompt" and "prompt" in refused["message"]
 
 
 def test_a_prompt_beyond_the_context_is_refused_with_its_length(live: Live, tokenizer: Tokenizer) -> None:
@@ -291,7 +291,8 @@ def test_contents_may_be_lists_of_text_parts(live: Live) -> None:
     assert prompt_of(live, [{"role": "user", "content": parts}]) == prompt_of(live, HELLO)
     image = [{"type": "image_url", "image_url": {"url": "data:"}}]
     refused = error(live.post(CHAT, {"messages": [{"role": "user", "content": image}]}))
-    assert "content[0].type: input should be 'text'" in refused["message"] and refused["param"] == "messages"
+    assert "messages[0].content[0]: a part of type 'image_url' is not supported" in refused["message"]
+    assert refused["param"] == "messages"
 
 
 def test_roles_whose_meaning_is_clear_are_accepted(live: Live) -> None:
@@ -326,8 +327,7 @@ def test_a_last_message_of_the_assistant_is_continued(live: Live, tokenizer: Tok
     [
         [], [{}], [None], ["hi"], [{"role": "user"}], [{"role": "user", "content": None}], [{"role": "user",
         "content": 5}],
-        [{"role": "king", "content": "a"}], [{"role": ["user"], "content": "a"}], [{"role": "system", "content": "a"}],
-        [{"role": "assistant", "content": "a"}, *HELLO], [*HELLO, {"role": "tool", "content": "a"}],
+        [{"role": "king", "content": "a"}], [{"role": ["user"], "content": "a"}],
         [{"role": "user", "content": [{"type": "python", "text": "1"}]}], [{"role": "user",
         "content": [{"type": "text"}]}],
         [{"role": "user", "content": ["a"]}], [*HELLO, {"role": "assistant", "content": None, "tool_calls": [{}]}],
@@ -338,19 +338,12 @@ def test_messages_that_are_no_conversation_are_refused(live: Live, messages: lis
     assert error(live.post(CHAT, {"messages": messages}))["param"] == "messages"
 
 
-def test_tools_are_refused_unless_there_are_none(live: Live) -> None:
-    tool = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
-    assert error(live.post(CHAT, {"messages": HELLO, "tools": tool}))["code"] == "unsupported_parameter"
-    assert error(live.post(CHAT, {"messages": HELLO, "functions": tool}))["param"] == "functions"
-    assert ask(live, tools=[], functions=None) and ask(live, tools=tool, tool_choice="none")
-
-
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         ("temperature", -1), ("temperature", 2.1), ("temperature", "1"), ("temperature", True), ("top_p", 1.1),
         ("top_k", -2),
-        ("min_p", 2), ("n", 0), ("n", 129), ("n", 1.5), ("max_tokens", -1), ("max_tokens", "5"),
+        ("min_p", 2), ("n", 0), ("n", 129), ("n", 1.5), ("max_tokens", -2), ("max_tokens", "5"),
         ("max_completion_tokens", []),
         ("presence_penalty", 3), ("frequency_penalty", -3), ("repetition_penalty", 0), ("seed", 1.5), ("seed", 2**64),
         ("stop", ""), ("stop", [""]), ("stop", 5), ("stop", ["a"] * 17), ("stop", "a" * 501), ("stream", "yes"),
@@ -434,7 +427,7 @@ def test_the_classic_chat_answers_whole_or_with_its_own_events(live: Live, path:
     "body",
     [
         {"messages": []}, {"messages": HELLO * 501}, {"messages": [{"role": "user", "content": ""}]}, {},
-        {"messages": [{"role": "user", "content": "a" * 8001}]}, {"messages": [{"role": "system", "content": "a"}]},
+        {"messages": [{"role": "user", "content": "a" * 8001}]},
         {"messages": [{"role": role, "content": "a" * 8000} for role in ("user", "assistant", "user", "assistant",
         "user")]},
         {"messages": HELLO, "temperature": 2.5}, {"messages": HELLO, "top_k": 0}, {"messages": HELLO, "top_k": 201},

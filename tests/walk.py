@@ -10,6 +10,7 @@ is another one here is held by `documented`, which looks for the words in the do
 import contextlib
 import os
 import re
+import runpy
 import shlex
 import shutil
 import signal
@@ -121,10 +122,9 @@ class Walk:
             process.join(PATIENCE)
             assert process.exitcode == 0, output.read_text(encoding="utf-8")
 
-    def shell(self, line: str) -> Done:
+    def shell(self, line: str, **environment: str) -> Done:
         """Run a line in bash, with nothing prepared: where it matters how Python finds its files."""
-        environment = {key: value for key, value in self.environment.items() if key != "PYTHONPATH"}
-        done = subprocess.run(["bash", "-c", line], cwd=self.folder, env=environment, text=True,
+        done = subprocess.run(["bash", "-c", line], cwd=self.folder, env={**self.environment, **environment}, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
         return Done(done.returncode, done.stdout)
 
@@ -161,14 +161,14 @@ def in_child(line: str, folder: str, environment: dict[str, str], stdin: str, ou
     hub = cast(fakehub.FakeHub, SimpleNamespace(url=environment["HF_ENDPOINT"]))
     fakehub.connect(hub, Path(environment["HF_HOME"]), pytest.MonkeyPatch())  # the library may be imported already
     words = shlex.split(line)
+    sys.argv = words if words[0] in PROGRAMS else words[2:] if words[1] == "-m" else words[1:]
     if words[0] in PROGRAMS:
         module, function = PROGRAMS[words[0]]
-        sys.argv = words
         getattr(import_module(module), function)()
-    else:
-        assert words[:2] == ["python", "-m"], line
-        sys.argv = words[2:]
+    elif words[1] == "-m":
         errors.run(import_module(words[2]).main)
+    else:
+        runpy.run_path(words[1], run_name="__main__")
 
 
 @contextlib.contextmanager
@@ -181,3 +181,11 @@ def walking(folder: Path, sizes: Path) -> Iterator[Walk]:
         yield Walk(folder, hub)
     finally:
         hub.vanish()
+
+
+def find_uv() -> str:
+    """A uv, as dev/setup.sh finds or installs it."""
+    found = shutil.which("uv") or shutil.which(ROOT / ".uv" / "bin" / "uv")
+    if found is None:
+        pytest.skip("uv is not installed")
+    return found

@@ -149,13 +149,21 @@ class NanoChatGPTForCausalLM(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         **kwargs,
     ) -> CausalLMOutputWithPast:
         """input_ids (B, T), attention_mask (B, S) with 0 on padding -> logits (B, T, V) in float32.
 
-        With a cache the ids follow what it holds. Rows of different lengths are padded on the left.
+        With a cache the ids follow what it holds. Rows of different lengths are padded on the left. The hidden states
+        are the input of the first layer and what each layer gives, the last of them normed as the output layer sees it.
         """
         c = self.config
+        if c.output_attentions if output_attentions is None else output_attentions:
+            raise ValueError(
+                "this model does not return attentions: its attention is computed without keeping them; "
+                "output_hidden_states=True returns what each layer gives"
+            )
         cache = DynamicCache() if use_cache and past_key_values is None else past_key_values
         if not isinstance(cache, DynamicCache | None):
             raise ValueError(f"this model decodes with a DynamicCache only, not with a {type(cache).__name__}")
@@ -171,6 +179,7 @@ class NanoChatGPTForCausalLM(PreTrainedModel, GenerationMixin):
         if c.smear:
             x = self._smear(x, past, position_ids, cache)
         first = middle = x
+        states = [x]
         for layer, block in enumerate(self.transformer.h):
             if c.lambdas:
                 x = self.resid_lambdas[layer].to(x.dtype) * x + self.x0_lambdas[layer].to(x.dtype) * first
@@ -178,14 +187,18 @@ class NanoChatGPTForCausalLM(PreTrainedModel, GenerationMixin):
             x = block(x, value, cos_sin, masks[windows[layer]], cache)
             if layer == c.n_layer // 2:
                 middle = x
+            states.append(x)
         if c.backout:
             x = x - self.backout_lambda.to(x.dtype) * middle
+        x = norm(x, c.norm_eps)
+        wanted = c.output_hidden_states if output_hidden_states is None else output_hidden_states
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(norm(x, c.norm_eps)[:, kept]).float()
+        logits = self.lm_head(x[:, kept]).float()
         if c.softcap:
             logits = c.softcap * torch.tanh(logits / c.softcap)
         loss = None if labels is None else self.loss_function(logits, labels, c.vocab_size, **kwargs)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)
+        hidden = (*states[:-1], x) if wanted else None
+        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache, hidden_states=hidden)
 
     def _smear(self, embedded: Tensor, past: int, position_ids: Tensor, cache) -> Tensor:
         """Add a gated fraction of the previous, un-smeared embedding; the first token of a sequence has none.

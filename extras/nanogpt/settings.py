@@ -10,6 +10,7 @@ from nanochat.errors import UserError
 from nanochat.paths import check_name
 
 MOST_LAYERS = 1000  # more would take hours to build, before their memory is known to be missing
+MOST_TOKENS = 1 << 24
 AT_LEAST_1 = (
     "gradient_accumulation_steps", "batch_size", "block_size", "n_layer", "n_head", "n_embd", "max_iters",
     "eval_interval", "eval_iters", "log_interval",
@@ -17,7 +18,8 @@ AT_LEAST_1 = (
 NOT_NEGATIVE = (
     "learning_rate", "min_lr", "weight_decay", "grad_clip", "warmup_iters", "lr_decay_iters", "save_minutes",
 )  # fmt: skip
-OF_ONE_START = ("out_dir", "init_from", "eval_only", "overwrite")  # settings that no run keeps
+# Settings that no run keeps.
+OF_ONE_START = ("out_dir", "init_from", "eval_only", "overwrite", "data_path", "val_fraction", "allow_private_urls")
 SHAPE = ("n_layer", "n_head", "n_embd", "bias")  # what a trained model cannot change
 
 
@@ -25,8 +27,8 @@ SHAPE = ("n_layer", "n_head", "n_embd", "bias")  # what a trained model cannot c
 class Settings:
     """nanoGPT's settings."""
 
-    dataset: Annotated[str, alias("--data-path")] = "openwebtext"
-    """name or folder of token files made by scripts.prepare; a text file is prepared first"""
+    dataset: str = "openwebtext"
+    """name or folder of token files made by scripts.prepare; a text is prepared first, as with --data_path"""
     init_from: str = "scratch"
     """scratch, resume, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name, or a stage (base:d4)"""
     out_dir: str = "out"
@@ -49,6 +51,8 @@ class Settings:
     """width of a new model"""
     bias: bool = False
     """give a new model biases, as in GPT-2"""
+    vocab_size: int | None = None
+    """pad the vocabulary of a new model to so many tokens; default: the next multiple of 64, of characters none"""
     dropout: float = 0.0
     """dropout probability; for fine-tuning try 0.1 or more"""
     decay_lr: bool = True
@@ -104,6 +108,8 @@ def check(settings: Settings) -> None:
     for name in AT_LEAST_1:
         if getattr(settings, name) < 1:
             raise UserError(f"--{name} is {getattr(settings, name)}; expected 1 or more")
+    if settings.vocab_size is not None and not 1 <= settings.vocab_size <= MOST_TOKENS:
+        raise UserError(f"--vocab_size is {settings.vocab_size}; expected 1 to {MOST_TOKENS}")
     if settings.n_layer > MOST_LAYERS:
         raise UserError(f"--n_layer is {settings.n_layer}; expected {MOST_LAYERS} at most")
     for name in NOT_NEGATIVE:

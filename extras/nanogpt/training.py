@@ -6,6 +6,7 @@ A run has random windows of token files, AdamW, half a cosine of a learning rate
 import contextlib
 import math
 import shlex
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,12 +19,13 @@ from extras.nanogpt.out_dir import CkptWriter, OutDirStepWriter, Run, checkpoint
 from extras.nanogpt.settings import OF_ONE_START, SHAPE, Settings, check
 from nanochat import foreign_tokenizers, gpt2_tokenizer
 from nanochat.checkpoint import door, gpt2, manager
+from nanochat.config import changes
 from nanochat.data import tokens
 from nanochat.data.batch import Batch
 from nanochat.data.shards import Split
 from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig, count_parameters
-from nanochat.log import MetricsLog, short
+from nanochat.log import MetricsLog, duration, short
 from nanochat.optim import Optimizer, Rates, adamw_groups
 from nanochat.paths import alone_in, write_atomically
 from nanochat.plan.cost import flops_per_token
@@ -37,6 +39,8 @@ from nanochat.train.stage import compiled, is_finished
 NAME = "train"
 SPLITS: tuple[Split, ...] = ("train", "val")
 POSITIONS = "transformer.wpe.weight"
+LARGEST_EXPONENT = 700.0  # e^700 is about all that a float holds
+LONG = 30.0  # seconds without a line after which one wonders whether it runs
 
 Data = dict[Split, tokens.Tokens]
 
@@ -70,12 +74,13 @@ def train_as_nanogpt(settings: Settings, rt: Runtime, changed: Sequence[str] = (
             return run.state
         _check_data(run, data, settings)
         run.data = {split: data[split].content() for split in SPLITS}
-        return _train(settings, run, data, T, accumulation, folder, rt)
+        return _train(settings, run, data, T, accumulation, folder, rt, changed)
 
 
 def _train(
-    settings: Settings, run: Run, data: Data, T: int, accumulation: int, folder: Path, rt: Runtime
-) -> TrainState:
+    settings: Settings, run: Run, data: Data, T: int, accumulation: int, folder: Path, rt: Runtime,
+    changed: Sequence[str],
+) -> TrainState:  # fmt: skip
     """Train a run on windows of T tokens."""
     state, again = run.state, _again(settings)
     optimizer = Optimizer(
@@ -116,11 +121,18 @@ def _train(
             f"--max_iters={2 * state.step}"
         )
         return state
+    writer.log.note(state.step, {**_start(settings), "resumed_with": list(changed)})
+    _forecast(settings, run, T, rt)
     train(stage, state, rt, writer.log)
     writer.log.close()
     rt.print(f"{NAME}: done; step {state.step}, best val_loss {run.best:.4f}; python -m scripts.sample "
              f"--out_dir={shlex.quote(settings.out_dir)} shows what it writes")  # fmt: skip
     return state
+
+
+def _start(settings: Settings) -> dict:
+    """What tells one run, or one start of it, from another: the code, and the settings that are not the defaults."""
+    return {"git_commit": sections.git_commit(), "changed_settings": changes(settings)}
 
 
 def _writer(
@@ -129,7 +141,7 @@ def _writer(
     """What writes ckpt.pt, or our own format if nanoGPT's cannot hold the model."""
     out_dir, is_new = Path(settings.out_dir), settings.init_from != "resume"
     effective = _effective(settings, run, T)
-    config = {"settings": effective, "model_config": asdict(run.model.config), "git_commit": sections.git_commit()}
+    config = {"settings": effective, "model_config": asdict(run.model.config), **_start(settings)}
     wandb_run = settings.wandb_run_name if settings.wandb_log else "dummy"
     shared: dict[str, Any] = {
         "folder": out_dir,
@@ -156,6 +168,27 @@ def _writer(
     return writer
 
 
+@torch.no_grad()
+def _forecast(settings: Settings, run: Run, T: int, rt: Runtime) -> None:
+    """Print how long the first lines will take, where that is long: nanoGPT's defaults are for GPUs."""
+    if rt.device.type != "cpu":
+        return
+    window = torch.zeros(1, T, dtype=torch.long)
+    seconds = []
+    for _ in range(2):  # the first is slower
+        began = time.perf_counter()
+        run.model(window, window)
+        seconds.append(time.perf_counter() - began)
+    batch = min(seconds) * settings.batch_size / rt.world
+    validation = batch * settings.eval_iters * len(SPLITS)
+    step = 3 * batch * settings.gradient_accumulation_steps  # backward takes twice as long as forward
+    if step + validation > LONG:
+        rt.print(
+            f"{NAME}: on this CPU a validation takes roughly {duration(validation)} and a step {duration(step)}; for a "
+            "try-out lower --eval_iters, --batch_size, --gradient_accumulation_steps, --block_size or --n_layer"
+        )
+
+
 def _stream(windows: tokens.Tokens, settings: Settings, T: int, state: TrainState, rt: Runtime) -> Iterator[Batch]:
     """Random windows of the training tokens, from where the run stands."""
     ranks = rt.rank, rt.world
@@ -176,7 +209,7 @@ def validate(
         scores[f"{split}_loss"] = mean_loss(run.model, stream, settings.eval_iters, rt, stopping)
     if run.state.step == 0:
         run.note(0, scores)
-    return scores
+    return {**scores, "val_perplexity": math.exp(min(scores["val_loss"], LARGEST_EXPONENT))}
 
 
 def _check_data(run: Run, data: Data, settings: Settings) -> None:
@@ -221,6 +254,9 @@ def begin(settings: Settings, folder: Path, rt: Runtime) -> Run:
         loaded = door.open(settings.init_from, manager.LoadAs(rt.device, rt.dtype), out_dir=out_dir)
         run = Run(loaded.model, loaded.tokenizer, TrainState())
     check_fits(run.model.config, settings, rt)
+    rows = run.model.config.padded_vocab
+    if settings.vocab_size not in (None, rows):
+        rt.print(f"{NAME}: --vocab_size {settings.vocab_size} has no effect on a trained model; this one has {rows}")
     if tokenizer and run.tokenizer and tokenizer.hash != run.tokenizer.hash:
         raise UserError(
             f"the tokens in {folder} are those of another tokenizer ({tokenizer.vocab_size} tokens, "
@@ -237,7 +273,9 @@ def _from_scratch(settings: Settings, tokenizer: Tokenizer | None, folder: Path)
     vocab_size = known or gpt2_tokenizer.VOCABULARIES[0]
     is_characters = tokenizer is not None and tokenizer.pattern is None
     # As nanoGPT rounds GPT-2's vocabulary, and not that of characters.
-    rows = vocab_size if is_characters else -(-vocab_size // 64) * 64
+    rows = settings.vocab_size or (vocab_size if is_characters else -(-vocab_size // 64) * 64)
+    if rows < vocab_size:
+        raise UserError(f"--vocab_size is {rows}; expected {vocab_size} or more, the tokens of the data in {folder}")
     shape = {name: getattr(settings, name) for name in ("n_layer", "n_head", "n_embd", "block_size", "bias", "dropout")}
     config, _ = gpt2.from_nanogpt({**shape, "vocab_size": rows}, {}, folder)
     return gpt2.with_tokenizer(config, vocab_size)

@@ -24,6 +24,7 @@ from nanochat.gpt import GPTConfig
 from nanochat.tokenizer import Tokenizer
 
 Kind = Literal["nanochat", "hf", "nanogpt"]
+CHECKPOINT_FILES = (".pt", ".pth")
 WEIGHT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 
 
@@ -100,6 +101,12 @@ def find(name: str, tag: str | None = None, step: int | None = None, out_dir: Pa
             raise _no_step(name, step)
         return _in(hub.fetch(hub.GPT2[name], [*WEIGHT_FILES, *gpt2_tokenizer.FILES]), name, name, None)
     path = Path(out_dir) if name == "resume" else Path(name).expanduser()
+    if name == "resume" and not path.exists():
+        raise UserError(f"{path} is missing; train a model first, as with scripts.train, or name another --out_dir")
+    if path.suffix in CHECKPOINT_FILES and not path.exists():  # no repository has such a name
+        beside = ", ".join(sorted(found.name for found in path.parent.glob(f"*{path.suffix}"))[:5])
+        hint = f"{path.parent} has {beside}" if beside else "train a model first, or check the path"
+        raise UserError(f"the file {name} is missing; {hint}")
     if name == "resume" or path.exists():
         file = path.name if path.exists() and not path.is_dir() else ""
         folder = path.parent if file else path

@@ -18,6 +18,7 @@ from nanochat.errors import UserError
 from nanochat.gpt import GPTConfig
 
 PAD = 64  # programs round the rows of a vocabulary up to a multiple of it
+SIZES = {"gpt2": (12, 12, 768), "gpt2-medium": (24, 16, 1024), "gpt2-large": (36, 20, 1280), "gpt2-xl": (48, 25, 1600)}
 PARTS = ("c_q", "c_k", "c_v")  # of c_attn, in this order
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}  # transformers' names: ours
 # Settings of a config.json that our forward pass implements with one value only.
@@ -28,6 +29,12 @@ FIXED = {
 _TRANSPOSED = re.compile(r"(?:transformer\.)?h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight")
 # Buffers of old files, not to be mistaken for c_attn.bias.
 MASKS = re.compile(r"(_orig_mod\.)?(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)")
+
+
+def published(name: str) -> GPTConfig:
+    """The architecture of gpt2, gpt2-medium, gpt2-large or gpt2-xl, without its files."""
+    layers, heads, width = SIZES[name]
+    return _config(heads, sequence_len=1024, vocab_size=50257, n_layer=layers, n_embd=width, activation="gelu_tanh")
 
 
 def is_gpt2(config: GPTConfig) -> bool:

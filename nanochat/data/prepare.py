@@ -16,6 +16,7 @@ from nanochat.data import tokens, urls
 from nanochat.data.documents import decoded, documents
 from nanochat.data.files import LeftOut, kind_of, name_from
 from nanochat.data.shards import Split, deal
+from nanochat.data.tokens import NAMED
 from nanochat.errors import UserError
 from nanochat.log import short
 from nanochat.paths import tokenizer_dir, write_atomically
@@ -24,7 +25,6 @@ from nanochat.tokenizer import Tokenizer
 SHAKESPEARE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 OPENWEBTEXT = "Skylion007/openwebtext"
 SHAKESPEARES = ("shakespeare_char", "shakespeare")
-NAMED = (*SHAKESPEARES, "openwebtext")
 INPUT = "input.txt"  # nanoGPT's name for Shakespeare; downloaded once
 
 LONGEST = 1 << 20  # characters; a longer file becomes several documents
@@ -103,7 +103,10 @@ def _obtain(source: str, folder: Path, scratch: Path, max_bytes: int, allow_priv
     """The source's file or folder, downloaded if need be."""
     if source in SHAKESPEARES:
         there = folder / INPUT
-        return there if there.exists() else urls.fetch(SHAKESPEARE, scratch, max_bytes)
+        try:
+            return there if there.exists() else urls.fetch(SHAKESPEARE, scratch, max_bytes)
+        except UserError as error:
+            raise UserError(f"{error}; or save that text as {there} and start again") from None
     if source == "openwebtext":
         return hub.fetch(OPENWEBTEXT, ["*.parquet"], kind="dataset")
     if urls.is_url(source):

@@ -22,6 +22,7 @@ from nanochat.data.shards import Split
 from nanochat.errors import UserError
 from nanochat.paths import base_dir, draft_of, fsync_folder, read_json, sha256, write_text
 
+NAMED = ("shakespeare_char", "shakespeare", "openwebtext")  # what scripts.prepare knows by name
 META = "meta.json"
 WHOLE, BLOCK, BLOCKS = 1 << 30, 1 << 20, 1024  # bytes, bytes, number; see `fingerprint`
 # What --overwrite replaces. train.bin goes first and comes last: without it there are no token files.
@@ -91,7 +92,9 @@ def find(name: str) -> Path:
             return place
     known = [folder.name for place in places[:2] for folder in sorted(place.parent.glob("*")) if _has_tokens(folder)]
     near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"make them with python -m scripts.prepare {shlex.quote(name)}"
+    is_source = name in NAMED or os.path.exists(name)
+    made_from = shlex.quote(name) if is_source else f"TEXT --out_dir={shlex.quote(str(places[0]))}"
+    hint = f"did you mean {near[0]}?" if near else f"make them with python -m scripts.prepare {made_from}"
     raise UserError(
         f"no token files of a dataset {name!r}: there is neither {places[0] / 'train.bin'} nor "
         f"{places[1] / 'train.bin'}; {hint}"

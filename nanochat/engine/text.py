@@ -6,17 +6,20 @@ and pass on the chunks that come out; no chunk is ever taken back.
 
 import codecs
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from nanochat import chat
 from nanochat.engine.request import Event, Finish, Scored
 from nanochat.tokenizer import Tokenizer, utf8_decoder
 
-Kind = Literal["text", "python", "python_output"]
+Kind = Literal["text", "python", "python_output", "call", "arguments"]
 
 
 class TextChunk(NamedTuple):
-    """Some text of a reply. A tool call or its output comes whole, visible text as it is generated."""
+    """Some text of a reply. A tool call or its output comes whole, visible text as it is generated.
+
+    "call" is the name of a function that the client shall call, "arguments" is a piece of its arguments.
+    """
 
     kind: Kind
     text: str
@@ -32,12 +35,24 @@ class TokenLogprob(NamedTuple):
     """None for the first token of a prompt, which no token precedes"""
 
 
+class Calls(Protocol):
+    """Splits text that calls functions into chunks; see nanochat.web.toolcalls."""
+
+    opening: str
+    """where such text begins"""
+    only_first: bool
+    """whether it may only begin a reply"""
+
+    def add(self, text: str) -> list[TextChunk]: ...
+
+
 class ReplyText:
     """The text of one reply.
 
     Visible text is held back only while it may be the beginning of a stop string. The first complete stop string ends
     the reply: it is not shown, `finish` becomes "stop" and later events are ignored, so the caller should cancel the
-    request. Stop strings are searched in the visible text and do not reach across a tool call.
+    request. Stop strings are searched in the visible text and do not reach across a tool call, nor into a call of a
+    function; see `expect_calls`.
 
     The chunks of kind "text", joined, equal `chat.reply_text` of the tokens. With parts=False, for text that is not a
     chat, they hold all tokens but the special ones. A character still unfinished at the end of the reply is left out;
@@ -74,6 +89,8 @@ class ReplyText:
             }  # fmt: skip
         self._kind: Kind = "text"
         self._block: list[str] = []  # text of the open tool call or output
+        self._calls: Calls | None = None
+        self._calling = False  # all that follows are calls
         self._utf8 = utf8_decoder()
         self._held = ""  # visible text that may be the beginning of a stop string
         self._shown = 0  # characters of visible text in `chunks`
@@ -85,6 +102,10 @@ class ReplyText:
     def text(self) -> str:
         """What the user sees so far."""
         return "".join(chunk.text for chunk in self.chunks if chunk.kind == "text")
+
+    def expect_calls(self, calls: Calls, only: bool) -> None:
+        """Split calls of functions from the text, to its end or from its beginning (`only`)."""
+        self._calls, self._calling = calls, only
 
     def add(self, event: Event) -> list[TextChunk]:
         """The chunks that this event completes; none after the end."""
@@ -124,29 +145,49 @@ class ReplyText:
         if id >= self.tokenizer.first_special:  # does not belong in a reply; it ends an unfinished character
             text = _flush(self._utf8)
         else:
-            text = self._utf8.decode(self.tokenizer.decode_bytes([id]))
-            if self._kind == "text" and scored is not None:
+            text = self._utf8.decode(self.tokenizer.tokens[id])
+            if self._kind == "text" and not self._calling and scored is not None:
                 self._pending.append(TokenLogprob(id, self._decoded, scored))
         if self._kind != "text":
             self._block.append(text)
             return []
         return self._visible(text)
 
-    def _visible(self, text: str) -> list[TextChunk]:
-        """Show what cannot be part of a stop string, or end the reply at a complete one."""
+    def _visible(self, text: str, last: bool = False) -> list[TextChunk]:
+        """Show what cannot be part of a stop string or of a call, or end the reply at a complete stop string.
+
+        last: no text follows.
+        """
+        if self._calls and self._calling:
+            return self._calls.add(text)
         self._decoded += len(text)
         text = self._held + text
-        if self.stop and self.sampled > self.min_tokens:
-            # The first to be complete wins, however the text was split into tokens; of two, the longer.
-            found = [(at + len(stop), at, stop) for stop in self.stop if (at := text.find(stop)) >= 0]
-            if found:
-                _, at, self.stop_string = min(found)
-                self.finish, self._held = "stop", ""
-                shown = self.show_stop and self.stop_string not in chat.PLAIN_STOPS
-                return self._show(text[: at + len(self.stop_string) * shown])
-            certain = len(text) - _stop_prefix(text, self.stop)
-            text, self._held = text[:certain], text[certain:]
-        return self._show(text)
+        end = self._before_call(text, last)
+        stops = self.stop if self.sampled > self.min_tokens else ()
+        # The first to be complete wins, however the text was split into tokens; of two, the longer.
+        found = [(at + len(stop), at, stop) for stop in stops if (at := text.find(stop, 0, end)) >= 0]
+        if found:
+            after, at, self.stop_string = min(found)
+            self.finish, self._held = "stop", ""
+            return self._show(text[: after if self.show_stop and self.stop_string not in chat.PLAIN_STOPS else at])
+        if self._calls and text.startswith(self._calls.opening, end):
+            shown, self._held, self._calling = self._show(text[:end]), "", True
+            self._pending = [token for token in self._pending if token.start < self._shown]
+            return shown + self._calls.add(text[end + len(self._calls.opening) :])
+        certain = end - _stop_prefix(text[:end], stops)
+        self._held = text[certain:]
+        return self._show(text[:certain])
+
+    def _before_call(self, text: str, last: bool) -> int:
+        """The length of the text before a call of a function that begins in it, or may begin at its end."""
+        if not self._calls:
+            return len(text)
+        opening = self._calls.opening
+        if self._calls.only_first and not (text.startswith(opening) or opening.startswith(text)):
+            self._calls = None
+            return len(text)
+        at = text.find(opening)
+        return at if at >= 0 else len(text) - (0 if last else _stop_prefix(text, [opening]))
 
     def _show(self, text: str) -> list[TextChunk]:
         self._shown += len(text)
@@ -160,7 +201,7 @@ class ReplyText:
         if self._kind != "text":
             block, self._block = "".join([*self._block, _flush(self._utf8)]), []
             return [TextChunk(self._kind, block)]
-        chunks = self._visible(_flush(self._utf8))
+        chunks = self._visible(_flush(self._utf8), last=True)
         held, self._held = self._held, ""
         return chunks + self._show(held)
 
@@ -179,16 +220,16 @@ def merged(chunks: Iterable[TextChunk]) -> list[TextChunk]:
     """The chunks with neighbouring text joined: the parts of a message."""
     parts: list[TextChunk] = []
     for chunk in chunks:
-        if parts and chunk.kind == "text" == parts[-1].kind:
-            parts[-1] = TextChunk("text", parts[-1].text + chunk.text)
+        if parts and chunk.kind == parts[-1].kind and chunk.kind in ("text", "arguments"):
+            parts[-1] = TextChunk(chunk.kind, parts[-1].text + chunk.text)
         else:
             parts.append(chunk)
     return parts
 
 
 def message_parts(chunks: Iterable[TextChunk]) -> list[dict[str, str]]:
-    """The chunks as the content parts of an assistant's message; see `nanochat.chat`."""
-    return [{"type": kind, "text": text} for kind, text in merged(chunks)]
+    """The chunks, but for calls of functions, as the content parts of an assistant's message; see `nanochat.chat`."""
+    return [{"type": kind, "text": text} for kind, text in merged(chunks) if kind not in ("call", "arguments")]
 
 
 def _flush(utf8: codecs.IncrementalDecoder) -> str:

@@ -97,25 +97,31 @@ def activation_bytes(config: GPTConfig, rows: int, length: int, itemsize: int = 
 
 
 def training_memory(
-    config: GPTConfig, rows: int, length: int, compiled: bool = True, ranks: int = 1
+    config: GPTConfig, rows: int, length: int, compiled: bool = True, ranks: int = 1, muon: bool = True
 ) -> dict[str, float]:
-    """On each of `ranks` GPUs that train on `rows` rows of `length` tokens at a time, when it is fullest."""
+    """On each of `ranks` GPUs that train on `rows` rows of `length` tokens at a time, when it is fullest.
+
+    Without muon all parameters belong to AdamW, as in nanoGPT's way of training.
+    """
     size = sizes(config)
+    output = config.padded_vocab * config.n_embd * config.tied  # of embeddings that are the output layer, too
     logits = rows * length * config.padded_vocab
     moments = [
         {
-            "weights in bfloat16": 2.0 * (size.matrices + size.rest),
+            "weights in 16 bits": 2.0 * (size.matrices + size.rest + output),
             "activations": activation_bytes(config, rows, length, compiled=compiled),
             "logits": float(logits * (COMPILED_LOGIT if compiled else EAGER_LOGIT)),
         },
         {"logits of the validation": float(logits * VALIDATION_LOGIT)},  # not compiled, one layer at a time
-        {"Muon's workspace": MUON_ELEMENT * size.group / ranks + 4.0 * size.group * (ranks > 1)},
     ]
+    if muon:
+        moments.append({"Muon's workspace": MUON_ELEMENT * size.group / ranks + 4.0 * size.group * (ranks > 1)})
+    state = 4.0 * size.matrices / ranks + 8.0 * (size.embeddings + size.rest) if muon else 8.0 * size.all
     fullest = max(moments, key=lambda parts: sum(parts.values()))
     return {
         "weights": 4.0 * size.all,
         "gradients": 4.0 * size.all,
-        "optimizer state": 4.0 * size.matrices / ranks + 8.0 * (size.embeddings + size.rest),  # Muon, AdamW
+        "optimizer state": state,
         "context and workspaces": CONTEXT + NCCL * (ranks > 1),
         **fullest,
         "gaps": GAPS * sum(fullest.values()),

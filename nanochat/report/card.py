@@ -175,9 +175,9 @@ def _harness(results: Sequence[dict]) -> str:
 
 
 def _bits_per_byte(found: Sections) -> str:
-    digits = {"train_loss": 4, "train_bpb": 4, "val_bpb": 4}
+    digits = {"train_loss": 4, "train_bpb": 4, "val_bpb": 4, "val_perplexity": 2}
     rows = [[stage, *_numbers(section, digits)] for stage, section in found.items() if digits.keys() & section.keys()]
-    return table(["stage", "train loss", "train", "val"], rows)
+    return table(["stage", "train loss", "train", "val", "val perplexity"], rows)
 
 
 def _curves(pictures: Mapping[str, Sequence[curves.Picture]]) -> str:

@@ -8,10 +8,12 @@ all      flags {name: value} that differ from the defaults, seconds, tag, step, 
 tok_*    vocab_size, documents, characters, bytes, tokens
          compression {text: {"bytes": int, "tokens": {tokenizer: int}}}
 *_train, chat_sft
-         parameters, tokens, steps, tokens_per_second, flops, train_loss, val_bpb, seed
+         parameters, tokens, steps, tokens_per_second, flops, train_loss, val_bpb, val_perplexity,
+         seed
 chat_rl  parameters, tokens (sampled), steps, tokens_per_second, seed, scores {"pass@1/<task>": fraction}
 base_eval
-         sha256 (of the weights), dataset, train_bpb, val_bpb, samples [{"prompt": str, "text": str}],
+         sha256 (of the weights), dataset, train_bpb, val_bpb, train_perplexity, val_perplexity,
+         samples [{"prompt": str, "text": str}],
          core {"core": float, "tasks": {label: {"n": int, "accuracy": fraction, "centered": float, "shots": int,
          "too_long": int}}, "max_per_task": int, "bundle": sha256},
          harness [{"task": str, "metric": str, "value": float, "error": float or None, "n": int}]

@@ -301,7 +301,8 @@ def _report(stage: Stage, state: TrainState, scores: dict[str, float], log: Metr
     if not scores:
         return
     log.log(state.step, scores)
-    rt.print(f"{stage.name}: step {state.step}  " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    figures = (f"{name} {value:.{4 if value < 100 else 1}f}" for name, value in scores.items())
+    rt.print(f"{stage.name}: step {state.step}  " + "  ".join(figures))
 
 
 def _progress_bar(stage: Stage, rt: Runtime) -> Progress:

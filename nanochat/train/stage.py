@@ -13,7 +13,7 @@ from nanochat.checkpoint import manager
 from nanochat.config import changes
 from nanochat.data.batch import Batch
 from nanochat.data.streams import Source, batches_for, one_pass
-from nanochat.eval.bpb import bits_per_byte
+from nanochat.eval.bpb import text_loss
 from nanochat.gpt import GPT, count_parameters
 from nanochat.log import MetricsLog, strict_json
 from nanochat.optim import Optimizer, Rates, parameter_groups
@@ -47,13 +47,14 @@ def run_stage(
         with closing(batches_for(rt, val_source, rows, T)) as stream:
             measured = one_pass(stream, hparams.eval_tokens, rt.world)
             on_device = (batch.to(rt.device) for batch in takewhile(lambda _: not stopping(), measured))
-            return {"val_bpb": bits_per_byte(run.model, on_device, run.tokenizer.token_bytes)}
+            loss = text_loss(run.model, on_device, run.tokenizer.token_bytes)
+            return {"val_bpb": loss.bits_per_byte, "val_perplexity": loss.perplexity}
 
     def results(state: TrainState, scores: dict) -> dict:
         tokens = state.step * hparams.total_batch_size
         return {
             "tokens": tokens, "flops": tokens * flops, "train_loss": state.smooth_loss,
-            "val_bpb": scores.get("val_bpb"),
+            "val_bpb": scores.get("val_bpb"), "val_perplexity": scores.get("val_perplexity"),
         }  # fmt: skip
 
     with closing(batches_for(rt, train_source, rows, T, run.state.cursor, flags.seed)) as stream:

@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from nanochat.web.items import ResponsesRequest
 from nanochat.web.schemas import BODIES, ErrorReply
 
 TITLE = "nanochat"
@@ -41,7 +42,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=TITLE, version="1", description=ABOUT, routes=app.routes)
         _, definitions = models_json_schema(
-            [(body, "validation") for body in BODIES], ref_template="#/components/schemas/{model}"
+            [(body, "validation") for body in (*BODIES, ResponsesRequest)], ref_template="#/components/schemas/{model}"
         )
         schemas = document["components"]["schemas"]
         schemas.update(definitions["$defs"])

@@ -19,7 +19,7 @@ class ApiError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(message)
-        self.status = status
+        self.status, self.code, self.param = status, code, param
         self.headers = headers
         kind = TYPES.get(status, "invalid_request_error")
         self.envelope = {"error": {"message": message, "type": kind, "param": param, "code": code}}

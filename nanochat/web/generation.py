@@ -102,4 +102,6 @@ class Generation:
 
 def reason(choice: ReplyText) -> str:
     """OpenAI's finish_reason. A reply that its client stopped has "stop"."""
+    if choice.finish == "stop" and any(chunk.kind == "call" for chunk in choice.chunks):
+        return "tool_calls"
     return "length" if choice.finish == "length" else "stop"

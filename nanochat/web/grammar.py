@@ -90,11 +90,15 @@ class Grammars:
         cannot be met, for two at once, and for a beginning that does not follow it.
         """
         wanted = demand(body)
-        return None if wanted is None else await asyncio.to_thread(self._grammar, wanted, begun)
+        return None if wanted is None else await self.make(wanted, begun)
 
     async def lark(self, text: str, param: str, begun: str = "") -> Constraint:
         """The Constraint for a grammar in llguidance's dialect of Lark. Raises ApiError about `param`."""
-        return await asyncio.to_thread(self._grammar, Wanted(param, "lark", text), begun)
+        return await self.make(Wanted(param, "lark", text), begun)
+
+    async def make(self, wanted: Wanted, begun: str = "") -> Constraint:
+        """The Constraint for one demand. Raises ApiError."""
+        return await asyncio.to_thread(self._grammar, wanted, begun)
 
     def _grammar(self, wanted: Wanted, begun: str) -> "Grammar":
         if not self._stop_ids:
@@ -185,23 +189,27 @@ def _fields(fields: list[tuple[str, Kind, Any]], space: str | None, closed: bool
 
 
 def _response_format(given: dict[str, Any]) -> Iterator[Wanted]:
-    """OpenAI's field, with the schema also where llama.cpp and Together take it."""
+    """OpenAI's field; the schema may also stand where llama.cpp, Together and text-generation-inference take it."""
     kind = given.get("type")
     if kind == "text":
         return
-    if kind not in ("json_object", "json_schema"):
+    if kind not in ("json_object", "json_schema", "json", "regex"):
         message = f"response_format.type is {json.dumps(kind)[:60]}; expected text, json_object or json_schema"
         raise bad_request(message, "response_format", "invalid_value")
-    field, schema = "response_format.schema", given.get("schema")
-    if kind == "json_object" and schema is None:
-        schema = {"type": "object"}
-    elif schema is None:
-        field, inner = "response_format.json_schema.schema", given.get("json_schema")
-        schema = inner.get("schema") if isinstance(inner, dict) else None
-    if schema is None:
-        message = 'response_format.json_schema must be an object with a "schema"'
-        raise bad_request(message, "response_format", "invalid_value")
-    yield Wanted(field, "json", schema)
+    inner = given.get("json_schema") if kind == "json_schema" else None
+    places = {
+        "response_format.json_schema.schema": inner.get("schema") if isinstance(inner, dict) else None,
+        "response_format.schema": given.get("schema"),
+        "response_format.value": given.get("value"),
+    }
+    found = next(((field, value) for field, value in places.items() if value is not None), None)
+    if found is None and kind in ("json_schema", "regex"):
+        lacks = 'json_schema must be an object with a "schema"' if kind == "json_schema" else "value is missing"
+        raise bad_request(f"response_format.{lacks}", "response_format", "invalid_value")
+    field, value = found or ("response_format", {"type": "object"})
+    if kind == "regex" and not isinstance(value, str):
+        raise bad_request(f"{field} must be a string", "response_format", "invalid_value")
+    yield Wanted(field, "regex" if kind == "regex" else "json", value)
 
 
 def _compiled(wanted: Wanted) -> str:

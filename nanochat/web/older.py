@@ -76,7 +76,8 @@ async def plan_classic_chat(state: ServerState, body: ClassicRequest) -> Plan:
         raise bad_request(f"the messages have {characters} characters; the limit is {MAX_CHARACTERS}", "messages")
     model = state.pick(body.model)
     ids = await chat_ids(state, model, [Message.model_validate(message.model_dump()) for message in body.messages])
-    request = engine_request(state, model, _sampling(body), ids, "messages", tools=model.tools)
+    sampling = Sampling.model_construct(max_tokens=body.max_tokens, temperature=body.temperature, top_k=body.top_k)
+    request = engine_request(state, model, sampling, ids, "messages", tools=model.tools)
     writer = ClassicWriter(model)
     choices = [model.reply_text((), begun=body.messages[-1].role == "assistant")]
     return Plan(model, [request], choices, writer.whole, writer if body.stream else None)
@@ -88,8 +89,13 @@ async def plan_generate(state: ServerState, body: GenerateRequest) -> Plan:
     ids = await encoded("prompt", len(body.prompt), chat.text_prompt, model.tokenizer, body.prompt)
     dropped = max(0, len(ids) - model.context)
     # As in nanoGPT a reply may outgrow the context, and of a prompt that does the last tokens count.
-    settings = _sampling(body, seed=body.seed)
-    request = engine_request(state, model, settings, ids[dropped:], "prompt", rolls=True)
+    settings = state.settings
+    sampling = Sampling.model_construct(
+        max_tokens=settings.generate_max_tokens if body.max_tokens is None else body.max_tokens,
+        top_k=settings.generate_top_k if body.top_k is None else body.top_k,
+        temperature=body.temperature, seed=body.seed,
+    )  # fmt: skip
+    request = engine_request(state, model, sampling, ids[dropped:], "prompt", rolls=True)
     stops = [body.stop] if isinstance(body.stop, str) else body.stop
     choices = [ReplyText(model.tokenizer, stops, parts=False, lstrip=True) for _ in range(body.num_samples)]
     headers = {DROPPED: str(dropped)} if dropped else {}
@@ -102,8 +108,3 @@ def _texts(generation: Generation) -> dict:
     texts = [choice.text.strip() for choice in generation.choices]
     return {"text": texts[0]} if len(texts) == 1 else {"text": texts[0], "texts": texts}
 
-
-def _sampling(body: ClassicRequest | GenerateRequest, seed: int | None = None) -> Sampling:
-    return Sampling.model_construct(
-        max_tokens=body.max_tokens, temperature=body.temperature, top_k=body.top_k, seed=seed
-    )

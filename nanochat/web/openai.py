@@ -1,12 +1,12 @@
 """OpenAI's API: models, chats and completions, and the tokenizer beside them.
 
-What differs: tools and images are refused. Extensions are top_k, min_p and repetition_penalty, the parts of a reply
-(tool calls and their output), resumable streams, and a last message of the assistant's, which is continued. Sampling
-settings that a client leaves out are the operator's. Usage counts token ids: those of the prompt, and those sampled,
-including the one that ended the reply.
+What differs: images are refused. Extensions are top_k, min_p and repetition_penalty, the parts of a reply (calls of the
+server's own tools and their output), resumable streams, and a last message of the assistant's, which is continued.
+Sampling settings that a client leaves out are the operator's. Usage counts token ids: those of the prompt, and those
+sampled, including the one that ended the reply.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter
@@ -14,11 +14,24 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from nanochat import chat
+from nanochat.engine.request import Constraint
 from nanochat.engine.text import ReplyText, TokenLogprob, prompt_logprobs
-from nanochat.web import messages
+from nanochat.web import messages, toolcalls
 from nanochat.web.documentation import describes, errors
 from nanochat.web.errors import ApiError, bad_request, json_response
-from nanochat.web.replies import Dialect, Plan, add_route, chat_ids, chat_turns, check_ids, encoded, engine_request
+from nanochat.web.grammar import demand
+from nanochat.web.replies import (
+    ChatReplyWriter,
+    Dialect,
+    Plan,
+    add_route,
+    begins_reply,
+    chat_prompt,
+    chat_turns,
+    check_ids,
+    encoded,
+    engine_request,
+)
 from nanochat.web.schemas import (
     MAX_CHOICES,
     ChatRequest,
@@ -73,7 +86,10 @@ def _tokenizer_routes(router: APIRouter, state: ServerState) -> None:
         model = state.pick(body.model)
         if (body.text is None) == (body.messages is None):
             raise bad_request("give either text or messages", "text")
-        turns = chat_turns(state, model, body.messages) if body.messages is not None else []
+        functions = [tool.function for tool in body.tools]
+        toolcalls.check(functions)
+        described = toolcalls.description(functions)
+        turns = chat_turns(state, model, body.messages, described) if body.messages is not None else []
 
         def split() -> dict:
             tokenizer = model.tokenizer
@@ -114,27 +130,43 @@ def _stream_routes(router: APIRouter, state: ServerState) -> None:
         return json_response({"id": id, "stopped": True})
 
 
-async def plan_chat(state: ServerState, body: ChatRequest) -> Plan:
-    for name in ("tools", "functions"):
-        if getattr(body, name) and body.tool_choice != "none":
-            message = f"{name} are not supported: the models here call only the server's own tools"
-            raise bad_request(message, name, "unsupported_parameter")
+async def plan_chat(
+    state: ServerState, body: ChatRequest, writer: Callable[[ServedModel, ChatRequest], ChatReplyWriter] = ChatWriter
+) -> Plan:
+    """writer: makes what writes the reply."""
     if body.top_logprobs and not body.logprobs:
         raise bad_request("top_logprobs requires logprobs to be true", "top_logprobs")
     model = state.pick(body.model)
-    ids = await chat_ids(state, model, body.messages)
-    if body.max_completion_tokens is not None:
-        body.max_tokens = body.max_completion_tokens
-    request = engine_request(
-        state, model, body, ids, "messages", tools=model.tools,
-        logprobs=body.top_logprobs if body.logprobs else None,
-        constraint=await model.grammars.constraint(body),
-    )  # fmt: skip
-    last = body.messages[-1]
-    begun = last.role == "assistant" and any(part.text for part in last.content)
-    choices = [model.reply_text(body.stops, begun) for _ in range(body.n)]
-    writer = ChatWriter(model, body.n, body.stream, body.stream_options.include_usage, body.logprobs)
-    return Plan(model, request.samples(body.n), choices, writer.whole, writer if body.stream else None, body.n)
+    offer = toolcalls.offer(body)
+    description = toolcalls.description(offer.described) if offer else ""
+    ids, begun = await chat_prompt(state, model, body.messages, description, begins_reply(body))
+    constraint = await _constraint(model, body, offer, begun)
+    try:
+        request = engine_request(
+            state, model, body, ids, "messages", tools=model.tools,
+            logprobs=body.top_logprobs if body.logprobs else None, constraint=constraint,
+        )  # fmt: skip
+    except ApiError as error:
+        if not offer or error.code != "context_length_exceeded":
+            raise
+        size = len(model.tokenizer.encode(description))
+        raise bad_request(f"{error} (the tools' description has {size} tokens)", error.param, error.code) from None
+    choices = [model.reply_text(body.stops, bool(begun), body.ignore_eos, **body.ends) for _ in range(body.n)]
+    wanted = demand(body)
+    if offer and (offer.required or not (wanted and begun)):  # JSON that has begun holds no calls
+        for choice in choices:
+            choice.expect_calls(toolcalls.CallParser(only_first=wanted is not None), offer.required)
+    writes = writer(model, body)
+    return Plan(model, request.samples(body.n), choices, writes.whole, writes if body.stream else None, body.n)
+
+
+async def _constraint(
+    model: ServedModel, body: ChatRequest, offer: toolcalls.Offer | None, begun: str
+) -> Constraint | None:
+    """What the reply must follow: the grammar of its calls, and what the body demands of its text."""
+    if offer is None:
+        return await model.grammars.constraint(body, begun)
+    return await toolcalls.constraint(model.grammars, offer, model.tools and model.tools.ids, demand(body), begun)
 
 
 async def plan_completion(state: ServerState, body: CompletionRequest) -> Plan:
@@ -142,6 +174,9 @@ async def plan_completion(state: ServerState, body: CompletionRequest) -> Plan:
         raise bad_request("suffix is not supported: the models here write forward only", "suffix")
     if body.best_of not in (None, body.n):
         raise bad_request("best_of is not supported; choose among n replies yourself", "best_of")
+    if not body.add_special_tokens:
+        reason = "add_special_tokens=false is not supported; send the prompt as token ids"
+        raise bad_request(reason, "add_special_tokens")
     model = state.pick(body.model)
     prompts = await _prompts(model, body.prompt)
     state.log("completion", model, [prompt.text for prompt in prompts])
@@ -155,7 +190,7 @@ async def plan_completion(state: ServerState, body: CompletionRequest) -> Plan:
         )
         requests += request.samples(body.n)
         echoes += [await _echo(model, prompt, body.logprobs) if body.echo else ("", [])] * body.n
-    choices = [ReplyText(model.tokenizer, body.stops, parts=False) for _ in requests]
+    choices = [ReplyText(model.tokenizer, body.stops, parts=False, **body.ends) for _ in requests]
     writer = CompletionWriter(model, echoes, body.stream_options.include_usage, body.logprobs is not None)
     return Plan(model, requests, choices, writer.whole, writer if body.stream else None, body.n)
 
@@ -172,12 +207,12 @@ class Prompt(NamedTuple):
 async def _prompts(model: ServedModel, given: Prompts) -> list[Prompt]:
     prompts: Any = [given] if isinstance(given, str) or isinstance(given[0], int) else given
     result = []
-    for each in prompts:
+    for number, each in enumerate(prompts):
         if isinstance(each, str):
             ids = await encoded("prompt", len(each), chat.text_prompt, model.tokenizer, each)
             result.append(Prompt(each, ids, len(chat.opening(model.tokenizer)) if each else len(ids)))
         else:
-            check_ids(model, each, "prompt")
+            check_ids(model, each, "prompt" if each is given else f"prompt[{number}]")
             result.append(Prompt(model.tokenizer.decode(each), each, 0))
     return result
 
@@ -200,6 +235,7 @@ def _card(state: ServerState, model: ServedModel) -> dict:
         "default": model is state.default, "tools": model.tool_names,
         "defaults": {
             "temperature": settings.temperature, "top_k": settings.top_k, "max_tokens": settings.max_tokens,
-            "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
+            "top_p": settings.top_p, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
         },
     }  # fmt: skip

@@ -19,16 +19,23 @@ from nanochat.web import messages
 from nanochat.web.documentation import describes
 from nanochat.web.errors import ApiError, bad_request, json_response
 from nanochat.web.generation import Generation, Writer
-from nanochat.web.schemas import Body, Message, Sampling, validated
+from nanochat.web.schemas import Body, ChatRequest, CompletionRequest, Message, Sampling, validated
 from nanochat.web.sse import EventStream, Later, Stream
 from nanochat.web.state import ServedModel, ServerState
 
 TAKEN = ("/chat/completions",)  # earlier versions' meaning of this path is other than OpenAI's; see older.py
+COMPLETION_TOKENS = 16  # of a reply at /v1/completions whose client sets no limit, as at OpenAI's
 LONG = 20_000  # characters; encoding more would hold up the other streams, so a thread does it
 
 
 class StreamWriter(Writer, Protocol):
     def begin(self, stream: Stream) -> None: ...
+
+
+class ChatReplyWriter(StreamWriter, Protocol):
+    def whole(self, generation: Generation) -> object:
+        """The JSON of a reply that is sent whole."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -106,20 +113,27 @@ def engine_request(
     """
     settings = state.settings
     check_ids(model, body.logit_bias, "logit_bias")
+    check_ids(model, body.stop_token_ids, "stop_token_ids")
+    if body.ignore_eos and more.get("constraint") is not None:
+        message = "ignore_eos cannot be kept together with a format or tools: only the model's end ends such a reply"
+        raise bad_request(message, "ignore_eos", "invalid_value")
+    default = COMPLETION_TOKENS if isinstance(body, CompletionRequest) else settings.max_tokens
+    length = max(default, body.min_tokens) if body.length is None else body.length
     try:
         request = Request(
             ids,
-            max_tokens=settings.max_tokens if body.max_tokens is None else body.max_tokens,
+            max_tokens=None if length == -1 else length,
+            min_tokens=body.min_tokens,
             temperature=settings.temperature if body.temperature is None else body.temperature,
             top_k=settings.top_k if body.top_k is None else max(0, body.top_k),
-            top_p=body.top_p,
+            top_p=body.top_p if "top_p" in body.model_fields_set else settings.top_p,
             min_p=body.min_p,
-            repetition_penalty=body.repetition_penalty,
+            repetition_penalty=body.repetition,
             presence_penalty=body.presence_penalty,
             frequency_penalty=body.frequency_penalty,
             logit_bias=body.logit_bias,
-            seed=body.seed,
-            stop_ids=model.stop_ids,
+            seed=None if body.seed == -1 else body.seed,
+            stop_ids=frozenset(body.stop_token_ids) | (frozenset() if body.ignore_eos else model.stop_ids),
             **more,
         )
         model.pool.workers[0].engine.check(request)
@@ -143,30 +157,75 @@ async def encoded(param: str, characters: int, encode: Callable[..., Any], *args
         raise bad_request(str(error), param) from None
 
 
-def chat_turns(state: ServerState, model: ServedModel, content: Sequence[Message]) -> list[dict[str, Any]]:
+def chat_turns(
+    state: ServerState, model: ServedModel, content: Sequence[Message], tools: str = ""
+) -> list[dict[str, Any]]:
     """The conversation that a body holds, with the operator's system message if it has none.
 
+    tools: a description of them, for the system message.
     Raises ApiError for a model that does not chat, and for messages without a question.
     """
     if not model.chats:
         message = f"{model.id} is a base model: it continues texts and has not learned to chat; use /v1/completions"
         raise bad_request(f"{message}, or another model", "model", "model_cannot_chat")
-    turns = messages.conversation(content)
-    if state.settings.system and turns[0]["role"] != "system":
-        turns.insert(0, {"role": "system", "content": state.settings.system})
-    return turns
+    if content and content[-1].tool_calls:
+        reason = "calls a tool and no result follows; add a message of role tool that has it"
+        raise bad_request(f"messages[{len(content) - 1}] {reason}", "messages")
+    return messages.conversation(content, tools, state.settings.system)
+
+
+class ChatPrompt(NamedTuple):
+    """What the reply to a conversation follows."""
+
+    ids: list[int]
+    begun: str
+    """the text of a last message of the assistant's that the reply continues"""
+
+
+async def chat_prompt(
+    state: ServerState, model: ServedModel, content: Sequence[Message], tools: str = "", begins: bool = True
+) -> ChatPrompt:  # fmt: skip
+    """The prompt for a conversation. begins: a last message of the assistant's is the beginning of the reply."""
+    turns = chat_turns(state, model, content, tools)
+    state.log("chat", model, turns)
+    begun = ""
+    if turns[-1]["role"] == "assistant":
+        if begins:
+            begun = "".join(part["text"] for part in turns[-1]["content"] if part["type"] == "text")
+        else:
+            turns.append({"role": "assistant", "content": ""})  # whose end, like the end of any beginning, is left out
+    return ChatPrompt(await encoded("messages", messages.characters(turns), model.prompt, turns), begun)
 
 
 async def chat_ids(state: ServerState, model: ServedModel, content: Sequence[Message]) -> list[int]:
     """The token ids of the prompt for a conversation."""
-    turns = chat_turns(state, model, content)
-    state.log("chat", model, turns)
-    return await encoded("messages", messages.characters(turns), model.prompt, turns)
+    return (await chat_prompt(state, model, content)).ids
 
 
-def check_ids(model: ServedModel, ids: Iterable[int], param: str) -> None:
-    """Raises ApiError for an id outside the vocabulary."""
+def begins_reply(body: ChatRequest) -> bool:
+    """Whether a last message of the assistant's is the beginning of the reply, and not a turn before it.
+
+    Raises ApiError for settings that contradict each other or the messages.
+    """
+    roles = [message.role for message in body.messages if message.role not in ("system", "developer")]
+    continues, adds = body.continue_final_message, body.add_generation_prompt
+    if continues and adds:
+        reason = "continue_final_message and add_generation_prompt cannot both be true: the reply either continues"
+        raise bad_request(f"{reason} the last message or is a turn of its own", "continue_final_message")
+    if continues and roles[-1:] != ["assistant"]:
+        reason = "continue_final_message needs a last message with the role assistant"
+        raise bad_request(reason, "continue_final_message")
+    if adds is False and not continues:
+        reason = "add_generation_prompt=false needs continue_final_message=true: else the reply is a turn of its own"
+        raise bad_request(reason, "add_generation_prompt")
+    return continues is not False and not adds
+
+
+def check_ids(model: ServedModel, ids: Iterable[int], place: str) -> None:
+    """Raises ApiError for an id outside the vocabulary. place: where the ids are, such as prompt[0]."""
     size = model.tokenizer.vocab_size
-    for id in ids:
+    for number, id in enumerate(ids):
         if not 0 <= id < size:
-            raise bad_request(f"token id {id} is outside the model's vocabulary of {size}", param)
+            where = f'{place}["{id}"]' if isinstance(ids, Mapping) else f"{place}[{number}]"
+            message = f"{where}: token id {id} is outside the model's vocabulary of {size}"
+            raise bad_request(message, place.partition("[")[0], "invalid_value")

@@ -5,14 +5,17 @@ hand, refuses them. Null means not given.
 """
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from nanochat.web.errors import ApiError, bad_request
+from nanochat.web import unsupported
+from nanochat.web.errors import bad_request
+from nanochat.web.refusal import refusal
 
 MAX_CHOICES = 128
 MAX_STOPS = 16
+MAX_TOOLS = 128
 MAX_STOP_CHARACTERS = 500
 MAX_GENERATED = 4096  # for /generate, whose texts may outgrow the context: each token then reads a whole context anew
 # JSON can spell half of a surrogate pair, which no text can hold: where a program cut a string in the middle of an
@@ -22,6 +25,7 @@ LONE_SURROGATE = re.compile(rb"(\\[^u]|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)|\\u[d
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 TokenId = Annotated[int, Field(ge=0, strict=False)]  # the key of an object, which JSON spells as a string
+Repetition = Annotated[float, Field(gt=0, le=100)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 Schema = dict[str, Any] | bool | str
@@ -55,32 +59,111 @@ class Part(Body):
     type: Literal["text", "input_text", "output_text", "python", "python_output"]
     text: str
 
+    @model_validator(mode="before")
+    @classmethod
+    def _readable(cls, content: object) -> object:
+        if not isinstance(content, dict):
+            return content
+        kind = content.get("type")
+        if kind == "refusal":
+            return {"type": "text", "text": content.get("refusal")}
+        if isinstance(kind, str) and kind not in PARTS:
+            raise ValueError(f"a part of type {kind[:40]!r} is not supported: the models here read text only")
+        return content
+
+
+PARTS = get_args(Part.model_fields["type"].annotation)
+
 
 def _as_parts(content: object) -> object:
+    if not isinstance(content, (str, list)):
+        raise ValueError("expected a string or a list of parts")
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 Parts = Annotated[list[Part], BeforeValidator(_as_parts, json_schema_input_type=str | list[Part])]
+# Beyond OpenAI's letters, digits, _ and -, what the names of other systems' tools have.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/-]{1,128}$")]
+
+
+class CalledFunction(Body):
+    name: str
+    arguments: str = Field(default="{}", description="a JSON object, as a string")
+
+
+class Call(Body):
+    """The assistant's call of a function."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: CalledFunction
 
 
 class Message(Body):
-    """A message of a conversation. "developer" means "system"."""
+    """A message of a conversation. "developer" means "system"; "tool" has the result of a call."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Parts = Field(default_factory=list)
-    tool_calls: list[Any] = []
-    function_call: Any = None
+    parts: list[Part] = Field(
+        default=[], description="the assistant's: the parts of an earlier reply; they count where their text is content"
+    )
+    tool_calls: list[Call] = Field(default=[], description="the assistant's calls of functions")
+    tool_call_id: str | None = _optional("of a tool's message: the call that it answers")
+    function_call: CalledFunction | None = _optional("older form of tool_calls")
+    name: str | None = _optional("not used: the model reads roles and texts only")
+    refusal: str | None = _optional("of the assistant's message without content: its text")
 
     @model_validator(mode="after")
     def _check(self) -> "Message":
-        if self.tool_calls or self.function_call:
-            raise ValueError("tool calls are not supported here: the models call only the server's own tools")
+        if self.function_call:
+            self.tool_calls = [*self.tool_calls, Call(function=self.function_call)]
         if self.role != "assistant":
-            if not self.model_fields_set & {"content"}:
+            if self.tool_calls:
+                raise ValueError("only the assistant's messages may have tool_calls")
+            if self.role not in ("tool", "function") and not self.model_fields_set & {"content"}:
                 raise ValueError("it has no content")
             if any(part.type.startswith("python") for part in self.content):
                 raise ValueError("only the assistant's content may have tool parts")
+        elif self.refusal and not self.content:
+            self.content = [Part(type="text", text=self.refusal)]
         return self
+
+
+class Function(Body):
+    """A function that the model may call."""
+
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = _optional("a JSON schema of an object; default: no parameters")
+    strict: bool | None = _optional("calls always keep to the schema")
+
+
+class Tool(Body):
+    type: Literal["function"] = "function"
+    function: Function
+
+
+class FunctionName(Body):
+    name: str
+
+
+class NamedTool(Body):
+    type: Literal["function"] = "function"
+    function: FunctionName
+
+
+class AllowedTools(Body):
+    mode: Literal["auto", "required"] = "auto"
+    tools: list[NamedTool] = Field(min_length=1)
+
+
+class AllowedToolsChoice(Body):
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+Tools = Annotated[list[Tool], Field(max_length=MAX_TOOLS, description="functions that the model may call")]
+ToolChoice = Literal["auto", "none", "required"] | AllowedToolsChoice | NamedTool
 
 
 Messages = Annotated[list[Message], Field(max_length=2000, examples=[[{"role": "user", "content": "Hello!"}]])]
@@ -112,23 +195,31 @@ class StructuredOutputs(Body):
 class Sampling(Body):
     """The fields that chats and completions share."""
 
+    model_config = ConfigDict(extra="allow")  # so that `unsupported.check` sees them
     model: str | None = _optional("an id from /v1/models; default: the first")
-    max_tokens: int | None = _optional("maximum tokens of the reply; the context is a limit too", ge=0)
+    max_tokens: int | None = _optional("maximum tokens of the reply; -1: as many as the context holds", ge=-1)
+    max_completion_tokens: int | None = _optional("newer name of max_tokens", ge=-1)
+    n_predict: int | None = _optional("llama.cpp's name of max_tokens", ge=-1)
+    min_tokens: int = Field(default=0, description="the reply does not end before it has so many tokens", ge=0)
     temperature: Annotated[float, Field(ge=0, le=2)] | None = _optional("0 takes the most likely token")
     top_p: Fraction = 1.0
     top_k: int | None = _optional("sample from the k most likely tokens; 0 or -1: from all", ge=-1)
     min_p: Fraction = 0.0
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] = 1.0
+    repetition_penalty: Repetition | None = _optional("1: none; larger: fewer repetitions of the prompt and the reply")
+    repeat_penalty: Repetition | None = _optional("llama.cpp's name of repetition_penalty")
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = Field(
         default={}, description="numbers from -100 to 100 by token id"
     )
-    seed: Seed | None = _optional("the same seed gives the same reply")
+    seed: Seed | None = _optional("the same seed gives the same reply; -1: a new one each time")
     n: int = Field(default=1, description="number of replies", ge=1, le=MAX_CHOICES)
     stop: Stops = Field(
         default=[], description=f"one to {MAX_STOPS} strings, of up to {MAX_STOP_CHARACTERS} characters each"
     )
+    stop_token_ids: list[int] = Field(default=[], description="these tokens end the reply, too", max_length=1000)
+    ignore_eos: bool = Field(default=False, description="the model's own end of a text does not end the reply")
+    include_stop_str_in_output: bool = Field(default=False, description="show the stop string that ended the reply")
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     response_format: dict[str, Any] | None = _optional(
@@ -147,17 +238,53 @@ class Sampling(Body):
     def stops(self) -> list[str]:
         return [self.stop] if isinstance(self.stop, str) else self.stop
 
+    @property
+    def ends(self) -> dict[str, Any]:
+        """Where the text ends, for ReplyText."""
+        return {"min_tokens": self.min_tokens, "show_stop": self.include_stop_str_in_output}
+
+    @property
+    def penalties(self) -> bool:
+        """Whether any repetition is penalised."""
+        return self.repetition != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
+
+    @property
+    def repetition(self) -> float:
+        return self._one("repetition_penalty", "repeat_penalty") or 1.0
+
+    @property
+    def length(self) -> int | None:
+        """The most tokens of the reply, -1 for no limit."""
+        return self._one("max_completion_tokens", "max_tokens", "n_predict")
+
+    def _one(self, *names: str) -> Any:
+        """The value of a setting that has several names. Raises ApiError where they differ."""
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if len(set(given.values())) > 1:
+            one, other = list(given)[:2]
+            raise bad_request(f"{one} and {other} mean the same and differ; send one of them", one, "invalid_value")
+        return next(iter(given.values()), None)
+
 
 class ChatRequest(Sampling):
     """Answer a conversation."""
 
     messages: Messages
-    max_completion_tokens: int | None = _optional("newer name of max_tokens", ge=0)
+    continue_final_message: bool | None = _optional(
+        "a last message of the assistant's is: true (the default) the beginning of the reply, false a turn of its own"
+    )
+    add_generation_prompt: bool | None = _optional("false: only with continue_final_message")
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=20)
-    tools: list[Any] = Field(default=[], description="not supported; an empty list is accepted")
-    functions: list[Any] = Field(default=[], description="not supported; an empty list is accepted")
-    tool_choice: Any = None
+    tools: Tools = []
+    tool_choice: ToolChoice | None = _optional(
+        '"auto", "none", "required", {"type": "function", "function": {"name": ...}} or {"type": "allowed_tools", ...}'
+    )
+    parallel_tool_calls: bool = Field(default=True, description="whether a reply may have several calls")
+    functions: list[Function] = Field(default=[], max_length=MAX_TOOLS, description="older form of tools")
+    function_call: Literal["auto", "none"] | FunctionName | None = _optional(
+        'older form of tool_choice: "auto", "none" or {"name": ...}'
+    )
 
 
 class CompletionRequest(Sampling):
@@ -169,6 +296,7 @@ class CompletionRequest(Sampling):
     )  # fmt: skip
     logprobs: int | None = _optional("report log probabilities, and those of this many top tokens", ge=0, le=20)
     echo: bool = Field(default=False, description="put the prompt before the reply")
+    add_special_tokens: bool = Field(default=True, description="false is not supported; send token ids instead")
     suffix: str = Field(default="", description="not supported")
     best_of: int | None = _optional("not supported, unless equal to n", ge=1)
 
@@ -179,6 +307,7 @@ class TokenizeRequest(Body):
     model: str | None = None
     text: str | None = None
     messages: Messages | None = None
+    tools: Tools = []
 
 
 class DetokenizeRequest(Body):
@@ -205,14 +334,17 @@ class ClassicRequest(Body):
 
 
 class GenerateRequest(Body):
-    """Continue a text, the plain way; of one longer than the context the end. Other fields are refused."""
+    """Continue a text, the plain way; of one longer than the context the end. Other fields are refused.
+
+    Defaults are the operator's; unless changed they are nanoGPT's: 256 tokens, temperature 0.8, top_k 200.
+    """
 
     model_config = ConfigDict(extra="forbid")
     model: str | None = None
     prompt: str = Field(examples=["Once upon a time"])
-    max_tokens: int = Field(default=256, description="may exceed the context", ge=1, le=MAX_GENERATED)
-    temperature: Annotated[float, Field(ge=0)] = 0.8
-    top_k: int = Field(default=200, description="sample from the k most likely tokens; 0: from all", ge=0)
+    max_tokens: int | None = _optional("may exceed the context", ge=1, le=MAX_GENERATED)
+    temperature: float | None = _optional("0 takes the most likely token", ge=0)
+    top_k: int | None = _optional("sample from the k most likely tokens; 0: from all", ge=0)
     seed: Seed | None = _optional("the same seed gives the same reply")
     stop: Stops = Field(default=[], description="one string or several; the text ends before the first of them")
     num_samples: int = Field(default=1, description='number of continuations, all in "texts"', ge=1, le=MAX_CHOICES)
@@ -237,29 +369,11 @@ BODIES = (ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest, Cl
 
 def validated(kind: type[Anybody], body: bytes) -> Anybody:
     """The JSON of a request as a `kind`. Raises ApiError that names the first field that is wrong."""
+    body = LONE_SURROGATE.sub(lambda found: found[1] or rb"\ufffd", body)
     try:
-        return kind.model_validate_json(LONE_SURROGATE.sub(lambda found: found[1] or rb"\ufffd", body))
+        result = kind.model_validate_json(body)
     except ValidationError as error:
-        raise _refusal(error, kind) from None
-
-
-def _refusal(error: ValidationError, kind: type[Body]) -> ApiError:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    message = first["msg"].removeprefix("Value error, ")
-    if not first["loc"]:
-        if first["type"] == "json_invalid":
-            return bad_request(f"the body is not JSON in UTF-8: {message.removeprefix('Invalid JSON: ')}")
-        return bad_request("the body must be a JSON object")
-    param = str(first["loc"][0])
-    place = first["loc"][1:]
-    field = param + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
-    if first["type"] == "extra_forbidden":
-        fields = (StructuredOutputs if place else kind).model_fields
-        known = ", ".join(field.alias or name for name, field in fields.items())
-        return bad_request(f"{field[:60]!r} is an unknown field; known are {known}", param[:40], "unknown_parameter")
-    if first["type"] == "missing":
-        return bad_request(f"{field} is missing", param, "missing_required_parameter")
-    description = kind.model_fields[param].description
-    if description and place and isinstance(place[0], str):  # a branch of a union: the others failed too
-        return bad_request(f"{param}: expected {description}", param, "invalid_value")
-    return bad_request(f"{field}: {message[:1].lower()}{message[1:]}", param, "invalid_value")
+        raise refusal(error, kind, body) from None
+    if isinstance(result, Sampling):
+        unsupported.check(result.model_extra or {}, result.penalties)
+    return result

@@ -34,10 +34,11 @@ class Stream:
         self._written = 0
         self._waiting: dict[asyncio.Future[None], int] = {}  # readers that have read everything up to a position
 
-    def write(self, data: str) -> None:
-        """Add the event `data`, which must be one line. It is sent with the next flush."""
+    def write(self, data: str, event: str = "") -> None:
+        """Add the event `data`, which must be one line, of type `event`. It is sent with the next flush."""
         number = "" if self.id is None else f"id: {self._written}\n"
-        self._events.append(f"{number}data: {data}\n\n".encode())
+        kind = f"event: {event}\n" if event else ""
+        self._events.append(f"{number}{kind}data: {data}\n\n".encode())
         self._written += 1
 
     def flush(self) -> None:

@@ -30,7 +30,11 @@ class Settings:
 
     temperature: float = 0.8
     top_k: int = 50
+    top_p: float = 1.0
     max_tokens: int = 512
+    generate_top_k: int = 200
+    """top_k and max_tokens of /generate, whose clients expect other defaults"""
+    generate_max_tokens: int = 256
     api_key: str | None = None
     cors_origins: tuple[str, ...] = ()
     max_queue: int = 256
@@ -85,11 +89,18 @@ class ServedModel:
         """The token ids that the reply to a conversation follows."""
         return (chat.plain_prompt if self.plain else messages.prompt)(self.tokenizer, turns)
 
-    def reply_text(self, stops: Sequence[str], begun: bool = False) -> ReplyText:
-        """The text of a reply in a chat, which ends at these strings. begun: it continues a message of the client's."""
+    def reply_text(
+        self, stops: Sequence[str], begun: bool = False, endless: bool = False, **settings: Any
+    ) -> ReplyText:  # fmt: skip
+        """The text of a reply in a chat, which ends at these strings.
+
+        begun: it continues a message of the client's. endless: a next turn that the model begins does not end it.
+        settings: those of ReplyText.
+        """
         if not self.plain:
-            return ReplyText(self.tokenizer, stops)
-        return ReplyText(self.tokenizer, [*stops, *chat.PLAIN_STOPS], parts=False, lstrip=not begun)
+            return ReplyText(self.tokenizer, stops, **settings)
+        ends = [] if endless else chat.PLAIN_STOPS
+        return ReplyText(self.tokenizer, [*stops, *ends], parts=False, lstrip=not begun, **settings)
 
 
 def named(ids: Sequence[str], names: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
@@ -199,7 +210,9 @@ class ServerState:
         self._open.discard(generation)
         model.pool.took(generation.seconds)
         self.metrics.ended(model.id, generation)
-        self.log("reply", model, [choice.text for choice in generation.choices])
+        said = ("text", "call", "arguments")
+        self.log("reply", model, ["".join(c.text for c in choice.chunks if c.kind in said)
+                                  for choice in generation.choices])  # fmt: skip
 
     def log(self, what: str, model: ServedModel, content: Any) -> None:
         """Log prompts and replies, if the operator asked for it."""

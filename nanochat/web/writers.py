@@ -5,14 +5,18 @@ A writer makes one reply, either whole or as the events of a stream.
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from nanochat.engine.text import TextChunk, TokenLogprob, merged, message_parts
+from nanochat.engine.text import ReplyText, TextChunk, TokenLogprob, merged, message_parts
+from nanochat.tokenizer import Tokenizer
 from nanochat.web.errors import ApiError, to_json
 from nanochat.web.generation import Generation, reason
+from nanochat.web.schemas import ChatRequest
 from nanochat.web.sse import Stream
 from nanochat.web.state import ServedModel
+from nanochat.web.toolcalls import calls
 
 LEAST = -9999.0  # OpenAI's stand-in for the logarithm of zero, which JSON has no number for
 
@@ -66,14 +70,15 @@ class ReplyWriter:
 class ChatWriter(ReplyWriter):
     """chat.completion, or chat.completion.chunk events.
 
-    Tool calls are an extension: `parts` of the message, delta.part instead of delta.content.
+    Calls of the server's own tools are an extension: `parts` of the message, delta.part instead of delta.content.
     """
 
-    def __init__(
-        self, model: ServedModel, choices: int = 1, stream: bool = False, usage: bool = False, logprobs: bool = False
-    ) -> None:
-        super().__init__(model, "chatcmpl", "chat.completion.chunk" if stream else "chat.completion", usage, logprobs)
-        self.choices = choices
+    def __init__(self, model: ServedModel, body: ChatRequest) -> None:
+        kind = "chat.completion.chunk" if body.stream else "chat.completion"
+        super().__init__(model, "chatcmpl", kind, body.stream_options.include_usage, body.logprobs)
+        self.choices = body.n
+        self.older = bool(body.functions)  # calls in the older form: function_call instead of tool_calls
+        self._calls: Counter[int] = Counter()  # by choice: how many have begun
 
     def begin(self, stream: Stream) -> None:
         super().begin(stream)
@@ -86,36 +91,65 @@ class ChatWriter(ReplyWriter):
             if kind == "text":
                 self._chunk(index, {"delta": {"content": text}}, scored)
                 scored = None
+            elif kind == "call":
+                self._calls[index] += 1
+                self._call(index, {"name": text, "arguments": ""}, {"id": _call_id(), "type": "function"})
+            elif kind == "arguments":
+                self._call(index, {"arguments": text}, {})
             else:
                 self._chunk(index, {"delta": {"part": {"type": kind, "text": text}}})
         if scored is not None:
             self._chunk(index, {"delta": {"content": ""}}, scored)
 
+    def _call(self, index: int, function: dict, head: dict) -> None:
+        delta = {"index": self._calls[index] - 1, **head, "function": function}
+        self._chunk(index, {"delta": {"function_call": function} if self.older else {"tool_calls": [delta]}})
+
     def finish(self, index: int, reason: str) -> None:
-        self._chunk(index, {"delta": {}}, finish=reason)
+        self._chunk(index, {"delta": {}}, finish=self._reason(reason))
 
     def whole(self, generation: Generation) -> dict:
         choices = []
         for index, choice in enumerate(generation.choices):
-            parts = message_parts(choice.chunks)
             choices.append({
                 "index": index,
-                "message": {"role": "assistant", "content": choice.text, "refusal": None, "parts": parts},
+                "message": self._message(choice),
                 "logprobs": self._logprobs(choice.logprobs) if self.logprobs else None,
-                "finish_reason": reason(choice),
+                "finish_reason": self._reason(reason(choice)),
             })  # fmt: skip
         return self._object(generation, choices)
 
-    def _logprobs(self, tokens: Sequence[TokenLogprob]) -> dict[str, list]:
-        content = []
-        for id, _, scored in tokens:
-            own, top = (scored.logprob, scored.top) if scored else (LEAST, ())
-            content.append(self._token(id, own) | {"top_logprobs": [self._token(*other) for other in top]})
-        return {"content": content}
+    def _message(self, choice: ReplyText) -> dict:
+        called = [{"name": call.name, "arguments": call.arguments} for call in calls(choice.chunks)]
+        message: dict[str, Any] = {
+            "role": "assistant", "content": choice.text or None if called else choice.text, "refusal": None,
+            "parts": message_parts(choice.chunks),
+        }  # fmt: skip
+        if called and self.older:
+            message["function_call"] = called[0]
+        elif called:
+            message["tool_calls"] = [{"id": _call_id(), "type": "function", "function": each} for each in called]
+        return message
 
-    def _token(self, id: int, logprob: float) -> dict[str, Any]:
-        raw = self.tokenizer.decode_bytes([id])
+    def _reason(self, reason: str) -> str:
+        return "function_call" if self.older and reason == "tool_calls" else reason
+
+    def _logprobs(self, tokens: Sequence[TokenLogprob]) -> dict[str, list]:
+        return {"content": scored_tokens(self.tokenizer, tokens)}
+
+
+def scored_tokens(tokenizer: Tokenizer, tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+    """Tokens with their log probabilities and those of the most likely ones, as chats have them."""
+
+    def one(id: int, logprob: float) -> dict[str, Any]:
+        raw = tokenizer.decode_bytes([id])
         return {"token": raw.decode("utf-8", "replace"), "bytes": list(raw), "logprob": max(logprob, LEAST)}
+
+    content = []
+    for id, _, scored in tokens:
+        own, top = (scored.logprob, scored.top) if scored else (LEAST, ())
+        content.append(one(id, own) | {"top_logprobs": [one(*other) for other in top]})
+    return content
 
 
 class CompletionWriter(ReplyWriter):
@@ -177,6 +211,9 @@ class CompletionWriter(ReplyWriter):
 class ClassicWriter(ChatWriter):
     """A chat.completion, or the events of earlier versions: {"token", "gpu"} and at the end {"done": true}."""
 
+    def __init__(self, model: ServedModel) -> None:
+        super().__init__(model, ChatRequest(messages=[]))
+
     def begin(self, stream: Stream) -> None:
         self.stream = stream
 
@@ -194,6 +231,10 @@ class ClassicWriter(ChatWriter):
 
     def _done(self) -> None:
         self.stream.close()
+
+
+def _call_id() -> str:
+    return f"call_{secrets.token_hex(12)}"
 
 
 class GenerateWriter:
