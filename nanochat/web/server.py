@@ -22,7 +22,7 @@ from nanochat.web.memory import Memory
 from nanochat.web.state import ServerState
 
 BACKLOG = 2048  # connections that wait to be accepted
-AT_ONCE = 16  # that asyncio accepts, and errors that it reports, before it does something else
+AT_ONCE = 8  # that asyncio accepts, and errors that it reports, before it does something else
 QUIET_SECONDS = 60.0  # between two reports that descriptors ran out
 LAST_WORDS = 1.5  # seconds at the end of the drain time, kept for telling clients that the server shuts down
 
