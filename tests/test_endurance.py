@@ -247,16 +247,15 @@ JSONS = {
     "bad UTF-8": b'{"messages":[{"role":"user","content":"\xed\xa0\x80\xff"}]}',
     "half a pair": b'{"messages":[{"role":"user","content":"\\ud83d"}]}',
     "zeros": b'{"messages":[{"role":"user","content":"' + b"\\u0000" * 1000 + b'"}],"max_tokens":2}',
-    "a deep schema": json.dumps({**HELLO,
-    "response_format": {"type": "json_schema",
-    "json_schema": {"schema": {"anyOf": [{"type": "object"}] * 500}}}}).encode(),
+    "a wide schema": json.dumps({**HELLO, "json_schema": {"anyOf": [{"type": "object"}] * 500}}).encode(),
     "biases": json.dumps({**HELLO, "logit_bias": {str(n): 1 for n in range(-5, 5000)}}).encode(),
     "stops": json.dumps({**HELLO, "stop": ["x" * 501] * 17}).encode(),
 }  # fmt: skip
 GRAMMAR = st.lists(
     st.sampled_from([b"GET ", b"POST ", CHAT.encode(), b" /", b"//", b"?a=%", b" HTTP/1.1", b"\r\n", b"\r\n\r\n",
                      b"\n", b": ", b"Host: localhost\r\n", b"Content-Length: 5\r\n",
-                     b"Transfer-Encoding: chunked\r\n", b"5\r\nhello\r\n", b"0\r\n\r\n", b"Connection: close\r\n", b"Expect: 100-continue\r\n", BODY, b"\0", b"\xff\xfe"])
+                     b"Transfer-Encoding: chunked\r\n", b"5\r\nhello\r\n", b"0\r\n\r\n",
+                     b"Connection: close\r\n", b"Expect: 100-continue\r\n", BODY, b"\0", b"\xff\xfe"])
     | st.binary(max_size=12),
     min_size=1, max_size=14,
 ).map(b"".join)  # fmt: skip
