@@ -1,5 +1,6 @@
 """Serve one model from any source, started as servers of nanoGPT models are; also installed as gpt-server."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
@@ -18,10 +19,6 @@ MOST_SLOTS = 4096  # no machine holds their caches, except for toy models
 class Flags(NetworkFlags, ServingFlags):
     """Serve one model: POST /generate continues a text, GET / shows what runs; also chat_web's page and API."""
 
-    NO_EFFECT: ClassVar = {  # keys of nanoLLM_gpt's server_config.yaml
-        "debug": "errors are always logged",
-        "max_batch_size": "--slots limits the texts that run at once",
-    }
     source: Annotated[
         str, alias("-i", "--init-from", "--model-type", "--checkpoint", "--checkpoint-path")
     ] = "resume"  # fmt: skip
@@ -109,13 +106,13 @@ def _check(flags: Flags) -> None:
     """Report mistakes that can be seen before anything is loaded."""
     check_name("out_dir", flags.out_dir)
     flags.check_network()
-    check_defaults(flags.temperature, flags.top_k, flags.max_tokens)
-    if not 0 <= flags.top_p <= 1:
-        raise UserError(f"--top_p is {flags.top_p}; expected a number from 0 to 1")
-    if flags.max_tokens > MOST_TOKENS:
-        raise UserError(f"--max_tokens is {flags.max_tokens}; expected at most {MOST_TOKENS}")
     if not 0 <= flags.slots <= MOST_SLOTS:
         raise UserError(f"--slots is {flags.slots}; expected 1 to {MOST_SLOTS}, or 0 for as many as fit")
+    ranges = {"temperature": (0, 2), "top_k": (0, math.inf), "top_p": (0, 1), "max_tokens": (1, MOST_TOKENS)}
+    for name, (least, most) in ranges.items():
+        if not least <= (value := getattr(flags, name)) <= most:
+            expected = f"{least} or more" if most == math.inf else f"{least} to {most}"
+            raise UserError(f"--{name} is {value}; expected {expected}")
 
 
 def cli() -> None:

@@ -11,7 +11,7 @@ from nanochat.engine.engine import Engine
 from nanochat.tokenizer import Tokenizer
 from nanochat.web.state import Settings
 from tests.scripted import scripted
-from tests.served import Live, content, events, loaded, refusal, served
+from tests.served import Live, content, events, loaded, random_model, refusal, served
 
 CHAT = "/v1/chat/completions"
 HELLO: list = [{"role": "user", "content": "Hello!"}]
@@ -100,6 +100,32 @@ def test_openai_chats_with_a_base_model(live: Live) -> None:
         messages: list = [{"role": "system", "content": "You are kind."}, *HELLO]
         reply = client.chat.completions.create(model="gpt", messages=messages, temperature=0)
         assert reply.choices[0].message.content == "Bonk+day" and reply.model == "base:d1"
+
+
+@pytest.fixture(scope="module")
+def anything(tokenizer: Tokenizer) -> Iterator[Live]:
+    """A base model that may say anything."""
+    with served([loaded(Engine(random_model(tokenizer, 640), slots=4), tokenizer, "base")], plain=True) as live:
+        yield live
+
+
+def test_a_base_model_keeps_to_formats_and_calls_functions(anything: Live) -> None:
+    yes = {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}
+    form = {"type": "json_schema", "json_schema": {"name": "yes", "schema": yes}}
+    told = anything.post(CHAT, {"messages": HELLO, "response_format": form, "seed": 1}).json()["choices"][0]
+    assert isinstance(json.loads(told["message"]["content"])["yes"], bool) and told["finish_reason"] == "stop"
+    tool = {"type": "function", "function": {"name": "answer", "parameters": yes}}
+    body = {"messages": HELLO, "tools": [tool], "seed": 1, "parallel_tool_calls": False}
+    told = anything.post(CHAT, {**body, "tool_choice": "required"}).json()["choices"][0]
+    (call,) = told["message"]["tool_calls"]
+    assert isinstance(json.loads(call["function"]["arguments"])["yes"], bool) and told["finish_reason"] == "tool_calls"
+    result = [told["message"], {"role": "tool", "tool_call_id": call["id"], "content": "thanks"}]
+    for stream in (False, True):
+        again = anything.post(CHAT, {**body, "messages": [*HELLO, *result], "max_tokens": 9, "stream": stream})
+        assert again.status_code == 200 and "error" not in again.text
+    text = {"format": {"type": "json_schema", "name": "yes", "schema": yes}}
+    told = anything.post("/v1/responses", {"input": "Hello!", "text": text, "seed": 1}).json()
+    assert isinstance(json.loads(told["output"][0]["content"][0]["text"])["yes"], bool)
 
 
 def test_without_the_template_a_base_model_refuses(tokenizer: Tokenizer) -> None:

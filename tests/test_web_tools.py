@@ -81,11 +81,13 @@ def words(taught_from: CustomJSON) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def live(words: Tokenizer, taught_from: CustomJSON) -> Iterator[Live]:
-    """sft:d1 knows LEARNED by heart; sft:random and sft:other may say anything."""
+    """sft:d1 knows LEARNED by heart; sft:random, sft:other and base:plain may say anything."""
     with served(
         [loaded(Engine(taught(words, list(taught_from), 640), slots=4), words)],
         [loaded(Engine(random_model(words, 640, seed=3), slots=4), words, "sft", "random")],
         [loaded(Engine(random_model(words, 640, seed=5), slots=4), words, "sft", "other")],
+        [loaded(Engine(random_model(words, 640, seed=7), slots=4), words, "base", "plain")],
+        plain=True,
     ) as live:
         yield live
 
@@ -112,6 +114,11 @@ def prompt_of(live: Live, turns: Sequence[object], **body: object) -> str:
 def made(choice: dict) -> list[tuple[str, str]]:
     """The calls of a choice: names and arguments."""
     return [(call["function"]["name"], call["function"]["arguments"]) for call in choice["message"]["tool_calls"]]
+
+
+def meant(choice: dict) -> list[tuple[str, object]]:
+    """The same, whatever white space a model that was not taught this call writes."""
+    return [(name, json.loads(arguments)) for name, arguments in made(choice)]
 
 
 def joined(chunks: list[dict], index: int = 0) -> dict:
@@ -211,13 +218,27 @@ def test_a_named_tool_is_called_whatever_the_model_wants(live: Live) -> None:
         named("clock"), {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [named("clock")]}}
     ):  # fmt: skip
         (choice,) = ask(live, ASK, tool_choice=choose, parallel_tool_calls=False)["choices"]
-        assert made(choice) == [("clock", "{}")] and choice["message"]["content"] is None
+        assert meant(choice) == [("clock", {})] and choice["message"]["content"] is None
         assert choice["finish_reason"] == "tool_calls"
 
 
 def test_required_never_calculates_and_never_talks(live: Live) -> None:
     (choice,) = ask(live, SUM, tool_choice="required", max_tokens=200)["choices"]
     assert choice["message"]["content"] is None and choice["message"]["parts"] == [] and made(choice)
+
+
+def test_a_base_model_that_chats_plainly_calls_as_well(live: Live) -> None:
+    body = {"model": "base:plain", "tool_choice": "required", "parallel_tool_calls": False}
+    (choice,) = ask(live, ASK, ROME, WARM, THANKS, tools=[CLOCK], **body)["choices"]
+    assert meant(choice) == [("clock", {})] and choice["finish_reason"] == "tool_calls"
+    assert meant(joined(streamed(live, ASK, tools=[CLOCK], **body))) == [("clock", {})]
+    ask(live, ASK, model="base:plain", max_tokens=5)
+    text = prompt_of(live, [ASK, ROME, WARM], tools=TOOLS, model="base:plain")
+    assert "You can use these tools" in text and text.endswith(
+        "\nUser: How warm is Rome?\n"
+        'Assistant: Let me see.<tool_call>{"name": "get_weather", "arguments": {"city": "Rome"}}</tool_call>\n'
+        "User: <tool_response>21 degrees</tool_response>\nAssistant:"
+    )
 
 
 def test_tools_that_are_not_allowed_are_described_but_not_called(live: Live) -> None:
@@ -359,7 +380,7 @@ def test_a_reply_that_the_client_has_begun_goes_on_with_text_or_a_call(live: Liv
     (choice,) = ask(live, ASK, begun)["choices"]
     assert choice["message"]["content"] == " see." and made(choice) == [("get_weather", '{"city": "Rome"}')]
     (choice,) = ask(live, ASK, begun, tool_choice=named("clock"), parallel_tool_calls=False)["choices"]
-    assert choice["message"]["content"] is None and made(choice) == [("clock", "{}")]
+    assert choice["message"]["content"] is None and meant(choice) == [("clock", {})]
     schema = {"type": "object", "properties": {"text": {"const": "<tool_call>"}}, "required": ["text"]}
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     json_begun = {"role": "assistant", "content": '{"text": "'}
@@ -402,7 +423,8 @@ def test_functions_are_answered_in_their_own_shape(live: Live) -> None:
     assert "".join(piece["arguments"] for piece in pieces) == '{"city": "Rome"}'
     assert deltas[-1]["finish_reason"] == "function_call"
     (choice,) = ask(live, ASK, tools=[], functions=functions, function_call={"name": "clock"})["choices"]
-    assert choice["message"]["function_call"] == {"name": "clock", "arguments": "{}"}
+    assert choice["message"]["function_call"]["name"] == "clock"
+    assert json.loads(choice["message"]["function_call"]["arguments"]) == {}
     result = {"role": "function", "name": "get_weather", "content": "21 degrees"}
     called = {"role": "assistant", "content": "Let me see.", "function_call": {
         "name": "get_weather", "arguments": '{"city": "Rome"}'}}  # fmt: skip

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from nanochat.web.errors import ApiError, bad_request
+from nanochat.web.errors import ApiError, bad_request, to_json
+from nanochat.web.refusal import refusal
 from nanochat.web.schemas import (
     MAX_TOOLS,
     AllowedTools,
@@ -173,18 +174,16 @@ def messages(body: ResponsesRequest) -> list[Message]:
 
 
 def _message(place: str, content: dict[str, Any]) -> Message:
+    """A message of the other API, whose faults are those of the item at `place`."""
     try:
         return Message.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    path = [part for part in first["loc"] if part not in ("tool_calls", "function")]
-    names = {"id": "call_id"} | ({"content": "output"} if content["role"] == "tool" else {})
-    field = place if place == "instructions" else place + "".join(
-        f"[{part}]" if isinstance(part, int) else f".{names.get(part, part)}"
-        for part in (path[1:] if "tool_calls" in first["loc"] else path)
-    )  # fmt: skip
-    reason = first["msg"].removeprefix("Value error, ")
-    raise bad_request(f"{field}: {reason[:1].lower()}{reason[1:]}", place.partition("[")[0], "invalid_value")
+        wrong = refusal(error, Message, to_json(content).encode())
+    found = str(wrong).removeprefix("tool_calls[0].").removeprefix("function.")
+    if content["role"] == "tool" and found.startswith("content"):
+        found = found.replace("content", "output", 1)
+    between = ": " if wrong.param is None else "."
+    raise bad_request(f"{place}{between}{found}", place.partition("[")[0], wrong.code)
 
 
 def renamed(error: ApiError) -> ApiError:
