@@ -516,7 +516,7 @@ def test_several_models_and_texts_are_one_table(trained: GPT, base: Path, tmp_pa
     assert table[0].split("  ")[0] == "text" and table[0].endswith("tokens  perplexity  bits per byte")
     rows = [re.fullmatch(r"(.+?) {2,}(\S+) +(\d+) +(\S+) +(\S+)", line) for line in table[1:]]
     found = {(row[1], row[2]): (int(row[3]), float(row[4]), float(row[5])) for row in rows if row}
-    names = ["base:d1", str(tmp_path / "gpt2")]
+    names = ["base:d1", "gpt2"]
     assert [*found] == [(text, name) for text in ("one, val", "rain.txt", "hats.jsonl") for name in names]
     tokenizer = Tokenizer.load(tmp_path / "gpt2")
     content = {"rain.txt": ["the cat sat in the rain"], "hats.jsonl": [row["body"] for row in documents]}

@@ -314,7 +314,7 @@ PYTHON = [block for block in BLOCKS if block.language == "python" and block.why 
 @pytest.mark.parametrize("block", PYTHON, ids=lambda block: name(block.page))
 def test_snippets_run(block: Block, server: str, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(small))
-    text = block.text.replace("http://localhost:8000", server).replace('open("gpt2")', 'open("base:d4")')
+    text = block.text.replace("http://localhost:8000", server).replace('open("gpt2"', 'open("base:d4"')
     exec(compile(text, name(block.page), "exec"), {})
 
 
