@@ -38,7 +38,7 @@ from nanochat.web.app import build_app
 from nanochat.web.server import Server, listen
 from nanochat.web.state import ServedModel, ServerState, Settings
 from tests.scripted import scripted
-from tests.served import loaded, wait
+from tests.served import loaded, served, wait
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
@@ -586,6 +586,17 @@ def test_a_base_model_continues_a_text(visit):
     expect(page.locator("#base-notice")).to_contain_text("base:words: a base model")
     ask_and_wait(page, WORDS[0].strip() + WORDS[0])
     expect(body(last_answer(page))).to_have_text("".join(WORDS[1:]).strip())
+
+
+def test_a_base_model_with_the_plain_template_chats(visit, words_tokenizer):
+    said = [words_tokenizer.tokens.index(text.encode()) for text in (":", *WORDS[:5])]  # after that of "Assistant:"
+    model = loaded(Engine(scripted(words_tokenizer, [said], 256), slots=2), words_tokenizer, "base")
+    with served([model], settings=Settings(temperature=0), plain=True) as live:
+        page = visit(live.url)
+        with page.expect_request("**/v1/chat/completions"):
+            ask_and_wait(page, "Say words")
+        expect(body(last_answer(page))).to_have_text("".join(WORDS[:5]).strip())
+        expect(page.locator("#base-notice")).to_be_hidden()
 
 
 def test_settings_reach_the_model(visit):

@@ -7,6 +7,8 @@ from typing import Any
 import openai
 import pydantic
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel
 
@@ -360,6 +362,25 @@ def test_what_cannot_be_done_is_refused(live: Live, body: dict, param: str, said
     error = refusal(live.post(PATH, {"input": "Hello!", **body}), 404 if "model" in body else 400)
     assert said in error["message"] and error["param"] == param, error
     assert "messages[" not in error["message"] and "response_format" not in error["message"].replace(param, "")
+
+
+VALUES = ["", "x", 1, 1.5, float("nan"), None, True, [], {}, [1], {"a": float("inf")}, "message", "function_call",
+          "user", "function_call_output", "assistant", "system", [{"type": "input_text", "text": "a"}],
+          [{"type": "refusal"}], "reasoning"]  # fmt: skip
+FIELDS = ["type", "role", "content", "name", "arguments", "call_id", "output", "parts", "id"]
+odd_items = st.lists(st.dictionaries(st.sampled_from(FIELDS), st.sampled_from(VALUES), max_size=5), max_size=3)
+odd_forms = st.sampled_from([None, *({"type": kind, "x": x} for kind in ("text", "json_object") for x in VALUES[3:5])])
+odd_tools = st.sampled_from([None, [], *([{"type": "function", "name": "f", "parameters": {"x": x}}] for x in VALUES)])
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(odd_items, odd_forms, odd_tools, st.sampled_from([None, {}, *VALUES[:5]]))
+def test_odd_items_are_answered_or_refused(live: Live, items: list, form: object, tools: object, odd: object) -> None:
+    body = {"model": "sft:random", "input": items, "text": {"format": form}, "tools": tools, "response_format": odd,
+            "max_output_tokens": 1}  # fmt: skip
+    answer = live.post(PATH, json.dumps(body).encode())
+    assert answer.status_code in (200, 400), answer.text
+    assert answer.status_code == 200 or refusal(answer)["message"]
 
 
 def test_there_are_no_stored_responses(client: openai.OpenAI) -> None:

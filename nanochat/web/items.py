@@ -7,9 +7,10 @@
 `as_chat` translates a body into one of /v1/chat/completions.
 """
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from nanochat.web.errors import ApiError, bad_request, to_json
 from nanochat.web.refusal import refusal
@@ -34,6 +35,8 @@ REFUSED = {  # fields that ask for what there is not
     "conversation": f"conversation is not supported: {WHOLE}",
     "max_tool_calls": "max_tool_calls is not supported; the limit of a reply is max_output_tokens",
     "max_tokens": "max_tokens is called max_output_tokens in this API",
+    "max_completion_tokens": "max_completion_tokens is called max_output_tokens in this API",
+    "n_predict": "n_predict is called max_output_tokens in this API",
     "previous_response_id": f"previous_response_id is not supported: {WHOLE}",
     "prompt": "prompt is not supported: this server keeps no prompts; send instructions and input",
     "response_format": "response_format is called text.format in this API",
@@ -43,9 +46,22 @@ REFUSED = {  # fields that ask for what there is not
 RENAMED = {"messages": "input", "response_format": "text.format", "max_completion_tokens": "max_output_tokens"}
 
 
+def _without_infinity(content: dict[str, Any]) -> dict[str, Any]:
+    """What is sent back with the reply has to be JSON, whose reader lets more pass."""
+    try:
+        to_json(content)
+    except ValueError:
+        raise ValueError("it holds a number that is not finite") from None
+    return content
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_without_infinity)]
+
+
 class ResponseTool(Function):
     """A function that the model may call."""
 
+    parameters: JsonObject | None = Field(default=None, description="a JSON schema of an object; default: none")
     type: Literal["function"]
 
     @model_validator(mode="before")
@@ -69,7 +85,7 @@ class AllowedResponseTools(Body):
 
 
 class TextConfig(Body):
-    format: dict[str, Any] | None = None
+    format: JsonObject | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
@@ -109,12 +125,13 @@ class ResponsesRequest(Sampling):
 def as_chat(body: ResponsesRequest) -> ChatRequest:
     """The request as one of /v1/chat/completions. Raises ApiError for what is not supported."""
     for field, message in REFUSED.items():
-        if getattr(body, field):
+        if getattr(body, field) != ResponsesRequest.model_fields[field].default:
             raise bad_request(message, field, "unsupported_parameter")
     if body.n != 1:
         raise bad_request(f"n is {body.n}; this API gives one reply", "n", "unsupported_parameter")
+    shared = (Sampling.model_fields.keys() & body.model_fields_set) - REFUSED.keys()
     return ChatRequest.model_construct(
-        **{name: getattr(body, name) for name in Sampling.model_fields if name in body.model_fields_set},
+        **{name: getattr(body, name) for name in shared},
         messages=messages(body),
         max_completion_tokens=body.max_output_tokens,
         logprobs=LOGPROBS in body.include or body.top_logprobs > 0,
@@ -178,9 +195,9 @@ def _message(place: str, content: dict[str, Any]) -> Message:
     try:
         return Message.model_validate(content)
     except ValidationError as error:
-        wrong = refusal(error, Message, to_json(content).encode())
+        wrong = refusal(error, Message, json.dumps(content).encode())
     found = str(wrong).removeprefix("tool_calls[0].").removeprefix("function.")
-    if content["role"] == "tool" and found.startswith("content"):
+    if content.get("role") == "tool" and found.startswith("content"):
         found = found.replace("content", "output", 1)
     between = ": " if wrong.param is None else "."
     raise bad_request(f"{place}{between}{found}", place.partition("[")[0], wrong.code)
