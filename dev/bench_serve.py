@@ -6,9 +6,10 @@
 
 The real server runs in a process of its own and is asked over HTTP, as by so many browsers. A second one with a single
 slot answers one request at a time. Both are measured by turns, in rounds; rates are the median of the rounds, so that
-the ratios bear other work on the machine. Decoding is greedy. Stop tokens and tool calls are ruled out by logit_bias,
-so that every reply has the same number of tokens; every prompt is another one, so that the prefix cache has nothing to
-give.
+the ratios bear other work on the machine. So is one stream beside the Engine itself, which runs here, without a server.
+Then: how long the shortest requests take on a kept connection, and what memory an idle one takes. Decoding is greedy.
+Stop tokens and tool calls are ruled out by logit_bias, so that every reply has the same number of tokens; every prompt
+is another one, so that the prefix cache has nothing to give.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -35,11 +37,14 @@ from rich.console import Console
 from rich.table import Table
 
 from nanochat import chat, scaling
-from nanochat.checkpoint import manager
+from nanochat.checkpoint import door, manager
 from nanochat.config import parse
+from nanochat.engine.request import Request
+from nanochat.engine.serving import serve_model
 from nanochat.errors import UserError, run
 from nanochat.gpt import GPT
 from nanochat.paths import checkpoints_dir, tokenizer_dir
+from nanochat.runtime import pick_device
 from nanochat.tokenizer import Tokenizer
 from tasks.littleworld.documents import documents
 
@@ -50,6 +55,8 @@ needle orange pencil question rabbit summer ticket uncle village window yesterda
 FAIR, SPEEDUP = 3.0, 4.0  # asked of the worst first token over the median at 64 streams, and of 16 streams over one
 SINGLE = 16  # streams at most that the server of one slot is asked for in every round; it needs long for more
 WAVE = 100  # leavers at a time
+SHARE, IDLE_KB = 0.8, 100.0  # asked of one stream over the Engine itself, and of a connection that nobody uses
+IDLE = 400  # such connections; servers often may open 1024 files
 
 
 @dataclass
@@ -151,8 +158,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                  "tokens": flags.tokens, "load_before": load}  # fmt: skip
         print(", ".join(f"{key} {value}" for key, value in about.items()))
         many, one = asyncio.run(measure(flags, server, single))
+        alone = beside_the_engine(flags, server)
+        kept = asyncio.run(keep(server, flags))
         left = asyncio.run(leave(server, flags))
-    found = summary(many, one)
+    found = {**summary(many, one), **alone, **kept}
     Console().print(table(many, one))
     print("first: until the first token, pause: the longest between two, both in ms; client: this script's CPU")
     print("\n".join(sentences(found, left)))
@@ -189,6 +198,37 @@ def figures(streams: int, rounds: list[Round]) -> Figures:
         pause_worst=max(round.pause for round in rounds),
         client=statistics.median(round.client for round in rounds),
     )
+
+
+def beside_the_engine(flags: Flags, server: Server) -> dict[str, float]:
+    """Tokens per second of one stream, by turns over HTTP and by an Engine in this process, and the median of the
+    ratios. Only decoding counts: from the first token to the last."""
+    found = door.find(f"{flags.source}:{flags.model_tag}")
+    serving = serve_model(found, flags.device_type or pick_device("", 0), flags.dtype, server.load()[0])
+    rng = random.Random(2)
+
+    def own(text: str) -> list[float]:
+        ids = chat.prompt(serving.tokenizer, [{"role": "user", "content": text}])
+        bias = dict.fromkeys(server.ruled_out, -100.0)
+        request = Request(ids, max_tokens=flags.tokens, temperature=0, logit_bias=bias)
+        return [time.perf_counter() for _, event in serving.engine.stream([request]) if event.token is not None]
+
+    def rate(times: list[float]) -> float:
+        return (flags.tokens - 1) / (times[-1] - times[0])
+
+    pairs = []
+    with ThreadPoolExecutor(1) as thread:  # torch's threads behave differently in a process's first one; the server's
+        for number in range(-1, 4 * flags.rounds):  # Engine has one of its own as well
+            http = rate(asyncio.run(ask(server, prompt(flags, rng), flags.tokens)).times)
+            itself = rate(thread.submit(own, prompt(flags, rng)).result())
+            if number >= 0:
+                pairs.append((http, itself))
+    shares = sorted(http / itself for http, itself in pairs)
+    return {
+        "http_tok_per_second": statistics.median(http for http, _ in pairs),
+        "engine_tok_per_second": statistics.median(itself for _, itself in pairs),
+        "share": statistics.median(shares), "share_best": max(http for http, _ in pairs) / max(own for _, own in pairs),
+    }  # fmt: skip
 
 
 # ---------------------------------------------------------------- the server
@@ -359,6 +399,46 @@ async def fill(server: Server) -> None:
     await asyncio.gather(*(read(seed) for seed in range(server.load()[0])))
 
 
+async def keep(server: Server, flags: Flags) -> dict[str, float]:
+    """Kilobytes of the server's memory for each idle connection; milliseconds of /health, and of a chat of one token,
+    on a kept connection."""
+    health = f"GET /health HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode()
+    body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+    content = json.dumps(body).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: {len(content)}"
+    times: dict[str, float] = {}
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    for name, request in ("health_ms", health), ("one_token_ms", f"{head}\r\n\r\n".encode() + content):
+        each = []
+        for _ in range(20 * flags.rounds):
+            began = time.perf_counter()
+            await exchange(reader, writer, request)
+            each.append(time.perf_counter() - began)
+        times[name] = 1000 * statistics.median(each)
+    writer.close()
+    sizes = []
+    for _ in range(2):  # the first time, the allocator takes what it then keeps
+        before = server.megabytes()
+        connections = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(IDLE)]
+        for reader, writer in connections:
+            await exchange(reader, writer, health)
+        sizes.append(1024 * (server.megabytes() - before) / IDLE)
+        for _, writer in connections:
+            writer.close()
+        await asyncio.sleep(0.5)
+    return {**times, "idle_connection_kb": sizes[0], "idle_connection_again_kb": sizes[1]}
+
+
+async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> None:
+    """Send a request and read the whole reply, which must be 200."""
+    writer.write(request)
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head, re.I)
+    await reader.readexactly(int(length[1]) if length else 0)
+    if b" 200 " not in head.splitlines()[0]:
+        raise UserError(f"the server answered {head.splitlines()[0].decode()}")
+
+
 async def leave(server: Server, flags: Flags) -> dict:
     """Clients that leave: a third before the reply begins, the others after up to 8 pieces of it.
 
@@ -451,6 +531,14 @@ def sentences(found: dict, left: dict) -> list[str]:
                 f"{n} streams beside one request at a time: {found[f'over_single_{n}']:.1f} times the tokens/s, the "
                 f"first token after {found[f'first_over_single_{n}']:.2f} of the time"
             )
+    said.append(
+        f"one stream gets {found['share']:.0%} of what the Engine itself makes (asked: {SHARE:.0%}), the best of each "
+        f"{found['share_best']:.0%}: {found['http_tok_per_second']:.0f} and {found['engine_tok_per_second']:.0f} tok/s"
+    )
+    said.append(
+        f"on a kept connection /health takes {found['health_ms']:.1f} ms, a chat of one token "
+        f"{found['one_token_ms']:.1f} ms; an idle one takes {found['idle_connection_kb']:.0f} KB (asked: {IDLE_KB:g})"
+    )
     said.append(
         f"{left['clients']} clients left, {left['mid_stream']} of them in mid-stream: {left['busy_slots']} slots busy "
         f"after {left['seconds_until_idle']:.2f} s, memory {left['megabytes'][0]} -> {left['megabytes'][-1]} MB"

@@ -80,3 +80,12 @@ def command(script: str) -> list[str]:
 def test_a_client_gets_what_it_asks_for(script: str, check: str, outcomes: Callable) -> None:
     error = outcomes(script)[check]
     assert error is None, error
+
+
+def test_the_guide_names_the_versions_that_are_tested() -> None:
+    pinned = "".join((CLIENTS / name).read_text(encoding="utf-8") for name in ("frameworks.txt", "older.txt"))
+    known = set(re.findall(r"^([\w-]+)==([\w.]+)(?! ; python_full_version <)", pinned, re.M))
+    known |= set(json.loads((CLIENTS / "node" / "package.json").read_text(encoding="utf-8"))["dependencies"].items())
+    guide = (CLIENTS.parent.parent / "docs" / "guides" / "clients.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\w-]+) (\d[\w.]+)", guide, re.M)
+    assert len(rows) >= 14 and set(rows) <= known

@@ -2,7 +2,10 @@
 
 import json
 
+import jsonschema_rs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from nanochat.web.closing import close_objects
@@ -99,3 +102,50 @@ def test_combinations_without_end_are_refused() -> None:
 
     with pytest.raises(ValueError, match="combines more than 20000 schemas"):
         close_objects({"$ref": "#/$defs/0", "$defs": {**{str(i): both(i) for i in range(20)}, "20": thing(z=INT)}})
+
+
+names = st.sets(st.sampled_from("abc"), max_size=2).map(sorted)
+objects = st.builds(
+    lambda declared, required, more: {
+        "type": "object", "properties": dict.fromkeys(declared, INT), "required": required,
+        **({"additionalProperties": more} if more is not None else {}),
+    },
+    names, names, st.sampled_from([None, None, None, True, False, TEXT]),
+)  # fmt: skip
+plain = st.recursive(
+    objects | st.just({"$ref": "#/$defs/Other"}),
+    lambda inner: st.builds(lambda one, more: {**one, "allOf": more}, inner, st.lists(inner, min_size=1, max_size=2)),
+    max_leaves=4,
+)
+branching = plain | st.builds(
+    lambda one, more: {**one, "anyOf": more}, plain, st.lists(plain, min_size=1, max_size=2)
+)  # fmt: skip
+values = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 1) | st.just("x"))
+
+
+def declared(schema: dict, definitions: dict) -> set[str] | None:
+    """The names that a schema and those in it mention; None where one says itself which others there may be."""
+    if schema.get("additionalProperties", False) is not False:
+        return None
+    found = {*schema.get("properties", {}), *schema.get("required", [])}
+    inner = [*schema.get("allOf", []), *([definitions["Other"]] if "$ref" in schema else [])]
+    for each in [declared(one, definitions) for one in inner]:
+        if each is None:
+            return None
+        found |= each
+    return found
+
+
+@given(branching, objects, values)
+def test_closing_only_takes_away(schema: dict, other: dict, value: dict) -> None:
+    whole = {**schema, "$defs": {"Other": other}}
+    if jsonschema_rs.is_valid(close_objects(whole), value):
+        assert jsonschema_rs.is_valid(whole, value)
+
+
+@given(plain, objects, values)
+def test_closing_takes_away_undeclared_properties_alone(schema: dict, other: dict, value: dict) -> None:
+    whole = {**schema, "$defs": {"Other": other}}
+    known = declared(schema, {"Other": other})
+    kept = jsonschema_rs.is_valid(whole, value) and (known is None or value.keys() <= known)
+    assert jsonschema_rs.is_valid(close_objects(whole), value) == kept

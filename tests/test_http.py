@@ -17,6 +17,7 @@ from nanochat.config import parse
 from nanochat.engine.engine import Engine
 from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
+from nanochat.web.examples import EXAMPLES
 from nanochat.web.flags import allowed_hosts
 from nanochat.web.state import Settings
 from scripts import chat_web, inference_server
@@ -318,11 +319,11 @@ def linked(client: httpx.Client, page: httpx.Response) -> list[int]:
     return [client.get(page.url.join(link)).status_code for link in dict.fromkeys(found)]
 
 
-@pytest.mark.parametrize("strips", [True, False])
-@pytest.mark.parametrize("by", ["flag", "header", "neither"])
+# a server that neither a flag nor a header tells of the prefix cannot know which paths are its own
+@pytest.mark.parametrize(
+    ("strips", "by"), [(True, "flag"), (True, "header"), (True, "neither"), (False, "flag"), (False, "header")]
+)
 def test_all_works_below_a_prefix(live: Live, prefixed: Live, strips: bool, by: str) -> None:
-    if by == "neither" and not strips:
-        pytest.skip("such a server cannot know which paths are its own")
     sends = {"X-Forwarded-Prefix": "/some/chat"} if by == "header" else {}
     with proxied(prefixed if by == "flag" else live, strips, **sends) as url, httpx.Client() as client:
         html = {"Accept": "text/html"}
@@ -338,6 +339,37 @@ def test_all_works_below_a_prefix(live: Live, prefixed: Live, strips: bool, by: 
         assert client.post(f"{url}{CHAT}", json=HELLO).json()["choices"][0]["message"]["content"] == "é! Rome"
         assert events(client.post(f"{url}{CHAT}/", json={**HELLO, "stream": True}))
         assert client.head(f"{url}/health").status_code == client.get(f"{url}/v1/models/").status_code == 200
+
+
+# ---------------------------------------------------------------- the documentation
+
+
+def fits(example: Any, real: Any) -> bool:
+    """Whether everything in an example is in the real thing, with values of the same types."""
+    if isinstance(example, dict):
+        return isinstance(real, dict) and all(name in real and fits(each, real[name]) for name, each in example.items())
+    if isinstance(example, list):
+        return isinstance(real, list) and (not example or not real or fits(example[0], real[0]))
+    return type(example) is type(real)
+
+
+@pytest.mark.parametrize("path", EXAMPLES)
+def test_the_examples_in_the_documentation_are_true(live: Live, path: str) -> None:
+    request, reply = EXAMPLES[path]
+    real = live.get(path) if request is None else live.post(path, request)
+    assert real.status_code == 200 and fits(reply, real.json())
+
+
+def test_the_documentation_shows_the_address_that_was_reached(live: Live) -> None:
+    for path in ("/docs", "/api"):
+        page = live.get(path).text
+        assert f"curl {live.url}/v1/chat/completions" in page and page.count("<pre>") == 2 * len(EXAMPLES)
+    proxy = {"Host": "localhost", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "chat.example.com",
+             "X-Forwarded-Prefix": "/a"}  # fmt: skip
+    assert "curl https://chat.example.com/a/v1/models" in live.get("/docs", headers=proxy).text
+    odd = {"X-Forwarded-Proto": "gopher", "X-Forwarded-Host": "$(rm)<b>", "X-Forwarded-Prefix": "/\"><script>"}
+    assert f"curl {live.url}/v1/models" in live.get("/docs", headers=odd).text
+    assert live.get("/openapi.json").json()["servers"] == [{"url": live.url}]
 
 
 # ---------------------------------------------------------------- kept connections: serving/keepalive-502

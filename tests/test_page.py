@@ -918,6 +918,17 @@ def test_a_browser_that_keeps_nothing_still_chats(visit, storage, note):
     expect(titles(page)).to_have_text(["What is 6 times 7?"])
 
 
+def test_the_page_links_the_documentation_of_the_api(visit, site: Site) -> None:
+    page = visit()
+    page.get_by_role("link", name="API").click()
+    expect(page.get_by_role("heading", name="nanochat: API")).to_be_visible()
+    expect(page.locator("pre").filter(has_text=f"curl {site.url}v1/chat/completions")).to_be_visible()
+    page.goto(f"{site.url}api/")  # styled also with a slash at the end
+    expect(page.locator("pre").first).to_have_css("border-radius", "8px")
+    page.get_by_role("link", name="The page to chat with.").click()
+    expect(page.get_by_label("Your question")).to_be_visible()
+
+
 def test_another_tab_shows_what_happened_in_this_one(visit):
     page = visit()
     other = page.context.new_page()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from nanochat.web import unsupported
 from nanochat.web.errors import ApiError
+from nanochat.web.items import ResponsesRequest, as_chat
 from nanochat.web.schemas import (
     BODIES,
     Body,
@@ -24,7 +25,8 @@ from nanochat.web.schemas import (
 HELLO = [{"role": "user", "content": "Hello!"}]
 COMPLETE: dict[type[Body], dict[str, Any]] = {
     ChatRequest: {"messages": HELLO}, ClassicRequest: {"messages": HELLO}, CompletionRequest: {},
-    GenerateRequest: {"prompt": "x"}, TokenizeRequest: {"text": "x"}, DetokenizeRequest: {"tokens": [1]},
+    GenerateRequest: {"prompt": "x"}, ResponsesRequest: {"input": "x"},
+    TokenizeRequest: {"text": "x"}, DetokenizeRequest: {"tokens": [1]},
 }  # fmt: skip
 
 
@@ -94,6 +96,11 @@ OTHERS = [
      "tool_choice.allowed_tools.tools is empty"),
     (ChatRequest, "function_call", "f", "function_call is \"f\"; expected 'auto' or 'none', or an object"),
     (ChatRequest, "function_call", {}, "function_call.name is missing"),
+    (ResponsesRequest, "input", 5, "input is 5; expected a string or a list"),
+    (ResponsesRequest, "input", ["x"], 'input[0] is "x"; expected an object'),
+    (ResponsesRequest, "tool_choice", "x", "tool_choice is \"x\"; expected 'auto', 'none' or 'required', or an object"),
+    (ResponsesRequest, "tool_choice", {"type": "function"}, "tool_choice.name is missing"),
+    (ResponsesRequest, "max_output_tokens", 0, "max_output_tokens is 0; expected 1 or more"),
     (ClassicRequest, "messages", [], "messages is empty"),
     (ClassicRequest, "messages", [{"role": "user", "content": "a" * 8001}],
      "messages[0].content has 8001 characters; at most 8000"),
@@ -131,6 +138,15 @@ def test_unknown_fields_are_refused_where_people_write_by_hand() -> None:
 def test_what_is_no_object_is_refused(body: bytes, words: str) -> None:
     with pytest.raises(ApiError, match=words):
         validated(ChatRequest, body)
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens", "n_predict", "response_format"])
+def test_the_responses_api_has_names_of_its_own(field: str) -> None:
+    value = {"type": "text"} if field == "response_format" else 3
+    with pytest.raises(ApiError, match=f"{field} is called "):
+        as_chat(validated(ResponsesRequest, json.dumps({"input": "x", field: value}).encode()))
+    translated = as_chat(validated(ResponsesRequest, b'{"input": "x", "response_format": {}, "max_output_tokens": 3}'))
+    assert translated.length == 3
 
 
 # ---------------------------------------------------------------- fields of other servers

@@ -69,7 +69,7 @@ def test_json_of_a_schema_has_the_declared_keys_only(live: Live, demand: dict) -
     [
         ({"grammar": 'root ::= ("yes" | "no") "!"'}, {"yes!", "no!"}),
         ({"grammar": 'root ::= [ab]? rest\nrest ::= "b"'}, {"b", "ab", "bb"}),
-        ({"grammar": 'root ::= [b]* "b"', "max_tokens": 250}, None),
+        ({"grammar": 'root ::= many "b"\nmany ::= [b]*', "max_tokens": 250}, None),
         ({"grammar": 'start: "yes" | "no"'}, {"yes", "no"}),
         ({"grammar": 'root ::= "(" root ")" | "x"', "max_tokens": 250}, None),
         ({"guided_choice": ["né", 'a "b"', "x\\"]}, {"né", 'a "b"', "x\\"}),
@@ -86,6 +86,23 @@ def test_json_of_a_schema_has_the_declared_keys_only(live: Live, demand: dict) -
 def test_a_grammar_a_choice_and_a_regular_expression_are_followed(live: Live, demand: dict, allowed: set) -> None:
     said = set(replies(live, **demand))
     assert said <= allowed if allowed else all(said)
+
+
+@pytest.mark.parametrize(
+    "demand",
+    [
+        {"grammar": 'start: MANY "bb"\nMANY: /b+/'},
+        {"grammar": '%llguidance {"no_forcing": false}\nstart: MANY "bb"\nMANY: /b+/'},
+        {"grammar": 'root ::= "a" root'},
+        {"guided_json": {"x-guidance": {"key_separator": '"+'}, "required": ["a"], **{
+            "type": "object", "properties": {"a": {"type": "string"}}}}},
+        {"structured_outputs": {"json": {"type": "array", "items": {"$ref": "#"}, "minItems": 1},
+                                "disable_any_whitespace": True}},
+    ],
+)  # fmt: skip
+def test_a_grammar_that_never_ends_does_not_hold_up_the_server(live: Live, demand: dict) -> None:
+    response = live.post(CHAT, {"messages": HELLO, **ANYTHING, "seed": 3, "n": 4, "max_tokens": 12, **demand})
+    assert "length" in {choice["finish_reason"] for choice in response.json()["choices"]}
 
 
 def test_an_object_may_be_left_open(live: Live) -> None:

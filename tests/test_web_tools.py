@@ -443,7 +443,7 @@ def schema_of(**parameters: object) -> dict:
     ("body", "param", "message"),
     [
         ({"tools": [CLOCK, {"type": "function"}]}, "tools", "tools[1].function is missing"),
-        ({"tools": [CLOCK, named("")]}, "tools", "tools[1].function.name: string should match"),
+        ({"tools": [CLOCK, named("")]}, "tools", 'tools[1].function.name is ""; expected a match of'),
         ({"tools": [named("a b")]}, "tools", "tools[0].function.name"),
         ({"tools": [{"type": "web_search"}]}, "tools", 'tools[0].type is "web_search"; expected \'function\''),
         ({"tools": [CLOCK, WEATHER, CLOCK]}, "tools", "tools[2].function.name: 'clock' is also the name of tools[0]"),

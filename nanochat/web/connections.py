@@ -47,8 +47,10 @@ class Connection(H11Protocol):
         super().data_received(data)
 
     def on_response_complete(self) -> None:
-        self._expect(arriving=False)
         super().on_response_complete()
+        begun, _ = self.conn.trailing_data  # of a request that was sent before this one was answered
+        self._expect(arriving=bool(begun) or self.conn.their_state is h11.SEND_BODY)
+        self.received = len(begun)
 
     def pause_writing(self) -> None:
         self.unread_since = self.loop.time()
@@ -72,7 +74,8 @@ class Connection(H11Protocol):
 
     @property
     def waits_for_client(self) -> bool:
-        return self.conn.their_state in (h11.IDLE, h11.SEND_BODY) and not self.flow.read_paused
+        is_their_turn = self.conn.their_state in (h11.IDLE, h11.SEND_BODY) and not self.flow.read_paused
+        return is_their_turn and not self.transport.is_closing()
 
     def _patience(self) -> float:
         if self.conn.their_state is h11.IDLE:

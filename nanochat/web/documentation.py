@@ -1,5 +1,7 @@
 """/openapi.json and a page that shows it. The page loads nothing from other servers."""
 
+import json
+import shlex
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from nanochat.web.examples import EXAMPLES
 from nanochat.web.items import ResponsesRequest
 from nanochat.web.schemas import BODIES, ErrorReply
 
@@ -47,20 +50,29 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schemas = document["components"]["schemas"]
         schemas.update(definitions["$defs"])
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        for path in document["paths"].values():
-            for operation in path.values():
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
                 operation["responses"].pop("422", None)  # FastAPI's own; here every invalid request gets a 400
+                _add_example(path, operation)
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
         app.openapi_schema = document
     return app.openapi_schema
 
 
+def _add_example(path: str, operation: dict[str, Any]) -> None:
+    if path in EXAMPLES:
+        request, reply = EXAMPLES[path]
+        if request is not None:
+            operation["requestBody"]["content"]["application/json"]["example"] = request
+        operation["responses"]["200"]["content"]["application/json"]["example"] = reply
+
+
 def page(document: dict[str, Any], url: str) -> str:
     """The OpenAPI document as HTML, for a server at `url`."""
     schemas = document["components"]["schemas"]
     sections = [
-        _section(f"{method.upper()} {path}", operation, schemas)
+        _section(f"{method.upper()} {path}", operation, schemas, _example(path, url))
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
@@ -68,8 +80,18 @@ def page(document: dict[str, Any], url: str) -> str:
     return html.replace("<!-- routes -->", "\n".join(sections))
 
 
-def _section(name: str, operation: dict[str, Any], schemas: dict[str, Any]) -> str:
-    html = f"<section><h2><code>{escape(name)}</code></h2><p>{escape(operation['summary'])}</p>"
+def _example(path: str, url: str) -> str:
+    """A request as it is typed, and the reply, in HTML; "" where there is no example."""
+    if path not in EXAMPLES:
+        return ""
+    request, reply = EXAMPLES[path]
+    sent = f" -H 'Content-Type: application/json' \\\n  -d {shlex.quote(json.dumps(request))}"
+    body = "" if request is None else sent
+    return f"<pre>{escape(f'curl {url}{path}{body}')}</pre><pre>{escape(json.dumps(reply, indent=2))}</pre>"
+
+
+def _section(name: str, operation: dict[str, Any], schemas: dict[str, Any], example: str) -> str:
+    html = f"<section><h2><code>{escape(name)}</code></h2><p>{escape(operation['summary'])}</p>{example}"
     if "requestBody" in operation:
         schema = schemas[operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]]
         html += f"<p>{escape(schema['description'])}</p><table><tr><th>field</th><th>type</th><th></th></tr>"

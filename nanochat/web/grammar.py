@@ -12,7 +12,7 @@ from collections.abc import Iterator, Set
 from typing import Any, Literal, NamedTuple
 
 import torch
-from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper, regex_to_lark
 from llguidance.gbnf_to_lark import any_to_lark
 from torch import Tensor
 
@@ -25,6 +25,9 @@ from nanochat.web.schemas import Sampling
 MAX_GRAMMAR = 100_000  # characters
 # At most one space between two tokens of JSON: with more allowed, a weak model may write nothing else.
 SPACE = " ?"
+# Otherwise llguidance reads on for as long as only one byte may follow: for ever in a grammar such as `A "b"` with
+# `A: "b"*`. The last such line counts.
+END = '\n%llguidance {"no_forcing": true}\n'
 
 Kind = Literal["json", "regex", "choice", "grammar", "lark"]
 
@@ -110,7 +113,7 @@ class Grammars:
             nested = isinstance(error, RecursionError)
             raise wanted.error("it is nested too deeply" if nested else str(error)) from None
         if matcher.is_error():
-            raise wanted.error(matcher.get_error())
+            raise wanted.error(_reason(matcher.get_error()))
         constraint = Grammar(matcher, self._stop_ids, self._tokenizer.vocab_size)
         first = constraint.copy().mask()
         first[list(self._stop_ids)] = False
@@ -123,7 +126,7 @@ class Grammars:
         return constraint
 
     def _new_matcher(self, grammar: str) -> LLMatcher:
-        return LLMatcher(self._vocabulary, grammar, log_level=0)
+        return LLMatcher(self._vocabulary, LLMatcher.grammar_from_lark(grammar), log_level=0)
 
     @functools.cached_property
     def _vocabulary(self) -> LLTokenizer:
@@ -213,18 +216,26 @@ def _response_format(given: dict[str, Any]) -> Iterator[Wanted]:
 
 
 def _compiled(wanted: Wanted) -> str:
-    """The demand as llguidance reads it. Raises ValueError and RecursionError."""
+    """The demand in llguidance's dialect of Lark. Raises ValueError and RecursionError."""
     kind, value = wanted.kind, wanted.value
     size = len(value if isinstance(value, str) else json.dumps(value))
     if size > MAX_GRAMMAR:
         raise ValueError(f"it has {size} characters; the limit is {MAX_GRAMMAR}")
     if kind == "json":
-        return LLMatcher.grammar_from_json_schema(json.dumps(styled(value, wanted.space, wanted.closed)))
-    if kind == "regex":
-        return LLMatcher.grammar_from_regex(value)
-    if kind == "choice":
-        return LLMatcher.grammar_from_lark("start: " + " | ".join(json.dumps(choice) for choice in value))
-    return LLMatcher.grammar_from_lark(value if kind == "lark" else _lark(value))
+        lark = "start: %json " + json.dumps(styled(value, wanted.space, wanted.closed))
+    elif kind == "regex":
+        lark = f"start: /{regex_to_lark(value, '')}/"
+    elif kind == "choice":
+        lark = "start: " + " | ".join(json.dumps(choice) for choice in value)
+    else:
+        lark = value if kind == "lark" else _lark(value)
+    return lark + END
+
+
+def _reason(error: str) -> str:
+    """llguidance's error without where it is in a grammar that the client has not written."""
+    without_context = re.sub(r"\n +\d+ \|.*", "", error, flags=re.DOTALL)
+    return re.sub(r"^at \d+\(\d+\): failed to compile JSON schema: ", "", without_context)
 
 
 def styled(schema: Any, space: str | None = SPACE, closed: bool = True) -> dict[str, Any]:
@@ -256,4 +267,4 @@ def _lark(grammar: str) -> str:
     # `[a-z]* "x"` would never reach its end.
     whole = re.sub(r"^start:", "start: WHOLE_TEXT\nWHOLE_TEXT:", lark, count=1, flags=re.MULTILINE)
     is_gbnf = lark != grammar
-    return whole if is_gbnf and not LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(whole)) else lark
+    return whole if is_gbnf and not LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(whole + END)) else lark

@@ -35,6 +35,8 @@ REFUSED = {  # fields that ask for what there is not
     "conversation": f"conversation is not supported: {WHOLE}",
     "max_tool_calls": "max_tool_calls is not supported; the limit of a reply is max_output_tokens",
     "max_tokens": "max_tokens is called max_output_tokens in this API",
+    "max_completion_tokens": "max_completion_tokens is called max_output_tokens in this API",
+    "n_predict": "n_predict is called max_output_tokens in this API",
     "previous_response_id": f"previous_response_id is not supported: {WHOLE}",
     "prompt": "prompt is not supported: this server keeps no prompts; send instructions and input",
     "response_format": "response_format is called text.format in this API",

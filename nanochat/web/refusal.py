@@ -21,6 +21,7 @@ LIMITS: dict[str, Callable[[Any, dict], str]] = {
     "too_short": lambda value, limit: "is empty",
     "string_too_long": lambda value, limit: f"has {len(value)} characters; at most {limit['max_length']}",
     "too_long": lambda value, limit: f"has {len(value)} {_entries(value)}; at most {limit['max_length']}",
+    "string_pattern_mismatch": lambda value, limit: f"is {_shown(value)}; expected a match of {limit['pattern']}",
     "greater_than": lambda value, limit: f"is {_shown(value)}; expected more than {_number(limit['gt'])}",
     "greater_than_equal": lambda value, limit: f"is {_shown(value)}; expected {_number(limit['ge'])} or more",
     "less_than": lambda value, limit: f"is {_shown(value)}; expected less than {_number(limit['lt'])}",

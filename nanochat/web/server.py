@@ -18,10 +18,11 @@ from nanochat.errors import UserError
 from nanochat.web.app import build_app
 from nanochat.web.connections import LONGEST_HEAD, Connection
 from nanochat.web.flags import is_local
+from nanochat.web.memory import Memory
 from nanochat.web.state import ServerState
 
 BACKLOG = 2048  # connections that wait to be accepted
-AT_ONCE = 16  # that asyncio accepts, and errors that it reports, before it does something else
+AT_ONCE = 8  # that asyncio accepts, and errors that it reports, before it does something else
 QUIET_SECONDS = 60.0  # between two reports that descriptors ran out
 LAST_WORDS = 1.5  # seconds at the end of the drain time, kept for telling clients that the server shuts down
 
@@ -47,6 +48,7 @@ class Server(uvicorn.Server):
         self.drain_seconds = drain_seconds
         self._deadline = 0.0
         self._quiet_until = 0.0
+        self._memory = Memory()
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -81,6 +83,8 @@ class Server(uvicorn.Server):
         if self.state.draining and (self.state.idle or time.monotonic() >= self._deadline):
             self.state.abort("the server is shutting down")
             return True
+        if counter % 20 == 0 and self.state.idle and not self.server_state.tasks:
+            self._memory.give_back()
         if counter % 10 == 0:  # once a second
             now = asyncio.get_running_loop().time()
             everybody: Any = list(self.server_state.connections)
