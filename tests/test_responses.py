@@ -230,15 +230,20 @@ def test_the_events_of_calls(live: Live) -> None:
     assert [item["name"] for item in both[-1]["response"]["output"]] == ["get_weather", "clock"]
 
 
-def test_items_of_several_calls_come_back(live: Live) -> None:
+def test_items_of_several_calls_come_back(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     output = ask(live, "And Oslo, and when?", tools=FLAT)["output"]
     results = {"get_weather": "21 degrees", "clock": "noon"}
     answers = [{**OUTPUT, "call_id": made["call_id"], "output": results[made["name"]]} for made in output]
     bare = [{key: made[key] for key in ("type", "call_id", "name", "arguments")} for made in output]  # as pydantic-ai
+    pool, prompts = live.state.models["sft:d1"].pool, set()
+    submit = pool.submit
+    monkeypatch.setattr(pool, "submit", lambda job: (prompts.add(tuple(job.requests[0].prompt)), submit(job)))
     for calls in (output, bare):
         for order in (answers, answers[::-1]):
             told = ask(live, [BOTH, *calls, *order], tools=FLAT)
             assert told["output"][0]["content"][0]["text"] == "Cold, and noon."
+    counted = live.post("/tokenize", {"messages": LEARNED[1][:-1], "tools": TOOLS}).json()
+    assert prompts == {tuple(counted["tokens"])}  # results stand in the order of their calls
     parts = [{**each, "output": [{"type": "input_text", "text": each["output"]}]} for each in answers]
     assert ask(live, [BOTH, *output, *parts], tools=FLAT)["output"][0]["content"][0]["text"] == "Cold, and noon."
 
@@ -381,6 +386,17 @@ def test_odd_items_are_answered_or_refused(live: Live, items: list, form: object
     answer = live.post(PATH, json.dumps(body).encode())
     assert answer.status_code in (200, 400), answer.text
     assert answer.status_code == 200 or refusal(answer)["message"]
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("text", {"format": {"type": "text", "x": float("nan")}}),
+     ("tools", [{"type": "function", "name": "f", "parameters": {"x-note": float("inf")}}])],
+)  # fmt: skip
+def test_what_is_sent_back_must_be_json(live: Live, field: str, value: object) -> None:
+    body = {"model": "sft:random", "input": "Hello!", field: value, "max_output_tokens": 1}
+    error = refusal(live.post(PATH, json.dumps(body).encode()))
+    assert "not finite" in error["message"] and error["param"] == field
 
 
 def test_there_are_no_stored_responses(client: openai.OpenAI) -> None:
