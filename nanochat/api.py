@@ -326,7 +326,7 @@ def serve(
     Raises:
         UserError: The address is wrong or taken.
     """
-    from nanochat.web.flags import allowed_hosts, find_api_key
+    from nanochat.web.http.flags import allowed_hosts, find_api_key
     from nanochat.web.server import listen
     from nanochat.web.server import serve as run
     from nanochat.web.state import ServedModel, ServerState, Settings

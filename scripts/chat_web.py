@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, parse
 from nanochat.errors import UserError, run
-from nanochat.web.flags import NetworkFlags
+from nanochat.web.http.flags import NetworkFlags
 
 if TYPE_CHECKING:
     import torch

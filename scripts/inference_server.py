@@ -9,7 +9,7 @@ from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, given, parse
 from nanochat.errors import UserError, run
 from nanochat.paths import check_name
-from nanochat.web.flags import NetworkFlags, find_api_key
+from nanochat.web.http.flags import NetworkFlags, find_api_key
 
 MOST_TOKENS = 4096  # as clients of /generate may ask for
 MOST_SLOTS = 4096  # no machine holds their caches, except for toy models

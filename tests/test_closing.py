@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from nanochat.web.closing import close_objects
+from nanochat.web.bodies.closing import close_objects
 
 
 class Bytes:

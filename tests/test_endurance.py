@@ -18,7 +18,8 @@ from nanochat.checkpoint import manager
 from nanochat.engine.engine import Engine
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
-from nanochat.web import connections, memory
+from nanochat.web import memory
+from nanochat.web.http import connections
 from tests.scripted import calculating
 from tests.served import Live, loaded, served, started, wait
 

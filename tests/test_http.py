@@ -18,7 +18,7 @@ from nanochat.engine.engine import Engine
 from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
 from nanochat.web.examples import EXAMPLES
-from nanochat.web.flags import allowed_hosts
+from nanochat.web.http.flags import allowed_hosts
 from nanochat.web.state import Settings
 from scripts import chat_web, inference_server
 from tests.scripted import calculating

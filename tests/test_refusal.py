@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.web import unsupported
-from nanochat.web.errors import ApiError
-from nanochat.web.items import ResponsesRequest, as_chat
-from nanochat.web.schemas import (
+from nanochat.web.bodies import unsupported
+from nanochat.web.bodies.items import ResponsesRequest, as_chat
+from nanochat.web.bodies.schemas import (
     BODIES,
     Body,
     ChatRequest,
@@ -21,6 +20,7 @@ from nanochat.web.schemas import (
     TokenizeRequest,
     validated,
 )
+from nanochat.web.errors import ApiError
 
 HELLO = [{"role": "user", "content": "Hello!"}]
 COMPLETE: dict[type[Body], dict[str, Any]] = {

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from nanochat.chat import SPECIALS
 from nanochat.engine.engine import Engine
 from nanochat.tokenizer import Tokenizer
-from nanochat.web import messages
+from nanochat.web.bodies import messages
 from nanochat.web.state import Settings
 from tests.scripted import calculating, scripted, taught
 from tests.served import Live, loaded, random_model, refusal, served

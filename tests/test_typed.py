@@ -14,8 +14,8 @@ from nanochat.data import documents, shards, tokens
 from nanochat.errors import UserError
 from nanochat.paths import checkpoints_dir
 from nanochat.tokenizer import Tokenizer
-from nanochat.web import limits
 from nanochat.web.errors import ApiError
+from nanochat.web.http import limits
 from scripts import prepare
 from scripts.export import server
 

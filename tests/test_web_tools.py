@@ -16,8 +16,8 @@ from nanochat import chat
 from nanochat.engine.engine import Engine
 from nanochat.engine.text import merged
 from nanochat.tokenizer import Tokenizer
-from nanochat.web import messages, toolcalls
-from nanochat.web.schemas import Call
+from nanochat.web.bodies import messages, toolcalls
+from nanochat.web.bodies.schemas import Call
 from tasks.customjson import CustomJSON
 from tests.scripted import taught
 from tests.served import Live, content, events, loaded, random_model, served

@@ -36,7 +36,7 @@ class TokenLogprob(NamedTuple):
 
 
 class Calls(Protocol):
-    """Splits text that calls functions into chunks; see nanochat.web.toolcalls."""
+    """Splits text that calls functions into chunks; see nanochat.web.bodies.toolcalls."""
 
     opening: str
     """where such text begins"""

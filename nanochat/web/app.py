@@ -16,9 +16,9 @@ from starlette.types import ASGIApp
 
 from nanochat.web import documentation, older, openai, responses
 from nanochat.web.errors import ApiError, json_response
-from nanochat.web.front import Front, place
-from nanochat.web.limits import Cors, Gate
-from nanochat.web.origins import Origins
+from nanochat.web.http.front import Front, place
+from nanochat.web.http.limits import Cors, Gate
+from nanochat.web.http.origins import Origins
 from nanochat.web.state import ServerState
 
 STATIC = Path(__file__).parent / "static"

@@ -11,9 +11,9 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from nanochat.web.bodies.items import ResponsesRequest
+from nanochat.web.bodies.schemas import BODIES, ErrorReply
 from nanochat.web.examples import EXAMPLES
-from nanochat.web.items import ResponsesRequest
-from nanochat.web.schemas import BODIES, ErrorReply
 
 TITLE = "nanochat"
 ABOUT = """An OpenAI-compatible server for models trained with nanochat. Point any OpenAI client at /v1.

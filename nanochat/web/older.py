@@ -13,12 +13,12 @@ from starlette.responses import Response
 
 from nanochat import chat
 from nanochat.engine.text import ReplyText
+from nanochat.web.bodies.schemas import ChatRequest, ClassicMessage, ClassicRequest, GenerateRequest, Message, Sampling
 from nanochat.web.documentation import describes
 from nanochat.web.errors import bad_request
 from nanochat.web.generation import Generation
 from nanochat.web.openai import plan_chat
 from nanochat.web.replies import Dialect, Plan, add_route, chat_ids, encoded, engine_request, handler
-from nanochat.web.schemas import ChatRequest, ClassicMessage, ClassicRequest, GenerateRequest, Message, Sampling
 from nanochat.web.state import ServerState
 from nanochat.web.writers import ClassicWriter, GenerateWriter
 

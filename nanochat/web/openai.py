@@ -16,10 +16,19 @@ from starlette.responses import Response
 from nanochat import chat
 from nanochat.engine.request import Constraint
 from nanochat.engine.text import ReplyText, TokenLogprob, prompt_logprobs
-from nanochat.web import messages, toolcalls
+from nanochat.web.bodies import messages, toolcalls
+from nanochat.web.bodies.grammar import demand
+from nanochat.web.bodies.schemas import (
+    MAX_CHOICES,
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    Prompts,
+    TokenizeRequest,
+    validated,
+)  # fmt: skip
 from nanochat.web.documentation import describes, errors
 from nanochat.web.errors import ApiError, bad_request, json_response
-from nanochat.web.grammar import demand
 from nanochat.web.replies import (
     ChatReplyWriter,
     Dialect,
@@ -32,15 +41,6 @@ from nanochat.web.replies import (
     encoded,
     engine_request,
 )
-from nanochat.web.schemas import (
-    MAX_CHOICES,
-    ChatRequest,
-    CompletionRequest,
-    DetokenizeRequest,
-    Prompts,
-    TokenizeRequest,
-    validated,
-)  # fmt: skip
 from nanochat.web.sse import EventStream, Stream
 from nanochat.web.state import ServedModel, ServerState
 from nanochat.web.writers import ChatWriter, CompletionWriter

@@ -15,11 +15,11 @@ from starlette.responses import Response
 from nanochat.engine.request import ContextLengthError, Request
 from nanochat.engine.text import ReplyText
 from nanochat.errors import UserError
-from nanochat.web import messages
+from nanochat.web.bodies import messages
+from nanochat.web.bodies.schemas import Body, ChatRequest, CompletionRequest, Message, Sampling, validated
 from nanochat.web.documentation import describes
 from nanochat.web.errors import ApiError, bad_request, json_response
 from nanochat.web.generation import Generation, Writer
-from nanochat.web.schemas import Body, ChatRequest, CompletionRequest, Message, Sampling, validated
 from nanochat.web.sse import EventStream, Later, Stream
 from nanochat.web.state import ServedModel, ServerState
 

@@ -12,13 +12,13 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from nanochat.engine.text import TextChunk, TokenLogprob, merged, message_parts
+from nanochat.web.bodies.items import WHOLE, ResponsesRequest, as_chat, function, renamed
+from nanochat.web.bodies.schemas import ChatRequest
 from nanochat.web.documentation import errors
 from nanochat.web.errors import ApiError, to_json
 from nanochat.web.generation import Generation, reason
-from nanochat.web.items import WHOLE, ResponsesRequest, as_chat, function, renamed
 from nanochat.web.openai import plan_chat
 from nanochat.web.replies import Dialect, Plan, add_route
-from nanochat.web.schemas import ChatRequest
 from nanochat.web.sse import Stream
 from nanochat.web.state import ServedModel, ServerState
 from nanochat.web.writers import scored_tokens

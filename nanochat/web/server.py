@@ -16,8 +16,8 @@ from starlette.types import ASGIApp
 
 from nanochat.errors import UserError
 from nanochat.web.app import build_app
-from nanochat.web.connections import LONGEST_HEAD, Connection
-from nanochat.web.flags import is_local
+from nanochat.web.http.connections import LONGEST_HEAD, Connection
+from nanochat.web.http.flags import is_local
 from nanochat.web.memory import Memory
 from nanochat.web.state import ServerState
 

@@ -13,10 +13,10 @@ from nanochat.engine.serving import Serving
 from nanochat.engine.text import ReplyText
 from nanochat.engine.tools import Tools, calculator_tools
 from nanochat.errors import UserError
-from nanochat.web import messages
+from nanochat.web.bodies import messages
+from nanochat.web.bodies.grammar import Grammars
 from nanochat.web.errors import ApiError, bad_request
 from nanochat.web.generation import Generation
-from nanochat.web.grammar import Grammars
 from nanochat.web.metrics import Metrics
 from nanochat.web.sse import Stream
 from nanochat.web.worker import Pool, QueueFullError

@@ -11,12 +11,12 @@ from typing import Any
 
 from nanochat.engine.text import ReplyText, TextChunk, TokenLogprob, merged, message_parts
 from nanochat.tokenizer import Tokenizer
+from nanochat.web.bodies.schemas import ChatRequest
+from nanochat.web.bodies.toolcalls import calls
 from nanochat.web.errors import ApiError, to_json
 from nanochat.web.generation import Generation, reason
-from nanochat.web.schemas import ChatRequest
 from nanochat.web.sse import Stream
 from nanochat.web.state import ServedModel
-from nanochat.web.toolcalls import calls
 
 LEAST = -9999.0  # OpenAI's stand-in for the logarithm of zero, which JSON has no number for
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from nanochat.web import unsupported
+from nanochat.web.bodies import unsupported
+from nanochat.web.bodies.refusal import refusal
 from nanochat.web.errors import bad_request
-from nanochat.web.refusal import refusal
 
 MAX_CHOICES = 128
 MAX_STOPS = 16

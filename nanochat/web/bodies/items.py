@@ -12,9 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from nanochat.web.errors import ApiError, bad_request, to_json
-from nanochat.web.refusal import refusal
-from nanochat.web.schemas import (
+from nanochat.web.bodies.refusal import refusal
+from nanochat.web.bodies.schemas import (
     MAX_TOOLS,
     AllowedTools,
     AllowedToolsChoice,
@@ -27,6 +26,7 @@ from nanochat.web.schemas import (
     Sampling,
     Tool,
 )
+from nanochat.web.errors import ApiError, bad_request, to_json
 
 LOGPROBS = "message.output_text.logprobs"  # the one thing to include that there is
 WHOLE = "this server keeps no responses; send the whole conversation as input"

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from nanochat.config import alias
 from nanochat.errors import UserError
-from nanochat.web.origins import parse_host, parse_origin
+from nanochat.web.http.origins import parse_host, parse_origin
 
 API_KEYS = ("NANOCHAT_API_KEY", "NANOGPT_API_KEY")  # environment variables
 PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")

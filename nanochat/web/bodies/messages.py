@@ -11,9 +11,9 @@ from typing import Any
 from nanochat import chat
 from nanochat.engine.text import TextChunk, message_parts
 from nanochat.tokenizer import Tokenizer
-from nanochat.web import toolcalls
+from nanochat.web.bodies import toolcalls
+from nanochat.web.bodies.schemas import ChatRequest, Message, Part
 from nanochat.web.errors import bad_request
-from nanochat.web.schemas import ChatRequest, Message, Part
 
 PARAM = "messages"
 

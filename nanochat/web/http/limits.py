@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nanochat.web.errors import ApiError
-from nanochat.web.origins import Hosts, Origins, parse_host, parse_origin
+from nanochat.web.http.origins import Hosts, Origins, parse_host, parse_origin
 from nanochat.web.state import ServerState
 
 # Served without a key, as is /static/. A container's health check asks /health.

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 from nanochat.chat import ToolIds
 from nanochat.engine.request import Constraint
 from nanochat.engine.text import TextChunk
+from nanochat.web.bodies.grammar import Grammars, Wanted, styled
+from nanochat.web.bodies.schemas import AllowedToolsChoice, Call, ChatRequest, Function, FunctionName, NamedTool
 from nanochat.web.errors import ApiError, bad_request
-from nanochat.web.grammar import Grammars, Wanted, styled
-from nanochat.web.schemas import AllowedToolsChoice, Call, ChatRequest, Function, FunctionName, NamedTool
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
 BEFORE = "You can use these tools, one per line, each with the JSON schema of its arguments:"

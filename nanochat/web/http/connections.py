@@ -11,7 +11,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol, h11
 
 from nanochat.web.errors import ApiError, bad_request
-from nanochat.web.front import REQUEST_ID, request_id
+from nanochat.web.http.front import REQUEST_ID, request_id
 
 HEAD_SECONDS = 30.0  # to send the head of a request
 BODY_SECONDS = 30.0  # to send its body, and a second more for each SLOWEST bytes

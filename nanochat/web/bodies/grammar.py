@@ -18,9 +18,9 @@ from torch import Tensor
 
 from nanochat.engine.request import Constraint
 from nanochat.tokenizer import Tokenizer
-from nanochat.web.closing import close_objects
+from nanochat.web.bodies.closing import close_objects
+from nanochat.web.bodies.schemas import Sampling
 from nanochat.web.errors import ApiError, bad_request
-from nanochat.web.schemas import Sampling
 
 MAX_GRAMMAR = 100_000  # characters
 # At most one space between two tokens of JSON: with more allowed, a weak model may write nothing else.
