@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, parse
 from nanochat.errors import UserError, run
-from nanochat.web.http.flags import NetworkFlags
+from nanochat.web.http.flags import NetworkFlags, share_cores
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +52,7 @@ class Flags(NetworkFlags, ServingFlags):
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     _check(flags)
+    share_cores()
     from nanochat import runtime
     from nanochat.engine.tools import permit_code
     from nanochat.web.server import listen, log_to_stderr, serve

@@ -9,7 +9,7 @@ from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, given, parse
 from nanochat.errors import UserError, run
 from nanochat.paths import check_name
-from nanochat.web.http.flags import NetworkFlags, find_api_key
+from nanochat.web.http.flags import NetworkFlags, find_api_key, share_cores
 
 MOST_TOKENS = 4096  # as clients of /generate may ask for
 MOST_SLOTS = 4096  # no machine holds their caches, except for toy models
@@ -78,6 +78,7 @@ def serve(flags: Flags) -> None:
     """Serve until a signal."""
     flags.cors_origin += ["*"] if flags.cors_enabled else []
     _check(flags)
+    share_cores()
     from nanochat import runtime
     from nanochat.engine.serving import serve_model
     from nanochat.web.server import listen, log_to_stderr

@@ -1,10 +1,12 @@
 """scripts/chat_web.py as a user starts it."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -98,3 +100,13 @@ def test_code_is_refused_where_it_cannot_be_isolated(tokenizer: Tokenizer, monke
 def test_a_taken_port_is_noticed_before_anything_is_loaded() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="taken"):
         chat_web.main(["--port", str(taken.getsockname()[1])])
+
+
+@pytest.mark.parametrize(
+    ("script", "named"), [("chat_web", ["--model=sft:none"]), ("inference_server", ["--source=sft:none"])]
+)
+def test_threads_that_wait_leave_their_core_to_the_event_loop(script: str, named: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", f"scripts.{script}", "--port=0", "--device_type=cpu", *named]
+    env = {**os.environ, "OMP_DISPLAY_ENV": "TRUE", "NANOCHAT_BASE_DIR": str(tmp_path)}
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr, done.stderr
