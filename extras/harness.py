@@ -121,7 +121,8 @@ class Answers:
                     progress.update(done)
                 elif text.finish:
                     self.engine.cancel(event.request_id)
-        return [text.text for text in texts]
+        # Transformers shows a character that was cut off as U+FFFD, and metrics compare letter by letter.
+        return [text.text + "\ufffd" * text.cut_character for text in texts]
 
     def _prompt(self, context: str, continuation: str) -> Prompt:
         """Context and continuation, divided as the harness's models do: white space between belongs to the latter."""

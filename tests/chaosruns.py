@@ -339,10 +339,10 @@ def newest(folder: Path) -> list[Path]:
 
 
 def logged(folder: Path) -> list[dict]:
-    """The lines of metrics.jsonl, without times."""
+    """The lines of metrics.jsonl, without times and without how the run was started and resumed."""
     path = folder / "metrics.jsonl"
     whole = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    lines = [json.loads(line) for line in whole if line.endswith(b"\n")]
+    lines = [line for each in whole if each.endswith(b"\n") and "start" not in (line := json.loads(each))]
     return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
 
 

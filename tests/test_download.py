@@ -128,7 +128,7 @@ def test_validation_comes_first_and_the_others_in_order(fake):
     with pytest.raises(UserError, match="answers 503"):
         fetch("-w", "2")
     folder = dataset_dir("text-shuffle")
-    assert LAST in asked_for(fake)[:2]
+    assert LAST in asked_for(fake)[:4]  # the first to be taken, by one of two threads
     there = contents(folder)
     assert {name for name in there if name.endswith(".parquet")} == {"shard_00000.parquet", LAST}
     assert list(iterate(folder, "train")) == texts_of(0)

@@ -336,7 +336,7 @@ def test_generating(walk: Walk, trained: Path) -> None:
 
 @walks(NANOLLM, "gpt-train --data-path input.txt --max-iters 5000")
 def test_a_cpu_is_told_how_long_it_will_take(walk: Walk) -> None:
-    small = "--n-layer 1 --n-head 1 --n-embd 64 --device=cpu --out-dir out-big"
+    small = "--n-layer 1 --n-head 1 --n-embd 64 --gradient-accumulation-steps 40000 --device=cpu --out-dir out-big"
     with walk.start(f"gpt-train --data-path input.txt --max-iters 5000 {small}") as (process, output):
         deadline = time.monotonic() + PATIENCE
         while "on this CPU" not in (said := output.read_text(encoding="utf-8")):

@@ -78,6 +78,7 @@ class ReplyText:
         self.logprobs: list[TokenLogprob] = []  # all that `pop_logprobs` has returned
         self.finish: Finish | None = None
         self.stop_string: str | None = None  # the one that ended the reply
+        self.cut_character = False  # it ended within a character, whose beginning was left out
         self.sampled = 0  # tokens sampled from the model, including the one that ended the reply
         self.cached = 0  # prompt tokens found in the prefix cache
         self._kinds: dict[int, Kind] = {}  # what follows each special token
@@ -117,6 +118,7 @@ class ReplyText:
         if event.stop_id is not None and self.show_stop and event.stop_id < self.tokenizer.first_special:
             chunks += self._token(event.stop_id, event.scored)
         if event.finish is not None and self.finish is None:
+            self.cut_character = bool(self._utf8.getstate()[0])
             self._utf8.reset()
             chunks += self._close()
             self.finish = self.finish or event.finish
