@@ -511,6 +511,35 @@ def test_training_conversations_can_be_imported(visit, tmp_path):
     expect(page.locator(".message.assistant .body")).to_have_text("Hi.")
 
 
+def test_what_is_imported_while_the_database_opens_is_kept(visit, tmp_path):
+    slow = """
+        const open = indexedDB.open.bind(indexedDB);
+        indexedDB.open = (...names) => {
+            const request = {};
+            setTimeout(() => {
+                const real = open(...names);
+                for (const event of ["onupgradeneeded", "onsuccess", "onerror", "onblocked"])
+                    real[event] = (happened) => {
+                        request.result = real.result;
+                        request.transaction = real.transaction;
+                        request[event]?.(happened);
+                    };
+            }, 1500);
+            return request;
+        };
+    """
+    page = visit(before=slow)
+    line = {"messages": [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Hi."}]}
+    (tmp_path / "data.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    page.locator("#import-file").set_input_files(tmp_path / "data.jsonl")
+    expect(page.get_by_text("Imported 1 conversation.")).to_be_visible()
+    page.wait_for_timeout(2000)
+    expect(titles(page)).to_have_text(["Hello!"])
+    page.evaluate("location.reload()")
+    page.wait_for_timeout(2500)
+    expect(titles(page)).to_have_text(["Hello!"])
+
+
 def test_two_models_side_by_side(visit, site, picture):
     page = visit()
     choose_model(page, "sft:story")

@@ -39,9 +39,14 @@ export class Chat extends EventTarget {
 
   /** Read what is kept, and resume the answers that a reload has interrupted. */
   async start() {
-    this.conversations = await this.store.open();
+    const kept = await this.store.open();
+    // What was said or imported meanwhile is not kept yet.
+    const early = this.conversations;
+    const ids = new Set(early.map(({ id }) => id));
+    this.conversations = [...kept.filter(({ id }) => !ids.has(id)), ...early];
     this.#sort();
-    for (const conversation of this.conversations)
+    for (const conversation of early) this.store.save(conversation);
+    for (const conversation of kept)
       for (const node of unfinished(conversation)) this.#takeUp(conversation, node);
     this.#tell("change");
   }
