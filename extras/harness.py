@@ -61,12 +61,12 @@ class Answers:
         The harness passes the text back later. The ids are kept here, because special tokens cannot be encoded from
         text. Raises UserError for messages that are not a conversation.
         """
-        begun = "" if add_generation_prompt else chat_history[-1]["content"]
+        prefill = "" if add_generation_prompt else chat_history[-1]["content"]
         try:
             ids = chat.prompt(self.tokenizer, chat_history if add_generation_prompt else chat_history[:-1])
         except ValueError as error:
             raise UserError(f"a question of this task is not a conversation: {error}") from None
-        ids += self.tokenizer.encode(begun)
+        ids += self.tokenizer.encode(prefill)
         text = self.tokenizer.decode(ids)
         self._rendered[text] = ids
         return text

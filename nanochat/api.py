@@ -122,7 +122,7 @@ class Model:
             top_p: Sample from the fewest tokens whose probabilities sum to p.
             seed: The same seed gives the same result, whatever else is in the list. None: a random seed.
             stop: One or more strings that end a continuation; they are not part of it.
-            num_samples: Continue each prompt so many times, and return a list.
+            num_samples: Number of continuations of each prompt; the result is a list.
             max_new_tokens: Another name for max_tokens, which transformers and nanoGPT use.
 
         Returns:

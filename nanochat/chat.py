@@ -153,7 +153,7 @@ def prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     return [*_rendered(tokenizer, messages), tokenizer.special(ASSISTANT_START)]
 
 
-def begun(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+def prefilled_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """The token ids after which the model continues the last message, which is the assistant's.
 
     It may follow another one of the assistant's, which is then complete.

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat import chat
-from nanochat.chat import begun, check, prompt, render, reply_parts, reply_text
+from nanochat.chat import check, prefilled_prompt, prompt, render, reply_parts, reply_text
 from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
 
@@ -182,8 +182,8 @@ def test_a_greeting_and_a_lone_system_message_are_answered_but_not_learnt_from(t
 
 def test_a_last_message_of_the_assistant_is_continued(tokenizer):
     whole, _ = render(tokenizer, talk(SYSTEM, USER, TOOL))
-    assert begun(tokenizer, [SYSTEM, USER, TOOL]) == whole[:-1]
-    assert tokenizer.decode(begun(tokenizer, [ANSWER])) == "<|bos|><|assistant_start|>It is 42."
+    assert prefilled_prompt(tokenizer, [SYSTEM, USER, TOOL]) == whole[:-1]
+    assert tokenizer.decode(prefilled_prompt(tokenizer, [ANSWER])) == "<|bos|><|assistant_start|>It is 42."
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ def test_half_a_character_at_the_end_is_left_out(live: Live, tokenizer: Tokenize
     assert "".join(texts) == "é"  # and two bytes of the smile
 
 
-# ---------------------------------------------------------------- replies that are begun
+# ---------------------------------------------------------------- prefilled replies
 
 
 def prompt_tokens(live: Live, messages: list, **body) -> int:
@@ -231,13 +231,13 @@ def prompt_tokens(live: Live, messages: list, **body) -> int:
 
 
 def test_the_last_message_of_the_assistant_is_continued_unless_told_otherwise(live: Live, tokenizer: Tokenizer) -> None:
-    begun = [*HELLO, {"role": "assistant", "content": "x"}]
-    continued = len(chat.begun(tokenizer, begun))
+    turns = [*HELLO, {"role": "assistant", "content": "x"}]
+    continued = len(chat.prefilled_prompt(tokenizer, turns))
     for settings in ({}, {"continue_final_message": True}, {"continue_final_message": True,
                      "add_generation_prompt": False}):  # fmt: skip
-        assert prompt_tokens(live, begun, **settings) == continued
+        assert prompt_tokens(live, turns, **settings) == continued
     for settings in ({"continue_final_message": False}, {"add_generation_prompt": True}):
-        assert prompt_tokens(live, begun, **settings) == continued + 2  # the turn's end, and the start of the next
+        assert prompt_tokens(live, turns, **settings) == continued + 2  # the turn's end, and the start of the next
         assert prompt_tokens(live, HELLO, **settings) == len(chat.prompt(tokenizer, HELLO))
 
 
@@ -252,14 +252,14 @@ def test_the_last_message_of_the_assistant_is_continued_unless_told_otherwise(li
     ],
 )  # fmt: skip
 def test_settings_of_the_last_message_that_contradict_are_refused(live: Live, settings: dict, param: str) -> None:
-    begun = [*HELLO, {"role": "assistant", "content": "x"}]
-    assert refusal(live.post(CHAT, {"messages": begun, **settings}))["param"] == param
+    turns = [*HELLO, {"role": "assistant", "content": "x"}]
+    assert refusal(live.post(CHAT, {"messages": turns, **settings}))["param"] == param
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_schema_holds_for_the_beginning_and_the_reply_together(live: Live, stream: bool) -> None:
-    begun = [*HELLO, {"role": "assistant", "content": '{"ok": tr'}]
-    body = {"messages": begun, "json_schema": PERSON, "n": 4, "seed": 5, "logprobs": True, "stream": stream, **ANYTHING}
+    turns = [*HELLO, {"role": "assistant", "content": '{"ok": tr'}]
+    body = {"messages": turns, "json_schema": PERSON, "n": 4, "seed": 5, "logprobs": True, "stream": stream, **ANYTHING}
     response = live.post(CHAT, body)
     if stream:
         texts = [content(events(response), index) for index in range(4)]
@@ -272,18 +272,18 @@ def test_a_schema_holds_for_the_beginning_and_the_reply_together(live: Live, str
 
 
 def test_a_beginning_that_the_schema_does_not_allow_is_refused(live: Live) -> None:
-    begun = [*HELLO, {"role": "assistant", "content": "Sure! {"}]
-    refused = refusal(live.post(CHAT, {"messages": begun, "json_schema": PERSON}))
+    turns = [*HELLO, {"role": "assistant", "content": "Sure! {"}]
+    refused = refusal(live.post(CHAT, {"messages": turns, "json_schema": PERSON}))
     assert refused["param"] == "messages"
     assert refused["message"] == "json_schema does not allow the beginning of the reply that the last message gives"
     # As a turn of its own it is no beginning.
-    response = live.post(CHAT, {"messages": begun, "json_schema": PERSON, "continue_final_message": False, **ANYTHING})
+    response = live.post(CHAT, {"messages": turns, "json_schema": PERSON, "continue_final_message": False, **ANYTHING})
     assert set(json.loads(response.json()["choices"][0]["message"]["content"])) == {"ok", "mood"}
 
 
 def test_a_finished_beginning_may_end_at_once(live: Live) -> None:
-    begun = [*HELLO, {"role": "assistant", "content": "yes"}]
-    assert ask(live, "sft:random", messages=begun, guided_choice=["yes"]) == ("", "stop", 1)
+    turns = [*HELLO, {"role": "assistant", "content": "yes"}]
+    assert ask(live, "sft:random", messages=turns, guided_choice=["yes"]) == ("", "stop", 1)
 
 
 # ---------------------------------------------------------------- errors

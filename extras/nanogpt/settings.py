@@ -52,7 +52,7 @@ class Settings:
     bias: bool = False
     """give a new model biases, as in GPT-2"""
     vocab_size: int | None = None
-    """pad the vocabulary of a new model to so many tokens; default: the next multiple of 64, of characters none"""
+    """pad the vocabulary of a new model to this many tokens; default: a multiple of 64, for characters unpadded"""
     dropout: float = 0.0
     """dropout probability; for fine-tuning try 0.1 or more"""
     decay_lr: bool = True

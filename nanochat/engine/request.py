@@ -87,7 +87,7 @@ class Request:
     """number of this sample among several with one seed; each has its own random numbers"""
     stop_ids: Set[int] = frozenset()
     min_tokens: int = 0
-    """stop ids are ruled out until so many tokens are sampled, unless a constraint allows nothing else"""
+    """stop ids are ruled out until this many tokens are sampled, unless a constraint allows nothing else"""
     tools: Tools | None = None
     logprobs: int | None = None
     """report each sampled token's log probability and those of this many most likely ones; None reports none"""

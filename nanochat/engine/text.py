@@ -18,7 +18,7 @@ Kind = Literal["text", "python", "python_output", "call", "arguments"]
 class TextChunk(NamedTuple):
     """Some text of a reply. A tool call or its output comes whole, visible text as it is generated.
 
-    "call" is the name of a function that the client shall call, "arguments" is a piece of its arguments.
+    "call" is the name of a function for the client to call, "arguments" is a piece of its arguments.
     """
 
     kind: Kind

@@ -79,7 +79,7 @@ async def plan_classic_chat(state: ServerState, body: ClassicRequest) -> Plan:
     sampling = Sampling.model_construct(max_tokens=body.max_tokens, temperature=body.temperature, top_k=body.top_k)
     request = engine_request(state, model, sampling, ids, "messages", tools=model.tools)
     writer = ClassicWriter(model)
-    choices = [model.reply_text((), begun=body.messages[-1].role == "assistant")]
+    choices = [model.reply_text((), prefilled=body.messages[-1].role == "assistant")]
     return Plan(model, [request], choices, writer.whole, writer if body.stream else None)
 
 

@@ -139,8 +139,8 @@ async def plan_chat(
     model = state.pick(body.model)
     offer = toolcalls.offer(body)
     description = toolcalls.description(offer.described) if offer else ""
-    ids, begun = await chat_prompt(state, model, body.messages, description, begins_reply(body))
-    constraint = await _constraint(model, body, offer, begun)
+    ids, prefill = await chat_prompt(state, model, body.messages, description, begins_reply(body))
+    constraint = await _constraint(model, body, offer, prefill)
     try:
         request = engine_request(
             state, model, body, ids, "messages", tools=model.tools,
@@ -151,9 +151,9 @@ async def plan_chat(
             raise
         size = len(model.tokenizer.encode(description))
         raise bad_request(f"{error} (the tools' description has {size} tokens)", error.param, error.code) from None
-    choices = [model.reply_text(body.stops, bool(begun), body.ignore_eos, **body.ends) for _ in range(body.n)]
+    choices = [model.reply_text(body.stops, bool(prefill), body.ignore_eos, **body.ends) for _ in range(body.n)]
     wanted = demand(body)
-    if offer and (offer.required or not (wanted and begun)):  # JSON that has begun holds no calls
+    if offer and (offer.required or not (wanted and prefill)):  # JSON that has begun holds no calls
         for choice in choices:
             choice.expect_calls(toolcalls.CallParser(only_first=wanted is not None), offer.required)
     writes = writer(model, body)
@@ -161,12 +161,12 @@ async def plan_chat(
 
 
 async def _constraint(
-    model: ServedModel, body: ChatRequest, offer: toolcalls.Offer | None, begun: str
+    model: ServedModel, body: ChatRequest, offer: toolcalls.Offer | None, prefill: str
 ) -> Constraint | None:
     """What the reply must follow: the grammar of its calls, and what the body demands of its text."""
     if offer is None:
-        return await model.grammars.constraint(body, begun)
-    return await toolcalls.constraint(model.grammars, offer, model.tools and model.tools.ids, demand(body), begun)
+        return await model.grammars.constraint(body, prefill)
+    return await toolcalls.constraint(model.grammars, offer, model.tools and model.tools.ids, demand(body), prefill)
 
 
 async def plan_completion(state: ServerState, body: CompletionRequest) -> Plan:

@@ -178,7 +178,7 @@ class ChatPrompt(NamedTuple):
     """What the reply to a conversation follows."""
 
     ids: list[int]
-    begun: str
+    prefill: str
     """the text of a last message of the assistant's that the reply continues"""
 
 
@@ -188,13 +188,13 @@ async def chat_prompt(
     """The prompt for a conversation. begins: a last message of the assistant's is the beginning of the reply."""
     turns = chat_turns(state, model, content, tools)
     state.log("chat", model, turns)
-    begun = ""
+    prefill = ""
     if turns[-1]["role"] == "assistant":
         if begins:
-            begun = "".join(part["text"] for part in turns[-1]["content"] if part["type"] == "text")
+            prefill = "".join(part["text"] for part in turns[-1]["content"] if part["type"] == "text")
         else:
             turns.append({"role": "assistant", "content": ""})  # whose end, like the end of any beginning, is left out
-    return ChatPrompt(await encoded("messages", messages.characters(turns), model.prompt, turns), begun)
+    return ChatPrompt(await encoded("messages", messages.characters(turns), model.prompt, turns), prefill)
 
 
 async def chat_ids(state: ServerState, model: ServedModel, content: Sequence[Message]) -> list[int]:

@@ -1,7 +1,7 @@
 """OpenAI's Responses API, without what it stores.
 
 A request is translated into a chat (`items`), planned as one, and its reply written as items: a message, then the
-functions that the client shall call. Streams hold an event for everything that begins, grows or ends.
+functions for the client to call. Streams hold an event for everything that begins, grows or ends.
 """
 
 import secrets

@@ -90,17 +90,17 @@ class ServedModel:
         return (chat.plain_prompt if self.plain else messages.prompt)(self.tokenizer, turns)
 
     def reply_text(
-        self, stops: Sequence[str], begun: bool = False, endless: bool = False, **settings: Any
+        self, stops: Sequence[str], prefilled: bool = False, endless: bool = False, **settings: Any
     ) -> ReplyText:  # fmt: skip
         """The text of a reply in a chat, which ends at these strings.
 
-        begun: it continues a message of the client's. endless: a next turn that the model begins does not end it.
+        prefilled: it continues a message of the client's. endless: a next turn that the model begins does not end it.
         settings: those of ReplyText.
         """
         if not self.plain:
             return ReplyText(self.tokenizer, stops, **settings)
         ends = [] if endless else chat.PLAIN_STOPS
-        return ReplyText(self.tokenizer, [*stops, *ends], parts=False, lstrip=not begun, **settings)
+        return ReplyText(self.tokenizer, [*stops, *ends], parts=False, lstrip=not prefilled, **settings)
 
 
 def named(ids: Sequence[str], names: Sequence[str]) -> list[tuple[str, Sequence[str]]]:

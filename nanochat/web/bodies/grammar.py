@@ -86,24 +86,24 @@ class Grammars:
         self._stop_ids = stop_ids
         self._matcher = functools.lru_cache(maxsize=32)(self._new_matcher)  # agents send the same grammar every time
 
-    async def constraint(self, body: Sampling, begun: str = "") -> Constraint | None:
+    async def constraint(self, body: Sampling, prefill: str = "") -> Constraint | None:
         """The Constraint for what a request demands, None where it demands nothing.
 
-        begun: the text that the reply continues and that the demand holds for, too. Raises ApiError for a demand that
+        prefill: the text that the reply continues and that the demand holds for, too. Raises ApiError for a demand that
         cannot be met, for two at once, and for a beginning that does not follow it.
         """
         wanted = demand(body)
-        return None if wanted is None else await self.make(wanted, begun)
+        return None if wanted is None else await self.make(wanted, prefill)
 
-    async def lark(self, text: str, param: str, begun: str = "") -> Constraint:
+    async def lark(self, text: str, param: str, prefill: str = "") -> Constraint:
         """The Constraint for a grammar in llguidance's dialect of Lark. Raises ApiError about `param`."""
-        return await self.make(Wanted(param, "lark", text), begun)
+        return await self.make(Wanted(param, "lark", text), prefill)
 
-    async def make(self, wanted: Wanted, begun: str = "") -> Constraint:
+    async def make(self, wanted: Wanted, prefill: str = "") -> Constraint:
         """The Constraint for one demand. Raises ApiError."""
-        return await asyncio.to_thread(self._grammar, wanted, begun)
+        return await asyncio.to_thread(self._grammar, wanted, prefill)
 
-    def _grammar(self, wanted: Wanted, begun: str) -> "Grammar":
+    def _grammar(self, wanted: Wanted, prefill: str) -> "Grammar":
         if not self._stop_ids:
             message = f"this model has no token that ends a text, so its replies cannot follow {wanted.field}"
             raise bad_request(message, wanted.param, "unsupported_parameter")
@@ -119,7 +119,7 @@ class Grammars:
         first[list(self._stop_ids)] = False
         if not first.any():
             raise wanted.error("no text satisfies it")
-        ids = self._tokenizer.encode(begun)
+        ids = self._tokenizer.encode(prefill)
         if matcher.try_consume_tokens(ids) < len(ids):
             message = f"{wanted.field} does not allow the beginning of the reply that the last message gives"
             raise bad_request(message, "messages", "invalid_value")

@@ -100,7 +100,7 @@ def _chunks(parts: Sequence[Part]) -> list[TextChunk]:
 
 def prompt(tokenizer: Tokenizer, turns: Sequence[dict[str, Any]]) -> list[int]:
     """The token ids that the reply follows. A last message of the assistant's is the beginning of the reply."""
-    return (chat.begun if turns[-1]["role"] == "assistant" else chat.prompt)(tokenizer, turns)
+    return (chat.prefilled_prompt if turns[-1]["role"] == "assistant" else chat.prompt)(tokenizer, turns)
 
 
 def characters(turns: Sequence[dict[str, Any]]) -> int:

@@ -200,7 +200,7 @@ class Sampling(Body):
     max_tokens: int | None = _optional("maximum tokens of the reply; -1: as many as the context holds", ge=-1)
     max_completion_tokens: int | None = _optional("newer name of max_tokens", ge=-1)
     n_predict: int | None = _optional("llama.cpp's name of max_tokens", ge=-1)
-    min_tokens: int = Field(default=0, description="the reply does not end before it has so many tokens", ge=0)
+    min_tokens: int = Field(default=0, description="the reply does not end before it has this many tokens", ge=0)
     temperature: Annotated[float, Field(ge=0, le=2)] | None = _optional("0 takes the most likely token")
     top_p: Fraction = 1.0
     top_k: int | None = _optional("sample from the k most likely tokens; 0 or -1: from all", ge=-1)

@@ -117,13 +117,13 @@ def response_text(result: str) -> str:
 
 
 async def constraint(
-    grammars: Grammars, offer: Offer, calculator: ToolIds | None, final: Wanted | None, begun: str = ""
+    grammars: Grammars, offer: Offer, calculator: ToolIds | None, final: Wanted | None, prefill: str = ""
 ) -> Constraint:  # fmt: skip
-    """The Constraint of a reply; see `grammar`. begun: the text that it continues.
+    """The Constraint of a reply; see `grammar`. prefill: the text that it continues.
 
     Raises ApiError that names the schema that cannot be used.
     """
-    if OPENING in begun:
+    if OPENING in prefill:
         raise bad_request("the reply cannot continue a call of a tool; leave the last message out", "messages")
     param = offer.place.partition("[")[0]
     if final and final.kind != "json":
@@ -131,8 +131,8 @@ async def constraint(
     text = final and _json(final.field, final.value, final.space, final.closed)
     try:
         # Any text may come before a call. A demand holds for all of the reply, also for what has begun.
-        begun = begun if final and not offer.required else ""
-        return await grammars.lark(grammar(offer, calculator, text), param, begun)
+        prefill = prefill if final and not offer.required else ""
+        return await grammars.lark(grammar(offer, calculator, text), param, prefill)
     except ApiError:
         for function in offer.allowed:  # which of them is it?
             place = f"{offer.place.format(offer.described.index(function))}.parameters"

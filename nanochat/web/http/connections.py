@@ -48,9 +48,9 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        begun, _ = self.conn.trailing_data  # of a request that was sent before this one was answered
-        self._expect(arriving=bool(begun) or self.conn.their_state is h11.SEND_BODY)
-        self.received = len(begun)
+        early, _ = self.conn.trailing_data  # of a request that was sent before this one was answered
+        self._expect(arriving=bool(early) or self.conn.their_state is h11.SEND_BODY)
+        self.received = len(early)
 
     def pause_writing(self) -> None:
         self.unread_since = self.loop.time()
