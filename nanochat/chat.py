@@ -307,7 +307,7 @@ def _kind(value: object) -> str:
 
 # ---------------------------------------------------------------- conversations with a base model
 
-PLAIN_STOPS = ("\nUser:", "\nAssistant:")  # where a base model goes on with the conversation by itself
+PLAIN_STOPS = ("\nUser:", "\nAssistant:")  # a base model would write the next turn itself
 
 
 def plain_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:

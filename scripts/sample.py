@@ -207,7 +207,7 @@ def _expected(path: Path) -> list[Sample]:
 
 
 def _compare(samples: Iterable[Sample], expected: Sequence[Sample]) -> int:
-    """Print the first difference and return 1, or say that there is none and return 0."""
+    """Print the first difference and return 1; without a difference, print that and return 0."""
     count = 0
     for count, (sample, other) in enumerate(itertools.zip_longest(samples, expected), 1):
         if sample is None or other is None:

@@ -7,7 +7,7 @@ from checks import EXTRACT, HELLO, KEY, REPORT, SAID, SUNNY, WEATHER, check, mai
 
 @check
 def smolagents(url: str) -> None:
-    """The agent goes on until the model calls its tool final_answer."""
+    """The agent runs until the model calls its tool final_answer."""
     from smolagents import OpenAIModel, ToolCallingAgent, tool
 
     asked = []

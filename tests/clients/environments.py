@@ -43,7 +43,7 @@ def node() -> Path:
 
 @functools.cache
 def _attempt(wanted: Path, install) -> Path | BaseException:
-    """The folder with what a file asks for, or why there is none: one attempt is enough for all tests."""
+    """The folder with the packages that a file lists, or why it could not be made; tried once for all tests."""
     try:
         return _folder(wanted, install)
     except (pytest.skip.Exception, AssertionError) as problem:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 Schema = dict[str, Any]
-Names = tuple[str, ...] | None  # None: any name, because a schema says so
+Names = tuple[str, ...] | None  # None: any name, where a schema allows others
 
 ABOUT_OTHERS = ("additionalProperties", "patternProperties", "unevaluatedProperties")
 PLACES = ("additionalProperties", "items", "prefixItems", "additionalItems")  # of schemas for other values
@@ -100,7 +100,7 @@ class _Closing:
         return _joined(*names)
 
     def _target(self, schema: Schema) -> Any:
-        """What its $ref points to; None without one, and where it is no path within the document."""
+        """What its $ref points to; None if it has none, or one that leads out of the document."""
         reference = schema.get("$ref")
         if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
             return None
