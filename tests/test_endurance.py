@@ -1,4 +1,4 @@
-"""What clients that are slow, many, gone or hostile leave behind: nothing, and the server goes on serving."""
+"""What clients that are slow, many, gone or hostile leave behind: nothing, and the server keeps serving."""
 
 import json
 import logging

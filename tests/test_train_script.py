@@ -241,7 +241,7 @@ def test_a_run_records_how_it_was_started(here):
 
 
 def test_a_text_is_named_by_data_path(here, monkeypatch):
-    """Token files are taken as they are; a name beside it is the name of the data; what is missing is told."""
+    """Token files are taken as they are; a name beside it is the name of the data; missing files are reported."""
     main([*SMALL, "--max_iters=1", "--data-path=data/cats", "--out_dir=a"])
     assert ckpt("a/ckpt.pt")["config"]["dataset"] == "data/cats"
     for path, said in (("no.txt", "--data_path no.txt does not exist; expected"), ("base", "has no train.bin")):

@@ -2,8 +2,8 @@
 
 Memory is what CUDA reports of the card (torch's total_memory), peaks and bandwidths are those of NVIDIA's data sheets:
 dense, 16 bits with float32 sums. Prices are typical ones on demand at the end of 2025, rounded; pass your own with
---price_per_gpu_hour. T4, A10G and L4 cost what AWS asks for g4dn.xlarge, g5.xlarge and g6.xlarge, which have one; V100
-and RTX 3090 what smaller providers ask.
+--price_per_gpu_hour. Those of T4, A10G and L4 are AWS's for g4dn.xlarge, g5.xlarge and g6.xlarge, which have one,
+written from memory; those of V100 and RTX 3090 are estimates.
 """
 
 import os

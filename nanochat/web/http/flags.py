@@ -25,6 +25,7 @@ def share_cores() -> None:
 
     By default they keep their core for milliseconds. In a server the event loop, and on the same machine its clients,
     need it: with other work on two cores, a product of a small model took 3 to 8 ms instead of 0.1.
+    On an idle machine it costs one stream of such a model up to a fifth of its rate (dev/LOG.md).
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
