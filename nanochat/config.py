@@ -26,8 +26,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from nanochat.config_files import CONFIG_FILES, LONGEST_SHOWN, fitted, read, shown, spelled, unfolded
-from nanochat.errors import UserError
+from nanochat.config_files import CONFIG_FILES, fitted, read, spelled, unfolded
+from nanochat.errors import LONGEST_SHOWN, UserError, shown
 
 Flags = TypeVar("Flags")
 

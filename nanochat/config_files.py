@@ -5,7 +5,6 @@ import contextlib
 import json
 import operator
 import re
-import reprlib
 import time
 import types
 import typing
@@ -15,13 +14,11 @@ from typing import Any
 
 import yaml
 
-from nanochat.errors import UserError
+from nanochat.errors import BITS, UserError
 
 CONFIG_FILES = (".py", ".yaml", ".yml", ".json")
-LONGEST_SHOWN = 300  # characters of a value in a message
 LONGEST_SUM = 10_000  # characters of texts added together
 MOST_KEYS = 10_000  # of one mapping
-BITS = 63  # of a whole number; torch and numpy have no larger ones
 
 
 def unfolded(read: dict[str, tuple[Any, str]], fields: dict[str, str]) -> dict[str, tuple[Any, str]]:
@@ -169,15 +166,6 @@ def fitted(value: Any, hint: Any) -> Any:
             if hint in (bool, str, types.NoneType) and isinstance(value, hint):
                 return value
     raise TypeError
-
-
-def shown(value: Any) -> str:
-    """A value as shown in a message, cut to a reasonable length."""
-    if isinstance(value, int) and value.bit_length() > BITS:
-        return f"a number of {value.bit_length()} bits"
-    brief = reprlib.Repr()
-    brief.maxlevel = 3
-    return brief.repr(value)[:LONGEST_SHOWN]
 
 
 def spelled(hint: Any) -> str:

@@ -3,8 +3,10 @@
 import errno
 import io
 import os
+import reprlib
 import sys
 from collections.abc import Callable
+from typing import Any
 
 REFUSALS = {  # why a file system refuses a write
     errno.ENOSPC: "the disk is full; free some space and start again",
@@ -14,6 +16,8 @@ REFUSALS = {  # why a file system refuses a write
 }
 EXIT_PIPE = 141  # 128 + SIGPIPE
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a process that ended on Ctrl-C
+LONGEST_SHOWN = 300  # characters of a value in a message
+BITS = 63  # of a whole number; torch and numpy have no larger ones
 
 
 class UserError(Exception):
@@ -30,6 +34,15 @@ def sentence_of(error: BaseException) -> str | None:
         case OSError(errno=int() as number) if number in REFUSALS:
             return f"{os.fsdecode(error.filename or 'the output')}: {REFUSALS[number]}"
     return None
+
+
+def shown(value: Any) -> str:
+    """A value as shown in a message, cut to a reasonable length."""
+    if isinstance(value, int) and value.bit_length() > BITS:
+        return f"a number of {value.bit_length()} bits"
+    brief = reprlib.Repr()
+    brief.maxlevel = 3
+    return brief.repr(value)[:LONGEST_SHOWN]
 
 
 def escape_unshowable() -> None:

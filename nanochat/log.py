@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-
-from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from typing import TYPE_CHECKING
 
 from nanochat import paths
 from nanochat.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
 
 WITHOUT_WANDB = "train without it (--run dummy, in scripts.train --wandb_log=False)"
 
@@ -175,11 +175,7 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if self.is_main and not self.lines_every and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
-            self._bar = Bar(
-                TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
-                TextColumn("{task.completed:.0f}/{task.total:.0f} " + self.unit), TextColumn("{task.fields[figures]}"),
-                TimeRemainingColumn(), console=Console(file=sys.stdout),
-            )  # fmt: skip
+            self._bar = _bar(self.unit)
             self._task = self._bar.add_task(self.title, total=self.total, figures="")
             self._bar.start()
         return self
@@ -219,6 +215,18 @@ class Progress:
         if done <= first or done >= self.total:
             return []
         return [f"{duration((now - since) / (done - first) * (self.total - done))} left"]
+
+
+def _bar(unit: str) -> "Bar":
+    # The bar alone needs rich; training without a terminal needs no package but torch and numpy.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    counted = TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit)
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), counted,
+        TextColumn("{task.fields[figures]}"), TimeRemainingColumn(), console=Console(file=sys.stdout),
+    )  # fmt: skip
 
 
 def figure(name: str, value: float | str) -> str:

@@ -23,10 +23,10 @@ from pathlib import Path, PurePosixPath
 import yaml
 
 from nanochat import paths
-from nanochat.config_files import Yaml, shown
+from nanochat.config_files import Yaml
 from nanochat.data import urls
 from nanochat.data.task import CoreTask, Item, Kind
-from nanochat.errors import UserError
+from nanochat.errors import UserError, shown
 
 URL = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
 SHA256 = "90a7c19e28ee7a52b4f6e1f87658deb9fde7f63deba2379045bdb1fe9ea5d200"  # of the file at URL, as others pin it too

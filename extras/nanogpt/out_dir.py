@@ -21,8 +21,7 @@ from extras.nanogpt.settings import OF_ONE_START, SHAPE, Settings, check
 from nanochat import foreign_tokenizers, gpt2_tokenizer
 from nanochat.checkpoint import gpt2, manager, nanogpt, reading
 from nanochat.checkpoint.nanogpt import BEST_CKPT, CKPT, LAST_CKPT
-from nanochat.config_files import shown
-from nanochat.errors import UserError
+from nanochat.errors import UserError, shown
 from nanochat.gpt import GPT
 from nanochat.paths import read_json
 from nanochat.runtime import Runtime

@@ -24,9 +24,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nanochat.config_files import shown
 from nanochat.data.batch import Batch
-from nanochat.errors import UserError
+from nanochat.errors import UserError, shown
 from nanochat.log import MetricsLog, Progress
 from nanochat.optim import Optimizer, Rates
 from nanochat.runtime import PeerFailed, Runtime, repeatable
