@@ -30,6 +30,7 @@ from nanochat.log import MetricsLog
 from nanochat.optim import Optimizer, Rates, parameter_groups
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Stage, TrainState, train
+from nanochat.train.stage import loss_of
 from tasks.catalog import training_conversations
 from tasks.littleworld import corpus
 
@@ -169,7 +170,7 @@ def _training(flags: Flags, text: TextSource) -> dict:
     rows, T = flags.device_batch_size, flags.max_seq_len
     with runtime.start(device_type="cpu", seed=0) as rt, tempfile.TemporaryDirectory() as folder:
         model = GPT(scaling.config_from_depth(flags.depth, text.tokenizer.vocab_size, T), rt.dtype)
-        forward = torch.compile(model, dynamic=False) if flags.compile else model
+        loss = loss_of(model, flags.compile, rt)
         optimizer = Optimizer(*parameter_groups(model, 0.3, 0.008, 0.02, 0.5, 0.1))
         streams: dict[str, Iterator[Batch]] = {
             "no loader": repeat(next(batches(text, rows, T))),
@@ -181,7 +182,7 @@ def _training(flags: Flags, text: TextSource) -> dict:
             for name, stream in streams.items():
                 log = MetricsLog(Path(folder, f"{name} {turn}"), "dummy", {})
                 stage = Stage(
-                    name="bench", model=model, forward=forward, optimizer=optimizer, stream=stream, accumulation=1,
+                    name="bench", model=model, loss=loss, optimizer=optimizer, stream=stream, accumulation=1,
                     rates=lambda *_: Rates(lr=0.0), save=lambda *_: None, scored=lambda *_: None,
                     num_iterations=flags.steps if turn >= 0 else 3,
                 )  # fmt: skip

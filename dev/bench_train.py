@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,6 +28,7 @@ from nanochat.gpt import GPT
 from nanochat.log import MetricsLog
 from nanochat.optim import Optimizer, Rates, parameter_groups
 from nanochat.plan import cost
+from nanochat.runtime import Runtime
 from nanochat.train.loop import Stage, TrainState, train
 
 
@@ -110,7 +112,7 @@ def _nanochat(flags: Flags) -> list[float]:
         stage = Stage(
             name="bench",
             model=model,
-            forward=torch.compile(model, dynamic=False) if flags.compile else model,
+            **_loss(model, flags.compile, rt),
             optimizer=Optimizer(*parameter_groups(model, 0.3, 0.008, 0.02, 0.5, 0.1)),
             stream=_random_batches(flags),
             accumulation=1,
@@ -122,6 +124,15 @@ def _nanochat(flags: Flags) -> list[float]:
         train(stage, TrainState(), replace(rt, rank=1), log)  # rank 1 prints nothing
         log_lines = [json.loads(line) for line in log.path.read_text(encoding="utf-8").splitlines()]
         return [line["seconds"] for line in log_lines[3:]]
+
+
+def _loss(model: GPT, compiled: bool, rt: Runtime) -> dict[str, Any]:
+    """The stage's loss; for an older checkout (--previous) its forward pass."""
+    if "forward" in Stage.__dataclass_fields__:
+        return {"forward": torch.compile(model, dynamic=False) if compiled else model}
+    from nanochat.train.stage import loss_of
+
+    return {"loss": loss_of(model, compiled, rt)}
 
 
 def _transformers(flags: Flags) -> list[float]:

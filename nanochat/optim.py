@@ -13,6 +13,8 @@ run may resume on another number of ranks.
 Shapes: a Muon group has matrices (rows, cols); this rank's n of them are stacked to (n, rows, cols).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -65,7 +67,10 @@ class Rates:
 
 @dataclass
 class Optimizer:
-    """`step` applies the gradients in `.grad`. On several ranks all must call `step` and `state_dict` together."""
+    """A step is `with reducing(): backward()` on its last micro-batch, then `norm = reduce()`, then `step(...)`.
+
+    On several ranks all must call these, and `state_dict`, together. `wait` before the parameters are read elsewhere.
+    """
 
     adamw: list[AdamWGroup]
     muon: list[MuonGroup]
@@ -81,8 +86,36 @@ class Optimizer:
             for parameter in group.parameters.values():
                 parameter.grad = None
 
+    @contextmanager
+    def reducing(self) -> Iterator[None]:
+        """Around the last micro-batch's backward: gradients that are complete may be sent to the other ranks."""
+        yield
+
+    @property
+    def has_sent(self) -> bool:
+        """Whether gradients of this step have gone to other ranks, so that it cannot be computed anew."""
+        return False
+
+    def reduce(self) -> Tensor:
+        """Sum the gradients over the ranks. Returns the norm of the whole gradient, 0-d, the same on all ranks."""
+        parameters = [p for group in (*self.adamw, *self.muon) for p in group.parameters.values()]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if self.world > 1:
+            for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
+                work.wait()  # type: ignore[union-attr]
+        return nn.utils.get_total_norm(gradients)
+
+    def wait(self) -> None:
+        """Wait until all parameters are this step's; to be called before anything but training reads them."""
+
     @torch.no_grad()
-    def step(self, rates: Rates) -> None:
+    def step(self, rates: Rates, factor: Tensor | None = None, skip: Tensor | None = None) -> None:
+        """Apply the gradients in `.grad`, times `factor`; nothing changes where `skip` is true. Both are 0-d."""
+        if skip is not None and bool(skip):
+            return
+        if factor is not None:
+            parameters = [p for group in (*self.adamw, *self.muon) for p in group.parameters.values()]
+            torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], factor)
         self.steps += 1
         for group in self.adamw:
             for name, parameter in group.parameters.items():

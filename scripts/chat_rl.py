@@ -113,7 +113,7 @@ def train(flags: Flags, rt: "Runtime") -> None:
         run_stream(
             "chat_rl", run, stream, -(-largest // hparams.device_batch_size), [evaluation],
             lambda state, meta: results(run, held_out, state, meta), flags.num_iterations, flags.num_epochs,
-            best="val_error", shown=("reward", "completion_tokens"),
+            best="val_error", shown=("reward", "completion_tokens"), on_policy=True,
         )  # fmt: skip
 
 

@@ -39,6 +39,7 @@ from nanochat.train.rollouts import (
     pass_rates,
     rollouts,
 )
+from nanochat.train.stage import loss_of
 from scripts import chat_cli, chat_rl
 from tests.scripted import calculating, scripted
 
@@ -95,8 +96,9 @@ def undecided(tokenizer: Tokenizer, saying: str, other: str, context: int = 64) 
 
 def stage_of(model: GPT, stream: Iterator[Batch], steps: int = 1, lr: float = 0.0, beta1: float = 0.0) -> Stage:
     """With beta1 = 0 and rate 0, AdamW remembers the gradient as it is."""
+    groups = [AdamWGroup(dict(model.named_parameters()), lr, (beta1, 0.95))]
     return Stage(
-        "test", model, model, Optimizer([AdamWGroup(dict(model.named_parameters()), lr, (beta1, 0.95))], []), stream,
+        "test", model, loss_of(model, False, ONE), Optimizer(groups, []), stream,
         accumulation=1000, rates=lambda step, progress: Rates(), save=lambda state, passing: None,
         scored=lambda state, scores: None, num_iterations=steps, shown=("reward",),
     )  # fmt: skip

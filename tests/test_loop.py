@@ -21,6 +21,7 @@ from nanochat.log import MetricsLog
 from nanochat.optim import AdamWGroup, Optimizer, Rates
 from nanochat.runtime import Runtime
 from nanochat.train.loop import Evaluation, Stage, TrainState, train
+from nanochat.train.stage import loss_of
 
 processes = multiprocessing.get_context("fork")
 
@@ -50,7 +51,7 @@ def stage(model: GPT, stream: Iterator[Batch], optimizer: Optimizer | None = Non
     """A stage that trains with AdamW at a real rate."""
     parameters = dict(model.named_parameters())
     given: dict = {
-        "name": "test", "model": model, "forward": model, "stream": stream, "accumulation": 1,
+        "name": "test", "model": model, "loss": loss_of(model, False, ONE), "stream": stream, "accumulation": 1,
         "optimizer": optimizer or Optimizer([AdamWGroup(parameters, 0.01, (0.8, 0.9))], []),
         "rates": lambda step, progress: Rates(), "save": lambda state, passing: None,
         "scored": lambda state, scores: None, "num_iterations": 3, **settings,

@@ -34,7 +34,7 @@ from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Evaluation, Stage, TrainState, train
 from nanochat.train.memory import check_memory
-from nanochat.train.stage import compiled, is_finished
+from nanochat.train.stage import is_finished, loss_of
 
 NAME = "train"
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -95,7 +95,7 @@ def _train(
     stage = Stage(
         name=NAME,
         model=run.model,
-        forward=compiled(run.model, settings.compile, rt),
+        loss=loss_of(run.model, settings.compile, rt),
         optimizer=optimizer,
         stream=_stream(data["train"], settings, T, state, rt),
         accumulation=accumulation,

@@ -35,6 +35,16 @@ class Batch:
         inputs, targets, weights = (t.to(device, non_blocking=True) for t in (self.inputs, self.targets, self.weights))
         return replace(self, inputs=inputs, targets=targets, weights=weights)
 
+    def halves(self) -> tuple["Batch", "Batch"]:
+        """Its rows as two micro-batches, B >= 2, which a step counts as this one."""
+        middle = len(self.inputs) // 2
+        first, second = (
+            replace(self, inputs=self.inputs[rows], targets=self.targets[rows], weights=self.weights[rows])
+            for rows in (slice(middle), slice(middle, None))
+        )
+        rest = None if self.count is None else 0
+        return replace(first, ends_step=False), replace(second, count=rest)
+
     def pinned(self) -> "Batch":
         """In pinned memory, from which a GPU can copy while the program continues."""
         inputs, targets, weights = (t.pin_memory() for t in (self.inputs, self.targets, self.weights))

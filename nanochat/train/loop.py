@@ -16,7 +16,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from types import FrameType
 
@@ -105,7 +105,7 @@ class Evaluation:
 
 @dataclass
 class Stage:
-    """A stage as data. forward(ids, targets), both (B, T), gives the negative log likelihoods (B, T).
+    """A stage as data. loss(batch) is the sum of nll * weight of a micro-batch, a float32 scalar with a gradient.
 
     `save(state, passing)` writes a checkpoint; a passing one was due by time only and is replaced by the next one.
     `scored(state, scores)` adds scores to the latest checkpoint.
@@ -113,13 +113,14 @@ class Stage:
 
     name: str
     model: nn.Module
-    forward: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[[Batch], Tensor]
     optimizer: Optimizer
     stream: Iterator[Batch]
     accumulation: int  # micro-batches per step and rank, at most
     rates: Callable[[int, float], Rates]  # of step and progress
     save: Callable[[TrainState, bool], None]
     scored: Callable[[TrainState, dict[str, float]], None]
+    on_policy: bool = False  # whether the stream samples from the model, which must then be this step's
     num_iterations: int = -1  # -1 = until the stream has made num_epochs
     num_epochs: float = 1.0
     save_every: int = -1  # steps; -1 = at the end only
@@ -156,6 +157,7 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                 raise SystemExit(code)
             evaluations = [each for each in stage.evaluations if each.due(state.step, done)]
             if evaluations and not state.probed:
+                stage.optimizer.wait()
                 with checkpoints.rescuing():
                     scores = _measure(evaluations, lambda: bool(_agreed(stop, False, rt)[0]))
                 if scores is None:
@@ -169,6 +171,8 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
             if done:
                 return state
             started = time.perf_counter()
+            if stage.on_policy:
+                stage.optimizer.wait()
             with checkpoints.rescuing():
                 micro_batches = [batch.to(rt.device) for batch in _next_step(stage, rt)]
             with repeatable(rt.device):  # not around generating and measuring, which it would slow down
@@ -187,20 +191,20 @@ def _step(stage: Stage, state: TrainState, micro_batches: list[Batch], rt: Runti
     scale = state.loss_scale if is_scaled else 1.0
     # The tokens that count are known before the first backward pass, so each part of the loss gets its final weight.
     valid = _sum_over_ranks(torch.stack([batch.counted for batch in micro_batches]).sum().float(), rt)
-    loss = torch.zeros((), device=rt.device)
-    for batch in micro_batches:
-        nll = stage.forward(batch.inputs, batch.targets)  # (B, T)
-        part = (nll * batch.weights).sum() / valid.clamp_min(1)
-        (part * scale).backward()  # adds to the gradients of the micro-batches before
-        loss += part.detach()
-    loss = float(_sum_over_ranks(loss, rt))
-    norm = float(_reduce_gradients(stage.model, rt, scale))
+    total = torch.zeros((), device=rt.device)
+    for n, batch in enumerate(micro_batches):
+        part = stage.loss(batch) / valid.clamp_min(1)
+        with stage.optimizer.reducing() if n == len(micro_batches) - 1 else nullcontext():
+            (part * scale).backward()  # adds to the gradients of the micro-batches before
+        total += part.detach()
+    total = _sum_over_ranks(total, rt)
+    length = stage.optimizer.reduce() / scale
     rates = stage.rates(state.step, state.progress)
+    factor = _factor(length, stage.grad_clip, scale)
+    stage.optimizer.step(rates, factor, ~(total.isfinite() & length.isfinite()))
+    loss, norm = float(total), float(length)
     finite = math.isfinite(loss) and math.isfinite(norm)
     if finite:
-        if stage.grad_clip > 0 and norm > stage.grad_clip:
-            _scale_gradients(stage.model, stage.grad_clip / norm)
-        stage.optimizer.step(rates)
         state.smooth_loss = loss if state.smooth_loss is None else 0.95 * state.smooth_loss + 0.05 * loss
     stage.optimizer.zero_grad()
     overflowed = is_scaled and _update_loss_scale(state, finite) and math.isfinite(loss)
@@ -226,19 +230,12 @@ def _step(stage: Stage, state: TrainState, micro_batches: list[Batch], rt: Runti
     return {**metrics, **last.metrics}
 
 
-def _reduce_gradients(model: nn.Module, rt: Runtime, scale: float) -> Tensor:
-    """Sum the gradients over the ranks, divide the loss scale out, and return their norm."""
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    if rt.world > 1:
-        for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
-            work.wait()  # type: ignore[union-attr]
-    if scale != 1:
-        _scale_gradients(model, 1 / scale)
-    return nn.utils.get_total_norm(gradients)
-
-
-def _scale_gradients(model: nn.Module, factor: float) -> None:
-    torch._foreach_mul_([p.grad for p in model.parameters() if p.grad is not None], factor)
+def _factor(norm: Tensor, clip: float, scale: float) -> Tensor | None:
+    """What the gradients have to be multiplied by, to be clipped and without the loss scale; None for 1."""
+    if clip <= 0 and scale == 1:
+        return None
+    clipped = (clip / norm).clamp_max(1) if clip > 0 else torch.ones_like(norm)
+    return clipped / scale
 
 
 def _update_loss_scale(state: TrainState, finite: bool) -> bool:
@@ -355,6 +352,7 @@ class _Checkpoints:
             raise
 
     def _save(self, passing: bool) -> None:
+        self.stage.optimizer.wait()
         # A step whose loss was finite may still have made the weights infinite, or too large for any next step.
         if not bool(torch.isfinite(nn.utils.get_total_norm(self.stage.model.parameters()))):
             raise UserError(

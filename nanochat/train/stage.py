@@ -7,6 +7,7 @@ from dataclasses import asdict
 from itertools import takewhile
 
 import torch
+from torch import Tensor
 
 from nanochat import schedule
 from nanochat.checkpoint import manager
@@ -76,6 +77,7 @@ def run_stream(
     flops_per_token: int = 0,
     best: str = "val_bpb",
     shown: tuple[str, ...] = (),
+    on_policy: bool = False,
 ) -> TrainState:
     """Train, log, save, evaluate and report any stage.
 
@@ -88,10 +90,11 @@ def run_stream(
     stage = Stage(
         name=name,
         model=run.model,
-        forward=compiled(run.model, flags.compile, rt),
+        loss=loss_of(run.model, flags.compile, rt),
         optimizer=optimizer,
         stream=stream,
         accumulation=accumulation,
+        on_policy=on_policy,
         rates=lambda step, progress: rates(flags, step, progress),
         save=writer.save,
         scored=writer.scored,
@@ -185,12 +188,16 @@ def rates(flags: TrainFlags, step: int, progress: float) -> Rates:
     )
 
 
-def compiled(model: GPT, wanted: bool, rt: Runtime) -> Callable:
-    """The model's forward, compiled if wanted; prints a line if there is no compiler."""
+def loss_of(model: GPT, wanted: bool, rt: Runtime) -> Callable[[Batch], Tensor]:
+    """A model's loss, compiled if wanted: the sum of nll * weight of a micro-batch, a float32 scalar with a gradient.
+
+    Prints a line if there is no compiler.
+    """
     if wanted and not can_compile(rt.device):
         rt.print("no C++ compiler was found, so torch.compile is not used; training is slower")
         wanted = False
-    return torch.compile(model, dynamic=False) if wanted else model
+    forward = torch.compile(model, dynamic=False) if wanted else model
+    return lambda batch: (forward(batch.inputs, batch.targets) * batch.weights).sum()
 
 
 def is_finished(stage: Stage, state: TrainState) -> bool:
