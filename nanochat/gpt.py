@@ -11,14 +11,16 @@ GPT-2 has.
 
 import functools
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nanochat.attention import Rotary, attend, rotary, rotate
 from nanochat.kv_cache import CacheRows
+from nanochat.loss import Rows, chunk_rows, summed_nll
 
 SMEAR_CHANNELS = 24  # inputs of smear_gate in every checkpoint that has one
 
@@ -212,6 +214,15 @@ class MLP(nn.Module):
         return self.c_proj(x)
 
 
+class Beside(NamedTuple):
+    """What every block sees besides the residual stream."""
+
+    ids: Tensor  # (B, T)
+    first: Tensor  # (B, T, D), the first block's input
+    cos_sin: Rotary | None
+    cache: CacheRows | None
+
+
 class Block(nn.Module):
     """Attention, which mixes positions, then the MLP; each reads a normed x and adds to it (pre-norm)."""
 
@@ -223,8 +234,17 @@ class Block(nn.Module):
         self.ln_2 = Norm(config)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, value: Tensor | None, cos_sin: Rotary | None, cache: CacheRows | None) -> Tensor:
-        x = x + dropped(self.attn(self.ln_1(x), value, cos_sin, cache), self)
+    def forward(self, x: Tensor, scales: tuple[Tensor, Tensor] | None, table: Tensor | None, beside: Beside) -> Tensor:
+        """x (B, T, D) -> (B, T, D). scales are two scalars; table (V, K*d) holds the layer's value embeddings.
+
+        All that belongs to a layer happens here, so that a layer can be compiled, or recomputed, by itself.
+        """
+        # Residual scalars: each layer scales the residual stream, and adds the first layer's input x0 again, so that
+        # deep layers still see the tokens themselves. From modded-nanogpt.
+        if scales is not None:
+            x = scales[0] * x + scales[1] * beside.first
+        value = None if table is None else F.embedding(beside.ids, table).to(x.dtype)
+        x = x + dropped(self.attn(self.ln_1(x), value, beside.cos_sin, beside.cache), self)
         return x + dropped(self.mlp(self.ln_2(x)), self)
 
 
@@ -257,6 +277,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.dtype = dtype
+        self.recompute = False  # compute each block anew in the backward pass, instead of keeping what it computed
         V, D, L = config.padded_vocab, config.n_embd, config.n_layer
         self.transformer = Trunk(config)
         # Untied: the output layer has a matrix of its own. Tying it to the embedding (Press & Wolf 2017), as GPT-2
@@ -289,6 +310,28 @@ class GPT(nn.Module):
         With a cache the ids continue what its rows hold; with last_only only the last id's logits are computed,
         (B, 1, V). Raises ValueError when the cache has no room for the ids, or for positions beyond the learned ones.
         """
+        x = self.hidden(ids, cache, last_only)
+        if targets is None:
+            return self._logits(x)
+        flat, chosen = x.flatten(0, 1), targets.flatten()
+        # A few rows at a time, so that the logits of all positions are never in memory together; their gradient would
+        # need them all, which is why training takes `loss`.
+        rows = len(flat) if torch.is_grad_enabled() else chunk_rows(len(flat), self.config.vocab_size, x.device)
+        parts = zip(flat.split(rows), chosen.split(rows), strict=True)
+        return torch.cat([F.cross_entropy(self._logits(x), at, reduction="none") for x, at in parts]).view_as(targets)
+
+    def loss(
+        self, x: Tensor, targets: Tensor, weights: Tensor, trained: Tensor | None = None, rows: Rows | None = None
+    ) -> Tensor:
+        """The sum of nll * weight, a float32 scalar to be differentiated once, of what `hidden` returned.
+
+        x (B, T, D), targets (B, T) int64, weights (B, T) float32; `trained` and `rows` as in `loss.summed_nll`.
+        """
+        matrix = self.transformer.wte.weight if self.lm_head is None else self.lm_head.get_parameter("weight")
+        return summed_nll(x, matrix, targets, weights, trained, self.config.softcap, self.config.vocab_size, rows)
+
+    def hidden(self, ids: Tensor, cache: CacheRows | None = None, last_only: bool = False) -> Tensor:
+        """ids (B, T) -> what the output layer reads, (B, T, D), or (B, 1, D) with last_only. Raises as `forward`."""
         c = self.config
         positions = torch.arange(ids.size(1), device=ids.device)[None] if cache is None else cache.begin(ids.size(1))
         cos_sin = self._rotary(positions) if cache is None else cache.cos_sin()
@@ -299,16 +342,17 @@ class GPT(nn.Module):
                 raise ValueError(f"{ids.size(1)} tokens exceed the {c.sequence_len} positions that this model has")
             x = x + self.transformer.wpe(positions).to(x.dtype)
         x = dropped(x, self)
-        first, middle = x, x
+        middle, beside = x, Beside(ids, x, cos_sin, cache)
+        scales = None
         if c.lambdas:
-            keep, again = self.resid_lambdas.to(x.dtype).unbind(), self.x0_lambdas.to(x.dtype).unbind()
+            scales = self.resid_lambdas.to(x.dtype).unbind(), self.x0_lambdas.to(x.dtype).unbind()
         for layer, block in enumerate(self.transformer.blocks):
-            # Residual scalars: each layer scales the residual stream, and adds the first layer's input x0 again, so
-            # that deep layers still see the tokens themselves. From modded-nanogpt.
-            if c.lambdas:
-                x = keep[layer] * x + again[layer] * first
-            value = self.value_embeds[str(layer)](ids).to(x.dtype) if c.has_value_embed(layer) else None
-            x = block(x, value, cos_sin, cache)
+            own = None if scales is None else (scales[0][layer], scales[1][layer])
+            table = self.value_embeds[str(layer)].weight if c.has_value_embed(layer) else None
+            if self.recompute and torch.is_grad_enabled():
+                x = cast(Tensor, checkpoint(block, x, own, table, beside, use_reentrant=False))
+            else:
+                x = block(x, own, table, beside)
             if layer == c.n_layer // 2:
                 middle = x
         # Backout: what the middle layers wrote for later layers to read need not be in the prediction, so a learned
@@ -317,12 +361,7 @@ class GPT(nn.Module):
             x = x - self.backout_lambda.to(x.dtype) * middle
         if cache is not None:
             cache.finish(embedded)
-        if last_only:
-            x = x[:, -1:]
-        logits = self._logits(self.transformer.ln_f(x))  # (B, T, D) -> (B, T, V)
-        if targets is None:
-            return logits
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+        return self.transformer.ln_f(x[:, -1:] if last_only else x)
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids (...) -> (..., D), normed if the model does that, without smear and positions."""

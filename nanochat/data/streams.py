@@ -27,7 +27,7 @@ from torch import Tensor
 
 from nanochat import chat
 from nanochat.data import contents
-from nanochat.data.batch import Batch
+from nanochat.data.batch import Batch, trained_positions
 from nanochat.data.order import Shuffled
 from nanochat.data.packing import Document, pack
 from nanochat.data.shards import TextReader
@@ -278,7 +278,8 @@ def batches(
                 ids, weights = mine[:rows, 0].long(), mine[:rows, 1, 1:].float()
                 mine = mine[rows:]
                 inputs, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-                batch = Batch(inputs, targets, weights.contiguous(), progress, after)
+                weights = weights.contiguous()
+                batch = Batch(inputs, targets, weights, progress, after, trained=trained_positions(weights))
                 yield batch.pinned() if pin else batch
 
 

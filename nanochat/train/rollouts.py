@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nanochat import chat
-from nanochat.data.batch import Batch
+from nanochat.data.batch import Batch, trained_positions
 from nanochat.data.task import Task
 from nanochat.engine.cpu_weights import pack
 from nanochat.engine.engine import Engine
@@ -191,6 +191,7 @@ def rollouts(
             yield Batch(
                 inputs, targets, weights, cursor["question"] / prompts.size, cursor,
                 count=count if i == 0 else 0, ends_step=i == len(micro_batches) - 1, metrics=metrics,
+                trained=trained_positions(weights),
             )  # fmt: skip
 
 

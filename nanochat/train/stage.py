@@ -17,6 +17,7 @@ from nanochat.data.streams import Source, batches_for, one_pass
 from nanochat.eval.bpb import text_loss
 from nanochat.gpt import GPT, count_parameters
 from nanochat.log import MetricsLog, strict_json
+from nanochat.loss import loss_of_rows
 from nanochat.optim import Optimizer, Rates, parameter_groups
 from nanochat.plan.cost import flops_per_token
 from nanochat.report import sections
@@ -196,8 +197,11 @@ def loss_of(model: GPT, wanted: bool, rt: Runtime) -> Callable[[Batch], Tensor]:
     if wanted and not can_compile(rt.device):
         rt.print("no C++ compiler was found, so torch.compile is not used; training is slower")
         wanted = False
-    forward = torch.compile(model, dynamic=False) if wanted else model
-    return lambda batch: (forward(batch.inputs, batch.targets) * batch.weights).sum()
+    hidden, rows = model.hidden, loss_of_rows
+    if wanted:
+        rows = torch.compile(loss_of_rows, dynamic=False)
+        hidden = torch.compile(model.hidden, dynamic=False)
+    return lambda batch: model.loss(hidden(batch.inputs), batch.targets, batch.weights, batch.trained, rows)
 
 
 def is_finished(stage: Stage, state: TrainState) -> bool:
