@@ -433,7 +433,7 @@ class Engine:
             self.cache.lengths[running.slot] = len(held)
 
     def _decode(self, passes: Passes, decoding: list[_Running], ids: list[int] | None = None) -> _Drawing:
-        """Start a pass that reads one id of each request and samples the next; by default those that are sampled now."""
+        """Start a pass that reads one id of each request, by default the one sampled now, and samples the next."""
         settings = settings_of([self._row(running) for running in decoding], self.model.config.vocab_size)
         slots = [running.slot for running in decoding]
         drawn = passes.decode_and_draw(list(zip(slots, ids or [NEWEST] * len(slots), strict=True)), settings)
