@@ -72,7 +72,7 @@ PAGE = 256
 def attend_paged(
     q: Tensor, first: Tensor, longest: int, keys: Tensor, values: Tensor, table: Tensor, seen: Tensor, window: int
 ) -> Tensor:
-    """Stand-in: q (N, H, d), first (R+1,), keys and values (pages, PAGE, K, d), table (R, P), seen (R,) -> (N, H, d)."""
+    """Stand-in. q (N, H, d), first (R+1,), keys, values (pages, PAGE, K, d), table (R, P), seen (R,) -> (N, H, d)."""
     rows = torch.arange(q.size(0), device=q.device, dtype=first.dtype)
     row = (torch.searchsorted(first, rows, right=True) - 1).clamp(0, table.size(0) - 1)
     k, v = keys[table].flatten(1, 2)[row], values[table].flatten(1, 2)[row]  # (N, S, K, d)
