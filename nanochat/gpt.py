@@ -21,7 +21,9 @@ from torch.utils.checkpoint import checkpoint
 from nanochat.attention import Rotary, attend, rotary, rotate
 from nanochat.kv_cache import CacheRows
 from nanochat.loss import Rows, chunk_rows, summed_nll
+from nanochat.paged_cache import PagedRows
 
+Cached = CacheRows | PagedRows  # what a forward pass continues
 SMEAR_CHANNELS = 24  # inputs of smear_gate in every checkpoint that has one
 
 
@@ -158,7 +160,7 @@ class Attention(nn.Module):
         self.qkv: nn.Module | None = None  # c_q, c_k and c_v in one matrix, once `engine.cpu_weights.pack` joined them
         self.ve_gate = Gate(config.ve_gate_channels, config.n_kv_head) if config.has_value_embed(layer) else None
 
-    def forward(self, x: Tensor, value: Tensor | None, cos_sin: Rotary | None, cache: CacheRows | None) -> Tensor:
+    def forward(self, x: Tensor, value: Tensor | None, cos_sin: Rotary | None, cache: Cached | None) -> Tensor:
         """x (B, T, D) is normed; value (B, T, K*d) is this layer's value embedding -> (B, T, D)."""
         B, T, D = x.shape
         c = self.config
@@ -220,7 +222,7 @@ class Beside(NamedTuple):
     ids: Tensor  # (B, T)
     first: Tensor  # (B, T, D), the first block's input
     cos_sin: Rotary | None
-    cache: CacheRows | None
+    cache: Cached | None
 
 
 class Block(nn.Module):
@@ -303,7 +305,7 @@ class GPT(nn.Module):
         return self.transformer.wte.weight.device
 
     def forward(
-        self, ids: Tensor, targets: Tensor | None = None, cache: CacheRows | None = None, last_only: bool = False
+        self, ids: Tensor, targets: Tensor | None = None, cache: Cached | None = None, last_only: bool = False
     ) -> Tensor:
         """ids (B, T) -> logits (B, T, V) float32; with targets (B, T) -> negative log likelihoods (B, T) float32.
 
@@ -330,7 +332,7 @@ class GPT(nn.Module):
         matrix = self.transformer.wte.weight if self.lm_head is None else self.lm_head.get_parameter("weight")
         return summed_nll(x, matrix, targets, weights, trained, self.config.softcap, self.config.vocab_size, rows)
 
-    def hidden(self, ids: Tensor, cache: CacheRows | None = None, last_only: bool = False) -> Tensor:
+    def hidden(self, ids: Tensor, cache: Cached | None = None, last_only: bool = False) -> Tensor:
         """ids (B, T) -> what the output layer reads, (B, T, D), or (B, 1, D) with last_only. Raises as `forward`."""
         c = self.config
         positions = torch.arange(ids.size(1), device=ids.device)[None] if cache is None else cache.begin(ids.size(1))
@@ -361,7 +363,9 @@ class GPT(nn.Module):
             x = x - self.backout_lambda.to(x.dtype) * middle
         if cache is not None:
             cache.finish(embedded)
-        return self.transformer.ln_f(x[:, -1:] if last_only else x)
+        if last_only:
+            x = x[:, -1:] if cache is None else cache.newest(x)
+        return self.transformer.ln_f(x)
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids (...) -> (..., D), normed if the model does that, without smear and positions."""
@@ -375,14 +379,16 @@ class GPT(nn.Module):
             return None
         return rotary(positions, c.head_size, c.rope_base, c.rope_in_bfloat16, self.dtype)
 
-    def _smear(self, embedded: Tensor, cache: CacheRows | None) -> Tensor:
+    def _smear(self, embedded: Tensor, cache: Cached | None) -> Tensor:
         """Smear: add a gated fraction of the previous token's embedding (B, T, D); the first token has none before it.
 
         Pairs of neighbours are visible from the first layer on, which otherwise takes an attention layer; compare the
         smeared keys of Olsson et al. 2022. From modded-nanogpt.
         """
-        before = torch.zeros_like(embedded[:, :1]) if cache is None else cache.previous()
-        previous = torch.cat([before, embedded[:, :-1]], dim=1)
+        if cache is None:
+            previous = torch.cat([torch.zeros_like(embedded[:, :1]), embedded[:, :-1]], dim=1)
+        else:
+            previous = cache.previous(embedded)
         gate = self.smear_gate(embedded[..., :SMEAR_CHANNELS], exactly=cache is not None)
         return embedded + self.smear_lambda.to(embedded.dtype) * gate * previous
 

@@ -129,9 +129,9 @@ class CacheRows:
         cos, sin = self.cache.rotary
         return cos[self._positions], sin[self._positions]
 
-    def previous(self) -> Tensor:
-        """The embeddings (R, 1, D) that the first new position is smeared with; zeros for an empty slot."""
-        return self.cache.last[self._index][:, None]
+    def previous(self, embeddings: Tensor) -> Tensor:
+        """The embeddings (R, T, D) of what comes before each new position; zeros before the first of an empty slot."""
+        return torch.cat([self.cache.last[self._index][:, None], embeddings[:, :-1]], dim=1)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
         """Store the new k and v (R, T, K, d) of a layer and attend to all so far. q (R, T, H, d) -> the same shape."""
@@ -165,6 +165,10 @@ class CacheRows:
             layer[self.slots[0], start : start + new.size(1)] = new[0]
         else:
             layer[self._scatter, self._positions] = new
+
+    def newest(self, x: Tensor) -> Tensor:
+        """Of x (R, T, D) the last position, (R, 1, D)."""
+        return x[:, -1:]
 
     def finish(self, embeddings: Tensor) -> None:
         """Advance the lengths by the new positions; embeddings (R, T, D) are the un-smeared ones."""

@@ -31,13 +31,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nanochat.attention import pages_in_place
+from nanochat.engine.passes import NEWEST, Drawn, Passes
 from nanochat.engine.request import Constraint, ContextLengthError, Event, Finish, Reply, Request, Scored
-from nanochat.engine.sampling import Row, random_numbers, sample, score
+from nanochat.engine.sampling import Row, changes_logits, random_numbers, sample_checked, score, settings_of
 from nanochat.errors import UserError
 from nanochat.gpt import GPT
 from nanochat.kv_cache import CacheRows, KVCache
+from nanochat.paged_cache import PagedCache
 
 SCORED_LOGITS = 1 << 26  # at most this many float32 logits at once while scoring: 256 MiB
+CHUNK = 256  # prompt tokens that a step reads
+PAGED_CHUNK = 1024  # the same on a GPU, which reads so many about as fast as it reads the weights twice
 WORTH_COPYING = 16  # tokens in common with another slot below which reading them is as quick as copying
 TOOL_THREADS = 4  # slow tools that run at once
 TOOL_WAIT = 0.02  # seconds a step waits for a tool when there is nothing else to do
@@ -65,6 +70,16 @@ class _Running:
 
 
 @dataclass
+class _Drawing:
+    """A decoding pass under way on the device."""
+
+    runnings: list[_Running]
+    drawn: Drawn
+    ahead: bool
+    """it was started before the host knew the ids that it reads, the tokens of the pass before it"""
+
+
+@dataclass
 class Stats:
     """Totals since the Engine was made."""
 
@@ -81,18 +96,34 @@ class Engine:
     `score`, `next_logits` and `prompt_logprobs` rate given sequences. Not safe for use by several threads at once.
     """
 
-    def __init__(self, model: GPT, slots: int = 8, max_len: int | None = None, prefill_chunk: int = 256) -> None:
+    def __init__(
+        self,
+        model: GPT,
+        slots: int = 8,
+        max_len: int | None = None,
+        prefill_chunk: int | None = None,
+        paged: bool | None = None,
+        buckets: Sequence[int] = (),
+    ) -> None:
         """slots: requests that run at once. max_len: tokens of prompt and reply together, by default the model's
-        sequence_len. prefill_chunk: prompt tokens to read per step. Raises UserError for less than 1 of any.
+        sequence_len. prefill_chunk: prompt tokens to read per step, by default 256, on a GPU PAGED_CHUNK.
+
+        paged: work in passes of fixed shapes (`engine.passes`, whose `buckets` these are), by default where the
+        device's attention reads pages in place. Raises UserError for less than 1 of any.
         """
         self.model = model
         self.slots = slots
         self.max_len = model.config.sequence_len if max_len is None else max_len
-        self.prefill_chunk = prefill_chunk
-        for name, value in (("slots", slots), ("max_len", self.max_len), ("prefill_chunk", prefill_chunk)):
+        paged = pages_in_place(model.device, model.dtype) if paged is None else paged
+        self.prefill_chunk = prefill_chunk if prefill_chunk is not None else PAGED_CHUNK if paged else CHUNK
+        for name, value in (("slots", slots), ("max_len", self.max_len), ("prefill_chunk", self.prefill_chunk)):
             if value < 1:
                 raise UserError(f"{name} is {value}; expected 1 or more")
-        self.cache = KVCache(model.config, slots, self.max_len, model.device, model.dtype)
+        kind = PagedCache if paged else KVCache
+        self.cache = kind(model.config, slots, self.max_len, model.device, model.dtype)
+        self._passes: Passes | None = None
+        if isinstance(self.cache, PagedCache):
+            self._passes = Passes(model, self.cache, self.prefill_chunk, buckets)
         self.stats = Stats()
         self._held: list[list[int]] = [[] for _ in range(slots)]  # the ids whose keys and values are in each slot
         self._free = list(range(slots))  # longest unused first
@@ -100,6 +131,7 @@ class Engine:
         self._running: dict[int, _Running] = {}  # by request id, in order of admission
         self._events: list[Event] = []  # of calls other than step(), reported by the next step
         self._next_id = 0
+        self._ahead: _Drawing | None = None
         self._tools: futures.ThreadPoolExecutor | None = None  # made for the first slow tool
 
     @property
@@ -137,6 +169,17 @@ class Engine:
         if self.busy:
             raise RuntimeError("the engine is busy: its cache belongs to the present weights")
         self._held = [[] for _ in range(self.slots)]
+        self._ahead = None
+
+    def update(self, model: GPT) -> None:
+        """Continue with the weights of a model of the same shape. Raises RuntimeError if busy."""
+        self.forget()
+        if self._passes is None:
+            self.model = model
+            return
+        with torch.no_grad():  # recorded passes read the weights where they are
+            for mine, new in zip(self.model.parameters(), model.parameters(), strict=True):
+                mine.copy_(new)
 
     def cancel(self, request_id: int) -> bool:
         """End a request; its last event comes with the next step. False if it is unknown or has ended."""
@@ -162,6 +205,7 @@ class Engine:
         try:
             self._advance(events)
         except BaseException:
+            self._ahead = None
             self._events = events + [self._finish(each, None, "cancelled") for each in list(self._running.values())]
             raise
         return events
@@ -170,23 +214,26 @@ class Engine:
         """The parts of a step in order: admit, collect tool results, read prompts, decode, sample."""
         events += self._admit()
         events += self._collect_tools()
-        sampled: list[_Running] = []  # requests that get their next token in this step ...
-        logits: list[Tensor] = []  # ... and, in pieces, the logits (R, V) to sample it from
         # Who decodes is settled before prompts are read: a prompt that ends in this step yields its first token below.
         decoding = sorted((r for r in self._running.values() if not r.reading and not r.pending), key=lambda r: r.slot)
-        for group in self._prefill_groups():
-            after = self._forward(group, min(len(group[0].unread), self.prefill_chunk))  # (R, V)
-            for row, running in enumerate(group):
-                if not running.unread:
-                    for finished in [running, *self._fork_to_twins(running)]:
-                        finished.reading = False
-                        sampled.append(finished)
-                        logits.append(after[row : row + 1])
-        if decoding:
-            sampled += decoding
-            logits.append(self._forward(decoding, 1))
+        sampled, logits = self._read_prompts()
+        drawn, self._ahead = self._ahead, None
+        if drawn:
+            alive = [running for running in drawn.runnings if running.id in self._running]
+            self._were_read(alive, [1] * len(alive))  # what they read is known by now
+        elif decoding:
+            if self._passes and all(_draws_alone(running) for running in decoding):
+                drawn = self._decode(self._passes, decoding, [running.unread[0] for running in decoding])
+                self._were_read(decoding, [1] * len(decoding))
+            else:
+                sampled += decoding
+                logits.append(self._forward(decoding, 1))
+        if drawn and self._passes and not sampled and self._can_run_ahead(drawn, decoding):
+            self._ahead = self._decode(self._passes, decoding)
         if sampled:
             self._sample(torch.cat(logits), sampled, events)
+        if drawn:
+            self._take_drawn(drawn, events)
 
     def stream(self, requests: Sequence[Request]) -> Generator[tuple[int, Event], None, None]:
         """Run requests to their ends, yielding (index into requests, event). Closing the iterator cancels the rest.
@@ -338,33 +385,109 @@ class Engine:
             twin.unread.clear()
         return twins
 
-    def _forward(self, group: list[_Running], size: int) -> Tensor:
-        """Read the next `size` unread ids of each of R requests; returns the logits (R, V) after the last."""
-        ids = [list(islice(running.unread, size)) for running in group]
-        rows = self.cache.rows([running.slot for running in group])
-        logits = self.model(torch.tensor(ids, device=self.model.device), cache=rows, last_only=True)
-        for running, read in zip(group, ids, strict=True):
-            self._held[running.slot] += read
-            for _ in read:
-                running.unread.popleft()
-        return logits[:, -1]
+    def _read_prompts(self) -> tuple[list[_Running], list[Tensor]]:
+        """Read a chunk of the prompts.
+
+        Returns the requests that get their first token in this step, and in pieces the logits (R, V) to sample it from.
+        """
+        groups = self._prefill_groups()
+        if self._passes and groups:
+            groups = [[running for group in groups for running in group]]  # all in one pass, whatever their lengths
+        sampled: list[_Running] = []
+        logits: list[Tensor] = []
+        for group in groups:
+            after = self._forward(group, self.prefill_chunk)  # (R, V)
+            for row, running in enumerate(group):
+                if not running.unread:
+                    for finished in [running, *self._fork_to_twins(running)]:
+                        finished.reading = False
+                        sampled.append(finished)
+                        logits.append(after[row : row + 1])
+        return sampled, logits
+
+    def _forward(self, group: list[_Running], most: int) -> Tensor:
+        """Read the next unread ids, at most `most`, of each of R requests; returns the logits (R, V) after the last.
+
+        Without passes all must have equally many.
+        """
+        ids = [list(islice(running.unread, most)) for running in group]
+        if self._passes:
+            entries = [(running.slot, read) for running, read in zip(group, ids, strict=True)]
+            if most > 1:
+                logits = self._passes.read(entries)
+            else:
+                logits = self._passes.decode([(slot, read[0]) for slot, read in entries])
+        else:
+            assert isinstance(self.cache, KVCache)
+            rows = self.cache.rows([running.slot for running in group])
+            logits = self.model(torch.tensor(ids, device=self.model.device), cache=rows, last_only=True)[:, -1]
+        self._were_read(group, [len(read) for read in ids])
+        return logits
+
+    def _were_read(self, group: list[_Running], counts: list[int]) -> None:
+        """So many of their unread ids are in the cache now."""
+        for running, count in zip(group, counts, strict=True):
+            held = self._held[running.slot]
+            for _ in range(count):
+                held.append(running.unread.popleft())
+            self.cache.lengths[running.slot] = len(held)
+
+    def _decode(self, passes: Passes, decoding: list[_Running], ids: list[int] | None = None) -> _Drawing:
+        """Start a pass that reads one id of each request, by default the one sampled now, and samples the next."""
+        settings = settings_of([self._row(running) for running in decoding], self.model.config.vocab_size)
+        slots = [running.slot for running in decoding]
+        drawn = passes.decode_and_draw(list(zip(slots, ids or [NEWEST] * len(slots), strict=True)), settings)
+        return _Drawing(decoding, drawn, ahead=ids is None)
+
+    def _can_run_ahead(self, drawing: _Drawing, decoding: list[_Running]) -> bool:
+        """Whether the next step may start on the device before the host has the tokens of this one.
+
+        It may if it will read one id of each of these requests and nothing else. If one of them stops at the present
+        token, its part of the next step goes to waste: it is written after what the slot holds.
+        """
+        alive = [running for running in drawing.runnings if running.id in self._running]
+        if not alive or alive != decoding or (self._waiting and self._free):
+            return False
+        return all(
+            running.left > 1
+            and self.cache.lengths[running.slot] < self.max_len
+            and (running.least <= 1 or not running.request.stop_ids)
+            and running.call is None  # so the present token closes no tool call
+            for running in alive
+        )
+
+    def _take_drawn(self, drawing: _Drawing, events: list[Event]) -> None:
+        """Wait for tokens that were sampled on the device, and add what follows from them to the events."""
+        tokens, finite = drawing.drawn.read()
+        for running, is_finite in zip(drawing.runnings, finite, strict=True):
+            running.is_finite &= is_finite
+        for running, token in zip(drawing.runnings, tokens, strict=True):
+            if running.id in self._running:
+                events += self._accept(running, token)
+            elif not running.is_finite and running.slot in self._free:  # what it wrote after its end must not stay
+                self.cache.wipe(running.slot)
+                self._held[running.slot] = []
 
     def _sample(self, logits: Tensor, sampled: list[_Running], events: list[Event]) -> None:
         """Sample the next token of each of R requests from its logits (R, V), and add what follows to the events."""
-        for running, is_finite in zip(sampled, logits.isfinite().all(dim=-1).tolist(), strict=True):
-            running.is_finite &= is_finite
-        masks = [self._mask(running) for running in sampled]
-        rows = [Row(r.request, r.random.random(), r.counts, mask) for r, mask in zip(sampled, masks, strict=True)]
-        tokens = sample(logits, rows)
+        tokens, finite = sample_checked(logits, [self._row(running) for running in sampled])
         scored: dict[int, Scored] = {}
         if asked := [i for i, running in enumerate(sampled) if running.request.logprobs is not None]:
             top = [sampled[i].request.logprobs or 0 for i in asked]
             scored = dict(zip(asked, score(logits[asked], [tokens[i] for i in asked], top), strict=True))
-        self.stats.generated_tokens += len(tokens)
+        for running, is_finite in zip(sampled, finite, strict=True):
+            running.is_finite &= is_finite
         for i, (running, token) in enumerate(zip(sampled, tokens, strict=True)):
-            if running.constraint:
-                running.constraint.accept(token)
-            events += self._take(running, token, scored.get(i))
+            events += self._accept(running, token, scored.get(i))
+
+    def _row(self, running: _Running) -> Row:
+        return Row(running.request, running.random.random(), running.counts, self._mask(running))
+
+    def _accept(self, running: _Running, token: int, scored: Scored | None = None) -> list[Event]:
+        self.stats.generated_tokens += 1
+        if running.constraint:
+            running.constraint.accept(token)
+        return self._take(running, token, scored)
 
     def _mask(self, running: _Running) -> Tensor | None:
         """Which ids (V,) a request may get next; None: all."""
@@ -484,6 +607,13 @@ class Engine:
         for id_ in ids:
             if not 0 <= id_ < vocabulary:
                 raise UserError(f"token id {id_} is outside the model's vocabulary of {vocabulary}")
+
+
+def _draws_alone(running: _Running) -> bool:
+    """Whether a request's next token can be sampled on the device, without what only the host knows."""
+    request = running.request
+    plain = running.constraint is None and request.logprobs is None and not changes_logits(request)
+    return plain and (running.least <= 0 or not request.stop_ids)
 
 
 def _is_reading(running: _Running, prompt: list[int]) -> bool:

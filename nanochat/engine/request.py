@@ -3,12 +3,14 @@
 import math
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from torch import Tensor
 
-from nanochat.engine.tools import Tools
 from nanochat.errors import UserError
+
+if TYPE_CHECKING:
+    from nanochat.engine.tools import Tools  # not imported for the Engine, which needs no tokenizer
 
 Finish = Literal["stop", "length", "cancelled"]
 LARGEST = 1e30  # of settings that logits are changed by: the result must be a finite float32
@@ -88,7 +90,7 @@ class Request:
     stop_ids: Set[int] = frozenset()
     min_tokens: int = 0
     """stop ids are ruled out until this many tokens are sampled, unless a constraint allows nothing else"""
-    tools: Tools | None = None
+    tools: "Tools | None" = None
     logprobs: int | None = None
     """report each sampled token's log probability and those of this many most likely ones; None reports none"""
     constraint: Constraint | None = None

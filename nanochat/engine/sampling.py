@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,39 +35,91 @@ def random_numbers(request: Request) -> random.Random:
     return random.Random() if request.seed is None else random.Random(f"{request.seed}/{request.sample}")
 
 
+class Kind(NamedTuple):
+    """What is asked for by any row of a batch. It decides which kernels run, and never what a row gets."""
+
+    greedy: bool
+    """all rows take the argmax"""
+    top_k: int
+    """at least the largest top_k below V, a power of two or V; 0: none"""
+    top_p: bool
+    min_p: bool
+
+
+class Settings(NamedTuple):
+    """The settings of R rows."""
+
+    kind: Kind
+    columns: list[list[float]]
+    """FIELDS lists of R numbers; the first are the temperatures, 0 for rows that take the argmax"""
+
+
+FIELDS = 5
+
+
 def sample(logits: Tensor, rows: Sequence[Row]) -> list[int]:
     """Choose the next token of each row.
 
     logits (R, V) float32. Returns R ids. Bias, penalties and mask apply first, then temperature, top_k, top_p and
     min_p. Rows with temperature 0 take the argmax.
     """
-    logits = _adjusted(logits, rows)
+    return sample_checked(logits, rows)[0]
+
+
+def sample_checked(logits: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[bool]]:
+    """`sample`, and whether all logits of each row were finite, in one copy from the device."""
+    finite = logits.isfinite().all(dim=-1)
+    kind, columns = settings_of(rows, logits.size(1))
+    settings = torch.tensor([] if kind.greedy else columns, device=logits.device)
+    tokens = draw(_adjusted(logits, rows), settings, kind)
+    drawn, is_finite = torch.stack([tokens, finite]).tolist()
+    return drawn, [each > 0 for each in is_finite]
+
+
+def settings_of(rows: Sequence[Row], vocabulary: int) -> Settings:
+    """What `draw` needs of R rows; their bias, penalties and masks are not in it."""
     requests = [row.request for row in rows]
-    greedy = [request.temperature < GREEDY_BELOW for request in requests]
-    if all(greedy):
-        return logits.argmax(dim=-1).tolist()
-
-    def column(values: list) -> Tensor:
-        return torch.tensor(values, device=logits.device).unsqueeze(1)
-
-    temperature = column([1.0 if g else request.temperature for g, request in zip(greedy, requests, strict=True)])
-    # The maximum is subtracted before the division so that a small temperature sends the others to -inf, not to nan.
-    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
-    vocabulary = logits.size(1)
+    temperature = [0.0 if request.temperature < GREEDY_BELOW else request.temperature for request in requests]
     top_k = [min(request.top_k or vocabulary, vocabulary) for request in requests]
-    if min(top_k) < vocabulary:
-        scaled = _keep_top_k(scaled, column(top_k), max(k for k in top_k if k < vocabulary))
-    if any(request.top_p < 1 for request in requests):
-        scaled = _keep_top_p(scaled, column([request.top_p for request in requests]))
-    if any(request.min_p > 0 for request in requests):
+    top_p, min_p = [request.top_p for request in requests], [request.min_p for request in requests]
+    largest = max((k for k in top_k if k < vocabulary), default=0)
+    rounded = min(vocabulary, 1 << (largest - 1).bit_length()) if largest else 0
+    kind = Kind(not any(temperature), rounded, min(top_p) < 1, max(min_p) > 0)
+    return Settings(kind, [temperature, [float(k) for k in top_k], top_p, min_p, [row.uniform for row in rows]])
+
+
+def changes_logits(request: Request) -> bool:
+    """Whether a bias or a penalty changes a request's logits, which `draw` knows nothing of."""
+    penalised = request.presence_penalty or request.frequency_penalty or request.repetition_penalty != 1
+    return bool(request.logit_bias or penalised)
+
+
+def draw(logits: Tensor, settings: Tensor, kind: Kind) -> Tensor:
+    """The tokens (R,) int64 of logits (R, V) float32, by settings (FIELDS, R) float32, all on one device.
+
+    Shapes depend on nothing but the arguments' and `kind`, and nothing is copied to the host. With kind.greedy the
+    settings are not read.
+    """
+    if kind.greedy:
+        return logits.argmax(dim=-1)
+    vocabulary = logits.size(1)
+    temperature, top_k, top_p, min_p, uniform = settings[:, :, None]
+    greedy = temperature == 0
+    # The maximum is subtracted before the division so that a small temperature sends the others to -inf, not to nan.
+    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / torch.where(greedy, 1.0, temperature)
+    if kind.top_k:
+        scaled = _keep_top_k(scaled, top_k.long(), kind.top_k)
+    if kind.top_p:
+        scaled = _keep_top_p(scaled, top_p)
+    if kind.min_p:
         # The most likely token's logit is 0 here, so exp(logit) is a token's probability as a fraction of that one's.
-        scaled = scaled.masked_fill(scaled < column([request.min_p for request in requests]).log(), -torch.inf)
+        scaled = scaled.masked_fill(scaled < min_p.log(), -torch.inf)
     cdf = scaled.softmax(dim=-1).cumsum(dim=-1)
     total = cdf[:, -1:].contiguous()
-    drawn = torch.searchsorted(cdf, column([row.uniform for row in rows]) * total, right=True)
+    drawn = torch.searchsorted(cdf, uniform * total, right=True)
     # A number that rounds to 1 must draw the last token that has a probability, not the last of the vocabulary.
     drawn = torch.minimum(drawn, torch.searchsorted(cdf, total)).clamp(max=vocabulary - 1)
-    return torch.where(column(greedy), logits.argmax(dim=-1, keepdim=True), drawn).squeeze(1).tolist()
+    return torch.where(greedy, logits.argmax(dim=-1, keepdim=True), drawn).squeeze(1)
 
 
 def score(logits: Tensor, tokens: Sequence[int], top: Sequence[int]) -> list[Scored]:
@@ -86,8 +139,7 @@ def _adjusted(logits: Tensor, rows: Sequence[Row]) -> Tensor:
     changed = logits
     for i, row in enumerate(rows):
         request = row.request
-        penalised = request.presence_penalty or request.frequency_penalty
-        if not (request.logit_bias or penalised or request.repetition_penalty != 1 or row.mask is not None):
+        if row.mask is None and not changes_logits(request):
             continue
         changed = logits.clone() if changed is logits else changed
         if request.logit_bias:
@@ -98,7 +150,7 @@ def _adjusted(logits: Tensor, rows: Sequence[Row]) -> Tensor:
             before = changed[i, ids]
             p = request.repetition_penalty
             changed[i, ids] = torch.where(before > 0, before / p, before * p)
-        if penalised and row.counts:
+        if (request.presence_penalty or request.frequency_penalty) and row.counts:
             ids = torch.tensor(list(row.counts), device=logits.device)
             times = torch.tensor(list(row.counts.values()), device=logits.device)
             changed[i, ids] -= request.presence_penalty + request.frequency_penalty * times
@@ -113,7 +165,7 @@ def _keep_top_k(logits: Tensor, k: Tensor, largest: int) -> Tensor:
     Everything that ties with the k-th largest stays: which of them topk returns may depend on the other rows' k.
     """
     values = logits.topk(largest, dim=-1).values
-    threshold = values.gather(1, k.clamp(max=largest) - 1)
+    threshold = values.gather(1, k.clamp(1, largest) - 1)
     threshold = torch.where(k < logits.size(1), threshold, -torch.inf)
     return logits.masked_fill(logits < threshold, -torch.inf)
 

@@ -105,8 +105,7 @@ class Policy:
         A prompt's number and the seed decide its random numbers, whatever is sampled beside it. A prompt longer than
         the context gets no completions.
         """
-        self.engine.model = for_generating(self.model)
-        self.engine.forget()
+        self.engine.update(for_generating(self.model))
         requests: list[Request] = []
         groups: list[list[Completion]] = [[] for _ in prompts]
         origins: list[int] = []  # requests[j] completes prompts[origins[j]]
