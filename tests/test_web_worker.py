@@ -166,6 +166,35 @@ def test_two_engines_share_one_queue(tokenizer: Tokenizer) -> None:
         live.wait_until_idle()
 
 
+def test_a_conversation_returns_to_the_engine_that_holds_it_unless_that_is_much_busier(tokenizer: Tokenizer) -> None:
+    turns = [{"role": "user", "content": "Tell me all about it, from the beginning to the end, and leave nothing out."}]
+
+    def cached(turns: list[dict]) -> tuple[int, list[int]]:
+        """A turn's cached tokens, and how many tokens each engine has been asked to read for it."""
+        before = [engine.stats.prompt_tokens for engine in live.engines]
+        usage = live.post(CHAT, {**SHORT, "messages": turns}).json()["usage"]
+        live_now = [engine.stats.prompt_tokens for engine in live.engines]
+        return usage["prompt_tokens_details"]["cached_tokens"], [a - b for a, b in zip(live_now, before, strict=True)]
+
+    with served([loaded(rambling(tokenizer, 4), tokenizer) for _ in range(2)]) as live:
+        other = Client(live, {**ENDLESS, "stream": True})  # takes a slot of the first engine
+        wait(lambda: busy(live) == 1)
+        none, read = cached(turns)
+        assert none == 0 and read[0] == 0 and read[1] > 16
+        other.leave()
+        live.wait_until_idle()
+        turns += [{"role": "assistant", "content": "xyx"}, {"role": "user", "content": "Go on."}]
+        known, again = cached(turns)
+        assert known >= read[1] - 1 and again[0] == 0 < again[1]
+        crowd = [Client(live, {**ENDLESS, "messages": turns, "stream": True}) for _ in range(3)]
+        wait(lambda: [engine.free_slots for engine in live.engines] == [4, 1])
+        known, elsewhere = cached(turns)
+        assert known == 0 and elsewhere[1] == 0 < elsewhere[0]
+        for client in crowd:
+            client.leave()
+        live.wait_until_idle()
+
+
 # ---------------------------------------------------------------- when something breaks
 
 

@@ -28,6 +28,7 @@ FAILURES = (
     ValueError, UserError,
 )  # fmt: skip
 FIRST_GUESS = 2.0  # seconds per generation, before any has ended
+MUCH_BUSIER = 0.5  # as a fraction of the slots: beyond it a prompt is read again elsewhere rather than kept together
 BEHIND = 0.5  # seconds that a step waits for the event loop to deliver what the one before it has yielded
 
 
@@ -44,7 +45,11 @@ Delivery = tuple[Generation, int, Event]  # of a generation's request with this 
 
 
 class Pool:
-    """The Engines of one model behind one queue. In order of arrival, the Engine with most free slots is next."""
+    """The Engines of one model behind one queue, in order of arrival.
+
+    A conversation returns to the Engine that holds its beginning, unless that one is much busier than another; what no
+    Engine knows goes to the one with most free slots.
+    """
 
     def __init__(self, engines: Sequence[Engine], max_queue: int) -> None:
         self.max_queue = max_queue
@@ -121,10 +126,19 @@ class Pool:
     def dispatch(self) -> None:
         """Give waiting generations to Engines with free slots."""
         while self._queue:
-            worker = max(self.workers, key=lambda worker: worker.free)
-            if worker.free <= 0:
+            worker = self._choose(self._queue[0])
+            if worker is None:
                 return
             worker.give(self._queue.popleft())
+
+    def _choose(self, generation: Generation) -> "Worker | None":
+        """Who answers; None while nobody has a free slot."""
+        most = max(worker.free for worker in self.workers)
+        if most <= 0 or len(self.workers) == 1:
+            return self.workers[0] if most > 0 else None
+        near = [w for w in self.workers if w.free > 0 and most - w.free <= MUCH_BUSIER * w.engine.slots]
+        prompt = generation.requests[0].prompt
+        return max(near, key=lambda worker: (worker.engine.in_common(prompt), worker.free))
 
     def took(self, seconds: float) -> None:
         """A generation ended after this long; `Retry-After` is estimated from it."""
