@@ -238,7 +238,7 @@ def test_ranks_that_cannot_share_the_batch_of_a_run_are_refused(world, monkeypat
         asked = config.parse(base_train.Flags, ["--max_seq_len=32", "--device_batch_size=2", *more])
         rt = Runtime(torch.device("cpu"), torch.float32, 0, ranks, 0)
         with open_run("base", asked, rt, "d1") as start:
-            return base_train.batch_of(start.flags, start)
+            return base_train.batch_of(start.flags, start, base_train.config_of(start.flags, 300))
 
     assert shared(4, "--total_batch_size=-1") == (128, 1)
     with pytest.raises(UserError, match=r"128 tokens 3 ranks cannot .* divides 4, or with --total_batch_size=96 "):
