@@ -90,7 +90,8 @@ def _shared_batch(flags: ConversationFlags, values: dict, rt: Runtime) -> dict:
     if rows < 1 or length < 1:
         return {}
     if flags.total_batch_size is not None:
-        return {"device_batch_size": shared(wanted, rows, length, rt.world)[1]} if flags.device_batch_size == "auto" else {}
+        is_auto = flags.device_batch_size == "auto"
+        return {"device_batch_size": shared(wanted, rows, length, rt.world)[1]} if is_auto else {}
     if flags.device_batch_size in (None, "auto"):
         batch, rows = shared(wanted, rows, length, rt.world)
     else:

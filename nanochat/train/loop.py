@@ -27,7 +27,7 @@ from nanochat.errors import UserError, shown
 from nanochat.log import MetricsLog, Progress
 from nanochat.optim import Optimizer, Rates
 from nanochat.runtime import PeerFailed, Runtime, repeatable
-from nanochat.train.room import Room, is_out_of_memory, no_way_back
+from nanochat.train.room import Room, is_out_of_memory, lowest, no_way_back
 from nanochat.train.stopping import EXIT_CODES, agreed, stop_signals
 from nanochat.train.waiting import COLLECT_EVERY, OnTheWay, few_collections, on_device
 
@@ -225,7 +225,8 @@ class _Steps:
             batches, counted = _next_step(stage, rt)
         rates, last = stage.rates(state.step, state.progress), batches[-1]
         with repeatable(rt.device):  # not around generating and measuring, which it would slow down
-            figures = compute(stage, on_device(batches, rt.device), counted, rates, rt, self.room, self.scale)
+            fitting = on_device(self.room.fitted(batches), rt.device)
+            figures = compute(stage, fitting, counted, rates, rt, self.room, self.scale)
         tokens = sum(batch.inputs.numel() for batch in batches) * rt.world
         state.step += 1
         state.cursor, state.epochs, state.probed = last.cursor, last.progress, False
@@ -316,6 +317,33 @@ def compute(
         return torch.stack([loss, norm, torch.ones_like(norm), torch.zeros_like(norm)])
     scale.update(finite)
     return torch.stack([loss, norm, scale.scale, scale.good_steps.float()])
+
+
+def probed_rows(model: nn.Module, loss: Callable[[Batch], Tensor], rows: int, T: int, held: float, rt: Runtime) -> int:
+    """How many rows of T tokens fit into memory, by a real forward and backward: `rows`, or half of it, and so on.
+
+    held: bytes that the optimizer will take besides. Changes nothing: no gradient and no random number is left of it.
+    Raises UserError where not even one row fits. The same on all ranks, which must call it together.
+    """
+    devices = [rt.device] if rt.device.type == "cuda" else []
+    room = Room("--device_batch_size=auto", "--device_batch_size", rt)
+    while True:
+        weights = torch.ones(rows, T)
+        ids = torch.zeros(rows, T, dtype=torch.int64)
+        batch = Batch(ids, ids, weights, 0.0, {}).to(rt.device)
+        try:
+            with torch.random.fork_rng(devices), repeatable(rt.device):
+                taken = torch.empty(int(held), dtype=torch.uint8, device=rt.device)
+                loss(batch).backward()
+                del taken
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            room.shrink([batch])
+        model.zero_grad()
+        if room.rows is None or room.rows == rows:
+            return lowest(rows, rt)
+        rows = room.rows
 
 
 def _add_gradients(

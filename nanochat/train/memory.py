@@ -1,12 +1,10 @@
 """Whether a run fits into memory, checked before anything is built."""
 
-import torch
-import torch.distributed as dist
-
 from nanochat.errors import UserError
 from nanochat.gpt import GPTConfig
 from nanochat.plan.cost import USABLE, training_memory
 from nanochat.runtime import Runtime, memory_of
+from nanochat.train.room import lowest
 
 MOST_ROWS = 256  # more at a time make no step faster
 SLACK = 1.25  # the prediction may be 15 % off (tests/test_plan.py), so a run up to a quarter too large is tried
@@ -46,15 +44,6 @@ def rows_that_fit(config: GPTConfig, T: int, rt: Runtime, compiled: bool) -> int
         f"{_needed(config, rows, T, rt, compiled) / 1e9:,.1f} of {there / 1e9:,.0f} GB"
     )
     return rows
-
-
-def lowest(rows: int, rt: Runtime) -> int:
-    """The lowest number of any rank. A collective call."""
-    if rt.world == 1:
-        return rows
-    number = torch.tensor(rows)
-    dist.all_reduce(number, op=dist.ReduceOp.MIN)
-    return int(number)
 
 
 def _needed(config: GPTConfig, rows: int, T: int, rt: Runtime, compiled: bool) -> float:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 
 from nanochat.data.batch import Batch
 from nanochat.errors import UserError
@@ -75,3 +76,12 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return any(phrase in str(error) for phrase in ("can't allocate memory", "not enough memory", "out of memory"))
+
+
+def lowest(rows: int, rt: Runtime) -> int:
+    """The lowest number of any rank. A collective call."""
+    if rt.world == 1:
+        return rows
+    number = torch.tensor(rows)
+    dist.all_reduce(number, op=dist.ReduceOp.MIN)
+    return int(number)
