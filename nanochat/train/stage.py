@@ -9,7 +9,7 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
-from nanochat import schedule
+from nanochat import fp8, schedule
 from nanochat.checkpoint import manager
 from nanochat.config import changes
 from nanochat.data.batch import Batch
@@ -192,9 +192,15 @@ def rates(flags: TrainFlags, step: int, progress: float) -> Rates:
 
 
 def prepared(run: Run) -> Run:
-    """The run with its loss; with --device_batch_size=auto also with as many rows as its device has memory for."""
+    """The run with its loss; with --device_batch_size=auto also with as many rows as its device has memory for.
+
+    To be called before the optimizer is made. Raises UserError for --fp8 where it is not possible.
+    """
     flags, rt, model, hparams = run.start.flags, run.rt, run.model, run.hparams
     model.recompute = flags.recompute
+    if flags.fp8:
+        run.extra["fp8"] = record = fp8.convert(model, rt.device)
+        rt.print(f"{record['matrices']} matrices are multiplied in float8 ({record['recipe']} scaling)")
     run.loss = loss_of(model, flags.compile, rt)
     if getattr(flags, "device_batch_size", None) == "auto":
         rows, T = hparams.device_batch_size, hparams.max_seq_len
