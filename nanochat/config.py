@@ -183,14 +183,9 @@ def _sorted(flags: type, argv: list[str]) -> tuple[list[str], list[Path], set[st
             if flag in spellings and flag.startswith("--") and used.setdefault(field, flag) != flag:
                 raise UserError(f"{used[field]} and {name} are the same flag; pass only one")
         hint = hints.get(field or "")
-        if hint is bool:
-            is_value = value.lower() in ("true", "false")  # nanoGPT's users type --compile=False
-            args.append(f"--{'no-' * (value.lower() == 'false')}{field}" if is_value else word)
-        elif field is not None and bool in typing.get_args(hint):
-            is_on = flag in spellings
-            spelled_out = {"true": str(is_on), "false": str(not is_on)}
-            args.append(f"--{field}={spelled_out.get(value.lower(), value) if equals else is_on}")
-            if not equals and is_on:
+        if hint is bool or bool in typing.get_args(hint):
+            args.append(_switched(word, str(field), hint, is_on := flag in spellings))
+            if is_on and not equals:
                 choices = {each: f"--{field}={each}" for each in _words_of(hint)}
         elif field is not None and typing.get_origin(hint) is list:
             current = lists.setdefault(field, [])
@@ -201,6 +196,16 @@ def _sorted(flags: type, argv: list[str]) -> tuple[list[str], list[Path], set[st
             args.append(word)
             takes_value = not equals
     return args + [word for field, values in lists.items() for word in (f"--{field}", *values)], files, given
+
+
+def _switched(word: str, field: str, hint: Any, is_on: bool) -> str:
+    """A switch (is_on for --x, not for --no-x) as tyro reads it; nanoGPT's users type --compile=False."""
+    value = word.partition("=")[2]
+    if hint is bool:
+        is_value = value.lower() in ("true", "false")
+        return f"--{'no-' * (value.lower() == 'false')}{field}" if is_value else word
+    spelled_out = {"": str(is_on), "true": str(is_on), "false": str(not is_on)}
+    return f"--{field}={spelled_out.get(value.lower(), value)}"
 
 
 def _words_of(hint: Any) -> list[str]:

@@ -193,7 +193,7 @@ def test_clipping(tmp_path, clip):
     norm = float(torch.stack([g.norm() for g in whole.values()]).norm())
     factor = min(1.0, clip / norm)
     clipped = gradient(tmp_path, rows_in_turn(4), 1, grad_clip=clip)
-    assert_close(clipped, {name: g * factor for name, g in whole.items()}, atol=1e-9)
+    assert_close(clipped, {name: g * factor for name, g in whole.items()}, atol=1e-6 * factor)
     assert metrics(tmp_path)[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)  # that before clipping
 
 
