@@ -1,8 +1,8 @@
 """A script's flags are a dataclass; this file turns it into a command line.
 
 A field's docstring is its help text, so a flag is described once, beside its default.
-`--model_tag` and `--model-tag` are the same flag; a boolean takes `--x`, `--no-x` and `--x=False`; a list takes
-`--x a b` and `--x a --x b`.
+`--model_tag` and `--model-tag` are the same flag; a boolean takes `--x`, `--no-x` and `--x=False`, and where it may
+also be a word (`bool | Literal["word"]`), `--x=word` and `--x word`; a list takes `--x a b` and `--x a --x b`.
 
 Values may also come from files, named anywhere among the arguments, with or without `--config`: `config/x.py` as in
 nanoGPT (assignments, which are read and never run), YAML or JSON, whose keys may be grouped in sections. Later files
@@ -154,21 +154,24 @@ def _sorted(flags: type, argv: list[str]) -> tuple[list[str], list[Path], set[st
     given: set[str] = set()
     current: list[str] | None = None  # the list that the next words belong to
     takes_value = False  # whether the next word is the value of the flag before it
+    choices: dict[str, str] = {}  # what the next word may be, as an argument, if the flag before it also stands alone
     words = iter(argv)
     for word in words:
         if not word.startswith("-") or _NEGATIVE.match(word):
             if current is not None:
                 current.append(word)
+            elif word in choices:
+                args[-1] = choices[word]
             elif word.endswith(CONFIG_FILES) and not takes_value and not has_positional:
                 files.append(Path(word))
             else:
                 args.append(word)
-            takes_value = False
+            takes_value, choices = False, {}
             continue
         name, equals, value = word.partition("=")
         flag = _underscored(name)
         field = spellings.get(flag, spellings.get(flag.replace("--no_", "--", 1)))
-        current, takes_value = None, False
+        current, takes_value, choices = None, False, {}
         if flag == "--config" and field is None and not has_positional:
             file = value or next(words, "")
             if not file:
@@ -180,9 +183,10 @@ def _sorted(flags: type, argv: list[str]) -> tuple[list[str], list[Path], set[st
             if flag in spellings and flag.startswith("--") and used.setdefault(field, flag) != flag:
                 raise UserError(f"{used[field]} and {name} are the same flag; pass only one")
         hint = hints.get(field or "")
-        if hint is bool:
-            is_value = value.lower() in ("true", "false")  # nanoGPT's users type --compile=False
-            args.append(f"--{'no-' * (value.lower() == 'false')}{field}" if is_value else word)
+        if hint is bool or bool in typing.get_args(hint):
+            args.append(_switched(word, str(field), hint, is_on := flag in spellings))
+            if is_on and not equals:
+                choices = {each: f"--{field}={each}" for each in _words_of(hint)}
         elif field is not None and typing.get_origin(hint) is list:
             current = lists.setdefault(field, [])
             if equals:
@@ -192,6 +196,22 @@ def _sorted(flags: type, argv: list[str]) -> tuple[list[str], list[Path], set[st
             args.append(word)
             takes_value = not equals
     return args + [word for field, values in lists.items() for word in (f"--{field}", *values)], files, given
+
+
+def _switched(word: str, field: str, hint: Any, is_on: bool) -> str:
+    """A switch (is_on for --x, not for --no-x) as tyro reads it; nanoGPT's users type --compile=False."""
+    value = word.partition("=")[2]
+    if hint is bool:
+        is_value = value.lower() in ("true", "false")
+        return f"--{'no-' * (value.lower() == 'false')}{field}" if is_value else word
+    spelled_out = {"": str(is_on), "true": str(is_on), "false": str(not is_on)}
+    return f"--{field}={spelled_out.get(value.lower(), value)}"
+
+
+def _words_of(hint: Any) -> list[str]:
+    """The words that a flag of this type takes."""
+    return [word for kind in typing.get_args(hint) if typing.get_origin(kind) is typing.Literal
+            for word in typing.get_args(kind)]  # fmt: skip
 
 
 def _from_files(flags: type[Flags], files: Sequence[Path]) -> tuple[Flags, set[str]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from nanochat.config import alias, parse
 from nanochat.errors import UserError, run
 from nanochat.paths import DEFAULT_DATASET, check_tag, tokenizer_dir
-from nanochat.train.flags import TrainFlags
+from nanochat.train.flags import Rows, TrainFlags
 
 if TYPE_CHECKING:  # imported after the flags were parsed, since torch takes seconds
     from nanochat.gpt import GPTConfig
@@ -25,8 +25,8 @@ class ModelAndBatch:
 
     depth: int = 20
     """layers of the model; shape, batch and length of the run follow from it"""
-    device_batch_size: int = 32
-    """rows per forward pass and rank; lower it if memory runs out"""
+    device_batch_size: Rows = 32
+    """rows per forward pass and rank; auto: as many as fit into memory"""
     total_batch_size: int = -1
     """tokens per optimizer step over all ranks; -1 follows the scaling rule"""
     max_seq_len: int = 2048
@@ -125,7 +125,7 @@ def scaled(flags: Flags, start: "Start", config: "GPTConfig") -> "tuple[Horizon,
     from nanochat.plan.cost import flops_per_token
     from nanochat.train.hyperparameters import Hyperparameters, accumulation
 
-    batch, rows = batch_of(flags, start)
+    batch, rows = batch_of(flags, start, config)
     horizon = scaling.horizon(
         config,
         batch,
@@ -136,7 +136,7 @@ def scaled(flags: Flags, start: "Start", config: "GPTConfig") -> "tuple[Horizon,
         rows,
         start.rt.world,
     )
-    if horizon.rows != flags.device_batch_size:
+    if horizon.rows != flags.device_batch_size != "auto":
         start.rt.print(f"device_batch_size={horizon.rows}, so that a step is {horizon.total_batch_size} tokens")
     hparams = Hyperparameters(
         device_batch_size=horizon.rows,
@@ -154,18 +154,24 @@ def scaled(flags: Flags, start: "Start", config: "GPTConfig") -> "tuple[Horizon,
     return horizon, hparams
 
 
-def batch_of(flags: Flags, start: "Start") -> tuple[int, int]:
+def batch_of(flags: Flags, start: "Start", config: "GPTConfig") -> tuple[int, int]:
     """--total_batch_size and --device_batch_size; a resumed run keeps its batch if none is passed.
 
     Its rows are as many as divide that batch over the ranks there are now. Raises UserError if none do.
     """
     from nanochat import scaling
+    from nanochat.train.memory import rows_that_fit
 
     ranks, T = start.rt.world, flags.max_seq_len
+    most = flags.device_batch_size
+    if most == "auto":
+        most = rows_that_fit(config, T, start.rt, bool(flags.compile))
     batch = start.meta.get("total_batch_size") if start.is_resumed else None
+    if flags.total_batch_size > 0 and flags.device_batch_size == "auto":
+        most = scaling.shared(flags.total_batch_size, most, T, ranks)[1]
     if batch is None or flags.total_batch_size > 0:
-        return flags.total_batch_size, flags.device_batch_size
-    nearest, rows = scaling.shared(batch, flags.device_batch_size, T, ranks)
+        return flags.total_batch_size, most
+    nearest, rows = scaling.shared(batch, most, T, ranks)
     if nearest != batch:
         raise UserError(
             f"{start.folder} holds a run whose steps of {batch} tokens {ranks} ranks cannot share; resume it on a "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from nanochat.checkpoint.flags import ModelName
 from nanochat.config import parse
 from nanochat.errors import UserError, run
-from nanochat.train.flags import LaterFlags
+from nanochat.train.flags import Compile, LaterFlags, Rows
 
 if TYPE_CHECKING:  # imported after the flags were parsed, since torch takes seconds
     from nanochat.data.task import Task
@@ -27,8 +27,8 @@ class Rollouts:
     """take this many prompts per optimizer step over all ranks"""
     num_samples: int = 8
     """completions sampled for each prompt"""
-    device_batch_size: int | None = None
-    """rows per forward pass and rank; lower it if memory runs out; default: inherited, else 32"""
+    device_batch_size: Rows | None = None
+    """rows per forward pass and rank; auto: as many as fit into memory; default: inherited, else 32"""
     max_new_tokens: int = 256
     """longest completion in tokens; the model's context may allow less"""
     temperature: float = 1.0
@@ -53,7 +53,7 @@ class Flags(LaterFlags, Rollouts):
     """fraction of the run spent in learning-rate warmdown"""
     final_lr_frac: float = 0.0
     """final learning rate as a fraction of the peak"""
-    compile: bool = False
+    compile: Compile = False
     """use torch.compile for learning, if there is a compiler; sampling takes most of the time"""
     eval_every: int = 0
     """steps between evaluations on held-out prompts; 0 evaluates before the first and after the last, -1 never"""
@@ -77,7 +77,7 @@ def train(flags: Flags, rt: "Runtime") -> None:
     from nanochat.train.hyperparameters import resolve_hyperparameters
     from nanochat.train.loop import Evaluation
     from nanochat.train.rollouts import Prompts, Sampling, rollouts
-    from nanochat.train.stage import run_stream
+    from nanochat.train.stage import prepared, run_stream
     from nanochat.train.start import begin, open_run
     from tasks import catalog
 
@@ -89,8 +89,7 @@ def train(flags: Flags, rt: "Runtime") -> None:
         names = select(flags.task)
         tasks = [catalog.task(name, "train") for name in names]
         held_out = [held_out_task(name, flags.eval_examples) for name in names]
-        T = loaded.model.config.sequence_len
-        hparams = resolve_hyperparameters(flags, start.recorded, T, rt, start.is_resumed)
+        hparams = resolve_hyperparameters(flags, start.recorded, loaded.model.config, rt, start.is_resumed)
         if hparams.device_batch_size < 1:
             raise UserError(f"--device_batch_size is {hparams.device_batch_size}; expected 1 or more")
         lineage = {
@@ -98,20 +97,21 @@ def train(flags: Flags, rt: "Runtime") -> None:
             "dataset": start.meta.get("dataset"), "conversations": start.meta.get("conversations"),
             "data": [entry for task in tasks for entry in contents.of(task, task.name)],
         }  # fmt: skip
-        run = begin(start, hparams, lineage, loaded.tokenizer)
+        run = prepared(begin(start, hparams, lineage, loaded.tokenizer))
+        rows = run.hparams.device_batch_size
         largest = -(-flags.examples_per_step // rt.world) * flags.num_samples  # completions of this rank in a step
         policy = policy_of(run, largest)
         sampling = Sampling(flags.num_samples, flags.max_new_tokens, flags.temperature, flags.top_k, flags.seed)
         stream = rollouts(
-            Prompts(tasks, flags.seed), policy, sampling, flags.examples_per_step, hparams.device_batch_size,
-            rt.rank, rt.world, run.state.cursor, few_shapes=flags.compile,
+            Prompts(tasks, flags.seed), policy, sampling, flags.examples_per_step, rows,
+            rt.rank, rt.world, run.state.cursor, few_shapes=bool(flags.compile),
         )  # fmt: skip
         graded = replace(sampling, num_samples=flags.eval_samples)
         evaluation = Evaluation(
             flags.eval_every, lambda stopping: scores(run, policy, held_out, graded, stopping), first=True
         )
         run_stream(
-            "chat_rl", run, stream, -(-largest // hparams.device_batch_size), [evaluation],
+            "chat_rl", run, stream, -(-largest // rows), [evaluation],
             lambda state, meta: results(run, held_out, state, meta), flags.num_iterations, flags.num_epochs,
             best="val_error", shown=("reward", "completion_tokens"), on_policy=True,
         )  # fmt: skip

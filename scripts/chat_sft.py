@@ -91,9 +91,9 @@ def resolved(flags: Flags, start: "Start") -> "Hyperparameters":
     if flags.target_examples_per_step is not None and flags.target_examples_per_step < 1:
         raise UserError(f"--target_examples_per_step is {flags.target_examples_per_step}; expected 1 or more")
     assert start.loaded is not None
-    T, rows = start.loaded.model.config.sequence_len, flags.target_examples_per_step
+    config, rows = start.loaded.model.config, flags.target_examples_per_step
     rows = rows or (0 if start.is_resumed else SFT_ROWS)
-    hparams = resolve_hyperparameters(flags, start.recorded, T, start.rt, start.is_resumed, rows)
+    hparams = resolve_hyperparameters(flags, start.recorded, config, start.rt, start.is_resumed, rows)
     if flags.eval_steps is None:
         return hparams
     tokens = flags.eval_steps * hparams.device_batch_size * hparams.max_seq_len * start.rt.world

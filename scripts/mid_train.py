@@ -61,9 +61,9 @@ def train(flags: Flags, rt: "Runtime") -> None:
     with open_run("mid", flags, rt) as start:
         flags, rt, loaded = start.flags, start.rt, start.loaded
         assert loaded is not None
-        tokenizer, T = loaded.tokenizer, loaded.model.config.sequence_len
+        tokenizer, config = loaded.tokenizer, loaded.model.config
         recipe, datasets, text_share = mixed(flags, start)
-        hparams = resolve_hyperparameters(flags, start.recorded, T, rt, start.is_resumed)
+        hparams = resolve_hyperparameters(flags, start.recorded, config, rt, start.is_resumed)
         if datasets == [DEFAULT_DATASET] and text_share > 0:
             write_where_missing(rt)
         passes = 1.0  # over the conversations

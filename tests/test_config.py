@@ -43,6 +43,18 @@ class Flags:
 
 
 @dataclass
+class Sometimes:
+    """A script with a flag that is a boolean or a word."""
+
+    compile: bool | Literal["max-autotune"] = False
+    """use a compiler"""
+    rows: int | Literal["auto"] = 32
+    """rows at a time"""
+    name: str = ""
+    """a name"""
+
+
+@dataclass
 class Tolerant(Flags):
     """A script that knows flags of another program."""
 
@@ -74,6 +86,40 @@ def test_a_flag_is_found_in_either_spelling(size, rate, equals, hyphen):
 def test_booleans(argv, compile, dry_run):
     flags = parse(Flags, argv)
     assert (flags.compile, flags.dry_run) == (compile, dry_run)
+
+
+@pytest.mark.parametrize(
+    "argv, compile",
+    [
+        ([], False),
+        (["--compile"], True),
+        (["--compile=true"], True),
+        (["--compile=False"], False),
+        (["--no-compile"], False),
+        (["--no_compile=false"], True),
+        (["--compile=max-autotune"], "max-autotune"),
+        (["--compile", "max-autotune"], "max-autotune"),
+        (["--compile", "--name", "max-autotune"], True),
+        (["--name", "max-autotune", "--no-compile"], False),
+    ],
+)
+def test_booleans_that_may_be_a_word(argv, compile):
+    assert parse(Sometimes, argv).compile == compile
+
+
+@pytest.mark.parametrize("argv", [["--compile=maybe"], ["--compile", "maybe"], ["--no-compile", "max-autotune"]])
+def test_other_words_are_refused(argv):
+    with pytest.raises(UserError):
+        parse(Sometimes, argv)
+
+
+def test_numbers_that_may_be_a_word(tmp_path):
+    assert [parse(Sometimes, argv).rows for argv in ([], ["--rows=4"], ["--rows", "auto"])] == [32, 4, "auto"]
+    with pytest.raises(UserError, match="--rows"):
+        parse(Sometimes, ["--rows=all"])
+    (tmp_path / "run.yaml").write_text("rows: auto\ncompile: max-autotune\n", encoding="utf-8")
+    read = parse(Sometimes, [str(tmp_path / "run.yaml")])
+    assert (read.rows, read.compile) == ("auto", "max-autotune")
 
 
 def test_short_names_lists_and_positions():

@@ -20,6 +20,7 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import MetricsLog
 from nanochat.optim import AdamWGroup, Optimizer, Rates
 from nanochat.runtime import Runtime
+from nanochat.train import loop
 from nanochat.train.loop import Evaluation, Stage, TrainState, train
 from nanochat.train.stage import loss_of
 
@@ -27,6 +28,14 @@ processes = multiprocessing.get_context("fork")
 
 CONFIG = GPTConfig(sequence_len=8, vocab_size=64, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
 ONE = Runtime(torch.device("cpu"), torch.float32, 0, 1, 0)
+
+
+@pytest.fixture(params=["read at once", "a step late"], autouse=True)
+def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test on a CPU as it is, and with the losses read as late as a GPU's."""
+    if request.param == "a step late":
+        monkeypatch.setattr(loop, "READ_AT_ONCE", ())
+    return request.param
 
 
 def model(dtype: torch.dtype = torch.float32) -> GPT:
@@ -184,7 +193,7 @@ def test_clipping(tmp_path, clip):
     norm = float(torch.stack([g.norm() for g in whole.values()]).norm())
     factor = min(1.0, clip / norm)
     clipped = gradient(tmp_path, rows_in_turn(4), 1, grad_clip=clip)
-    assert_close(clipped, {name: g * factor for name, g in whole.items()}, atol=1e-9)
+    assert_close(clipped, {name: g * factor for name, g in whole.items()}, atol=1e-6 * factor)
     assert metrics(tmp_path)[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)  # that before clipping
 
 
@@ -250,7 +259,7 @@ def test_the_loss_scale_halves_and_doubles(tmp_path):
     made = model(torch.float16)
     state = TrainState(good_steps=1999, loss_scale=8.0)
     state = run(stage(made, rows_in_turn(2), num_iterations=1), tmp_path, half, state)
-    assert (state.loss_scale, state.good_steps) == (16.0, 2000)
+    assert (state.loss_scale, state.good_steps) == (16.0, 0)
     loud = (Batch(b.inputs, b.targets, b.weights * 1e30, 0.0, {}) for b in rows_in_turn(2))
     state = run(stage(made, loud, num_iterations=2), tmp_path, half, state)
     assert (state.loss_scale, state.good_steps) == (8.0, 0)

@@ -79,9 +79,9 @@ def found_steps(patch: pytest.MonkeyPatch) -> list[tuple[Optimizer, Rates]]:
     steps: list[tuple[Optimizer, Rates]] = []
     step: Callable = STEP
 
-    def listen(optimizer: Optimizer, rates: Rates) -> None:
+    def listen(optimizer: Optimizer, rates: Rates, *more: object) -> None:
         steps.append((optimizer, rates))
-        step(optimizer, rates)
+        step(optimizer, rates, *more)
 
     patch.setattr(Optimizer, "step", listen)
     return steps

@@ -238,13 +238,66 @@ def test_ranks_that_cannot_share_the_batch_of_a_run_are_refused(world, monkeypat
         asked = config.parse(base_train.Flags, ["--max_seq_len=32", "--device_batch_size=2", *more])
         rt = Runtime(torch.device("cpu"), torch.float32, 0, ranks, 0)
         with open_run("base", asked, rt, "d1") as start:
-            return base_train.batch_of(start.flags, start)
+            return base_train.batch_of(start.flags, start, base_train.config_of(start.flags, 300))
 
     assert shared(4, "--total_batch_size=-1") == (128, 1)
     with pytest.raises(UserError, match=r"128 tokens 3 ranks cannot .* divides 4, or with --total_batch_size=96 "):
         shared(3, "--total_batch_size=-1")
     assert shared(3, "--total_batch_size=192") == (192, 2)
     assert shared(3, "--resume=never", "--overwrite") == (-1, 2)
+
+
+# ---------------------------------------------------------------- memory
+
+AUTO = "--device_batch_size=auto"
+
+
+@pytest.mark.parametrize("stage", SCRIPTS)
+def test_as_many_rows_as_fit(stage, world, base, worlds, capsys):
+    """Here the step has 128 tokens, so that 4 rows of 32 are all. The same run resumes with them to the bit."""
+    folder = world(stage)
+    train(stage, flags(stage, base, AUTO))
+    meta = manager.read_meta(folder, STEPS)
+    assert (meta["device_batch_size"], meta["total_batch_size"]) == (4, 128)
+    assert meta["changed_flags"]["device_batch_size"] == "auto"
+    assert "device_batch_size=auto: 256 rows of 32 tokens at a time, which take about" in capsys.readouterr().out
+    whole = folder.parent / "whole"
+    shutil.copytree(folder, whole)
+    manager.delete(folder, [6])
+    # auto is the run's own
+    train(stage, [flag for flag in flags(stage, base) if not flag.startswith("--device_batch_size")])
+    assert_same_run(folder, whole)
+
+
+def test_as_many_rows_as_fit_on_two_ranks(world, base):
+    folder = world("base")
+    on_two_ranks(base, "base", flags("base", base, AUTO))
+    assert manager.read_meta(folder, STEPS)["device_batch_size"] == 2
+
+
+def test_rows_that_fit_share_a_batch_that_is_passed(world, base, capsys):
+    world("base")
+    assert "192 is" in refused("base", flags("base", base, AUTO, "--total_batch_size=200"), capsys)
+    train("base", flags("base", base, AUTO, "--total_batch_size=192"))
+    assert manager.read_meta(base / "base_checkpoints" / "d1", STEPS)["device_batch_size"] == 6
+
+
+@pytest.mark.parametrize("stage", ["base", "sft"])
+def test_recomputing_changes_no_bit(stage, world, base, worlds):
+    folder = world(stage)
+    train(stage, flags(stage, base, "--model_tag=d1", "--recompute"))
+    assert manager.read_meta(folder, STEPS)["user_config"]["recompute"] is True
+    again = folder.parent / "with"
+    shutil.copytree(folder, again)
+    shutil.rmtree(folder)
+    train(stage, flags(stage, base, "--model_tag=d1"))
+    assert_same_run(folder, again)
+
+
+def test_float8_is_refused_where_it_cannot_be(world, base, capsys):
+    folder = world("base")
+    assert "--fp8 needs a CUDA GPU" in refused("base", flags("base", base, "--fp8"), capsys)
+    assert manager.steps(folder) == []
 
 
 # ---------------------------------------------------------------- torch.compile

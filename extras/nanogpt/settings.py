@@ -8,6 +8,7 @@ from nanochat.config import alias
 from nanochat.config_files import BITS
 from nanochat.errors import UserError
 from nanochat.paths import check_name
+from nanochat.train.flags import Compile
 
 MOST_LAYERS = 1000  # more would take hours to build, before their memory is known to be missing
 MOST_TOKENS = 1 << 24
@@ -95,8 +96,8 @@ class Settings:
     """cuda, cuda:1, mps or cpu; default: the best available"""
     dtype: str = "auto"
     """compute dtype: auto, float32, bfloat16 or float16"""
-    compile: bool = True
-    """use torch.compile if there is a compiler"""
+    compile: Compile = True
+    """use torch.compile if there is a compiler; max-autotune: try more kernels at the start, for long runs on GPUs"""
     seed: int = 1337
     """use this seed for the initial weights and the order of the data"""
     backend: str = "nccl"

@@ -111,6 +111,7 @@ def _train(
             Evaluation(settings.eval_interval, lambda stop: validate(run, data, settings, T, rt, stop), first=True)
         ],
         log_every=settings.log_interval,
+        rows_flag="--batch_size",
         rate_flags="--learning_rate",
         after_signal="step {step} is saved, resume with " + again.replace("{", "{{").replace("}", "}}"),
     )
@@ -285,7 +286,7 @@ def check_fits(config: GPTConfig, settings: Settings, rt: Runtime) -> None:
     """Raise UserError if training cannot fit into memory."""
     if not settings.eval_only:
         T = min(settings.block_size, config.sequence_len)
-        check_memory(config, settings.batch_size, T, rt, settings.compile, "batch_size", "--n_layer or --n_embd")
+        check_memory(config, settings.batch_size, T, rt, bool(settings.compile), "batch_size", "--n_layer or --n_embd")
 
 
 def _adapted(run: Run, settings: Settings, rt: Runtime) -> Run:

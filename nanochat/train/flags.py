@@ -5,10 +5,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from nanochat.checkpoint.flags import ModelName
 from nanochat.config import alias
+
+Compile = bool | Literal["max-autotune"]
+Rows = int | Literal["auto"]
 
 
 @dataclass
@@ -47,8 +50,12 @@ class TrainFlags:
     """cuda, mps or cpu; default: the best available"""
     dtype: str = "auto"
     """compute dtype: auto, float32, bfloat16 or float16"""
-    compile: bool = True
-    """use torch.compile if there is a compiler"""
+    compile: Compile = True
+    """use torch.compile if there is a compiler; max-autotune: try more kernels at the start, for long runs on GPUs"""
+    recompute: bool = False
+    """keep only the blocks' inputs from the forward pass and compute the rest again: less memory, a third more work"""
+    fp8: bool = False
+    """multiply the blocks' matrices in 8 bits, on GPUs that do (H100, L4, RTX 40 and newer); needs the extra fp8"""
     dry_run: bool = False
     """train and evaluate as usual, but write no checkpoint and no report"""
 
@@ -59,8 +66,8 @@ class ParentFlags:
 
     source: ModelName = "mid"
     """model to start from: base, mid, sft, rl, sft:d4:700, gpt2, a folder, a ckpt.pt or user/name"""
-    device_batch_size: int | None = None
-    """rows per forward pass and rank; lower it if memory runs out; default: inherited, else 32"""
+    device_batch_size: Rows | None = None
+    """rows per forward pass and rank; auto: as many as fit into memory; default: inherited, else 32"""
     embedding_lr: float | None = None
     """learning rate of the embeddings; default: inherited, else 0.2"""
     unembedding_lr: float | None = None
@@ -96,8 +103,8 @@ class ConversationData:
     """validate on conversations from these files; default: a held-out part of --data_path if that is all there is"""
     conversations: str | None = None
     """littleworld, real (SmolTalk, MMLU, ...) or none; default: littleworld if the model descends from it, else real"""
-    device_batch_size: int | None = None
-    """rows per forward pass and rank; lower it if memory runs out; default: inherited, else 32"""
+    device_batch_size: Rows | None = None
+    """rows per forward pass and rank; auto: as many as fit into memory; default: inherited, else 32"""
     total_batch_size: int | None = None
     """tokens per optimizer step over all ranks; default: inherited (chat_sft: 32 rows)"""
     max_seq_len: int | None = None

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 from nanochat.errors import UserError
+from nanochat.gpt import GPTConfig
 from nanochat.runtime import Runtime
 from nanochat.scaling import REFERENCE_BATCH, shared
 from nanochat.train.flags import ConversationFlags, LaterFlags
+from nanochat.train.memory import rows_that_fit
 
 DEFAULTS = {
     "device_batch_size": 32, "total_batch_size": 524288, "embedding_lr": 0.2, "unembedding_lr": 0.004,
@@ -46,14 +48,15 @@ def accumulation(hparams: Hyperparameters, rt: Runtime) -> int:
 
 
 def resolve_hyperparameters(
-    flags: LaterFlags, recorded: dict, T: int, rt: Runtime, is_resumed: bool, rows: int = 0
+    flags: LaterFlags, recorded: dict, config: GPTConfig, rt: Runtime, is_resumed: bool, rows: int = 0
 ) -> Hyperparameters:  # fmt: skip
-    """Flags first, then what the checkpoint recorded, then defaults; T is the model's context length.
+    """Flags first, then what the checkpoint recorded, then defaults, for a model of this config.
 
     Learning rates scale with the square root of the batch, as in pretraining. Fine-tuning takes steps of `rows` rows
     and not its parent's batch, which was chosen for pretraining and would leave it a few dozen steps. RL, whose batches
     have no fixed size in tokens, keeps the factor of the stage before.
     """
+    T = config.sequence_len
     fallback = {**DEFAULTS, "max_seq_len": T}
     has_rows = isinstance(flags, ConversationFlags)
     if has_rows:
@@ -70,6 +73,8 @@ def resolve_hyperparameters(
         rt.print("inherited from the checkpoint: " + ", ".join(inherited))
     if values["max_seq_len"] > T:
         raise UserError(f"--max_seq_len {values['max_seq_len']} is longer than the model's context of {T} tokens")
+    if flags.device_batch_size == "auto":
+        values["device_batch_size"] = rows_that_fit(config, values["max_seq_len"], rt, bool(flags.compile))
     if has_rows:
         values |= _shared_batch(flags, values, rt)
     scale = (values["total_batch_size"] / REFERENCE_BATCH) ** 0.5
@@ -82,9 +87,12 @@ def resolve_hyperparameters(
 def _shared_batch(flags: ConversationFlags, values: dict, rt: Runtime) -> dict:
     """total_batch_size and device_batch_size: the one that was not passed adapts to the one that was."""
     rows, length, wanted = (values[name] for name in ("device_batch_size", "max_seq_len", "total_batch_size"))
-    if rows < 1 or length < 1 or flags.total_batch_size is not None:
+    if rows < 1 or length < 1:
         return {}
-    if flags.device_batch_size is None:
+    if flags.total_batch_size is not None:
+        is_auto = flags.device_batch_size == "auto"
+        return {"device_batch_size": shared(wanted, rows, length, rt.world)[1]} if is_auto else {}
+    if flags.device_batch_size in (None, "auto"):
         batch, rows = shared(wanted, rows, length, rt.world)
     else:
         round_tokens = rows * length * rt.world

@@ -8,17 +8,15 @@ and adds up their gradients (gradient accumulation); several ranks take a part e
 Dividing by the count of the whole step, not by each micro-batch's own, makes all of that equal: one batch of 4 rows,
 twice 2, or 2 ranks of 2 take the same step, also where they hold different numbers of tokens that count.
 
-Read `train`, then `_step`, then whatever you like. Shapes: B rows, T time.
+Read `train`, then `_Steps.take` and `compute`, then whatever you like. Shapes: B rows, T time.
 """
 
 import math
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
-from types import FrameType
 
 import torch
 import torch.distributed as dist
@@ -29,10 +27,13 @@ from nanochat.errors import UserError, shown
 from nanochat.log import MetricsLog, Progress
 from nanochat.optim import Optimizer, Rates
 from nanochat.runtime import PeerFailed, Runtime, repeatable
+from nanochat.train.room import Room, is_out_of_memory, lowest, no_way_back
+from nanochat.train.stopping import EXIT_CODES, agreed, stop_signals
+from nanochat.train.waiting import COLLECT_EVERY, OnTheWay, few_collections, on_device
 
 TOLERATED_BAD_STEPS = 5  # in a row; by then another would not help, and the weights are still good
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}  # 128 + the signal, as a shell reports it
-SAME_CTRL_C = 1.0  # seconds in which torchrun repeats the Ctrl-C that the terminal has sent to all ranks already
+GOOD_STEPS = 2000  # float16 only: after so many without an overflow the loss scale doubles
+READ_AT_ONCE = ("cpu",)  # devices that have computed a step when the program has started it
 
 
 @dataclass
@@ -49,7 +50,7 @@ class TrainState:
     before: dict[str, float] = field(default_factory=dict)  # scores from before the first step
     bad_steps: int = 0  # steps in a row that were not finite and not applied
     probed: bool = False  # this step's evaluations are done
-    loss_scale: float = 2.0**16  # float16 only: the factor on the loss, see `_update_loss_scale`
+    loss_scale: float = 2.0**16  # float16 only: the factor on the loss, see `_LossScale`
     good_steps: int = 0  # float16 only: since the last overflow
 
     @classmethod
@@ -130,6 +131,7 @@ class Stage:
     evaluations: list[Evaluation] = field(default_factory=list)
     shown: tuple[str, ...] = ()  # metrics in the progress line; none: the loss
     log_every: int = 0  # steps between lines, which show a step's own loss; 0 = as time passes, smoothed, or as a bar
+    rows_flag: str = "--device_batch_size"  # what to lower when memory runs out
     rate_flags: str = "--matrix_lr, --embedding_lr"  # what to lower when the loss is not finite
     after_signal: str = "step {step} is saved, start again to resume"
 
@@ -143,11 +145,16 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
     saving what was learned before.
     """
     state.measure_progress(stage.num_iterations, stage.num_epochs)  # a finished run may have been given more steps
-    checkpoints = _Checkpoints(stage, state)
-    with stop_signals(rt) as stop, _progress_bar(stage, rt) as bar:
+    every = 1 if stage.on_policy else COLLECT_EVERY  # generating leaves more garbage than learning
+    with stop_signals(rt) as stop, _progress_bar(stage, rt) as bar, few_collections(every) as garbage:
+        steps = _Steps(stage, state, rt, log, bar)
+        checkpoints = _Checkpoints(stage, state, steps.settle)
         while True:
             done = state.progress >= 1.0
-            code, late = _agreed(stop, checkpoints.are_late(), rt)
+            code, late = agreed(stop, checkpoints.are_late(), rt)
+            evaluations = [each for each in stage.evaluations if each.due(state.step, done)]
+            if done or code or evaluations:
+                steps.settle()
             checkpoints.save_if_due(done or code > 0, late)
             if code:
                 ending = "interrupted" if code == EXIT_CODES[signal.SIGINT] else "terminated"
@@ -155,11 +162,11 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                 result = stage.after_signal.format(step=saved) if saved else "no step was finished"
                 rt.print(f"{stage.name}: {ending}; {result}")
                 raise SystemExit(code)
-            evaluations = [each for each in stage.evaluations if each.due(state.step, done)]
             if evaluations and not state.probed:
                 stage.optimizer.wait()
                 with checkpoints.rescuing():
-                    scores = _measure(evaluations, lambda: bool(_agreed(stop, False, rt)[0]))
+                    scores = _measure(evaluations, lambda: bool(agreed(stop, False, rt)[0]))
+                garbage.collect()
                 if scores is None:
                     continue
                 state.probed = True
@@ -170,91 +177,219 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                     stage.scored(state, scores)
             if done:
                 return state
-            started = time.perf_counter()
-            if stage.on_policy:
-                stage.optimizer.wait()
-            with checkpoints.rescuing():
-                micro_batches = [batch.to(rt.device) for batch in _next_step(stage, rt)]
-            with repeatable(rt.device):  # not around generating and measuring, which it would slow down
-                metrics = _step(stage, state, micro_batches, rt)
-            metrics["seconds"] = time.perf_counter() - started
-            state.seconds += metrics["seconds"]
-            metrics["tok_per_second"] = metrics.pop("tokens") / metrics["seconds"]
-            metrics["tflop_per_second"] = metrics["tok_per_second"] * stage.flops_per_token / 1e12
-            log.log(state.step, metrics)
-            _show(bar, stage, state, metrics)
+            steps.take(checkpoints)
+            garbage.step()
 
 
-def _step(stage: Stage, state: TrainState, micro_batches: list[Batch], rt: Runtime) -> dict[str, float]:
-    """One optimizer step; advances `state`. Returns the step's metrics."""
-    is_scaled = rt.dtype == torch.float16
-    scale = state.loss_scale if is_scaled else 1.0
-    # The tokens that count are known before the first backward pass, so each part of the loss gets its final weight.
-    valid = _sum_over_ranks(torch.stack([batch.counted for batch in micro_batches]).sum().float(), rt)
-    total = torch.zeros((), device=rt.device)
-    for n, batch in enumerate(micro_batches):
-        part = stage.loss(batch) / valid.clamp_min(1)
-        with stage.optimizer.reducing() if n == len(micro_batches) - 1 else nullcontext():
-            (part * scale).backward()  # adds to the gradients of the micro-batches before
-        total += part.detach()
-    total = _sum_over_ranks(total, rt)
-    length = stage.optimizer.reduce() / scale
-    rates = stage.rates(state.step, state.progress)
-    factor = _factor(length, stage.grad_clip, scale)
-    stage.optimizer.step(rates, factor, ~(total.isfinite() & length.isfinite()))
-    loss, norm = float(total), float(length)
-    finite = math.isfinite(loss) and math.isfinite(norm)
-    if finite:
-        state.smooth_loss = loss if state.smooth_loss is None else 0.95 * state.smooth_loss + 0.05 * loss
-    stage.optimizer.zero_grad()
-    overflowed = is_scaled and _update_loss_scale(state, finite) and math.isfinite(loss)
-    state.bad_steps = 0 if finite else state.bad_steps + (not overflowed)
-    last = micro_batches[-1]
-    state.step += 1
-    state.cursor = last.cursor
-    state.epochs = last.progress
-    state.probed = False
-    state.measure_progress(stage.num_iterations, stage.num_epochs)
-    if not finite and not overflowed:
-        rt.print(f"{stage.name}: step {state.step} has a loss of {loss} and a gradient norm of {norm}; not applied")
-    if state.bad_steps >= TOLERATED_BAD_STEPS:
-        raise UserError(
-            f"{stage.name} stopped at step {state.step}: the loss or its gradient was not finite "
-            f"{state.bad_steps} times in a row; the last checkpoint is untouched. "
-            f"Lower the learning rates ({stage.rate_flags}), set --grad_clip 1, or use --dtype float32"
-        )
-    tokens = sum(batch.inputs.numel() for batch in micro_batches) * rt.world
-    metrics = {"loss": loss, "grad_norm": norm, "lr": rates.lr, "progress": state.progress, "tokens": tokens}
-    if stage.optimizer.muon:
-        metrics |= {"momentum": rates.momentum, "weight_decay": rates.weight_decay}
-    return {**metrics, **last.metrics}
+# ---------------------------------------------------------------- a step
 
 
-def _factor(norm: Tensor, clip: float, scale: float) -> Tensor | None:
+@dataclass
+class _Started:
+    """A step that the device may still be computing: what is known of it, and its figures, which are not.
+
+    tokens are those of all ranks; metrics come last in its line of the log.
+    """
+
+    step: int
+    progress: float
+    began: float
+    tokens: float
+    rates: Rates
+    metrics: dict[str, float]
+    figures: OnTheWay  # loss, norm of the gradient, and after the step the loss scale and its good steps
+
+
+class _Steps:
+    """Takes steps and reports them.
+
+    A step is read when the next one has been started, so that a GPU has work while the program reads: its loss reaches
+    the log, and a loss that is not finite ends the run, a step late. A CPU is done by then, and is read at once. What
+    the state has of the losses is behind by that step, until `settle`.
+    """
+
+    def __init__(self, stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog, bar: Progress) -> None:
+        self.stage, self.state, self.rt, self.log, self.bar = stage, state, rt, log, bar
+        self.scale = _LossScale(state, rt.device) if rt.dtype == torch.float16 else None
+        self.room = Room(stage.name, stage.rows_flag, rt)
+        self.started: _Started | None = None
+        self.ended = 0.0  # when the step before had been computed
+
+    def take(self, checkpoints: "_Checkpoints") -> None:
+        """Start a step; advances the state, as far as it is known, and reports the step before."""
+        stage, state, rt = self.stage, self.state, self.rt
+        began = time.perf_counter()
+        if stage.on_policy:
+            stage.optimizer.wait()
+        with checkpoints.rescuing():
+            batches, counted = _next_step(stage, rt)
+        rates, last = stage.rates(state.step, state.progress), batches[-1]
+        with repeatable(rt.device):  # not around generating and measuring, which it would slow down
+            fitting = on_device(self.room.fitted(batches), rt.device)
+            figures = compute(stage, fitting, counted, rates, rt, self.room, self.scale)
+        tokens = sum(batch.inputs.numel() for batch in batches) * rt.world
+        state.step += 1
+        state.cursor, state.epochs, state.probed = last.cursor, last.progress, False
+        state.measure_progress(stage.num_iterations, stage.num_epochs)
+        started = _Started(state.step, state.progress, began, tokens, rates, last.metrics, OnTheWay(figures))
+        self.settle()
+        self.started = started
+        if rt.device.type in READ_AT_ONCE:
+            self.settle()
+
+    def settle(self) -> None:
+        """Report the step that was started last, if it was not yet. Raises UserError after too many bad ones."""
+        step, self.started = self.started, None
+        if step is None:
+            return
+        stage, state = self.stage, self.state
+        loss, norm, scale, good_steps = step.figures.read()
+        now = time.perf_counter()
+        seconds, self.ended = now - max(step.began, self.ended), now
+        state.seconds += seconds
+        self._judge(step.step, loss, norm, scale)
+        if self.scale is not None:
+            state.loss_scale, state.good_steps = scale, int(good_steps)
+        metrics = {"loss": loss, "grad_norm": norm, "lr": step.rates.lr, "progress": step.progress}
+        tokens = step.metrics.get("tokens", step.tokens)
+        if stage.optimizer.muon:
+            metrics |= {"momentum": step.rates.momentum, "weight_decay": step.rates.weight_decay}
+        metrics |= {name: value for name, value in step.metrics.items() if name != "tokens"}
+        metrics |= {"seconds": seconds, "tok_per_second": tokens / seconds}
+        metrics["tflop_per_second"] = metrics["tok_per_second"] * stage.flops_per_token / 1e12
+        self.log.log(step.step, metrics)
+        _show(self.bar, stage, state, step, metrics)
+
+    def _judge(self, step: int, loss: float, norm: float, scale: float) -> None:
+        """Note the loss, or count a bad step, which the device did not apply. Raises UserError after too many."""
+        stage, state = self.stage, self.state
+        if math.isfinite(loss) and math.isfinite(norm):
+            state.smooth_loss = loss if state.smooth_loss is None else 0.95 * state.smooth_loss + 0.05 * loss
+            state.bad_steps = 0
+            return
+        if self.scale is not None and scale >= 1 and math.isfinite(loss):
+            return  # an overflow, which a smaller loss scale may mend
+        state.bad_steps += 1
+        self.rt.print(f"{stage.name}: step {step} has a loss of {loss} and a gradient norm of {norm}; not applied")
+        if state.bad_steps >= TOLERATED_BAD_STEPS:
+            raise UserError(
+                f"{stage.name} stopped at step {step}: the loss or its gradient was not finite "
+                f"{state.bad_steps} times in a row; the last checkpoint is untouched. "
+                f"Lower the learning rates ({stage.rate_flags}), set --grad_clip 1, or use --dtype float32"
+            )
+
+
+def compute(
+    stage: Stage, batches: Sequence[Batch], counted: int, rates: Rates, rt: Runtime, room: Room,
+    scale: "_LossScale | None" = None,
+) -> Tensor:  # fmt: skip
+    """Compute one optimizer step of these micro-batches and apply it if it is finite, without waiting for the device.
+
+    counted: the tokens of the whole step that count. Returns (4,) float32 on the device: the loss, the norm of the
+    gradient, and, as they are after the step, the loss scale and its good steps. Raises UserError where memory runs out
+    and the step cannot be computed with fewer rows at a time.
+    """
+    while True:
+        batches = room.fitted(batches)
+        try:
+            loss = _add_gradients(stage, batches, counted, rt, scale)
+            break
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if stage.optimizer.has_sent:
+                raise room.refusal("while the ranks exchanged their gradients") from error
+            room.shrink(batches)
+        # Only now, without the error and the frames that it holds, is the memory of the attempt free.
+        stage.optimizer.zero_grad()
+        if rt.device.type == "cuda":
+            torch.cuda.empty_cache()
+    with no_way_back(room, "in the optimizer's part of a step"):
+        if rt.world > 1:
+            dist.all_reduce(loss)
+        norm = stage.optimizer.reduce()
+        if scale is not None:
+            norm = norm / scale.scale
+        finite = loss.isfinite() & norm.isfinite()
+        stage.optimizer.step(rates, _factor(norm, stage.grad_clip, scale), ~finite)
+        stage.optimizer.zero_grad()
+    if scale is None:
+        return torch.stack([loss, norm, torch.ones_like(norm), torch.zeros_like(norm)])
+    scale.update(finite)
+    return torch.stack([loss, norm, scale.scale, scale.good_steps.float()])
+
+
+def probed_rows(model: nn.Module, loss: Callable[[Batch], Tensor], rows: int, T: int, held: float, rt: Runtime) -> int:
+    """How many rows of T tokens fit into memory, by a real forward and backward: `rows`, or half of it, and so on.
+
+    held: bytes that the optimizer will take besides. Changes nothing: no gradient and no random number is left of it.
+    Raises UserError where not even one row fits. The same on all ranks, which must call it together.
+    """
+    devices = [rt.device] if rt.device.type == "cuda" else []
+    room = Room("--device_batch_size=auto", "--device_batch_size", rt)
+    while True:
+        weights = torch.ones(rows, T)
+        ids = torch.zeros(rows, T, dtype=torch.int64)
+        batch = Batch(ids, ids, weights, 0.0, {}).to(rt.device)
+        try:
+            with torch.random.fork_rng(devices), repeatable(rt.device):
+                taken = torch.empty(int(held), dtype=torch.uint8, device=rt.device)
+                loss(batch).backward()
+                del taken
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            room.shrink([batch])
+        model.zero_grad()
+        if room.rows is None or room.rows == rows:
+            return lowest(rows, rt)
+        rows = room.rows
+
+
+def _add_gradients(
+    stage: Stage, batches: Sequence[Batch], counted: int, rt: Runtime, scale: "_LossScale | None"
+) -> Tensor:
+    """Add up the gradients of a step in `.grad`. Returns this rank's part of the loss, a scalar.
+
+    The tokens that count are known before the first backward pass, so each part gets its final weight.
+    """
+    loss = torch.zeros((), device=rt.device)
+    for n, batch in enumerate(batches):
+        part = stage.loss(batch) / max(1, counted)
+        with stage.optimizer.reducing() if n == len(batches) - 1 else nullcontext():
+            (part if scale is None else part * scale.scale).backward()
+        loss += part.detach()
+    return loss
+
+
+def _factor(norm: Tensor, clip: float, scale: "_LossScale | None") -> Tensor | None:
     """What the gradients have to be multiplied by, to be clipped and without the loss scale; None for 1."""
-    if clip <= 0 and scale == 1:
-        return None
-    clipped = (clip / norm).clamp_max(1) if clip > 0 else torch.ones_like(norm)
-    return clipped / scale
+    clipped = (clip / norm).clamp_max(1) if clip > 0 else None
+    if scale is None:
+        return clipped
+    return scale.scale.reciprocal() if clipped is None else clipped / scale.scale
 
 
-def _update_loss_scale(state: TrainState, finite: bool) -> bool:
-    """Loss scaling for float16, as torch's GradScaler does it (Micikevicius et al. 2018).
+class _LossScale:
+    """Loss scaling for float16, on the device, as torch's GradScaler does it (Micikevicius et al. 2018).
 
     Small gradients would round to 0 in float16, so the loss is multiplied by a large number and the gradients divided
-    by it. Half the scale after an overflow, twice after 2000 good steps. Returns whether a smaller scale may still mend
-    a step that was not finite.
+    by it. Half the scale after an overflow, twice after GOOD_STEPS good steps.
     """
-    state.good_steps = state.good_steps + 1 if finite else 0
-    if not finite:
-        state.loss_scale /= 2
-    elif state.good_steps % 2000 == 0:
-        state.loss_scale *= 2
-    return state.loss_scale >= 1
+
+    def __init__(self, state: TrainState, device: torch.device) -> None:
+        self.scale = torch.tensor(state.loss_scale, dtype=torch.float32, device=device)
+        self.good_steps = torch.tensor(state.good_steps % GOOD_STEPS, dtype=torch.int32, device=device)
+
+    def update(self, finite: Tensor) -> None:
+        torch._amp_update_scale_(self.scale, self.good_steps, (~finite).float(), 2.0, 0.5, GOOD_STEPS)
 
 
-def _next_step(stage: Stage, rt: Runtime) -> list[Batch]:
-    """The micro-batches of a step. If one rank cannot read its own, all raise, so that they can save together."""
+def _next_step(stage: Stage, rt: Runtime) -> tuple[list[Batch], int]:
+    """The micro-batches of a step, and how many tokens count in it, over all ranks.
+
+    If one rank cannot read its own, all raise, so that they can save together.
+    """
     batches: list[Batch] = []
     error: UserError | PeerFailed | None = None
     try:
@@ -262,20 +397,16 @@ def _next_step(stage: Stage, rt: Runtime) -> list[Batch]:
             batches.append(next(stage.stream))
     except (UserError, PeerFailed) as raised:
         error = raised
+    counted = sum(int(batch.counted) for batch in batches)
     if rt.world > 1:
-        failed = torch.tensor(int(error is not None), device=rt.device)
-        dist.all_reduce(failed, op=dist.ReduceOp.MAX)
+        sums = torch.tensor([counted, int(error is not None)])  # of the processors, so that no GPU is waited for
+        dist.all_reduce(sums)
+        counted, failed = sums.tolist()
         if failed and error is None:
             error = PeerFailed("another rank could not read its part of the data")
     if error is not None:
         raise error
-    return batches
-
-
-def _sum_over_ranks(value: Tensor, rt: Runtime) -> Tensor:
-    if rt.world > 1:
-        dist.all_reduce(value)
-    return value
+    return batches, counted
 
 
 # ---------------------------------------------------------------- evaluations and progress
@@ -307,10 +438,10 @@ def _progress_bar(stage: Stage, rt: Runtime) -> Progress:
     return Progress(100, stage.name, "percent", rt.is_main)
 
 
-def _show(bar: Progress, stage: Stage, state: TrainState, metrics: dict[str, float]) -> None:
+def _show(bar: Progress, stage: Stage, state: TrainState, step: _Started, metrics: dict[str, float]) -> None:
     smooth = state.smooth_loss if state.smooth_loss is not None else math.nan
     shown = {name: metrics[name] for name in stage.shown} or {"loss": metrics["loss"] if stage.log_every else smooth}
-    reached = state.step if stage.num_iterations > 0 else round(100 * state.progress)
+    reached = step.step if stage.num_iterations > 0 else round(100 * step.progress)
     bar.update(reached, **shown, tok_per_second=metrics["tok_per_second"])
 
 
@@ -324,9 +455,10 @@ def _due(every: int, step: int) -> bool:
 class _Checkpoints:
     """When a run saves, and which step it saved last."""
 
-    def __init__(self, stage: Stage, state: TrainState) -> None:
+    def __init__(self, stage: Stage, state: TrainState, settle: Callable[[], None]) -> None:
         self.stage = stage
         self.state = state
+        self.settle = settle  # makes the state what it is after the last step
         self.saved_step = state.step
         self.saved_time = time.monotonic()
 
@@ -337,8 +469,11 @@ class _Checkpoints:
     def save_if_due(self, is_last: bool, late: bool) -> None:
         """Save at the end, every save_every steps, and when it is late; after bad steps at the end only."""
         state = self.state
-        due = is_last or _due(self.stage.save_every, state.step) and not state.bad_steps
-        if (due or late and not state.bad_steps) and self.saved_step != state.step:
+        due = is_last or _due(self.stage.save_every, state.step)
+        if self.saved_step == state.step or not (due or late):
+            return
+        self.settle()
+        if is_last or not state.bad_steps:
             self._save(passing=not due)
 
     @contextmanager
@@ -347,6 +482,7 @@ class _Checkpoints:
         try:
             yield
         except (UserError, PeerFailed):
+            self.settle()
             if self.saved_step != self.state.step and not self.state.bad_steps:
                 self._save(passing=True)
             raise
@@ -362,43 +498,3 @@ class _Checkpoints:
             )
         self.stage.save(self.state, passing)
         self.saved_step, self.saved_time = self.state.step, time.monotonic()
-
-
-@dataclass
-class Stop:
-    """Whether a signal has asked the run to end: code is 0, or the exit code for the first of them."""
-
-    code: int = 0
-    since: float = 0.0
-
-
-def _agreed(stop: Stop, late: bool, rt: Runtime) -> tuple[int, bool]:
-    """stop.code and `late`, the same on all ranks, so that they save, and leave the loop, at the same step."""
-    if rt.world == 1:
-        return stop.code, late
-    flags = torch.tensor([stop.code, int(late)], device=rt.device)
-    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-    code, late = flags.tolist()
-    return code, bool(late)
-
-
-@contextmanager
-def stop_signals(rt: Runtime) -> Iterator[Stop]:
-    """Note SIGTERM and the first Ctrl-C for as long as the context lasts; a second Ctrl-C interrupts as usual."""
-    stop = Stop()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        is_ctrl_c = number == signal.SIGINT
-        if not stop.code:
-            stop.code, stop.since = EXIT_CODES[signal.Signals(number)], time.monotonic()
-            if is_ctrl_c and rt.is_main:  # os.write, because a handler must not enter Python's buffered print again
-                os.write(2, b"\nCtrl-C: finishing this step and saving it; Ctrl-C again ends at once\n")
-        elif is_ctrl_c and (rt.world == 1 or time.monotonic() - stop.since > SAME_CTRL_C):
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, note) for number in EXIT_CODES}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,9 +2,11 @@
 
 from nanochat.errors import UserError
 from nanochat.gpt import GPTConfig
-from nanochat.plan.cost import training_memory
+from nanochat.plan.cost import USABLE, training_memory
 from nanochat.runtime import Runtime, memory_of
+from nanochat.train.room import lowest
 
+MOST_ROWS = 256  # more at a time make no step faster
 SLACK = 1.25  # the prediction may be 15 % off (tests/test_plan.py), so a run up to a quarter too large is tried
 
 
@@ -16,18 +18,34 @@ def check_memory(
 
     The message names the number of rows that fits, as --flag, or what makes the model `smaller`.
     """
-    sharing = rt.world if rt.device.type == "cpu" else 1  # ranks of one memory
-
-    def needed(rows: int) -> float:
-        return sharing * sum(training_memory(config, rows, T, compiled, rt.world).values())
-
-    there = memory_of(rt.device)
-    if not there or needed(rows) <= there * SLACK:
+    there, needed = memory_of(rt.device), _needed(config, rows, T, rt, compiled)
+    if not there or needed <= there * SLACK:
         return
     fitting = rows
-    while fitting and needed(fitting) > there:
+    while fitting and _needed(config, fitting, T, rt, compiled) > there:
         fitting //= 2
     raise UserError(
-        f"training on {rows} rows of {T} tokens at a time takes about {needed(rows) / 1e9:,.0f} GB, but only "
+        f"training on {rows} rows of {T} tokens at a time takes about {needed / 1e9:,.0f} GB, but only "
         f"{there / 1e9:,.0f} GB are available; " + (f"--{flag}={fitting} fits" if fitting else f"lower {smaller}")
     )
+
+
+def rows_that_fit(config: GPTConfig, T: int, rt: Runtime, compiled: bool) -> int:
+    """The largest power of two of rows of T tokens that training has room for, by prediction; the same on all ranks.
+
+    Prints it. 1 where nothing fits, which `check_memory` then refuses, and where a device does not tell its memory.
+    """
+    there, rows = memory_of(rt.device), 1
+    while rows < MOST_ROWS and _needed(config, 2 * rows, T, rt, compiled) <= USABLE * there:
+        rows *= 2
+    rows = lowest(rows, rt)
+    rt.print(
+        f"device_batch_size=auto: {rows} rows of {T} tokens at a time, which take about "
+        f"{_needed(config, rows, T, rt, compiled) / 1e9:,.1f} of {there / 1e9:,.0f} GB"
+    )
+    return rows
+
+
+def _needed(config: GPTConfig, rows: int, T: int, rt: Runtime, compiled: bool) -> float:
+    sharing = rt.world if rt.device.type == "cpu" else 1  # ranks of one memory
+    return sharing * sum(training_memory(config, rows, T, compiled, rt.world).values())

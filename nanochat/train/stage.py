@@ -3,13 +3,13 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import takewhile
 
 import torch
 from torch import Tensor
 
-from nanochat import schedule
+from nanochat import fp8, schedule
 from nanochat.checkpoint import manager
 from nanochat.config import changes
 from nanochat.data.batch import Batch
@@ -19,12 +19,13 @@ from nanochat.gpt import GPT, count_parameters
 from nanochat.log import MetricsLog, strict_json
 from nanochat.loss import loss_of_rows
 from nanochat.optim import Optimizer, Rates, parameter_groups
-from nanochat.plan.cost import flops_per_token
+from nanochat.plan.cost import flops_per_token, training_memory
 from nanochat.report import sections
 from nanochat.runtime import Runtime, can_compile
-from nanochat.train.flags import TrainFlags
+from nanochat.scaling import shared
+from nanochat.train.flags import Compile, TrainFlags
 from nanochat.train.hyperparameters import accumulation
-from nanochat.train.loop import Evaluation, Stage, TrainState, train
+from nanochat.train.loop import Evaluation, Stage, TrainState, probed_rows, train
 from nanochat.train.start import Run, as_json
 from nanochat.train.writer import CheckpointWriter
 
@@ -42,6 +43,7 @@ def run_stage(
 
     `evaluations` are made beside the validation.
     """
+    run = prepared(run)
     hparams, rt, flags = run.hparams, run.rt, run.start.flags
     rows, T, flops = hparams.device_batch_size, hparams.max_seq_len, flops_per_token(run.model.config)
 
@@ -91,7 +93,7 @@ def run_stream(
     stage = Stage(
         name=name,
         model=run.model,
-        loss=loss_of(run.model, flags.compile, rt),
+        loss=run.loss or loss_of(run.model, flags.compile, rt),
         optimizer=optimizer,
         stream=stream,
         accumulation=accumulation,
@@ -189,7 +191,29 @@ def rates(flags: TrainFlags, step: int, progress: float) -> Rates:
     )
 
 
-def loss_of(model: GPT, wanted: bool, rt: Runtime) -> Callable[[Batch], Tensor]:
+def prepared(run: Run) -> Run:
+    """The run with its loss; with --device_batch_size=auto also with as many rows as its device has memory for.
+
+    To be called before the optimizer is made. Raises UserError for --fp8 where it is not possible.
+    """
+    flags, rt, model, hparams = run.start.flags, run.rt, run.model, run.hparams
+    model.recompute = flags.recompute
+    if flags.fp8:
+        run.extra["fp8"] = record = fp8.convert(model, rt.device)
+        rt.print(f"{record['matrices']} matrices are multiplied in float8 ({record['recipe']} scaling)")
+    run.loss = loss_of(model, flags.compile, rt)
+    if getattr(flags, "device_batch_size", None) == "auto":
+        rows, T = hparams.device_batch_size, hparams.max_seq_len
+        held = training_memory(model.config, rows, T, bool(flags.compile), rt.world)["optimizer state"]
+        fitting = probed_rows(model, run.loss, rows, T, held, rt)
+        if fitting != rows:
+            fitting = shared(hparams.total_batch_size, fitting, T, rt.world)[1]
+            rt.print(f"device_batch_size={fitting}, since {rows} rows ran out of memory")
+        run.hparams = replace(hparams, device_batch_size=fitting)
+    return run
+
+
+def loss_of(model: GPT, wanted: Compile, rt: Runtime) -> Callable[[Batch], Tensor]:
     """A model's loss, compiled if wanted: the sum of nll * weight of a micro-batch, a float32 scalar with a gradient.
 
     Prints a line if there is no compiler.
@@ -199,8 +223,10 @@ def loss_of(model: GPT, wanted: bool, rt: Runtime) -> Callable[[Batch], Tensor]:
         wanted = False
     hidden, rows = model.hidden, loss_of_rows
     if wanted:
-        rows = torch.compile(loss_of_rows, dynamic=False)
-        hidden = torch.compile(model.hidden, dynamic=False)
+        # Without CUDA graphs, whose static memory does not suit gradients that add up over micro-batches.
+        mode = "max-autotune-no-cudagraphs" if wanted == "max-autotune" else None
+        rows = torch.compile(loss_of_rows, dynamic=False, mode=mode)
+        hidden = torch.compile(model.hidden, dynamic=False, mode=mode)
     return lambda batch: model.loss(hidden(batch.inputs), batch.targets, batch.weights, batch.trained, rows)
 
 

@@ -15,11 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from torch import Tensor
+
 from nanochat import runtime
 from nanochat.checkpoint import door, manager
 from nanochat.checkpoint.manager import LoadAs, Loaded
 from nanochat.config import as_field, default, given
 from nanochat.data import contents
+from nanochat.data.batch import Batch
 from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import strict_json
@@ -100,6 +103,7 @@ class Run:
     state: TrainState
     saved: dict | None = None  # optimizer and random state of the checkpoint, until they are restored
     extra: dict = field(default_factory=dict)
+    loss: Callable[[Batch], Tensor] | None = None  # of a micro-batch, as `Stage` has it
 
     @property
     def rt(self) -> Runtime:
@@ -172,7 +176,7 @@ def begin(
     loaded, rt = start.loaded, start.rt
     shape = config or (loaded.model.config if loaded else None)
     assert shape is not None
-    check_memory(shape, hparams.device_batch_size, hparams.max_seq_len, rt, start.flags.compile)
+    check_memory(shape, hparams.device_batch_size, hparams.max_seq_len, rt, bool(start.flags.compile))
     if not start.is_resumed:
         model = loaded.model if loaded else GPT(shape, rt.dtype).to(rt.device)
         return Run(start, hparams, lineage, tokenizer, model, TrainState())
