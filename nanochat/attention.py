@@ -1,14 +1,31 @@
-"""Rotary positions, and causal attention over whole rows and over rows that live in a cache.
+"""Rotary positions, and causal attention: over whole rows in training, over cached positions in decoding.
 
-Shapes: B rows, T new positions, S positions seen so far, H query heads, K key/value heads, d head size.
+What computes it is chosen once per device and dtype (`backend_for`), and every choice gives the same numbers:
+
+    varlen  FlashAttention over sequences of any lengths in one call: CUDA in float16 or bfloat16
+    flex    a kernel that torch.compile writes for a block mask: the same where torch's varlen_attn knows no windows
+    sdpa    PyTorch's scaled_dot_product_attention, windows in blocks: CPU, MPS, and float32 on CUDA
+
+Shapes: B rows, T new positions, S positions seen so far, H query heads, K key/value heads, d head size, N queries.
 A window W lets a query see itself and the W positions before it; W = 0 means no limit.
 """
+
+import functools
+import importlib.util
+import inspect
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Rotary = tuple[Tensor, Tensor]  # cos and sin
+
+PAGE = 256  # positions per page of a cache for `attend_paged`; FlashAttention 2 takes multiples of 256 only
+SMALLEST_BLOCK = 64  # queries per block of windowed attention; smaller ones cost more calls than they save products
+
+
+# ---------------------------------------------------------------- rotary positions
 
 
 def rotary(positions: Tensor, head_size: int, base: float, in_bfloat16: bool, dtype: torch.dtype) -> Rotary:
@@ -31,16 +48,253 @@ def rotate(x: Tensor, rotary: Rotary) -> Tensor:
     return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, window: int, dropout: float = 0.0) -> Tensor:
+# ---------------------------------------------------------------- which kernel
+
+
+@functools.cache
+def backend_for(device: torch.device, dtype: torch.dtype, head_size: int) -> str:
+    """ "varlen", "flex" or "sdpa"; see the top of this file."""
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16) or head_size % 8 or head_size > 256:
+        return "sdpa"
+    if _capability(device) < (8, 0):
+        return "sdpa"
+    return "varlen" if _varlen_takes("window_size") else "flex" if head_size >= 16 else "sdpa"
+
+
+def described(device: torch.device, dtype: torch.dtype, head_size: int) -> str:
+    """The backend in words, for the line that is printed when a run or a server starts."""
+    backend = backend_for(device, dtype, head_size)
+    if backend == "varlen":
+        return f"FlashAttention {(flash_in_use(device) or 'FA2')[-1]} (varlen_attn)"
+    if backend == "flex":
+        return "FlexAttention (this torch's varlen_attn has no windows)"
+    return "scaled_dot_product_attention, windows in blocks"
+
+
+@functools.cache
+def flash_in_use(device: torch.device) -> str | None:
+    """Switch to the FlashAttention generation whose wheel is installed; its name, or None for torch's own (2).
+
+    FlashAttention 3 is written for Hopper. 4 is for Blackwell too, and reads no paged cache on Hopper.
+    """
+    try:
+        from torch.nn.attention import activate_flash_attention_impl
+    except ImportError:
+        return None
+    generations = {9: ("FA3", "flash_attn_interface"), 10: ("FA4", "flash_attn.cute.interface")}
+    name, module = generations.get(_capability(device)[0], (None, ""))
+    if name is None or not torch.cuda.is_available() or not _is_installed(module):
+        return None
+    activate_flash_attention_impl(name)
+    return name
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it would be in
+        return False
+
+
+def _capability(device: torch.device) -> tuple[int, int]:
+    """Compute capability. Where no GPU is, only fake tensors can be "on" one: they get the kernels of a new one."""
+    return torch.cuda.get_device_capability(device) if torch.cuda.is_available() else (9, 0)
+
+
+@functools.cache
+def _varlen_takes(argument: str) -> bool:
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    return argument in inspect.signature(varlen_attn).parameters
+
+
+@torch.compiler.assume_constant_result
+def _backend(device: torch.device, dtype: torch.dtype, head_size: int, paged: bool = False) -> str:
+    """`backend_for`, which torch.compile calls once instead of looking inside."""
+    backend = backend_for(device, dtype, head_size)
+    if backend == "varlen":
+        flash_in_use(device)
+    return "sdpa" if paged and not _varlen_takes("block_table") else backend
+
+
+# ---------------------------------------------------------------- documents
+
+
+class Documents(NamedTuple):
+    """Which positions of rows belong together, for rows into which several documents are packed.
+
+    number (B, T) int32 counts the documents of each row from 0. starts (B * most + 1,) int32 are the places in all
+    B * T positions where one begins, ascending, `most` for each row: where a row has fewer, the rest are empty
+    documents at its end.
+    """
+
+    number: Tensor
+    starts: Tensor
+
+
+def documents_in(ids: Tensor, separator: int) -> Documents:
+    """The documents of ids (B, T): each begins with `separator`, and each row begins one in any case.
+
+    Shapes depend on nothing but B and T, and nothing waits for a GPU. That needs a limit: a row has at most T / 16
+    documents, at least 16; what follows the last of them in a row counts as part of it.
+    """
+    B, T = ids.shape
+    most = max(T // 16, 16)
+    begins = ids == separator
+    number = (begins.cumsum(1) - begins[:, :1].long()).clamp_max(most - 1).int()
+    wanted = torch.arange(most, device=ids.device, dtype=torch.int32).expand(B, most).contiguous()
+    within = torch.searchsorted(number, wanted, out_int32=True)  # the first position of each; T where there is none
+    starts = within + T * torch.arange(B, device=ids.device, dtype=torch.int32)[:, None]
+    return Documents(number, F.pad(starts.flatten(), (0, 1), value=B * T))
+
+
+# ---------------------------------------------------------------- training
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, window: int, dropout: float = 0.0, documents: Documents | None = None
+) -> Tensor:
     """Causal attention within whole rows. q (B, T, H, d), k and v (B, T, K, d) -> (B, T, H, d).
 
-    dropout is the fraction of the attention weights that is dropped.
+    dropout is the fraction of the attention weights that is dropped. With documents a position sees its own only.
     """
-    T = q.size(1)
-    if not 0 < window < T - 1:
-        return _attention(q, k, v, None, dropout)
-    positions = torch.arange(T, device=q.device)
-    return _attention(q, k, v, visible(positions, positions, window), dropout)
+    window = window if window < q.size(1) - 1 else 0
+    backend = _backend(q.device, q.dtype, q.size(3))
+    if dropout or backend == "sdpa":  # the other kernels have no dropout
+        return _in_blocks(_Rows(q, k, v, dropout, None if documents is None else documents.number), window)
+    return _by_varlen(q, k, v, window, documents) if backend == "varlen" else _by_flex(q, k, v, window, documents)
+
+
+def whole_rows(B: int, T: int, device: torch.device) -> Tensor:
+    """Where each of B sequences of T positions starts, and where the last ends: (B + 1,) int32."""
+    return torch.arange(0, B * T + 1, T, device=device, dtype=torch.int32)
+
+
+def _by_varlen(q: Tensor, k: Tensor, v: Tensor, window: int, documents: Documents | None) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    B, T, H, d = q.shape
+    starts = whole_rows(B, T, q.device) if documents is None else documents.starts
+    y = cast(Tensor, varlen_attn(
+        q.reshape(B * T, H, d), k.reshape(B * T, -1, d), v.reshape(B * T, -1, d), starts, starts, T, T,
+        window_size=(window or -1, 0), enable_gqa=k.size(2) != H,
+    ))  # fmt: skip
+    return y.view(B, T, H, d)
+
+
+def _by_flex(q: Tensor, k: Tensor, v: Tensor, window: int, documents: Documents | None) -> Tensor:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    if documents is None:
+        mask = _block_mask(q.size(1), window, q.device)
+    else:
+        mask = _block_mask_of_documents(documents.number, window)
+    kernel = flex_attention if torch.compiler.is_compiling() or q.device.type == "cpu" else _compiled_flex()
+    y = kernel(
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), block_mask=mask, enable_gqa=q.size(2) != k.size(2)
+    )
+    return y.transpose(1, 2)
+
+
+@functools.cache
+def _compiled_flex():
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False)
+
+
+@functools.cache
+def _block_mask(T: int, window: int, device: torch.device):
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def sees(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return _near(query - key, window)
+
+    return create_block_mask(sees, None, None, T, T, device=str(device))
+
+
+def _block_mask_of_documents(number: Tensor, window: int):
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def sees(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return _near(query - key, window) & (number[b, query] == number[b, key])
+
+    return create_block_mask(sees, number.size(0), None, number.size(1), number.size(1), device=str(number.device))
+
+
+class _Rows(NamedTuple):
+    """What `attend` is given, for the functions that take parts of it; number is that of `Documents`."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    dropout: float
+    number: Tensor | None
+
+    def piece(self, first: int, end: int, start: int, window: int) -> Tensor:
+        """Queries `first` to `end`, which see keys from `start` on -> (B, end - first, H, d)."""
+        mask = None
+        if first or self.number is not None or 0 < window < end - 1:
+            mask = _visible_in(first, end, start, window, self.q.device)
+        if mask is not None and self.number is not None:
+            mask = mask & (self.number[:, None, first:end, None] == self.number[:, None, None, start:end])
+        return _attention(self.q[:, first:end], self.k[:, start:end], self.v[:, start:end], mask, self.dropout)
+
+    def pieces(self, first: int, size: int, before: int, whole: int, window: int) -> Tensor:
+        """`whole` blocks of `size` queries from `first` on, in one call -> (B, whole * size, H, d).
+
+        Each sees its own keys and those of the `before` blocks in front of it.
+        """
+        end = first + whole * size
+
+        def seen(x: Tensor) -> Tensor:  # (B, T, ...) -> (B * whole, (before + 1) * size, ...)
+            blocks = x[:, first - before * size : end].unflatten(1, (before + whole, size))
+            return torch.cat([blocks[:, i : i + whole] for i in range(before + 1)], dim=2).flatten(0, 1)
+
+        mask = _visible_in(before * size, (before + 1) * size, 0, window, self.q.device)
+        if self.number is not None:
+            numbers = seen(self.number)
+            mask = mask & (numbers[:, None, -size:, None] == numbers[:, None, None, :])
+        q = self.q[:, first:end]
+        y = _attention(q.reshape(-1, size, *q.shape[2:]), seen(self.k), seen(self.v), mask, self.dropout)
+        return y.reshape(q.shape)
+
+
+def _in_blocks(rows: _Rows, window: int) -> Tensor:
+    """`attend` with a cost and memory that grow with T * W, not with T * T.
+
+    The first W queries see all positions before them. The others go in blocks of W/2, which see their own keys and
+    those of the two blocks before: all whole blocks in one call, then what is left. On one core of a Zen CPU a window
+    of T/4, forward and backward, takes 0.48 to 0.66 of the time of full attention at T = 1024 and 2048, eager and
+    compiled; a mask of all T * T pairs took 1.4 to 1.8 times as long as full attention.
+    """
+    T = rows.q.size(1)
+    if not window:
+        if rows.number is None:
+            return rows.piece(0, T, 0, 0)
+        size = 4 * SMALLEST_BLOCK  # documents of any length: queries in blocks, which see all keys before them
+        return torch.cat([rows.piece(first, min(T, first + size), 0, 0) for first in range(0, T, size)], dim=1)
+    size = max(SMALLEST_BLOCK, -(-window // 2))
+    before = -(-window // size)  # 1 or 2
+    first = min(T, before * size)
+    whole = (T - first) // size
+    end = first + whole * size
+    parts = [rows.piece(0, first, 0, window)]
+    if whole:
+        parts.append(rows.pieces(first, size, before, whole, window))
+    if end < T:
+        parts.append(rows.piece(end, T, end - window, window))
+    return torch.cat(parts, dim=1)
+
+
+def _visible_in(first: int, end: int, start: int, window: int, device: torch.device) -> Tensor:
+    """Which keys from `start` on the queries `first` to `end` see: bool (end - first, end - start)."""
+    return visible(torch.arange(first, end, device=device), torch.arange(start, end, device=device), window)
+
+
+# ---------------------------------------------------------------- decoding
 
 
 def attend_cached(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -51,9 +305,60 @@ def attend_cached(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     return _attention(q, k, v, mask[:, None])
 
 
+def attend_paged(
+    q: Tensor, first: Tensor, longest: int, keys: Tensor, values: Tensor, table: Tensor, seen: Tensor, window: int
+) -> Tensor:
+    """Attention of R sequences to what a cache of pages holds of them, in place. No gradient.
+
+    q (N, H, d) are the newest positions of all sequences, one sequence after another; first (R + 1,) int32 says where
+    each begins and the last ends, and `longest` is at least the most that one has. keys and values (pages, PAGE, K, d)
+    are the cache; table (R, P) int32 has the pages of each sequence in order; seen (R,) int32 is its length, the new
+    positions included. -> (N, H, d); what belongs to no sequence is undefined.
+
+    Shapes and Python numbers alone decide which kernels run, so a CUDA graph can hold them. The kernels do not split a
+    sequence's keys among thread blocks by what else is in the batch, so its result does not depend on that.
+    """
+    if _backend(q.device, q.dtype, q.size(2), paged=True) != "varlen":
+        return _attend_gathered(q, first, longest, keys, values, table, seen, window)
+    from torch.nn.attention.varlen import varlen_attn
+
+    return cast(Tensor, varlen_attn(
+        q, keys, values, first, lengths_for_flash(seen, q.device), longest, table.size(1) * PAGE,
+        window_size=(window or -1, 0), enable_gqa=q.size(1) != keys.size(2),
+        seqused_k=seen, block_table=table, num_splits=1,
+    ))  # fmt: skip
+
+
+def lengths_for_flash(seen: Tensor, device: torch.device) -> Tensor | None:
+    """What varlen_attn wants as cu_seq_k beside seqused_k: FlashAttention 2 the sums (R + 1,), newer ones nothing."""
+    return None if flash_in_use(device) else F.pad(seen.cumsum(0, dtype=torch.int32), (1, 0))
+
+
+def _attend_gathered(
+    q: Tensor, first: Tensor, longest: int, keys: Tensor, values: Tensor, table: Tensor, seen: Tensor, window: int
+) -> Tensor:
+    """`attend_paged` where no kernel reads pages: gather them, and mask."""
+    N, R, S = q.size(0), table.size(0), table.size(1) * keys.size(1)
+    counts = first.diff()
+    offsets = torch.arange(longest, device=q.device)
+    queries = q[(first[:-1, None] + offsets).clamp_max(N - 1)]  # (R, longest, H, d)
+    k, v = (pages[table].reshape(R, S, *pages.shape[2:]) for pages in (keys, values))
+    positions = (seen - counts)[:, None] + offsets
+    mask = torch.zeros(R, longest, S, device=q.device, dtype=q.dtype)
+    mask.masked_fill_(~visible(positions, torch.arange(S, device=q.device), window), -torch.inf)
+    y = attend_cached(queries, k, v, mask)
+    places = torch.arange(N, device=q.device, dtype=first.dtype)
+    row = (torch.searchsorted(first, places, right=True) - 1).clamp_max(R - 1)
+    return y[row, (places - first[row]).clamp_max(longest - 1)]
+
+
 def visible(queries: Tensor, keys: Tensor, window: int) -> Tensor:
     """Which keys a query may see. queries (..., T) and keys (S,) are positions -> bool (..., T, S)."""
-    distance = queries[..., :, None] - keys
+    return _near(queries[..., :, None] - keys, window)
+
+
+def _near(distance: Tensor, window: int) -> Tensor:
+    """Whether a query sees a key that is so many positions before it."""
     return (distance >= 0) & (distance <= window) if window else distance >= 0
 
 
