@@ -162,7 +162,7 @@ class Optimizer:
         self.exchange.receive(bucket for bucket in self.exchange.buckets if bucket not in self._late)
 
     def _adamw(self, group: AdamWGroup, rates: Rates, factor: Tensor | None, skip: Tensor | None) -> None:
-        """All of a group in one kernel. Its decay is decoupled: it shrinks the weights and never enters the averages."""
+        """All of a group in one kernel. Decay is decoupled: it shrinks the weights and never enters the averages."""
         weights, gradients = self._slices(group)
         if factor is not None and self.device.type not in ("cpu", "cuda"):  # their kernels leave grad_scale out
             torch._foreach_mul_(gradients, factor)
@@ -270,7 +270,9 @@ class Optimizer:
         for group in self.adamw:
             for name, parameter in group.parameters.items():
                 if name not in state:
-                    self.state[name] = {key: torch.zeros_like(self._mine(parameter)) for key in ("exp_avg", "exp_avg_sq")}
+                    self.state[name] = {
+                        key: torch.zeros_like(self._mine(parameter)) for key in ("exp_avg", "exp_avg_sq")
+                    }
                     continue
                 loaded = state.pop(name)
                 self.state[name] = {key: self._mine(x).to(self.device, copy=True) for key, x in loaded.items()}
@@ -278,7 +280,8 @@ class Optimizer:
             mine, names = self._owned(n), list(group.parameters)
             if mine:
                 self.state[names[0]] = {
-                    key: torch.stack([state[name][key] for name in mine]).to(self.device) for key in ("momentum", "second")
+                    key: torch.stack([state[name][key] for name in mine]).to(self.device)
+                    for key in ("momentum", "second")
                 }
             for name in names:
                 state.pop(name, None)

@@ -211,7 +211,7 @@ class Exchange:
         self.sent += 1
 
     def finish(self) -> None:
-        """Send what is left and wait for all of it: each bucket's `row` is then this rank's part of the summed gradient.
+        """Send what is left and wait for all: each bucket's `row` is then this rank's part of the summed gradient.
 
         On CUDA "wait" means that kernels started from now on come after the transfer; the host goes on at once.
         """
@@ -326,9 +326,7 @@ def _filled(part: Tensor, n: int) -> Tensor:
     return torch.cat([part, part.new_zeros(n - len(part), *part.shape[1:])])
 
 
-def _buckets_of_matrices(
-    shape: Mapping[str, nn.Parameter], world: int, first: int
-) -> tuple[list[Matrices], int]:
+def _buckets_of_matrices(shape: Mapping[str, nn.Parameter], world: int, first: int) -> tuple[list[Matrices], int]:
     """Matrices of one shape in buckets of k for each rank, the last layers' first; and who is next to own some."""
     if world == 1:
         return [], first
