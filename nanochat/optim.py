@@ -11,9 +11,10 @@ gradients and weights. State is saved whole, by parameter name, so a run may res
 Shapes: a Muon group has matrices (rows, cols); this rank's n of them are stacked to (n, rows, cols).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -88,7 +89,7 @@ class Optimizer:
         self.steps = torch.zeros((), device=self.device)  # float32, as the fused kernels want it
         # Where a kernel may still be running, reading `skip` would stop the host until it ends.
         self.skips_on_device = self.device.type == "cuda"
-        self._muon_step = torch.compile(muon_step, dynamic=False) if self.compiled else muon_step
+        self._muon_step: Callable[..., Tensor] = torch.compile(muon_step, dynamic=False) if self.compiled else muon_step
         self._late: set[Bucket] = set()
 
     def zero_grad(self) -> None:
@@ -126,10 +127,13 @@ class Optimizer:
         """
         for block in blocks:
             inside = set(map(id, block.parameters()))
-            mine = [b for b in self.exchange.buckets if inside & set(map(id, b.parameters.values()))]
+            mine: list[Bucket] = [b for b in self.exchange.buckets if inside & set(map(id, b.parameters.values()))]
             if mine:
                 self._late.update(mine)
-                block.register_forward_pre_hook(lambda module, args, mine=mine: self.exchange.receive(mine))
+                block.register_forward_pre_hook(partial(self._before, mine))
+
+    def _before(self, buckets: list[Bucket], module: nn.Module, args: tuple) -> None:
+        self.exchange.receive(buckets)
 
     def wait(self) -> None:
         """Wait until all parameters are this step's; to be called before anything but training reads them."""
@@ -182,14 +186,14 @@ class Optimizer:
     def _slices(self, group: AdamWGroup) -> tuple[list[Tensor], list[Tensor]]:
         """This rank's part of a group's parameters and of their gradients; all of them on one rank."""
         if self.world == 1:
-            parameters = list(group.parameters.values())
+            parameters: list[Tensor] = list(group.parameters.values())
             return parameters, [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         mine = [sliced(p.detach(), self.rank, self.world) for p in group.parameters.values()]
         return mine, [self.exchange.gradient_of(name) for name in group.parameters]
 
     def _muon(self, n: int, group: MuonGroup, rates: Rates, factor: Tensor | None, skip: Tensor | None) -> None:
         """The n-th group's step. This rank computes it for its own matrices, stacked to (n, rows, cols)."""
-        mine = [group.parameters[name] for name in self._owned(n)]
+        mine: list[Tensor] = [group.parameters[name] for name in self._owned(n)]
         like = next(iter(group.parameters.values()))
         weights = torch.stack([p.detach() for p in mine]) if mine else like.new_empty(0, *like.shape)
         gradient = self._gradient(n, mine)
@@ -213,7 +217,7 @@ class Optimizer:
         """The names of this rank's matrices of the n-th Muon group."""
         return self.exchange.owned(n) if self.world > 1 else list(self.muon[n].parameters)
 
-    def _gradient(self, n: int, mine: list[nn.Parameter]) -> Tensor:
+    def _gradient(self, n: int, mine: list[Tensor]) -> Tensor:
         """The gradients of this rank's matrices of the n-th Muon group, stacked, and freed one by one."""
         if self.world > 1:
             return self.exchange.gradients_of(n)
@@ -322,7 +326,12 @@ def muon_step(
 
 
 def muon_update(
-    gradient: Tensor, momentum: Tensor, second: Tensor, beta1: Tensor, new: Tensor, fresh: float | Tensor
+    gradient: Tensor,
+    momentum: Tensor,
+    second: Tensor,
+    beta1: float | Tensor,
+    new: float | Tensor,
+    fresh: float | Tensor,
 ) -> Tensor:
     """Muon's update (n, rows, cols) of a stack of matrices, with NorMuon; advances `momentum` and `second`.
 

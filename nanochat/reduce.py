@@ -55,6 +55,11 @@ class Bucket:
         raise NotImplementedError
 
     @property
+    def is_exact(self) -> bool:
+        """Whether the parameter's own memory is the array: one parameter that divides evenly."""
+        return False
+
+    @property
     def like(self) -> nn.Parameter:
         return next(iter(self.parameters.values()))
 
@@ -115,7 +120,6 @@ class Slices(Bucket):
 
     @property
     def is_exact(self) -> bool:
-        """Whether the parameter's own memory is the array: one parameter that divides evenly."""
         return len(self.parameters) == 1 and self.like.numel() % self.world == 0
 
     def pack(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -286,7 +290,7 @@ class Exchange:
                 continue
             bucket.work.wait()
             assert bucket.array is not None
-            if bucket.array.data_ptr() != bucket.like.data_ptr():
+            if not bucket.is_exact:
                 torch._foreach_copy_(list(bucket.parameters.values()), bucket.unpack(bucket.array))
             bucket.work = bucket.array = bucket.row = None
 
