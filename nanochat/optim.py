@@ -5,23 +5,23 @@ AdamW (Loshchilov & Hutter 2019) scales each number's step by the size of its ow
 direction dominates the step. Two additions to it: NorMuon (Li et al. 2025, arXiv 2510.05491) evens out the rows of the
 update, and cautious weight decay (Chen et al. 2025, arXiv 2510.12402) only shrinks what the update shrinks anyway.
 
-Gradients arrive summed over all ranks. AdamW is cheap and runs on every rank alike. Muon is not, so its matrices of one
-shape are stacked and split evenly among the ranks: each rank keeps the state of its own (as in ZeRO-1, Rajbhandari et
-al. 2020), computes their update, and all ranks gather the new weights. State is saved whole, by parameter name, so a
-run may resume on another number of ranks.
+Each rank keeps the state of a part of the parameters and computes their update; `reduce` says who owns what and carries
+gradients and weights. State is saved whole, by parameter name, so a run may resume on another number of ranks.
 
 Shapes: a Muon group has matrices (rows, cols); this rank's n of them are stacked to (n, rows, cols).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from nanochat.gpt import GPT
+from nanochat.reduce import Bucket, Exchange, sliced
 from nanochat.runtime import multiplies_bfloat16
 
 # Coefficients of `orthogonalize`: five steps of Polar Express (Amsel et al. 2025, arXiv 2505.16932) for singular values
@@ -70,91 +70,161 @@ class Optimizer:
     """A step is `with reducing(): backward()` on its last micro-batch, then `norm = reduce()`, then `step(...)`.
 
     On several ranks all must call these, and `state_dict`, together. `wait` before the parameters are read elsewhere.
+    A parameter without a gradient has one of 0.
     """
 
     adamw: list[AdamWGroup]
     muon: list[MuonGroup]
-    steps: int = 0
+    compiled: bool = False
+    """whether Muon's step is compiled, one graph for each shape of its matrices"""
     state: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    """buffers by parameter name; a Muon group's, stacked, by the name of its first matrix"""
+    """this rank's buffers by parameter name; a Muon group's, stacked, by the name of its first matrix"""
 
     def __post_init__(self) -> None:
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        others = {name: p for group in self.adamw for name, p in group.parameters.items()}
+        self.exchange = Exchange([group.parameters for group in self.muon], others, self.rank, self.world)
+        self.parameters = [p for group in (*self.adamw, *self.muon) for p in group.parameters.values()]
+        self.device = self.parameters[0].device
+        self.steps = torch.zeros((), device=self.device)  # float32, as the fused kernels want it
+        # Where a kernel may still be running, reading `skip` would stop the host until it ends.
+        self.skips_on_device = self.device.type == "cuda"
+        self._muon_step: Callable[..., Tensor] = torch.compile(muon_step, dynamic=False) if self.compiled else muon_step
+        self._late: set[Bucket] = set()
 
     def zero_grad(self) -> None:
-        for group in (*self.adamw, *self.muon):
-            for parameter in group.parameters.values():
-                parameter.grad = None
+        self.exchange.reset()
+        for parameter in self.parameters:
+            parameter.grad = None
 
-    @contextmanager
-    def reducing(self) -> Iterator[None]:
-        """Around the last micro-batch's backward: gradients that are complete may be sent to the other ranks."""
-        yield
+    # ---- what ranks exchange
+
+    def reducing(self) -> AbstractContextManager[None]:
+        """Around the last micro-batch's backward: gradients that are complete are sent to their owners at once."""
+        return self.exchange.reducing()
 
     @property
     def has_sent(self) -> bool:
         """Whether gradients of this step have gone to other ranks, so that it cannot be computed anew."""
-        return False
+        return self.exchange.sent > 0
 
+    @torch.no_grad()
     def reduce(self) -> Tensor:
         """Sum the gradients over the ranks. Returns the norm of the whole gradient, 0-d, the same on all ranks."""
-        parameters = [p for group in (*self.adamw, *self.muon) for p in group.parameters.values()]
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if self.world > 1:
-            for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
-                work.wait()  # type: ignore[union-attr]
-        return nn.utils.get_total_norm(gradients)
+        if self.world == 1:
+            return nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        self.exchange.finish()
+        rows = [bucket.row for bucket in self.exchange.buckets if bucket.row is not None]
+        square = nn.utils.get_total_norm(rows).square()
+        dist.all_reduce(square)
+        return square.sqrt()
+
+    def gather_late(self, blocks: Iterable[nn.Module]) -> None:
+        """Let a step's new weights of these modules arrive while the modules before them already run.
+
+        Each must be called as a module, outside any compiled graph, before its parameters are used: a hook waits for
+        its weights. All other weights have arrived when `step` returns.
+        """
+        for block in blocks:
+            inside = set(map(id, block.parameters()))
+            mine: list[Bucket] = [b for b in self.exchange.buckets if inside & set(map(id, b.parameters.values()))]
+            if mine:
+                self._late.update(mine)
+                block.register_forward_pre_hook(partial(self._before, mine))
+
+    def _before(self, buckets: list[Bucket], module: nn.Module, args: tuple) -> None:
+        self.exchange.receive(buckets)
 
     def wait(self) -> None:
         """Wait until all parameters are this step's; to be called before anything but training reads them."""
+        self.exchange.receive(self.exchange.buckets)
+
+    def traffic(self) -> dict[str, int]:
+        """The bytes that a rank sends in a step: gradients, weights, norm."""
+        return self.exchange.traffic()
+
+    # ---- the step
 
     @torch.no_grad()
     def step(self, rates: Rates, factor: Tensor | None = None, skip: Tensor | None = None) -> None:
-        """Apply the gradients in `.grad`, times `factor`; nothing changes where `skip` is true. Both are 0-d."""
-        if skip is not None and bool(skip):
-            return
-        if factor is not None:
-            parameters = [p for group in (*self.adamw, *self.muon) for p in group.parameters.values()]
-            torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], factor)
-        self.steps += 1
+        """Apply the gradients times `factor`, a 0-d float tensor, and use them up.
+
+        Nothing changes, neither weights nor momenta nor `steps`, where `skip`, a 0-d bool tensor, is true.
+        """
+        if skip is not None and not self.skips_on_device:
+            if skip:
+                self.zero_grad()
+                return
+            skip = None
+        self.steps += 1 if skip is None else ~skip
         for group in self.adamw:
-            for name, parameter in group.parameters.items():
-                self._adamw(group, name, parameter, rates)
-        for group in self.muon:
-            self._muon(group, rates)
+            self._adamw(group, rates, factor, skip)
+        self.exchange.send_slices()
+        for n, group in enumerate(self.muon):
+            self._muon(n, group, rates, factor, skip)
+        self.exchange.begin()
+        self.exchange.receive(bucket for bucket in self.exchange.buckets if bucket not in self._late)
 
-    def _adamw(self, group: AdamWGroup, name: str, parameter: nn.Parameter, rates: Rates) -> None:
-        gradient, (beta1, beta2) = parameter.grad, group.betas
-        if gradient is None:
-            return
-        state = self.state.setdefault(name, {})
-        if not state:
-            state["exp_avg"] = torch.zeros_like(gradient)
-            state["exp_avg_sq"] = torch.zeros_like(gradient)
-        # Decay is decoupled: it shrinks the weights themselves and never enters the gradient's averages.
-        parameter.mul_(1 - rates.lr * group.lr * group.weight_decay)
-        # Running averages of the gradient and of its square start at 0; dividing by 1 - beta^steps corrects for that.
-        state["exp_avg"].lerp_(gradient, 1 - beta1)
-        state["exp_avg_sq"].lerp_(gradient.square(), 1 - beta2)
-        deviation = (state["exp_avg_sq"] / (1 - beta2**self.steps)).sqrt_().add_(group.eps)
-        parameter.addcdiv_(state["exp_avg"], deviation, value=-rates.lr * group.lr / (1 - beta1**self.steps))
+    def _adamw(self, group: AdamWGroup, rates: Rates, factor: Tensor | None, skip: Tensor | None) -> None:
+        """All of a group in one kernel. Decay is decoupled: it shrinks the weights and never enters the averages."""
+        weights, gradients = self._slices(group)
+        if factor is not None and self.device.type not in ("cpu", "cuda"):  # their kernels leave grad_scale out
+            torch._foreach_mul_(gradients, factor)
+            factor = None
+        for name, weight in zip(group.parameters, weights, strict=True):
+            if name not in self.state:
+                self.state[name] = {key: torch.zeros_like(weight) for key in ("exp_avg", "exp_avg_sq")}
+        states = [self.state[name] for name in group.parameters]
+        torch._fused_adamw_(
+            weights, gradients, [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states], [],
+            [self.steps] * len(weights), lr=rates.lr * group.lr, beta1=group.betas[0], beta2=group.betas[1],
+            weight_decay=group.weight_decay, eps=group.eps, amsgrad=False, maximize=False,
+            grad_scale=None if factor is None else factor.reciprocal().float(),
+            found_inf=None if skip is None else skip.float(),
+        )  # fmt: skip
 
-    def _muon(self, group: MuonGroup, rates: Rates) -> None:
-        parameters = list(group.parameters.values())  # of one shape (rows, cols)
-        mine = self._mine(len(parameters))
-        stacked = torch.stack([p.detach() for p in parameters[mine.start : mine.stop]]) if len(mine) else None
-        if stacked is not None:
-            gradient = torch.stack([p.grad for p in parameters[mine.start : mine.stop]])  # type: ignore[misc]
-            state = self._muon_state(group, gradient)
-            update = muon_update(gradient, state["momentum"], state["second"], rates.momentum, group.beta2)
-            rows, cols = gradient.shape[-2:]
+    def _slices(self, group: AdamWGroup) -> tuple[list[Tensor], list[Tensor]]:
+        """This rank's part of a group's parameters and of their gradients; all of them on one rank."""
+        if self.world == 1:
+            parameters: list[Tensor] = list(group.parameters.values())
+            return parameters, [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        mine = [sliced(p.detach(), self.rank, self.world) for p in group.parameters.values()]
+        return mine, [self.exchange.gradient_of(name) for name in group.parameters]
+
+    def _muon(self, n: int, group: MuonGroup, rates: Rates, factor: Tensor | None, skip: Tensor | None) -> None:
+        """The n-th group's step. This rank computes it for its own matrices, stacked to (n, rows, cols)."""
+        mine: list[Tensor] = [group.parameters[name] for name in self._owned(n)]
+        like = next(iter(group.parameters.values()))
+        weights = torch.stack([p.detach() for p in mine]) if mine else like.new_empty(0, *like.shape)
+        gradient = self._gradient(n, mine)
+        if mine:
+            state, (rows, cols) = self._muon_state(group, gradient), like.shape
             # A tall matrix gets a larger step, so that its outputs change by the same RMS as a square one's.
             lr = rates.lr * group.lr * max(1.0, rows / cols) ** 0.5
-            decay = group.weight_decay * rates.weight_decay
-            # Cautious weight decay: only where the update, too, moves the weight towards zero.
-            stacked = stacked - lr * update - lr * decay * stacked * (update * stacked >= 0)
-        for parameter, value in zip(parameters, self._gather(stacked, parameters), strict=True):
-            parameter.copy_(value)
+            decay = lr * group.weight_decay * rates.weight_decay
+            # As tensors, because a graph is compiled anew for each new number.
+            numbers = (lr, decay, rates.momentum, 1 - rates.momentum)
+            settings = [torch.full((), number, device=self.device) for number in numbers]
+            weights = self._muon_step(
+                weights, gradient, state["momentum"], state["second"], factor, skip, *settings, group.beta2
+            )
+        if self.world > 1:
+            self.exchange.send_matrices(n, weights)
+        else:
+            torch._foreach_copy_(mine, list(weights))
+
+    def _owned(self, n: int) -> list[str]:
+        """The names of this rank's matrices of the n-th Muon group."""
+        return self.exchange.owned(n) if self.world > 1 else list(self.muon[n].parameters)
+
+    def _gradient(self, n: int, mine: list[Tensor]) -> Tensor:
+        """The gradients of this rank's matrices of the n-th Muon group, stacked, and freed one by one."""
+        if self.world > 1:
+            return self.exchange.gradients_of(n)
+        gradient = torch.stack([torch.zeros_like(p) if p.grad is None else p.grad for p in mine])
+        for parameter in mine:
+            parameter.grad = None
+        return gradient
 
     def _muon_state(self, group: MuonGroup, like: Tensor) -> dict[str, Tensor]:
         """momentum (n, rows, cols) and second (n, rows, 1) or (n, 1, cols) of this rank's n matrices."""
@@ -165,73 +235,114 @@ class Optimizer:
             self.state[key] = {"momentum": torch.zeros_like(like), "second": second}
         return self.state[key]
 
-    def _mine(self, n: int) -> range:
-        """Which of a group's n matrices are this rank's: ceil(n / world) each, so the last ranks may have fewer."""
-        each = -(-n // self.world)
-        return range(min(n, self.rank * each), min(n, (self.rank + 1) * each))
-
-    def _gather(self, part: Tensor | None, like: list[Tensor] | list[nn.Parameter]) -> list[Tensor]:
-        """All ranks' parts (n, ...) put together, as one tensor for each of `like`, whose shapes they have."""
-        if self.world == 1:
-            assert part is not None
-            return list(part)
-        each = -(-len(like) // self.world)
-        padded = torch.zeros(each, *like[0].shape, dtype=like[0].dtype, device=like[0].device)
-        if part is not None:
-            padded[: len(part)] = part
-        whole = torch.empty(self.world * each, *like[0].shape, dtype=padded.dtype, device=padded.device)
-        dist.all_gather_single(whole, padded)
-        return list(whole[: len(like)])
+    # ---- its state
 
     def state_dict(self) -> dict:
-        """{"steps": int, "state": {parameter name: {buffer name: tensor}}}, the same on every rank."""
-        whole = {name: self.state[name] for group in self.adamw for name in group.parameters if name in self.state}
-        for group in self.muon:
-            matrices = list(group.parameters.values())
-            tall = matrices[0].shape[0] >= matrices[0].shape[1]
-            vectors = [m[:, :1] if tall else m[:1, :] for m in matrices]
-            mine = self.state.get(next(iter(group.parameters)))
-            momentum = self._gather(mine["momentum"] if mine else None, matrices) if self.steps else []
-            second = self._gather(mine["second"] if mine else None, vectors) if self.steps else []
-            for name, m, s in zip(group.parameters, momentum, second, strict=False):
-                whole[name] = {"momentum": m, "second": s}
-        return {"steps": self.steps, "state": whole}
+        """{"steps": int, "state": {parameter name: {buffer name: tensor}}}; on ranks above 0 the state is empty."""
+        steps, whole = int(self.steps), {}
+        if not steps:
+            return {"steps": 0, "state": {}}
+        for group in self.adamw:
+            for name, parameter in group.parameters.items():
+                state = self.state[name]
+                if self.world > 1:
+                    state = {key: self._kept(self.exchange.whole_slices(parameter, x)) for key, x in state.items()}
+                whole[name] = state
+        for n, group in enumerate(self.muon):
+            names, like = self._owned(n), next(iter(group.parameters.values()))
+            stacked = self._muon_state(group, like.new_empty(len(names), *like.shape))
+            for key, mine in stacked.items():
+                parts = self.exchange.whole_matrices(n, mine) if self.world > 1 else dict(zip(names, mine, strict=True))
+                for name, part in parts.items():
+                    whole.setdefault(name, {})[key] = self._kept(part) if self.world > 1 else part
+        return {"steps": steps, "state": whole if self.rank == 0 else {}}
+
+    def _kept(self, part: Tensor) -> Tensor | None:
+        """A part of the whole state, in main memory: a GPU has room for its own share only, and one rank saves it."""
+        return part.cpu() if self.rank == 0 else None
 
     def load_state_dict(self, saved: dict) -> None:
         """Load what `state_dict` returned, on any number of ranks; its tensors are freed as they are copied.
 
-        Raises KeyError for a missing parameter.
+        Raises KeyError for a missing matrix of Muon's; AdamW begins anew with a parameter that is missing.
         """
-        self.steps, state = saved["steps"], saved["state"]
+        state = saved["state"]
+        self.steps.fill_(saved["steps"])
         self.state = {}
-        if not self.steps:
+        if not saved["steps"]:
             return
         for group in self.adamw:
             for name, parameter in group.parameters.items():
-                if name in state:
-                    self.state[name] = {k: v.to(parameter.device).clone() for k, v in state.pop(name).items()}
-        for group in self.muon:
-            names = list(group.parameters)
-            mine = [names[i] for i in self._mine(len(names))]
+                if name not in state:
+                    self.state[name] = {
+                        key: torch.zeros_like(self._mine(parameter)) for key in ("exp_avg", "exp_avg_sq")
+                    }
+                    continue
+                loaded = state.pop(name)
+                self.state[name] = {key: self._mine(x).to(self.device, copy=True) for key, x in loaded.items()}
+        for n, group in enumerate(self.muon):
+            mine, names = self._owned(n), list(group.parameters)
             if mine:
-                device = group.parameters[names[0]].device
                 self.state[names[0]] = {
-                    key: torch.stack([state[name][key] for name in mine]).to(device) for key in ("momentum", "second")
+                    key: torch.stack([state[name][key] for name in mine]).to(self.device)
+                    for key in ("momentum", "second")
                 }
             for name in names:
                 state.pop(name, None)
 
+    def _mine(self, tensor: Tensor) -> Tensor:
+        """What this rank owns of a tensor with the shape of one of AdamW's parameters."""
+        return sliced(tensor.detach().contiguous(), self.rank, self.world) if self.world > 1 else tensor.detach()
 
-def muon_update(gradient: Tensor, momentum: Tensor, second: Tensor, beta1: float, beta2: float) -> Tensor:
+
+def muon_step(
+    weights: Tensor,
+    gradient: Tensor,
+    momentum: Tensor,
+    second: Tensor,
+    factor: Tensor | None,
+    skip: Tensor | None,
+    lr: Tensor,
+    decay: Tensor,
+    beta1: Tensor,
+    new: Tensor,
+    beta2: float,
+) -> Tensor:
+    """New weights (n, rows, cols) of a stack of matrices; advances `momentum` and `second`.
+
+    lr, decay (which has lr in it), beta1 and new = 1 - beta1 are 0-d, like factor and skip: see `Optimizer.step`.
+    """
+    if factor is not None:
+        gradient = gradient * factor
+    fresh: float | Tensor = 1 - beta2
+    if skip is not None:
+        # A gradient of 0 that has no weight changes nothing; one that is not finite would, whatever its weight.
+        gradient = torch.where(skip, 0.0, gradient)
+        applied = torch.where(skip, 0.0, 1.0)
+        lr, decay, new, fresh = lr * applied, decay * applied, new * applied, fresh * applied
+    update = muon_update(gradient, momentum, second, beta1, new, fresh)
+    # Cautious weight decay: only where the update, too, moves the weight towards zero.
+    return weights - lr * update - decay * weights * (update * weights >= 0)
+
+
+def muon_update(
+    gradient: Tensor,
+    momentum: Tensor,
+    second: Tensor,
+    beta1: float | Tensor,
+    new: float | Tensor,
+    fresh: float | Tensor,
+) -> Tensor:
     """Muon's update (n, rows, cols) of a stack of matrices, with NorMuon; advances `momentum` and `second`.
 
     second (n, rows, 1), or (n, 1, cols) for wide matrices, is the running mean square of the update's rows or columns.
+    `new` and `fresh` are the shares of this step in the two running means.
     """
-    momentum.lerp_(gradient, 1 - beta1)
+    momentum.lerp_(gradient, new)
     update = orthogonalize(gradient.lerp(momentum, beta1))  # Nesterov: one step ahead of the momentum
     axis = -1 if second.size(-1) == 1 else -2
     variance = update.square().mean(dim=axis, keepdim=True)
-    second.lerp_(variance, 1 - beta2)
+    second.lerp_(variance, fresh)
     scaled = update * second.clamp_min(1e-10).rsqrt()
     # NorMuon: rows of equal size, but a whole matrix of the size it had.
     size = update.norm(dim=(-2, -1), keepdim=True)

@@ -194,6 +194,7 @@ def _with_parent() -> Iterator[None]:
         done.set()
 
 
+@torch.compiler.assume_constant_result  # a graph cannot ask for it
 def multiplies_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 in hardware (AMX or AVX512-BF16); emulation is slower than float32."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -74,8 +74,11 @@ class CkptWriter(CheckpointWriter):
         names = (CKPT, BEST_CKPT) if self.always else (LAST_CKPT, CKPT)
         self.latest_path, self.best_path = (self.folder / name for name in names)
 
-    def recover(self) -> None:
-        """Finish what a kill kept an earlier process from, and give the files the names that --always asks for."""
+    def recover(self, optimizer: dict) -> None:
+        """Finish what a kill kept an earlier process from, and give the files the names that --always asks for.
+
+        `optimizer` is the state of the checkpoint that is resumed.
+        """
         for leftover in self.folder.glob(".ckpt*.tmp"):  # of a killed save; the lock keeps other processes out
             leftover.unlink(missing_ok=True)
         if self.saved_at < 0:
@@ -91,15 +94,16 @@ class CkptWriter(CheckpointWriter):
                 ckpt.move(self.folder / old, self.folder / new)
         if self.run.best_step == self.run.state.step == _step(self.latest_path) != _step(self.best_path):
             # Killed inside `scored`.
-            self._write(self.best_path, self.run.state, self.optimizer.state_dict())
+            self._write(self.best_path, self.run.state, optimizer)
 
     def write(self, state: TrainState, optimizer: dict, passing: bool) -> None:
         self._write(self.latest_path, state, optimizer)
 
     def scored(self, state: TrainState, scores: dict[str, float]) -> None:
+        optimizer = self.optimizer.state_dict()  # collective
         if not self.is_writing:
             return
-        is_best, optimizer = self.run.note(state.step, scores), self.optimizer.state_dict()
+        is_best = self.run.note(state.step, scores)
         self._write(self.latest_path, state, optimizer)
         if is_best:
             self._write(self.best_path, state, optimizer)  # a copy of its own, so damage to the other cannot reach it

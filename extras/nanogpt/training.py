@@ -156,8 +156,9 @@ def _writer(
     }
     if fits_ckpt(run.model.config):
         writer = CkptWriter(**shared, always=settings.always_save_checkpoint, settings=effective)
+        saved = optimizer.state_dict()  # collective
         if rt.is_main:
-            writer.recover()
+            writer.recover(saved)
     else:
         tokenizer_hash = run.tokenizer.hash if run.tokenizer else None
         meta = {"user_config": effective, "tokenizer_hash": tokenizer_hash, "data": run.data}
