@@ -1,7 +1,7 @@
 """The chunked loss against its definition in float64; what it never holds; and blocks that are computed twice."""
 
+import copy
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -84,7 +84,9 @@ def test_sixteen_bits_are_close(dtype):
     got = summed_nll(x, matrix, targets, weights, trained_positions(weights), 15.0, V)
     expected = definition(x, matrix, targets, weights, 15.0)
     assert float(got.detach()) == pytest.approx(float(expected.detach()), rel=0.05)
-    for one, other in zip(torch.autograd.grad(got, [x, matrix]), torch.autograd.grad(expected, [x, matrix]), strict=True):
+    for one, other in zip(
+        torch.autograd.grad(got, [x, matrix]), torch.autograd.grad(expected, [x, matrix]), strict=True
+    ):
         assert (one.double() - other).norm() < 0.05 * other.norm()
 
 
@@ -182,15 +184,35 @@ def test_halves_keep_what_is_trained():
     whole = Batch(ids, ids + 1, weights, 0.0, {}, ends_step=True, trained=trained_positions(weights))
     first, second = whole.halves()
     assert [half.trained.tolist() for half in (first, second)] == [[1], [0, 5]]
-    assert all(torch.equal(half.weights.flatten()[half.trained], half.weights[half.weights != 0]) for half in (first, second))
+    assert all(
+        torch.equal(half.weights.flatten()[half.trained], half.weights[half.weights != 0]) for half in (first, second)
+    )
     moved = whole.to(torch.device("cpu"))
     assert moved.trained is not None and moved.trained.tolist() == [1, 3, 8]
 
 
-# ---------------------------------------------------------------- recomputing blocks
+# ---------------------------------------------------------------- compiled and recomputed blocks
 
 
-def gradients(model: GPT, hidden: Callable[[Tensor], Tensor], ids: Tensor) -> tuple[list[Tensor], int]:
+def test_blocks_of_one_kind_share_a_graph_and_only_training_is_compiled():
+    counter = CompileCounter()
+    config = dataclasses.replace(MODEL, n_layer=9, window_pattern="SSSL")
+    plain, model = GPT(config), GPT(config)
+    model.load_state_dict(plain.state_dict())
+    model.compile_parts(backend=counter, dynamic=False)
+    ids = torch.randint(V, (2, 17), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids[:, :8]), plain(ids[:, :8]))
+    assert counter.frame_count == 0
+    found = [gradients(each, ids)[0] for each in (model, plain)]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    # Before and after the blocks; and blocks with a window or without, with value embeddings or without.
+    assert counter.frame_count == 2 + 4
+    assert copy.deepcopy(model).transformer.blocks[0].compiled  # bound to no module, so a copy computes its own
+
+
+def gradients(model: GPT, ids: Tensor) -> tuple[list[Tensor], int]:
     """Of a loss with a fixed seed, and how many bytes were kept for the backward pass."""
     kept: dict[int, int] = {}
 
@@ -200,7 +222,7 @@ def gradients(model: GPT, hidden: Callable[[Tensor], Tensor], ids: Tensor) -> tu
 
     torch.manual_seed(5)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        total = model.loss(hidden(ids[:, :-1]), ids[:, 1:], torch.ones(ids[:, 1:].shape))
+        total = model.loss(model.hidden(ids[:, :-1]), ids[:, 1:], torch.ones(ids[:, 1:].shape))
     return list(torch.autograd.grad(total, list(model.parameters()))), sum(kept.values())
 
 
@@ -215,11 +237,11 @@ def test_recomputed_blocks_give_the_same_gradients_and_keep_less(dropout, compil
     ids = torch.randint(V, (4, 17))
     found = []
     for model.recompute in (False, True):
-        torch.compiler.reset()
-        hidden = torch.compile(model.hidden, backend="aot_eager", dynamic=False) if compiled else model.hidden
-        found.append(gradients(model, hidden, ids))
+        if compiled:
+            torch.compiler.reset()
+            model.compile_parts(backend="aot_eager", dynamic=False)
+        found.append(gradients(model, ids))
     (plain, all_kept), (again, kept) = found
     for one, other in zip(plain, again, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-    if not compiled:  # a compiled graph keeps its tensors by itself
-        assert kept < 0.5 * all_kept
+    assert kept < 0.7 * all_kept
