@@ -11,10 +11,8 @@ from nanochat.gpt import GPT
 from nanochat.loss import loss_of_rows
 from nanochat.runtime import Runtime, can_compile
 
-Compile = bool | Literal["max-autotune"]
 
-
-def loss_of(model: GPT, wanted: Compile, rt: Runtime) -> Callable[[Batch], Tensor]:
+def loss_of(model: GPT, wanted: bool | Literal["max-autotune"], rt: Runtime) -> Callable[[Batch], Tensor]:
     """A model's loss, compiled if wanted: the sum of nll * weight of a micro-batch, a float32 scalar with a gradient.
 
     Prints a line if there is no compiler.
