@@ -30,7 +30,7 @@ from nanochat.log import MetricsLog
 from nanochat.optim import Optimizer, Rates, parameter_groups
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Stage, TrainState, train
-from nanochat.train.stage import loss_of
+from nanochat.train.objective import loss_of
 from tasks.catalog import training_conversations
 from tasks.littleworld import corpus
 

@@ -130,7 +130,7 @@ def _loss(model: GPT, compiled: bool, rt: Runtime) -> dict[str, Any]:
     """The stage's loss; for an older checkout (--previous) its forward pass."""
     if "forward" in Stage.__dataclass_fields__:
         return {"forward": torch.compile(model, dynamic=False) if compiled else model}
-    from nanochat.train.stage import loss_of
+    from nanochat.train.objective import loss_of
 
     return {"loss": loss_of(model, compiled, rt)}
 

@@ -10,8 +10,9 @@ GPT-2 has.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,9 @@ from nanochat.paged_cache import PagedRows
 
 Cached = CacheRows | PagedRows  # what a forward pass continues
 SMEAR_CHANNELS = 24  # inputs of smear_gate in every checkpoint that has one
+COMPILED_KINDS = 64  # the most graphs of one part: kinds of blocks times shapes of batches; torch's own limit is 8
+
+Method = TypeVar("Method", bound=Callable)
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,20 @@ class GPTConfig:
 
 
 # ---------------------------------------------------------------- parts
+
+
+def compilable(method: Method) -> Method:
+    """A method that takes its compiled form, once `GPT.compile_parts` has made one, where there are gradients.
+
+    Measuring and generating run it as it is: their shapes are many, and each would be compiled.
+    """
+
+    @functools.wraps(method)
+    def run(self: Any, *args: Any) -> Any:
+        compiled = self.compiled.get(method.__name__) if torch.is_grad_enabled() else None
+        return (compiled or method)(self, *args)
+
+    return cast(Method, run)
 
 
 class Linear(nn.Linear):
@@ -223,6 +241,7 @@ class Beside(NamedTuple):
     first: Tensor  # (B, T, D), the first block's input
     cos_sin: Rotary | None
     cache: Cached | None
+    recompute: bool = False  # keep only a block's input, and compute it anew in the backward pass (Chen et al. 2016)
 
 
 class Block(nn.Module):
@@ -235,12 +254,21 @@ class Block(nn.Module):
         self.attn = Attention(config, layer)
         self.ln_2 = Norm(config)
         self.mlp = MLP(config)
+        self.compiled: dict[str, Callable] = {}
 
+    @compilable
     def forward(self, x: Tensor, scales: tuple[Tensor, Tensor] | None, table: Tensor | None, beside: Beside) -> Tensor:
         """x (B, T, D) -> (B, T, D). scales are two scalars; table (V, K*d) holds the layer's value embeddings.
 
         All that belongs to a layer happens here, so that a layer can be compiled, or recomputed, by itself.
         """
+        if beside.recompute:
+            return cast(Tensor, checkpoint(self._computed, x, scales, table, beside, use_reentrant=False))
+        return self._computed(x, scales, table, beside)
+
+    def _computed(
+        self, x: Tensor, scales: tuple[Tensor, Tensor] | None, table: Tensor | None, beside: Beside
+    ) -> Tensor:
         # Residual scalars: each layer scales the residual stream, and adds the first layer's input x0 again, so that
         # deep layers still see the tokens themselves. From modded-nanogpt.
         if scales is not None:
@@ -279,6 +307,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.dtype = dtype
+        self.compiled: dict[str, Callable] = {}
         self.recompute = False  # compute each block anew in the backward pass, instead of keeping what it computed
         V, D, L = config.padded_vocab, config.n_embd, config.n_layer
         self.transformer = Trunk(config)
@@ -335,6 +364,40 @@ class GPT(nn.Module):
     def hidden(self, ids: Tensor, cache: Cached | None = None, last_only: bool = False) -> Tensor:
         """ids (B, T) -> what the output layer reads, (B, T, D), or (B, 1, D) with last_only. Raises as `forward`."""
         c = self.config
+        embedded, x, cos_sin = self._enter(ids, cache)
+        # A view, because a block whose x and x0 are one tensor would be a kind of its own to torch.compile.
+        middle, beside = x, Beside(ids, x.view_as(x), cos_sin, cache, self.recompute and torch.is_grad_enabled())
+        scales = None
+        if c.lambdas:
+            scales = self.resid_lambdas.to(x.dtype).unbind(), self.x0_lambdas.to(x.dtype).unbind()
+        for layer, block in enumerate(self.transformer.blocks):
+            own = None if scales is None else (scales[0][layer], scales[1][layer])
+            table = self.value_embeds[str(layer)].weight if c.has_value_embed(layer) else None
+            x = block(x, own, table, beside)
+            if layer == c.n_layer // 2:
+                middle = x
+        if cache is not None:
+            cache.finish(embedded)
+        return self._leave(x, middle, cache, last_only)
+
+    def compile_parts(self, **options: Any) -> None:
+        """Compile what training computes, with these options of torch.compile: each block, and what is around them.
+
+        Not the whole as one graph: that would hand out all gradients at its end, when those of the last blocks could
+        have been sent to other ranks long ago. Blocks of one kind share a graph, so a deep model compiles as fast as a
+        shallow one.
+        """
+        torch._dynamo.config.recompile_limit = COMPILED_KINDS
+        around = {"_enter": GPT._enter, "_leave": GPT._leave}
+        self.compiled = {name: torch.compile(part.__wrapped__, **options) for name, part in around.items()}
+        block = torch.compile(Block.forward.__wrapped__, **options)
+        for each in self.transformer.blocks:
+            each.compiled = {"forward": block}
+
+    @compilable
+    def _enter(self, ids: Tensor, cache: Cached | None) -> tuple[Tensor, Tensor, Rotary | None]:
+        """ids (B, T) -> their embeddings, the first block's input, both (B, T, D), and the rotation's cos and sin."""
+        c = self.config
         positions = torch.arange(ids.size(1), device=ids.device)[None] if cache is None else cache.begin(ids.size(1))
         cos_sin = self._rotary(positions) if cache is None else cache.cos_sin()
         embedded = self.embed(ids)  # (B, T) -> (B, T, D)
@@ -343,26 +406,15 @@ class GPT(nn.Module):
             if cache is None and ids.size(1) > c.sequence_len:
                 raise ValueError(f"{ids.size(1)} tokens exceed the {c.sequence_len} positions that this model has")
             x = x + self.transformer.wpe(positions).to(x.dtype)
-        x = dropped(x, self)
-        middle, beside = x, Beside(ids, x, cos_sin, cache)
-        scales = None
-        if c.lambdas:
-            scales = self.resid_lambdas.to(x.dtype).unbind(), self.x0_lambdas.to(x.dtype).unbind()
-        for layer, block in enumerate(self.transformer.blocks):
-            own = None if scales is None else (scales[0][layer], scales[1][layer])
-            table = self.value_embeds[str(layer)].weight if c.has_value_embed(layer) else None
-            if self.recompute and torch.is_grad_enabled():
-                x = cast(Tensor, checkpoint(block, x, own, table, beside, use_reentrant=False))
-            else:
-                x = block(x, own, table, beside)
-            if layer == c.n_layer // 2:
-                middle = x
+        return embedded, dropped(x, self), cos_sin
+
+    @compilable
+    def _leave(self, x: Tensor, middle: Tensor, cache: Cached | None, last_only: bool) -> Tensor:
+        """What the last and the middle block gave, (B, T, D) -> what the output layer reads."""
         # Backout: what the middle layers wrote for later layers to read need not be in the prediction, so a learned
         # fraction of it is subtracted. From modded-nanogpt.
-        if c.backout:
+        if self.config.backout:
             x = x - self.backout_lambda.to(x.dtype) * middle
-        if cache is not None:
-            cache.finish(embedded)
         if last_only:
             x = x[:, -1:] if cache is None else cache.newest(x)
         return self.transformer.ln_f(x)

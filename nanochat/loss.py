@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # Logits in a chunk. On a CPU a chunk should stay in the cache: for V = 8192, D = 256 and 16384 positions in bfloat16,
-# loss and gradients took 1.75, 1.62, 1.67, 2.01 and 2.06 s on one core of a Zen 4 for C = 256, 512, 1024, 2048 and 16384.
+# loss and gradients took 1.75, 1.62, 1.67, 2.01 and 2.06 s on a core of a Zen 4 for C = 256, 512, 1024, 2048 and 16384.
 # On other devices it has to be large enough for products at full speed: 4096 rows of a vocabulary of 65536, half a
 # gigabyte in bfloat16.
 CPU_CHUNK, CHUNK = 1 << 22, 1 << 28

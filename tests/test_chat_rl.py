@@ -29,6 +29,7 @@ from nanochat.report import card
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Stage, TrainState, train
+from nanochat.train.objective import loss_of
 from nanochat.train.rollouts import (
     Completion,
     Policy,
@@ -39,7 +40,6 @@ from nanochat.train.rollouts import (
     pass_rates,
     rollouts,
 )
-from nanochat.train.stage import loss_of
 from scripts import chat_cli, chat_rl
 from tests.scripted import calculating, scripted
 

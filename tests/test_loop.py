@@ -22,7 +22,7 @@ from nanochat.optim import AdamWGroup, Optimizer, Rates
 from nanochat.runtime import Runtime
 from nanochat.train import loop
 from nanochat.train.loop import Evaluation, Stage, TrainState, train
-from nanochat.train.stage import loss_of
+from nanochat.train.objective import loss_of
 
 processes = multiprocessing.get_context("fork")
 

@@ -16,7 +16,7 @@ from nanochat.data.batch import Batch
 from nanochat.errors import UserError
 from nanochat.optim import AdamWGroup, Optimizer
 from nanochat.train.loop import probed_rows
-from nanochat.train.stage import loss_of
+from nanochat.train.objective import loss_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -149,7 +149,7 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import MetricsLog
 from nanochat.optim import Optimizer, Rates, parameter_groups
 from nanochat.train.loop import Stage, TrainState, train
-from nanochat.train.stage import loss_of
+from nanochat.train.objective import loss_of
 from pathlib import Path
 import torch
 

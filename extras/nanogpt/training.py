@@ -34,7 +34,8 @@ from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Evaluation, Stage, TrainState, train
 from nanochat.train.memory import check_memory
-from nanochat.train.stage import is_finished, loss_of
+from nanochat.train.objective import loss_of
+from nanochat.train.stage import is_finished
 
 NAME = "train"
 SPLITS: tuple[Split, ...] = ("train", "val")

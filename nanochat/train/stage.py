@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from itertools import takewhile
 
 import torch
-from torch import Tensor
 
 from nanochat import fp8, schedule
 from nanochat.checkpoint import manager
@@ -15,17 +14,16 @@ from nanochat.config import changes
 from nanochat.data.batch import Batch
 from nanochat.data.streams import Source, batches_for, one_pass
 from nanochat.eval.bpb import text_loss
-from nanochat.gpt import GPT, count_parameters
+from nanochat.gpt import count_parameters
 from nanochat.log import MetricsLog, strict_json
-from nanochat.loss import loss_of_rows
 from nanochat.optim import Optimizer, Rates, parameter_groups
 from nanochat.plan.cost import flops_per_token, training_memory
 from nanochat.report import sections
-from nanochat.runtime import Runtime, can_compile
 from nanochat.scaling import shared
-from nanochat.train.flags import Compile, TrainFlags
+from nanochat.train.flags import TrainFlags
 from nanochat.train.hyperparameters import accumulation
 from nanochat.train.loop import Evaluation, Stage, TrainState, probed_rows, train
+from nanochat.train.objective import loss_of
 from nanochat.train.start import Run, as_json
 from nanochat.train.writer import CheckpointWriter
 
@@ -211,23 +209,6 @@ def prepared(run: Run) -> Run:
             rt.print(f"device_batch_size={fitting}, since {rows} rows ran out of memory")
         run.hparams = replace(hparams, device_batch_size=fitting)
     return run
-
-
-def loss_of(model: GPT, wanted: Compile, rt: Runtime) -> Callable[[Batch], Tensor]:
-    """A model's loss, compiled if wanted: the sum of nll * weight of a micro-batch, a float32 scalar with a gradient.
-
-    Prints a line if there is no compiler.
-    """
-    if wanted and not can_compile(rt.device):
-        rt.print("no C++ compiler was found, so torch.compile is not used; training is slower")
-        wanted = False
-    hidden, rows = model.hidden, loss_of_rows
-    if wanted:
-        # Without CUDA graphs, whose static memory does not suit gradients that add up over micro-batches.
-        mode = "max-autotune-no-cudagraphs" if wanted == "max-autotune" else None
-        rows = torch.compile(loss_of_rows, dynamic=False, mode=mode)
-        hidden = torch.compile(model.hidden, dynamic=False, mode=mode)
-    return lambda batch: model.loss(hidden(batch.inputs), batch.targets, batch.weights, batch.trained, rows)
 
 
 def is_finished(stage: Stage, state: TrainState) -> bool:
