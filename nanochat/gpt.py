@@ -400,7 +400,7 @@ class GPT(nn.Module):
 
     @compilable
     def _enter(self, ids: Tensor, cache: Cached | None) -> tuple[Tensor, Tensor, Rotary | None, Documents | None]:
-        """ids (B, T) -> embeddings and the first block's input, both (B, T, D), the rotation's cos and sin, documents."""
+        """ids (B, T) -> embeddings and the first block's input, both (B, T, D), cos and sin of RoPE, documents."""
         c = self.config
         positions = torch.arange(ids.size(1), device=ids.device)[None] if cache is None else cache.begin(ids.size(1))
         cos_sin = self._rotary(positions) if cache is None else cache.cos_sin()
