@@ -329,6 +329,11 @@ def attend_paged(
     ))  # fmt: skip
 
 
+def pages_in_place(device: torch.device, dtype: torch.dtype, head_size: int = 128) -> bool:
+    """Whether `attend_paged` reads pages where they lie, instead of gathering them first."""
+    return _backend(device, dtype, head_size, paged=True) == "varlen"
+
+
 def lengths_for_flash(seen: Tensor, device: torch.device) -> Tensor | None:
     """What varlen_attn wants as cu_seq_k beside seqused_k: FlashAttention 2 the sums (R + 1,), newer ones nothing."""
     return None if flash_in_use(device) else F.pad(seen.cumsum(0, dtype=torch.int32), (1, 0))
@@ -369,25 +374,3 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: fl
         q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, enable_gqa=grouped
     )
     return y.transpose(1, 2)
-
-
-PAGE = 256
-
-
-def attend_paged(
-    q: Tensor, first: Tensor, longest: int, keys: Tensor, values: Tensor, table: Tensor, seen: Tensor, window: int
-) -> Tensor:
-    """Stand-in. q (N, H, d), first (R+1,), keys, values (pages, PAGE, K, d), table (R, P), seen (R,) -> (N, H, d)."""
-    rows = torch.arange(q.size(0), device=q.device, dtype=first.dtype)
-    row = (torch.searchsorted(first, rows, right=True) - 1).clamp(0, table.size(0) - 1)
-    k, v = keys[table].flatten(1, 2)[row], values[table].flatten(1, 2)[row]  # (N, S, K, d)
-    positions = seen[row] - (first[row + 1] - rows)
-    mask = visible(positions[:, None], torch.arange(k.size(1), device=q.device), window)
-    mask = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill_(~mask, -torch.inf)
-    return attend_cached(q[:, None], k, v, mask)[:, 0]
-
-
-def pages_in_place(device: torch.device, dtype: torch.dtype) -> bool:
-    """Stand-in: whether `attend_paged` reads pages where they lie on this device."""
-    halves = torch.bfloat16, torch.float16
-    return device.type == "cuda" and dtype in halves and torch.cuda.get_device_capability(device) >= (8, 0)

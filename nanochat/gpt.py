@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nanochat.attention import Rotary, attend, rotary, rotate
+from nanochat.attention import Documents, Rotary, attend, documents_in, rotary, rotate
 from nanochat.kv_cache import CacheRows
 from nanochat.loss import Rows, chunk_rows, summed_nll
 from nanochat.paged_cache import PagedRows
@@ -178,8 +178,9 @@ class Attention(nn.Module):
         self.qkv: nn.Module | None = None  # c_q, c_k and c_v in one matrix, once `engine.cpu_weights.pack` joined them
         self.ve_gate = Gate(config.ve_gate_channels, config.n_kv_head) if config.has_value_embed(layer) else None
 
-    def forward(self, x: Tensor, value: Tensor | None, cos_sin: Rotary | None, cache: Cached | None) -> Tensor:
+    def forward(self, x: Tensor, value: Tensor | None, beside: "Beside") -> Tensor:
         """x (B, T, D) is normed; value (B, T, K*d) is this layer's value embedding -> (B, T, D)."""
+        cos_sin, cache = beside.cos_sin, beside.cache
         B, T, D = x.shape
         c = self.config
         # (B, T, D) -> q (B, T, H, d), k and v (B, T, K, d)
@@ -198,7 +199,7 @@ class Attention(nn.Module):
             gate = c.ve_gate_range * self.ve_gate(x[..., : c.ve_gate_channels], exactly=cache is not None)
             v = v + gate[..., None] * value.view(B, T, c.n_kv_head, c.head_size)
         if cache is None:
-            y = attend(q, k, v, self.window, dropout_rate(self))
+            y = attend(q, k, v, self.window, dropout_rate(self), beside.documents)
         else:
             y = cache.attend(self.layer, q, k, v, self.window)
         return self.c_proj(y.reshape(B, T, D))  # (B, T, H, d) -> (B, T, D)
@@ -241,6 +242,7 @@ class Beside(NamedTuple):
     first: Tensor  # (B, T, D), the first block's input
     cos_sin: Rotary | None
     cache: Cached | None
+    documents: Documents | None = None  # those of each row, where they are not to see each other
     recompute: bool = False  # keep only a block's input, and compute it anew in the backward pass (Chen et al. 2016)
 
 
@@ -274,7 +276,7 @@ class Block(nn.Module):
         if scales is not None:
             x = scales[0] * x + scales[1] * beside.first
         value = None if table is None else F.embedding(beside.ids, table).to(x.dtype)
-        x = x + dropped(self.attn(self.ln_1(x), value, beside.cos_sin, beside.cache), self)
+        x = x + dropped(self.attn(self.ln_1(x), value, beside), self)
         return x + dropped(self.mlp(self.ln_2(x)), self)
 
 
@@ -308,6 +310,7 @@ class GPT(nn.Module):
         self.config = config
         self.dtype = dtype
         self.compiled: dict[str, Callable] = {}
+        self.document_bos: int | None = None  # in training: the id that begins a document, which sees no earlier ones
         self.recompute = False  # compute each block anew in the backward pass, instead of keeping what it computed
         V, D, L = config.padded_vocab, config.n_embd, config.n_layer
         self.transformer = Trunk(config)
@@ -364,9 +367,10 @@ class GPT(nn.Module):
     def hidden(self, ids: Tensor, cache: Cached | None = None, last_only: bool = False) -> Tensor:
         """ids (B, T) -> what the output layer reads, (B, T, D), or (B, 1, D) with last_only. Raises as `forward`."""
         c = self.config
-        embedded, x, cos_sin = self._enter(ids, cache)
+        embedded, x, cos_sin, documents = self._enter(ids, cache)
         # A view, because a block whose x and x0 are one tensor would be a kind of its own to torch.compile.
-        middle, beside = x, Beside(ids, x.view_as(x), cos_sin, cache, self.recompute and torch.is_grad_enabled())
+        recompute = self.recompute and torch.is_grad_enabled()
+        middle, beside = x, Beside(ids, x.view_as(x), cos_sin, cache, documents, recompute)
         scales = None
         if c.lambdas:
             scales = self.resid_lambdas.to(x.dtype).unbind(), self.x0_lambdas.to(x.dtype).unbind()
@@ -395,18 +399,21 @@ class GPT(nn.Module):
             each.compiled = {"forward": block}
 
     @compilable
-    def _enter(self, ids: Tensor, cache: Cached | None) -> tuple[Tensor, Tensor, Rotary | None]:
-        """ids (B, T) -> their embeddings, the first block's input, both (B, T, D), and the rotation's cos and sin."""
+    def _enter(self, ids: Tensor, cache: Cached | None) -> tuple[Tensor, Tensor, Rotary | None, Documents | None]:
+        """ids (B, T) -> embeddings and the first block's input, both (B, T, D), cos and sin of RoPE, documents."""
         c = self.config
         positions = torch.arange(ids.size(1), device=ids.device)[None] if cache is None else cache.begin(ids.size(1))
         cos_sin = self._rotary(positions) if cache is None else cache.cos_sin()
         embedded = self.embed(ids)  # (B, T) -> (B, T, D)
-        x = self._smear(embedded, cache) if c.smear else embedded
+        documents = None
+        if self.document_bos is not None and cache is None:
+            documents = documents_in(ids, self.document_bos)
+        x = self._smear(embedded, cache, documents) if c.smear else embedded
         if self.transformer.wpe is not None:
             if cache is None and ids.size(1) > c.sequence_len:
                 raise ValueError(f"{ids.size(1)} tokens exceed the {c.sequence_len} positions that this model has")
             x = x + self.transformer.wpe(positions).to(x.dtype)
-        return embedded, dropped(x, self), cos_sin
+        return embedded, dropped(x, self), cos_sin, documents
 
     @compilable
     def _leave(self, x: Tensor, middle: Tensor, cache: Cached | None, last_only: bool) -> Tensor:
@@ -431,7 +438,7 @@ class GPT(nn.Module):
             return None
         return rotary(positions, c.head_size, c.rope_base, c.rope_in_bfloat16, self.dtype)
 
-    def _smear(self, embedded: Tensor, cache: Cached | None) -> Tensor:
+    def _smear(self, embedded: Tensor, cache: Cached | None, documents: Documents | None) -> Tensor:
         """Smear: add a gated fraction of the previous token's embedding (B, T, D); the first token has none before it.
 
         Pairs of neighbours are visible from the first layer on, which otherwise takes an attention layer; compare the
@@ -441,6 +448,9 @@ class GPT(nn.Module):
             previous = torch.cat([torch.zeros_like(embedded[:, :1]), embedded[:, :-1]], dim=1)
         else:
             previous = cache.previous(embedded)
+        if documents is not None:  # nor has the first token of a document
+            continues = documents.number.diff(dim=1, prepend=documents.number[:, :1]) == 0
+            previous = previous * continues[..., None]
         gate = self.smear_gate(embedded[..., :SMEAR_CHANNELS], exactly=cache is not None)
         return embedded + self.smear_lambda.to(embedded.dtype) * gate * previous
 

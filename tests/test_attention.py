@@ -21,6 +21,8 @@ from nanochat.attention import (
     visible,
     whole_rows,
 )
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.kv_cache import KVCache
 
 CPU = torch.device("cpu")
 
@@ -154,6 +156,49 @@ def test_documents_need_no_value_on_the_host():
     with FakeTensorMode():
         documents = documents_in(torch.zeros(3, 64, dtype=torch.int64), 1)
     assert documents.number.shape == (3, 64) and documents.starts.shape == (3 * 16 + 1,)
+
+
+BOS = 3
+
+
+def small_model() -> GPT:
+    torch.manual_seed(0)
+    config = GPTConfig(vocab_size=64, n_layer=4, n_head=2, n_kv_head=1, n_embd=32, sequence_len=64, short_window=5)
+    model = GPT(config)
+    for parameter in model.parameters():  # zeros at the start would hide what a document sees
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_packed_documents_are_as_if_alone(recompute):
+    """The whole model, smear included, gradients included, once it has a `document_bos`."""
+    model = small_model()
+    ids = torch.randint(BOS + 1, 64, (1, 40), generator=torch.Generator().manual_seed(6))
+    ids[0, [0, 1, 17]] = BOS
+    alone = [model.hidden(ids[:, begin:end]) for begin, end in ((0, 1), (1, 17), (17, 40))]
+    upstream = torch.randn(1, 40, 32, generator=torch.Generator().manual_seed(7))
+    expected = torch.autograd.grad(torch.cat(alone, dim=1), list(model.parameters()), upstream, allow_unused=True)
+
+    seeing = model.hidden(ids)
+    assert not torch.allclose(seeing[:, 17:], alone[2], atol=1e-2)
+    model.document_bos, model.recompute = BOS, recompute
+    apart = model.hidden(ids)
+    torch.testing.assert_close(apart, torch.cat(alone, dim=1), atol=2e-5, rtol=0)
+    found = torch.autograd.grad(apart, list(model.parameters()), upstream, allow_unused=True)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
+
+
+def test_a_model_that_keeps_documents_apart_decodes_as_before():
+    """A cache holds one conversation, so there is nothing to keep apart."""
+    model = small_model()
+    model.document_bos = BOS
+    ids = torch.tensor([[BOS, 9, 8, 7]])
+    cache = KVCache(model.config, slots=1, max_len=64, device="cpu", dtype=torch.float32)
+    with torch.no_grad():
+        logits = model(ids, cache=cache.rows([0]))
+        torch.testing.assert_close(logits, model(ids), atol=2e-5, rtol=0)
 
 
 # ---------------------------------------------------------------- the cache

@@ -283,6 +283,18 @@ def test_rows_that_fit_share_a_batch_that_is_passed(world, base, capsys):
 
 
 @pytest.mark.parametrize("stage", ["base", "sft"])
+def test_documents_may_be_kept_apart(stage, world, base):
+    """The run's config has it, and it makes another model out of the same batches."""
+    folder = world(stage)
+    train(stage, flags(stage, base, "--model_tag=d1", "--document_mask"))
+    assert manager.read_meta(folder, STEPS)["user_config"]["document_mask"] is True
+    apart = losses(folder)
+    shutil.rmtree(folder)
+    train(stage, flags(stage, base, "--model_tag=d1"))
+    assert apart != losses(folder)
+
+
+@pytest.mark.parametrize("stage", ["base", "sft"])
 def test_recomputing_changes_no_bit(stage, world, base, worlds):
     folder = world(stage)
     train(stage, flags(stage, base, "--model_tag=d1", "--recompute"))

@@ -54,6 +54,8 @@ class TrainFlags:
     """use torch.compile if there is a compiler; max-autotune: try more kernels at the start, for long runs on GPUs"""
     recompute: bool = False
     """keep only the blocks' inputs from the forward pass and compute the rest again: less memory, a third more work"""
+    document_mask: bool = False
+    """keep packed documents and conversations from seeing those before them in their row"""
     fp8: bool = False
     """multiply the blocks' matrices in 8 bits, on GPUs that do (H100, L4, RTX 40 and newer); needs the extra fp8"""
     dry_run: bool = False

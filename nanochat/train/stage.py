@@ -9,6 +9,7 @@ from itertools import takewhile
 import torch
 
 from nanochat import fp8, schedule
+from nanochat.attention import described
 from nanochat.checkpoint import manager
 from nanochat.config import changes
 from nanochat.data.batch import Batch
@@ -196,6 +197,9 @@ def prepared(run: Run) -> Run:
     """
     flags, rt, model, hparams = run.start.flags, run.rt, run.model, run.hparams
     model.recompute = flags.recompute
+    model.document_bos = run.tokenizer.bos if flags.document_mask else None
+    if rt.device.type != "cpu":  # which has no choice
+        rt.print(f"attention: {described(rt.device, model.dtype, model.config.head_size)}")
     if flags.fp8:
         run.extra["fp8"] = record = fp8.convert(model, rt.device)
         rt.print(f"{record['matrices']} matrices are multiplied in float8 ({record['recipe']} scaling)")
