@@ -87,7 +87,7 @@ class Engine:
         self.model = model
         self.slots = slots
         self.max_len = model.config.sequence_len if max_len is None else max_len
-        paged = pages_in_place(model.device, model.dtype) if paged is None else paged
+        paged = pages_in_place(model.device, model.dtype, model.config.head_size) if paged is None else paged
         self.prefill_chunk = prefill_chunk if prefill_chunk is not None else PAGED_CHUNK if paged else CHUNK
         for name, value in (("slots", slots), ("max_len", self.max_len), ("prefill_chunk", self.prefill_chunk)):
             if value < 1:
