@@ -37,6 +37,8 @@ class Flags(NetworkFlags, ServingFlags):
     """number of GPUs, each of which serves every model"""
     slots: int = 0
     """requests that run at once per model and GPU; 0: as many as fit this machine"""
+    compile: bool = False
+    """on a GPU: compile decoding, which makes it faster and the first replies late"""
     max_queue: int = 256
     """requests that may wait for a slot; further ones are refused"""
     allow_code: bool = False
@@ -85,7 +87,7 @@ def load(flags: Flags, device: "torch.device") -> "list[ServedModel]":
     chosen = [door.find(name) for name in flags.model] or [flags.find()]
     names = named([found.short_name for found in chosen], flags.served_name)
     for found, (id, aliases) in zip(chosen, names, strict=True):
-        servings = [serve_model(found, each, flags.dtype, flags.slots) for each in devices]
+        servings = [serve_model(found, each, flags.dtype, flags.slots, flags.compile) for each in devices]
         if servings[0].note:
             print(f"{id}: {servings[0].note}")
         tools = python_tools(servings[0].tokenizer) if flags.allow_code else None

@@ -39,6 +39,8 @@ class Flags(ServingFlags):
     """measurements per batch size; the median is reported"""
     depth: int = 0
     """measure random weights of this depth instead of a checkpoint; 12 is GPT-2's smallest size"""
+    compile: bool = False
+    """on a GPU: compile decoding"""
     vocab_size: int = 50304
     """vocabulary size to give random weights"""
     max_seq_len: int = 1024
@@ -68,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"memory bandwidth {bandwidth / 1e9:.1f} GB/s; {weights / 1e6:.0f} MB of weights per step", flush=True)
         rows = []
         for size in flags.batch_sizes:
-            engine = Engine(model, slots=size)
+            engine = Engine(model, slots=size, compile="inductor" if flags.compile else "")
             generate = partial(_generate, engine, tokens=flags.tokens)
             first, speed = measure(flags, size, generate, model.config.vocab_size)
             rows.append({"batch": size, "first_token_ms": first * 1e3, "tok_per_second": speed,
@@ -144,18 +146,20 @@ def _model(flags: Flags, rt: "Runtime") -> "tuple[GPT, str, str]":
     """The model, laid out for generating, its description, and its dtype's name."""
     from nanochat.engine import serving
     from nanochat.engine.cpu_weights import pack
+    from nanochat.engine.engine import Engine
     from nanochat.gpt import GPT
     from nanochat.scaling import config_from_depth
 
     if not flags.depth:
-        served = serving.serve_model(flags.find(), rt.device, flags.dtype, 1)
+        served = serving.serve_model(flags.find(), rt.device, flags.dtype, 1, flags.compile)
         return served.engine.model, str(served), served.dtype_name
     dtype = serving.dtype_for(flags.dtype, rt.device)
     config = config_from_depth(flags.depth, flags.vocab_size, flags.max_seq_len)
     with rt.device:
         model = GPT(config, dtype.compute).to(dtype.compute)
     pack(model, dtype.int8)
-    description = f"random weights of depth {flags.depth}, width {config.n_embd}, in {dtype.name} on {rt.device}"
+    way = Engine(model, slots=1, max_len=1).way
+    description = f"random weights of depth {flags.depth}, width {config.n_embd}, in {dtype.name} on {rt.device}{way}"
     return model, description, dtype.name
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nanochat.checkpoint import door, manager
 from nanochat.engine import serving
-from nanochat.engine.cpu_weights import pack
+from nanochat.engine.cpu_weights import _plain, join, pack
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Request
 from nanochat.errors import UserError
@@ -150,3 +150,15 @@ def test_auto_takes_what_the_processor_is_quick_with(checkpoint, monkeypatch, ha
 def test_what_cannot_be_served_is_said(checkpoint, settings: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
         serving.serve_model(door.find("sft"), "cpu", **settings)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("more", [{"n_kv_head": 2}, {**GPT2, "activation": "gelu"}])
+def test_joined_matrices_give_what_three_give(more: dict[str, Any]) -> None:
+    """As on other devices than a CPU."""
+    model = random_model(GPTConfig(**{**SIZES, **more}))
+    ids = torch.arange(40).view(2, 20)
+    before = model(ids)
+    join(model, _plain)
+    assert not any("c_q" in name for name, _ in model.named_parameters())
+    torch.testing.assert_close(model(ids), before, atol=2e-4, rtol=1e-5)

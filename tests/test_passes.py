@@ -10,6 +10,7 @@ from nanochat.engine.engine import Engine
 from nanochat.engine.passes import NEWEST, Passes
 from nanochat.engine.request import Request
 from nanochat.engine.sampling import Row, settings_of
+from nanochat.errors import UserError
 from nanochat.gpt import GPT
 from nanochat.paged_cache import PagedCache
 
@@ -53,7 +54,7 @@ from tests.test_engine import (  # noqa: F401
 @pytest.fixture(autouse=True, scope="module")
 def in_passes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine_module, "pages_in_place", lambda device, dtype: True)
+        patch.setattr(engine_module, "pages_in_place", lambda *_: True)
         assert isinstance(Engine(MODERN).cache, PagedCache)
         yield
 
@@ -185,3 +186,14 @@ def test_new_weights_of_one_shape_are_taken_where_the_old_ones_are() -> None:
     engine.update(other)
     assert engine.generate([request])[0].tokens == naive(other, request.prompt, 5)
     assert [parameter.data_ptr() for parameter in engine.model.parameters()] == where
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a .functools.lru_cache")  # which only a CPU takes
+def test_compiled_decoding_gives_the_same_replies() -> None:
+    """By a backend that traces and functionalises as Inductor does, but makes no kernels."""
+    requests = [Request(prompt(3 + 4 * i, i), temperature=i % 2, seed=i, max_tokens=12) for i in range(5)]
+    engine = Engine(MODERN, slots=3, compile="aot_eager")
+    assert engine.generate(requests) == Engine(MODERN, slots=3).generate(requests)
+    assert {*sizes(engine)} <= {1, 3, 64, 256, 1024}
+    with pytest.raises(UserError, match=r"torch.float32 on cpu does not; leave --compile out"):
+        Engine(MODERN, paged=False, compile="inductor")

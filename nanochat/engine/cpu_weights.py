@@ -4,8 +4,11 @@ A step of decoding reads every matrix once and computes little, so what counts i
 2 cores of an AMD EPYC (Zen 4), the output layer of GPT-2 (50304 x 768) for one row, in ms: torch.mv 7.4, F.linear 4.4,
 blocked 2.8, int8 2.7, all from bfloat16. For 16 rows: 6.9, 4.1 and 15.0.
 
-Both give a row the same bits whatever other rows are in the product, which plain F.linear does not.
+Both give a row the same bits whatever other rows are in the product, which plain F.linear does not. On other devices
+the weights stay as they are; only attention's three matrices become one, which is fewer products to start.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -57,16 +60,28 @@ class Int8Linear(nn.Module):
 def pack(model: GPT, int8: bool = False) -> None:
     """Replace the model's matrices by packed ones, for generating only: it can no longer be trained or saved.
 
-    Without int8, and where oneDNN is missing or does not know the model's dtype here, the model stays as it is.
+    On a CPU without int8, where oneDNN is missing or does not know the model's dtype, the model stays as it is.
     Raises UserError for int8 on another device than a CPU.
     """
     if model.device.type != "cpu":
         if int8:
             raise UserError(f"int8 weights are for CPUs, and the model is on {model.device}; use --dtype bfloat16")
+        join(model, _plain)
         return
     if not int8 and not _can_block(model.dtype):
         return
     kind = Int8Linear if int8 else BlockedLinear
+    join(model, kind)
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is Linear:  # not a gate, whose few rows stay as they are
+                setattr(module, name, kind(child.weight, child.bias, model.dtype))
+    if model.lm_head is None:  # rows of the embedding are looked up, so it stays besides
+        model.lm_head = kind(model.transformer.wte.weight, None, model.dtype)
+
+
+def join(model: GPT, kind: Callable[[Tensor, Tensor | None, torch.dtype], nn.Module]) -> None:
+    """Make one linear of each attention's c_q, c_k and c_v."""
     for block in model.transformer.blocks:
         attention = block.attn
         linears = attention.c_q, attention.c_k, attention.c_v
@@ -74,12 +89,14 @@ def pack(model: GPT, int8: bool = False) -> None:
         weights = torch.cat([linear.weight for linear in linears])
         attention.qkv = kind(weights, torch.cat(biases) if biases else None, model.dtype)
         del attention.c_q, attention.c_k, attention.c_v
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if type(child) is Linear:  # not a gate, whose few rows stay as they are
-                setattr(module, name, kind(child.weight, child.bias, model.dtype))
-    if model.lm_head is None:  # rows of the embedding are looked up, so it stays besides
-        model.lm_head = kind(model.transformer.wte.weight, None, model.dtype)
+
+
+def _plain(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Linear:
+    with torch.device("meta"):
+        linear = Linear(weight.size(1), weight.size(0), bias is not None)
+    state = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+    linear.load_state_dict({name: tensor.detach().to(dtype) for name, tensor in state.items()}, assign=True)
+    return linear
 
 
 def _can_block(dtype: torch.dtype) -> bool:

@@ -11,20 +11,21 @@ come and go at any time (continuous batching, Yu et al. 2022), by these ideas:
     forking     Requests with the same prompt, such as several samples, read it once; then its keys and values are
                 copied to the other slots.
     tools       When the model closes a tool call, the tool runs and its result is forced into the reply.
+    passes      On a GPU the model runs in passes of fixed shapes, recorded once, which also sample (`passes`), and the
+                next one starts before the host has looked at the tokens of this one (`running`).
 
 `step` does one round: admit waiting requests to free slots, read a chunk of the prompts, read one token of every
 request that is past its prompt, sample the next tokens, and report what happened as events. The scheduling is plain
-Python over small lists; tensors appear in `_forward`, `_sample` and `sampling` alone. The Engine knows token ids, never
-text.
+Python over small lists; tensors appear in `_forward`, `_sample`, `sampling` and `passes` alone. The Engine knows token
+ids, never text.
 
 Shapes: R requests in a forward pass, T new tokens of each, V vocabulary, N sequences to score.
 """
 
-import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent import futures
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -32,9 +33,10 @@ import torch
 from torch import Tensor
 
 from nanochat.attention import pages_in_place
-from nanochat.engine.passes import NEWEST, Drawn, Passes
-from nanochat.engine.request import Constraint, ContextLengthError, Event, Finish, Reply, Request, Scored
-from nanochat.engine.sampling import Row, changes_logits, random_numbers, sample_checked, score, settings_of
+from nanochat.engine.passes import NEWEST, Passes
+from nanochat.engine.request import ContextLengthError, Event, Finish, Reply, Request, Scored
+from nanochat.engine.running import Drawing, Running, common, may_run_ahead
+from nanochat.engine.sampling import Row, random_numbers, sample_checked, score, settings_of
 from nanochat.errors import UserError
 from nanochat.gpt import GPT
 from nanochat.kv_cache import CacheRows, KVCache
@@ -42,41 +44,10 @@ from nanochat.paged_cache import PagedCache
 
 SCORED_LOGITS = 1 << 26  # at most this many float32 logits at once while scoring: 256 MiB
 CHUNK = 256  # prompt tokens that a step reads
-PAGED_CHUNK = 1024  # the same on a GPU, which reads so many about as fast as it reads the weights twice
+PAGED_CHUNK = 1024  # the same in passes; a guess, not yet measured on a GPU
 WORTH_COPYING = 16  # tokens in common with another slot below which reading them is as quick as copying
 TOOL_THREADS = 4  # slow tools that run at once
 TOOL_WAIT = 0.02  # seconds a step waits for a tool when there is nothing else to do
-
-
-@dataclass
-class _Running:
-    """A request that has a slot."""
-
-    id: int
-    request: Request
-    slot: int
-    left: int  # how many more tokens may be sampled
-    least: int  # how many more must be sampled before it may stop
-    random: random.Random
-    unread: deque[int]  # known ids that are not in the cache yet: the prompt, the last sample, forced tokens
-    constraint: Constraint | None
-    cached: int  # tokens of the prompt that needed no reading; reported with the first event
-    reading: bool = True  # a prompt, or a tool's output, has to be read before the next sample
-    rolled: bool = False  # it has outgrown the context
-    counts: Counter[int] = field(default_factory=Counter)  # how often each id is in the reply so far
-    is_finite: bool = True  # so far; if not, its keys and values must not stay in the slot
-    call: list[int] | None = None  # the ids since python_start, while a tool call is open
-    pending: "futures.Future[list[int] | None] | None" = None  # a slow tool that is running
-
-
-@dataclass
-class _Drawing:
-    """A decoding pass under way on the device."""
-
-    runnings: list[_Running]
-    drawn: Drawn
-    ahead: bool
-    """it was started before the host knew the ids that it reads, the tokens of the pass before it"""
 
 
 @dataclass
@@ -104,35 +75,47 @@ class Engine:
         prefill_chunk: int | None = None,
         paged: bool | None = None,
         buckets: Sequence[int] = (),
+        compile: str = "",
     ) -> None:
         """slots: requests that run at once. max_len: tokens of prompt and reply together, by default the model's
         sequence_len. prefill_chunk: prompt tokens to read per step, by default 256, on a GPU PAGED_CHUNK.
 
-        paged: work in passes of fixed shapes (`engine.passes`, whose `buckets` these are), by default where the
-        device's attention reads pages in place. Raises UserError for less than 1 of any.
+        paged: work in passes of fixed shapes (`Passes`, which explains buckets and compile), by default where the
+        device's attention reads pages in place. Raises UserError for less than 1 of any, and for a compile that has
+        nothing to compile.
         """
         self.model = model
         self.slots = slots
         self.max_len = model.config.sequence_len if max_len is None else max_len
-        paged = pages_in_place(model.device, model.dtype) if paged is None else paged
+        paged = pages_in_place(model.device, model.dtype, model.config.head_size) if paged is None else paged
         self.prefill_chunk = prefill_chunk if prefill_chunk is not None else PAGED_CHUNK if paged else CHUNK
         for name, value in (("slots", slots), ("max_len", self.max_len), ("prefill_chunk", self.prefill_chunk)):
             if value < 1:
                 raise UserError(f"{name} is {value}; expected 1 or more")
+        if compile and not paged:
+            raise UserError(
+                f"decoding is compiled where attention reads the cache in pages, which {model.dtype} on {model.device} "
+                "does not; leave --compile out"
+            )
         kind = PagedCache if paged else KVCache
         self.cache = kind(model.config, slots, self.max_len, model.device, model.dtype)
         self._passes: Passes | None = None
         if isinstance(self.cache, PagedCache):
-            self._passes = Passes(model, self.cache, self.prefill_chunk, buckets)
+            self._passes = Passes(model, self.cache, self.prefill_chunk, buckets, compile)
         self.stats = Stats()
         self._held: list[list[int]] = [[] for _ in range(slots)]  # the ids whose keys and values are in each slot
         self._free = list(range(slots))  # longest unused first
         self._waiting: deque[tuple[int, Request]] = deque()
-        self._running: dict[int, _Running] = {}  # by request id, in order of admission
+        self._running: dict[int, Running] = {}  # by request id, in order of admission
         self._events: list[Event] = []  # of calls other than step(), reported by the next step
         self._next_id = 0
-        self._ahead: _Drawing | None = None
+        self._ahead: Drawing | None = None
         self._tools: futures.ThreadPoolExecutor | None = None  # made for the first slow tool
+
+    @property
+    def way(self) -> str:
+        """How the model runs, for a line that says what was chosen; empty for the plain way."""
+        return "" if self._passes is None else f", in {self._passes}"
 
     @property
     def busy(self) -> bool:
@@ -148,13 +131,13 @@ class Engine:
         """How many requests have no slot yet."""
         return len(self._waiting)
 
-    def in_common(self, prompt: list[int]) -> int:
+    def incommon(self, prompt: list[int]) -> int:
         """How many of a prompt's first tokens a slot holds, or is about to hold, so that they need no reading.
 
         Another thread may step meanwhile.
         """
         texts = [*self._held, *(running.request.prompt for running in list(self._running.values()))]
-        most = max(_common(text, prompt[:-1]) for text in texts)
+        most = max(common(text, prompt[:-1]) for text in texts)
         return most if most >= WORTH_COPYING else 0
 
     def check(self, request: Request) -> None:
@@ -226,23 +209,24 @@ class Engine:
         # Who decodes is settled before prompts are read: a prompt that ends in this step yields its first token below.
         decoding = sorted((r for r in self._running.values() if not r.reading and not r.pending), key=lambda r: r.slot)
         sampled, logits = self._read_prompts()
-        drawn, self._ahead = self._ahead, None
-        if drawn:
-            alive = [running for running in drawn.runnings if running.id in self._running]
-            self._were_read(alive, [1] * len(alive))  # what they read is known by now
+        drawing, self._ahead = self._ahead, None
+        drawn = decoding
+        if drawing:
+            drawn = [running for running in drawing.runnings if running.id in self._running]
+            self._were_read(drawn, [1] * len(drawn))  # the ids that this pass reads are known by now
+        elif decoding and self._passes and all(running.draws_alone for running in decoding):
+            drawing = self._draw(self._passes, decoding, [running.unread[0] for running in decoding])
+            self._were_read(decoding, [1] * len(decoding))
         elif decoding:
-            if self._passes and all(_draws_alone(running) for running in decoding):
-                drawn = self._decode(self._passes, decoding, [running.unread[0] for running in decoding])
-                self._were_read(decoding, [1] * len(decoding))
-            else:
-                sampled += decoding
-                logits.append(self._forward(decoding, 1))
-        if drawn and self._passes and not sampled and self._can_run_ahead(drawn, decoding):
-            self._ahead = self._decode(self._passes, decoding)
+            sampled += decoding
+            logits.append(self._forward(decoding, 1))
+        certain = drawn == decoding and not sampled and may_run_ahead(decoding, self.cache.lengths, self.max_len)
+        if drawing and self._passes and certain:
+            self._ahead = self._draw(self._passes, decoding, [NEWEST] * len(decoding))
         if sampled:
             self._sample(torch.cat(logits), sampled, events)
-        if drawn:
-            self._take_drawn(drawn, events)
+        if drawing:
+            self._take_drawn(drawing, events)
 
     def stream(self, requests: Sequence[Request]) -> Generator[tuple[int, Event], None, None]:
         """Run requests to their ends, yielding (index into requests, event). Closing the iterator cancels the rest.
@@ -330,7 +314,7 @@ class Engine:
             self.stats.cached_tokens += cached
             constraint = request.constraint.copy() if request.constraint else None
             unread = deque(request.prompt[cached:])
-            self._running[request_id] = _Running(
+            self._running[request_id] = Running(
                 request_id, request, slot, left, request.min_tokens, random_numbers(request), unread, constraint, cached
             )
         return events
@@ -340,9 +324,9 @@ class Engine:
         slot = self._free[0]
         cached = 0
         # If another request is reading this very prompt, it will be forked to this one; see `_prefill_groups`.
-        if not any(_is_reading(other, prompt) for other in self._running.values()):
+        if not any(other.is_reading(prompt) for other in self._running.values()):
             body = prompt[:-1]  # the last token is always read: the logits after it are not kept
-            in_common = [_common(held, body) for held in self._held]
+            in_common = [common(held, body) for held in self._held]
             best = max(range(self.slots), key=in_common.__getitem__)
             if in_common[best] >= WORTH_COPYING:
                 cached = in_common[best]
@@ -357,19 +341,19 @@ class Engine:
         self.cache.cut(slot, cached, last)
         return slot, cached
 
-    def _prefill_groups(self) -> list[list[_Running]]:
+    def _prefill_groups(self) -> list[list[Running]]:
         """The requests that read a piece of their prompt in this step, in groups that read equally many tokens.
 
         Together they read at most prefill_chunk tokens, in order of admission. Of several requests with the same prompt
         only the first reads it; the others get copies when it is done.
         """
-        groups: dict[int, list[_Running]] = {}
-        readers: list[_Running] = []
+        groups: dict[int, list[Running]] = {}
+        readers: list[Running] = []
         budget = self.prefill_chunk
         # Requests that have outgrown the context read all of it again for each token, so they come last.
         for running in sorted(self._running.values(), key=lambda running: running.rolled):
             prompt = running.request.prompt
-            is_twin = not running.counts and any(_is_reading(reader, prompt) for reader in readers)
+            is_twin = not running.counts and any(reader.is_reading(prompt) for reader in readers)
             if not running.reading or is_twin:
                 continue
             size = min(len(running.unread), self.prefill_chunk)
@@ -380,12 +364,12 @@ class Engine:
             groups.setdefault(size, []).append(running)
         return [sorted(group, key=lambda running: running.slot) for group in groups.values()]
 
-    def _fork_to_twins(self, source: _Running) -> list[_Running]:
+    def _fork_to_twins(self, source: Running) -> list[Running]:
         """Fork: copy a prompt that was just read to the slots of the requests that wait for it; returns those."""
         if source.counts:  # what it has just read was a tool's output
             return []
         prompt = source.request.prompt
-        twins = [each for each in self._running.values() if each is not source and _is_reading(each, prompt)]
+        twins = [each for each in self._running.values() if each is not source and each.is_reading(prompt)]
         for twin in twins:
             self.cache.fork(source.slot, twin.slot)
             self._held[twin.slot] = list(self._held[source.slot])
@@ -394,7 +378,7 @@ class Engine:
             twin.unread.clear()
         return twins
 
-    def _read_prompts(self) -> tuple[list[_Running], list[Tensor]]:
+    def _read_prompts(self) -> tuple[list[Running], list[Tensor]]:
         """Read a chunk of the prompts.
 
         Returns the requests that get their first token in this step, and in pieces the logits (R, V) to sample it from.
@@ -402,7 +386,7 @@ class Engine:
         groups = self._prefill_groups()
         if self._passes and groups:
             groups = [[running for group in groups for running in group]]  # all in one pass, whatever their lengths
-        sampled: list[_Running] = []
+        sampled: list[Running] = []
         logits: list[Tensor] = []
         for group in groups:
             after = self._forward(group, self.prefill_chunk)  # (R, V)
@@ -414,7 +398,7 @@ class Engine:
                         logits.append(after[row : row + 1])
         return sampled, logits
 
-    def _forward(self, group: list[_Running], most: int) -> Tensor:
+    def _forward(self, group: list[Running], most: int) -> Tensor:
         """Read the next unread ids, at most `most`, of each of R requests; returns the logits (R, V) after the last.
 
         Without passes all must have equally many.
@@ -433,7 +417,7 @@ class Engine:
         self._were_read(group, [len(read) for read in ids])
         return logits
 
-    def _were_read(self, group: list[_Running], counts: list[int]) -> None:
+    def _were_read(self, group: list[Running], counts: list[int]) -> None:
         """So many of their unread ids are in the cache now."""
         for running, count in zip(group, counts, strict=True):
             held = self._held[running.slot]
@@ -441,31 +425,13 @@ class Engine:
                 held.append(running.unread.popleft())
             self.cache.lengths[running.slot] = len(held)
 
-    def _decode(self, passes: Passes, decoding: list[_Running], ids: list[int] | None = None) -> _Drawing:
-        """Start a pass that reads one id of each request, by default the one sampled now, and samples the next."""
+    def _draw(self, passes: Passes, decoding: list[Running], ids: list[int]) -> Drawing:
+        """Start a pass that reads one id of each request and samples the next."""
         settings = settings_of([self._row(running) for running in decoding], self.model.config.vocab_size)
-        slots = [running.slot for running in decoding]
-        drawn = passes.decode_and_draw(list(zip(slots, ids or [NEWEST] * len(slots), strict=True)), settings)
-        return _Drawing(decoding, drawn, ahead=ids is None)
+        entries = [(running.slot, id) for running, id in zip(decoding, ids, strict=True)]
+        return Drawing(decoding, passes.decode_and_draw(entries, settings))
 
-    def _can_run_ahead(self, drawing: _Drawing, decoding: list[_Running]) -> bool:
-        """Whether the next step may start on the device before the host has the tokens of this one.
-
-        It may if it will read one id of each of these requests and nothing else. If one of them stops at the present
-        token, its part of the next step goes to waste: it is written after what the slot holds.
-        """
-        alive = [running for running in drawing.runnings if running.id in self._running]
-        if not alive or alive != decoding or (self._waiting and self._free):
-            return False
-        return all(
-            running.left > 1
-            and self.cache.lengths[running.slot] < self.max_len
-            and (running.least <= 1 or not running.request.stop_ids)
-            and running.call is None  # so the present token closes no tool call
-            for running in alive
-        )
-
-    def _take_drawn(self, drawing: _Drawing, events: list[Event]) -> None:
+    def _take_drawn(self, drawing: Drawing, events: list[Event]) -> None:
         """Wait for tokens that were sampled on the device, and add what follows from them to the events."""
         tokens, finite = drawing.drawn.read()
         for running, is_finite in zip(drawing.runnings, finite, strict=True):
@@ -477,7 +443,7 @@ class Engine:
                 self.cache.wipe(running.slot)
                 self._held[running.slot] = []
 
-    def _sample(self, logits: Tensor, sampled: list[_Running], events: list[Event]) -> None:
+    def _sample(self, logits: Tensor, sampled: list[Running], events: list[Event]) -> None:
         """Sample the next token of each of R requests from its logits (R, V), and add what follows to the events."""
         tokens, finite = sample_checked(logits, [self._row(running) for running in sampled])
         scored: dict[int, Scored] = {}
@@ -489,16 +455,16 @@ class Engine:
         for i, (running, token) in enumerate(zip(sampled, tokens, strict=True)):
             events += self._accept(running, token, scored.get(i))
 
-    def _row(self, running: _Running) -> Row:
+    def _row(self, running: Running) -> Row:
         return Row(running.request, running.random.random(), running.counts, self._mask(running))
 
-    def _accept(self, running: _Running, token: int, scored: Scored | None = None) -> list[Event]:
+    def _accept(self, running: Running, token: int, scored: Scored | None = None) -> list[Event]:
         self.stats.generated_tokens += 1
         if running.constraint:
             running.constraint.accept(token)
         return self._take(running, token, scored)
 
-    def _mask(self, running: _Running) -> Tensor | None:
+    def _mask(self, running: Running) -> Tensor | None:
         """Which ids (V,) a request may get next; None: all."""
         mask = running.constraint.mask() if running.constraint else None
         stops = running.request.stop_ids
@@ -508,7 +474,7 @@ class Engine:
         longer[list(stops)] = False
         return longer if longer.any() else mask
 
-    def _take(self, running: _Running, token: int, scored: Scored | None) -> list[Event]:
+    def _take(self, running: Running, token: int, scored: Scored | None) -> list[Event]:
         """The events that follow from a sampled token: the request ends, or the token will be read in the next step."""
         if token in running.request.stop_ids:
             return [self._finish(running, None, "stop", stop_id=token, scored=scored)]
@@ -523,14 +489,14 @@ class Engine:
         running.counts[token] += 1
         return [self._event(running, token, scored=scored), *self._call_tool(running, token)]
 
-    def _roll(self, running: _Running) -> None:
+    def _roll(self, running: Running) -> None:
         """Make room in a full slot: drop its first id and read the others again, at positions that start at 0."""
         running.unread.extend(self._held[running.slot][1:])
         running.reading = running.rolled = True
         self._held[running.slot] = []
         self.cache.cut(running.slot, 0)
 
-    def _call_tool(self, running: _Running, token: int) -> list[Event]:
+    def _call_tool(self, running: Running, token: int) -> list[Event]:
         """Run the tool if this sampled token closes a call; returns the forced events, if it is a quick one."""
         tools = running.request.tools
         if tools is None:
@@ -560,7 +526,7 @@ class Engine:
                 events += self._force(running, done.result())
         return events
 
-    def _force(self, running: _Running, result: list[int] | None) -> list[Event]:
+    def _force(self, running: Running, result: list[int] | None) -> list[Event]:
         """Force a tool's result into the reply. It must fit into the context as a whole, or the reply ends here."""
         if result is None:
             return []
@@ -574,15 +540,15 @@ class Engine:
         running.reading = True
         return [self._event(running, id, forced=True) for id in forced]
 
-    def _finish(self, running: _Running, token: int | None, finish: Finish, **details: Any) -> Event:
+    def _finish(self, running: Running, token: int | None, finish: Finish, **details: Any) -> Event:
         self._release(running)
         return self._event(running, token, finish=finish, **details)
 
-    def _event(self, running: _Running, token: int | None, **details: Any) -> Event:
+    def _event(self, running: Running, token: int | None, **details: Any) -> Event:
         cached, running.cached = running.cached, 0
         return Event(running.id, token, cached=cached, **details)
 
-    def _release(self, running: _Running) -> None:
+    def _release(self, running: Running) -> None:
         """Free the slot of a request that ends. What it holds stays for prompts that start the same way."""
         del self._running[running.id]
         self._free.append(running.slot)
@@ -616,21 +582,3 @@ class Engine:
         for id_ in ids:
             if not 0 <= id_ < vocabulary:
                 raise UserError(f"token id {id_} is outside the model's vocabulary of {vocabulary}")
-
-
-def _draws_alone(running: _Running) -> bool:
-    """Whether a request's next token can be sampled on the device, without what only the host knows."""
-    request = running.request
-    plain = running.constraint is None and request.logprobs is None and not changes_logits(request)
-    return plain and (running.least <= 0 or not request.stop_ids)
-
-
-def _is_reading(running: _Running, prompt: list[int]) -> bool:
-    """Whether a request is still reading this prompt, and nothing after it."""
-    return running.reading and not running.counts and running.request.prompt == prompt
-
-
-def _common(one: list[int], other: list[int]) -> int:
-    """How many ids two lists have in common at their beginning."""
-    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(differing, min(len(one), len(other)))

@@ -15,16 +15,19 @@ Shapes: B rows that decode, N positions that are read, R rows they belong to, V 
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nanochat.attention import PAGE
 from nanochat.engine.sampling import FIELDS, Kind, Settings, draw
 from nanochat.gpt import GPT
 from nanochat.paged_cache import PagedCache, PagedRows
 
 SMALLEST_PIECE = 64  # positions; reading fewer takes a GPU as long
+MOST_COMPILED = 256
 NEWEST = -1  # instead of an id: the one that was sampled last in this slot, which the host need not know yet
 Entry = tuple[int, Sequence[int]]  # a slot and the ids that continue it
 
@@ -89,14 +92,21 @@ class Passes:
     """The passes of one model over one cache, each made when its shape first occurs."""
 
     def __init__(
-        self, model: GPT, cache: PagedCache, chunk: int, buckets: Sequence[int] = (), record: bool = True
-    ) -> None:
+        self, model: GPT, cache: PagedCache, chunk: int, buckets: Sequence[int] = (), compile: str = "",
+        record: bool = True,
+    ) -> None:  # fmt: skip
         """chunk: at most this many positions are read at once. buckets: numbers of rows that decode together, the last
-        the number of slots; by default powers of two. record: as graphs, on CUDA.
+        the number of slots; by default powers of two, or of eight where they are compiled. compile: a backend of
+        torch.compile for decoding, "inductor" on a GPU, which makes few large kernels of many small ones and takes
+        its time for each bucket; "": none. record: as graphs, on CUDA.
         """
         self.model = model
         self.cache = cache
-        self.buckets = list(buckets) or _ladder(1, 2, cache.slots)
+        self.buckets = list(buckets) or _ladder(1, 8 if compile else 2, cache.slots)
+        self._compiles = bool(compile)
+        self._forward = self._plain_forward
+        if compile:
+            self._forward = torch.compile(self._plain_forward, backend=compile, dynamic=False, fullgraph=True)
         self.pieces = _ladder(min(SMALLEST_PIECE, chunk), 4, chunk)
         self._device = cache.last.device
         self._graphs = torch.cuda.graph_pool_handle() if record and self._device.type == "cuda" else None
@@ -105,6 +115,10 @@ class Passes:
         self._drawn = torch.zeros(2, cache.slots, dtype=torch.int32, device=self._device)
         self._newest = torch.zeros(cache.slots + 1, dtype=torch.int32, device=self._device)  # by slot
         self._made: dict[object, tuple[_Buffer, Callable[[], None]]] = {}
+
+    def __str__(self) -> str:
+        recorded = "recorded" if self._graphs is not None else "unrecorded"
+        return f"{recorded} {'compiled ' if self._compiles else ''}passes over pages of {PAGE} positions"
 
     def read(self, entries: Sequence[Entry]) -> Tensor:
         """Read on in R slots, N ids in all, in one pass; the logits (R, V) float32 after the last of each slot.
@@ -156,13 +170,17 @@ class Passes:
         buffer.fill(ints, [x for column in settings.columns for x in [*column, *fill]] if settings and drawing else [])
         run()
 
+    def _plain_forward(self, ids: Tensor, rows: PagedRows) -> Tensor:
+        """ids (N,) int64 -> the logits (R, V) float32 after each row's last."""
+        return self.model(ids[:, None], cache=rows, last_only=True)[:, 0]
+
     def _make_reading(self, N: int) -> tuple[_Buffer, Callable[[], None]]:
         R = self.cache.slots
         b = _Buffer(self._device, 0, ids=N, slots=N, positions=N, begins=N, rows=R, seen=R, ends=R, first=R + 1)
         rows = PagedRows(self.cache, b.slots, b.positions, b.rows, b.seen, b.first, N, b.begins, b.ends)
 
         def read() -> None:
-            self._logits.copy_(self.model(b.ids.long()[:, None], cache=rows, last_only=True)[:, 0])
+            self._logits.copy_(self._plain_forward(b.ids.long(), rows))
 
         padding = [0] * N + [R] * N + [0] * 2 * N + [R] * R + [1] * R + [0] * R + [0] * (R + 1)
         return self._record(N, b, read, padding)
@@ -178,7 +196,7 @@ class Passes:
             slots = b.slots.long()
             torch.add(b.positions, 1, out=seen)
             ids = torch.where(b.ids == NEWEST, self._newest[slots], b.ids).long()
-            logits = self.model(ids[:, None], cache=rows, last_only=True)[:, 0]
+            logits = self._forward(ids, rows)
             if kind is None:
                 self._logits[:B] = logits
                 return
@@ -196,7 +214,9 @@ class Passes:
         run = function
         if self._graphs is not None:
             buffer.fill(padding, [])
-            run = _graph(function, self._device, self._graphs)
+            # Every Engine of this process compiles its buckets of the same function.
+            with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED) if self._compiles else nullcontext():
+                run = _graph(function, self._device, self._graphs)
         self._made[name] = buffer, run
         return buffer, run
 

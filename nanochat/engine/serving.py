@@ -39,7 +39,7 @@ class Serving:
 
     def __str__(self) -> str:
         place = f"from {self.folder}, in {self.dtype_name} on {self.device}" + (f" ({self.note})" if self.note else "")
-        return f"{self.source} {self.tag}, step {self.step}, {place}"
+        return f"{self.source} {self.tag}, step {self.step}, {place}{self.engine.way}"
 
     def check_chat(self) -> None:
         """Raise UserError for a model that only continues texts."""
@@ -50,13 +50,16 @@ class Serving:
             )
 
 
-def serve_model(found: door.Found, device: torch.device | str, dtype: str = "auto", slots: int = 0) -> Serving:
+def serve_model(
+    found: door.Found, device: torch.device | str, dtype: str = "auto", slots: int = 0, compile: bool = False
+) -> Serving:
     """Load a model for generating.
 
     dtype "auto" is the device's compute dtype, or int8 on a CPU that does not multiply bfloat16 in hardware: there
     reading four bytes per weight would dominate the time. slots 0 takes as many as fit into a quarter of the free
     memory, at most MOST_SLOTS. A model whose tokenizer has no chat tokens counts as base; any other of unknown stage
-    as sft, with a note. Raises what `Found.load` raises, and UserError for int8 on a device other than a CPU.
+    as sft, with a note. compile: decoding, on a GPU. Raises what `Found.load` raises, and UserError for int8 on a
+    device other than a CPU and for a device where compile has no effect.
     """
     if slots < 0:
         raise UserError(f"--slots is {slots}; expected 1 or more, or 0 for as many as fit")
@@ -71,7 +74,8 @@ def serve_model(found: door.Found, device: torch.device | str, dtype: str = "aut
         source, note = "sft", "; ".join(filter(None, [note, assumed]))
     parameters = count_parameters(loaded.model)  # before they are packed
     pack(loaded.model, chosen.int8)
-    engine = Engine(loaded.model, slots or slots_that_fit(loaded.model.config, chosen.compute, device))
+    fit = slots or slots_that_fit(loaded.model.config, chosen.compute, device)
+    engine = Engine(loaded.model, fit, compile="inductor" if compile else "")
     return Serving(
         engine, loaded.tokenizer, loaded.meta, source, loaded.tag, loaded.step, loaded.folder, chosen.name, device,
         parameters, note,
