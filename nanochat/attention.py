@@ -110,13 +110,17 @@ def _varlen_takes(argument: str) -> bool:
     return argument in inspect.signature(varlen_attn).parameters
 
 
-@torch.compiler.assume_constant_result
 def _backend(device: torch.device, dtype: torch.dtype, head_size: int, paged: bool = False) -> str:
     """`backend_for`, which torch.compile calls once instead of looking inside."""
     backend = backend_for(device, dtype, head_size)
     if backend == "varlen":
         flash_in_use(device)
     return "sdpa" if paged and not _varlen_takes("block_table") else backend
+
+
+# What torch.compiler.assume_constant_result does, which would import torch's compiler for 4 seconds wherever attention
+# is imported.
+_backend.__dict__["_dynamo_marked_constant"] = True
 
 
 # ---------------------------------------------------------------- documents

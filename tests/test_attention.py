@@ -2,6 +2,8 @@
 
 import functools
 import inspect
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -327,6 +329,15 @@ def test_a_varlen_attn_without_windows(monkeypatch):
     assert attention.backend_for(cuda, torch.bfloat16, 64) == "flex"
     assert "FlexAttention" in attention.described(cuda, torch.bfloat16, 64)
     assert attention._backend(cuda, torch.bfloat16, 64, paged=True) == "sdpa"
+
+
+def test_importing_the_model_imports_no_compiler():
+    """Which takes seconds. torch.compile asks for the backend all the same, instead of looking inside."""
+    code = "import sys, nanochat.gpt; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    from torch._dynamo import assume_constant_result
+
+    assert attention._backend.__dict__ == assume_constant_result(lambda: None).__dict__
 
 
 def test_the_backend_in_words():
