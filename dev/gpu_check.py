@@ -171,9 +171,7 @@ class Results:
 
 def code_hash() -> str:
     """A short hash of the code that is measured."""
-    files = sorted(
-        [*(ROOT / "nanochat").rglob("*.py"), *(ROOT / "dev").glob("gpu_*.py"), ROOT / "dev/original_step.py"]
-    )
+    ours = [*(ROOT / "nanochat").rglob("*.py"), *(ROOT / "dev").glob("gpu_*.py"), ROOT / "dev" / "original_step.py"]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(ours))).hexdigest()[:8]
 
 
