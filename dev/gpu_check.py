@@ -34,6 +34,11 @@ from tests import gpuchecks
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("checks", "step", "attention", "decode", "training")
 KINDS = ("chosen", "varlen", "flex", "blocks", "sdpa")  # of attention
+UNKNOWN = {  # why a measurement lacks a number
+    "allocated": "torch counts the memory of GPUs only",
+    "mfu": "nanochat/plan/gpus.py does not have the peak of this GPU",
+    "of_limit": "nanochat/plan/gpus.py has the memory bandwidth of known GPUs only",
+}
 Measure = Callable[[], dict[str, float]]
 
 
@@ -119,8 +124,8 @@ def _take(name: str, work: Measure, results: "Results") -> None:
     except (Exception, AssertionError) as error:
         traceback.print_exc()
         entry = {"failed": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[:300]}
-    gc.collect()
     if torch.cuda.is_available():
+        gc.collect()
         with contextlib.suppress(RuntimeError):  # after an error on the device nothing works any more, and all is noted
             torch.cuda.empty_cache()
     took = time.monotonic() - began
@@ -210,7 +215,7 @@ class Figures:
         try:
             return show(entry) + ("" if entry.get("code") == self.results.code else " (of other code)")
         except KeyError as missing:
-            return f"not measured: {missing.args[0]} is not known on this machine"
+            return f"not measured: {UNKNOWN[missing.args[0]]}"
 
     def ratio(self, one: str, other: str, show: Callable[[dict, dict], str]) -> str:
         """Of two measurements; what is missing of either."""

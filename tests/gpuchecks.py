@@ -158,24 +158,44 @@ def the_loss_in_chunks(device: torch.device) -> None:
             assert_near(fused[name], parameter.grad, tolerance(device), f"gradient of {name}")
 
 
-def a_step_as_on_the_cpu(device: torch.device) -> None:
-    """Loss, gradients and new weights of a step beside those of the same step on the CPU in float32."""
+def gradients_as_on_the_cpu(device: torch.device) -> None:
+    """Loss and gradients beside those that the CPU computes in float32."""
     model = small_model()
     there = on(model, device)
     losses = []
     for one in (model, there):
-        optimizer, batch = optimizer_of(one), some_batch(one.config, one.device)
-        loss = loss_of(one, batch) / batch.weights.numel()
-        with optimizer.reducing():
-            loss.backward()
+        loss = loss_of(one, some_batch(one.config, one.device)) / 1024
+        loss.backward()
         losses.append(loss)
-        optimizer.reduce()
-        optimizer.step(Rates())
-        optimizer.wait()
     assert_near(losses[1], losses[0], tolerance(device) / 10, "the loss")
     for (name, here), far in zip(model.named_parameters(), there.parameters(), strict=True):
-        if here.ndim == 2 and here.size(0) > 16:  # a scalar's first step is the sign of its gradient
-            assert_near(far, here, 5 * tolerance(device), f"{name} after a step")
+        assert here.grad is not None and far.grad is not None, name
+        if here.ndim == 2 and here.size(0) > 16:  # gates and scalars have sums of few bits
+            assert_near(far.grad, here.grad, 2 * tolerance(device), f"gradient of {name}")
+
+
+def optimizer_as_on_the_cpu(device: torch.device) -> None:
+    """The weights after two steps with the same gradients, beside those that the CPU computes in float32."""
+    model = small_model()
+    there = copy.deepcopy(model).to(device)
+    draw = torch.Generator().manual_seed(5)
+    gradients = [[torch.randn(p.shape, generator=draw) for p in model.parameters()] for _ in range(2)]
+    for one in (model, there):
+        optimizer = optimizer_of(one)
+        for number in range(2):
+            step_with(one, optimizer, gradients[number])
+    for (name, here), far in zip(model.named_parameters(), there.parameters(), strict=True):
+        by_muon = name.startswith("transformer.h.") and device.type == "cuda"  # whose products are bfloat16 there
+        assert_near(far, here, 2e-2 if by_muon else 1e-5, f"{name} after two steps")
+
+
+def step_with(model: GPT, optimizer: Optimizer, gradients: list[Tensor]) -> None:
+    optimizer.zero_grad()
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        parameter.grad = gradient.to(parameter.device, copy=True)
+    optimizer.reduce()
+    optimizer.step(Rates())
+    optimizer.wait()
 
 
 def a_bad_step_changes_nothing(device: torch.device) -> None:
@@ -209,22 +229,13 @@ def an_optimizer_resumes(device: torch.device) -> None:
     model = on(small_model(), device)
     optimizer = optimizer_of(model)
     draw = torch.Generator().manual_seed(3)
-
-    def step(one: GPT, its: Optimizer, gradients: list[Tensor]) -> None:
-        its.zero_grad()
-        for parameter, gradient in zip(one.parameters(), gradients, strict=True):
-            parameter.grad = gradient.clone()
-        its.reduce()
-        its.step(Rates())
-        its.wait()
-
-    first, second = ([torch.randn(p.shape, generator=draw).to(device) for p in model.parameters()] for _ in range(2))
-    step(model, optimizer, first)
+    first, second = ([torch.randn(p.shape, generator=draw) for p in model.parameters()] for _ in range(2))
+    step_with(model, optimizer, first)
     other = copy.deepcopy(model)
     loaded = optimizer_of(other)
     loaded.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    step(model, optimizer, second)
-    step(other, loaded, second)
+    step_with(model, optimizer, second)
+    step_with(other, loaded, second)
     for (name, here), there in zip(model.named_parameters(), other.parameters(), strict=True):
         assert_near(there, here, 1e-6, f"{name} after resuming")
 
@@ -314,7 +325,7 @@ def replies_do_not_depend_on_the_batch(device: torch.device) -> None:
 
 
 CHECKS: tuple[Callable[[torch.device], None], ...] = (
-    attention_and_its_gradient, attention_to_pages, the_loss_in_chunks, a_step_as_on_the_cpu,
-    a_bad_step_changes_nothing, an_optimizer_resumes, compiled_as_eager, a_step_waits_for_nothing, float8_products,
-    replies_follow_the_model, replies_do_not_depend_on_the_batch,
+    attention_and_its_gradient, attention_to_pages, the_loss_in_chunks, gradients_as_on_the_cpu,
+    optimizer_as_on_the_cpu, a_bad_step_changes_nothing, an_optimizer_resumes, compiled_as_eager,
+    a_step_waits_for_nothing, float8_products, replies_follow_the_model, replies_do_not_depend_on_the_batch,
 )  # fmt: skip
