@@ -113,7 +113,8 @@ sys.exit(gpu_check.main(["--device", "cpu", "--out", sys.argv[2], "--parts", "ch
 def test_it_needs_torch_and_numpy_only(tmp_path: Path) -> None:
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read TOML")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *(each for extra in project["optional-dependencies"].values() for each in extra)]
+    extras = project["optional-dependencies"].values()
+    wanted = [*project["dependencies"], *(item for extra in extras for item in extra)]
     named = {item.split(";")[0].rstrip(" 0123456789.,<>=").split("[")[0] for item in wanted}
     named = {{"pyyaml": "yaml"}.get(name, name).replace("-", "_") for name in named} - {"torch", "numpy"}
     assert {"yaml", "rich", "tiktoken", "torchao", "pytest", "tyro"} <= named
@@ -129,8 +130,9 @@ def test_it_needs_torch_and_numpy_only(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the original's step
 
 
-def test_the_originals_step_is_ours() -> None:
-    """The same loss and the same new weights, in float32: two implementations of one description."""
+def test_the_originals_step_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same loss and the same new weights: two implementations of one description, both wholly in float32."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
     torch.manual_seed(0)
     model = GPT(replace(scaling.config_from_depth(3, 317, 64), short_window=16))
     for parameter in model.parameters():
@@ -153,8 +155,7 @@ def test_the_originals_step_is_ours() -> None:
     other = dict(trained.named_parameters())
     for name, parameter in model.named_parameters():
         ours, their = (weight.detach() - before[name] for weight in (parameter, other[name]))
-        by_muon = name.startswith("transformer.h.")  # whose products are in bfloat16 in one of them
-        assert (ours - their).norm() <= (3e-2 if by_muon else 2e-3) * ours.norm(), name
+        assert (ours - their).norm() <= 5e-3 * ours.norm(), name  # where an update is nearly 0, decay is on or off
 
 
 def test_the_original_learns_what_ours_learns() -> None:
