@@ -271,7 +271,7 @@ def decoding(batch: int, scale: Scale, machine: Machine) -> dict[str, float]:
         model = GPT(config, rt.dtype)
     model.to(rt.dtype)
     model.eval()
-    engine = Engine(model, slots=batch, max_len=scale.length)
+    engine = Engine(model, slots=batch, max_len=scale.length, paged=True)
     draw = np.random.default_rng(batch)
     firsts, times = [], []
     for _ in range(3):  # the first time kernels are chosen and graphs recorded

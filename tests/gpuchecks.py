@@ -33,7 +33,7 @@ def dtype_on(device: torch.device) -> torch.dtype:
 
 
 def tolerance(device: torch.device) -> float:
-    """By how much of their norm numbers may be off: bfloat16 has 8 bits, and the largest of many errors counts."""
+    """By how much of their norm numbers may be off. In bfloat16 on a CPU these checks are off by half of it at most."""
     return 2e-2 if device.type == "cuda" else 1e-4
 
 
@@ -305,7 +305,7 @@ def replies_follow_the_model(device: torch.device) -> None:
     """Greedy tokens of the Engine are the likeliest of the model that reads everything anew, or tie with it."""
     model = on(small_model(), device)
     requests = [Request(prompt, max_tokens=12, temperature=0.0) for prompt in prompts_for(model.config)]
-    for request, reply in zip(requests, Engine(model, slots=4).generate(requests), strict=True):
+    for request, reply in zip(requests, Engine(model, slots=4, paged=True).generate(requests), strict=True):
         ids = torch.tensor([request.prompt + reply.tokens], device=device)
         with torch.no_grad():
             logits = model(ids[:, :-1])[0, len(request.prompt) - 1 :]
@@ -318,9 +318,9 @@ def replies_do_not_depend_on_the_batch(device: torch.device) -> None:
     """With one size of pass, a request alone and among others gets the same sampled tokens."""
     model = on(small_model(), device)
     requests = [Request(p, max_tokens=12, temperature=1.0, seed=i) for i, p in enumerate(prompts_for(model.config))]
-    together = Engine(model, slots=4, buckets=[4]).generate(requests)
+    together = Engine(model, slots=4, paged=True, buckets=[4]).generate(requests)
     for request, reply in zip(requests, together, strict=True):
-        alone = Engine(model, slots=4, buckets=[4]).generate([request])[0]
+        alone = Engine(model, slots=4, paged=True, buckets=[4]).generate([request])[0]
         assert alone.tokens == reply.tokens, f"prompt of {len(request.prompt)} tokens"
 
 
