@@ -169,7 +169,8 @@ def our_step(depth: int, scale: Scale, machine: Machine, float8: bool = False) -
             except UserError as error:
                 raise NotHere(str(error)) from None
         began = time.perf_counter()
-        stream = itertools.cycle(list(itertools.islice(batches(config, scale.rows, scale.length), 2)))
+        drawn = list(itertools.islice(batches(config, scale.rows, scale.length), 2))
+        stream = itertools.cycle([batch.pinned() for batch in drawn] if rt.device.type == "cuda" else drawn)
         lines, optimizer = trained_with(model, rt, stream, scale.steps + 4, scale.compiled)
         took = time.perf_counter() - began
     seconds = [line["seconds"] for line in lines]
