@@ -4,7 +4,6 @@ Each raises AssertionError where the device is wrong, and NotHere where it canno
 torch and numpy only. On a CPU they check the same functions against the same references, in float32.
 """
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -54,10 +53,12 @@ def small_model(seed: int = 0, **changes: object) -> GPT:
     return model
 
 
-def on(model: GPT, device: torch.device) -> GPT:
-    """A copy on the device that computes in its dtype."""
-    copied = copy.deepcopy(model).to(device)
-    copied.dtype = dtype_on(device)
+def on(model: GPT, device: torch.device, dtype: torch.dtype | None = None) -> GPT:
+    """A copy on the device, which computes in the device's dtype or in the given one; the weights stay float32."""
+    with torch.device("meta"):
+        copied = GPT(model.config, dtype or dtype_on(device))
+    weights = {name: weight.to(device, copy=True) for name, weight in model.state_dict().items()}
+    copied.load_state_dict(weights, assign=True)
     return copied
 
 
@@ -73,6 +74,12 @@ def loss_of(model: GPT, batch: Batch) -> Tensor:
 
 def optimizer_of(model: GPT) -> Optimizer:
     return Optimizer(*parameter_groups(model, 0.3, 0.008, 0.02, 0.5, 0.28))
+
+
+def copied(saved: dict) -> dict:
+    """An optimizer's state that the next step does not change."""
+    state = {name: {key: buffer.clone() for key, buffer in own.items()} for name, own in saved["state"].items()}
+    return {**saved, "state": state}
 
 
 # ---------------------------------------------------------------- attention
@@ -116,10 +123,11 @@ def attention_to_pages(device: torch.device) -> None:
     T, H, K, d = 2 * PAGE - 40, 4, 2, 64
     q, k, v = (x.detach() for x in heads(device, T, H, K, d=d))
     pages = torch.zeros(2, 6, PAGE, K, d, device=device, dtype=q.dtype)
-    table = torch.tensor([[4, 1], [0, 3]], device=device, dtype=torch.int32)
+    places = ((4, 1), (0, 3))
+    table = torch.tensor(places, device=device, dtype=torch.int32)
     lengths = [T, T - 133]
     for row, n in enumerate(lengths):
-        for page, start in zip(table[row].tolist(), range(0, n, PAGE), strict=True):
+        for page, start in zip(places[row], range(0, n, PAGE), strict=True):
             stop = min(n, start + PAGE)
             pages[0, page, : stop - start], pages[1, page, : stop - start] = k[row, start:stop], v[row, start:stop]
     for counts in ((1, 1), (70, 3)):
@@ -177,7 +185,7 @@ def gradients_as_on_the_cpu(device: torch.device) -> None:
 def optimizer_as_on_the_cpu(device: torch.device) -> None:
     """The weights after two steps with the same gradients, beside those that the CPU computes in float32."""
     model = small_model()
-    there = copy.deepcopy(model).to(device)
+    there = on(model, device, torch.float32)
     draw = torch.Generator().manual_seed(5)
     gradients = [[torch.randn(p.shape, generator=draw) for p in model.parameters()] for _ in range(2)]
     for one in (model, there):
@@ -211,7 +219,7 @@ def a_bad_step_changes_nothing(device: torch.device) -> None:
         norm = optimizer.reduce()
         skipped = ~norm.isfinite()
         before = [parameter.detach().clone() for parameter in model.parameters()]
-        state = copy.deepcopy(optimizer.state_dict())
+        state = copied(optimizer.state_dict())
         optimizer.step(Rates(), None, skipped)
         optimizer.wait()
         same = [torch.equal(now, then) for now, then in zip(model.parameters(), before, strict=True)]
@@ -231,9 +239,9 @@ def an_optimizer_resumes(device: torch.device) -> None:
     draw = torch.Generator().manual_seed(3)
     first, second = ([torch.randn(p.shape, generator=draw) for p in model.parameters()] for _ in range(2))
     step_with(model, optimizer, first)
-    other = copy.deepcopy(model)
+    other = on(model, device)
     loaded = optimizer_of(other)
-    loaded.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    loaded.load_state_dict(copied(optimizer.state_dict()))
     step_with(model, optimizer, second)
     step_with(other, loaded, second)
     for (name, here), there in zip(model.named_parameters(), other.parameters(), strict=True):
@@ -245,7 +253,7 @@ def compiled_as_eager(device: torch.device) -> None:
     if device.type == "cpu":
         raise NotHere("compiled kernels are checked on a GPU; on a CPU the tests of training compile")
     eager = on(small_model(), device)
-    compiled, batch = copy.deepcopy(eager), some_batch(eager.config, device)
+    compiled, batch = on(eager, device), some_batch(eager.config, device)
     hidden = torch.compile(compiled.hidden, dynamic=False)
     loss_of(eager, batch).backward()
     compiled.loss(hidden(batch.inputs), batch.targets, batch.weights).backward()
@@ -276,7 +284,7 @@ def a_step_waits_for_nothing(device: torch.device) -> None:
 def float8_products(device: torch.device) -> None:
     """A model converted to float8 has nearly the loss and the gradients of the one in 16 bits."""
     plain = on(small_model(), device)
-    converted, batch = copy.deepcopy(plain), some_batch(plain.config, device)
+    converted, batch = on(plain, device), some_batch(plain.config, device)
     try:
         fp8.convert(converted, device, emulate=device.type == "cpu")
     except UserError as error:
