@@ -33,7 +33,7 @@ from tests import gpuchecks
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("checks", "step", "attention", "decode", "training")
-KINDS = ("chosen", "varlen", "flex", "blocks", "sdpa")  # of attention
+WAYS = ("chosen", *gpu_parts.BACKENDS, "masked")  # to compute attention
 UNKNOWN = {  # why a measurement lacks a number
     "allocated": "torch counts the memory of GPUs only",
     "mfu": "nanochat/plan/gpus.py does not have the peak of this GPU",
@@ -98,7 +98,7 @@ def _measures(scale: Scale, machine: Machine) -> dict[str, Measure]:
     for batch in scale.batches:
         measures[f"decode/{batch}"] = partial(gpu_parts.decoding, batch, scale, machine)
     for window in (0, scale.length // 4):
-        for way in KINDS:
+        for way in WAYS:
             measures[f"attention/{way}/{window}"] = partial(gpu_parts.attention_time, way, window, scale, machine)
     measures["training"] = partial(gpu_parts.falling, scale, machine)
     order = ("checks", f"step/d{first}/", "decode", "training", "attention")
@@ -288,7 +288,7 @@ def _attention(figures: Figures, scale: Scale) -> list[Line]:
     return [
         (f"attention {way}, window {window or 'none'}",
          figures.text(f"attention/{way}/{window}", lambda e: f"{e['seconds'] * 1e3:.2f} ms"), "")
-        for window in (0, scale.length // 4) for way in KINDS
+        for window in (0, scale.length // 4) for way in WAYS
     ]  # fmt: skip
 
 

@@ -10,9 +10,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from nanochat.optim import Optimizer, Rates, parameter_groups
 from nanochat.plan import cost, gpus
 from nanochat.runtime import Runtime
 from nanochat.train.loop import Stage, TrainState, train
-from nanochat.train.stage import loss_of
+from nanochat.train.objective import loss_of
 from tests.gpuchecks import NotHere
 
 RATES = (0.3, 0.008, 0.02, 0.5, 0.28)  # base_train's
@@ -229,36 +230,36 @@ def their_step(depth: int, scale: Scale, machine: Machine) -> dict[str, float]:
 # ---------------------------------------------------------------- attention
 
 
-def attention_call(kind: str, window: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """A way to compute attention of (B, T, H, d): one of our backends, or SDPA with a mask of T x T."""
-
-    def masked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        if not window:
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
-        positions = torch.arange(q.size(2), device=q.device)
-        mask = attention.visible(positions, positions, window)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
-
-    ours = {
-        "varlen": lambda q, k, v: attention._by_varlen(q, k, v, window, None),
-        "flex": lambda q, k, v: attention._by_flex(q, k, v, window, None),
-        "blocks": lambda q, k, v: attention._in_blocks(q, k, v, window, 0.0, None),
-    }
-    return {"sdpa": masked, "chosen": lambda q, k, v: attention.attend(q, k, v, window), **ours}[kind]
+BACKENDS = {"varlen": "varlen", "flex": "flex", "blocks": "sdpa"}  # our ways and their names in attention.py
 
 
-def attention_time(kind: str, window: int, scale: Scale, machine: Machine) -> dict[str, float]:
-    """Forward and backward of one layer's attention over a micro-batch's quarter, in seconds."""
-    device, (H, d) = machine.rt.device, scale.heads
-    if kind == "varlen" and attention.backend_for(device, machine.rt.dtype, d) != "varlen":
+def masked(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    """As the original does where it has no FlashAttention 3: a mask of T x T for windows."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    if not window:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+    positions = torch.arange(q.size(2), device=q.device)
+    mask = attention.visible(positions, positions, window)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+
+
+def attention_time(way: str, window: int, scale: Scale, machine: Machine) -> dict[str, float]:
+    """Forward and backward of one layer's attention over a quarter of a micro-batch, in seconds.
+
+    `way` is "chosen", one of BACKENDS, or "masked".
+    """
+    device, dtype, (H, d) = machine.rt.device, machine.rt.dtype, scale.heads
+    if way == "varlen" and attention.backend_for(device, dtype, d) != "varlen":
         raise NotHere("varlen_attn needs CUDA in 16 bits, and a torch whose varlen_attn has windows")
-    if kind == "flex" and device.type == "cpu":
+    if way == "flex" and device.type == "cpu":
         raise NotHere("FlexAttention has no backward pass on a CPU")
     shape = (max(1, scale.rows // 4), scale.length, H, d)
-    q, k, v = (torch.randn(shape, device=device, dtype=machine.rt.dtype).requires_grad_() for _ in range(3))
-    call, above = attention_call(kind, window), torch.randn(shape, device=device, dtype=machine.rt.dtype)
-    return {"seconds": seconds_of(lambda: torch.autograd.grad(call(q, k, v), (q, k, v), above), device, 5)}
+    q, k, v = (torch.randn(shape, device=device, dtype=dtype).requires_grad_() for _ in range(3))
+    call, above = masked if way == "masked" else attention.attend, torch.randn(shape, device=device, dtype=dtype)
+    with ExitStack() as stack:
+        if way in BACKENDS:
+            stack.enter_context(mock.patch.object(attention, "backend_for", lambda *_: BACKENDS[way]))
+        return {"seconds": seconds_of(lambda: torch.autograd.grad(call(q, k, v, window), (q, k, v), above), device, 5)}
 
 
 # ---------------------------------------------------------------- decoding
