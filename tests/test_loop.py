@@ -372,10 +372,10 @@ def test_garbage_is_collected_at_set_times_and_as_usual_afterwards(tmp_path):
             seen.append((gc.isenabled(), gc.get_freeze_count() > 0))
             yield one
 
-    measure = Evaluation(6, lambda stopping: dangling.append(circle()) or {})
+    measure = Evaluation(12, lambda stopping: dangling.append(circle()) or {})
     dangling: list[weakref.ref] = []
-    run(stage(model(), stream(), num_iterations=7, evaluations=[measure]), tmp_path)
-    assert seen == [(True, False)] * 3 + [(False, True)] * 4
+    run(stage(model(), stream(), num_iterations=14, evaluations=[measure]), tmp_path)
+    assert seen == [(True, False)] * 10 + [(False, True)] * 4
     assert len(dangling) == 2 and dangling[0]() is None  # what an evaluation leaves is collected after it
     assert gc.isenabled() and gc.get_freeze_count() == 0
 
