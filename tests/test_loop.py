@@ -1,5 +1,6 @@
 """The training loop: what a step computes, when it saves and measures, and what makes it stop."""
 
+import gc
 import json
 import math
 import multiprocessing
@@ -7,6 +8,7 @@ import os
 import signal
 import socket
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -345,6 +347,48 @@ def test_the_state_knows_where_the_data_resumes(tmp_path):
     line = metrics(tmp_path)[0]
     assert line.keys() >= {"loss", "grad_norm", "lr", "progress", "seconds", "tok_per_second", "tflop_per_second"}
     assert line["tok_per_second"] == pytest.approx(2 * 8 * 3 / line["seconds"])
+
+
+def test_a_step_is_reported_when_the_next_has_been_started(tmp_path, reading):
+    lines: list[int] = []
+
+    def stream() -> Iterator[Batch]:
+        for one in rows_in_turn(2):
+            path = tmp_path / "metrics.jsonl"
+            lines.append(len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0)
+            yield one
+
+    run(stage(model(), stream(), num_iterations=5, save_every=3), tmp_path)
+    # Before step 4 the third is saved, and with it everything is reported.
+    assert lines == ([0, 1, 2, 3, 4] if reading == "read at once" else [0, 0, 1, 3, 3])
+    assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def test_garbage_is_collected_at_set_times_and_as_usual_afterwards(tmp_path):
+    seen: list[tuple[bool, bool]] = []
+
+    def stream() -> Iterator[Batch]:
+        for one in rows_in_turn(2):
+            seen.append((gc.isenabled(), gc.get_freeze_count() > 0))
+            yield one
+
+    measure = Evaluation(12, lambda stopping: dangling.append(circle()) or {})
+    dangling: list[weakref.ref] = []
+    run(stage(model(), stream(), num_iterations=14, evaluations=[measure]), tmp_path)
+    assert seen == [(True, False)] * 10 + [(False, True)] * 4
+    assert len(dangling) == 2 and dangling[0]() is None  # what an evaluation leaves is collected after it
+    assert gc.isenabled() and gc.get_freeze_count() == 0
+
+
+class Node:
+    itself: object = None
+
+
+def circle() -> weakref.ref:
+    """Garbage that only the collector finds."""
+    node = Node()
+    node.itself = node
+    return weakref.ref(node)
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):

@@ -1,17 +1,22 @@
 """Memory that runs out: for real, in processes with a limit, and then for every micro-batch above some rows."""
 
 import json
+import os
 import re
 import resource
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from children import processes
 from test_loop import ONE, batch, by_hand, gradient, metrics, model, rows_in_turn, run, stage
 
+from nanochat import runtime
 from nanochat.data.batch import Batch
 from nanochat.errors import UserError
 from nanochat.optim import AdamWGroup, Optimizer
@@ -117,6 +122,41 @@ def test_an_optimizer_without_room_is_a_sentence(tmp_path):
     optimizer = Full([AdamWGroup(dict(made.named_parameters()), 0.0, (0.0, 0.9))], [])
     with pytest.raises(UserError, match="in the optimizer's part of a step"):
         run(stage(made, rows_in_turn(4), optimizer), tmp_path)
+
+
+def on_a_rank(rank: int, port: int, folder: str) -> None:
+    """Two micro-batches of two rows; on rank 1 a row fits at a time."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK="0")
+    torch.set_num_threads(1)
+    parts: list[int] = []
+    with runtime.start("cpu", "float32", 0) as rt:
+        loss: Any = with_room_for(2 - rank, parts)
+        optimizer = Optimizer([AdamWGroup(dict(loss.model.named_parameters()), 0.0, (0.0, 0.9))], [])
+        rows = rows_in_turn(2, rank, 2)
+        made = stage(loss.model, rows, optimizer, loss=loss, accumulation=2, num_iterations=1)
+        run(made, Path(folder, str(rank)), rt)
+        state = optimizer.state_dict()["state"]  # whole on rank 0
+        torch.save({name: each["exp_avg"] for name, each in state.items()}, Path(folder, f"gradient{rank}.pt"))
+        Path(folder, f"parts{rank}.json").write_text(json.dumps(parts), encoding="utf-8")
+        assert probed_rows(loss.model, loss, 2, 8, 1.0, rt) == 1
+
+
+def test_a_rank_without_room_keeps_step_with_the_others(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = [processes.Process(target=on_a_rank, args=(rank, port, str(tmp_path))) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(300)
+    assert [rank.exitcode for rank in ranks] == [0, 0]
+    parts = [json.loads((tmp_path / f"parts{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
+    assert parts == [[2, 2], [1, 1, 1, 1]]
+    whole, got = by_hand(batch(0, 8)), torch.load(tmp_path / "gradient0.pt", weights_only=True)
+    assert got.keys() == whole.keys()
+    for name, value in whole.items():
+        assert torch.allclose(got[name], value, rtol=1e-4, atol=1e-6), name
 
 
 # ---------------------------------------------------------------- --device_batch_size=auto

@@ -135,7 +135,9 @@ def restored_optimizer(run: Run) -> Optimizer:
         hparams.scalar_lr * scale,
         hparams.weight_decay,
     )
-    optimizer = Optimizer(adamw, muon)
+    # On a CPU the graphs save a hundredth of a step and take a minute to compile.
+    compiled = bool(run.start.flags.compile) and run.rt.device.type == "cuda"
+    optimizer = Optimizer(adamw, muon, compiled=compiled)
     if run.saved is not None:
         optimizer.load_state_dict(run.saved["optimizer"])
         torch.set_rng_state(run.saved["rng"])

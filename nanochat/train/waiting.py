@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nanochat.data.batch import Batch
 
-FREEZE_AFTER = 3  # steps; what exists by then (modules, compiled code) stays until the end
+FREEZE_AFTER = 10  # steps; what exists by then (modules, compiled code) stays until the end
 COLLECT_EVERY = 200  # steps
 
 
