@@ -110,11 +110,18 @@ def _varlen_takes(argument: str) -> bool:
     return argument in inspect.signature(varlen_attn).parameters
 
 
-def _backend(device: torch.device, dtype: torch.dtype, head_size: int, paged: bool = False) -> str:
-    """`backend_for`, which torch.compile calls once instead of looking inside."""
+def _backend(
+    device: torch.device, dtype: torch.dtype, head_size: int, dropout: bool = False, paged: bool = False
+) -> str:
+    """`backend_for` this call, which torch.compile asks for once instead of looking inside.
+
+    Only sdpa has dropout, and FlashAttention 3 and 4, once switched on, stand in for its own flash kernel without any:
+    "efficient" is sdpa with its other kernels.
+    """
     backend = backend_for(device, dtype, head_size)
-    if backend == "varlen":
-        flash_in_use(device)
+    newer = flash_in_use(device) if backend == "varlen" else None
+    if dropout:
+        return "efficient" if newer else "sdpa"
     return "sdpa" if paged and not _varlen_takes("block_table") else backend
 
 
@@ -165,10 +172,18 @@ def attend(
     dropout is the fraction of the attention weights that is dropped. With documents a position sees its own only.
     """
     window = window if window < q.size(1) - 1 else 0
-    backend = _backend(q.device, q.dtype, q.size(3))
-    if dropout or backend == "sdpa":  # the other kernels have no dropout
-        return _in_blocks(_Rows(q, k, v, dropout, None if documents is None else documents.number), window)
-    return _by_varlen(q, k, v, window, documents) if backend == "varlen" else _by_flex(q, k, v, window, documents)
+    backend = _backend(q.device, q.dtype, q.size(3), dropout=dropout > 0)
+    if backend == "varlen":
+        return _by_varlen(q, k, v, window, documents)
+    if backend == "flex":
+        return _by_flex(q, k, v, window, documents)
+    rows = _Rows(q, k, v, dropout, None if documents is None else documents.number)
+    if backend == "sdpa":
+        return _in_blocks(rows, window)
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        return _in_blocks(rows, window)
 
 
 def whole_rows(B: int, T: int, device: torch.device) -> Tensor:
@@ -280,6 +295,8 @@ def _in_blocks(rows: _Rows, window: int) -> Tensor:
             return rows.piece(0, T, 0, 0)
         size = 4 * SMALLEST_BLOCK  # documents of any length: queries in blocks, which see all keys before them
         return torch.cat([rows.piece(first, min(T, first + size), 0, 0) for first in range(0, T, size)], dim=1)
+    if T <= 2 * SMALLEST_BLOCK:
+        return rows.piece(0, T, 0, window)
     size = max(SMALLEST_BLOCK, -(-window // 2))
     before = -(-window // size)  # 1 or 2
     first = min(T, before * size)

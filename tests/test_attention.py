@@ -117,7 +117,7 @@ def test_dropout_drops_weights_at_random_in_blocks_too():
 
 def test_compiled():
     documents = documents_in(torch.randint(0, 30, (2, 130), generator=torch.Generator().manual_seed(3)), 0)
-    check(heads(130), 40, documents, torch.compile(attend, dynamic=False))
+    check(heads(130), 40, documents, torch.compile(attend, dynamic=False, fullgraph=True))
 
 
 @pytest.mark.parametrize("window", [0, 1, 77])
@@ -295,6 +295,19 @@ def test_varlen_in_decoding(monkeypatch):
     assert call["max_q"] == 1 and call["max_k"] == 2 * PAGE
     assert call["block_table"].shape == (3, 2) and call["seqused_k"].shape == (3,)
     assert call["cu_seq_k"].shape == (4,) and call["cu_seq_k"].dtype == torch.int32
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels themselves run there")
+def test_dropout_where_a_newer_flash_attention_is_switched_on(monkeypatch):
+    """It has no dropout, and would be what PyTorch takes."""
+    cuda, kernels = torch.device("cuda"), []
+    monkeypatch.setattr(attention, "flash_in_use", lambda device: "FA3")
+    assert attention._backend(cuda, torch.bfloat16, 16) == "varlen"
+    assert attention.described(cuda, torch.bfloat16, 16) == "FlashAttention 3 (varlen_attn)"
+    monkeypatch.setattr(attention, "_in_blocks", lambda *args: kernels.append(torch.backends.cuda.flash_sdp_enabled()))
+    with FakeTensorMode():
+        attend(*(fake(2, 64, 4, 16) for _ in range(3)), 0, dropout=0.1)
+    assert kernels == [False] and torch.backends.cuda.flash_sdp_enabled()
 
 
 def test_sums_of_lengths():
