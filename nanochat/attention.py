@@ -131,8 +131,10 @@ def _varlen_takes(argument: str) -> bool:
 def _backend(
     device: torch.device, dtype: torch.dtype, head_size: int, dropout: bool = False, paged: bool = False
 ) -> str:
-    """`backend_for` one call. Only sdpa has dropout, and FlashAttention 3 and 4, once switched on, stand in for its own flash
-    kernel without any: "efficient" is sdpa with its other kernels.
+    """The backend of one call: varlen, flex, sdpa or efficient.
+
+    Only sdpa has dropout, and FlashAttention 3 and 4, once switched on, take the place of its own flash kernel without
+    having any; "efficient" is sdpa with its other kernels.
     """
     backend = backend_for(device, dtype, head_size)
     newer = flash_in_use(device) if backend == "varlen" else None
