@@ -72,7 +72,7 @@ def backend_for(device: torch.device, dtype: torch.dtype, head_size: int) -> str
     return "varlen" if _varlen_takes("window_size") else "flex" if head_size >= 16 else "sdpa"
 
 
-def described(device: torch.device, dtype: torch.dtype, head_size: int) -> str:
+def backend_in_words(device: torch.device, dtype: torch.dtype, head_size: int) -> str:
     """The backend in words, for the line that is printed when a run or a server starts."""
     backend = backend_for(device, dtype, head_size)
     if backend == "varlen":

@@ -303,7 +303,7 @@ def test_dropout_where_a_newer_flash_attention_is_switched_on(monkeypatch):
     cuda, kernels = torch.device("cuda"), []
     monkeypatch.setattr(attention, "flash_in_use", lambda device: "FA3")
     assert attention._backend(cuda, torch.bfloat16, 16) == "varlen"
-    assert attention.described(cuda, torch.bfloat16, 16) == "FlashAttention 3 (varlen_attn)"
+    assert attention.backend_in_words(cuda, torch.bfloat16, 16) == "FlashAttention 3 (varlen_attn)"
     monkeypatch.setattr(attention, "_in_blocks", lambda *args: kernels.append(torch.backends.cuda.flash_sdp_enabled()))
     with FakeTensorMode():
         attend(*(fake(2, 64, 4, 16) for _ in range(3)), 0, dropout=0.1)
@@ -340,7 +340,7 @@ def test_a_varlen_attn_without_windows(monkeypatch):
     monkeypatch.setattr(attention, "backend_for", backend_for.__wrapped__)
     cuda = torch.device("cuda")
     assert attention.backend_for(cuda, torch.bfloat16, 64) == "flex"
-    assert "FlexAttention" in attention.described(cuda, torch.bfloat16, 64)
+    assert "FlexAttention" in attention.backend_in_words(cuda, torch.bfloat16, 64)
     assert attention._backend(cuda, torch.bfloat16, 64, paged=True) == "sdpa"
 
 
@@ -355,6 +355,6 @@ def test_importing_the_model_imports_no_compiler():
 
 
 def test_the_backend_in_words():
-    assert attention.described(CPU, torch.float32, 64) == "scaled_dot_product_attention, windows in blocks"
+    assert attention.backend_in_words(CPU, torch.float32, 64) == "scaled_dot_product_attention, windows in blocks"
     if not torch.cuda.is_available():
-        assert attention.described(torch.device("cuda"), torch.bfloat16, 64) == "FlashAttention 2 (varlen_attn)"
+        assert attention.backend_in_words(torch.device("cuda"), torch.bfloat16, 64) == "FlashAttention 2 (varlen_attn)"
