@@ -69,7 +69,7 @@ def backend_for(device: torch.device, dtype: torch.dtype, head_size: int) -> str
         return "sdpa"
     if _capability(device) < (8, 0):
         return "sdpa"
-    return "varlen" if _varlen_takes("window_size") else "flex" if head_size >= 16 else "sdpa"
+    return "varlen" if _varlen_takes("window_size", "enable_gqa") else "flex" if head_size >= 16 else "sdpa"
 
 
 def backend_in_words(device: torch.device, dtype: torch.dtype, head_size: int) -> str:
@@ -119,12 +119,12 @@ def _capability(device: torch.device) -> tuple[int, int]:
 
 
 @functools.cache
-def _varlen_takes(argument: str) -> bool:
+def _varlen_takes(*arguments: str) -> bool:
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return False
-    return argument in inspect.signature(varlen_attn).parameters
+    return set(arguments) <= inspect.signature(varlen_attn).parameters.keys()
 
 
 @_asked_once
@@ -140,7 +140,7 @@ def _backend(
     newer = flash_in_use(device) if backend == "varlen" else None
     if dropout:
         return "efficient" if newer else "sdpa"
-    return "sdpa" if paged and not _varlen_takes("block_table") else backend
+    return "sdpa" if paged and not _varlen_takes("block_table", "seqused_k", "num_splits") else backend
 
 
 # ---------------------------------------------------------------- documents

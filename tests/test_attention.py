@@ -335,13 +335,14 @@ def test_which_backend(monkeypatch):
 
 def test_a_varlen_attn_without_windows(monkeypatch):
     """As in PyTorch 2.11: then FlexAttention trains, and pages are gathered."""
-    monkeypatch.setattr(attention, "_varlen_takes", lambda argument: False)
+    monkeypatch.setattr(attention, "_varlen_takes", lambda *arguments: False)
     monkeypatch.setattr(attention, "_capability", lambda device: (9, 0))
     monkeypatch.setattr(attention, "backend_for", backend_for.__wrapped__)
     cuda = torch.device("cuda")
     assert attention.backend_for(cuda, torch.bfloat16, 64) == "flex"
     assert "FlexAttention" in attention.backend_in_words(cuda, torch.bfloat16, 64)
-    assert attention._backend(cuda, torch.bfloat16, 64, paged=True) == "sdpa"
+    assert attention._backend(cuda, torch.bfloat16, 64, paged=True) != "varlen"
+    assert not attention.pages_in_place(cuda, torch.bfloat16, 64)
 
 
 def test_importing_the_model_imports_no_compiler():
