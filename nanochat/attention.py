@@ -13,13 +13,15 @@ A window W lets a query see itself and the W positions before it; W = 0 means no
 import functools
 import importlib.util
 import inspect
-from typing import NamedTuple, cast
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Rotary = tuple[Tensor, Tensor]  # cos and sin
+Answer = TypeVar("Answer", bound=Callable)
 
 PAGE = 256  # positions per page of a cache for `attend_paged`; FlashAttention 2 takes multiples of 256 only
 SMALLEST_BLOCK = 64  # queries per block of windowed attention; smaller ones cost more calls than they save products
@@ -51,17 +53,26 @@ def rotate(x: Tensor, rotary: Rotary) -> Tensor:
 # ---------------------------------------------------------------- which kernel
 
 
+def _asked_once(function: Answer) -> Answer:
+    """torch.compile calls this function, once, instead of looking inside.
+
+    As torch.compiler.assume_constant_result does, which imports the compiler: 4 seconds wherever attention is imported.
+    """
+    function.__dict__["_dynamo_marked_constant"] = True
+    return function
+
+
 @functools.cache
 def backend_for(device: torch.device, dtype: torch.dtype, head_size: int) -> str:
-    """ "varlen", "flex" or "sdpa"; see the top of this file."""
+    """The backend for tensors of this kind: varlen, flex or sdpa, which the top of this file explains."""
     if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16) or head_size % 8 or head_size > 256:
         return "sdpa"
     if _capability(device) < (8, 0):
         return "sdpa"
-    return "varlen" if _varlen_takes("window_size") else "flex" if head_size >= 16 else "sdpa"
+    return "varlen" if _varlen_takes("window_size", "enable_gqa") else "flex" if head_size >= 16 else "sdpa"
 
 
-def described(device: torch.device, dtype: torch.dtype, head_size: int) -> str:
+def backend_in_words(device: torch.device, dtype: torch.dtype, head_size: int) -> str:
     """The backend in words, for the line that is printed when a run or a server starts."""
     backend = backend_for(device, dtype, head_size)
     if backend == "varlen":
@@ -71,12 +82,18 @@ def described(device: torch.device, dtype: torch.dtype, head_size: int) -> str:
     return "scaled_dot_product_attention, windows in blocks"
 
 
-@functools.cache
+@_asked_once
 def flash_in_use(device: torch.device) -> str | None:
-    """Switch to the FlashAttention generation whose wheel is installed; its name, or None for torch's own (2).
+    """The newer FlashAttention that is switched on, "FA3" or "FA4", at the first call; None for torch's own (2).
 
-    FlashAttention 3 is written for Hopper. 4 is for Blackwell too, and reads no paged cache on Hopper.
+    That is the one whose wheel is installed. FlashAttention 3 is written for Hopper. 4 is for Blackwell too, and reads
+    no paged cache on Hopper.
     """
+    return _switched_on(device)
+
+
+@functools.cache
+def _switched_on(device: torch.device) -> str | None:
     try:
         from torch.nn.attention import activate_flash_attention_impl
     except ImportError:
@@ -102,25 +119,28 @@ def _capability(device: torch.device) -> tuple[int, int]:
 
 
 @functools.cache
-def _varlen_takes(argument: str) -> bool:
+def _varlen_takes(*arguments: str) -> bool:
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return False
-    return argument in inspect.signature(varlen_attn).parameters
+    return set(arguments) <= inspect.signature(varlen_attn).parameters.keys()
 
 
-def _backend(device: torch.device, dtype: torch.dtype, head_size: int, paged: bool = False) -> str:
-    """`backend_for`, which torch.compile calls once instead of looking inside."""
+@_asked_once
+def _backend(
+    device: torch.device, dtype: torch.dtype, head_size: int, dropout: bool = False, paged: bool = False
+) -> str:
+    """The backend of one call: varlen, flex, sdpa or efficient.
+
+    Only sdpa has dropout, and FlashAttention 3 and 4, once switched on, take the place of its own flash kernel without
+    having any; "efficient" is sdpa with its other kernels.
+    """
     backend = backend_for(device, dtype, head_size)
-    if backend == "varlen":
-        flash_in_use(device)
-    return "sdpa" if paged and not _varlen_takes("block_table") else backend
-
-
-# What torch.compiler.assume_constant_result does, which would import torch's compiler for 4 seconds wherever attention
-# is imported.
-_backend.__dict__["_dynamo_marked_constant"] = True
+    newer = flash_in_use(device) if backend == "varlen" else None
+    if dropout:
+        return "efficient" if newer else "sdpa"
+    return "sdpa" if paged and not _varlen_takes("block_table", "seqused_k", "num_splits") else backend
 
 
 # ---------------------------------------------------------------- documents
@@ -141,11 +161,11 @@ class Documents(NamedTuple):
 def documents_in(ids: Tensor, separator: int) -> Documents:
     """The documents of ids (B, T): each begins with `separator`, and each row begins one in any case.
 
-    Shapes depend on nothing but B and T, and nothing waits for a GPU. That needs a limit: a row has at most T / 16
-    documents, at least 16; what follows the last of them in a row counts as part of it.
+    Shapes depend on nothing but B and T, and nothing waits for a GPU. That needs a limit: T / 32 documents in a
+    row, or 16 if that is more; what follows the last of them in a row counts as part of it.
     """
     B, T = ids.shape
-    most = max(T // 16, 16)
+    most = max(T // 32, 16)
     begins = ids == separator
     number = (begins.cumsum(1) - begins[:, :1].long()).clamp_max(most - 1).int()
     wanted = torch.arange(most, device=ids.device, dtype=torch.int32).expand(B, most).contiguous()
@@ -165,10 +185,18 @@ def attend(
     dropout is the fraction of the attention weights that is dropped. With documents a position sees its own only.
     """
     window = window if window < q.size(1) - 1 else 0
-    backend = _backend(q.device, q.dtype, q.size(3))
-    if dropout or backend == "sdpa":  # the other kernels have no dropout
-        return _in_blocks(_Rows(q, k, v, dropout, None if documents is None else documents.number), window)
-    return _by_varlen(q, k, v, window, documents) if backend == "varlen" else _by_flex(q, k, v, window, documents)
+    backend = _backend(q.device, q.dtype, q.size(3), dropout=dropout > 0)
+    if backend == "varlen":
+        return _by_varlen(q, k, v, window, documents)
+    if backend == "flex":
+        return _by_flex(q, k, v, window, documents)
+    rows = _Rows(q, k, v, dropout, None if documents is None else documents.number)
+    if backend == "sdpa":
+        return _in_blocks(rows, window)
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        return _in_blocks(rows, window)
 
 
 def whole_rows(B: int, T: int, device: torch.device) -> Tensor:
@@ -280,6 +308,8 @@ def _in_blocks(rows: _Rows, window: int) -> Tensor:
             return rows.piece(0, T, 0, 0)
         size = 4 * SMALLEST_BLOCK  # documents of any length: queries in blocks, which see all keys before them
         return torch.cat([rows.piece(first, min(T, first + size), 0, 0) for first in range(0, T, size)], dim=1)
+    if T <= 2 * SMALLEST_BLOCK:
+        return rows.piece(0, T, 0, window)
     size = max(SMALLEST_BLOCK, -(-window // 2))
     before = -(-window // size)  # 1 or 2
     first = min(T, before * size)

@@ -117,7 +117,7 @@ def test_dropout_drops_weights_at_random_in_blocks_too():
 
 def test_compiled():
     documents = documents_in(torch.randint(0, 30, (2, 130), generator=torch.Generator().manual_seed(3)), 0)
-    check(heads(130), 40, documents, torch.compile(attend, dynamic=False))
+    check(heads(130), 40, documents, torch.compile(attend, dynamic=False, fullgraph=True))
 
 
 @pytest.mark.parametrize("window", [0, 1, 77])
@@ -297,6 +297,19 @@ def test_varlen_in_decoding(monkeypatch):
     assert call["cu_seq_k"].shape == (4,) and call["cu_seq_k"].dtype == torch.int32
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels themselves run there")
+def test_dropout_where_a_newer_flash_attention_is_switched_on(monkeypatch):
+    """It has no dropout, and would be what PyTorch takes."""
+    cuda, kernels = torch.device("cuda"), []
+    monkeypatch.setattr(attention, "flash_in_use", lambda device: "FA3")
+    assert attention._backend(cuda, torch.bfloat16, 16) == "varlen"
+    assert attention.backend_in_words(cuda, torch.bfloat16, 16) == "FlashAttention 3 (varlen_attn)"
+    monkeypatch.setattr(attention, "_in_blocks", lambda *args: kernels.append(torch.backends.cuda.flash_sdp_enabled()))
+    with FakeTensorMode():
+        attend(*(fake(2, 64, 4, 16) for _ in range(3)), 0, dropout=0.1)
+    assert kernels == [False] and torch.backends.cuda.flash_sdp_enabled()
+
+
 def test_sums_of_lengths():
     sums = attention.lengths_for_flash(torch.tensor([3, 0, 5], dtype=torch.int32), CPU)
     assert sums is not None and sums.tolist() == [0, 3, 3, 8] and sums.dtype == torch.int32
@@ -322,13 +335,14 @@ def test_which_backend(monkeypatch):
 
 def test_a_varlen_attn_without_windows(monkeypatch):
     """As in PyTorch 2.11: then FlexAttention trains, and pages are gathered."""
-    monkeypatch.setattr(attention, "_varlen_takes", lambda argument: False)
+    monkeypatch.setattr(attention, "_varlen_takes", lambda *arguments: False)
     monkeypatch.setattr(attention, "_capability", lambda device: (9, 0))
     monkeypatch.setattr(attention, "backend_for", backend_for.__wrapped__)
     cuda = torch.device("cuda")
     assert attention.backend_for(cuda, torch.bfloat16, 64) == "flex"
-    assert "FlexAttention" in attention.described(cuda, torch.bfloat16, 64)
-    assert attention._backend(cuda, torch.bfloat16, 64, paged=True) == "sdpa"
+    assert "FlexAttention" in attention.backend_in_words(cuda, torch.bfloat16, 64)
+    assert attention._backend(cuda, torch.bfloat16, 64, paged=True) != "varlen"
+    assert not attention.pages_in_place(cuda, torch.bfloat16, 64)
 
 
 def test_importing_the_model_imports_no_compiler():
@@ -337,10 +351,11 @@ def test_importing_the_model_imports_no_compiler():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     from torch._dynamo import assume_constant_result
 
-    assert attention._backend.__dict__ == assume_constant_result(lambda: None).__dict__
+    marked = assume_constant_result(lambda: None).__dict__
+    assert marked == attention._backend.__dict__ == attention.flash_in_use.__dict__
 
 
 def test_the_backend_in_words():
-    assert attention.described(CPU, torch.float32, 64) == "scaled_dot_product_attention, windows in blocks"
+    assert attention.backend_in_words(CPU, torch.float32, 64) == "scaled_dot_product_attention, windows in blocks"
     if not torch.cuda.is_available():
-        assert attention.described(torch.device("cuda"), torch.bfloat16, 64) == "FlashAttention 2 (varlen_attn)"
+        assert attention.backend_in_words(torch.device("cuda"), torch.bfloat16, 64) == "FlashAttention 2 (varlen_attn)"

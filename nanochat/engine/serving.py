@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from nanochat import chat
+from nanochat.attention import backend_in_words
 from nanochat.checkpoint import door
 from nanochat.checkpoint.flags import check_dtype
 from nanochat.checkpoint.manager import LoadAs
@@ -72,6 +73,9 @@ def serve_model(
     elif not source:
         assumed = "its stage is not recorded; its tokenizer has chat tokens, so it is assumed to be sft"
         source, note = "sft", "; ".join(filter(None, [note, assumed]))
+    if device.type == "cuda":
+        kernel = backend_in_words(device, loaded.model.dtype, loaded.model.config.head_size)
+        note = "; ".join(filter(None, [note, f"attention: {kernel}"]))
     parameters = count_parameters(loaded.model)  # before they are packed
     pack(loaded.model, chosen.int8)
     fit = slots or slots_that_fit(loaded.model.config, chosen.compute, device)

@@ -9,7 +9,7 @@ from itertools import takewhile
 import torch
 
 from nanochat import fp8, schedule
-from nanochat.attention import described
+from nanochat.attention import backend_in_words
 from nanochat.checkpoint import manager
 from nanochat.config import changes
 from nanochat.data.batch import Batch
@@ -201,7 +201,7 @@ def prepared(run: Run) -> Run:
     model.recompute = flags.recompute
     model.document_bos = run.tokenizer.bos if flags.document_mask else None
     if rt.device.type != "cpu":  # which has no choice
-        rt.print(f"attention: {described(rt.device, model.dtype, model.config.head_size)}")
+        rt.print(f"attention: {backend_in_words(rt.device, model.dtype, model.config.head_size)}")
     if flags.fp8:
         run.extra["fp8"] = record = fp8.convert(model, rt.device)
         rt.print(f"{record['matrices']} matrices are multiplied in float8 ({record['recipe']} scaling)")
