@@ -178,7 +178,8 @@ class Passes:
 
     def _make_reading(self, N: int) -> tuple[_Buffer, Callable[[], None]]:
         R = self.cache.slots
-        b = _Buffer(self._device, self._graphs is not None, 0, ids=N, slots=N, positions=N, begins=N, rows=R, seen=R, ends=R, first=R + 1)
+        sizes = {"ids": N, "slots": N, "positions": N, "begins": N, "rows": R, "seen": R, "ends": R, "first": R + 1}
+        b = _Buffer(self._device, self._graphs is not None, 0, **sizes)
         rows = PagedRows(self.cache, b.slots, b.positions, b.rows, b.seen, b.first, N, b.begins, b.ends)
 
         def read() -> None:
