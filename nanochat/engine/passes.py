@@ -230,7 +230,7 @@ def _graph(function: Callable[[], None], device: torch.device, pool: Any) -> Cal
     Graphs share the memory of `pool`, because one runs at a time and none keeps anything there.
     """
     with torch.cuda.device(device):
-        beside = torch.cuda.Stream()
+        beside = torch.cuda.Stream(device)  # torch's own for recording is on whichever GPU recorded first
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
             for _ in range(2):
@@ -238,7 +238,7 @@ def _graph(function: Callable[[], None], device: torch.device, pool: Any) -> Cal
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
         # Engines on other GPUs of this process go on with their work meanwhile.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=beside, capture_error_mode="thread_local"):
             function()
     return graph.replay
 
