@@ -340,14 +340,16 @@ def attend_cached(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 
 def attend_paged(
-    q: Tensor, first: Tensor, longest: int, keys: Tensor, values: Tensor, table: Tensor, seen: Tensor, window: int
-) -> Tensor:
+    q: Tensor, first: Tensor, longest: int, keys: Tensor, values: Tensor, table: Tensor, seen: Tensor, window: int,
+    sums: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Attention of R sequences to what a cache of pages holds of them, in place. No gradient.
 
     q (N, H, d) are the newest positions of all sequences, one sequence after another; first (R + 1,) int32 says where
     each begins and the last ends, and `longest` is at least the most that one has. keys and values (pages, PAGE, K, d)
     are the cache; table (R, P) int32 has the pages of each sequence in order; seen (R,) int32 is its length, the new
-    positions included. -> (N, H, d); what belongs to no sequence is undefined.
+    positions included. `sums` is `lengths_for_flash(seen)`, which all layers may share.
+    -> (N, H, d); what belongs to no sequence is undefined.
 
     Shapes and Python numbers alone decide which kernels run, so a CUDA graph can hold them. The kernels do not split a
     sequence's keys among thread blocks by what else is in the batch, so its result does not depend on that.
@@ -356,8 +358,9 @@ def attend_paged(
         return _attend_gathered(q, first, longest, keys, values, table, seen, window)
     from torch.nn.attention.varlen import varlen_attn
 
+    sums = lengths_for_flash(seen, q.device) if sums is None else sums
     return cast(Tensor, varlen_attn(
-        q, keys, values, first, lengths_for_flash(seen, q.device), longest, table.size(1) * PAGE,
+        q, keys, values, first, sums, longest, table.size(1) * PAGE,
         window_size=(window or -1, 0), enable_gqa=q.size(1) != keys.size(2),
         seqused_k=seen, block_table=table, num_splits=1,
     ))  # fmt: skip

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nanochat.attention import PAGE, Rotary, attend_paged, rotary
+from nanochat.attention import PAGE, Rotary, attend_paged, lengths_for_flash, rotary
 
 
 class PagedCache:
@@ -98,6 +98,7 @@ class PagedRows:
         pages = c.tables[self.slots.long(), positions // PAGE].long()
         self._places = pages * PAGE + positions % PAGE  # (N,) among all positions of all pages
         self._table = c.tables[self.rows.long()]
+        self._sums = lengths_for_flash(self.seen, self.seen.device)
         return positions[:, None]
 
     def cos_sin(self) -> Rotary | None:
@@ -120,7 +121,8 @@ class PagedRows:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         keys.flatten(0, 1)[self._places] = k[:, 0]
         values.flatten(0, 1)[self._places] = v[:, 0]
-        return attend_paged(q[:, 0], self.first, self.longest, keys, values, self._table, self.seen, window)[:, None]
+        y = attend_paged(q[:, 0], self.first, self.longest, keys, values, self._table, self.seen, window, self._sums)
+        return y[:, None]
 
     def newest(self, x: Tensor) -> Tensor:
         """Of x (N, 1, D) each row's last position, (R, 1, D)."""

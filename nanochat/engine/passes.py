@@ -35,17 +35,20 @@ Entry = tuple[int, Sequence[int]]  # a slot and the ids that continue it
 class Drawn:
     """Tokens on their way from the device."""
 
-    def __init__(self, tokens: Tensor, rows: int):
-        """tokens (2, B) int32 on the device: ids, and whether the logits were finite. The first `rows` count."""
+    def __init__(self, tokens: Tensor, rows: int, later: bool):
+        """tokens (2, B) int32 on the device: ids, and whether the logits were finite. The first `rows` count.
+
+        later: the copy need not be complete before `read`.
+        """
         self._rows = rows
         self._arrived: torch.cuda.Event | None = None
-        if tokens.device.type == "cuda":
+        if later:
             self._copy = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
             self._copy.copy_(tokens, non_blocking=True)
             self._arrived = torch.cuda.Event()
             self._arrived.record(torch.cuda.current_stream(tokens.device))
         else:
-            self._copy = tokens.clone()
+            self._copy = tokens.to("cpu", copy=True)
 
     def read(self) -> tuple[list[int], list[bool]]:
         """Wait for them: the id of each row, and whether all its logits were finite."""
@@ -61,9 +64,8 @@ class _Buffer:
     There are two on the host, because a copy of the last may be under way while the next is filled.
     """
 
-    def __init__(self, device: torch.device, floats: int, **sizes: int):
+    def __init__(self, device: torch.device, pinned: bool, floats: int, **sizes: int):
         self._ints = sum(sizes.values())
-        pinned = device.type == "cuda"
         self._hosts = [torch.zeros(self._ints + floats, dtype=torch.int32, pin_memory=pinned) for _ in range(2)]
         self._copied = [torch.cuda.Event() for _ in range(2)] if pinned else []
         self._here = torch.zeros(self._ints + floats, dtype=torch.int32, device=device)
@@ -156,7 +158,7 @@ class Passes:
     def decode_and_draw(self, entries: Sequence[tuple[int, int]], settings: Settings) -> Drawn:
         """Read one id in each of B slots and sample what follows. An id may be NEWEST. Otherwise as `read`."""
         self._decode(entries, settings)
-        return Drawn(self._drawn, len(entries))
+        return Drawn(self._drawn, len(entries), self._graphs is not None)
 
     def _decode(self, entries: Sequence[tuple[int, int]], settings: Settings | None) -> None:
         B = _next(self.buckets, len(entries))
@@ -176,7 +178,8 @@ class Passes:
 
     def _make_reading(self, N: int) -> tuple[_Buffer, Callable[[], None]]:
         R = self.cache.slots
-        b = _Buffer(self._device, 0, ids=N, slots=N, positions=N, begins=N, rows=R, seen=R, ends=R, first=R + 1)
+        sizes = {"ids": N, "slots": N, "positions": N, "begins": N, "rows": R, "seen": R, "ends": R, "first": R + 1}
+        b = _Buffer(self._device, self._graphs is not None, 0, **sizes)
         rows = PagedRows(self.cache, b.slots, b.positions, b.rows, b.seen, b.first, N, b.begins, b.ends)
 
         def read() -> None:
@@ -187,7 +190,7 @@ class Passes:
 
     def _make_decoding(self, B: int, kind: Kind | None) -> tuple[_Buffer, Callable[[], None]]:
         drawing = kind is not None and not kind.greedy
-        b = _Buffer(self._device, FIELDS * B if drawing else 0, ids=B, slots=B, positions=B)
+        b = _Buffer(self._device, self._graphs is not None, FIELDS * B if drawing else 0, ids=B, slots=B, positions=B)
         first = torch.arange(B + 1, dtype=torch.int32, device=self._device)
         seen = torch.zeros(B, dtype=torch.int32, device=self._device)
         rows = PagedRows(self.cache, b.slots, b.positions, b.slots, seen, first, 1)
@@ -227,7 +230,7 @@ def _graph(function: Callable[[], None], device: torch.device, pool: Any) -> Cal
     Graphs share the memory of `pool`, because one runs at a time and none keeps anything there.
     """
     with torch.cuda.device(device):
-        beside = torch.cuda.Stream()
+        beside = torch.cuda.Stream(device)  # torch's own for recording is on whichever GPU recorded first
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
             for _ in range(2):
@@ -235,7 +238,7 @@ def _graph(function: Callable[[], None], device: torch.device, pool: Any) -> Cal
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
         # Engines on other GPUs of this process go on with their work meanwhile.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=beside, capture_error_mode="thread_local"):
             function()
     return graph.replay
 

@@ -97,8 +97,8 @@ def changes_logits(request: Request) -> bool:
 def draw(logits: Tensor, settings: Tensor, kind: Kind) -> Tensor:
     """The tokens (R,) int64 of logits (R, V) float32, by settings (FIELDS, R) float32, all on one device.
 
-    Shapes depend on nothing but the arguments' and `kind`, and nothing is copied to the host. With kind.greedy the
-    settings are not read.
+    Shapes depend on nothing but the arguments' and `kind`, and nothing is copied between host and device, not even the
+    scalar of a torch.where. With kind.greedy the settings are not read.
     """
     if kind.greedy:
         return logits.argmax(dim=-1)
@@ -106,7 +106,7 @@ def draw(logits: Tensor, settings: Tensor, kind: Kind) -> Tensor:
     temperature, top_k, top_p, min_p, uniform = settings[:, :, None]
     greedy = temperature == 0
     # The maximum is subtracted before the division so that a small temperature sends the others to -inf, not to nan.
-    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / torch.where(greedy, 1.0, temperature)
+    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / temperature.masked_fill(greedy, 1.0)
     if kind.top_k:
         scaled = _keep_top_k(scaled, top_k.long(), kind.top_k)
     if kind.top_p:
@@ -166,7 +166,7 @@ def _keep_top_k(logits: Tensor, k: Tensor, largest: int) -> Tensor:
     """
     values = logits.topk(largest, dim=-1).values
     threshold = values.gather(1, k.clamp(1, largest) - 1)
-    threshold = torch.where(k < logits.size(1), threshold, -torch.inf)
+    threshold = threshold.masked_fill(k >= logits.size(1), -torch.inf)
     return logits.masked_fill(logits < threshold, -torch.inf)
 
 
@@ -176,5 +176,5 @@ def _keep_top_p(logits: Tensor, p: Tensor) -> Tensor:
     probabilities = values.softmax(dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities
     kept = (before < p).sum(dim=-1, keepdim=True).clamp(min=1)
-    threshold = torch.where(p < 1, values.gather(1, kept - 1), -torch.inf)
+    threshold = values.gather(1, kept - 1).masked_fill(p >= 1, -torch.inf)
     return logits.masked_fill(logits < threshold, -torch.inf)
