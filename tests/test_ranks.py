@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from nanochat import errors, runtime
 from nanochat.checkpoint import manager
 from nanochat.data.shards import write_shards
 from nanochat.errors import UserError
+from nanochat.optim import Optimizer
 from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 
@@ -52,6 +54,22 @@ def as_rank(folder: str, environment: dict[str, str], main: Callable[..., None],
 
 def train(argv: list[str]) -> None:
     importlib.import_module("scripts.base_train").main(argv)
+
+
+def train_watched(argv: list[str], late: bool) -> None:
+    """Train and print how often new weights of blocks were still on their way when a step had ended."""
+    on_their_way, step = 0, Optimizer.step
+
+    def watched(optimizer: Optimizer, *arguments: Any) -> None:
+        nonlocal on_their_way
+        step(optimizer, *arguments)
+        on_their_way += any(bucket.work is not None for bucket in optimizer.exchange.buckets)
+
+    Optimizer.step = watched
+    if not late:
+        Optimizer.gather_late = lambda optimizer, blocks: None
+    train(argv)
+    print(f"on their way: {on_their_way}")
 
 
 def start(folder: Path, main: Callable[..., None], *arguments: object) -> list[BaseProcess]:
@@ -88,6 +106,28 @@ def damage(shard: Path) -> None:
     content = bytearray(shard.read_bytes())
     content[4 : len(content) // 2] = bytes(len(content) // 2 - 4)
     shard.write_bytes(content)
+
+
+def test_weights_that_arrive_late_are_there_in_time(world, tmp_path):
+    """For the next step's blocks, for what is measured and sampled in between, and for the checkpoint."""
+    every = ["--eval_every=2", "--sample_every=3", "--save_every=3"]
+    flags = [*FLAGS, *every, "--depth=2", "--keep_last=2", "--recompute"]
+    for tag, late in (("late", True), ("early", False)):
+        ranks = start(tmp_path / tag, train_watched, [*flags, f"--model_tag={tag}"], late)
+        assert [rank.exitcode for rank in ranks] == [0, 0]
+        for rank in range(2):
+            assert f"on their way: {4 * late}" in (tmp_path / tag / f"out{rank}").read_text(encoding="utf-8")
+    folders = [checkpoints_dir("base") / tag for tag in ("late", "early")]
+    for step in (3, 4):
+        late, early = (manager.load_step(folder, folder.name, step, with_optimizer=True) for folder in folders)
+        weights = early.model.state_dict()
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in late.model.state_dict().items())
+        assert late.optimizer and early.optimizer
+        assert late.optimizer["optimizer"]["state"].keys() == dict(early.model.named_parameters()).keys()
+    losses = [[{name: line[name] for name in line if "loss" in name or "bpb" in name} for line in
+               map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())]
+              for folder in folders]  # fmt: skip
+    assert losses[0] == losses[1] and any("val_bpb" in line for line in losses[0])
 
 
 @pytest.mark.parametrize("shard", [0, 1])

@@ -88,6 +88,7 @@ def _train(
         # The schedule gives the rate itself, not a factor on it.
         adamw_groups(run.model, 1.0, (settings.beta1, settings.beta2), settings.weight_decay), []
     )
+    optimizer.gather_late(run.model.transformer.blocks)
     if run.optimizer is not None:
         optimizer.load_state_dict(run.optimizer)
         run.optimizer = None  # a second copy

@@ -138,6 +138,7 @@ def restored_optimizer(run: Run) -> Optimizer:
     # On a CPU the graphs save a hundredth of a step and take a minute to compile.
     compiled = bool(run.start.flags.compile) and run.rt.device.type == "cuda"
     optimizer = Optimizer(adamw, muon, compiled=compiled)
+    optimizer.gather_late(run.model.transformer.blocks)
     if run.saved is not None:
         optimizer.load_state_dict(run.saved["optimizer"])
         torch.set_rng_state(run.saved["rng"])
