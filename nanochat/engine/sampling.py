@@ -51,7 +51,7 @@ class Settings(NamedTuple):
 
     kind: Kind
     columns: list[list[float]]
-    """FIELDS lists of R numbers; the first are the temperatures, 0 for rows that take the argmax"""
+    """FIELDS lists of R numbers; the first are the temperatures, 0 for rows that take the argmax. Empty if all do"""
 
 
 FIELDS = 5
@@ -70,7 +70,7 @@ def sample_checked(logits: Tensor, rows: Sequence[Row]) -> tuple[list[int], list
     """`sample`, and whether all logits of each row were finite, in one copy from the device."""
     finite = logits.isfinite().all(dim=-1)
     kind, columns = settings_of(rows, logits.size(1))
-    settings = torch.tensor([] if kind.greedy else columns, device=logits.device)
+    settings = torch.tensor(columns, device=logits.device)
     tokens = draw(_adjusted(logits, rows), settings, kind)
     drawn, is_finite = torch.stack([tokens, finite]).tolist()
     return drawn, [each > 0 for each in is_finite]
@@ -80,11 +80,13 @@ def settings_of(rows: Sequence[Row], vocabulary: int) -> Settings:
     """What `draw` needs of R rows; their bias, penalties and masks are not in it."""
     requests = [row.request for row in rows]
     temperature = [0.0 if request.temperature < GREEDY_BELOW else request.temperature for request in requests]
+    if not any(temperature):
+        return Settings(Kind(True, 0, False, False), [])
     top_k = [min(request.top_k or vocabulary, vocabulary) for request in requests]
     top_p, min_p = [request.top_p for request in requests], [request.min_p for request in requests]
     largest = max((k for k in top_k if k < vocabulary), default=0)
     rounded = min(vocabulary, 1 << (largest - 1).bit_length()) if largest else 0
-    kind = Kind(not any(temperature), rounded, min(top_p) < 1, max(min_p) > 0)
+    kind = Kind(False, rounded, min(top_p) < 1, max(min_p) > 0)
     return Settings(kind, [temperature, [float(k) for k in top_k], top_p, min_p, [row.uniform for row in rows]])
 
 
