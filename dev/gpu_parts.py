@@ -23,6 +23,7 @@ from torch import Tensor
 from dev.original_step import original_step
 from nanochat import attention, fp8, scaling
 from nanochat.data.batch import Batch
+from nanochat.engine.cpu_weights import pack
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Request
 from nanochat.errors import UserError
@@ -265,15 +266,20 @@ def attention_time(way: str, window: int, scale: Scale, machine: Machine) -> dic
 # ---------------------------------------------------------------- decoding
 
 
-def decoding(batch: int, scale: Scale, machine: Machine) -> dict[str, float]:
-    """Tokens per second of `batch` replies at a time, the time to the first token, and the bandwidth's limit."""
+def decoding(batch: int, scale: Scale, machine: Machine, compiled: bool = False) -> dict[str, float]:
+    """Tokens per second of `batch` replies at a time, the time to the first token, and the bandwidth's limit.
+
+    compiled: the passes that decode, as with chat_web --compile.
+    """
     rt, config = machine.rt, config_of(scale.reply_depth, scale)
     torch.manual_seed(0)
     with rt.device:
         model = GPT(config, rt.dtype)
     model.to(rt.dtype)
-    model.eval()
-    engine = Engine(model, slots=batch, max_len=scale.length, paged=True)
+    if rt.device.type != "cpu":  # where packed weights are of no use to passes of fixed shapes
+        pack(model)
+    backend = ("inductor" if scale.compiled else "eager") if compiled else ""
+    engine = Engine(model, slots=batch, max_len=scale.length, paged=True, compile=backend)
     draw = np.random.default_rng(batch)
     firsts, times = [], []
     for _ in range(3):  # the first time kernels are chosen and graphs recorded

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanochat import fp8, scaling
-from nanochat.attention import PAGE, attend, attend_paged
+from nanochat.attention import PAGE, attend, attend_paged, documents_in
 from nanochat.data.batch import Batch
 from nanochat.engine.engine import Engine
 from nanochat.engine.request import Request
@@ -142,6 +142,32 @@ def attention_to_pages(device: torch.device) -> None:
                 what = f"attention to pages, row {row}, {count} queries, window={window}"
                 assert_near(y[done : done + count], expected[0, n - count :], tolerance(device), what)
                 done += count
+
+
+def documents_apart(device: torch.device) -> None:
+    """Documents that are packed into rows, empty ones at their ends, against attention within each by itself."""
+    T, separator = 192, 7
+    begins = ((0, 100, 101, 150), (0, 192 - 5))
+    ids = torch.zeros(2, T, dtype=torch.int64)
+    for row, places in enumerate(begins):
+        ids[row, list(places)] = separator
+    documents = documents_in(ids.to(device), separator)
+    for window in (0, 50):
+        inputs = heads(device, T, 4, 2)
+        exact = [x.detach().double().cpu().requires_grad_() for x in inputs]
+        above = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(6))
+        y = attend(*inputs, window, 0.0, documents)
+        y.backward(above.to(y))
+        expected = torch.cat([
+            torch.cat([exact_attention(*(x[row : row + 1, first:end] for x in exact), window)
+                       for first, end in zip(places, [*places[1:], T], strict=True)], dim=1)
+            for row, places in enumerate(begins)
+        ])  # fmt: skip
+        expected.backward(above.to(y.dtype).double())
+        assert_near(y, expected, tolerance(device), f"attention within documents, window={window}")
+        for name, mine, theirs in zip("qkv", inputs, exact, strict=True):
+            assert mine.grad is not None and theirs.grad is not None
+            assert_near(mine.grad, theirs.grad, tolerance(device), f"within documents, window={window}, of {name}")
 
 
 # ---------------------------------------------------------------- a training step
@@ -333,7 +359,7 @@ def replies_do_not_depend_on_the_batch(device: torch.device) -> None:
 
 
 CHECKS: tuple[Callable[[torch.device], None], ...] = (
-    attention_and_its_gradient, attention_to_pages, the_loss_in_chunks, gradients_as_on_the_cpu,
+    attention_and_its_gradient, attention_to_pages, documents_apart, the_loss_in_chunks, gradients_as_on_the_cpu,
     optimizer_as_on_the_cpu, a_bad_step_changes_nothing, an_optimizer_resumes, compiled_as_eager,
     a_step_waits_for_nothing, float8_products, replies_follow_the_model, replies_do_not_depend_on_the_batch,
 )  # fmt: skip

@@ -1,13 +1,20 @@
 """Training in float8: the numbers of the recipe, what stays in 16 bits, and what is refused."""
 
+import functools
+import json
+import shutil
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import stages
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nanochat import fp8, scaling
+from nanochat.checkpoint import manager
 from nanochat.errors import UserError
 from nanochat.gpt import GPT, Linear
 
@@ -118,3 +125,33 @@ def test_a_model_without_such_matrices_is_refused() -> None:
     narrow = GPT(scaling.config_from_depth(1, 96, 32, aspect_ratio=24, head_dim=24))
     with pytest.raises(UserError, match="sides are multiples of 16, and this model, 24 wide, has none"):
         fp8.convert(narrow, CPU, emulate=True)
+
+
+def test_a_run_records_the_recipe_and_its_checkpoints_look_as_usual(
+    world: Callable[[str], Path], base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A base run in float8, emulated: recorded, resumed with the recipe, and loaded like any other model."""
+    folder = world("base")
+    monkeypatch.setattr(fp8, "convert", functools.partial(fp8.convert, emulate=True))
+    argv = stages.flags("base", base, "--fp8", "--model_tag=d1", "--num_iterations=4", "--save_every=2")
+    stages.train("base", argv)
+    meta = manager.read_meta(folder, 4)
+    assert meta["fp8"] == {"recipe": "tensorwise", "forward": "e4m3", "gradients": "e5m2", "matrices": 6}
+    assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["fp8"] == meta["fp8"]
+    assert "6 matrices are multiplied in float8 (tensorwise scaling)" in capsys.readouterr().out
+    whole, loss = stages.tensors(folder, 4), stages.losses(folder)[-1][1]
+    (folder / "meta_000004.json").unlink()  # as if the run had been killed before
+    stages.train("base", [flag for flag in argv if flag != "--fp8"])  # a resumed run keeps the flags it had
+    assert "6 matrices are multiplied in float8" in capsys.readouterr().out
+    again = stages.tensors(folder, 4)
+    assert all(torch.equal(again[name], weight) for name, weight in whole.items())
+    shutil.rmtree(folder)
+    stages.train("base", [flag for flag in argv if flag != "--fp8"])
+    plain = stages.tensors(folder, 4)
+    assert [(name, weight.shape, weight.dtype) for name, weight in plain.items()] == [
+        (name, weight.shape, weight.dtype) for name, weight in whole.items()
+    ]
+    assert "fp8" not in manager.read_meta(folder, 4)
+    assert stages.losses(folder)[-1][1] == pytest.approx(loss, rel=1e-2)
+    matrix = "transformer.h.0.mlp.c_fc.weight"  # a few steps from zero the loss does not show it yet, the weights do
+    assert not torch.equal(plain[matrix], whole[matrix])
