@@ -140,6 +140,15 @@ class Engine:
         most = max(common(text, prompt[:-1]) for text in texts)
         return most if most >= WORTH_COPYING else 0
 
+    def in_common(self, prompt: list[int]) -> int:
+        """How many of a prompt's first tokens a slot holds, or is about to hold, so that they need no reading.
+
+        Another thread may step meanwhile.
+        """
+        texts = [*self._held, *(running.request.prompt for running in list(self._running.values()))]
+        most = max(common(text, prompt[:-1]) for text in texts)
+        return most if most >= WORTH_COPYING else 0
+
     def check(self, request: Request) -> None:
         """Raise ContextLengthError (a UserError) if the prompt exceeds the context, UserError for an id >= V."""
         if len(request.prompt) > self.max_len and not request.rolls:
