@@ -168,7 +168,7 @@ class Optimizer:
     def _adamw(self, group: AdamWGroup, rates: Rates, factor: Tensor | None, skip: Tensor | None) -> None:
         """All of a group in one kernel. Decay is decoupled: it shrinks the weights and never enters the averages."""
         weights, gradients = self._slices(group)
-        if factor is not None and self.device.type not in ("cpu", "cuda"):  # their kernels leave grad_scale out
+        if factor is not None and self.device.type not in ("cpu", "cuda"):  # others may not read grad_scale
             torch._foreach_mul_(gradients, factor)
             factor = None
         for name, weight in zip(group.parameters, weights, strict=True):
