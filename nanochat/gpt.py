@@ -10,9 +10,8 @@ GPT-2 has.
 """
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +25,6 @@ from nanochat.paged_cache import PagedRows
 
 Cached = CacheRows | PagedRows  # what a forward pass continues
 SMEAR_CHANNELS = 24  # inputs of smear_gate in every checkpoint that has one
-COMPILED_KINDS = 64  # the most graphs of one part: kinds of blocks times shapes of batches; torch's own limit is 8
-
-Method = TypeVar("Method", bound=Callable)
 
 
 @dataclass(frozen=True)
@@ -91,20 +87,6 @@ class GPTConfig:
 
 
 # ---------------------------------------------------------------- parts
-
-
-def compilable(method: Method) -> Method:
-    """A method that takes its compiled form, once `GPT.compile_parts` has made one, where there are gradients.
-
-    Measuring and generating run it as it is: their shapes are many, and each would be compiled.
-    """
-
-    @functools.wraps(method)
-    def run(self: Any, *args: Any) -> Any:
-        compiled = self.compiled.get(method.__name__) if torch.is_grad_enabled() else None
-        return (compiled or method)(self, *args)
-
-    return cast(Method, run)
 
 
 class Linear(nn.Linear):
@@ -256,9 +238,7 @@ class Block(nn.Module):
         self.attn = Attention(config, layer)
         self.ln_2 = Norm(config)
         self.mlp = MLP(config)
-        self.compiled: dict[str, Callable] = {}
 
-    @compilable
     def forward(self, x: Tensor, scales: tuple[Tensor, Tensor] | None, table: Tensor | None, beside: Beside) -> Tensor:
         """x (B, T, D) -> (B, T, D). scales are two scalars; table (V, K*d) holds the layer's value embeddings.
 
@@ -309,7 +289,6 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.dtype = dtype
-        self.compiled: dict[str, Callable] = {}
         self.document_bos: int | None = None  # in training: the id that begins a document, which sees no earlier ones
         self.recompute = False  # compute each block anew in the backward pass, instead of keeping what it computed
         V, D, L = config.padded_vocab, config.n_embd, config.n_layer
@@ -384,21 +363,6 @@ class GPT(nn.Module):
             cache.finish(embedded)
         return self._leave(x, middle, cache, last_only)
 
-    def compile_parts(self, **options: Any) -> None:
-        """Compile what training computes, with these options of torch.compile: each block, and what is around them.
-
-        Not the whole as one graph: that would hand out all gradients at its end, when those of the last blocks could
-        have been sent to other ranks long ago. Blocks of one kind share a graph, so a deep model compiles as fast as a
-        shallow one.
-        """
-        torch._dynamo.config.recompile_limit = COMPILED_KINDS
-        around = {"_enter": GPT._enter, "_leave": GPT._leave}
-        self.compiled = {name: torch.compile(part.__wrapped__, **options) for name, part in around.items()}
-        block = torch.compile(Block.forward.__wrapped__, **options)
-        for each in self.transformer.blocks:
-            each.compiled = {"forward": block}
-
-    @compilable
     def _enter(self, ids: Tensor, cache: Cached | None) -> tuple[Tensor, Tensor, Rotary | None, Documents | None]:
         """ids (B, T) -> embeddings and the first block's input, both (B, T, D), cos and sin of RoPE, documents."""
         c = self.config
@@ -415,7 +379,6 @@ class GPT(nn.Module):
             x = x + self.transformer.wpe(positions).to(x.dtype)
         return embedded, dropped(x, self), cos_sin, documents
 
-    @compilable
     def _leave(self, x: Tensor, middle: Tensor, cache: Cached | None, last_only: bool) -> Tensor:
         """What the last and the middle block gave, (B, T, D) -> what the output layer reads."""
         # Backout: what the middle layers wrote for later layers to read need not be in the prediction, so a learned
