@@ -1,0 +1,96 @@
+"""A CUDA device that is not there: shapes, dtypes, devices and bytes of what a GPU would do, on a machine without one.
+
+FakeTensorMode computes no numbers; its tensors say that they are on `cuda`, and an operation on tensors of two devices,
+or of shapes that do not fit, fails as on a GPU. Reading a number fails, too, so that what runs here never waits for
+the device. Autograd asks CUDA which devices are in use before it starts a backward, and CUDA refuses to answer where
+there is none: `without_contexts` answers for it.
+"""
+
+import contextlib
+import ctypes
+import re
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+# What torch.cuda says of an H100.
+H100 = SimpleNamespace(
+    name="NVIDIA H100 80GB HBM3", major=9, minor=0, total_memory=85_000_000_000, multi_processor_count=132, warp_size=32,
+    max_threads_per_multi_processor=2048, regs_per_multiprocessor=65536, shared_memory_per_block_optin=232448,
+    shared_memory_per_multiprocessor=233472, L2_cache_size=52428800, gcnArchName="", is_integrated=0,
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def fake_cuda() -> Iterator[FakeTensorMode]:
+    """Within it tensors are fake, `cuda` is an H100, and a backward runs."""
+    answers = {"is_available": True, "device_count": 1, "current_device": 0, "get_device_properties": H100,
+               "get_device_capability": (9, 0), "get_device_name": H100.name, "is_bf16_supported": True}  # fmt: skip
+    torch._C._ensureCUDADeviceGuardSet()  # which FakeTensorMode does only where it sees no device
+    with contextlib.ExitStack() as stack:
+        for name, answer in answers.items():
+            stack.enter_context(mock.patch.object(torch.cuda, name, lambda *_, answer=answer, **__: answer))
+        stack.enter_context(without_contexts())
+        yield stack.enter_context(FakeTensorMode())
+
+
+@contextlib.contextmanager
+def without_contexts() -> Iterator[None]:
+    """Let torch believe that no CUDA device is in use yet, where it would raise that there is no device at all.
+
+    `hasPrimaryContext` is a virtual function of torch's CUDA hooks; within this context their table of virtual
+    functions is a copy in which it answers no. Its place is counted in the header that torch ships.
+    """
+    root = Path(torch.__file__).parent
+    hooks = ctypes.CDLL(str(root / "lib" / "libtorch_cpu.so"))._ZN2at6detail12getCUDAHooksEv
+    hooks.restype = ctypes.c_void_p
+    header = (root / "include" / "ATen" / "detail" / "AcceleratorHooksInterface.h").read_text(encoding="utf-8")
+    names = re.findall(r"virtual [\w& ]*?(~?\w+)\(", header)
+    assert names[0].startswith("~")  # a destructor takes two places
+    slot = 2 + names.index("hasPrimaryContext") + 1  # and before the functions two words describe the class
+    table = ctypes.c_void_p.from_address(hooks())
+    before = table.value
+    assert before is not None
+    copy = (ctypes.c_void_p * 100)(*(ctypes.c_void_p * 100).from_address(before - 16))
+    answer = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_int8)(lambda hooks, index: False)
+    copy[slot] = ctypes.cast(answer, ctypes.c_void_p).value
+    table.value = ctypes.addressof(copy) + 16
+    try:
+        yield
+    finally:
+        table.value = before
+
+
+class Memory(TorchDispatchMode):
+    """Counts the bytes of all storages on `device` that are made within it and not yet gone; `peak` is the most."""
+
+    def __init__(self, device: str = "cuda") -> None:
+        super().__init__()
+        self.device = device
+        self.bytes = self.peak = 0
+        self.known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        tree_map_only(torch.Tensor, self.count, made)
+        return made
+
+    def count(self, tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if tensor.device.type == self.device and storage not in self.known:
+            size = -(-storage.nbytes() // 512) * 512  # as the caching allocator rounds
+            self.known[storage] = True
+            self.bytes += size
+            self.peak = max(self.peak, self.bytes)
+            weakref.finalize(storage, self.gone, size)
+        return tensor
+
+    def gone(self, size: int) -> None:
+        self.bytes -= size
