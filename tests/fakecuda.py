@@ -32,13 +32,16 @@ H100 = SimpleNamespace(
 def fake_cuda() -> Iterator[FakeTensorMode]:
     """Within it tensors are fake, `cuda` is an H100, and a backward runs."""
     answers = {"is_available": True, "device_count": 1, "current_device": 0, "get_device_properties": H100,
-               "get_device_capability": (9, 0), "get_device_name": H100.name, "is_bf16_supported": True}  # fmt: skip
-    torch._C._ensureCUDADeviceGuardSet()  # which FakeTensorMode does only where it sees no device
+               "get_device_capability": (9, 0), "get_device_name": H100.name, "is_bf16_supported": True,
+               "get_rng_state": torch.zeros(16, dtype=torch.uint8), "set_rng_state": None, "_exchange_device": 0,
+               "_maybe_exchange_device": 0, "set_device": None, "synchronize": None}  # fmt: skip
+    mode = FakeTensorMode()  # before torch.cuda says that it is there, else it would be initialised
     with contextlib.ExitStack() as stack:
         for name, answer in answers.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, lambda *_, answer=answer, **__: answer))
+        stack.enter_context(mock.patch.object(torch.accelerator, "is_available", lambda: False))  # it has no streams
         stack.enter_context(without_contexts())
-        yield stack.enter_context(FakeTensorMode())
+        yield stack.enter_context(mode)
 
 
 @contextlib.contextmanager
