@@ -35,13 +35,14 @@ def fake_cuda() -> Iterator[FakeTensorMode]:
                "get_device_capability": (9, 0), "get_device_name": H100.name, "is_bf16_supported": True,
                "get_rng_state": torch.zeros(16, dtype=torch.uint8), "set_rng_state": None, "_exchange_device": 0,
                "_maybe_exchange_device": 0, "set_device": None, "synchronize": None}  # fmt: skip
-    mode = FakeTensorMode()  # before torch.cuda says that it is there, else it would be initialised
     with contextlib.ExitStack() as stack:
         for name, answer in answers.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, lambda *_, answer=answer, **__: answer))
         stack.enter_context(mock.patch.object(torch.accelerator, "is_available", lambda: False))  # it has no streams
+        # Whatever torch.cuda says, no tensor may be put on a real device.
+        stack.enter_context(mock.patch.object(FakeTensorMode, "avoid_device_init", property(lambda _: True)))
         stack.enter_context(without_contexts())
-        yield stack.enter_context(mode)
+        yield stack.enter_context(FakeTensorMode())
 
 
 @contextlib.contextmanager
