@@ -81,6 +81,10 @@ class Memory(TorchDispatchMode):
         self.bytes = self.peak = 0
         self.known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        return True  # what torch.compile returns is counted, not what it does to compile
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         made = func(*args, **(kwargs or {}))
         tree_map_only(torch.Tensor, self.count, made)
