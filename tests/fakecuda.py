@@ -11,6 +11,7 @@ import ctypes
 import re
 import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -19,6 +20,14 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
+
+from nanochat.data.batch import Batch
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.optim import Optimizer, Rates, parameter_groups
+from nanochat.runtime import Runtime
+from nanochat.train.loop import Stage, compute
+from nanochat.train.objective import loss_of
+from nanochat.train.room import Room
 
 # What torch.cuda says of an H100.
 H100 = SimpleNamespace(
@@ -102,3 +111,54 @@ class Memory(TorchDispatchMode):
 
     def gone(self, size: int) -> None:
         self.bytes -= size
+
+
+# ---------------------------------------------------------------- a model and its training step
+
+
+def on_cuda(config: GPTConfig, dtype: torch.dtype = torch.bfloat16, weights: torch.dtype = torch.float32) -> GPT:
+    """A model whose weights are fake and on cuda; to be called within `fake_cuda`."""
+    with torch.utils._python_dispatch._disable_current_modes(), torch.device("meta"):
+        model = GPT(config, dtype)
+        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    tensors = {name: torch.empty(shape, device="cuda", dtype=weights) for name, shape in shapes.items()}
+    model.load_state_dict(tensors, assign=True)
+    return model
+
+
+@dataclass
+class Training:
+    """What train.loop needs for a step of a model on cuda: rows of T tokens, `share` of which are trained on."""
+
+    model: GPT
+    rows: int
+    T: int
+    compiled: bool = False
+    accumulation: int = 1
+    share: float = 1.0
+    clip: float = 0.0
+    world: int = 1
+    dtype: torch.dtype = torch.bfloat16
+
+    def __post_init__(self) -> None:
+        self.rt = Runtime(torch.device("cuda", 0), self.dtype, 0, self.world, 0)
+        groups = parameter_groups(self.model, 0.3, 0.004, 0.02, 0.5, 0.2)
+        self.optimizer = Optimizer(*groups, compiled=self.compiled)
+        self.stage = Stage(
+            "fake", self.model, loss_of(self.model, self.compiled, self.rt), self.optimizer, iter(()),
+            self.accumulation, lambda step, progress: Rates(), lambda *_: None, lambda *_: None, grad_clip=self.clip,
+        )  # fmt: skip
+
+    def batch(self) -> Batch:
+        """As the loader gives it: positions that are trained on are found on the host, where they are numbers."""
+        ids = torch.zeros(self.rows, self.T, dtype=torch.int64)
+        trained = None
+        if self.share < 1:
+            trained = torch.zeros(int(self.share * ids.numel()), dtype=torch.int64)
+        return Batch(ids, ids, torch.ones(self.rows, self.T), 0.0, {}, trained=trained).to(self.rt.device)
+
+    def step(self) -> torch.Tensor:
+        """One optimizer step, as the loop takes it."""
+        batches = [self.batch() for _ in range(self.accumulation)]
+        counted = self.world * self.accumulation * self.rows * self.T
+        return compute(self.stage, batches, counted, Rates(), self.rt, Room("fake", "--rows", self.rt))
