@@ -31,7 +31,8 @@ from nanochat.train.room import Room
 
 # What torch.cuda says of an H100.
 H100 = SimpleNamespace(
-    name="NVIDIA H100 80GB HBM3", major=9, minor=0, total_memory=85_000_000_000, multi_processor_count=132, warp_size=32,
+    name="NVIDIA H100 80GB HBM3", major=9, minor=0, total_memory=85_000_000_000, multi_processor_count=132,
+    warp_size=32,
     max_threads_per_multi_processor=2048, regs_per_multiprocessor=65536, shared_memory_per_block_optin=232448,
     shared_memory_per_multiprocessor=233472, L2_cache_size=52428800, gcnArchName="", is_integrated=0,
 )  # fmt: skip
@@ -156,6 +157,19 @@ class Training:
         if self.share < 1:
             trained = torch.zeros(int(self.share * ids.numel()), dtype=torch.int64)
         return Batch(ids, ids, torch.ones(self.rows, self.T), 0.0, {}, trained=trained).to(self.rt.device)
+
+    def begun(self, accumulated: bool = True) -> "Training":
+        """As if steps had been taken before, and, if accumulated, a micro-batch of this one."""
+        for accumulates in (True, accumulated):
+            for parameter in self.model.parameters():
+                parameter.grad = torch.empty_like(parameter) if accumulates else None
+            if self.optimizer.state:
+                break
+            self.optimizer.reduce()
+            self.optimizer.step(Rates())
+            self.optimizer.wait()
+            self.optimizer.zero_grad()
+        return self
 
     def step(self) -> torch.Tensor:
         """One optimizer step, as the loop takes it."""

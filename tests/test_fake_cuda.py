@@ -118,16 +118,17 @@ def counted_part(planned: dict[str, float]) -> float:
     return sum(planned.values()) - planned["context and workspaces"] - planned["gaps"]
 
 
-@pytest.mark.parametrize("depth, rows", [(12, 32), (20, 32), (26, 16), (32, 8), (34, 4), (20, 1)])
+@pytest.mark.parametrize("depth, rows", [(12, 32), (20, 32), (26, 16), (32, 8), (34, 4), (34, 1)])
 def test_the_plan_predicts_the_peak_of_a_training_step(depth, rows):
     """Not more and not less, within 3 %. What Inductor makes of it is counted in test_offline_kernels."""
     config = config_from_depth(depth, 32768, 2048)
     with fake_cuda(), Memory() as memory:
-        training = Training(on_cuda(config), rows, 2048, accumulation=2)
+        training = Training(on_cuda(config), rows, 2048).begun()
+        memory.peak = memory.bytes
         training.step()
-        memory.peak = memory.bytes  # the first step makes the optimizer's state
-        training.step()
-    assert counted_part(cost.training_memory(config, rows, 2048, compiled=False)) == pytest.approx(memory.peak, rel=0.03)
+    assert counted_part(cost.training_memory(config, rows, 2048, compiled=False)) == pytest.approx(
+        memory.peak, rel=0.03
+    )
 
 
 def kept_bytes(config: GPTConfig, rows: int, length: int, compiled: bool) -> int:

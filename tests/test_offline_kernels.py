@@ -54,7 +54,9 @@ def test_a_compiled_decoding_pass_is_assembled():
     config = GPTConfig(512, 1000, 2, 4, 2, 256, short_window=128, long_window=512)
     with fake_cuda(), kernels() as made:
         model = on_cuda(config, weights=torch.bfloat16)
-        passes = Passes(model, PagedCache(config, 8, 512, "cuda", torch.bfloat16), 128, compile="inductor", record=False)
+        passes = Passes(
+            model, PagedCache(config, 8, 512, "cuda", torch.bfloat16), 128, compile="inductor", record=False
+        )
         kind = settings_of([Row(Request([1], temperature=1.0, top_k=50), 0.5)], config.vocab_size).kind
         passes._make_decoding(1, kind)[1]()
     check(made)

@@ -14,7 +14,9 @@ import torch
 from nanochat.gpt import GPT, GPTConfig, count_parameters
 from nanochat.loss import chunk_rows
 from nanochat.optim import parameter_groups
+from nanochat.reduce import Exchange
 from nanochat.plan.gpus import Accelerator
+from nanochat.scaling import config_from_depth, horizon
 
 CONTEXT = 1.0e9  # bytes: CUDA's context (0.5), cuBLAS's workspaces and the compiled kernels
 NCCL = 0.7e9  # bytes: buffers for talking to other GPUs
@@ -32,6 +34,7 @@ MUON_ELEMENT = 25
 MICRO_BATCH_TRAFFIC, STEP_TRAFFIC = 26, 120
 BANDWIDTH = 0.8  # fraction of the memory's bandwidth that simple kernels reach
 EAGER = 0.7  # relative speed without torch.compile
+GPT2_DEPTH, GPT2_RATIO, GPT2_ROWS = 24, 8.0, 16  # see seconds_to_gpt2
 LAUNCHES, LAUNCH = 40, 6e-6  # kernels per layer when a token is generated, and seconds until one is started
 
 
@@ -79,7 +82,7 @@ def fits(memory: Mapping[str, float], on: Accelerator) -> bool:
 def activation_bytes(
     config: GPTConfig, rows: int, length: int, itemsize: int = 2, compiled: bool = True, recompute: bool = False
 ) -> float:
-    """What is kept from forward to backward for rows of `length` tokens, without the loss and without copies of weights.
+    """What is kept from forward to backward for rows of `length` tokens, without the loss and copies of weights.
 
     Of a layer, in numbers per token: its input and that of the MLP, each before and after the norm (4 D); queries, keys
     and values (D + 2 K d), queries and keys once more before their norm; what attention gives (D); the MLP's 4 D before
@@ -168,14 +171,77 @@ def serving_memory(config: GPTConfig, slots: int) -> dict[str, float]:
 # ---------------------------------------------------------------- time, in seconds
 
 
+class Communication(NamedTuple):
+    """Of a step: bytes that a rank sends, seconds that takes, and how many of them no computing hides."""
+
+    sent: float
+    seconds: float
+    exposed: float
+
+
+def communication(
+    config: GPTConfig, on: Accelerator, tokens: float, ranks: int, compiled: bool = True
+) -> Communication:
+    """Gradients to their owners and new weights to everyone, once each in a step, for a last micro-batch of `tokens`.
+
+    Gradients leave while the backward pass still runs, except those of the input's embedding, which come at its end.
+    New weights of the blocks arrive while the next forward pass runs; the others are waited for.
+    """
+    size, sent = sizes(config), float(sum(_traffic(config, ranks).values()))
+    share = 4 * (ranks - 1) / ranks / on.link  # seconds per parameter
+    forward = tokens * flops_per_token(config) / 3 / (on.peak * on.mfu * (1 if compiled else EAGER))
+    last = config.padded_vocab * config.n_embd
+    gradients = share * last + max(0.0, share * (size.all - last) - 2 * forward)
+    weights = share * (size.all - size.matrices) + max(0.0, share * size.matrices - forward)
+    return Communication(sent, sent / on.link, gradients + weights)
+
+
+@lru_cache(maxsize=16)
+def _traffic(config: GPTConfig, ranks: int) -> dict[str, int]:
+    with torch.device("meta"):
+        model = GPT(config)
+    adamw, muon = parameter_groups(model, 1, 1, 1, 1, 0)
+    others = {name: parameter for group in adamw for name, parameter in group.parameters.items()}
+    return Exchange([group.parameters for group in muon], others, 0, ranks).traffic()
+
+
+def muon_flops(config: GPTConfig) -> float:
+    """Operations of the five iterations of Polar Express on all matrices of the blocks."""
+    D, kv = config.n_embd, config.n_kv_head * config.head_size
+    shapes = [(D, D), (D, D), (kv, D), (kv, D), (4 * D, D), (D, 4 * D)]
+    small = ((min(shape), max(shape)) for shape in shapes)
+    return config.n_layer * sum(5 * (4 * m * m * n + 2 * m**3) for m, n in small)
+
+
 def step_seconds(
-    config: GPTConfig, on: Accelerator, tokens: float, accumulation: int = 1, ranks: int = 1, compiled: bool = True
+    config: GPTConfig,
+    on: Accelerator,
+    tokens: float,
+    accumulation: int = 1,
+    ranks: int = 1,
+    compiled: bool = True,
+    muon: bool = True,
 ) -> float:
     """An optimizer step of `accumulation` micro-batches of `tokens` tokens on each of `ranks` devices."""
+    speed = on.peak * on.mfu * (1 if compiled else EAGER)
+    compute = accumulation * tokens * flops_per_token(config) / speed + muon * muon_flops(config) / ranks / speed
     parameters = sizes(config).all
-    compute = tokens * flops_per_token(config) / (on.peak * on.mfu * (1 if compiled else EAGER))
-    moved = (accumulation * MICRO_BATCH_TRAFFIC + STEP_TRAFFIC) * parameters / (on.bandwidth * BANDWIDTH)
-    return accumulation * compute + moved + 2 * 4 * parameters / on.link * (ranks - 1) / ranks
+    moved = (accumulation * MICRO_BATCH_TRAFFIC + STEP_TRAFFIC / ranks) * parameters / (on.bandwidth * BANDWIDTH)
+    return compute + moved + communication(config, on, tokens, ranks, compiled).exposed
+
+
+def seconds_to_gpt2(on: Accelerator, ranks: int = 8) -> float:
+    """Base training of a model with GPT-2's score in CORE (0.2565), without compiling, validating and saving.
+
+    Nothing here was measured: that GPT2_DEPTH layers reach it after GPT2_RATIO tokens per scaling parameter is what
+    the original's leaderboard is remembered to say, and on.mfu is assumed until a GPU has measured it; pass
+    `replace(on, mfu=...)` then. With 8-bit products count their gain into mfu.
+    """
+    config = config_from_depth(GPT2_DEPTH, 32768, 2048)
+    run = horizon(config, param_data_ratio=GPT2_RATIO, rows=GPT2_ROWS, ranks=ranks)
+    tokens = run.rows * config.sequence_len
+    accumulation = run.total_batch_size // (tokens * ranks)
+    return run.num_iterations * step_seconds(config, on, tokens, accumulation, ranks)
 
 
 def forward_seconds(config: GPTConfig, on: Accelerator, tokens: float) -> float:
