@@ -21,20 +21,20 @@ SM90 = GPUTarget("cuda", 90, 32)
 
 @dataclass
 class Kernels:
-    """What was generated: the source by name and, where `assembled`, the machine code."""
+    """What was generated: the name of each source and, where `assembled`, its code in every stage, by source."""
 
     assembled: bool
-    sources: dict[str, str] = field(default_factory=dict)
-    binaries: dict[str, Any] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    code: dict[str, Any] = field(default_factory=dict)
 
     def triton(self, name: str, source: str, device_str: str = "cuda") -> Any:
         """In place of AsyncCompile.triton, which would load the machine code into the device."""
-        self.sources[name] = source
-        if self.assembled:
+        if self.assembled and source not in self.names:  # graphs may share a kernel
             kernel = async_compile._load_triton_kernel_from_source(name, source)
             kernel.configs = kernel.configs[:1]  # of the sizes that a GPU would choose from by trying them
             kernel.precompile(warm_cache_only=True)
-            self.binaries[name] = kernel.compile_results[0].kernel.asm
+            self.code[source] = kernel.compile_results[0].kernel.asm
+        self.names[source] = name
         return SimpleNamespace(run=lambda *_, **__: None)
 
 

@@ -14,8 +14,8 @@ import torch
 from nanochat.gpt import GPT, GPTConfig, count_parameters
 from nanochat.loss import chunk_rows
 from nanochat.optim import parameter_groups
-from nanochat.reduce import Exchange
 from nanochat.plan.gpus import Accelerator
+from nanochat.reduce import Exchange
 from nanochat.scaling import config_from_depth, horizon
 
 CONTEXT = 1.0e9  # bytes: CUDA's context (0.5), cuBLAS's workspaces and the compiled kernels
