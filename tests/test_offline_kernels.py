@@ -33,7 +33,7 @@ def test_a_compiled_training_step_is_assembled_and_takes_the_memory_of_the_plan(
     """Trunk forward and backward, the loss of a chunk, and Muon's step, in their generated wrapper."""
     from fakekernels import kernels
 
-    config = GPTConfig(1024, 2048, 2, 4, 4, 512, short_window=256, long_window=1024)
+    config = GPTConfig(1024, 2048, 1, 4, 4, 512, short_window=256, long_window=1024)
     with fake_cuda(), kernels() as made, Memory() as memory:
         training = Training(on_cuda(config), 16, 1024, compiled=True, accumulation=2)
         training.step()
@@ -44,7 +44,7 @@ def test_a_compiled_training_step_is_assembled_and_takes_the_memory_of_the_plan(
     names = " ".join(made.names.values())
     for part in ("rms_norm", "rms_norm_backward", "sigmoid", "embedding", "lerp"):
         assert part in names
-    assert counted_part(cost.training_memory(config, 16, 1024)) == pytest.approx(memory.peak, rel=0.05)
+    assert counted_part(cost.training_memory(config, 16, 1024)) == pytest.approx(memory.peak, rel=0.03)
 
 
 @torch.no_grad()

@@ -178,11 +178,11 @@ def test_the_plan_of_a_stage_shows_memory_by_part_time_and_price(capsys):
     assert table["GB at device_batch_size"] == ["1", "2", "4", "8", "16", "32"]
     assert table["fits"] == ["yes", "yes", "yes", "yes", "no", "no"]
     fixed = ("weights", "gradients", "optimizer state", "context and workspaces", "gaps")
-    moving = sum(float(table[name][0]) for name in ("weights in 16 bits", "activations", "loss"))
+    moving = sum(float(table[name][-4]) for name in ("weights in 16 bits", "activations", "loss"))
     assert sum(float(table[name][2]) for name in fixed) + moving == pytest.approx(float(table["in all"][2]), abs=0.4)
     assert "the largest that fits: 8\n" in printed and "with --device_batch_size=8;" in printed
     row = table_of(printed)["mid_train"]
-    assert re.fullmatch(r"2\d\.\d", row["s per step"]) and re.fullmatch(r"[45]h\d\dm", row["time"])
+    assert re.fullmatch(r"2\d(\.\d)?", row["s per step"]) and re.fullmatch(r"[45]h\d\dm", row["time"])
     assert re.fullmatch(r"\$1\d\.\d\d", row["price"])
     eager = planned(capsys, "--depth=34", "--gpus=1", "--gpu=h100", "--stage=mid", "--no-compile")
     assert float(table_of(eager)["mid_train"]["GB"]) > float(row["GB"])

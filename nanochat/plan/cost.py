@@ -22,9 +22,9 @@ CONTEXT = 1.0e9  # bytes: CUDA's context (0.5), cuBLAS's workspaces and the comp
 NCCL = 0.7e9  # bytes: buffers for talking to other GPUs
 GAPS = 0.06  # of what comes and goes: blocks that the caching allocator holds and cannot use
 USABLE = 0.97  # of a GPU's memory
-# Bytes per logit of a chunk of the loss: compiled the product twice (the last chunk's gradient is still there) and its
-# gradient, in bfloat16; otherwise there are float32 temporaries. Without gradients, float32 logits three times.
-COMPILED_LOGIT, EAGER_LOGIT, VALIDATION_LOGIT = 6, 28, 12
+# Bytes per logit of a chunk of the loss: compiled the product and its gradient in bfloat16; otherwise there are float32
+# temporaries. The gradient of the chunk before is still there. Without gradients, float32 logits three times.
+COMPILED_LOGIT, EAGER_LOGIT, LAST_LOGIT, VALIDATION_LOGIT = 4, 26, 2, 12
 # Bytes per element of the matrices that Muon works on together: stacked weights, gradients and update in float32, and
 # the temporaries of Polar Express. These two were counted with a dispatch mode that follows every storage of a training
 # step on fake GPUs (tests/test_fake_cuda.py).
@@ -107,8 +107,9 @@ def activation_bytes(
 def loss_bytes(config: GPTConfig, rows: int, length: int, compiled: bool = True) -> float:
     """What the loss holds: the gradients of its input and of the output matrix, the matrix in 16 bits, a chunk."""
     N, V, D = rows * length, config.padded_vocab, config.n_embd
-    chunk = chunk_rows(N, V, torch.device("cuda")) * V
-    return 2 * N * D + 6 * V * D + chunk * (COMPILED_LOGIT if compiled else EAGER_LOGIT)
+    chunk = chunk_rows(N, V, torch.device("cuda"))
+    logit = (COMPILED_LOGIT if compiled else EAGER_LOGIT) + LAST_LOGIT * (chunk < N)
+    return 2 * N * D + 6 * V * D + chunk * V * logit
 
 
 def training_memory(
