@@ -52,6 +52,8 @@ def fake_cuda() -> Iterator[FakeTensorMode]:
         # Whatever torch.cuda says, no tensor may be put on a real device.
         stack.enter_context(mock.patch.object(FakeTensorMode, "avoid_device_init", property(lambda _: True)))
         stack.enter_context(without_contexts())
+        # By the thread that calls it: autograd starts a thread per device once, in the first backward of a process.
+        stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         yield stack.enter_context(FakeTensorMode())
 
 

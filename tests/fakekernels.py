@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -13,10 +14,6 @@ from fakecuda import H100
 from torch._dynamo import device_interface
 from torch._inductor import async_compile
 from torch._inductor.runtime import triton_helpers
-from triton.backends.compiler import GPUTarget
-from triton.runtime.driver import driver
-
-SM90 = GPUTarget("cuda", 90, 32)
 
 
 @dataclass
@@ -42,6 +39,9 @@ class Kernels:
 def kernels(assembled: bool = True) -> Iterator[Kernels]:
     """Within it torch.compile makes kernels for an H100; what it returns runs on fake tensors, without its kernels."""
     made = Kernels(assembled)
+    # Triton comes with torch where that is for CUDA.
+    target = import_module("triton.backends.compiler").GPUTarget("cuda", 90, 32)
+    driver = import_module("triton.runtime.driver").driver
     like_torch = {"get_device_properties": lambda *_: H100, "current_device": lambda: 0, "device_count": lambda: 1,
                   "set_device": lambda *_: None, "exchange_device": lambda *_: 0, "maybe_exchange_device": lambda *_: 0,
                   "get_raw_stream": lambda *_: 0, "synchronize": lambda *_: None}  # fmt: skip
@@ -50,7 +50,7 @@ def kernels(assembled: bool = True) -> Iterator[Kernels]:
         for name, function in like_torch.items():
             patch(device_interface.CudaInterface, name, staticmethod(function))
         patch(async_compile.AsyncCompile, "triton", made.triton)
-        patch(driver, "_active", SimpleNamespace(get_current_target=lambda: SM90, is_active=lambda: True))
+        patch(driver, "_active", SimpleNamespace(get_current_target=lambda: target, is_active=lambda: True))
         patch(triton_helpers, "set_driver_to_gpu", lambda: None)
         patch(torch._C._dynamo.guards, "_empty_strided_cuda", _empty)
         patch(torch._C._dynamo.guards, "_reinterpret_tensor", torch.as_strided)  # which is faster, but not for fakes
