@@ -148,7 +148,7 @@ def fine_tuning(name: str, steps: int, length: int, setting: Setting) -> Forecas
     rows = setting.rows or max(setting.largest_rows(name), 1)
     accumulation = max(1, round(total / (rows * length * setting.gpus)))
     setting = replace(setting, rows=rows, total_batch=accumulation * rows * length * setting.gpus)
-    step = cost.step_seconds(config, setting.on, rows * length, accumulation, setting.gpus, setting.compiled)
+    step = cost.step_seconds(config, setting.on, rows * length, accumulation, setting.gpus, setting.compiled, False)
     tokens = steps * setting.total_batch
     flops = tokens * cost.flops_per_token(config)
     return Forecast(name, setting, STARTUP + steps * step, tokens, flops, setting.memory(name, rows), steps, step)

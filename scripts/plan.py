@@ -34,7 +34,7 @@ PUBLISHED = (32, 34)  # depths of the models of nanochat's first generation that
 HOW = """\
 Tokens and FLOPs are counted. Memory is counted tensor by tensor, plus an allowance for CUDA and the allocator.
 Time assumes a fraction of the GPU's peak, and 100 MB/s for downloads.
-Both agree with published runs of this kind of model within 15 % (tests/test_plan.py)."""
+Both agree with published runs of this kind of model within 15 % (tests/test_plan.py); no GPU has run this version."""
 
 
 @dataclass
@@ -180,6 +180,29 @@ def plan_model(flags: Flags) -> None:
         print(f"\nthe largest that fits: {largest}\n" if largest else "\nnot even one row fits\n")
     _table(plans)
     print(f"\nwith --device_batch_size={setting.rows}; --stage shows one stage with its memory by part")
+    first = next(made for made in plans if made.step)
+    if first.setting.gpus > 1:
+        _print_communication(first)
+    if flags.depth == cost.GPT2_DEPTH and first.stage == "base_train":
+        minutes = cost.seconds_to_gpt2(setting.on, setting.gpus) / 60
+        print(
+            f"GPT-2's score in CORE (0.2565): about {minutes:.0f} minutes of base training, if this depth reaches it "
+            f"after {cost.GPT2_RATIO:g} tokens per scaling parameter; neither that nor {setting.on.mfu:.0%} of the "
+            "peak was measured with this code"
+        )
+
+
+def _print_communication(made: "Forecast") -> None:
+    from nanochat.plan import cost
+
+    setting = made.setting
+    tokens = setting.rows * setting.config.sequence_len
+    sent = cost.communication(setting.config, setting.on, tokens, setting.gpus, setting.compiled)
+    print(
+        f"each of {setting.gpus} GPUs sends {sent.sent / GB:.1f} GB in a step of {made.stage}: "
+        f"{1e3 * sent.seconds:.0f} ms of {1e3 * made.step:.0f}, of which {1e3 * sent.exposed:.0f} ms wait for it and "
+        "the rest is hidden behind computing (assumed, not measured)"
+    )
 
 
 def _plan_serving(setting: "Setting") -> None:

@@ -5,16 +5,13 @@ Published: the cards and reports of nanochat's first generation, and what its us
 
 import json
 import re
-import weakref
 from dataclasses import replace
 
 import pytest
 import torch
+from fakecuda import Memory
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 from nanochat import hub
 from nanochat.checkpoint import gpt2
@@ -62,7 +59,7 @@ def test_d34_mid_training_on_one_h100_takes_56_gb_at_4_rows_and_not_32():
     four = d34.memory("mid_train", 4)
     assert sum(four.values()) / GB == pytest.approx(56, rel=NEAR) and cost.fits(four, d34.on)
     assert not cost.fits(d34.memory("mid_train", 32), d34.on)
-    assert d34.largest_rows("mid_train") == 4
+    assert d34.largest_rows("mid_train") == 8  # that code had all logits at once and stopped at 4
 
 
 def test_d34_mid_training_on_one_h100_takes_five_and_a_half_hours():
@@ -78,99 +75,14 @@ def test_d20_on_8_h100_takes_four_hours():
 
 def test_d20_base_training_peaks_where_the_reports_say():
     """75422 MiB at 32 rows on each of 8, gradients not yet made and the optimizer's state dealt out."""
-    memory = setting(20, count=8, rows=32).memory("base_train", 32)
-    reached = sum(memory[name] for name in ("weights", "weights in 16 bits", "activations", "logits"))
+    d20 = setting(20, count=8, rows=32)
+    memory = d20.memory("base_train", 32)
+    logits = 4 * 32 * 2048 * d20.config.padded_vocab  # that code made all at once, in bfloat16, and their gradient
+    reached = logits + sum(memory[name] for name in ("weights", "weights in 16 bits", "activations"))
     assert reached == pytest.approx(75422 * 2**20, rel=0.05)
 
 
 # ---------------------------------------------------------------- what the tensors take
-
-
-def saved_bytes(config: GPTConfig, rows: int, length: int, dtype: torch.dtype, compiled: bool) -> int:
-    """What is kept from a forward pass to its backward, besides the parameters."""
-    model = GPT(config, dtype)
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, torch.Tensor] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.nbytes() and storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = tensor
-        return tensor
-
-    if compiled:
-        torch._dynamo.reset()
-    # The partitioner of inductor without its code generation: the same tensors are kept, and no compiler is needed.
-    forward = torch.compile(model, backend="aot_eager_decomp_partition", dynamic=False) if compiled else model
-    ids = torch.zeros(rows, length, dtype=torch.int64)
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = forward(ids, ids)
-    assert loss.requires_grad
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-
-
-def predicted_bytes(config: GPTConfig, rows: int, length: int, itemsize: int, compiled: bool) -> float:
-    size = cost.sizes(config)
-    output = config.tied * config.padded_vocab * config.n_embd
-    copies = 2 * (size.matrices + size.rest + output) if itemsize == 2 else 0
-    # Compiled only the product is kept, otherwise its sigmoid and the log-softmax in float32.
-    logits = rows * length * config.padded_vocab * (itemsize if compiled else 8 if config.softcap else 4)
-    return cost.activation_bytes(config, rows, length, itemsize, compiled) + copies + logits
-
-
-@pytest.mark.parametrize("features", [CLASSIC, {}, {"window_pattern": "L"}, {"value_embeds": False}, {"smear": False}])
-@pytest.mark.parametrize(
-    "layers, heads, kv_heads, width, rows, length, vocab",
-    [(3, 2, 2, 128, 2, 128, 256), (4, 4, 4, 256, 1, 256, 1000), (5, 4, 2, 128, 3, 192, 640),
-     (6, 8, 1, 256, 2, 96, 320)],
-)  # fmt: skip
-def test_activations_are_those_that_autograd_keeps(features, layers, heads, kv_heads, width, rows, length, vocab):
-    config = GPTConfig(
-        length, vocab, layers, heads, kv_heads, width, short_window=length // 2, long_window=length, **features
-    )
-    measured = saved_bytes(config, rows, length, torch.float32, compiled=False)
-    assert predicted_bytes(config, rows, length, 4, False) == pytest.approx(measured, rel=0.03)
-
-
-@pytest.mark.parametrize("compiled", [False, True])
-def test_activations_of_gpt2_are_those_that_autograd_keeps(compiled):
-    shape = {"sequence_len": 128, "vocab_size": 500, "n_layer": 3, "n_head": 4, "n_kv_head": 4, "n_embd": 128}
-    config = replace(gpt2.published("gpt2"), **shape)
-    dtype = torch.bfloat16 if compiled else torch.float32
-    measured = saved_bytes(config, 2, 128, dtype, compiled)
-    assert predicted_bytes(config, 2, 128, dtype.itemsize, compiled) == pytest.approx(measured, rel=0.06)
-
-
-def test_activations_are_those_that_a_compiled_model_keeps():
-    config = GPTConfig(128, 256, 2, 2, 2, 128, short_window=64, long_window=128)
-    measured = saved_bytes(config, 2, 128, torch.bfloat16, compiled=True)
-    assert predicted_bytes(config, 2, 128, 2, True) == pytest.approx(measured, rel=0.03)
-
-
-class Live(TorchDispatchMode):
-    """Counts the bytes of all storages that are made within it and not yet gone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = self.peak = 0
-        self.known = weakref.WeakKeyDictionary()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        tree_map_only(torch.Tensor, self.count, made)
-        return made
-
-    def count(self, tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage not in self.known:
-            self.known[storage] = True
-            self.bytes += storage.nbytes()
-            self.peak = max(self.peak, self.bytes)
-            weakref.finalize(storage, self.gone, storage.nbytes())
-        return tensor
-
-    def gone(self, size: int) -> None:
-        self.bytes -= size
 
 
 def small() -> tuple[GPTConfig, GPT, Optimizer]:
@@ -202,26 +114,12 @@ def test_adamw_holds_two_numbers_for_each_parameter():
     assert cost.training_memory(config, 1, 64, muon=False)["optimizer state"] == state
 
 
-def test_muon_needs_the_workspace_that_is_counted():
-    _, _, optimizer = small()
-    group = max(optimizer.muon, key=lambda group: sum(p.numel() for p in group.parameters.values()))
-    optimizer.step(Rates())
-    with torch.no_grad(), Live() as live:
-        optimizer._muon(group, Rates())
-    elements = sum(p.numel() for p in group.parameters.values())
-    # What is written in place, weights and momentum, was there before.
-    assert live.peak / elements - 8 == pytest.approx(cost.MUON_ELEMENT, abs=5)
-
-
-@pytest.mark.parametrize("with_gradient, expected", [(True, cost.EAGER_LOGIT), (False, cost.VALIDATION_LOGIT)])
-def test_logits_need_the_bytes_that_are_counted(with_gradient, expected):
+def test_logits_of_a_validation_need_the_bytes_that_are_counted():
     config = GPTConfig(64, 8192, 1, 1, 1, 32, **CLASSIC)
     model, ids = GPT(config, torch.bfloat16), torch.zeros(2, 64, dtype=torch.int64)
-    with torch.set_grad_enabled(with_gradient), Live() as live:
-        nll = model(ids, ids)
-        if with_gradient:
-            nll.sum().backward()
-    assert live.peak / (ids.numel() * 8192) == pytest.approx(expected, abs=2)
+    with torch.no_grad(), Memory("cpu") as memory:
+        model(ids, ids)
+    assert memory.peak / (ids.numel() * 8192) == pytest.approx(cost.VALIDATION_LOGIT, abs=2)
 
 
 @given(st.integers(1, 4), st.sampled_from([1, 2, 4]), st.sampled_from([64, 128]), st.booleans(), st.integers(1, 300))
@@ -278,21 +176,22 @@ def test_the_plan_of_a_stage_shows_memory_by_part_time_and_price(capsys):
     assert printed.startswith("d34, classic as published: 2.2B parameters, 34 layers of width 2176, vocabulary 65536")
     table = {line[:30].strip(): line[30:].split() for line in printed.splitlines() if line.startswith("  ")}
     assert table["GB at device_batch_size"] == ["1", "2", "4", "8", "16", "32"]
-    assert table["fits"] == ["yes", "yes", "yes", "no", "no", "no"]
+    assert table["fits"] == ["yes", "yes", "yes", "yes", "no", "no"]
     fixed = ("weights", "gradients", "optimizer state", "context and workspaces", "gaps")
-    moving = sum(float(table[name][0]) for name in ("weights in 16 bits", "activations", "logits"))
+    moving = sum(float(table[name][-4]) for name in ("weights in 16 bits", "activations", "loss"))
     assert sum(float(table[name][2]) for name in fixed) + moving == pytest.approx(float(table["in all"][2]), abs=0.4)
-    assert "the largest that fits: 4\n" in printed and "with --device_batch_size=4;" in printed
+    assert "the largest that fits: 8\n" in printed and "with --device_batch_size=8;" in printed
     row = table_of(printed)["mid_train"]
-    assert re.fullmatch(r"2\d\.\d", row["s per step"]) and re.fullmatch(r"[45]h\d\dm", row["time"])
+    assert re.fullmatch(r"2\d(\.\d)?", row["s per step"]) and re.fullmatch(r"[45]h\d\dm", row["time"])
     assert re.fullmatch(r"\$1\d\.\d\d", row["price"])
-    eager = planned(capsys, "--depth=34", "--gpus=1", "--gpu=h100", "--stage=mid", "--no-compile")
+    asked = ("--gpus=1", "--gpu=h100", "--stage=mid", "--device_batch_size=8", "--no-compile")
+    eager = planned(capsys, "--depth=34", *asked)
     assert float(table_of(eager)["mid_train"]["GB"]) > float(row["GB"])
 
 
 def test_the_plan_shows_what_does_not_fit(capsys):
     printed = planned(capsys, "--depth=34", "--gpu=h100", "--stage=mid", "--device_batch_size=32")
-    assert "mid_train runs out of memory: --device_batch_size=32 needs 237.5 of 85.0 GB, and 4 fits" in printed
+    assert "mid_train runs out of memory: --device_batch_size=32 needs 222.2 of 85.0 GB, and 8 fits" in printed
     assert "not even one row fits" in planned(capsys, "--depth=34", "--gpu=rtx4090", "--stage=mid")
     assert "runs out of memory" in planned(capsys, "--depth=34", "--gpu=rtx4090")
 
@@ -340,8 +239,8 @@ def test_fine_tuning_gpt2_is_planned_for_all_four_sizes(capsys):
     assert table["gpt2"].items() >= {"steps": "500", "tokens": "16M", "tokens per step": "33k"}.items()
     dollars = 0.53 * (500 * seconds[0] + 90) / 3600
     assert float(table["gpt2"]["price"].removeprefix("$")) == pytest.approx(dollars, abs=0.01)
-    assert "gpt2-xl runs out of memory: --device_batch_size=1 needs 32.1 of 15.7 GB" in printed
-    assert "124M parameters; train with --batch_size=16 --gradient_accumulation_steps=2 --block_size=1024;" in printed
+    assert "gpt2-xl runs out of memory: --device_batch_size=1 needs 32.5 of 15.7 GB" in printed
+    assert "124M parameters; train with --batch_size=32 --gradient_accumulation_steps=1 --block_size=1024;" in printed
     assert "gpt2-xl: 1.6B parameters; to generate text 4.4 GB" in printed
     changed = ("--max_seq_len=512", "--device_batch_size=8", "--no-compile")
     short = planned(capsys, "-i", "gpt2", "--gpu=a10g", "--gpus=2", *changed)

@@ -12,25 +12,29 @@ from typing import NamedTuple
 import torch
 
 from nanochat.gpt import GPT, GPTConfig, count_parameters
+from nanochat.loss import chunk_rows
 from nanochat.optim import parameter_groups
 from nanochat.plan.gpus import Accelerator
+from nanochat.reduce import Exchange
+from nanochat.scaling import config_from_depth, horizon
 
 CONTEXT = 1.0e9  # bytes: CUDA's context (0.5), cuBLAS's workspaces and the compiled kernels
 NCCL = 0.7e9  # bytes: buffers for talking to other GPUs
 GAPS = 0.06  # of what comes and goes: blocks that the caching allocator holds and cannot use
 USABLE = 0.97  # of a GPU's memory
-# Bytes per logit. Compiled, the loss keeps the bfloat16 product and makes its gradient in bfloat16: a published d20 run
-# (32 rows, V 65536) peaked at 75422 MiB, which leaves 3.8 for it. Otherwise there are float32 copies: sigmoid and
-# log-softmax are kept, two more come and go; without gradients there are three at a time.
-COMPILED_LOGIT, EAGER_LOGIT, VALIDATION_LOGIT = 4, 16, 12
+# Bytes per logit of a chunk of the loss: compiled the product and its gradient in bfloat16; otherwise there are float32
+# temporaries. The gradient of the chunk before is still there. Without gradients, float32 logits three times.
+COMPILED_LOGIT, EAGER_LOGIT, LAST_LOGIT, VALIDATION_LOGIT = 4, 26, 2, 12
 # Bytes per element of the matrices that Muon works on together: stacked weights, gradients and update in float32, and
-# the temporaries of Polar Express (counted with a dispatch mode that follows every storage).
-MUON_ELEMENT = 28
+# the temporaries of Polar Express. These two were counted with a dispatch mode that follows every storage of a training
+# step on fake GPUs (tests/test_fake_cuda.py).
+MUON_ELEMENT = 25
 # Bytes moved per parameter besides the products: per micro-batch weights become bfloat16 and gradients are added up in
 # float32; per step the optimizer reads and writes its state and its temporaries.
 MICRO_BATCH_TRAFFIC, STEP_TRAFFIC = 26, 120
 BANDWIDTH = 0.8  # fraction of the memory's bandwidth that simple kernels reach
 EAGER = 0.7  # relative speed without torch.compile
+GPT2_DEPTH, GPT2_RATIO, GPT2_ROWS = 24, 8.0, 16  # see seconds_to_gpt2
 LAUNCHES, LAUNCH = 40, 6e-6  # kernels per layer when a token is generated, and seconds until one is started
 
 
@@ -75,48 +79,70 @@ def fits(memory: Mapping[str, float], on: Accelerator) -> bool:
     return sum(memory.values()) <= USABLE * on.memory
 
 
-def activation_bytes(config: GPTConfig, rows: int, length: int, itemsize: int = 2, compiled: bool = True) -> float:
-    """What is kept from forward to backward for rows of `length` tokens, without logits and without copies of weights.
+def activation_bytes(
+    config: GPTConfig, rows: int, length: int, itemsize: int = 2, compiled: bool = True, recompute: bool = False
+) -> float:
+    """What is kept from forward to backward for rows of `length` tokens, without the loss and copies of weights.
 
     Of a layer, in numbers per token: its input and that of the MLP, each before and after the norm (4 D); queries, keys
     and values (D + 2 K d), queries and keys once more before their norm; what attention gives (D); the MLP's 4 D before
-    and behind its activation. Lambdas keep the layer's input unscaled, value embeddings the vectors looked up. In
-    float32: the norms' factors and attention's sums. A window has a mask of its own.
+    and behind its activation. Lambdas keep the layer's input unscaled, where it is not compiled, and value embeddings
+    the vectors looked up. In float32: the norms' factors and attention's sums. This is with a kernel for attention (see
+    attention.backend_for); in blocks windows keep their keys and values twice or three times.
+
+    With recompute a layer keeps its input only, and in the backward pass one layer at a time has the rest.
     """
     c = config
     D, kv = c.n_embd, c.n_kv_head * c.head_size
-    layer = 4 * D + (D + 2 * kv) + (D + kv) * c.qk_norm + D + 8 * D + D * c.lambdas
-    values = (kv + 2 * c.n_kv_head) * sum(c.has_value_embed(i) for i in range(c.n_layer))
-    ends = (2 + 3 * c.smear - c.lambdas if compiled else 3 + 2 * c.smear) * D
-    small = c.n_layer * (c.n_head + (c.n_head + c.n_kv_head) * c.qk_norm + 2 * (1 + c.layer_norm))
-    windows = [c.window(i) for i in range(c.n_layer)]
-    masks = [window for window in windows if 0 < window < length - 1]
-    shared = len(set(masks)) if compiled else len(masks)
-    per_token = itemsize * (c.n_layer * layer + values + ends) + 4 * small
-    return rows * length * per_token + itemsize * shared * length * length
+    layer = 4 * D + (D + 2 * kv) + (D + kv) * c.qk_norm + D + 8 * D + D * (c.lambdas and not compiled)
+    value = kv + 2 * c.n_kv_head
+    small = 4 * (c.n_head + (c.n_head + c.n_kv_head) * c.qk_norm + 2 * (1 + c.layer_norm))
+    ends = (2 + c.embed_norm + 2 * c.smear) * D
+    if recompute:
+        return rows * length * (itemsize * (c.n_layer * D + layer + value + ends) + small)
+    values = value * sum(c.has_value_embed(i) for i in range(c.n_layer))
+    return rows * length * (itemsize * (c.n_layer * layer + values + ends) + c.n_layer * small)
+
+
+def loss_bytes(config: GPTConfig, rows: int, length: int, compiled: bool = True) -> float:
+    """What the loss holds: the gradients of its input and of the output matrix, the matrix in 16 bits, a chunk."""
+    N, V, D = rows * length, config.padded_vocab, config.n_embd
+    chunk = chunk_rows(N, V, torch.device("cuda"))
+    logit = (COMPILED_LOGIT if compiled else EAGER_LOGIT) + LAST_LOGIT * (chunk < N)
+    return 2 * N * D + 6 * V * D + chunk * V * logit
 
 
 def training_memory(
-    config: GPTConfig, rows: int, length: int, compiled: bool = True, ranks: int = 1, muon: bool = True
+    config: GPTConfig,
+    rows: int,
+    length: int,
+    compiled: bool = True,
+    ranks: int = 1,
+    muon: bool = True,
+    recompute: bool = False,
 ) -> dict[str, float]:
     """On each of `ranks` GPUs that train on `rows` rows of `length` tokens at a time, when it is fullest.
 
+    That is in a micro-batch after the first, when the gradients are there; a step of one micro-batch takes less.
     Without muon all parameters belong to AdamW, as in nanoGPT's way of training.
     """
     size = sizes(config)
-    output = config.padded_vocab * config.n_embd * config.tied  # of embeddings that are the output layer, too
-    logits = rows * length * config.padded_vocab
+    N, V = rows * length, config.padded_vocab
     moments = [
         {
-            "weights in 16 bits": 2.0 * (size.matrices + size.rest + output),
-            "activations": activation_bytes(config, rows, length, compiled=compiled),
-            "logits": float(logits * (COMPILED_LOGIT if compiled else EAGER_LOGIT)),
+            "weights in 16 bits": 2.0 * (0 if recompute else size.matrices),
+            "activations": activation_bytes(config, rows, length, 2, compiled, recompute),
+            "loss": float(loss_bytes(config, rows, length, compiled)),
         },
-        {"logits of the validation": float(logits * VALIDATION_LOGIT)},  # not compiled, one layer at a time
+        # Not compiled, one layer at a time.
+        {"logits of the validation": float(chunk_rows(N, V, torch.device("cuda")) * V * VALIDATION_LOGIT)},
     ]
     if muon:
-        moments.append({"Muon's workspace": MUON_ELEMENT * size.group / ranks + 4.0 * size.group * (ranks > 1)})
-    state = 4.0 * size.matrices / ranks + 8.0 * (size.embeddings + size.rest) if muon else 8.0 * size.all
+        moments.append({"Muon's workspace": MUON_ELEMENT * size.group / ranks})
+    # Each rank keeps the state of its part. Beside the step, its new weights are on their way in buffers of their own.
+    state = (4.0 * size.matrices + 8.0 * (size.all - size.matrices) if muon else 8.0 * size.all) / ranks
+    if muon and ranks > 1:
+        moments[-1]["weights on their way"] = 4.0 * size.matrices
     fullest = max(moments, key=lambda parts: sum(parts.values()))
     return {
         "weights": 4.0 * size.all,
@@ -146,14 +172,77 @@ def serving_memory(config: GPTConfig, slots: int) -> dict[str, float]:
 # ---------------------------------------------------------------- time, in seconds
 
 
+class Communication(NamedTuple):
+    """Of a step: bytes that a rank sends, seconds that takes, and how many of them no computing hides."""
+
+    sent: float
+    seconds: float
+    exposed: float
+
+
+def communication(
+    config: GPTConfig, on: Accelerator, tokens: float, ranks: int, compiled: bool = True
+) -> Communication:
+    """Gradients to their owners and new weights to everyone, once each in a step, for a last micro-batch of `tokens`.
+
+    Gradients leave while the backward pass still runs, except those of the input's embedding, which come at its end.
+    New weights of the blocks arrive while the next forward pass runs; the others are waited for.
+    """
+    size, sent = sizes(config), float(sum(_traffic(config, ranks).values()))
+    share = 4 * (ranks - 1) / ranks / on.link  # seconds per parameter
+    forward = tokens * flops_per_token(config) / 3 / (on.peak * on.mfu * (1 if compiled else EAGER))
+    last = config.padded_vocab * config.n_embd
+    gradients = share * last + max(0.0, share * (size.all - last) - 2 * forward)
+    weights = share * (size.all - size.matrices) + max(0.0, share * size.matrices - forward)
+    return Communication(sent, sent / on.link, gradients + weights)
+
+
+@lru_cache(maxsize=16)
+def _traffic(config: GPTConfig, ranks: int) -> dict[str, int]:
+    with torch.device("meta"):
+        model = GPT(config)
+    adamw, muon = parameter_groups(model, 1, 1, 1, 1, 0)
+    others = {name: parameter for group in adamw for name, parameter in group.parameters.items()}
+    return Exchange([group.parameters for group in muon], others, 0, ranks).traffic()
+
+
+def muon_flops(config: GPTConfig) -> float:
+    """Operations of the five iterations of Polar Express on all matrices of the blocks."""
+    D, kv = config.n_embd, config.n_kv_head * config.head_size
+    shapes = [(D, D), (D, D), (kv, D), (kv, D), (4 * D, D), (D, 4 * D)]
+    small = ((min(shape), max(shape)) for shape in shapes)
+    return config.n_layer * sum(5 * (4 * m * m * n + 2 * m**3) for m, n in small)
+
+
 def step_seconds(
-    config: GPTConfig, on: Accelerator, tokens: float, accumulation: int = 1, ranks: int = 1, compiled: bool = True
+    config: GPTConfig,
+    on: Accelerator,
+    tokens: float,
+    accumulation: int = 1,
+    ranks: int = 1,
+    compiled: bool = True,
+    muon: bool = True,
 ) -> float:
     """An optimizer step of `accumulation` micro-batches of `tokens` tokens on each of `ranks` devices."""
+    speed = on.peak * on.mfu * (1 if compiled else EAGER)
+    compute = accumulation * tokens * flops_per_token(config) / speed + muon * muon_flops(config) / ranks / speed
     parameters = sizes(config).all
-    compute = tokens * flops_per_token(config) / (on.peak * on.mfu * (1 if compiled else EAGER))
-    moved = (accumulation * MICRO_BATCH_TRAFFIC + STEP_TRAFFIC) * parameters / (on.bandwidth * BANDWIDTH)
-    return accumulation * compute + moved + 2 * 4 * parameters / on.link * (ranks - 1) / ranks
+    moved = (accumulation * MICRO_BATCH_TRAFFIC + STEP_TRAFFIC / ranks) * parameters / (on.bandwidth * BANDWIDTH)
+    return compute + moved + communication(config, on, tokens, ranks, compiled).exposed
+
+
+def seconds_to_gpt2(on: Accelerator, ranks: int = 8) -> float:
+    """Base training of a model with GPT-2's score in CORE (0.2565), without compiling, validating and saving.
+
+    Nothing here was measured: that GPT2_DEPTH layers reach it after GPT2_RATIO tokens per scaling parameter is what
+    the original's leaderboard is remembered to say, and on.mfu is assumed until a GPU has measured it; pass
+    `replace(on, mfu=...)` then. With 8-bit products count their gain into mfu.
+    """
+    config = config_from_depth(GPT2_DEPTH, 32768, 2048)
+    run = horizon(config, param_data_ratio=GPT2_RATIO, rows=GPT2_ROWS, ranks=ranks)
+    tokens = run.rows * config.sequence_len
+    accumulation = run.total_batch_size // (tokens * ranks)
+    return run.num_iterations * step_seconds(config, on, tokens, accumulation, ranks)
 
 
 def forward_seconds(config: GPTConfig, on: Accelerator, tokens: float) -> float:

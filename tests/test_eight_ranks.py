@@ -1,0 +1,83 @@
+"""Eight GPUs that are not there: rank 0 to 7 of a process group that sends nothing, on fake tensors of device cuda.
+
+What each rank would send in a step is counted at the collective calls, and memory at the storages; both are compared
+with nanochat.plan. That ranks get the same numbers is shown with real ones (tests/test_ranks.py).
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torch.distributed as dist
+from fakecuda import Memory, Training, fake_cuda, on_cuda
+from test_fake_cuda import counted_part
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from nanochat.plan import cost
+from nanochat.plan.gpus import GPUS
+from nanochat.scaling import config_from_depth
+
+WORLD = 8
+
+
+@contextmanager
+def rank_of_eight(rank: int) -> Iterator[None]:
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=WORLD)
+    try:
+        with fake_cuda():
+            yield
+    finally:
+        dist.destroy_process_group()
+
+
+class Sent(TorchDispatchMode):
+    """The bytes that a rank sends over a ring, by collective."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "c10d":
+            name = func.__name__.split(".")[0].strip("_")
+            # Of the tensors in a call the largest is the whole, the other one rank's part.
+            largest = max(tensor.nbytes for tensor in tree_leaves(args) if isinstance(tensor, torch.Tensor))
+            self.bytes[name] += (2 if "allreduce" in name else 1) * largest * (WORLD - 1) // WORLD
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("rank, rows, accumulated", [(0, 32, False), (7, 4, True)])
+def test_bytes_and_memory_of_a_rank_are_those_of_the_plan(rank, rows, accumulated):
+    config = config_from_depth(20, 32768, 2048)
+    with rank_of_eight(rank), Memory() as memory, Sent() as sent:
+        training = Training(on_cuda(config), rows, 2048, world=WORLD).begun(accumulated)
+        sent.bytes.clear()
+        memory.peak = memory.bytes
+        training.step()
+        training.optimizer.wait()
+        traffic = training.optimizer.traffic()
+    gathered = sum(size for name, size in sent.bytes.items() if "gather" in name)
+    scattered = sum(size for name, size in sent.bytes.items() if "scatter" in name)
+    planned = cost.communication(config, GPUS["h100"], rows * 2048, WORLD)
+    assert gathered == scattered == pytest.approx(traffic["weights"], abs=100) == pytest.approx(traffic["gradients"])
+    assert planned.sent == pytest.approx(gathered + scattered, rel=1e-6)
+    assert sum(sent.bytes.values()) - gathered - scattered < 100  # the loss and the norm
+    plan = cost.training_memory(config, rows, 2048, compiled=False, ranks=WORLD)
+    if not accumulated:  # no gradients where memory is fullest
+        plan["gradients"] = 0.0
+    assert counted_part(plan) == pytest.approx(memory.peak, rel=0.03)
+
+
+def test_the_ranks_share_the_optimizer_state_evenly():
+    config = config_from_depth(12, 32768, 2048)
+    held = []
+    for rank in range(WORLD):
+        with rank_of_eight(rank):
+            state = Training(on_cuda(config), 1, 64, world=WORLD).begun().optimizer.state
+            held.append(sum(tensor.nbytes for of in state.values() for tensor in of.values()))
+    assert max(held) < 1.02 * sum(held) / WORLD
+    assert sum(held) == pytest.approx(cost.training_memory(config, 1, 64)["optimizer state"], rel=0.01)
