@@ -165,7 +165,7 @@ def batch_of(flags: Flags, start: "Start", config: "GPTConfig") -> tuple[int, in
     ranks, T = start.rt.world, flags.max_seq_len
     most = flags.device_batch_size
     if most == "auto":
-        most = rows_that_fit(config, T, start.rt, bool(flags.compile))
+        most = rows_that_fit(config, T, start.rt, bool(flags.compile), flags.recompute)
     batch = start.meta.get("total_batch_size") if start.is_resumed else None
     if flags.total_batch_size > 0 and flags.device_batch_size == "auto":
         most = scaling.shared(flags.total_batch_size, most, T, ranks)[1]

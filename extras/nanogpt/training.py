@@ -289,7 +289,8 @@ def check_fits(config: GPTConfig, settings: Settings, rt: Runtime) -> None:
     """Raise UserError if training cannot fit into memory."""
     if not settings.eval_only:
         T = min(settings.block_size, config.sequence_len)
-        check_memory(config, settings.batch_size, T, rt, bool(settings.compile), "batch_size", "--n_layer or --n_embd")
+        names = {"flag": "batch_size", "smaller": "--n_layer or --n_embd"}
+        check_memory(config, settings.batch_size, T, rt, bool(settings.compile), **names)
 
 
 def _adapted(run: Run, settings: Settings, rt: Runtime) -> Run:

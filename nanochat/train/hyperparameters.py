@@ -74,7 +74,8 @@ def resolve_hyperparameters(
     if values["max_seq_len"] > T:
         raise UserError(f"--max_seq_len {values['max_seq_len']} is longer than the model's context of {T} tokens")
     if flags.device_batch_size == "auto":
-        values["device_batch_size"] = rows_that_fit(config, values["max_seq_len"], rt, bool(flags.compile))
+        length = values["max_seq_len"]
+        values["device_batch_size"] = rows_that_fit(config, length, rt, bool(flags.compile), flags.recompute)
     if has_rows:
         values |= _shared_batch(flags, values, rt)
     scale = (values["total_batch_size"] / REFERENCE_BATCH) ** 0.5

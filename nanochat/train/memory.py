@@ -11,18 +11,18 @@ SLACK = 1.25  # the prediction may be 15 % off (tests/test_plan.py), so a run up
 
 
 def check_memory(
-    config: GPTConfig, rows: int, T: int, rt: Runtime, compiled: bool, flag: str = "device_batch_size",
-    smaller: str = "--depth",
+    config: GPTConfig, rows: int, T: int, rt: Runtime, compiled: bool, recompute: bool = False,
+    flag: str = "device_batch_size", smaller: str = "--depth",
 ) -> None:  # fmt: skip
     """Raise UserError where training on `rows` rows of T tokens cannot fit, before the system kills it.
 
     The message names the number of rows that fits, as --flag, or what makes the model `smaller`.
     """
-    there, needed = memory_of(rt.device), _needed(config, rows, T, rt, compiled)
+    there, needed = memory_of(rt.device), _needed(config, rows, T, rt, compiled, recompute)
     if not there or needed <= there * SLACK:
         return
     fitting = rows
-    while fitting and _needed(config, fitting, T, rt, compiled) > there:
+    while fitting and _needed(config, fitting, T, rt, compiled, recompute) > there:
         fitting //= 2
     raise UserError(
         f"training on {rows} rows of {T} tokens at a time takes about {needed / 1e9:,.0f} GB, but only "
@@ -30,22 +30,22 @@ def check_memory(
     )
 
 
-def rows_that_fit(config: GPTConfig, T: int, rt: Runtime, compiled: bool) -> int:
+def rows_that_fit(config: GPTConfig, T: int, rt: Runtime, compiled: bool, recompute: bool = False) -> int:
     """The largest power of two of rows of T tokens that training has room for, by prediction; the same on all ranks.
 
     Prints it. 1 where nothing fits, which `check_memory` then refuses, and where a device does not tell its memory.
     """
     there, rows = memory_of(rt.device), 1
-    while rows < MOST_ROWS and _needed(config, 2 * rows, T, rt, compiled) <= USABLE * there:
+    while rows < MOST_ROWS and _needed(config, 2 * rows, T, rt, compiled, recompute) <= USABLE * there:
         rows *= 2
     rows = lowest(rows, rt)
     rt.print(
         f"device_batch_size=auto: {rows} rows of {T} tokens at a time, which take about "
-        f"{_needed(config, rows, T, rt, compiled) / 1e9:,.1f} of {there / 1e9:,.0f} GB"
+        f"{_needed(config, rows, T, rt, compiled, recompute) / 1e9:,.1f} of {there / 1e9:,.0f} GB"
     )
     return rows
 
 
-def _needed(config: GPTConfig, rows: int, T: int, rt: Runtime, compiled: bool) -> float:
+def _needed(config: GPTConfig, rows: int, T: int, rt: Runtime, compiled: bool, recompute: bool) -> float:
     sharing = rt.world if rt.device.type == "cpu" else 1  # ranks of one memory
-    return sharing * sum(training_memory(config, rows, T, compiled, rt.world).values())
+    return sharing * sum(training_memory(config, rows, T, compiled, rt.world, recompute=recompute).values())

@@ -176,7 +176,8 @@ def begin(
     loaded, rt = start.loaded, start.rt
     shape = config or (loaded.model.config if loaded else None)
     assert shape is not None
-    check_memory(shape, hparams.device_batch_size, hparams.max_seq_len, rt, bool(start.flags.compile))
+    flags = start.flags
+    check_memory(shape, hparams.device_batch_size, hparams.max_seq_len, rt, bool(flags.compile), flags.recompute)
     if not start.is_resumed:
         model = loaded.model if loaded else GPT(shape, rt.dtype).to(rt.device)
         return Run(start, hparams, lineage, tokenizer, model, TrainState())
