@@ -5,9 +5,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
+import fakecuda
 import pytest
 import torch
+from children import processes
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from dev import gpu_check, gpu_parts
 from dev.original_step import original_step
@@ -15,6 +19,7 @@ from nanochat import scaling
 from nanochat.errors import UserError
 from nanochat.gpt import GPT
 from nanochat.optim import Optimizer, Rates, parameter_groups
+from nanochat.plan import cost, gpus
 from nanochat.runtime import Runtime, compute_dtype
 from tests import gpuchecks
 
@@ -46,7 +51,7 @@ def test_everything_in_miniature(tmp_path: Path, capsys: pytest.CaptureFixture[s
 | d2: peak memory | not measured: torch counts the memory of GPUs only |
 | attention blocks, window 16 |
 | d1, 4 at a time, compiled: of the bandwidth's limit | not measured:
-| eight H100s: minutes to GPT-2's CORE | not measured:
+| eight H100s as fast as step/d2/float8: minutes to GPT-2's CORE | not predicted from a CPU
 not measured: varlen_attn needs CUDA"""
     for row in rows.splitlines():
         assert row in table
@@ -96,6 +101,95 @@ def test_figures_of_other_code_are_marked(tmp_path: Path, monkeypatch: pytest.Mo
     again = gpu_check.Results(tmp_path / "old.json", machine, gpu_parts.MINIATURE)
     said = gpu_check.table(again, gpu_parts.MINIATURE, machine)
     assert "tokens/s | 12,345 (of other code) |" in said and "tokens/s | not measured yet |" in said
+
+
+def test_eight_gpus_are_predicted_from_one(tmp_path: Path) -> None:
+    """The table of a GPU: figures beside their goals, and the run of eight that follows from one's MFU."""
+    rt = Runtime(torch.device("cuda"), torch.bfloat16, 0, 1, 0)
+    machine = gpu_parts.Machine(rt, "NVIDIA H200", gpus.GPUS["h200"])
+    results = gpu_check.Results(tmp_path / "h200.json", machine, gpu_parts.ON_GPU)
+    step = {"seconds": 0.5, "tok_per_second": 131072.0, "mfu": 0.5, "optimizer_seconds": 0.02, "allocated": 8e10,
+            "reserved": 9e10, "predicted": 7.6e10}  # fmt: skip
+    results.note("step/d20/bfloat16", step)
+    results.note("step/d20/original", {**step, "tok_per_second": 100000.0, "allocated": 1e11})
+    results.note("decode/64/compiled", {"tok_per_second": 12345.0, "of_limit": 0.7, "first_token_seconds": 0.25})
+    said = gpu_check.table(results, gpu_parts.ON_GPU, machine)
+    minutes = cost.seconds_to_gpt2(replace(gpus.GPUS["h100"], mfu=0.5), ranks=8) / 60
+    rows = f"""| step/d20/bfloat16: MFU | 50.0% | ≥ 55 % |
+| d20: speed, ours / the original's | 1.31 | ≥ 1.10 |
+| d20: the optimizer's share of a step | 4.0% | ≤ 5 % |
+| d20: peak memory | 80.0 GB of 90.0 reserved |
+| d20: peak memory, ours / the original's | 0.80 | ≤ 0.80 |
+| d20: peak memory, measured / plan's | 1.05 | ±10 % |
+| d20: speed, float8 / bfloat16 | not measured yet | ≥ 1.15 |
+| d20, 64 at a time, compiled: tokens/s | 12,345 | ≥ 10,000 |
+minutes to GPT-2's CORE | {minutes:.0f}, predicted by plan from this MFU, not measured | < 80 |"""
+    for row in rows.splitlines():
+        assert row in said
+
+
+# ---------------------------------------------------------------- a GPU that is not there
+
+# These read no numbers but in their last comparison, so they run with tensors that have none.
+WITHOUT_NUMBERS = (
+    gpuchecks.attention_and_its_gradient, gpuchecks.attention_to_pages, gpuchecks.documents_apart,
+    gpuchecks.the_loss_in_chunks, gpuchecks.gradients_as_on_the_cpu, gpuchecks.optimizer_as_on_the_cpu,
+    gpuchecks.float8_products,
+)  # fmt: skip
+
+
+def the_originals_step(device: torch.device) -> None:
+    model = gpuchecks.on(gpuchecks.small_model(), device)
+    step, trained = original_step(model, compiled=False)
+    batch = gpuchecks.some_batch(model.config, device)
+    with mock.patch.object(torch.Tensor, "item", lambda tensor: tensor.device.type):
+        assert step([(batch.inputs, batch.targets)]) == "cuda"
+    assert {parameter.device for parameter in trained.parameters()} == {device}
+
+
+def two_devices(device: torch.device) -> None:
+    """A mistake, to see that it is found."""
+    gpuchecks.loss_of(gpuchecks.on(gpuchecks.small_model(), device), gpuchecks.some_batch(CONFIG, torch.device("cpu")))
+
+
+CONFIG = scaling.config_from_depth(2, 300, 256)
+
+
+def run_with_fake_tensors(out: str) -> None:
+    """Run each of these on a fake GPU, and write how they ended, by name."""
+    ended, small_model = {}, gpuchecks.small_model
+
+    def fake_model() -> GPT:
+        with unset_fake_temporarily():
+            model = small_model()
+            weights = {name: weight.detach() for name, weight in model.state_dict().items()}
+        model.load_state_dict({name: mode.from_tensor(weight) for name, weight in weights.items()}, assign=True)
+        return model
+
+    gpuchecks.small_model, gpuchecks.assert_near = fake_model, lambda *_: None
+    for check in (*WITHOUT_NUMBERS, the_originals_step, two_devices):
+        with fakecuda.fake_cuda() as mode:
+            try:
+                check(torch.device("cuda", 0))
+                ended[check.__name__] = "fits"
+            except Exception as error:
+                ended[check.__name__] = f"{type(error).__name__}: {error}"
+    Path(out).write_text(json.dumps(ended), encoding="utf-8")
+
+
+def test_checks_and_the_originals_step_fit_a_gpu(tmp_path: Path) -> None:
+    """None mixes tensors of the CPU and of the GPU, or shapes and dtypes that no kernel takes; float8 included.
+
+    In a process of its own: after a backward on the CPU torch no longer believes in another device.
+    """
+    out = tmp_path / "ended.json"
+    child = processes.Process(target=run_with_fake_tensors, args=(str(out),))
+    child.start()
+    child.join(300)
+    assert child.exitcode == 0
+    ended = json.loads(out.read_text(encoding="utf-8"))
+    assert "device" in ended.pop("two_devices")
+    assert ended == {check.__name__: "fits" for check in (*WITHOUT_NUMBERS, the_originals_step)}
 
 
 # ---------------------------------------------------------------- without packages
