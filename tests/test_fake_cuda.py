@@ -20,6 +20,7 @@ from nanochat.gpt import GPTConfig
 from nanochat.paged_cache import PagedCache
 from nanochat.plan import cost
 from nanochat.scaling import config_from_depth
+from nanochat.train.objective import compile_parts
 
 SMALL = GPTConfig(256, 500, 4, 4, 2, 256, short_window=64, long_window=256)
 CLASSIC = {"window_pattern": "L", "lambdas": False, "value_embeds": False, "smear": False, "backout": False}
@@ -137,7 +138,7 @@ def kept_bytes(config: GPTConfig, rows: int, length: int, compiled: bool) -> int
     with fake_cuda(), Memory() as memory:
         model = on_cuda(config)
         if compiled:  # the partitioner of inductor without its code generation: the same tensors are kept
-            model.compile_parts(dynamic=False, backend="aot_eager_decomp_partition")
+            compile_parts(model, dynamic=False, backend="aot_eager_decomp_partition")
         ids = torch.zeros(rows, length, dtype=torch.int64, device="cuda")
         before = memory.bytes
         x = model.hidden(ids)
