@@ -13,15 +13,15 @@ A window W lets a query see itself and the W positions before it; W = 0 means no
 import functools
 import importlib.util
 import inspect
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nanochat.runtime import asked_once
+
 Rotary = tuple[Tensor, Tensor]  # cos and sin
-Answer = TypeVar("Answer", bound=Callable)
 
 PAGE = 256  # positions per page of a cache for `attend_paged`; FlashAttention 2 takes multiples of 256 only
 SMALLEST_BLOCK = 64  # queries per block of windowed attention; smaller ones cost more calls than they save products
@@ -53,15 +53,6 @@ def rotate(x: Tensor, rotary: Rotary) -> Tensor:
 # ---------------------------------------------------------------- which kernel
 
 
-def _asked_once(function: Answer) -> Answer:
-    """torch.compile calls this function, once, instead of looking inside.
-
-    As torch.compiler.assume_constant_result does, which imports the compiler: 4 seconds wherever attention is imported.
-    """
-    function.__dict__["_dynamo_marked_constant"] = True
-    return function
-
-
 @functools.cache
 def backend_for(device: torch.device, dtype: torch.dtype, head_size: int) -> str:
     """The backend for tensors of this kind: varlen, flex or sdpa, which the top of this file explains."""
@@ -82,7 +73,7 @@ def backend_in_words(device: torch.device, dtype: torch.dtype, head_size: int) -
     return "scaled_dot_product_attention, windows in blocks"
 
 
-@_asked_once
+@asked_once
 def flash_in_use(device: torch.device) -> str | None:
     """The newer FlashAttention that is switched on, "FA3" or "FA4", at the first call; None for torch's own (2).
 
@@ -127,7 +118,7 @@ def _varlen_takes(*arguments: str) -> bool:
     return set(arguments) <= inspect.signature(varlen_attn).parameters.keys()
 
 
-@_asked_once
+@asked_once
 def _backend(
     device: torch.device, dtype: torch.dtype, head_size: int, dropout: bool = False, paged: bool = False
 ) -> str:

@@ -25,6 +25,7 @@ from nanochat.attention import (
 )
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.kv_cache import KVCache
+from nanochat.runtime import multiplies_bfloat16
 
 CPU = torch.device("cpu")
 
@@ -345,14 +346,14 @@ def test_a_varlen_attn_without_windows(monkeypatch):
     assert not attention.pages_in_place(cuda, torch.bfloat16, 64)
 
 
-def test_importing_the_model_imports_no_compiler():
+def test_importing_a_program_imports_no_compiler():
     """Which takes seconds. torch.compile asks for the backend all the same, instead of looking inside."""
-    code = "import sys, nanochat.gpt; sys.exit('torch._dynamo' in sys.modules)"
+    code = "import sys, nanochat.web.app, nanochat.train.stage; sys.exit('torch._dynamo' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     from torch._dynamo import assume_constant_result
 
     marked = assume_constant_result(lambda: None).__dict__
-    assert marked == attention._backend.__dict__ == attention.flash_in_use.__dict__
+    assert marked == attention._backend.__dict__ == attention.flash_in_use.__dict__ == multiplies_bfloat16.__dict__
 
 
 def test_the_backend_in_words():
