@@ -125,12 +125,16 @@ class Optimizer:
         Each must be called as a module, outside any compiled graph, before its parameters are used: a hook waits for
         its weights. All other weights have arrived when `step` returns.
         """
+        blocks = list(blocks)
+        anywhere = {id(parameter) for block in blocks for parameter in block.parameters()}
         for block in blocks:
             inside = set(map(id, block.parameters()))
-            mine: list[Bucket] = [b for b in self.exchange.buckets if inside & set(map(id, b.parameters.values()))]
-            if mine:
-                self._late.update(mine)
-                block.register_forward_pre_hook(partial(self._before, mine))
+            for bucket in self.exchange.buckets:
+                there = set(map(id, bucket.parameters.values()))
+                # A bucket with other parameters besides, such as the embedding, is needed before the first block.
+                if inside & there and there <= anywhere:
+                    self._late.add(bucket)
+                    block.register_forward_pre_hook(partial(self._before, [bucket]))
 
     def _before(self, buckets: list[Bucket], module: nn.Module, args: tuple) -> None:
         self.exchange.receive(buckets)

@@ -17,6 +17,8 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from nanochat.gpt import GPTConfig
+from nanochat.optim import Optimizer, adamw_groups, parameter_groups
 from nanochat.plan import cost
 from nanochat.plan.gpus import GPUS
 from nanochat.scaling import config_from_depth
@@ -81,3 +83,17 @@ def test_the_ranks_share_the_optimizer_state_evenly():
             held.append(sum(tensor.nbytes for of in state.values() for tensor in of.values()))
     assert max(held) < 1.02 * sum(held) / WORLD
     assert sum(held) == pytest.approx(cost.training_memory(config, 1, 64)["optimizer state"], rel=0.01)
+
+
+@pytest.mark.parametrize("with_muon", [True, False])
+def test_only_weights_of_the_blocks_arrive_late(with_muon):
+    """Small parameters share a bucket, and the embedding is read before any block waits for its own."""
+    config = GPTConfig(64, 500, 2, 2, 2, 64)
+    with rank_of_eight(0):
+        model = on_cuda(config)
+        groups = parameter_groups(model, 1, 1, 1, 1, 0) if with_muon else (adamw_groups(model, 1, (0.9, 0.95), 0), [])
+        optimizer = Optimizer(*groups)
+        optimizer.gather_late(model.transformer.blocks)
+    late = [name for bucket in optimizer._late for name in bucket.parameters]
+    assert all(name.startswith("transformer.h.") for name in late)
+    assert bool(late) == with_muon
