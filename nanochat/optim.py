@@ -384,9 +384,9 @@ def parameter_groups(
 
     Matrices of the blocks go to Muon. Embeddings and the output layer go to AdamW: each of their rows belongs to one
     token, and most tokens have no gradient in a step. Their rates are tuned at width 768 and scaled by (D / 768)^-0.5.
-    Vectors of GPT-2's blocks, and its last norm, learn like the residual scalars.
+    Vectors of GPT-2's blocks, and its last norm, learn like the residual scalars. What needs no gradient is left out.
     """
-    named = dict(model.named_parameters())
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     width_scale = (model.config.n_embd / 768) ** -0.5
 
     def pick(prefix: str) -> dict[str, nn.Parameter]:
@@ -417,7 +417,7 @@ def adamw_groups(
     model: GPT, lr: float, betas: tuple[float, float], weight_decay: float, eps: float = 1e-8
 ) -> list[AdamWGroup]:
     """All parameters for AdamW alone, as nanoGPT trains: matrices and embeddings decay, vectors do not."""
-    named = dict(model.named_parameters())
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     matrices = {name: parameter for name, parameter in named.items() if parameter.ndim >= 2}
     vectors = {name: parameter for name, parameter in named.items() if parameter.ndim < 2}
     groups = [AdamWGroup(matrices, lr, betas, weight_decay, eps), AdamWGroup(vectors, lr, betas, 0.0, eps)]
