@@ -118,7 +118,7 @@ def _passes(check: Callable[[torch.device], None], device: torch.device) -> dict
 
 
 def _take(name: str, work: Measure, results: "Results") -> None:
-    """Measure and write it down; whatever goes wrong is written down, too, and the next measurement goes on."""
+    """Measure and record the result; an error is recorded too, and the next measurement follows."""
     began = time.monotonic()
     try:
         entry: dict = work()
@@ -203,7 +203,7 @@ def table(results: Results, scale: Scale, machine: Machine) -> str:
 
 
 class Figures:
-    """Figures by name, for the table: a number, or why there is none."""
+    """Figures by name, for the table: a number, or the reason why it is missing."""
 
     def __init__(self, results: Results) -> None:
         self.results = results

@@ -43,6 +43,13 @@ def rotary(positions: Tensor, head_size: int, base: float, in_bfloat16: bool, dt
     return cos.to(dtype), sin.to(dtype)
 
 
+def rotary_for(config, positions: Tensor, dtype: torch.dtype) -> Rotary | None:
+    """`rotary` as a GPTConfig has it, for positions (...); None where positions are learned."""
+    if config.learned_positions:
+        return None
+    return rotary(positions, config.head_size, config.rope_base, config.rope_in_bfloat16, dtype)
+
+
 def rotate(x: Tensor, rotary: Rotary) -> Tensor:
     """Rotate the halves (a, b) of each head by minus the position's angle: (a cos + b sin, b cos - a sin)."""
     cos, sin = rotary
@@ -160,7 +167,7 @@ def documents_in(ids: Tensor, separator: int) -> Documents:
     begins = ids == separator
     number = (begins.cumsum(1) - begins[:, :1].long()).clamp_max(most - 1).int()
     wanted = torch.arange(most, device=ids.device, dtype=torch.int32).expand(B, most).contiguous()
-    within = torch.searchsorted(number, wanted, out_int32=True)  # the first position of each; T where there is none
+    within = torch.searchsorted(number, wanted, out_int32=True)  # the first position of each; T if it has none
     starts = within + T * torch.arange(B, device=ids.device, dtype=torch.int32)[:, None]
     return Documents(number, F.pad(starts.flatten(), (0, 1), value=B * T))
 

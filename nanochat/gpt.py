@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nanochat.attention import Documents, Rotary, attend, documents_in, rotary, rotate
+from nanochat.attention import Documents, Rotary, attend, documents_in, rotary_for, rotate
 from nanochat.kv_cache import CacheRows
 from nanochat.loss import Rows, chunk_rows, summed_nll
 from nanochat.paged_cache import PagedRows
@@ -367,7 +367,7 @@ class GPT(nn.Module):
         """ids (B, T) -> embeddings and the first block's input, both (B, T, D), cos and sin of RoPE, documents."""
         c = self.config
         positions = torch.arange(ids.size(1), device=ids.device)[None] if cache is None else cache.begin(ids.size(1))
-        cos_sin = self._rotary(positions) if cache is None else cache.cos_sin()
+        cos_sin = rotary_for(c, positions, self.dtype) if cache is None else cache.cos_sin()
         embedded = self.embed(ids)  # (B, T) -> (B, T, D)
         documents = None
         if self.document_bos is not None and cache is None:
@@ -393,13 +393,6 @@ class GPT(nn.Module):
         """ids (...) -> (..., D), normed if the model does that, without smear and positions."""
         x = self.transformer.wte(ids).to(self.dtype)
         return norm(x, self.config.norm_eps) if self.config.embed_norm else x
-
-    def _rotary(self, positions: Tensor) -> Rotary | None:
-        """cos and sin (..., T, 1, d/2) of positions (..., T)."""
-        c = self.config
-        if c.learned_positions:
-            return None
-        return rotary(positions, c.head_size, c.rope_base, c.rope_in_bfloat16, self.dtype)
 
     def _smear(self, embedded: Tensor, cache: Cached | None, documents: Documents | None) -> Tensor:
         """Smear: add a gated fraction of the previous token's embedding (B, T, D); the first token has none before it.

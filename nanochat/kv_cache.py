@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanochat.attention import Rotary, attend_cached, rotary, visible
+from nanochat.attention import Rotary, attend_cached, rotary_for, visible
 
 BLOCK = 64
 
@@ -39,10 +39,7 @@ class KVCache:
         self.last = torch.zeros(slots, config.n_embd, device=device, dtype=dtype)
         self.lengths = [0] * slots
         self.max_len = max_len
-        self.rotary: Rotary | None = None  # cos and sin of all positions
-        if not config.learned_positions:
-            positions = torch.arange(max_len, device=device)
-            self.rotary = rotary(positions, config.head_size, config.rope_base, config.rope_in_bfloat16, dtype)
+        self.rotary = rotary_for(config, torch.arange(max_len, device=device), dtype)  # of all positions
 
     def rows(self, slots: list[int]) -> "CacheRows":
         """The view of these slots for one forward pass."""

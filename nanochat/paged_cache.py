@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nanochat.attention import PAGE, Rotary, attend_paged, lengths_for_flash, rotary
+from nanochat.attention import PAGE, Rotary, attend_paged, lengths_for_flash, rotary_for
 
 
 class PagedCache:
@@ -35,10 +35,7 @@ class PagedCache:
         self.tables[:-1] = torch.arange(slots * pages, device=device, dtype=torch.int32).view(slots, pages)
         self.lengths = [0] * slots
         self.max_len = max_len
-        self.rotary: Rotary | None = None  # cos and sin of all positions
-        if not config.learned_positions:
-            positions = torch.arange(max_len, device=device)
-            self.rotary = rotary(positions, config.head_size, config.rope_base, config.rope_in_bfloat16, dtype)
+        self.rotary = rotary_for(config, torch.arange(max_len, device=device), dtype)  # of all positions
 
     def room(self, slot: int, n: int) -> int:
         """Where the next n positions of a slot begin. Raises ValueError if it has no room for them."""

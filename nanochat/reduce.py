@@ -221,7 +221,7 @@ class Exchange:
     def finish(self) -> None:
         """Send what is left and wait for all: each bucket's `row` is then this rank's part of the summed gradient.
 
-        On CUDA "wait" means that kernels started from now on come after the transfer; the host goes on at once.
+        On CUDA "wait" means that kernels started from now on come after the transfer; the host does not block.
         """
         for bucket in self.buckets[self.sent :]:
             self._send_gradients(bucket)

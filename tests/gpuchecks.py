@@ -291,7 +291,7 @@ def compiled_as_eager(device: torch.device) -> None:
 def a_step_waits_for_nothing(device: torch.device) -> None:
     """No operation of a step makes the host wait for the GPU."""
     if device.type != "cuda":
-        raise NotHere("only a GPU computes while the program goes on")
+        raise NotHere("only a GPU computes while the program continues")
     model = on(small_model(), device)
     optimizer, batch = optimizer_of(model), some_batch(model.config, device)
     for number in range(3):

@@ -225,7 +225,7 @@ def test_a_run_whose_memory_runs_out_goes_on_with_fewer_rows(tmp_path):
     free, said = losses("free", 0)
     assert "memory ran out" not in said
     limited, said = losses("limited", 150 << 20)
-    rows = [int(number) for number in re.findall(r"goes on with (\d+)", said)]
+    rows = [int(number) for number in re.findall(r"continues with (\d+)", said)]
     assert rows and rows[-1] < 64 and said.count("memory ran out") == len(rows)
     assert limited == pytest.approx(free, rel=1e-4)
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY  # this process is as it was

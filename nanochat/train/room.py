@@ -47,7 +47,7 @@ class Room:
         self.rows = largest // 2
         print(
             f"{self.name}: memory ran out with {largest} rows at a time on rank {self.rt.rank}; this step is computed "
-            f"again and the run goes on with {self.rows}, which gives the same gradients; {self.flag}={self.rows} "
+            f"again and the run continues with {self.rows}, which gives the same gradients; {self.flag}={self.rows} "
             "avoids the second attempt",
             flush=True,
         )
