@@ -289,8 +289,10 @@ def check_fits(config: GPTConfig, settings: Settings, rt: Runtime) -> None:
     """Raise UserError if training cannot fit into memory."""
     if not settings.eval_only:
         T = min(settings.block_size, config.sequence_len)
-        names = {"flag": "batch_size", "smaller": "--n_layer or --n_embd"}
-        check_memory(config, settings.batch_size, T, rt, bool(settings.compile), **names)
+        check_memory(
+            config, settings.batch_size, T, rt, bool(settings.compile), flag="batch_size",
+            smaller="--n_layer or --n_embd",
+        )  # fmt: skip
 
 
 def _adapted(run: Run, settings: Settings, rt: Runtime) -> Run:
