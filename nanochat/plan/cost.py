@@ -27,7 +27,7 @@ USABLE = 0.97  # of a GPU's memory
 COMPILED_LOGIT, EAGER_LOGIT, LAST_LOGIT, VALIDATION_LOGIT = 4, 26, 2, 12
 # Bytes per element of the matrices that Muon works on together: stacked weights, gradients and update in float32, and
 # the temporaries of Polar Express. These two were counted with a dispatch mode that follows every storage of a training
-# step on fake GPUs (tests/test_fake_cuda.py).
+# step on fake GPUs (tests/fakes/steps.py).
 MUON_ELEMENT = 25
 # Bytes moved per parameter besides the products: per micro-batch weights become bfloat16 and gradients are added up in
 # float32; per step the optimizer reads and writes its state and its temporaries.

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 from fakecuda import Memory, Training, fake_cuda, on_cuda
-from test_fake_cuda import counted_part
+from steps import counted_part
 
 from nanochat.engine.passes import Passes
 from nanochat.engine.request import Request

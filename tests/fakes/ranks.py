@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from fakecuda import Memory, Training, fake_cuda, on_cuda
-from test_fake_cuda import counted_part
+from steps import counted_part
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
