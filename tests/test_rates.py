@@ -135,6 +135,9 @@ def test_the_rates_of_three_steps(stage, seen):
         "transformer.h.0.attn.c_q.weight": (0.02 * factor, DECAY[stage]),
         "transformer.h.0.mlp.c_fc.weight": (0.02 * factor, DECAY[stage]),
     }  # fmt: skip
+    if stage == "rl":  # which leaves these as they are
+        del expected["smear_gate.weight"], expected["backout_lambda"]
+        assert not {"smear_gate.weight", "backout_lambda"} & groups.keys()
     for name, (lr, weight_decay) in expected.items():
         assert (groups[name].lr, groups[name].weight_decay) == pytest.approx((lr, weight_decay)), name
 

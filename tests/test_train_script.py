@@ -869,7 +869,7 @@ def test_the_learning_rate_is_what_was_asked_for(here):
         (["--grad_clip=-1"], "--grad_clip is -1.0; expected 0 or more"),
         (["--lr_decay_iters=-1"], "--lr_decay_iters is -1; expected 0 or more"),
         (["--beta1=1"], "--beta1 is 1.0; expected a number from 0 to below 1"),
-        (["--n_embd=1000000"], "training on 2 rows of 16 tokens at a time takes about 262,722 GB, but only"),
+        (["--n_embd=1000000"], "training on 2 rows of 16 tokens at a time takes about 250,002 GB, but only"),
         (["--n_layer=1000000"], "--n_layer is 1000000; expected 1000 at most"),
         (["--seed=12345678901234567890123"], "--seed is a number of 74 bits; expected 63 bits at most"),
         (["--config=mistake.py"], "mistake.py:1: unknown key max_iter; did you mean max_iters?"),

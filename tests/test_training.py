@@ -145,7 +145,7 @@ def test_resuming_an_explicit_step_drops_later_ones(world, base, tmp_path):
 
 def test_what_cannot_fit_into_memory_is_refused_before_it_starts(world, base):
     world("base")
-    rows = ["--device_batch_size=200000", "--max_seq_len=64", "--total_batch_size=12800000"]
+    rows = ["--device_batch_size=2000000", "--max_seq_len=64", "--total_batch_size=128000000"]
     with pytest.raises(UserError, match=r"about \d+ GB, but only \d+ GB are available; --device_batch_size=\d+ fits"):
         train("base", flags("base", base, "--model_tag=large", *rows))
     assert not (base / "base_checkpoints" / "large").exists()
