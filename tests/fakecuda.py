@@ -3,7 +3,7 @@
 FakeTensorMode computes no numbers; its tensors say that they are on `cuda`, and an operation on tensors of two devices,
 or of shapes that do not fit, fails as on a GPU. Reading a number fails, too, so that what runs here never waits for
 the device. Autograd asks CUDA which devices are in use before it starts a backward, and CUDA refuses to answer where
-there is none: `without_contexts` answers for it.
+no GPU exists: `without_contexts` answers for it.
 """
 
 import contextlib
