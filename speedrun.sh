@@ -5,6 +5,7 @@
 #          tiny    the little world, on this machine as it is
 #          real    web text, public conversations and exams; scripts.plan predicts two hours on eight H100
 #   PRESET=smoke   all stages in two or three minutes, to see that they work; use another NANOCHAT_BASE_DIR for it
+#          long    the little world in about an hour: a deeper model that sees more
 #   DEPTH=20       layers of the real recipe's model, which set all its other sizes
 #   GPUS=n         number of GPUs, and of processes that train; default: all that are there
 #   GPU=x          for --dry_run: their model, such as h100 (python -m scripts.plan --help lists them)

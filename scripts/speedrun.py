@@ -23,19 +23,20 @@ from nanochat.errors import UserError, run
 from nanochat.paths import base_dir, dataset_dir, write_text
 from scripts._marks import Marks, last_step
 
-# What the environment may change: its default, and its default with PRESET=smoke. None follows from the rest.
-TINY: dict[str, tuple[Any, Any]] = {
-    "TINY_DOCUMENTS": (60_000, 2_000),
-    "TINY_VOCAB": (4096, 512),
-    "TINY_CONTEXT": (256, 128),
-    "TINY_DEPTH": (4, 1),
-    "TINY_ROWS": (16, 4),  # rows per forward pass
-    "TINY_BASE_STEPS": (300, 6),
-    "TINY_MID_STEPS": (600, 4),
-    "TINY_SFT_STEPS": (1400, 4),
-    "TINY_SAVE_EVERY": (100, 2),
-    "TINY_EVAL_TOKENS": (65_536, 2_048),
-    "TINY_PROBLEMS": (1000, 2),  # per task of chat_eval
+# What the environment may change, and its default with PRESET=full, smoke and long. None follows from the rest.
+PRESETS = ("full", "smoke", "long")
+TINY: dict[str, tuple[Any, Any, Any]] = {
+    "TINY_DOCUMENTS": (60_000, 2_000, 200_000),
+    "TINY_VOCAB": (4096, 512, 4096),
+    "TINY_CONTEXT": (256, 128, 256),
+    "TINY_DEPTH": (4, 1, 6),
+    "TINY_ROWS": (16, 4, 16),  # rows per forward pass
+    "TINY_BASE_STEPS": (300, 6, 600),
+    "TINY_MID_STEPS": (600, 4, 600),
+    "TINY_SFT_STEPS": (1400, 4, 2400),
+    "TINY_SAVE_EVERY": (100, 2, 200),
+    "TINY_EVAL_TOKENS": (65_536, 2_048, 65_536),
+    "TINY_PROBLEMS": (1000, 2, 1000),  # per task of chat_eval, for the last model; the others get fewer
 }
 REAL: dict[str, tuple[Any, Any]] = {
     "DEPTH": (20, 1),
@@ -135,6 +136,7 @@ def tiny(s: SimpleNamespace) -> list[Stage]:
         "num_iterations": s.sft_steps,
     }  # fmt: skip
     score = {"model_tag": tag, "batch_size": 64, "max_problems": s.problems}
+    on_the_way = score | {"max_problems": min(s.problems, 100)}  # enough to see what a stage brought
     return [
         Stage("data", "tasks.littleworld", {"num_documents": s.documents}, "base_data_tinyworld/*.parquet",
               reports=False),
@@ -144,8 +146,8 @@ def tiny(s: SimpleNamespace) -> list[Stage]:
         Stage("base_eval", "scripts.base_eval", evaluate, parent="base_train"),
         Stage("mid_train", "scripts.mid_train", mid | train, _checkpoints("mid", tag), parent="base_train"),
         Stage("chat_sft", "scripts.chat_sft", sft | train, _checkpoints("chatsft", tag), parent="mid_train"),
-        Stage("chat_eval_base", "scripts.chat_eval", {"source": "base"} | score, parent="base_train"),
-        Stage("chat_eval_mid", "scripts.chat_eval", {"source": "mid"} | score, parent="mid_train"),
+        Stage("chat_eval_base", "scripts.chat_eval", {"source": "base"} | on_the_way, parent="base_train"),
+        Stage("chat_eval_mid", "scripts.chat_eval", {"source": "mid"} | on_the_way, parent="mid_train"),
         Stage("chat_eval_sft", "scripts.chat_eval", {"source": "sft"} | score, parent="chat_sft"),
     ]  # fmt: skip
 
@@ -250,8 +252,8 @@ class Recipe:
 def recipe_for(environment: Mapping[str, str], marks: Marks) -> Recipe:
     """Choose the recipe and read its settings. Raises UserError for a value that it does not know."""
     preset = environment.get("PRESET") or "full"
-    if preset not in ("full", "smoke"):
-        raise UserError(f"PRESET is {preset}; expected full or smoke")
+    if preset not in PRESETS:
+        raise UserError(f"PRESET is {preset}; expected {', '.join(PRESETS[:-1])} or {PRESETS[-1]}")
     memories = _gpu_memories(environment)
     here = len(memories)
     if (visible := environment.get("CUDA_VISIBLE_DEVICES")) is not None:  # numbers, or names such as GPU-… and MIG-…
@@ -265,18 +267,20 @@ def recipe_for(environment: Mapping[str, str], marks: Marks) -> Recipe:
     if name not in ("tiny", "real"):
         raise UserError(f"RECIPE is {name}; expected auto, tiny or real")
     if name == "tiny":
-        settings = _settings(TINY, environment, preset == "smoke")
+        settings = _settings(TINY, environment, preset)
         return Recipe(name, tiny(settings), gpus, here, started)
-    settings = _settings(REAL, environment, preset == "smoke")
+    if preset == "long":
+        raise UserError("PRESET=long belongs to RECIPE=tiny; set DEPTH to a larger number for more of the real recipe")
+    settings = _settings(REAL, environment, preset)
     settings.is_here = (marks.base / dataset_dir(settings.dataset).name).is_dir()
     return Recipe(name, real(settings, gpus), gpus, here, started)
 
 
-def _settings(table: Mapping[str, tuple[Any, Any]], environment: Mapping[str, str], smoke: bool) -> SimpleNamespace:
+def _settings(table: Mapping[str, tuple[Any, ...]], environment: Mapping[str, str], preset: str) -> SimpleNamespace:
     """The values of a table of variables, by their names in lower case without TINY_ or REAL_."""
-    settings = SimpleNamespace(compile=False if smoke else None)
+    settings = SimpleNamespace(compile=False if preset == "smoke" else None)
     for name, defaults in table.items():
-        default, value = defaults[smoke], environment.get(name)
+        default, value = defaults[PRESETS.index(preset)], environment.get(name)
         if value and not isinstance(default, str):
             value = _number(name, value)
         setattr(settings, re.sub("^(TINY|REAL)_", "", name).lower(), value or default)

@@ -387,7 +387,7 @@ def test_what_would_fail_later_is_refused_at_once(tmp_path, quick, changed, sent
     "changed, sentence",
     [
         ({"RECIPE": "huge"}, "RECIPE is huge; expected auto, tiny or real"),
-        ({"PRESET": "fast"}, "PRESET is fast; expected full or smoke"),
+        ({"PRESET": "fast"}, "PRESET is fast; expected full, smoke or long"),
         ({"GPUS": "all"}, "GPUS is all; expected a number, such as 8"),
         ({"TINY_ROWS": "1.5"}, "TINY_ROWS is 1.5; expected a number, such as 8"),
         ({"RECIPE": "real", "DEPTH": "d20"}, "DEPTH is d20; expected a number, such as 8"),
