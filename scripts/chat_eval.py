@@ -71,17 +71,21 @@ def main(argv: Sequence[str] | None = None) -> None:
             others = "|".join(name for name in names if name != "HumanEval")
             instead = f"leave HumanEval out (--task_name '{others}')" if others else "evaluate other tasks"
             rt.print(permit_code("HumanEval", flags.unsafe_code, instead))
+        asked = tasks(names, serving.meta)
         results = [
             evaluate(
                 task, serving.engine, serving.tokenizer, flags.max_new_tokens, flags.max_problems, flags.temperature,
                 flags.top_k, flags.num_samples, flags.seed, flags.pass_k,
             )
-            for task in tasks(names, serving.meta)
+            for task in asked
         ]  # fmt: skip
         for result in results:
             for example in [example for example in result.examples if not example.correct][: flags.show_errors]:
                 rt.print(f"\n{result.name}, a wrong answer:\n{dialogue(example)}")
         rt.print("\n" + table(results))
+        for task, result in zip(asked, results, strict=True):
+            if note := getattr(task, "note", None):
+                rt.print(note(result.examples))
         if rt.is_main:
             _save(flags, serving, results, time.monotonic() - started, found.source if found.of_stage else None)
 

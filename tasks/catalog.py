@@ -14,6 +14,8 @@ from tasks.gsm8k import GSM8K
 from tasks.humaneval import HumanEval
 from tasks.identity import identity, identity_path
 from tasks.littleworld.conversations import KINDS, LittleWorld
+from tasks.littleworld.newcomer import NAME as NEWCOMER
+from tasks.littleworld.newcomer import Newcomer
 from tasks.mixture import Mixture, Rows
 from tasks.mmlu import MMLU
 from tasks.smoltalk import SmolTalk
@@ -22,7 +24,7 @@ from tasks.spellingbee import SimpleSpelling, SpellingBee
 RECIPES = ("littleworld", "real", "none")
 Stage = Literal["mid", "sft"]
 
-# The graded tasks; creating one downloads it. HumanEval has test problems only.
+# The graded tasks; creating one downloads it.
 _REAL: dict[str, Callable[[ExamSplit], Task]] = {
     "ARC-Easy": lambda split: ARC("ARC-Easy", split),
     "ARC-Challenge": lambda split: ARC("ARC-Challenge", split),
@@ -31,17 +33,20 @@ _REAL: dict[str, Callable[[ExamSplit], Task]] = {
     "HumanEval": lambda split: HumanEval(),
     "SpellingBee": SpellingBee,
 }
-GRADED = {"littleworld": KINDS, "real": tuple(_REAL), "none": ()}
+GRADED = {"littleworld": (*KINDS, NEWCOMER), "real": tuple(_REAL), "none": ()}
+TEST_ONLY = ("HumanEval", NEWCOMER)  # never for training, which has no other split of them
 
 
 def task(name: str, split: ExamSplit) -> Task:
     """A graded task by its name in GRADED. Raises what downloading it raises."""
+    if name == NEWCOMER:
+        return Newcomer(split)
     return LittleWorld(name, split) if name in KINDS else _REAL[name](split)
 
 
 def graded_tasks(recipe: str, split: ExamSplit) -> list[Task]:
     """The graded tasks of a recipe; none if training uses the user's own conversations only."""
-    names = [name for name in GRADED[recipe] if split == "test" or name != "HumanEval"]
+    names = [name for name in GRADED[recipe] if split == "test" or name not in TEST_ONLY]
     return [task(name, split) for name in names]
 
 

@@ -12,7 +12,7 @@ class Task(Protocol):
     A multiple-choice conversation has "letters", and its answer is one of them. `grade` returns True or False, or a
     number; in evaluations everything above 0 counts as correct, in reinforcement learning it is the reward. It is
     called from several threads at once. A task may have a `baseline`, the fraction that guessing gets right; otherwise
-    that is 0.
+    that is 0. It may also have a method `note`, which says more about graded examples than the accuracy does.
     """
 
     name: str
