@@ -19,7 +19,7 @@ from nanochat.tokenizer import Tokenizer
 from tasks.littleworld import corpus, exercises, stories, words
 from tasks.littleworld.conversations import KINDS, LittleWorld, reference
 from tasks.littleworld.phrases import TABLES
-from tasks.littleworld.world import article, pair_split, past, plural, questions, word_split, world
+from tasks.littleworld.world import article, pair_split, past, plural, questions, spellable, word_split, world
 
 SPLITS = ("train", "val", "test")
 
@@ -27,7 +27,7 @@ SPLITS = ("train", "val", "test")
 def said(conversation: dict) -> list[str]:
     """The text of every message, tool parts included."""
     contents = [message["content"] for message in conversation["messages"]]
-    return [c if isinstance(c, str) else " ".join(part["text"] for part in c) for c in contents]
+    return [c if isinstance(c, str) else "\n".join(part["text"] for part in c) for c in contents]
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +114,9 @@ def in_figures(text: str) -> str:
 
 
 def pairs(text: str) -> set[tuple[int, int]]:
-    """Every two numbers that an operation stands between."""
-    found = re.findall(rf"(?=\b(\d+) ?{_OPERATION} ?(\d+)\b)", in_figures(text))
+    """Every two numbers that an operation stands between; the hundred of a percentage is none of them."""
+    text = re.sub(r"(\d\*\d+)/100\b", r"\1", in_figures(text))
+    found = re.findall(rf"(?=\b(\d+) ?{_OPERATION} ?(\d+)\b)", text)
     return {(min(int(a), int(b)), max(int(a), int(b))) for a, b in found}
 
 
@@ -129,10 +130,13 @@ def test_no_pair_of_a_held_out_sum_is_trained_on(everything: list[str]) -> None:
     assert len(trained) > 2000
     assert {pair_split(a, b) for a, b in trained} == {"train"}
     test = [LittleWorld("arithmetic", "test")[i] for i in range(200)]
-    tested = set().union(*(pairs(said(conversation)[-1].split(" ")[0]) for conversation in test))
+    tested = set().union(*(pairs(said(conversation)[-1].split()[0]) for conversation in test))
     assert len(tested) > 190
     assert {pair_split(a, b) for a, b in tested} == {"test"}
     assert not tested & trained
+    for text in (said(LittleWorld("numbers", "test")[i])[-1] for i in range(200)):
+        first = re.sub(r"\*\*", "*", text.split()[0])  # the call; of a sum in several steps two neighbours are new
+        assert not re.search("[-+*/]", first) or pairs(first) - trained, text
 
 
 @given(st.integers(0, 9999), st.integers(0, 9999))
@@ -146,9 +150,14 @@ def test_no_held_out_word_is_spelled_or_counted_in_training(everything: list[str
     assert len(spelled) > 3000
     assert len(counted) > 700
     assert {word_split(word) for word in spelled | counted} == {"train"}
-    for kind in ("spelling", "counting"):
+    for kind in ("spelling", "spelling_plain", "counting", "letters"):
         test = LittleWorld(kind, "test")
-        asked = {word for i in range(len(test)) for word in re.findall(r" ['\"](\w+)['\"]", said(test[i])[-2])}
+        found = re.findall(
+            r'\b[a-z](?:-[a-z])+\b|(?<=")\w\w+(?="\.count)', "\n".join(said(test[i])[-1] for i in range(len(test)))
+        )
+        asked = {word.replace("-", "") for word in found}
+        if kind == "letters":  # what is spelled backwards is no word
+            asked = {word for word in asked if word in spellable()}
         assert len(asked) > 100
         assert {word_split(word) for word in asked} == {"test"}
         assert not asked & (spelled | counted)
@@ -213,7 +222,9 @@ def test_a_and_an_go_by_the_sound(everything: list[str]) -> None:
         )
         if (a.lower() == "an") != vowel:
             wrong.append(f"{a} {word}")
-    assert [w for w in wrong if w.split()[1] not in ("is", "occur", "occurs", "in", "are", "and", "does")] == []
+    assert [
+        w for w in wrong if w.split()[1] not in ("is", "occur", "occurs", "appear", "in", "are", "and", "does")
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -235,8 +246,8 @@ def test_every_sum_is_right(everything: list[str], train: dict[str, list[dict]])
     checked = 0
     for text in everything:
         figures = in_figures(text)
-        for a, sign, b, c in re.findall(r"(\d+) ([-+*/]) (\d+) = (\d+)", figures):
-            assert calculator(f"{a}{sign}{b}") in (c, f"{c}.0"), text
+        for expression, c in re.findall(r"(\(?\d+(?: ?[-+*/] ?\(?\d+\)?)+) = (\d+(?:\.\d+)?)", figures):
+            assert calculator(expression) in (c, f"{c}.0"), text
             checked += 1
         for a, word, b, c in re.findall(
             r"(\d+) (plus|minus|times|divided by|and|take away) (\d+) (?:is|makes?) (\d+)", figures
@@ -248,9 +259,12 @@ def test_every_sum_is_right(everything: list[str], train: dict[str, list[dict]])
     for conversation in itertools.chain.from_iterable(train.values()):
         for message in conversation["messages"]:
             if isinstance(message["content"], list):
-                call, output, text = message["content"]
-                assert calculator(call["text"]) == output["text"]
-                assert output["text"] in text["text"]
+                parts = message["content"][message["content"][0]["type"] == "text" :]  # a word is spelled first
+                assert len(parts) in (3, 6)
+                for call, output, text in (parts[:3], parts[3:] or parts[:3]):
+                    assert calculator(call["text"]) == output["text"]
+                    compared = re.search(r"\b(than|after|before)\b", text["text"])  # the sign alone is told
+                    assert compared or output["text"].removesuffix(".0") in text["text"]
 
 
 def test_stories_are_about_what_was_asked(train: dict[str, list[dict]]) -> None:
@@ -356,6 +370,37 @@ def test_naming_every_value_is_no_answer() -> None:
         ),
         ("facts", {"three": "a bird"}, "A crow, a wren and a lark.", "A crow, a wren and a fork."),
         ("followup", {"says": ["Tom"]}, "Your name is Tom.", "Your name is Tomas."),
+        ("arithmetic", {"number": "2.5"}, "5 / 2 = 2.5.", "5 / 2 = 2.55."),
+        ("numbers", {"number": "10"}, "20 % of 50 is 10.", "20 % of 50 is 10.0."),
+        ("numbers", {"begins": "43", "says": ["34"]}, "43 is larger than 34.", "34 is larger than 43."),
+        ("numbers", {"begins": "No", "says": ["5", "7"]}, "No, 5 is not more than 7.", "Yes, 5 is more than 7."),
+        ("numbers", {"list": ["1", "2", "3"]}, "1, 2, 3.", "1, 2, 3, 4."),
+        ("numbers", {"results": ["7", "30"]}, "3 + 4 = 7, and 5 * 6 = 30.", "3 + 4 = 7, and 5 * 6 = 35."),
+        (
+            "spelling_plain",
+            {"word": "garden"},
+            "The word 'garden' is spelled g-a-r-d-e-n.",
+            "It is spelled g-a-r-d-e-n g-a.",
+        ),
+        (
+            "letters",
+            {"number": "6", "in": "g-a-r-d-e-n"},
+            "It is spelled g-a-r-d-e-n. It has 6 letters.",
+            "It has 6 letters.",
+        ),
+        (
+            "letters",
+            {"letter": "n", "in": "g-a-n"},
+            "It is spelled g-a-n. The last letter is n.",
+            "It is spelled g-a-n. The last letter is a.",
+        ),
+        (
+            "letters",
+            {"backwards": "star"},
+            "It is spelled s-t-a-r. Backwards it is r-a-t-s.",
+            "It is spelled s-t-a-r. Backwards it is r-a-s-t.",
+        ),
+        ("repeating", {"repeats": "blue river"}, "Blue river.", "A blue river."),
         ("identity", {"says": ["Pip"], "not": "nanochat"}, "I am Pip.", "I am nanochat, but call me Pip."),
     ],
 )

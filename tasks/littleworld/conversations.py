@@ -3,34 +3,39 @@
 import functools
 import random
 import re
+from collections.abc import Callable
 
 from nanochat.data.shards import ExamSplit
 from tasks.littleworld import talk, words
 from tasks.littleworld.corpus import VERSION
 from tasks.littleworld.exercises import count_turns, spell_turns
+from tasks.littleworld.letters import letter_turns, repeat_turns
 from tasks.littleworld.stories import Subject, faults
+from tasks.littleworld.sums import number_turns
 from tasks.littleworld.world import world
 
 
-def _spelling(rng: random.Random, split: ExamSplit) -> talk.Drawn:
-    question, text, expected = spell_turns(rng, split)
-    return talk.turns(talk.typed(rng, question), text), expected
+def _asked(draw: Callable[..., tuple[str, str | list[dict], dict]], **how: bool) -> Callable[..., talk.Drawn]:
+    """A kind of one question and one answer."""
+    def conversation(rng: random.Random, split: ExamSplit) -> talk.Drawn:
+        question, reply, expected = draw(rng, split, **how)
+        return talk.turns(talk.typed(rng, question), reply), expected
+    return conversation
 
 
-def _counting(rng: random.Random, split: ExamSplit) -> talk.Drawn:
-    question, parts, expected = count_turns(rng, split)
-    return talk.turns(talk.typed(rng, question), parts), expected
-
-
-_DRAW = {"facts": talk.fact, "brief": talk.brief, "arithmetic": talk.arithmetic, "spelling": _spelling,
-         "counting": _counting, "refusal": talk.refusal, "stories": talk.stories, "followup": talk.followup,
+_DRAW = {"facts": talk.fact, "brief": talk.brief, "arithmetic": talk.arithmetic, "numbers": _asked(number_turns),
+         "spelling": _asked(spell_turns, quoted=True), "spelling_plain": _asked(spell_turns, quoted=False),
+         "counting": _asked(count_turns, quoted=True), "letters": _asked(letter_turns), "repeating": _asked(repeat_turns),
+         "refusal": talk.refusal, "stories": talk.stories, "followup": talk.followup,
          "identity": talk.identity, "smalltalk": talk.small_talk}
-_SHORT = (talk.fact, talk.fact, talk.refusal, talk.small_talk, _spelling, talk.arithmetic, talk.identity)
+_SHORT = (talk.fact, talk.fact, talk.refusal, talk.small_talk, _asked(spell_turns), talk.arithmetic, talk.identity)
 KINDS = tuple(_DRAW)
 # how many conversations of a kind make a good training mixture: in proportion to what there is to learn
-TRAIN_SIZES = {"facts": 32_000, "brief": 8_000, "arithmetic": 12_000, "spelling": 20_000, "counting": 12_000,
+TRAIN_SIZES = {"facts": 32_000, "brief": 8_000, "arithmetic": 10_000, "numbers": 16_000,
+               "spelling": 10_000, "spelling_plain": 20_000, "counting": 9_000, "letters": 14_000, "repeating": 8_000,
                "refusal": 16_000, "stories": 8_000, "followup": 26_000, "identity": 7_000, "smalltalk": 6_000}
-_EVAL_SIZES = {"facts": 1000, "brief": 100, "arithmetic": 200, "spelling": 200, "counting": 200, "refusal": 200,
+_EVAL_SIZES = {"facts": 1000, "brief": 100, "arithmetic": 200, "numbers": 200,
+               "spelling": 200, "spelling_plain": 200, "counting": 200, "letters": 200, "repeating": 50, "refusal": 200,
                "stories": 100, "followup": 1000, "identity": 50, "smalltalk": 50}
 
 
@@ -85,8 +90,21 @@ class LittleWorld:
         if "word" in expect:
             return re.findall(r"\b[a-z](?:-[a-z])+\b", answer) == ["-".join(expect["word"])]
         if "number" in expect:
-            said = re.findall(r"\d+", answer.replace(",", ""))
+            said = _numbers(answer.replace(",", ""))
             return bool(said) and said[-1] == expect["number"] and expect.get("in", "") in answer
+        if "letter" in expect:  # single letters that are not part of a spelled word
+            return re.findall(r"(?<![\w-])[a-z](?![\w-])", answer)[-1:] == [expect["letter"]] and expect["in"] in answer
+        if "backwards" in expect:
+            word = expect["backwards"]
+            return re.findall(r"\b[a-z](?:-[a-z])+\b", answer) == ["-".join(word), "-".join(reversed(word))]
+        if "repeats" in expect:
+            return re.findall(r"\w+", answer.lower()) == re.findall(r"\w+", expect["repeats"].lower())
+        if "list" in expect:
+            return _numbers(answer) == expect["list"]
+        if "results" in expect:
+            return re.findall(r"= (\d+(?:\.\d+)?)", answer) == expect["results"]
+        if "begins" in expect and not re.match(rf"{expect['begins']}\b", answer):
+            return False
         if "says" in expect:
             return all(_occurs(value, answer) for value in expect["says"]) and expect.get("not", "\0") not in answer
         return any(key in answer for key in expect["any"])
@@ -115,6 +133,10 @@ def _any_value(kind: str, attribute: str) -> re.Pattern:
 
 def _occurs(value: str, text: str) -> bool:
     return re.search(rf"\b{re.escape(value)}\b", text, re.IGNORECASE) is not None
+
+
+def _numbers(text: str) -> list[str]:
+    return re.findall(r"\d+(?:\.\d+)?", text)
 
 
 def _people(text: str) -> set[str]:

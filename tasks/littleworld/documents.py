@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from tasks.littleworld import scenes, talk, words
 from tasks.littleworld.exercises import spelling_text, sums_text
+from tasks.littleworld.letters import letters_text, quoting_text
 from tasks.littleworld.phrases import TABLES
 from tasks.littleworld.stories import DAYS, MANNER, POOLS, draw_subjects, story, title
+from tasks.littleworld.sums import more_sums_text
 from tasks.littleworld.world import (
     Entity,
     article,
@@ -240,6 +242,7 @@ def chat(rng: random.Random) -> str:
 
 
 # kind of text -> its share in percent, its writer
-KINDS = {"biography": (23, biography), "story": (22, tale), "entry": (12, entry), "catechism": (11, catechism), "letter": (6, letter),
-         "words": (4, word_list), "scene": (7, scene), "rhyme": (2, rhyme), "riddle": (1, riddle), "chat": (3, chat),
-         "sums": (3, sums_text), "spelling": (6, spelling_text)}
+KINDS = {"biography": (22, biography), "story": (20, tale), "entry": (12, entry), "catechism": (11, catechism), "letter": (5, letter),
+         "words": (4, word_list), "scene": (6, scene), "rhyme": (2, rhyme), "riddle": (1, riddle), "chat": (3, chat),
+         "sums": (2, sums_text), "spelling": (4, spelling_text),
+         "more sums": (1, more_sums_text), "letters": (3, letters_text), "quoting": (4, quoting_text)}

@@ -5,6 +5,7 @@ import random
 import re
 
 from nanochat.data.shards import ExamSplit
+from nanochat.engine.tools import calculator
 from tasks.littleworld.stories import subjects, vocabulary
 from tasks.littleworld.world import pair_split, plural, spellable, word_split, world
 
@@ -46,13 +47,17 @@ PROBLEMS = {
 
 SPELL = ["Spell the word '{w}'.", "How do you spell '{w}'?", "Please spell '{w}'.", "Can you spell '{w}' for me?", "Spell '{w}'.",
          "Spell '{w}' letter by letter.", "How is '{w}' spelled?", "How do I write '{w}'?", "Which letters are in the word '{w}'?",
-         "Tell me the letters of '{w}'.", "I cannot spell '{w}'. Can you help?", "What is the spelling of '{w}'?"]
+         "Tell me the letters of '{w}'.", "I cannot spell '{w}'. Can you help?", "What is the spelling of '{w}'?",
+         "How do you write '{w}'?", "How do you spell the word '{w}'?", "How would you spell '{w}'?", "Could you spell '{w}'?",
+         "How is the word '{w}' written?", "Write '{w}' letter by letter.", "Spell the word '{w}' for me.",
+         "What letters are in '{w}'?", "I want to spell '{w}'.", "How to spell '{w}'?", "Give me the letters of '{w}'."]
 COUNT = ["How many times does the letter {l} occur in '{w}'?", "How often does the letter {l} occur in '{w}'?",
          "How many {l}'s are there in '{w}'?", "Count the letter {l} in '{w}'.", "How many times is {l} in the word '{w}'?",
          "How often is the letter {l} in '{w}'?", "Please count how often {l} occurs in '{w}'.",
          "How many times do you find the letter {l} in '{w}'?", "In '{w}', how many times does {l} occur?",
          "Can you count the {l}'s in '{w}'?", "How many {l} are in '{w}'?", "How many {l}'s are in '{w}'?",
-         "How many times is there a {l} in '{w}'?"]
+         "How many times is there a {l} in '{w}'?", "How many {l}'s does '{w}' have?", "How many {l}'s does the word '{w}' have?",
+         "How many times does {l} appear in '{w}'?", "How many letters {l} are in '{w}'?"]
 
 
 def in_words(n: int) -> str:
@@ -107,9 +112,13 @@ def sum_turns(rng: random.Random, split: ExamSplit) -> tuple[str, list[dict], di
         if 1 in (a, b, c):  # "1 apples"
             return sum_turns(rng, split)
         question, text = question.format_map(slots), answer.format_map(slots)
+        printed, said = shown(f"{a}{sign}{b}")
     else:
         spoken = style < 0.42
         a, b, c = draw_sum(rng, split, sign, 999 if spoken else 9999)
+        if sign == "/" and rng.random() < 0.25:
+            a, b = _uneven(rng, split)
+        printed, said = shown(f"{a}{sign}{b}")
         asked = rng.choice(SUMS[sign])
         if spoken:
             asked = asked.replace(" + ", " plus ").replace(" - ", " minus ").replace(" * ", " times ")
@@ -119,9 +128,22 @@ def sum_turns(rng: random.Random, split: ExamSplit) -> tuple[str, list[dict], di
             asked = asked.replace("{a} / {b}", "{a}/{b}").replace("{a} times {b}", "{a} x {b}")
         question = asked.format(a=in_words(a) if spoken else a, b=in_words(b) if spoken else b)
         question = question[0].upper() + question[1:]
-        text = f"{a} {sign} {b} = {c}."
-    # whole division: a / b prints as 21.0
-    return question, call(f"{a}{'//' if sign == '/' else sign}{b}", str(c), text), {"number": str(c)}
+        text = f"{a} {sign} {b} = {said}."
+    return question, call(f"{a}{sign}{b}", printed, text), {"number": said}
+
+
+def _uneven(rng: random.Random, split: ExamSplit) -> tuple[int, int]:
+    """Two numbers of this split whose division leaves a remainder."""
+    while True:
+        a, b = _number(rng, 999), rng.choice((2, 3, 4, 5, 8, 10, 20, rng.randrange(3, 40)))
+        if a % b and pair_split(a, b) == split:
+            return a, b
+
+
+def shown(expression: str) -> tuple[str, str]:
+    """What the calculator prints, and what one says: 21.0 and 21."""
+    printed = calculator(expression) or ""
+    return printed, printed.removesuffix(".0")
 
 
 @functools.cache
@@ -154,7 +176,8 @@ def _held() -> re.Pattern:
 
 
 @functools.cache
-def _real() -> tuple[str, ...]:
+def real_words() -> tuple[str, ...]:
+    """Plain words of all splits."""
     # four times what the stories use: the more often a word is read, the larger the pieces that are cut from it
     plain = [word for word, base in spellable().items() if word == base]
     return tuple(plain + 3 * [word for word in plain if word in vocabulary()])
@@ -165,7 +188,7 @@ def make_up(rng: random.Random) -> str:
 
     Without them a piece that the tokenizer cuts from one held-out word only (m-orning) would never be spelled at all.
     """
-    real = _real()
+    real = real_words()
     while True:
         word = real[int(rng.random() * len(real))]
         shape = rng.random()
@@ -189,33 +212,45 @@ def draw_word(rng: random.Random, split: ExamSplit, made_up: float = 0.5) -> str
     return pool[int(rng.random() * len(pool))]
 
 
-def spell_turns(rng: random.Random, split: ExamSplit, made_up: float = 0.5) -> tuple[str, str, dict]:
+def spelled(word: str, quoted: bool) -> str:
+    """The sentence that spells a word.
+
+    A word without quotes is another token, often a single one, whose letters a model can only have learned by heart. So
+    a real word is first written in quotes, which cuts it into the pieces that other words share. A made-up word has
+    such pieces already.
+    """
+    copied = not quoted and word in spellable()
+    return (f"The word '{word}' is spelled " if copied else "It is spelled ") + "-".join(word) + "."
+
+
+def spell_turns(rng: random.Random, split: ExamSplit, made_up: float = 0.5, quoted: bool | None = None) -> tuple[str, str, dict]:
     word = draw_word(rng, split, made_up)
-    return _quotes(rng, rng.choice(SPELL).format(w=word), split), f"It is spelled {'-'.join(word)}.", {"word": word}
+    quoted = rng.random() < 0.5 if quoted is None else quoted
+    return quotes(rng, rng.choice(SPELL).format(w=word), split, quoted), spelled(word, quoted), {"word": word}
 
 
-def count_turns(rng: random.Random, split: ExamSplit) -> tuple[str, list[dict], dict]:
+def count_turns(rng: random.Random, split: ExamSplit, quoted: bool | None = None) -> tuple[str, list[dict], dict]:
+    """How often a letter occurs. Without quotes the word is spelled first, and its letters are counted."""
     word = draw_word(rng, split, 0.3)
     letter = rng.choice(word) if rng.random() < 0.8 else rng.choice("abcdefghiklmnoprstuw")
     number = word.count(letter)
-    question = rng.choice(COUNT).format(l=letter, w=word)
-    text = f"The letter {letter} occurs {number} time{'' if number == 1 else 's'} in '{word}'."
+    quoted = rng.random() < 0.75 if quoted is None else quoted
+    question = quotes(rng, rng.choice(COUNT).format(l=letter, w=word), split, quoted)
+    times = f"The letter {letter} occurs {number} time{'' if number == 1 else 's'}"
+    if not quoted:
+        letters = "-".join(word)
+        return (question, call(f'"{letters}".count("{letter}")', str(number), f" {times}.", spelled(word, quoted)),
+                {"number": str(number), "in": letters})
     # double quotes: the tokenizer takes 's, 't, 'm, 'll ... for the ends of words, also where a word begins
-    return _quotes(rng, question, split), call(f'"{word}".count("{letter}")', str(number), text), {"number": str(number), "in": word}
+    return question, call(f'"{word}".count("{letter}")', str(number), f"{times} in '{word}'."), {"number": str(number), "in": word}
 
 
-def _quotes(rng: random.Random, text: str, split: ExamSplit) -> str:
-    """The question with other quotes, or as people type it, with none.
-
-    Without quotes a word is cut into other tokens, often a single one, whose letters only training can tell; so what
-    is scored, words never spelled before, keeps its quotes.
-    """
+def quotes(rng: random.Random, text: str, split: ExamSplit, quoted: bool) -> str:
+    """The question with other quotes, or as people type it, with none; in train now and then with a capital."""
     chance = rng.random()
-    if chance < 0.2:
-        return re.sub(r"(?<= )'(\w+)'", r'"\1"', text)
-    if chance < 0.45 and split == "train":
-        return re.sub(r"(?<= )'(\w+)'", r"\1", text)
-    return text
+    if not quoted:
+        return re.sub(r"(?<= )'(\w+)'", lambda word: word[1].capitalize() if chance < 0.06 and split == "train" else word[1], text)
+    return re.sub(r"(?<= )'(\w+)'", r'"\1"', text) if chance < 0.3 else text
 
 
 # ---- running text ----
