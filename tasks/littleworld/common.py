@@ -52,7 +52,7 @@ def members(kind: str) -> frozenset[str]:
     """All that counts as a member of a kind, in lower case."""
     others = {"an animal": [e.name for e in world().entities["animal"]], "a pet": facts.PETS, "a hobby": facts.HOBBIES,
               "a job": [e.name for e in world().entities["job"]], "a month": facts.MONTHS, "a day of the week": DAYS, "a season": SEASONS,
-              "a colour": facts.COLOURS}
+              "a colour": facts.COLOURS, "a musical instrument": ["piano"]}
     for name, of in (("a town", "town"), ("a town in the little world", "town"), ("a person", "person"), ("somebody in the little world", "person")):
         others[name] = [e.name for e in world().entities[of]]
     return frozenset(name.lower() for name in (*words.THEMES.get(kind, ()), *others.get(kind, ())))
@@ -88,7 +88,8 @@ def another(rng: random.Random, split: ExamSplit) -> Drawn:
         if held_out(f"another {kind} {more} {steps}") == split:
             break
     _, names = _first(kind)
-    said = [rng.choice(NAME_ONE).format(kind), capital(names[0]) + "."]
+    first = [way.format(kind) for way in NAME_ONE]
+    said = [rng.choice([question for question in first if held_out("name " + question, 15) == "train"]), capital(names[0]) + "."]
     for name in names[1:steps]:
         said += [rng.choice(ANOTHER), capital(name) + "."]
     return turns(*said, typed(rng, more), capital(names[steps]) + "."), {"members": [kind, 1], "not": capital(names[steps - 1])}

@@ -61,12 +61,18 @@ class LittleWorld:
             raise IndexError(i)
         # a string seed: random.Random(-1) is random.Random(1), a string is hashed whole
         rng = random.Random(f"little world {self.name} {self.split} {i}")
+        messages, expect = self._draw(rng)
+        while self.split == "train" and _asked_by_newcomers(messages):
+            messages, expect = self._draw(rng)
+        return {"messages": messages, "expect": expect}
+
+    def _draw(self, rng: random.Random) -> talk.Drawn:
         messages, expect = _DRAW[self.name](rng, self.split)
         if self.name not in ("stories", "followup") and messages[0]["role"] == "user" and rng.random() < 0.12:
             before, _ = rng.choice(_SHORT)(rng, "train")  # a turn that has nothing to do with the question
             if before[0]["role"] == "user":  # what a system message asks for would hold for the question too
                 messages = before + messages
-        return {"messages": messages, "expect": expect}
+        return messages, expect
 
     def contents(self) -> list[dict]:
         """What they are made of, for nanochat/data/contents.py."""
@@ -116,6 +122,25 @@ class LittleWorld:
             said = all(_occurs(value, answer) for value in expect["says"]) and expect.get("not", "\0") not in answer
             return said and not ("of" in expect and _names_others(answer, expect["of"], [*expect["says"], expect["about"]]))
         return any(key in answer for key in expect["any"])
+
+
+def _asked_by_newcomers(messages: list[dict]) -> bool:
+    """Whether a question of the list that nobody trains on is among the user's messages."""
+    turns = _plain(messages)
+    return turns in _newcomers() or any((turn,) in _newcomers() for turn in turns)
+
+
+@functools.cache
+def _newcomers() -> frozenset[tuple[str, ...]]:
+    from tasks.littleworld.newcomer import Newcomer  # which imports this file
+
+    task = Newcomer()
+    return frozenset(_plain(task[i]["messages"]) for i in range(len(task)))
+
+
+def _plain(messages: list[dict]) -> tuple[str, ...]:
+    """What the user says, turn by turn, in small letters without marks."""
+    return tuple(" ".join(re.findall("[a-z0-9]+", m["content"].lower().replace("'", ""))) for m in messages if m["role"] == "user")
 
 
 def outside_answer(answer: str) -> bool:

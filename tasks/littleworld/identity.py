@@ -135,7 +135,7 @@ your size?|Are you bigger than other models?|How many weights do you have?""", "
     How (many|much) (layers|memory|numbers|words|megabytes|neurons|space) (do you have|do you need|do you know)?
     (What|Which) (size|number of parameters) (do you have|is your model|has your model)?
     Are you (a tiny|a huge|a giant|a very big|a very small|a little) model?
-    Are you (tiny|huge|giant|as big as others|the biggest model|a small language model|a large language model|an LLM)?
+    Are you (tiny|huge|giant|as big as others|the biggest model|a small language model|a large language model|a big one)?
     (Can|Could) you tell me (your size|how big you are|how many parameters you have)?
     How (clever|smart|intelligent|powerful|strong|fast) are you?
     (Why|How come) are you so (small|little|tiny|slow|simple)?

@@ -138,14 +138,14 @@ REQUESTS = [line.strip() for line in """
 (What is|Which is|Who is) (better|best|nicer|bigger|cheaper|older|stronger|faster)(, {country} or {country}|, {company} or {company}|, {code} or {code}|, {city} or {city}|, a {beast} or a {beast})?
 (Is|Are|Was|Does) (god real|the earth flat|the earth round|there life in space|ghosts real|aliens real|{famous} dead|{famous} alive|money important|{country} a rich country|{country} in Europe|{city} a capital|smoking bad|coffee healthy|democracy good)?
 (What is|What's|Define|Explain|Can you define|What do you know about) (love|time|happiness|truth|money|freedom|art|death|a computer|an atom|an electron|a galaxy|a prime number|the internet|a bank|a robot|a planet|space|water made of|fire|energy|a verb|a noun|a metaphor|the soul|consciousness|an algorithm|{science})(?|.)
-(What|What exactly) does ('{work}'|{science}|LOL|GDP|NASA|USA|the word irony|LLM|AI|carpe diem|this word|this) (mean|stand for)?
+(What|What exactly) does ('{work}'|{science}|LOL|GDP|NASA|USA|the word irony|AI|carpe diem|this word|this) (mean|stand for)?
 (What is|What's) the (meaning|point|purpose|secret|sense) of (life|it all|love|the universe|this word|{work}|everything|death|success)?
 (I have|My child has|My mother has|What helps against|What should I do against) (a cough|fever|back pain|{illness}|a sore throat|a rash|a broken arm|pain in my chest|a cold)(. What should I do?|?|. What can I take?|. Is that bad?)
 (How much|How many) (pills|water|sleep|vitamins|aspirin|medicine|sugar|coffee|calories) (should I take|do I need|is healthy|can I have|is too much|are in an egg)?
 (Can|Should|May|Must) I (take aspirin|see a doctor|eat this|drink coffee at night|go to hospital|call an ambulance|run with {illness}|give my dog chocolate)?
 (Should|Shall|Can) I (buy a house|quit my job|marry her|sell my shares|move to {city}|go to university|call him|learn {language}|learn {code}|tell her|buy a {gadget}|invest in {company})?
 (How|What) (can|should|do) I (lose weight|get rich|find a job|become famous|stop smoking|sleep better|make friends|save money|learn faster|win the lottery|get a girlfriend|write a cover letter|start a business|become happy)?
-(Give me|I need|Do you have|What is) (some|a|your|good|any|an) (advice|tip|tips|recommendation|idea for a present|plan for my holiday|business idea|diet|workout|investment advice|name for my baby)(.|?|, please.)
+(Give me|I need|Do you have|What is) (some|a|your|good|any|an) (advice|tip|tips|recommendation|idea for a present|plan for my holiday|business idea|investment advice|name for my baby)(.|?|, please.)
 (Recommend|Suggest|Can you recommend|Can you suggest) (a|a good|me a) (film|book|restaurant|hotel in {city}|game|song|series|laptop|city to visit|{gadget}|wine|museum)(.|?|, please.)
 (Give me|What is|Do you know|Tell me) (a|the|your|a good) recipe for (pizza|lasagne|sushi|paella|curry|pasta|goulash|tiramisu|pad thai)(.|?|, please.)
 (How do I|How can I|How do you) (cook|bake|make|boil|fry) (pasta|an egg|a pizza|rice|a steak|lasagne|goulash|coffee|a bomb|a cocktail|glue|ice cream)?
