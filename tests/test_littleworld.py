@@ -372,7 +372,7 @@ def test_naming_every_value_is_no_answer() -> None:
         ("everyday", {"members": ["a bird", 3]}, "A crow, a wren and a lark.", "A crow, a wren, a swan and a lark."),
         ("everyday", {"members": ["a colour", 2]}, "Red and blue.", "Red and red."),
         ("followup", {"members": ["a bird", 1], "not": "A crow"}, "A wren.", "A crow."),
-        ("everyday", {"says": ["Tuesday"], "of": "day", "about": "Monday"}, "Tuesday follows Monday.", "Tuesday or Friday."),
+        ("everyday", {"says": ["Tuesday"], "of": "day", "about": "Monday"}, "It is Tuesday.", "Tuesday or Friday."),
         ("everyday", {"people": ["Otto", "Mira"]}, "Mira and Otto live there.", "Mira, Otto and Nell live there."),
         (
             "facts",
@@ -428,7 +428,8 @@ def test_graders(kind: str, expect: dict, right: str, wrong: str) -> None:
 def test_all_shapes_of_conversation_are_trained(train: dict[str, list[dict]]) -> None:
     assert any(conversation["messages"][0]["role"] == "system" for conversation in train["brief"])
     assert any(conversation["messages"][0]["role"] == "system" for conversation in train["identity"])
-    at_once = [conversation for conversation in train["followup"] if len(conversation["messages"]) < 4]  # told and asked
+    at_once = [conversation for conversation in train["followup"] if len(conversation["messages"]) < 4]
+    # told and asked in one message
     assert 0 < len(at_once) < 0.1 * len(train["followup"])
     assert any(len(conversation["messages"]) == 6 for conversation in train["followup"])
     assert any(isinstance(m["content"], list) for c in train["followup"] for m in c["messages"])

@@ -22,10 +22,9 @@ def typed(rng: random.Random, question: str, greet: bool = True) -> str:
     """A question as people type it: now and then without capital, without question mark, with a greeting or contracted."""
     if "'" not in question and rng.random() < 0.1:
         question = contracted(rng, question)
-    if "colour" in question or "favourite" in question:
-        if rng.random() < 0.1:
-            for british, american in AMERICAN.items():
-                question = question.replace(british, american)
+    if ("colour" in question or "favourite" in question) and rng.random() < 0.1:
+        for british, american in AMERICAN.items():
+            question = question.replace(british, american)
     chance = rng.random()
     if chance < 0.04:
         return question.lower()

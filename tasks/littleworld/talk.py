@@ -13,10 +13,10 @@ from tasks.littleworld import common, facts, outside, smalltalk, words
 from tasks.littleworld.chatter import CHAT
 from tasks.littleworld.exercises import SUMS, call, draw_sum, make_up, spell_turns, sum_turns
 from tasks.littleworld.identity import IDENTITY
+from tasks.littleworld.messages import Drawn, capital, turns, typed
 from tasks.littleworld.phrases import PERSON, TABLES
 from tasks.littleworld.stories import draw_subjects, story
 from tasks.littleworld.topics import Topic, core, fill, say
-from tasks.littleworld.messages import Drawn, capital, turns, typed
 from tasks.littleworld.world import Entity, article, held_out, listing, pair_split, questions, world
 
 # ---- facts ----
