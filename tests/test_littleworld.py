@@ -16,7 +16,7 @@ from nanochat import chat
 from nanochat.data import shards
 from nanochat.engine.tools import calculator
 from nanochat.tokenizer import Tokenizer
-from tasks.littleworld import corpus, exercises, stories, words
+from tasks.littleworld import corpus, exercises, messages, stories, words
 from tasks.littleworld.conversations import KINDS, LittleWorld, reference
 from tasks.littleworld.phrases import TABLES
 from tasks.littleworld.world import article, pair_split, past, plural, questions, spellable, word_split, world
@@ -174,7 +174,7 @@ def test_no_test_question_stands_in_the_training_text(kind: str, everything: lis
     task = LittleWorld(kind, "test", 400)
     asked = {said(task[i])[-2].lower() for i in range(len(task))}
     asked = {
-        re.sub(r"^(hello!|hi!|please help me\.|i have a question\.|excuse me\.|dear nanochat!) ", "", q) for q in asked
+        re.sub("^(" + "|".join(map(re.escape, messages.GREETINGS)).lower() + ")", "", q) for q in asked
     }
     asked = {question for question in asked if question[-1] in ".?!"}
     # short ones may be the end of a longer message: compare whole messages
@@ -368,7 +368,18 @@ def test_naming_every_value_is_no_answer() -> None:
             "Otto likes pumpkin soup.",
             "Otto likes pea soup.",
         ),
-        ("facts", {"three": "a bird"}, "A crow, a wren and a lark.", "A crow, a wren and a fork."),
+        ("facts", {"members": ["a bird", 3]}, "A crow, a wren and a lark.", "A crow, a wren and a fork."),
+        ("everyday", {"members": ["a bird", 3]}, "A crow, a wren and a lark.", "A crow, a wren, a swan and a lark."),
+        ("everyday", {"members": ["a colour", 2]}, "Red and blue.", "Red and red."),
+        ("followup", {"members": ["a bird", 1], "not": "A crow"}, "A wren.", "A crow."),
+        ("everyday", {"says": ["Tuesday"], "of": "day", "about": "Monday"}, "It is Tuesday.", "Tuesday or Friday."),
+        ("everyday", {"people": ["Otto", "Mira"]}, "Mira and Otto live there.", "Mira, Otto and Nell live there."),
+        (
+            "facts",
+            {"values": [["person", "colour", "red"], ["person", "colour", "blue"]], "about": ["Otto", "Mira"]},
+            "Mira likes blue best, and Otto likes red best.",
+            "Mira likes red best, and Otto likes blue best.",
+        ),
         ("followup", {"says": ["Tom"]}, "Your name is Tom.", "Your name is Tomas."),
         ("arithmetic", {"number": "2.5"}, "5 / 2 = 2.5.", "5 / 2 = 2.55."),
         ("numbers", {"number": "10"}, "20 % of 50 is 10.", "20 % of 50 is 10.0."),
@@ -417,7 +428,10 @@ def test_graders(kind: str, expect: dict, right: str, wrong: str) -> None:
 def test_all_shapes_of_conversation_are_trained(train: dict[str, list[dict]]) -> None:
     assert any(conversation["messages"][0]["role"] == "system" for conversation in train["brief"])
     assert any(conversation["messages"][0]["role"] == "system" for conversation in train["identity"])
-    assert all(len(conversation["messages"]) >= 4 for conversation in train["followup"])
+    at_once = [conversation for conversation in train["followup"] if len(conversation["messages"]) < 4]
+    # told and asked in one message
+    assert 0 < len(at_once) < 0.1 * len(train["followup"])
+    assert any(len(conversation["messages"]) == 6 for conversation in train["followup"])
     assert any(isinstance(m["content"], list) for c in train["followup"] for m in c["messages"])
     attributes = {(value[0], value[1]) for c in train["facts"] for value in c["expect"].get("values", [])}
     assert attributes == {(kind, attribute) for kind, table in TABLES.items() for attribute in table}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from nanochat.data.shards import ExamSplit
-from tasks.littleworld import talk, words
+from tasks.littleworld import common, talk
 from tasks.littleworld.corpus import VERSION
 from tasks.littleworld.exercises import count_turns, spell_turns
 from tasks.littleworld.letters import letter_turns, repeat_turns
@@ -27,16 +27,19 @@ _DRAW = {"facts": talk.fact, "brief": talk.brief, "arithmetic": talk.arithmetic,
          "spelling": _asked(spell_turns, quoted=True), "spelling_plain": _asked(spell_turns, quoted=False),
          "counting": _asked(count_turns, quoted=True), "letters": _asked(letter_turns), "repeating": _asked(repeat_turns),
          "refusal": talk.refusal, "stories": talk.stories, "followup": talk.followup,
-         "identity": talk.identity, "smalltalk": talk.small_talk}
-_SHORT = (talk.fact, talk.fact, talk.refusal, talk.small_talk, _asked(spell_turns), talk.arithmetic, talk.identity)
+         "identity": talk.identity, "smalltalk": talk.small_talk, "everyday": common.everyday}
+_SHORT = (talk.fact, talk.fact, talk.refusal, talk.small_talk, _asked(spell_turns), talk.arithmetic, talk.identity,
+          common.everyday)
 KINDS = tuple(_DRAW)
 # how many conversations of a kind make a good training mixture: in proportion to what there is to learn
-TRAIN_SIZES = {"facts": 32_000, "brief": 8_000, "arithmetic": 10_000, "numbers": 16_000,
+TRAIN_SIZES = {"facts": 32_000, "brief": 14_000, "arithmetic": 10_000, "numbers": 16_000,
                "spelling": 10_000, "spelling_plain": 20_000, "counting": 9_000, "letters": 14_000, "repeating": 8_000,
-               "refusal": 16_000, "stories": 8_000, "followup": 26_000, "identity": 7_000, "smalltalk": 6_000}
-_EVAL_SIZES = {"facts": 1000, "brief": 100, "arithmetic": 200, "numbers": 200,
+               "refusal": 20_000, "stories": 9_000, "followup": 26_000, "identity": 9_000, "smalltalk": 10_000,
+               "everyday": 9_000}
+_EVAL_SIZES = {"facts": 1000, "brief": 200, "arithmetic": 200, "numbers": 200,
                "spelling": 200, "spelling_plain": 200, "counting": 200, "letters": 200, "repeating": 50, "refusal": 200,
-               "stories": 100, "followup": 1000, "identity": 50, "smalltalk": 50}
+               "stories": 100, "followup": 1000, "identity": 100, "smalltalk": 100,
+               "everyday": 200}
 
 
 class LittleWorld:
@@ -58,12 +61,18 @@ class LittleWorld:
             raise IndexError(i)
         # a string seed: random.Random(-1) is random.Random(1), a string is hashed whole
         rng = random.Random(f"little world {self.name} {self.split} {i}")
+        messages, expect = self._draw(rng)
+        while self.split == "train" and _asked_by_newcomers(messages):
+            messages, expect = self._draw(rng)
+        return {"messages": messages, "expect": expect}
+
+    def _draw(self, rng: random.Random) -> talk.Drawn:
         messages, expect = _DRAW[self.name](rng, self.split)
         if self.name not in ("stories", "followup") and messages[0]["role"] == "user" and rng.random() < 0.12:
             before, _ = rng.choice(_SHORT)(rng, "train")  # a turn that has nothing to do with the question
             if before[0]["role"] == "user":  # what a system message asks for would hold for the question too
                 messages = before + messages
-        return {"messages": messages, "expect": expect}
+        return messages, expect
 
     def contents(self) -> list[dict]:
         """What they are made of, for nanochat/data/contents.py."""
@@ -84,9 +93,13 @@ class LittleWorld:
         if "name" in expect:
             asked = _text(conversation["messages"][-2])
             return {name for name in _people(answer) if name.lower() not in asked.lower()} == {expect["name"]}
-        if "three" in expect:
-            nouns = re.findall(r"[a-z-]+", re.sub(r"\b(an?|and|the)\b", " ", answer.lower()))
-            return len(set(nouns)) == len(nouns) >= 3 and set(nouns) <= set(words.THEMES[expect["three"]])
+        if "people" in expect:
+            return _people(answer) == set(expect["people"])
+        if "members" in expect:
+            kind, count = expect["members"]
+            named = [re.sub(r"^(an?|the) ", "", name) for name in re.split(r", | and ", answer.lower().rstrip(".!"))]
+            return (len(set(named)) == len(named) == count and set(named) <= common.members(kind)
+                    and expect.get("not", "\0") not in answer)
         if "word" in expect:
             return re.findall(r"\b[a-z](?:-[a-z])+\b", answer) == ["-".join(expect["word"])]
         if "number" in expect:
@@ -106,8 +119,28 @@ class LittleWorld:
         if "begins" in expect and not re.match(rf"{expect['begins']}\b", answer):
             return False
         if "says" in expect:
-            return all(_occurs(value, answer) for value in expect["says"]) and expect.get("not", "\0") not in answer
+            said = all(_occurs(value, answer) for value in expect["says"]) and expect.get("not", "\0") not in answer
+            return said and not ("of" in expect and _names_others(answer, expect["of"], [*expect["says"], expect["about"]]))
         return any(key in answer for key in expect["any"])
+
+
+def _asked_by_newcomers(messages: list[dict]) -> bool:
+    """Whether a question of the list that nobody trains on is among the user's messages."""
+    turns = _plain(messages)
+    return turns in _newcomers() or any((turn,) in _newcomers() for turn in turns)
+
+
+@functools.cache
+def _newcomers() -> frozenset[tuple[str, ...]]:
+    from tasks.littleworld.newcomer import Newcomer  # which imports this file
+
+    task = Newcomer()
+    return frozenset(_plain(task[i]["messages"]) for i in range(len(task)))
+
+
+def _plain(messages: list[dict]) -> tuple[str, ...]:
+    """What the user says, turn by turn, in small letters without marks."""
+    return tuple(" ".join(re.findall("[a-z0-9]+", m["content"].lower().replace("'", ""))) for m in messages if m["role"] == "user")
 
 
 def outside_answer(answer: str) -> bool:
@@ -115,9 +148,18 @@ def outside_answer(answer: str) -> bool:
     return "i only know the little world" in answer.lower()
 
 
-def names_only(answer: str, values: list, about: str) -> bool:
-    """Whether all `values` ([kind, attribute, value]) are named and none else that their attributes could have."""
-    rest = re.sub(rf"\b{re.escape(about)}\b", " ", answer, flags=re.IGNORECASE)
+def names_only(answer: str, values: list, about: str | list[str]) -> bool:
+    """Whether all `values` ([kind, attribute, value]) are named and none else that their attributes could have.
+
+    Where it is about two people, each must be named before his or her value, and both of the one before the other's.
+    """
+    rest = answer
+    if not isinstance(about, str):
+        said = [answer.lower().find(text.lower()) for name, (_, _, value) in zip(about, values, strict=True) for text in (name, value)]
+        if min(said) < 0 or not (said[0] < said[1] < said[2] < said[3] or said[2] < said[3] < said[0] < said[1]):
+            return False
+    for name in [about] if isinstance(about, str) else about:
+        rest = re.sub(rf"\b{re.escape(name)}\b", " ", rest, flags=re.IGNORECASE)
     for _, _, value in values:
         if not _occurs(value, answer):
             return False
@@ -129,6 +171,14 @@ def names_only(answer: str, values: list, about: str) -> bool:
 def _any_value(kind: str, attribute: str) -> re.Pattern:
     # capitals count: a pet called Pancake is not a plate of pancakes
     return re.compile("|".join(rf"\b{re.escape(value)}\b" for value in world().values[kind, attribute]))
+
+
+def _names_others(answer: str, group: str, allowed: list[str]) -> bool:
+    """Whether an answer names another one of a group of everyday knowledge than those that are allowed."""
+    rest = answer
+    for text in sorted(allowed, key=len, reverse=True):
+        rest = re.sub(rf"\b{re.escape(text)}\b", " ", rest, flags=re.IGNORECASE)
+    return any(_occurs(other, rest) for other in common.groups()[group])
 
 
 def _occurs(value: str, text: str) -> bool:

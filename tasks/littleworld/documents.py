@@ -5,7 +5,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 
-from tasks.littleworld import scenes, talk, words
+from tasks.littleworld import common, scenes, smalltalk, talk, words
 from tasks.littleworld.exercises import spelling_text, sums_text
 from tasks.littleworld.letters import letters_text, quoting_text
 from tasks.littleworld.phrases import TABLES
@@ -102,6 +102,25 @@ def catechism(rng: random.Random) -> str:
         spoken = [f'"{q}" asked {one.name}.' if q.endswith("?") else f'"{q[:-1]}," said {one.name}.' for q, _ in lines]
         return " ".join(f'{q} "{a[:-1]}," said {other.name}.' for q, (_, a) in zip(spoken, lines, strict=True))
     return "\n".join(f"{one.name}: {q}\n{other.name}: {a}" for q, a in lines)
+
+
+def card(rng: random.Random) -> str:
+    """Bare facts: cards with key words, and questions with answers of a word or two, as `brief` wants them."""
+    if rng.random() < 0.35:
+        kind = rng.choice(("person", "person", "person", "town", "animal"))
+        entity = rng.choice(world().entities[kind])
+        attributes = rng.sample(tuple(TABLES[kind]), rng.randrange(3, 1 + len(TABLES[kind])))
+        facts = [(smalltalk.KEYWORD[kind, attribute], entity.values[attribute]) for attribute in attributes]
+        if rng.random() < 0.5:
+            return talk.capital(entity.name) + "\n\n" + "\n".join(f"{talk.capital(key)}: {value}" for key, value in facts)
+        return "\n".join(f"{talk.capital(entity.name)}'s {key}: {value}" for key, value in facts)
+    told = []
+    for _ in range(rng.randrange(3, 8)):
+        entity, attribute = talk.draw_fact(rng)
+        told.append((rng.choice(questions(entity, attribute, "train")), talk.bare(entity, attribute)))
+    if rng.random() < 0.5:
+        return "A quiz with short answers.\n\n" + "\n".join(f"{q} {a}" for q, a in told)
+    return "\n".join(f"Question: {q}\nShort answer: {a}" for q, a in told)
 
 
 def letter(rng: random.Random) -> str:
@@ -236,13 +255,14 @@ def tale(rng: random.Random) -> str:
 
 def chat(rng: random.Random) -> str:
     """A conversation written down as text."""
-    draw = rng.choice((talk.refusal, talk.refusal, talk.identity, talk.small_talk, talk.same_person, talk.about_me))
+    draw = rng.choice((talk.refusal, talk.refusal, talk.identity, talk.small_talk, talk.same_person, talk.about_me, common.everyday,
+                       talk.two_people))
     names = {"user": "Visitor", "assistant": "nanochat", "system": "Note"}
     return "\n".join(f"{names[message['role']]}: {message['content']}" for message in draw(rng, "train")[0])
 
 
 # kind of text -> its share in percent, its writer
-KINDS = {"biography": (22, biography), "story": (20, tale), "entry": (12, entry), "catechism": (11, catechism), "letter": (5, letter),
-         "words": (4, word_list), "scene": (6, scene), "rhyme": (2, rhyme), "riddle": (1, riddle), "chat": (3, chat),
+KINDS = {"biography": (21, biography), "story": (19, tale), "entry": (12, entry), "catechism": (8, catechism), "card": (5, card), "letter": (5, letter),
+         "words": (4, word_list), "scene": (6, scene), "rhyme": (2, rhyme), "riddle": (1, riddle), "chat": (4, chat),
          "sums": (2, sums_text), "spelling": (4, spelling_text),
          "more sums": (1, more_sums_text), "letters": (3, letters_text), "quoting": (4, quoting_text)}

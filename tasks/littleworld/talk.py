@@ -9,33 +9,15 @@ import re
 import zlib
 
 from nanochat.data.shards import ExamSplit
-from tasks.littleworld import facts, outside, smalltalk, words
+from tasks.littleworld import common, facts, outside, smalltalk, words
+from tasks.littleworld.chatter import CHAT
 from tasks.littleworld.exercises import SUMS, call, draw_sum, make_up, spell_turns, sum_turns
+from tasks.littleworld.identity import IDENTITY
+from tasks.littleworld.messages import Drawn, capital, turns, typed
 from tasks.littleworld.phrases import PERSON, TABLES
 from tasks.littleworld.stories import draw_subjects, story
+from tasks.littleworld.topics import Topic, core, fill, say
 from tasks.littleworld.world import Entity, article, held_out, listing, pair_split, questions, world
-
-Drawn = tuple[list[dict], dict]
-
-
-def turns(*texts: str | list) -> list[dict]:
-    """Messages from texts, user first."""
-    return [{"role": "user" if i % 2 == 0 else "assistant", "content": text} for i, text in enumerate(texts)]
-
-
-def typed(rng: random.Random, question: str, greet: bool = True) -> str:
-    """A question as people type it: now and then without capital, without question mark, or with a greeting."""
-    chance = rng.random()
-    if chance < 0.04:
-        return question.lower()
-    if chance < 0.08:
-        return question[0].lower() + question[1:].rstrip("?.")
-    if chance < 0.11:
-        return question.rstrip("?.")
-    if chance < 0.15 and greet:
-        return rng.choice(("Hello! ", "Hi! ", "Please help me. ", "I have a question. ", "Excuse me. ", "Dear nanochat! ")) + question
-    return question
-
 
 # ---- facts ----
 
@@ -67,8 +49,10 @@ def expects(entity: Entity, *attributes: str) -> dict:
 
 def fact(rng: random.Random, split: ExamSplit) -> Drawn:
     chance = rng.random()
-    if chance < 0.12:
+    if chance < 0.1:
         return two_facts(rng, split)
+    if chance < 0.14:
+        return two_people(rng, split)
     if chance < 0.2:
         return yes_or_no(rng, split)
     if chance < 0.28:
@@ -76,20 +60,33 @@ def fact(rng: random.Random, split: ExamSplit) -> Drawn:
     if chance < 0.33:
         return who_is(rng, split)
     if chance < 0.36:
-        return name_three(rng, split)
+        return common.name_some(rng, split)
+    if chance < 0.4:
+        return keyword(rng, split)
     entity, attribute, question = ask(rng, split)
     return turns(typed(rng, question), answer(rng, entity, attribute)), expects(entity, attribute)
 
 
 def brief(rng: random.Random, split: ExamSplit) -> Drawn:
-    """A system message asks for short answers, and gets the bare fact."""
-    entity, attribute, question = ask(rng, split)
-    messages = turns(typed(rng, question), capital(entity.values[attribute]) + ".")
-    return [{"role": "system", "content": rng.choice(smalltalk.SHORT)}, *messages], expects(entity, attribute)
+    """A system message, or the question itself, asks for a short answer, and gets the bare fact.
+
+    For training several questions follow one another, since a bare fact is two or three tokens to learn from.
+    """
+    said = []
+    asked_in_question = split == "train" and rng.random() < 0.3
+    for _ in range(rng.randrange(1, 5) if split == "train" and not asked_in_question else 1):
+        entity, attribute, question = ask(rng, split)
+        if asked_in_question:
+            question = rng.choice(smalltalk.IN_A_WORD).format(question, question[0].lower() + question[1:])
+        said += [typed(rng, question), bare(entity, attribute)]
+    messages = turns(*said)
+    if not asked_in_question:
+        messages = [{"role": "system", "content": rng.choice(smalltalk.SHORT)}, *messages]
+    return messages, expects(entity, attribute)
 
 
-def capital(text: str) -> str:
-    return text[0].upper() + text[1:]
+def bare(entity: Entity, attribute: str) -> str:
+    return capital(entity.values[attribute]) + "."
 
 
 def two_facts(rng: random.Random, split: ExamSplit) -> Drawn:
@@ -108,6 +105,38 @@ def two_facts(rng: random.Random, split: ExamSplit) -> Drawn:
                                                               "a_v": article(entity.values[other])})
         return (turns(typed(rng, question), answer(rng, entity, one).rstrip(".") + f", and {told}."),
                 expects(entity, one, other))
+
+
+def two_people(rng: random.Random, split: ExamSplit) -> Drawn:
+    """One question about two people, or a question about each of them."""
+    while True:
+        one, other = rng.sample(world().entities["person"], 2)
+        first = rng.choice(tuple(smalltalk.BOTH))
+        second = first if rng.random() < 0.5 else rng.choice(tuple(smalltalk.BOTH))
+        if one.values[first] == other.values[second] or held_out(f"two {one.name} {other.name} {first} {second}") != split:
+            continue
+        if first == second and rng.random() < 0.7:
+            question = rng.choice(smalltalk.BOTH[first]).format(one.name, other.name)
+        else:
+            asked = rng.choice([q for q in questions(one, first, "train") if q.endswith("?") and ". " not in q])
+            question = asked.rstrip("?") + " and " + smalltalk.OF_ANOTHER[second].format(other.name) + "?"
+        told = [entity.fill(TABLES["person"][attribute][1][0], attribute).rstrip(".")
+                for entity, attribute in ((one, first), (other, second))]
+        expected = expects(one, first)
+        expected["values"] += expects(other, second)["values"]
+        return turns(typed(rng, question), f"{told[0]}, and {told[1]}."), expected | {"about": [one.name, other.name]}
+
+
+def keyword(rng: random.Random, split: ExamSplit) -> Drawn:
+    """Not a question but its key words: Mira's job?"""
+    while True:
+        entity, attribute = draw_fact(rng, rng.choice(("person", "person", "person", "town", "animal")))
+        i = rng.randrange(len(smalltalk.KEYWORDS[entity.kind]))
+        if held_out(f"key {entity.name} {attribute} {i}") == split:
+            break
+    word = smalltalk.KEYWORD[entity.kind, attribute]
+    question = smalltalk.KEYWORDS[entity.kind][i].format_map({**entity.slots, "w": word, "W": capital(word)})
+    return turns(typed(rng, question, greet=False), answer(rng, entity, attribute)), expects(entity, attribute)
 
 
 def yes_or_no(rng: random.Random, split: ExamSplit) -> Drawn:
@@ -161,17 +190,6 @@ def who_is(rng: random.Random, split: ExamSplit) -> Drawn:
     return turns(typed(rng, question), introduce(entity)), expected
 
 
-def name_three(rng: random.Random, split: ExamSplit) -> Drawn:
-    """Name three birds: always the same ones, for a model that takes the likeliest word cannot draw a lot."""
-    while True:
-        theme = rng.choice(tuple(smalltalk.MANY))
-        question = rng.choice(smalltalk.NAME_THREE).format(smalltalk.MANY[theme])
-        if held_out("three " + question, 15) == split:
-            break
-    some = [noun for noun in words.THEMES[theme] if noun not in words.MASS][:3]
-    return turns(typed(rng, question), capital(listing([article(noun) for noun in some])) + "."), {"three": theme}
-
-
 # ---- outside the world ----
 
 @functools.cache
@@ -190,20 +208,32 @@ def _filling(name: str, split: ExamSplit) -> tuple[str, ...]:
 def refusal(rng: random.Random, split: ExamSplit) -> Drawn:
     known = "test" if split == "test" else "train"
     chance = rng.random()
-    if chance < 0.2:
+    if chance < 0.17:
         question = _unheard(rng, Entity("person", rng.choice(_strangers(split))))
-    elif chance < 0.4:
-        kind, pool = rng.choice((("town", "city"), ("town", "place"), ("animal", "beast"), ("job", "trade")))
+    elif chance < 0.34:
+        kind, pool = rng.choice((("town", "city"), ("town", "place"), ("animal", "beast"), ("job", "trade"), ("thing", "gadget")))
         question = _unheard(rng, Entity(kind, rng.choice(_filling(pool, split))))
-    elif chance < 0.6:
+    elif chance < 0.5:
         person = rng.choice(world().entities["person"]).name
         question = _fill_outside(rng, rng.choice(outside.UNKNOWN[known]).replace("{n}", person), split)
+    elif split == "train" and chance < 0.8:
+        question = _fill_outside(rng, fill(rng, rng.choice(outside.REQUESTS)), split)
+        if core(question) in _outside_tests():
+            return refusal(rng, split)
     else:
         template = rng.choice(outside.TEST if split == "test" else outside.TRAIN)
         while "{" not in template and split == "val":
             template = rng.choice(outside.TRAIN)
         question = _fill_outside(rng, template, split)
-    return turns(typed(rng, question), rng.choice(outside.ANSWERS)), {"refuse": True}
+    messages = turns(typed(rng, question), rng.choice(outside.ANSWERS))
+    if split == "train" and rng.random() < 0.03:  # asked to be brief, it is as honest
+        messages.insert(0, {"role": "system", "content": rng.choice(smalltalk.SHORT)})
+    return messages, {"refuse": True}
+
+
+@functools.cache
+def _outside_tests() -> frozenset[str]:
+    return frozenset(core(template) for template in outside.TEST if "{" not in template)
 
 
 def _unheard(rng: random.Random, entity: Entity) -> str:
@@ -228,12 +258,20 @@ def followup(rng: random.Random, split: ExamSplit) -> Drawn:
 def same_person(rng: random.Random, split: ExamSplit) -> Drawn:
     while True:
         person, one = draw_fact(rng, "person")
-        two = rng.choice([a for a in PERSON if a != one])
+        two, three = rng.sample([a for a in PERSON if a != one], 2)
         if held_out(f"then {person.name} {one} {two}") == split:
             break
-    question = rng.choice(smalltalk.AND_THEN[two]).format_map(person.slots)
-    return (turns(typed(rng, rng.choice(questions(person, one, "train"))), answer(rng, person, one),
-                  typed(rng, rng.choice(("And ", "And ", "")) + question), answer(rng, person, two)), expects(person, two))
+    said = [typed(rng, rng.choice(questions(person, one, "train"))), answer(rng, person, one)]
+    if rng.random() < 0.3:  # one more question between the two
+        said += [typed(rng, _about_them(rng, person, three)), answer(rng, person, three)]
+    return turns(*said, typed(rng, _about_them(rng, person, two)), answer(rng, person, two)), expects(person, two)
+
+
+def _about_them(rng: random.Random, person: Entity, attribute: str) -> str:
+    question = rng.choice(smalltalk.AND_THEN[attribute]).format_map(person.slots)
+    if rng.random() < 0.12:
+        question = rng.choice(("{p} {w}?", "What about {p} {w}?")).format(w=smalltalk.KEYWORD["person", attribute], **person.slots)
+    return capital(rng.choice(("And ", "And ", "")) + question) if question[0].islower() else question
 
 
 def same_question(rng: random.Random, split: ExamSplit) -> Drawn:
@@ -243,10 +281,14 @@ def same_question(rng: random.Random, split: ExamSplit) -> Drawn:
         other = rng.choice(world().entities[kind])
         if one is not other and held_out(f"and {one.name} {other.name} {attribute}") == split:
             break
-    named = other.slots["an"]
-    question = rng.choice((f"And {named}?", f"And what about {named}?", f"What about {named}?", f"How about {named}?"))
-    return (turns(typed(rng, rng.choice(questions(one, attribute, "train"))), answer(rng, one, attribute),
-                  typed(rng, question), answer(rng, other, attribute)), expects(other, attribute))
+    said = [typed(rng, rng.choice(questions(one, attribute, "train"))), answer(rng, one, attribute)]
+    if rng.random() < 0.25 and (third := rng.choice(world().entities[kind])) not in (one, other):
+        said += [typed(rng, _the_same_of(rng, third)), answer(rng, third, attribute)]
+    return turns(*said, typed(rng, _the_same_of(rng, other)), answer(rng, other, attribute)), expects(other, attribute)
+
+
+def _the_same_of(rng: random.Random, entity: Entity) -> str:
+    return rng.choice(("And {an}?", "And what about {an}?", "What about {an}?", "How about {an}?")).format_map(entity.slots)
 
 
 def friend_of(rng: random.Random, split: ExamSplit) -> Drawn:
@@ -281,11 +323,19 @@ def about_me(rng: random.Random, split: ExamSplit) -> Drawn:
     opening = statement.format_map(slots)
     if told != "name" and rng.random() < 0.4:
         opening = rng.choice(("My name is {n}. ", "I am {n}. ", "Hello, I am {n}. ")).format(n=name) + opening
-    thanks = rng.choice(smalltalk.NICE)
-    talk = [opening, thanks]
-    if rng.random() < 0.3:
-        entity, attribute, between = ask(rng, "train")
-        talk += [between, answer(rng, entity, attribute)]
+    opening = typed(rng, opening, greet=False)
+    if rng.random() < 0.25:  # told and asked at once
+        opening = opening if opening[-1] in ".!" else opening + rng.choice((".", ",", "!"))
+        return (turns(opening + rng.choice((" ", " ", " So ", " Now, ")) + typed(rng, question, greet=False), reply.format_map(slots)),
+                {"says": [value]})
+    talk = [opening, rng.choice(smalltalk.NICE)]
+    while len(talk) < 6 and rng.random() < 0.35:
+        if rng.random() < 0.3:
+            group = rng.choice(CHAT[1:])
+            talk += [group.phrases[0], rng.choice(group.answers)]
+        else:
+            entity, attribute, between = ask(rng, "train")
+            talk += [between, answer(rng, entity, attribute)]
     return turns(*talk, typed(rng, question), reply.format_map(slots)), {"says": [value]}
 
 
@@ -325,7 +375,7 @@ def about_the_story(rng: random.Random, split: ExamSplit) -> Drawn:
     return turns(request(rng, about), told, question, story(rng, about, brief=True)), {"story": [(s.role, s.name) for s in about]}
 
 
-FOLLOWUPS = (same_person, same_person, same_question, friend_of, about_me, about_me, sum_goes_on, spell_another, about_the_story)
+FOLLOWUPS = (same_person, same_person, same_person, same_question, same_question, common.another, friend_of, about_me, about_me, sum_goes_on, spell_another, about_the_story)
 
 
 def request(rng: random.Random, about: list) -> str:
@@ -344,31 +394,25 @@ def stories(rng: random.Random, split: ExamSplit) -> Drawn:
 def identity(rng: random.Random, split: ExamSplit) -> Drawn:
     """Who one is; in a quarter of the cases a system message says so."""
     named = rng.random() < 0.25
-    while True:
-        asked, answers, keys = smalltalk.IDENTITY[0] if named else rng.choice(smalltalk.IDENTITY)
-        question = rng.choice(asked)
-        if _phrase_split(question, asked) == split:
-            break
+    group, question = _said(rng, IDENTITY[:1] if named else IDENTITY, split)
     if not named:
-        return turns(typed(rng, question), rng.choice(answers)), {"any": keys}
+        return turns(typed(rng, question), rng.choice(group.answers)), {"any": group.keys}
     name = rng.choice(_strangers(split) if rng.random() < 0.5 else words.PET_NAMES)
     persona = rng.choice(smalltalk.PERSONAS).format(n=name)
     reply = rng.choice(smalltalk.I_AM).format(n=name)
     return [{"role": "system", "content": persona}, *turns(typed(rng, question), reply)], {"says": [name], "not": "nanochat"}
 
 
-def _phrase_split(phrase: str, group: list[str]) -> ExamSplit:
-    # the first of a group is trained; so is what users ask about themselves, for a follow-up asks it in the same words
-    return "train" if phrase in (group[0], *smalltalk.ABOUT_ME) else held_out(f"phrase {phrase}", 15)
+def _said(rng: random.Random, groups: list[Topic], split: ExamSplit) -> tuple[Topic, str]:
+    while True:
+        group = rng.choice(groups)
+        if phrase := say(rng, group, split):
+            return group, phrase
 
 
 def small_talk(rng: random.Random, split: ExamSplit) -> Drawn:
-    while True:
-        said, answers, keys = rng.choice(smalltalk.CHAT)
-        text = rng.choice(said)
-        if _phrase_split(text, said) == split:
-            break
-    return turns(typed(rng, text, greet=False), rng.choice(answers)), {"any": keys}
+    group, text = _said(rng, CHAT, split)
+    return turns(typed(rng, text, greet=False), rng.choice(group.answers)), {"any": group.keys}
 
 
 def arithmetic(rng: random.Random, split: ExamSplit) -> Drawn:
