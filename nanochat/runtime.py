@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -35,6 +35,7 @@ class Runtime:
     rank: int
     world: int
     seed: int
+    began: float = field(default_factory=time.perf_counter, compare=False)  # when it was set up
 
     @property
     def is_main(self) -> bool:

@@ -17,6 +17,7 @@ from nanochat.eval.bpb import text_loss
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.loss import loss_of_rows, summed_nll
 from nanochat.train.objective import compile_parts
+from nanochat.train.times import Times
 
 B, T, D, V, PADDED = 3, 7, 8, 50, 64
 MODEL = GPTConfig(sequence_len=16, vocab_size=V, n_layer=3, n_head=2, n_kv_head=2, n_embd=32, short_window=5,
@@ -205,7 +206,9 @@ def test_blocks_of_one_kind_share_a_graph_and_only_training_is_compiled():
     with torch.no_grad():
         torch.testing.assert_close(model(ids[:, :8]), plain(ids[:, :8]))
     assert counter.frame_count == 0
-    found = [gradients(each, ids)[0] for each in (model, plain)]
+    with (spent := Times()).of("forward"):
+        found = [gradients(each, ids)[0] for each in (model, plain)]
+    assert min(spent.read()[part] for part in ("compile", "forward")) > 0
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     # Before and after the blocks; and blocks with a window or without, with value embeddings or without.

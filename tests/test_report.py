@@ -90,6 +90,19 @@ def test_card_of_a_run(base):
     assert text.count("> **assistant**: \\[123+456\\]\\[= 579\\]It is 579.") == 2 and "## Conversations (SFT)" in text
 
 
+def test_where_the_time_of_the_stages_went():
+    write_section("base_train", {"seconds": 90.0, "times": {"compile": 10.0, "forward": 60.0, "backward": 30.0}})
+    write_section("chat_sft", {"seconds": 8.0, "times": {"data": 2.0, "forward": 6.0}})
+    rows = cells(build(), "Time")
+    assert rows[rows.index(["where the time went", "base_train", "chat_sft"]) + 2 :] == [
+        ["compile", "10.0 s (10%)", ""],
+        ["forward", "60.0 s (60%)", "6.0 s (75%)"],
+        ["backward", "30.0 s (30%)", ""],
+        ["data", "", "2.0 s (25%)"],
+        ["**total**", "**100.0 s**", "**8.0 s**"],
+    ]
+
+
 def test_a_section_is_strict_json_and_needs_no_heavy_import(base):
     code = "import sys, nanochat.report.sections as s; s.write_section('chat_sft', {'train_loss': float('nan')})"
     check = "print({'torch', 'matplotlib', 'numpy'} & {*sys.modules})"

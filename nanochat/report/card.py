@@ -217,11 +217,26 @@ def _times(found: Sections, price: float | None) -> str:
         bill = [] if price is None else [str(_gpus(section)), f"${_cost(section, price):.2f}"]
         rows.append([stage, time, *("" if count is None else short(float(count)) for count in counts), *bill])
     total = ["total", duration(sum(map(_seconds, found.values()))), "", "", ""]
+    parts = _parts(found)
     if price is None:
-        return table(head, rows, total)
+        return _blocks(table(head, rows, total), parts)
     total += ["", f"${sum(_cost(section, price) for section in found.values()):.2f}"]
     note = f"at ${price:.2f} an hour for each GPU of the machine, or for a machine without any"
-    return _blocks(table([*head, "GPUs", "cost"], rows, total), note)
+    return _blocks(table([*head, "GPUs", "cost"], rows, total), note, parts)
+
+
+def _parts(found: Sections) -> str:
+    """Where the time of the training stages went: a row per part of it, a column per stage."""
+    spent = {stage: section["times"] for stage, section in found.items() if section.get("times")}
+    wholes = {stage: sum(map(float, times.values())) for stage, times in spent.items()}
+
+    def cell(stage: str, part: str) -> str:
+        seconds = float(spent[stage].get(part) or 0)
+        return f"{seconds:.1f} s ({seconds / wholes[stage]:.0%})" if seconds else ""
+
+    parts = dict.fromkeys(part for times in spent.values() for part in times)
+    rows = [[part, *(cell(stage, part) for stage in spent)] for part in parts]
+    return table(["where the time went", *spent], rows, ["total", *(f"{whole:.1f} s" for whole in wholes.values())])
 
 
 def _seconds(section: dict) -> float:

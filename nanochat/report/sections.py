@@ -9,8 +9,8 @@ tok_*    vocab_size, documents, characters, bytes, tokens
          compression {text: {"bytes": int, "tokens": {tokenizer: int}}}
 *_train, chat_sft
          parameters, tokens, steps, tokens_per_second, flops, train_loss, val_bpb, val_perplexity,
-         seed
-chat_rl  parameters, tokens (sampled), steps, tokens_per_second, seed, scores {"pass@1/<task>": fraction}
+         seed, times {part: seconds}, with more than the steps that `seconds` counts
+chat_rl  parameters, tokens (sampled), steps, tokens_per_second, seed, times, scores {"pass@1/<task>": fraction}
 base_eval
          sha256 (of the weights), dataset, train_bpb, val_bpb, train_perplexity, val_perplexity,
          samples [{"prompt": str, "text": str}],

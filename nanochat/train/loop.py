@@ -29,6 +29,7 @@ from nanochat.optim import Optimizer, Rates
 from nanochat.runtime import PeerFailed, Runtime, repeatable
 from nanochat.train.room import Room, is_out_of_memory, lowest, no_way_back
 from nanochat.train.stopping import EXIT_CODES, agreed, stop_signals
+from nanochat.train.times import Times, in_words
 from nanochat.train.waiting import COLLECT_EVERY, OnTheWay, few_collections, on_device
 
 TOLERATED_BAD_STEPS = 5  # in a row; by then another would not help, and the weights are still good
@@ -52,6 +53,7 @@ class TrainState:
     probed: bool = False  # this step's evaluations are done
     loss_scale: float = 2.0**16  # float16 only: the factor on the loss, see `_LossScale`
     good_steps: int = 0  # float16 only: since the last overflow
+    times: dict[str, float] = field(default_factory=dict)  # seconds by part, see `Times`
 
     @classmethod
     def restored(cls, saved: object, where: object) -> "TrainState":
@@ -63,8 +65,8 @@ class TrainState:
             like = known[name]
             if name == "cursor":
                 fits, expected = value is None or isinstance(value, dict), "a place in the data"
-            elif name == "before":
-                fits, expected = isinstance(value, dict) and all(map(_is_number, value.values())), "scores"
+            elif name in ("before", "times"):
+                fits, expected = isinstance(value, dict) and all(map(_is_number, value.values())), "numbers by name"
             elif like is None:
                 fits, expected = value is None or _is_number(value), "a number"
             else:
@@ -134,6 +136,7 @@ class Stage:
     rows_flag: str = "--device_batch_size"  # what to lower when memory runs out
     rate_flags: str = "--matrix_lr, --embedding_lr"  # what to lower when the loss is not finite
     after_signal: str = "step {step} is saved, start again to resume"
+    times: Times = field(default_factory=Times)
 
 
 def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> TrainState:
@@ -145,13 +148,15 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
     saving what was learned before.
     """
     state.measure_progress(stage.num_iterations, stage.num_epochs)  # a finished run may have been given more steps
+    stage.times = times = Times(state.times, rt.device.type == "cuda", rt.began)
     every = 1 if stage.on_policy else COLLECT_EVERY  # generating leaves more garbage than learning
     with stop_signals(rt) as stop, _progress_bar(stage, rt) as bar, few_collections(every) as garbage:
         steps = _Steps(stage, state, rt, log, bar)
         checkpoints = _Checkpoints(stage, state, steps.settle)
         while True:
             done = state.progress >= 1.0
-            code, late = agreed(stop, checkpoints.are_late(), rt)
+            with times.of("waiting"):
+                code, late = agreed(stop, checkpoints.are_late(), rt)
             evaluations = [each for each in stage.evaluations if each.due(state.step, done)]
             if done or code or evaluations:
                 steps.settle()
@@ -164,7 +169,7 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                 raise SystemExit(code)
             if evaluations and not state.probed:
                 stage.optimizer.wait()
-                with checkpoints.rescuing():
+                with checkpoints.rescuing(), times.of("evaluation"):
                     scores = _measure(evaluations, lambda: bool(agreed(stop, False, rt)[0]))
                 garbage.collect()
                 if scores is None:
@@ -174,8 +179,11 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                 if state.step == 0:
                     state.before = scores
                 elif checkpoints.saved_step == state.step:
-                    stage.scored(state, scores)
+                    with times.of("saving"):
+                        stage.scored(state, scores)
             if done:
+                state.times = times.read()
+                rt.print(f"{stage.name}: time {in_words(state.times)}")
                 return state
             steps.take(checkpoints)
             garbage.step()
@@ -221,7 +229,7 @@ class _Steps:
         began = time.perf_counter()
         if stage.on_policy:
             stage.optimizer.wait()
-        with checkpoints.rescuing():
+        with checkpoints.rescuing(), stage.times.of("sampling" if stage.on_policy else "data"):
             batches, counted = _next_step(stage, rt)
         rates, last = stage.rates(state.step, state.progress), batches[-1]
         with repeatable(rt.device):  # not around generating and measuring, which it would slow down
@@ -243,7 +251,8 @@ class _Steps:
         if step is None:
             return
         stage, state = self.stage, self.state
-        loss, norm, scale, good_steps = step.figures.read()
+        with stage.times.of("optimizer"):  # a GPU is waited for here
+            loss, norm, scale, good_steps = step.figures.read()
         now = time.perf_counter()
         seconds, self.ended = now - max(step.began, self.ended), now
         state.seconds += seconds
@@ -304,7 +313,7 @@ def compute(
         stage.optimizer.zero_grad()
         if rt.device.type == "cuda":
             torch.cuda.empty_cache()
-    with no_way_back(room, "in the optimizer's part of a step"):
+    with no_way_back(room, "in the optimizer's part of a step"), stage.times.of("optimizer"):
         if rt.world > 1:
             dist.all_reduce(loss)
         norm = stage.optimizer.reduce()
@@ -355,8 +364,10 @@ def _add_gradients(
     """
     loss = torch.zeros((), device=rt.device)
     for n, batch in enumerate(batches):
-        part = stage.loss(batch) / max(1, counted)
-        with stage.optimizer.reducing() if n == len(batches) - 1 else nullcontext():
+        with stage.times.of("forward"):
+            part = stage.loss(batch) / max(1, counted)
+        reducing = stage.optimizer.reducing() if n == len(batches) - 1 else nullcontext()
+        with reducing, stage.times.of("backward"):
             (part if scale is None else part * scale.scale).backward()
         loss += part.detach()
     return loss
@@ -400,7 +411,8 @@ def _next_step(stage: Stage, rt: Runtime) -> tuple[list[Batch], int]:
     counted = sum(int(batch.counted) for batch in batches)
     if rt.world > 1:
         sums = torch.tensor([counted, int(error is not None)])  # of the processors, so that no GPU is waited for
-        dist.all_reduce(sums)
+        with stage.times.of("waiting"):
+            dist.all_reduce(sums)
         counted, failed = sums.tolist()
         if failed and error is None:
             error = PeerFailed("another rank could not read its part of the data")
@@ -489,6 +501,11 @@ class _Checkpoints:
 
     def _save(self, passing: bool) -> None:
         self.stage.optimizer.wait()
+        with self.stage.times.of("saving"):
+            self._write(passing)
+        self.saved_step, self.saved_time = self.state.step, time.monotonic()
+
+    def _write(self, passing: bool) -> None:
         # A step whose loss was finite may still have made the weights infinite, or too large for any next step.
         if not bool(torch.isfinite(nn.utils.get_total_norm(self.stage.model.parameters()))):
             raise UserError(
@@ -496,5 +513,5 @@ class _Checkpoints:
                 f"finite; the last checkpoint is untouched. Lower the learning rates ({self.stage.rate_flags}) and "
                 "start again"
             )
+        self.state.times = self.stage.times.read()
         self.stage.save(self.state, passing)
-        self.saved_step, self.saved_time = self.state.step, time.monotonic()

@@ -240,6 +240,7 @@ def _section(run: Run, tokens: int) -> dict:
     return {
         "source": run.start.stage, "tag": run.start.tag, "step": state.step, "flags": changes(flags),
         "seed": flags.seed, "parameters": count_parameters(run.model), "steps": state.step, "seconds": state.seconds,
+        "times": state.times,
         "tokens_per_second": tokens / max(state.seconds, 1e-9),
         "own_conversations": run.extra.get("own_conversations"),
     }  # fmt: skip
