@@ -34,6 +34,7 @@ TINY: dict[str, tuple[Any, Any, Any]] = {
     "TINY_BASE_STEPS": (300, 6, 600),
     "TINY_MID_STEPS": (600, 4, 600),
     "TINY_SFT_STEPS": (1400, 4, 2400),
+    "TINY_SEED": (None, None, None),  # of the initial weights and the order of the data
     "TINY_SAVE_EVERY": (100, 2, 200),
     "TINY_EVAL_TOKENS": (65_536, 2_048, 65_536),
     "TINY_PROBLEMS": (1000, 2, 1000),  # per task of chat_eval, for the last model; the others get fewer
@@ -121,7 +122,10 @@ def _flag(name: str, value: Any) -> str:
 def tiny(s: SimpleNamespace) -> list[Stage]:
     """The little world, on any machine."""
     tag = f"d{s.depth}"
-    train = {"compile": s.compile, "save_every": s.save_every, "eval_every": 300, "eval_tokens": s.eval_tokens}
+    train = {
+        "seed": s.seed, "compile": s.compile, "save_every": s.save_every, "eval_every": 300,
+        "eval_tokens": s.eval_tokens,
+    }  # fmt: skip
     base = {
         "depth": s.depth, "head_dim": 64, "max_seq_len": s.context, "device_batch_size": s.rows,
         "total_batch_size": s.rows * s.context, "matrix_lr": 0.16, "embedding_lr": 1.7, "unembedding_lr": 0.06,
