@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nanochat.attention import Documents, Rotary, attend, documents_in, rotary_for, rotate
+from nanochat.attention import Documents, Rotary, attend, documents_in, offset, rotary_for, rotate
 from nanochat.kv_cache import CacheRows
 from nanochat.loss import Rows, chunk_rows, summed_nll
 from nanochat.paged_cache import PagedRows
@@ -54,6 +54,7 @@ class GPTConfig:
     ve_gate_range: float = 3.0
     smear: bool = True  # add a gated fraction of the previous token's embedding to each
     backout: bool = True  # subtract a fraction of the middle layer's output at the end
+    key_offset: bool = False  # take the slow half of each key's channels from the previous position; new runs do
     pad_vocab_to: int = 64  # rows of the vocabulary matrices are rounded up to a multiple of this
 
     learned_positions: bool = False  # a learned vector per position, for sequence_len positions, instead of RoPE
@@ -181,6 +182,7 @@ class Attention(nn.Module):
             gate = c.ve_gate_range * self.ve_gate(x[..., : c.ve_gate_channels], exactly=cache is not None)
             v = v + gate[..., None] * value.view(B, T, c.n_kv_head, c.head_size)
         if cache is None:
+            k = offset(k, beside.documents) if c.key_offset else k  # a cache does so as it stores them
             y = attend(q, k, v, self.window, dropout_rate(self), beside.documents)
         else:
             y = cache.attend(self.layer, q, k, v, self.window)
@@ -405,8 +407,7 @@ class GPT(nn.Module):
         else:
             previous = cache.previous(embedded)
         if documents is not None:  # nor has the first token of a document
-            continues = documents.number.diff(dim=1, prepend=documents.number[:, :1]) == 0
-            previous = previous * continues[..., None]
+            previous = previous * documents.continues[..., None]
         gate = self.smear_gate(embedded[..., :SMEAR_CHANNELS], exactly=cache is not None)
         return embedded + self.smear_lambda.to(embedded.dtype) * gate * previous
 

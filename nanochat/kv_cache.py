@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanochat.attention import Rotary, attend_cached, rotary_for, visible
+from nanochat.attention import Rotary, attend_cached, fast, rotary_for, slow, visible
 
 BLOCK = 64
 
@@ -26,12 +26,14 @@ BLOCK = 64
 class KVCache:
     """k and v are (layers, slots, capacity, K, d): keys after rotation, norm and scale, values after value embeddings.
 
+    With key_offset position t's slow channels lie at t + 1, as part of that position's key, so there is nothing else to
+    keep of a sequence; those of position 0 are never written and stay 0.
     `last` (slots, D) is the un-smeared embedding of each slot's newest position; the next one is smeared with it.
-    The capacity is max_len rounded up to whole blocks.
+    The capacity is max_len, and one more for key_offset, rounded up to whole blocks.
     """
 
     def __init__(self, config, slots: int, max_len: int, device: torch.device | str, dtype: torch.dtype):
-        capacity = -(-max_len // BLOCK) * BLOCK
+        capacity = -(-(max_len + config.key_offset) // BLOCK) * BLOCK
         shape = (config.n_layer, slots, capacity, config.n_kv_head, config.head_size)
         self.config = config
         self.k = torch.zeros(shape, device=device, dtype=dtype)
@@ -62,7 +64,7 @@ class KVCache:
     def fork(self, source: int, target: int) -> None:
         """Copy a sequence into another slot, so that both can continue separately."""
         n = self.lengths[source]
-        self.k[:, target, :n] = self.k[:, source, :n]
+        self.k[:, target, : n + 1] = self.k[:, source, : n + 1]  # with key_offset the next key has begun
         self.v[:, target, :n] = self.v[:, source, :n]
         self.last[target] = self.last[source]
         self.lengths[target] = n
@@ -133,7 +135,11 @@ class CacheRows:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
         """Store the new k and v (R, T, K, d) of a layer and attend to all so far. q (R, T, H, d) -> the same shape."""
         keys, values = self.cache.k[layer], self.cache.v[layer]
-        self._store(keys, k)
+        if self.cache.config.key_offset:
+            self._store(fast(keys), fast(k))
+            self._store(slow(keys), slow(k), 1)
+        else:
+            self._store(keys, k)
         self._store(values, v)
         y = torch.empty_like(q) if len(self._pieces) > 1 else None
         for piece in self._pieces:
@@ -155,13 +161,13 @@ class CacheRows:
         assert y is not None
         return y
 
-    def _store(self, layer: Tensor, new: Tensor) -> None:
-        """Put new (R, T, K, d) into a layer's (slots, capacity, K, d)."""
+    def _store(self, layer: Tensor, new: Tensor, shift: int = 0) -> None:
+        """Put new (R, T, ...) into a layer's (slots, capacity, ...), `shift` positions later than it belongs."""
         if len(self.slots) == 1:  # a copy is cheaper than an indexed one
-            start = self.cache.lengths[self.slots[0]]
+            start = self.cache.lengths[self.slots[0]] + shift
             layer[self.slots[0], start : start + new.size(1)] = new[0]
         else:
-            layer[self._scatter, self._positions] = new
+            layer[self._scatter, self._positions + shift] = new
 
     def newest(self, x: Tensor) -> Tensor:
         """Of x (R, T, D) the last position, (R, 1, D)."""

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nanochat.attention import PAGE, Rotary, attend_paged, lengths_for_flash, rotary_for
+from nanochat.attention import PAGE, Rotary, attend_paged, fast, lengths_for_flash, rotary_for, slow
 
 
 class PagedCache:
     """keys and values are lists, by layer, of (slots * P + 1, PAGE, K, d); `last` is as in KVCache, (slots + 1, D).
+
+    With key_offset slow channels lie one position later, as in KVCache.
 
     tables (slots + 1, P) int32 are the pages of each slot. `lengths` are on the host: the Engine knows them.
     """
@@ -58,7 +60,7 @@ class PagedCache:
     def fork(self, source: int, target: int) -> None:
         """Copy a sequence into another slot, so that both can continue separately."""
         n = self.lengths[source]
-        there, here = self._pages(source, n), self._pages(target, n)
+        there, here = self._pages(source, n + 1), self._pages(target, n + 1)  # with key_offset the next key has begun
         for layer in (*self.keys, *self.values):
             layer[here] = layer[there]
         self.last[target] = self.last[source]
@@ -67,7 +69,7 @@ class PagedCache:
     def _pages(self, slot: int, length: int | None = None) -> slice:
         """The pages of a slot, or those of its first positions."""
         pages = self.tables.size(1)
-        return slice(slot * pages, slot * pages + (pages if length is None else -(-length // PAGE)))
+        return slice(slot * pages, slot * pages + (pages if length is None else min(pages, -(-length // PAGE))))
 
 
 @dataclass
@@ -92,11 +94,18 @@ class PagedRows:
         """The new positions, (N, 1). That there is room for them was checked on the host."""
         c = self.cache
         positions = self.positions.long()
-        pages = c.tables[self.slots.long(), positions // PAGE].long()
-        self._places = pages * PAGE + positions % PAGE  # (N,) among all positions of all pages
+        self._places = self._places_of(positions)
+        self._next = self._places_of(positions + 1) if c.config.key_offset else None
         self._table = c.tables[self.rows.long()]
         self._sums = lengths_for_flash(self.seen, self.seen.device)
         return positions[:, None]
+
+    def _places_of(self, positions: Tensor) -> Tensor:
+        """Where positions (N,) of the slots lie among all positions of all pages; past the last, in scratch."""
+        tables = self.cache.tables
+        page = positions // PAGE
+        own = tables[self.slots.long(), page.clamp_max(tables.size(1) - 1)]
+        return torch.where(page < tables.size(1), own, tables[-1, 0]).long() * PAGE + positions % PAGE
 
     def cos_sin(self) -> Rotary | None:
         """cos and sin (N, 1, 1, d/2) of the new positions; None where positions are learned."""
@@ -116,7 +125,12 @@ class PagedRows:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
         """Store the new k and v (N, 1, K, d) of a layer and attend to all so far. q (N, 1, H, d) -> the same shape."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys.flatten(0, 1)[self._places] = k[:, 0]
+        all_keys = keys.flatten(0, 1)
+        if self._next is None:
+            all_keys[self._places] = k[:, 0]
+        else:
+            fast(all_keys)[self._places] = fast(k[:, 0])
+            slow(all_keys)[self._next] = slow(k[:, 0])
         values.flatten(0, 1)[self._places] = v[:, 0]
         y = attend_paged(q[:, 0], self.first, self.longest, keys, values, self._table, self.seen, window, self._sums)
         return y[:, None]

@@ -53,6 +53,7 @@ def config_from_depth(
         window_pattern=window_pattern.upper(),
         short_window=short_window(sequence_len),
         long_window=sequence_len,
+        key_offset=True,
     )
 
 

@@ -54,6 +54,7 @@ class Nanochat:
     gate_range: float = 0.0
     smear: bool = False
     backout: bool = False
+    key_offset: bool = False  # a key's slower pairs are those of the position before
 
     @property
     def rows(self) -> int:
@@ -124,6 +125,10 @@ def _nanochat_attention(c: Nanochat, w: Weights, layer: int, u: Tensor, ids: Seq
         gate = c.gate_range * torch.sigmoid(u[:, : c.gate_channels] @ w[f"{name}.ve_gate.weight"].T)
         v = v + gate[:, :, None] * w[f"value_embeds.{layer}.weight"][list(ids)].view(T, c.kv_heads, d)
     q, k = (_rms(_turned(c, heads), c.eps) * c.qk_scale for heads in (q, k))
+    if c.key_offset:
+        slow = [j for j in range(d) if j % (d // 2) >= d // 4]
+        for t in range(T - 1, -1, -1):
+            k[t, :, slow] = k[t - 1][:, slow] if t else 0.0
     read = [h * c.kv_heads // c.heads for h in range(c.heads)]  # the key/value head of each query head
     heads = [_softmax_attention(q[:, h], k[:, g], v[:, g], c.sees(layer)) for h, g in enumerate(read)]
     return torch.cat(heads, dim=1) @ w[f"{name}.c_proj.weight"].T

@@ -47,6 +47,7 @@ class NanoChatGPTConfig(PretrainedConfig):
     ve_gate_range: float = 3.0
     smear: bool = True
     backout: bool = True
+    key_offset: bool = False
     tie_word_embeddings: bool = False
 
     def window(self, layer: int) -> int:
@@ -69,8 +70,14 @@ class Attention(nn.Module):
         if config.has_value_embed(layer):
             self.ve_gate = nn.Linear(config.ve_gate_channels, config.n_kv_head, bias=False)
 
-    def forward(self, x: Tensor, value: Tensor | None, cos_sin: tuple[Tensor, Tensor], mask: Tensor, cache) -> Tensor:
-        """x (B, T, D) is normed; value (B, T, K*d); mask (B or 1, 1, T, S) is true where a query sees a key."""
+    def forward(
+        self, x: Tensor, value: Tensor | None, cos_sin: tuple[Tensor, Tensor], mask: Tensor,
+        attention_mask: Tensor | None, cache,
+    ) -> Tensor:  # fmt: skip
+        """x (B, T, D) is normed; value (B, T, K*d); mask (B or 1, 1, T, S) is true where a query sees a key.
+
+        The cache holds each position's own keys, so whatever reorders or crops it does no harm to key_offset.
+        """
         c = self.config
         q, k, v = (linear(x).unflatten(-1, (-1, self.head_size)) for linear in (self.c_q, self.c_k, self.c_v))
         q, k = (norm(rotate(heads, cos_sin), c.norm_eps) * c.qk_scale for heads in (q, k))
@@ -80,6 +87,8 @@ class Attention(nn.Module):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)
+        if c.key_offset:
+            k = offset(k, attention_mask)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=c.n_head != c.n_kv_head)
         return self.c_proj(y.transpose(1, 2).flatten(2))
 
@@ -101,8 +110,9 @@ class Block(nn.Module):
         self.attn = Attention(config, layer)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, value: Tensor | None, cos_sin: tuple[Tensor, Tensor], mask: Tensor, cache) -> Tensor:
-        x = x + self.attn(norm(x, self.eps), value, cos_sin, mask, cache)
+    def forward(self, x: Tensor, *beside) -> Tensor:
+        """x (B, T, D); the rest is what attention is given besides -> (B, T, D)."""
+        x = x + self.attn(norm(x, self.eps), *beside)
         return x + self.mlp(norm(x, self.eps))
 
 
@@ -184,7 +194,7 @@ class NanoChatGPTForCausalLM(PreTrainedModel, GenerationMixin):
             if c.lambdas:
                 x = self.resid_lambdas[layer].to(x.dtype) * x + self.x0_lambdas[layer].to(x.dtype) * first
             value = self.value_embeds[str(layer)](input_ids).to(x.dtype) if c.has_value_embed(layer) else None
-            x = block(x, value, cos_sin, masks[windows[layer]], cache)
+            x = block(x, value, cos_sin, masks[windows[layer]], attention_mask, cache)
             if layer == c.n_layer // 2:
                 middle = x
             states.append(x)
@@ -237,6 +247,16 @@ def rotate(x: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
     cos, sin = cos_sin
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
+
+
+def offset(k: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """k (B, K, S, d) with the slower half of the rotated pairs from the position before it; 0 where there is none."""
+    own = k.unflatten(-1, (2, -1))
+    fast = own.size(-1) // 2
+    before = F.pad(own[:, :, :-1, :, fast:], (0, 0, 0, 0, 1, 0))
+    if attention_mask is not None:  # what comes before the first token is padding
+        before = before * F.pad(attention_mask[:, :-1], (1, 0))[:, None, :, None, None].to(k.dtype)
+    return torch.cat([own[..., :fast], before], dim=-1).flatten(-2)
 
 
 def visible(window: int, past: int, T: int, attention_mask: Tensor | None, device) -> Tensor:
