@@ -17,7 +17,7 @@ from nanochat.attention import PAGE, Rotary, attend_paged, fast, lengths_for_fla
 
 
 class PagedCache:
-    """keys and values are lists, by layer, of (slots * P + 1, PAGE, K, d); `last` is as in KVCache, (slots + 1, D).
+    """keys and values are lists, by layer, of (slots * P + 1, PAGE, K, d); `last` is as in KVCache, (slots + 1,).
 
     With key_offset slow channels lie one position later, as in KVCache.
 
@@ -32,7 +32,7 @@ class PagedCache:
         # A tensor per layer: a compiled pass writes to each in place, where it might copy a view of a larger one.
         self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
         self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
-        self.last = torch.zeros(slots + 1, config.n_embd, device=device, dtype=dtype)
+        self.last = torch.full((slots + 1,), -1, device=device)
         self.tables = torch.full((slots + 1, pages), slots * pages, device=device, dtype=torch.int32)
         self.tables[:-1] = torch.arange(slots * pages, device=device, dtype=torch.int32).view(slots, pages)
         self.lengths = [0] * slots
@@ -46,10 +46,10 @@ class PagedCache:
             raise ValueError(f"{n} more positions after {start} exceed the cache's {self.max_len}")
         return start
 
-    def cut(self, slot: int, length: int, last: Tensor | None = None) -> None:
-        """Keep the first `length` positions of a slot. `last` (D,) is the un-smeared embedding of the last of them."""
+    def cut(self, slot: int, length: int, last: int = -1) -> None:
+        """Keep the first `length` positions of a slot. `last` is the id at the last of them."""
         self.lengths[slot] = length
-        self.last[slot] = 0 if last is None else last
+        self.last[slot] = last
 
     def wipe(self, slot: int) -> None:
         """Empty a slot that has numbers that are not finite. A mask does not hide them: 0 times NaN is NaN."""
@@ -115,12 +115,12 @@ class PagedRows:
         at = self.positions.long()[:, None]
         return cos[at], sin[at]
 
-    def previous(self, embeddings: Tensor) -> Tensor:
-        """The embeddings (N, 1, D) of what comes before each new position, of which embeddings are the un-smeared."""
+    def previous(self, ids: Tensor) -> Tensor:
+        """The id before each new one, (N, 1); -1 before the first of an empty slot."""
         before = self.cache.last[self.slots.long()][:, None]
         if self.begins is None:
             return before
-        return torch.where(self.begins[:, None, None] > 0, before, embeddings.roll(1, 0))
+        return torch.where(self.begins[:, None] > 0, before, ids.roll(1, 0))
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
         """Store the new k and v (N, 1, K, d) of a layer and attend to all so far. q (N, 1, H, d) -> the same shape."""
@@ -139,6 +139,6 @@ class PagedRows:
         """Of x (N, 1, D) each row's last position, (R, 1, D)."""
         return x if self.ends is None else x[self.ends.long()]
 
-    def finish(self, embeddings: Tensor) -> None:
-        """Keep each row's last un-smeared embedding of (N, 1, D); the host counts the lengths."""
-        self.cache.last[self.rows.long()] = self.newest(embeddings)[:, 0]
+    def finish(self, ids: Tensor) -> None:
+        """Keep each row's last id of (N, 1); the host counts the lengths."""
+        self.cache.last[self.rows.long()] = self.newest(ids)[:, 0]

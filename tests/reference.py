@@ -54,6 +54,7 @@ class Nanochat:
     gate_range: float = 0.0
     smear: bool = False
     backout: bool = False
+    bigrams: int = 0  # rows of the table of pairs
     key_offset: bool = False  # a key's slower pairs are those of the position before
 
     @property
@@ -100,6 +101,9 @@ def nanochat_logits(c: Nanochat, weights: Weights, ids: Sequence[int]) -> Tensor
         for t in range(1, len(ids)):
             gate = torch.sigmoid(w["smear_gate.weight"][0] @ embedded[t, :24])
             x[t] = embedded[t] + w["smear_lambda"] * gate * embedded[t - 1]
+    if c.bigrams:
+        for t in range(1, len(ids)):
+            x[t] += w["bigram.weight"][((ids[t - 1] * 36313) ^ (ids[t] * 27191)) % c.bigrams]
     first = middle = x
     for layer in range(c.layers):
         if c.lambdas:

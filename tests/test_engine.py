@@ -29,7 +29,7 @@ CLASSIC: dict[str, Any] = {
     "value_embeds": False, "smear": False, "backout": False,
 }  # fmt: skip
 CONFIGS = {
-    "modern": GPTConfig(**SIZES, short_window=8, long_window=CONTEXT, key_offset=True),
+    "modern": GPTConfig(**SIZES, short_window=8, long_window=CONTEXT, bigram_rows=331, key_offset=True),
     "classic": GPTConfig(**SIZES, **CLASSIC),
 }
 

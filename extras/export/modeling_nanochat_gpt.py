@@ -47,6 +47,7 @@ class NanoChatGPTConfig(PretrainedConfig):
     ve_gate_range: float = 3.0
     smear: bool = True
     backout: bool = True
+    bigram_rows: int = 0
     key_offset: bool = False
     tie_word_embeddings: bool = False
 
@@ -140,6 +141,8 @@ class NanoChatGPTForCausalLM(PreTrainedModel, GenerationMixin):
             width = config.n_kv_head * (D // config.n_head)
             with_value = [layer for layer in range(L) if config.has_value_embed(layer)]
             self.value_embeds = nn.ModuleDict({str(layer): nn.Embedding(V, width) for layer in with_value})
+        if config.bigram_rows:
+            self.bigram = nn.Embedding(config.bigram_rows, D)
         if config.smear:
             self.smear_gate = nn.Linear(SMEAR_CHANNELS, 1, bias=False)
             self.smear_lambda = nn.Parameter(torch.zeros(1))
@@ -184,10 +187,10 @@ class NanoChatGPTForCausalLM(PreTrainedModel, GenerationMixin):
             position_ids = torch.arange(past, past + T, device=input_ids.device)[None]
         windows = [c.window(layer) for layer in range(c.n_layer)]
         masks = {window: visible(window, past, T, attention_mask, input_ids.device) for window in set(windows)}
-        x = norm(self.transformer.wte(input_ids), c.norm_eps)
+        x = self._embed(input_ids)
         cos_sin = rotary(position_ids, c.n_embd // c.n_head, c.rope_base, c.rope_in_bfloat16, x.dtype)
-        if c.smear:
-            x = self._smear(x, past, position_ids, cache)
+        if c.smear or c.bigram_rows:
+            x = self._with_previous(x, input_ids, past, position_ids, cache)
         first = middle = x
         states = [x]
         for layer, block in enumerate(self.transformer.h):
@@ -210,21 +213,28 @@ class NanoChatGPTForCausalLM(PreTrainedModel, GenerationMixin):
         hidden = (*states[:-1], x) if wanted else None
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache, hidden_states=hidden)
 
-    def _smear(self, embedded: Tensor, past: int, position_ids: Tensor, cache) -> Tensor:
-        """Add a gated fraction of the previous, un-smeared embedding; the first token of a sequence has none.
+    def _embed(self, ids: Tensor) -> Tensor:
+        return norm(self.transformer.wte(ids), self.config.norm_eps)
 
-        The cache keeps the embeddings as the keys of one layer more, so that whatever reorders or crops it does so
-        with them, too.
+    def _with_previous(self, x: Tensor, ids: Tensor, past: int, position_ids: Tensor, cache) -> Tensor:
+        """Add what the previous token gives, (B, T, D): smear and pairs; the first token of a sequence has none.
+
+        The cache keeps the ids, exact in float32, as the keys of one layer more, so that whatever reorders or crops it
+        does so with them, too.
         """
-        before = torch.zeros_like(embedded[:, :1])
+        c, before = self.config, torch.zeros_like(ids[:, :1])
         if cache is not None:
-            while len(cache.layers) <= self.config.n_layer:
+            while len(cache.layers) <= c.n_layer:
                 cache.layers.append(DynamicLayer())
-            seen, _ = cache.update(embedded[:, None], embedded[:, None, :, :0], self.config.n_layer)
-            before = seen[:, 0, past - 1 : past] if past else before
-        previous = torch.cat([before, embedded[:, :-1]], dim=1) * (position_ids > 0)[..., None]
-        gate = torch.sigmoid(self.smear_gate(embedded[..., :SMEAR_CHANNELS]))
-        return embedded + self.smear_lambda.to(embedded.dtype) * gate * previous
+            seen, _ = cache.update(ids[:, None, :, None].float(), x[:, None, :, :0], c.n_layer)
+            before = seen[:, 0, past - 1 : past, 0].long() if past else before
+        before, has = torch.cat([before, ids[:, :-1]], dim=1), (position_ids > 0)[..., None]
+        if c.smear:
+            gate = torch.sigmoid(self.smear_gate(x[..., :SMEAR_CHANNELS]))
+            x = x + self.smear_lambda.to(x.dtype) * gate * (self._embed(before) * has)
+        if c.bigram_rows:
+            x = x + self.bigram((before * 36313 ^ ids * 27191) % c.bigram_rows).to(x.dtype) * has
+        return x
 
 
 def norm(x: Tensor, eps: float) -> Tensor:
