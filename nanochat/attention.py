@@ -57,6 +57,32 @@ def rotate(x: Tensor, rotary: Rotary) -> Tensor:
     return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
 
 
+def slow(heads: Tensor) -> Tensor:
+    """The channels (..., 2, d/4 rounded up) of heads (..., d) that RoPE turns most slowly, a view."""
+    pairs = heads.size(-1) // 2
+    return heads.unflatten(-1, (2, pairs))[..., pairs // 2 :]
+
+
+def fast(heads: Tensor) -> Tensor:
+    """The other channels (..., 2, d/4 rounded down) of heads (..., d), a view."""
+    pairs = heads.size(-1) // 2
+    return heads.unflatten(-1, (2, pairs))[..., : pairs // 2]
+
+
+def offset(k: Tensor, documents: "Documents | None" = None) -> Tensor:
+    """Keys (B, T, K, d) with their slow channels from the position before, 0 where a row or a document begins.
+
+    So a key says what its token is and what came before it, and one layer can find what followed an earlier occurrence
+    of the present token, which otherwise takes two (induction heads, Olsson et al. 2022). From modded-nanogpt, where
+    the channels concerned are not rotated at all.
+    """
+    own = slow(k)
+    before = torch.cat([torch.zeros_like(own[:, :1]), own[:, :-1]], dim=1)
+    if documents is not None:
+        before = before * documents.continues[..., None, None, None]
+    return torch.cat([fast(k), before], dim=-1).flatten(-2)
+
+
 # ---------------------------------------------------------------- which kernel
 
 
@@ -154,6 +180,11 @@ class Documents(NamedTuple):
 
     number: Tensor
     starts: Tensor
+
+    @property
+    def continues(self) -> Tensor:
+        """Whether a position has one before it in its document, bool (B, T); the first of a row counts as if it had."""
+        return self.number.diff(dim=1, prepend=self.number[:, :1]) == 0
 
 
 def documents_in(ids: Tensor, separator: int) -> Documents:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nanochat.attention import Documents, Rotary, attend, documents_in, rotary_for, rotate
+from nanochat.attention import Documents, Rotary, attend, documents_in, offset, rotary_for, rotate
 from nanochat.kv_cache import CacheRows
 from nanochat.loss import Rows, chunk_rows, summed_nll
 from nanochat.paged_cache import PagedRows
@@ -54,6 +54,8 @@ class GPTConfig:
     ve_gate_range: float = 3.0
     smear: bool = True  # add a gated fraction of the previous token's embedding to each
     backout: bool = True  # subtract a fraction of the middle layer's output at the end
+    bigram_rows: int = 0  # of a table of hashed pairs of tokens, added to the embeddings; 0 = none; new runs have it
+    key_offset: bool = False  # take the slow half of each key's channels from the previous position; new runs do so
     pad_vocab_to: int = 64  # rows of the vocabulary matrices are rounded up to a multiple of this
 
     learned_positions: bool = False  # a learned vector per position, for sequence_len positions, instead of RoPE
@@ -181,6 +183,7 @@ class Attention(nn.Module):
             gate = c.ve_gate_range * self.ve_gate(x[..., : c.ve_gate_channels], exactly=cache is not None)
             v = v + gate[..., None] * value.view(B, T, c.n_kv_head, c.head_size)
         if cache is None:
+            k = offset(k, beside.documents) if c.key_offset else k  # a cache does so as it stores them
             y = attend(q, k, v, self.window, dropout_rate(self), beside.documents)
         else:
             y = cache.attend(self.layer, q, k, v, self.window)
@@ -303,6 +306,8 @@ class GPT(nn.Module):
             width = config.n_kv_head * config.head_size
             with_value = [layer for layer in range(L) if config.has_value_embed(layer)]
             self.value_embeds = nn.ModuleDict({str(layer): Embedding(V, width) for layer in with_value})
+        if config.bigram_rows:
+            self.bigram = Embedding(config.bigram_rows, D)
         if config.smear:
             self.smear_gate = Gate(SMEAR_CHANNELS, 1)
             self.smear_lambda = nn.Parameter(torch.zeros(1))
@@ -346,7 +351,7 @@ class GPT(nn.Module):
     def hidden(self, ids: Tensor, cache: Cached | None = None, last_only: bool = False) -> Tensor:
         """ids (B, T) -> what the output layer reads, (B, T, D), or (B, 1, D) with last_only. Raises as `forward`."""
         c = self.config
-        embedded, x, cos_sin, documents = self._enter(ids, cache)
+        x, cos_sin, documents = self._enter(ids, cache)
         # A view, because a block whose x and x0 are one tensor would be a kind of its own to torch.compile.
         recompute = self.recompute and torch.is_grad_enabled()
         middle, beside = x, Beside(ids, x.view_as(x), cos_sin, cache, documents, recompute)
@@ -360,24 +365,27 @@ class GPT(nn.Module):
             if layer == c.n_layer // 2:
                 middle = x
         if cache is not None:
-            cache.finish(embedded)
+            cache.finish(ids)
         return self._leave(x, middle, cache, last_only)
 
-    def _enter(self, ids: Tensor, cache: Cached | None) -> tuple[Tensor, Tensor, Rotary | None, Documents | None]:
-        """ids (B, T) -> embeddings and the first block's input, both (B, T, D), cos and sin of RoPE, documents."""
+    def _enter(self, ids: Tensor, cache: Cached | None) -> tuple[Tensor, Rotary | None, Documents | None]:
+        """ids (B, T) -> the first block's input (B, T, D), cos and sin of RoPE, documents."""
         c = self.config
         positions = torch.arange(ids.size(1), device=ids.device)[None] if cache is None else cache.begin(ids.size(1))
         cos_sin = rotary_for(c, positions, self.dtype) if cache is None else cache.cos_sin()
-        embedded = self.embed(ids)  # (B, T) -> (B, T, D)
+        x = self.embed(ids)  # (B, T) -> (B, T, D)
         documents = None
         if self.document_bos is not None and cache is None:
             documents = documents_in(ids, self.document_bos)
-        x = self._smear(embedded, cache, documents) if c.smear else embedded
+        if c.smear or c.bigram_rows:
+            before = previous(ids, documents) if cache is None else cache.previous(ids)
+            smeared = self._smear(x, before, shifted=cache is None) if c.smear else x
+            x = smeared + self._pairs(before, ids) if c.bigram_rows else smeared
         if self.transformer.wpe is not None:
             if cache is None and ids.size(1) > c.sequence_len:
                 raise ValueError(f"{ids.size(1)} tokens exceed the {c.sequence_len} positions that this model has")
             x = x + self.transformer.wpe(positions).to(x.dtype)
-        return embedded, dropped(x, self), cos_sin, documents
+        return dropped(x, self), cos_sin, documents
 
     def _leave(self, x: Tensor, middle: Tensor, cache: Cached | None, last_only: bool) -> Tensor:
         """What the last and the middle block gave, (B, T, D) -> what the output layer reads."""
@@ -394,21 +402,29 @@ class GPT(nn.Module):
         x = self.transformer.wte(ids).to(self.dtype)
         return norm(x, self.config.norm_eps) if self.config.embed_norm else x
 
-    def _smear(self, embedded: Tensor, cache: Cached | None, documents: Documents | None) -> Tensor:
+    def _smear(self, embedded: Tensor, before: Tensor, shifted: bool) -> Tensor:
         """Smear: add a gated fraction of the previous token's embedding (B, T, D); the first token has none before it.
+
+        `shifted` says that the tokens `before` are those of `embedded`, so they need not be looked up again.
 
         Pairs of neighbours are visible from the first layer on, which otherwise takes an attention layer; compare the
         smeared keys of Olsson et al. 2022. From modded-nanogpt.
         """
-        if cache is None:
-            previous = torch.cat([torch.zeros_like(embedded[:, :1]), embedded[:, :-1]], dim=1)
+        if shifted:
+            earlier = torch.cat([torch.zeros_like(embedded[:, :1]), embedded[:, :-1]], dim=1)
         else:
-            previous = cache.previous(embedded)
-        if documents is not None:  # nor has the first token of a document
-            continues = documents.number.diff(dim=1, prepend=documents.number[:, :1]) == 0
-            previous = previous * continues[..., None]
-        gate = self.smear_gate(embedded[..., :SMEAR_CHANNELS], exactly=cache is not None)
-        return embedded + self.smear_lambda.to(embedded.dtype) * gate * previous
+            earlier = self.embed(before.clamp_min(0))
+        gate = self.smear_gate(embedded[..., :SMEAR_CHANNELS], exactly=not shifted)
+        return embedded + self.smear_lambda.to(embedded.dtype) * gate * (earlier * (before >= 0)[..., None])
+
+    def _pairs(self, before: Tensor, ids: Tensor) -> Tensor:
+        """A learned vector (B, T, D) for each token with the one before it, (B, T) both; 0 for the first.
+
+        The pairs share the table's rows by a hash. What usually follows two tokens is then known without any layer,
+        which saves a small model many steps: from modded-nanogpt.
+        """
+        vectors = self.bigram((before * 36313 ^ ids * 27191) % self.config.bigram_rows)
+        return vectors.to(self.dtype) * (before >= 0)[..., None]
 
     def _logits(self, x: Tensor) -> Tensor:
         """x (B, T, D) -> logits (B, T, V) in float32, without the padding rows of the vocabulary.
@@ -451,6 +467,8 @@ class GPT(nn.Module):
         if c.value_embeds:
             for embedding in self.value_embeds.parameters():
                 nn.init.uniform_(embedding, -bound, bound)
+        if c.bigram_rows:
+            nn.init.zeros_(self.bigram.weight)
         if c.smear:
             nn.init.uniform_(self.smear_gate.weight, 0, 0.02)
             nn.init.zeros_(self.smear_lambda)
@@ -470,6 +488,12 @@ class GPT(nn.Module):
 
 
 # ---------------------------------------------------------------- functions
+
+
+def previous(ids: Tensor, documents: Documents | None) -> Tensor:
+    """The id before each of ids (B, T); -1 where a row or a document begins."""
+    before = F.pad(ids[:, :-1], (1, 0), value=-1)
+    return before if documents is None else torch.where(documents.continues, before, -1)
 
 
 def dropout_rate(module: Attention | Block | GPT) -> float:

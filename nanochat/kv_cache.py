@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanochat.attention import Rotary, attend_cached, rotary_for, visible
+from nanochat.attention import Rotary, attend_cached, fast, rotary_for, slow, visible
 
 BLOCK = 64
 
@@ -26,17 +26,19 @@ BLOCK = 64
 class KVCache:
     """k and v are (layers, slots, capacity, K, d): keys after rotation, norm and scale, values after value embeddings.
 
-    `last` (slots, D) is the un-smeared embedding of each slot's newest position; the next one is smeared with it.
-    The capacity is max_len rounded up to whole blocks.
+    With key_offset position t's slow channels lie at t + 1, as part of that position's key, so there is nothing else to
+    keep of a sequence; those of position 0 are never written and stay 0.
+    `last` (slots,) int64 is the id at each slot's newest position, -1 in an empty one: smear and pairs look back at it.
+    The capacity is max_len, and one more for key_offset, rounded up to whole blocks.
     """
 
     def __init__(self, config, slots: int, max_len: int, device: torch.device | str, dtype: torch.dtype):
-        capacity = -(-max_len // BLOCK) * BLOCK
+        capacity = -(-(max_len + config.key_offset) // BLOCK) * BLOCK
         shape = (config.n_layer, slots, capacity, config.n_kv_head, config.head_size)
         self.config = config
         self.k = torch.zeros(shape, device=device, dtype=dtype)
         self.v = torch.zeros(shape, device=device, dtype=dtype)
-        self.last = torch.zeros(slots, config.n_embd, device=device, dtype=dtype)
+        self.last = torch.full((slots,), -1, device=device)
         self.lengths = [0] * slots
         self.max_len = max_len
         self.rotary = rotary_for(config, torch.arange(max_len, device=device), dtype)  # of all positions
@@ -45,13 +47,13 @@ class KVCache:
         """The view of these slots for one forward pass."""
         return CacheRows(self, slots)
 
-    def cut(self, slot: int, length: int, last: Tensor | None = None) -> None:
-        """Keep the first `length` positions of a slot. `last` (D,) is the un-smeared embedding of the last of them.
+    def cut(self, slot: int, length: int, last: int = -1) -> None:
+        """Keep the first `length` positions of a slot. `last` is the id at the last of them.
 
         Keys and values after them are hidden by the length; only `last` would leak into the next position.
         """
         self.lengths[slot] = length
-        self.last[slot] = 0 if last is None else last
+        self.last[slot] = last
 
     def wipe(self, slot: int) -> None:
         """Empty a slot that has numbers that are not finite. A mask does not hide them: 0 times NaN is NaN."""
@@ -62,7 +64,7 @@ class KVCache:
     def fork(self, source: int, target: int) -> None:
         """Copy a sequence into another slot, so that both can continue separately."""
         n = self.lengths[source]
-        self.k[:, target, :n] = self.k[:, source, :n]
+        self.k[:, target, : n + 1] = self.k[:, source, : n + 1]  # with key_offset the next key has begun
         self.v[:, target, :n] = self.v[:, source, :n]
         self.last[target] = self.last[source]
         self.lengths[target] = n
@@ -126,14 +128,18 @@ class CacheRows:
         cos, sin = self.cache.rotary
         return cos[self._positions], sin[self._positions]
 
-    def previous(self, embeddings: Tensor) -> Tensor:
-        """The embeddings (R, T, D) of what comes before each new position; zeros before the first of an empty slot."""
-        return torch.cat([self.cache.last[self._index][:, None], embeddings[:, :-1]], dim=1)
+    def previous(self, ids: Tensor) -> Tensor:
+        """The id before each new one, (R, T); -1 before the first of an empty slot."""
+        return torch.cat([self.cache.last[self._index][:, None], ids[:, :-1]], dim=1)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
         """Store the new k and v (R, T, K, d) of a layer and attend to all so far. q (R, T, H, d) -> the same shape."""
         keys, values = self.cache.k[layer], self.cache.v[layer]
-        self._store(keys, k)
+        if self.cache.config.key_offset:
+            self._store(fast(keys), fast(k))
+            self._store(slow(keys), slow(k), 1)
+        else:
+            self._store(keys, k)
         self._store(values, v)
         y = torch.empty_like(q) if len(self._pieces) > 1 else None
         for piece in self._pieces:
@@ -155,23 +161,23 @@ class CacheRows:
         assert y is not None
         return y
 
-    def _store(self, layer: Tensor, new: Tensor) -> None:
-        """Put new (R, T, K, d) into a layer's (slots, capacity, K, d)."""
+    def _store(self, layer: Tensor, new: Tensor, shift: int = 0) -> None:
+        """Put new (R, T, ...) into a layer's (slots, capacity, ...), `shift` positions later than it belongs."""
         if len(self.slots) == 1:  # a copy is cheaper than an indexed one
-            start = self.cache.lengths[self.slots[0]]
+            start = self.cache.lengths[self.slots[0]] + shift
             layer[self.slots[0], start : start + new.size(1)] = new[0]
         else:
-            layer[self._scatter, self._positions] = new
+            layer[self._scatter, self._positions + shift] = new
 
     def newest(self, x: Tensor) -> Tensor:
         """Of x (R, T, D) the last position, (R, 1, D)."""
         return x[:, -1:]
 
-    def finish(self, embeddings: Tensor) -> None:
-        """Advance the lengths by the new positions; embeddings (R, T, D) are the un-smeared ones."""
-        self.cache.last[self._index] = embeddings[:, -1]
+    def finish(self, ids: Tensor) -> None:
+        """Advance the lengths by the new ids (R, T)."""
+        self.cache.last[self._index] = ids[:, -1]
         for slot in self.slots:
-            self.cache.lengths[slot] += embeddings.size(1)
+            self.cache.lengths[slot] += ids.size(1)
 
 
 def _selection(indices: list[int], device: torch.device) -> Tensor | slice:

@@ -398,6 +398,7 @@ def parameter_groups(
         AdamWGroup(pick("lm_head."), unembedding_lr * width_scale, (0.8, 0.96), 0.01),
         AdamWGroup(pick("transformer.wte."), embedding_lr * width_scale, (0.8, 0.995), 0.001),
         AdamWGroup(pick("value_embeds."), embedding_lr * 0.5 * width_scale, (0.8, 0.995), 0.01),
+        AdamWGroup(pick("bigram."), embedding_lr * 0.25 * width_scale, (0.8, 0.995), 0.01),
         AdamWGroup(pick("resid_lambdas"), scalar_lr * 0.01, (0.8, 0.95), 0.05),
         AdamWGroup(pick("x0_lambdas"), scalar_lr, (0.96, 0.95)),
         AdamWGroup({**pick("smear_"), **pick("backout_lambda")}, 0.2, (0.8, 0.95)),

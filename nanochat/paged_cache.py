@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nanochat.attention import PAGE, Rotary, attend_paged, lengths_for_flash, rotary_for
+from nanochat.attention import PAGE, Rotary, attend_paged, fast, lengths_for_flash, rotary_for, slow
 
 
 class PagedCache:
-    """keys and values are lists, by layer, of (slots * P + 1, PAGE, K, d); `last` is as in KVCache, (slots + 1, D).
+    """keys and values are lists, by layer, of (slots * P + 1, PAGE, K, d); `last` is as in KVCache, (slots + 1,).
+
+    With key_offset slow channels lie one position later, as in KVCache.
 
     tables (slots + 1, P) int32 are the pages of each slot. `lengths` are on the host: the Engine knows them.
     """
@@ -30,7 +32,7 @@ class PagedCache:
         # A tensor per layer: a compiled pass writes to each in place, where it might copy a view of a larger one.
         self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
         self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
-        self.last = torch.zeros(slots + 1, config.n_embd, device=device, dtype=dtype)
+        self.last = torch.full((slots + 1,), -1, device=device)
         self.tables = torch.full((slots + 1, pages), slots * pages, device=device, dtype=torch.int32)
         self.tables[:-1] = torch.arange(slots * pages, device=device, dtype=torch.int32).view(slots, pages)
         self.lengths = [0] * slots
@@ -44,10 +46,10 @@ class PagedCache:
             raise ValueError(f"{n} more positions after {start} exceed the cache's {self.max_len}")
         return start
 
-    def cut(self, slot: int, length: int, last: Tensor | None = None) -> None:
-        """Keep the first `length` positions of a slot. `last` (D,) is the un-smeared embedding of the last of them."""
+    def cut(self, slot: int, length: int, last: int = -1) -> None:
+        """Keep the first `length` positions of a slot. `last` is the id at the last of them."""
         self.lengths[slot] = length
-        self.last[slot] = 0 if last is None else last
+        self.last[slot] = last
 
     def wipe(self, slot: int) -> None:
         """Empty a slot that has numbers that are not finite. A mask does not hide them: 0 times NaN is NaN."""
@@ -58,7 +60,7 @@ class PagedCache:
     def fork(self, source: int, target: int) -> None:
         """Copy a sequence into another slot, so that both can continue separately."""
         n = self.lengths[source]
-        there, here = self._pages(source, n), self._pages(target, n)
+        there, here = self._pages(source, n + 1), self._pages(target, n + 1)  # with key_offset the next key has begun
         for layer in (*self.keys, *self.values):
             layer[here] = layer[there]
         self.last[target] = self.last[source]
@@ -67,7 +69,7 @@ class PagedCache:
     def _pages(self, slot: int, length: int | None = None) -> slice:
         """The pages of a slot, or those of its first positions."""
         pages = self.tables.size(1)
-        return slice(slot * pages, slot * pages + (pages if length is None else -(-length // PAGE)))
+        return slice(slot * pages, slot * pages + (pages if length is None else min(pages, -(-length // PAGE))))
 
 
 @dataclass
@@ -92,11 +94,18 @@ class PagedRows:
         """The new positions, (N, 1). That there is room for them was checked on the host."""
         c = self.cache
         positions = self.positions.long()
-        pages = c.tables[self.slots.long(), positions // PAGE].long()
-        self._places = pages * PAGE + positions % PAGE  # (N,) among all positions of all pages
+        self._places = self._places_of(positions)
+        self._next = self._places_of(positions + 1) if c.config.key_offset else None
         self._table = c.tables[self.rows.long()]
         self._sums = lengths_for_flash(self.seen, self.seen.device)
         return positions[:, None]
+
+    def _places_of(self, positions: Tensor) -> Tensor:
+        """Where positions (N,) of the slots lie among all positions of all pages; past the last, in scratch."""
+        tables = self.cache.tables
+        page = positions // PAGE
+        own = tables[self.slots.long(), page.clamp_max(tables.size(1) - 1)]
+        return torch.where(page < tables.size(1), own, tables[-1, 0]).long() * PAGE + positions % PAGE
 
     def cos_sin(self) -> Rotary | None:
         """cos and sin (N, 1, 1, d/2) of the new positions; None where positions are learned."""
@@ -106,17 +115,22 @@ class PagedRows:
         at = self.positions.long()[:, None]
         return cos[at], sin[at]
 
-    def previous(self, embeddings: Tensor) -> Tensor:
-        """The embeddings (N, 1, D) of what comes before each new position, of which embeddings are the un-smeared."""
+    def previous(self, ids: Tensor) -> Tensor:
+        """The id before each new one, (N, 1); -1 before the first of an empty slot."""
         before = self.cache.last[self.slots.long()][:, None]
         if self.begins is None:
             return before
-        return torch.where(self.begins[:, None, None] > 0, before, embeddings.roll(1, 0))
+        return torch.where(self.begins[:, None] > 0, before, ids.roll(1, 0))
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
         """Store the new k and v (N, 1, K, d) of a layer and attend to all so far. q (N, 1, H, d) -> the same shape."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys.flatten(0, 1)[self._places] = k[:, 0]
+        all_keys = keys.flatten(0, 1)
+        if self._next is None:
+            all_keys[self._places] = k[:, 0]
+        else:
+            fast(all_keys)[self._places] = fast(k[:, 0])
+            slow(all_keys)[self._next] = slow(k[:, 0])
         values.flatten(0, 1)[self._places] = v[:, 0]
         y = attend_paged(q[:, 0], self.first, self.longest, keys, values, self._table, self.seen, window, self._sums)
         return y[:, None]
@@ -125,6 +139,6 @@ class PagedRows:
         """Of x (N, 1, D) each row's last position, (R, 1, D)."""
         return x if self.ends is None else x[self.ends.long()]
 
-    def finish(self, embeddings: Tensor) -> None:
-        """Keep each row's last un-smeared embedding of (N, 1, D); the host counts the lengths."""
-        self.cache.last[self.rows.long()] = self.newest(embeddings)[:, 0]
+    def finish(self, ids: Tensor) -> None:
+        """Keep each row's last id of (N, 1); the host counts the lengths."""
+        self.cache.last[self.rows.long()] = self.newest(ids)[:, 0]

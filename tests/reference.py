@@ -54,6 +54,8 @@ class Nanochat:
     gate_range: float = 0.0
     smear: bool = False
     backout: bool = False
+    bigrams: int = 0  # rows of the table of pairs
+    key_offset: bool = False  # a key's slower pairs are those of the position before
 
     @property
     def rows(self) -> int:
@@ -99,6 +101,9 @@ def nanochat_logits(c: Nanochat, weights: Weights, ids: Sequence[int]) -> Tensor
         for t in range(1, len(ids)):
             gate = torch.sigmoid(w["smear_gate.weight"][0] @ embedded[t, :24])
             x[t] = embedded[t] + w["smear_lambda"] * gate * embedded[t - 1]
+    if c.bigrams:
+        for t in range(1, len(ids)):
+            x[t] += w["bigram.weight"][((ids[t - 1] * 36313) ^ (ids[t] * 27191)) % c.bigrams]
     first = middle = x
     for layer in range(c.layers):
         if c.lambdas:
@@ -124,6 +129,10 @@ def _nanochat_attention(c: Nanochat, w: Weights, layer: int, u: Tensor, ids: Seq
         gate = c.gate_range * torch.sigmoid(u[:, : c.gate_channels] @ w[f"{name}.ve_gate.weight"].T)
         v = v + gate[:, :, None] * w[f"value_embeds.{layer}.weight"][list(ids)].view(T, c.kv_heads, d)
     q, k = (_rms(_turned(c, heads), c.eps) * c.qk_scale for heads in (q, k))
+    if c.key_offset:
+        slow = [j for j in range(d) if j % (d // 2) >= d // 4]
+        for t in range(T - 1, -1, -1):
+            k[t, :, slow] = k[t - 1][:, slow] if t else 0.0
     read = [h * c.kv_heads // c.heads for h in range(c.heads)]  # the key/value head of each query head
     heads = [_softmax_attention(q[:, h], k[:, g], v[:, g], c.sees(layer)) for h, g in enumerate(read)]
     return torch.cat(heads, dim=1) @ w[f"{name}.c_proj.weight"].T

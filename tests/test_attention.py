@@ -166,7 +166,10 @@ BOS = 3
 
 def small_model() -> GPT:
     torch.manual_seed(0)
-    config = GPTConfig(vocab_size=64, n_layer=4, n_head=2, n_kv_head=1, n_embd=32, sequence_len=64, short_window=5)
+    config = GPTConfig(
+        vocab_size=64, n_layer=4, n_head=2, n_kv_head=1, n_embd=32, sequence_len=64, short_window=5, bigram_rows=331,
+        key_offset=True,
+    )
     model = GPT(config)
     for parameter in model.parameters():  # zeros at the start would hide what a document sees
         torch.nn.init.normal_(parameter, std=0.3)
@@ -175,7 +178,7 @@ def small_model() -> GPT:
 
 @pytest.mark.parametrize("recompute", [False, True])
 def test_packed_documents_are_as_if_alone(recompute):
-    """The whole model, smear included, gradients included, once it has a `document_bos`."""
+    """The whole model, smear, pairs and key_offset included, gradients included, once it has a `document_bos`."""
     model = small_model()
     ids = torch.randint(BOS + 1, 64, (1, 40), generator=torch.Generator().manual_seed(6))
     ids[0, [0, 1, 17]] = BOS

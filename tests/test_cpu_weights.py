@@ -21,10 +21,12 @@ from nanochat.runtime import multiplies_bfloat16
 
 SIZES: dict[str, Any] = {
     "sequence_len": 256, "vocab_size": 300, "n_layer": 2, "n_head": 4, "n_embd": 64, "short_window": 64,
+    "bigram_rows": 331, "key_offset": True,
 }  # fmt: skip
 GPT2: dict[str, Any] = {
     "n_kv_head": 4, "learned_positions": True, "layer_norm": True, "bias": True, "qk_norm": False, "embed_norm": False,
     "tied": True, "softcap": 0.0, "lambdas": False, "value_embeds": False, "smear": False, "backout": False,
+    "bigram_rows": 0, "key_offset": False,
 }  # fmt: skip
 KINDS: dict[str, tuple[torch.dtype, bool, dict[str, Any]]] = {
     "bfloat16, wide": (torch.bfloat16, False, {"n_kv_head": 4, "n_embd": 768}),  # K = 3072 is added up in two parts

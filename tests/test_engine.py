@@ -29,7 +29,7 @@ CLASSIC: dict[str, Any] = {
     "value_embeds": False, "smear": False, "backout": False,
 }  # fmt: skip
 CONFIGS = {
-    "modern": GPTConfig(**SIZES, short_window=8, long_window=CONTEXT),
+    "modern": GPTConfig(**SIZES, short_window=8, long_window=CONTEXT, bigram_rows=331, key_offset=True),
     "classic": GPTConfig(**SIZES, **CLASSIC),
 }
 
@@ -148,8 +148,8 @@ def test_samples_start_from_independent_draws() -> None:
 
 def test_samples_read_their_prompt_once() -> None:
     read = []
-    embedding = MODERN.get_submodule("transformer.wte")
-    handle = embedding.register_forward_pre_hook(lambda _, args: read.append(args[0].numel()))
+    table = MODERN.get_submodule("bigram")  # looked up once for each token that is read
+    handle = table.register_forward_pre_hook(lambda _, args: read.append(args[0].numel()))
     try:
         replies = Engine(MODERN, slots=4, prefill_chunk=16).generate(Request(prompt(30), max_tokens=3).samples(4))
     finally:

@@ -570,7 +570,10 @@ def test_gpt2_in_nanogpt_is_told_to_differ(tmp_path: Path) -> None:
     assert door.open(str(tmp_path / "out")).tokenizer.hash == Tokenizer.load(tmp_path / "in").hash
 
 
-@pytest.mark.parametrize("features", [MODERN, {**PLAIN, "softcap": 20.0}, {**PLAIN, "rope_base": 500.0}], ids=str)
+@pytest.mark.parametrize("features", [
+    MODERN, {**PLAIN, "softcap": 20.0}, {**PLAIN, "rope_base": 500.0}, {**PLAIN, "key_offset": True},
+    {**PLAIN, "bigram_rows": 31},
+], ids=str)  # fmt: skip
 def test_what_the_originals_do_not_know_is_refused(features: dict, tmp_path: Path) -> None:
     refusals = {"nanogpt": "nanoGPT knows GPT-2's architecture only", "nanochat": "does not know this architecture"}
     for style, said in refusals.items():

@@ -26,9 +26,11 @@ T = 14
 FULL = GPTConfig(
     sequence_len=T, vocab_size=50, n_layer=4, n_head=4, n_kv_head=2, n_embd=32, window_pattern="SSL",
     short_window=3, long_window=9, softcap=15.0, ve_gate_channels=8,
+    bigram_rows=31, key_offset=True,
 )  # fmt: skip
 CLASSIC = {"rope_base": 10000.0, "rope_in_bfloat16": True, "qk_scale": 1.0, "lambdas": False, "value_embeds": False,
-           "smear": False, "backout": False, "short_window": 0, "long_window": 0}  # fmt: skip
+           "smear": False, "backout": False, "bigram_rows": 0, "key_offset": False, "short_window": 0,
+           "long_window": 0}  # fmt: skip
 VARIANTS = {
     "full": {},
     "classic": CLASSIC,
@@ -36,6 +38,8 @@ VARIANTS = {
     "no value embeddings": {"value_embeds": False},
     "no smear": {"smear": False},
     "no backout": {"backout": False},
+    "no bigrams": {"bigram_rows": 0},
+    "no key offset": {"key_offset": False},
     "no windows": {"short_window": 0, "long_window": 0},
     "short windows everywhere but last": {"window_pattern": "s"},
     "no softcap": {"softcap": 0.0},
@@ -75,7 +79,7 @@ def expected_logits(config: GPTConfig, weights: dict[str, torch.Tensor], ids: li
         short=c.short_window, rope_base=c.rope_base, rounds_rope=c.rope_in_bfloat16, qk_scale=c.qk_scale,
         softcap=c.softcap or 1e9, eps=c.norm_eps, lambdas=c.lambdas,
         gate_channels=c.ve_gate_channels if c.value_embeds else 0, gate_range=c.ve_gate_range, smear=c.smear,
-        backout=c.backout,
+        backout=c.backout, bigrams=c.bigram_rows, key_offset=c.key_offset,
     )  # fmt: skip
     return reference.nanochat_logits(described, weights, ids)
 
@@ -191,7 +195,7 @@ def test_every_parameter_is_initialised_also_from_the_meta_device():
     drawn = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     assert all(tensor.isfinite().all() for tensor in drawn.values())
     for name, tensor in drawn.items():
-        assert (tensor == 0).all() == name.endswith(("c_proj.weight", "smear_lambda")), name
+        assert (tensor == 0).all() == name.endswith(("c_proj.weight", "smear_lambda", "bigram.weight")), name
     assert drawn["transformer.wte.weight"].std().item() == pytest.approx(0.8, rel=0.1)
     assert drawn["lm_head.weight"].std().item() == pytest.approx(0.001, rel=0.1)
     assert drawn["transformer.h.1.attn.c_q.weight"].std().item() == pytest.approx(32**-0.5, rel=0.1)
@@ -375,3 +379,6 @@ def test_legacy_names_and_missing_scalars():
     assert (translated.short_window, translated.long_window, translated.window_pattern) == (128, 300, "L")
     own = dataclasses.asdict(FULL)
     assert legacy.translate(own, renamed, Path("model.pt"))[0] == FULL
+    del own["key_offset"], own["bigram_rows"]  # as in files from before there were any
+    older = dataclasses.replace(FULL, key_offset=False, bigram_rows=0)
+    assert legacy.translate(own, renamed, Path("model.pt"))[0] == older

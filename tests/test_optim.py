@@ -167,7 +167,7 @@ def test_muon_and_adamw_lower_a_loss():
 
 
 def test_every_parameter_has_one_optimizer_with_its_rate():
-    config = GPTConfig(sequence_len=8, vocab_size=64, n_layer=4, n_head=4, n_kv_head=2, n_embd=192)
+    config = GPTConfig(sequence_len=8, vocab_size=64, n_layer=4, n_head=4, n_kv_head=2, n_embd=192, bigram_rows=31)
     model = GPT(config)
     adamw, muon = parameter_groups(model, 0.3, 0.008, 0.02, 0.5, 0.28)
     names = [name for group in (*adamw, *muon) for name in group.parameters]
@@ -175,6 +175,7 @@ def test_every_parameter_has_one_optimizer_with_its_rate():
     rates = {name: group for group in (*adamw, *muon) for name in group.parameters}
     # 192 is a quarter of 768, so AdamW's rates for matrices are doubled.
     expected = {"lm_head.weight": 0.016, "transformer.wte.weight": 0.6, "value_embeds.1.weight": 0.3,
+                "bigram.weight": 0.15,
                 "resid_lambdas": 0.005, "x0_lambdas": 0.5, "smear_gate.weight": 0.2, "backout_lambda": 0.2,
                 "transformer.h.0.attn.c_q.weight": 0.02, "transformer.h.3.attn.ve_gate.weight": 0.02}  # fmt: skip
     assert {name: rates[name].lr for name in expected} == pytest.approx(expected)

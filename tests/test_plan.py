@@ -257,7 +257,7 @@ def test_a_checkpoint_is_planned_from_its_meta_file(base, capsys):
         (folder / "model_000007.pt").touch()
         (folder / "meta_000007.json").write_text(json.dumps({"model_config": described}), encoding="utf-8")
     printed = planned(capsys, "--source=mid", "--model_tag=d3", "--gpu=h100")
-    assert "mid d3, step 7: 6.6M parameters, 3 layers" in printed
+    assert "mid d3, step 7: 12M parameters, 3 layers" in printed
     printed = planned(capsys, "--source=mid", "--gpu=h100", "--stage=serve")
     assert "mid d5, step 7: 59M parameters, 5 layers of width 384, vocabulary 65536, context 512" in printed
     meta = base / "mid_checkpoints" / "d5" / "meta_000007.json"

@@ -24,6 +24,12 @@ def test_the_shapes_of_the_published_depths(depth, width, heads):
     assert (config.n_layer, config.n_embd, config.n_head, config.n_kv_head) == (depth, width, heads, heads)
     assert (config.short_window, config.long_window, config.window_pattern) == (512, 2048, "SSSL")
     assert (config.vocab_size, config.sequence_len) == (32768, 2048)
+    assert config.key_offset and config.bigram_rows == 0
+
+
+@pytest.mark.parametrize("vocabulary, rows", [(300, 1499), (4096, 20479), (8192, 40959), (8193, 0)])
+def test_pairs_are_for_small_vocabularies(vocabulary, rows):
+    assert config_from_depth(4, vocabulary, 256).bigram_rows == rows
 
 
 @given(st.integers(1, 40), st.integers(1, 200), st.sampled_from([16, 32, 64, 128]))

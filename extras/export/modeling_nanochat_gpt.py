@@ -47,6 +47,8 @@ class NanoChatGPTConfig(PretrainedConfig):
     ve_gate_range: float = 3.0
     smear: bool = True
     backout: bool = True
+    bigram_rows: int = 0
+    key_offset: bool = False
     tie_word_embeddings: bool = False
 
     def window(self, layer: int) -> int:
@@ -69,8 +71,14 @@ class Attention(nn.Module):
         if config.has_value_embed(layer):
             self.ve_gate = nn.Linear(config.ve_gate_channels, config.n_kv_head, bias=False)
 
-    def forward(self, x: Tensor, value: Tensor | None, cos_sin: tuple[Tensor, Tensor], mask: Tensor, cache) -> Tensor:
-        """x (B, T, D) is normed; value (B, T, K*d); mask (B or 1, 1, T, S) is true where a query sees a key."""
+    def forward(
+        self, x: Tensor, value: Tensor | None, cos_sin: tuple[Tensor, Tensor], mask: Tensor,
+        attention_mask: Tensor | None, cache,
+    ) -> Tensor:  # fmt: skip
+        """x (B, T, D) is normed; value (B, T, K*d); mask (B or 1, 1, T, S) is true where a query sees a key.
+
+        The cache holds each position's own keys, so whatever reorders or crops it does no harm to key_offset.
+        """
         c = self.config
         q, k, v = (linear(x).unflatten(-1, (-1, self.head_size)) for linear in (self.c_q, self.c_k, self.c_v))
         q, k = (norm(rotate(heads, cos_sin), c.norm_eps) * c.qk_scale for heads in (q, k))
@@ -80,6 +88,8 @@ class Attention(nn.Module):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)
+        if c.key_offset:
+            k = offset(k, attention_mask)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=c.n_head != c.n_kv_head)
         return self.c_proj(y.transpose(1, 2).flatten(2))
 
@@ -101,8 +111,9 @@ class Block(nn.Module):
         self.attn = Attention(config, layer)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, value: Tensor | None, cos_sin: tuple[Tensor, Tensor], mask: Tensor, cache) -> Tensor:
-        x = x + self.attn(norm(x, self.eps), value, cos_sin, mask, cache)
+    def forward(self, x: Tensor, *beside) -> Tensor:
+        """x (B, T, D); the rest is what attention is given besides -> (B, T, D)."""
+        x = x + self.attn(norm(x, self.eps), *beside)
         return x + self.mlp(norm(x, self.eps))
 
 
@@ -130,6 +141,8 @@ class NanoChatGPTForCausalLM(PreTrainedModel, GenerationMixin):
             width = config.n_kv_head * (D // config.n_head)
             with_value = [layer for layer in range(L) if config.has_value_embed(layer)]
             self.value_embeds = nn.ModuleDict({str(layer): nn.Embedding(V, width) for layer in with_value})
+        if config.bigram_rows:
+            self.bigram = nn.Embedding(config.bigram_rows, D)
         if config.smear:
             self.smear_gate = nn.Linear(SMEAR_CHANNELS, 1, bias=False)
             self.smear_lambda = nn.Parameter(torch.zeros(1))
@@ -174,17 +187,17 @@ class NanoChatGPTForCausalLM(PreTrainedModel, GenerationMixin):
             position_ids = torch.arange(past, past + T, device=input_ids.device)[None]
         windows = [c.window(layer) for layer in range(c.n_layer)]
         masks = {window: visible(window, past, T, attention_mask, input_ids.device) for window in set(windows)}
-        x = norm(self.transformer.wte(input_ids), c.norm_eps)
+        x = self._embed(input_ids)
         cos_sin = rotary(position_ids, c.n_embd // c.n_head, c.rope_base, c.rope_in_bfloat16, x.dtype)
-        if c.smear:
-            x = self._smear(x, past, position_ids, cache)
+        if c.smear or c.bigram_rows:
+            x = self._with_previous(x, input_ids, past, position_ids, cache)
         first = middle = x
         states = [x]
         for layer, block in enumerate(self.transformer.h):
             if c.lambdas:
                 x = self.resid_lambdas[layer].to(x.dtype) * x + self.x0_lambdas[layer].to(x.dtype) * first
             value = self.value_embeds[str(layer)](input_ids).to(x.dtype) if c.has_value_embed(layer) else None
-            x = block(x, value, cos_sin, masks[windows[layer]], cache)
+            x = block(x, value, cos_sin, masks[windows[layer]], attention_mask, cache)
             if layer == c.n_layer // 2:
                 middle = x
             states.append(x)
@@ -200,21 +213,28 @@ class NanoChatGPTForCausalLM(PreTrainedModel, GenerationMixin):
         hidden = (*states[:-1], x) if wanted else None
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache, hidden_states=hidden)
 
-    def _smear(self, embedded: Tensor, past: int, position_ids: Tensor, cache) -> Tensor:
-        """Add a gated fraction of the previous, un-smeared embedding; the first token of a sequence has none.
+    def _embed(self, ids: Tensor) -> Tensor:
+        return norm(self.transformer.wte(ids), self.config.norm_eps)
 
-        The cache keeps the embeddings as the keys of one layer more, so that whatever reorders or crops it does so
-        with them, too.
+    def _with_previous(self, x: Tensor, ids: Tensor, past: int, position_ids: Tensor, cache) -> Tensor:
+        """Add what the previous token gives, (B, T, D): smear and pairs; the first token of a sequence has none.
+
+        The cache keeps the ids, exact in float32, as the keys of one layer more, so that whatever reorders or crops it
+        does so with them, too.
         """
-        before = torch.zeros_like(embedded[:, :1])
+        c, before = self.config, torch.zeros_like(ids[:, :1])
         if cache is not None:
-            while len(cache.layers) <= self.config.n_layer:
+            while len(cache.layers) <= c.n_layer:
                 cache.layers.append(DynamicLayer())
-            seen, _ = cache.update(embedded[:, None], embedded[:, None, :, :0], self.config.n_layer)
-            before = seen[:, 0, past - 1 : past] if past else before
-        previous = torch.cat([before, embedded[:, :-1]], dim=1) * (position_ids > 0)[..., None]
-        gate = torch.sigmoid(self.smear_gate(embedded[..., :SMEAR_CHANNELS]))
-        return embedded + self.smear_lambda.to(embedded.dtype) * gate * previous
+            seen, _ = cache.update(ids[:, None, :, None].float(), x[:, None, :, :0], c.n_layer)
+            before = seen[:, 0, past - 1 : past, 0].long() if past else before
+        before, has = torch.cat([before, ids[:, :-1]], dim=1), (position_ids > 0)[..., None]
+        if c.smear:
+            gate = torch.sigmoid(self.smear_gate(x[..., :SMEAR_CHANNELS]))
+            x = x + self.smear_lambda.to(x.dtype) * gate * (self._embed(before) * has)
+        if c.bigram_rows:
+            x = x + self.bigram((before * 36313 ^ ids * 27191) % c.bigram_rows).to(x.dtype) * has
+        return x
 
 
 def norm(x: Tensor, eps: float) -> Tensor:
@@ -237,6 +257,16 @@ def rotate(x: Tensor, cos_sin: tuple[Tensor, Tensor]) -> Tensor:
     cos, sin = cos_sin
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
+
+
+def offset(k: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """k (B, K, S, d) with the slower half of the rotated pairs from the position before it; 0 where there is none."""
+    own = k.unflatten(-1, (2, -1))
+    fast = own.size(-1) // 2
+    before = F.pad(own[:, :, :-1, :, fast:], (0, 0, 0, 0, 1, 0))
+    if attention_mask is not None:  # what comes before the first token is padding
+        before = before * F.pad(attention_mask[:, :-1], (1, 0))[:, None, :, None, None].to(k.dtype)
+    return torch.cat([own[..., :fast], before], dim=-1).flatten(-2)
 
 
 def visible(window: int, past: int, T: int, attention_mask: Tensor | None, device) -> Tensor:

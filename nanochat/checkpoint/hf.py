@@ -42,9 +42,9 @@ FIXED = {"hidden_act": "relu2", "attention_bias": False, "tie_word_embeddings": 
 ROPE_FIXED = {"rope_type": "default", "partial_rotary_factor": 1.0}
 # Our features for which the port has no setting, with the values that it implements.
 CLASSIC = {
-    "qk_scale": 1.0, "lambdas": False, "value_embeds": False, "smear": False, "backout": False,
-    "learned_positions": False, "layer_norm": False, "bias": False, "activation": "relu2", "qk_norm": True,
-    "embed_norm": True, "tied": False,
+    "qk_scale": 1.0, "lambdas": False, "value_embeds": False, "smear": False, "backout": False, "bigram_rows": 0,
+    "key_offset": False, "learned_positions": False, "layer_norm": False, "bias": False, "activation": "relu2",
+    "qk_norm": True, "embed_norm": True, "tied": False,
 }  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def check_shape(config: GPTConfig) -> None:
             raise ValueError(f"{part} {getattr(config, part)} does not divide {whole} {getattr(config, whole)}")
     if not config.window_pattern or set(config.window_pattern.upper()) - set("SL"):
         raise ValueError(f"window_pattern is {config.window_pattern!r}, expected letters S and L")
-    for name in ("norm_eps", "softcap", "rope_base", "dropout"):
+    for name in ("norm_eps", "softcap", "rope_base", "dropout", "bigram_rows"):
         if not 0 <= getattr(config, name) < math.inf:
             raise ValueError(f"{name} is {getattr(config, name)!r}, expected a number from 0 on")
 

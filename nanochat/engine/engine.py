@@ -345,9 +345,7 @@ class Engine:
                     self.cache.fork(best, slot)  # another conversation with the same beginning: copy that
         self._free.remove(slot)
         self._held[slot] = prompt[:cached]
-        # The next token is smeared with the embedding of the last one that stays; see `GPT._smear`.
-        last = self.model.embed(torch.tensor(prompt[cached - 1], device=self.model.device)) if cached else None
-        self.cache.cut(slot, cached, last)
+        self.cache.cut(slot, cached, prompt[cached - 1] if cached else -1)
         return slot, cached
 
     def _prefill_groups(self) -> list[list[Running]]:

@@ -66,7 +66,7 @@ def sizes(config: GPTConfig) -> Sizes:
         model = GPT(config)
     _, muon = parameter_groups(model, 1, 1, 1, 1, 0)
     groups = [sum(matrix.numel() for matrix in group.parameters.values()) for group in muon]
-    tables = (".wte", ".wpe", "value_embeds")
+    tables = (".wte", ".wpe", "value_embeds", "bigram")
     embeddings = sum(p.numel() for name, p in model.named_parameters() if any(table in name for table in tables))
     whole = count_parameters(model)
     return Sizes(whole, sum(groups), embeddings, whole - sum(groups) - embeddings, max(groups))
@@ -185,13 +185,13 @@ def communication(
 ) -> Communication:
     """Gradients to their owners and new weights to everyone, once each in a step, for a last micro-batch of `tokens`.
 
-    Gradients leave while the backward pass still runs, except those of the input's embedding, which come at its end.
+    Gradients leave while the backward pass still runs, except those of the input's tables, which come at its end.
     New weights of the blocks arrive while the next forward pass runs; the others are waited for.
     """
     size, sent = sizes(config), float(sum(_traffic(config, ranks).values()))
     share = 4 * (ranks - 1) / ranks / on.link  # seconds per parameter
     forward = tokens * flops_per_token(config) / 3 / (on.peak * on.mfu * (1 if compiled else EAGER))
-    last = config.padded_vocab * config.n_embd
+    last = (config.padded_vocab + config.bigram_rows) * config.n_embd
     gradients = share * last + max(0.0, share * (size.all - last) - 2 * forward)
     weights = share * (size.all - size.matrices) + max(0.0, share * size.matrices - forward)
     return Communication(sent, sent / on.link, gradients + weights)
