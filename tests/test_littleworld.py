@@ -16,8 +16,10 @@ from nanochat import chat
 from nanochat.data import shards
 from nanochat.engine.tools import calculator
 from nanochat.tokenizer import Tokenizer
-from tasks.littleworld import corpus, exercises, messages, stories, words
+from tasks.littleworld import common, corpus, exercises, messages, stories, topics, words
+from tasks.littleworld.chatter import CHAT
 from tasks.littleworld.conversations import KINDS, LittleWorld, reference
+from tasks.littleworld.identity import IDENTITY
 from tasks.littleworld.phrases import TABLES
 from tasks.littleworld.world import article, pair_split, past, plural, questions, spellable, word_split, world
 
@@ -190,6 +192,29 @@ def test_no_test_follow_up_is_trained_on(train: dict[str, list[dict]]) -> None:
 
     test = LittleWorld("followup", "test")
     assert not {key(test[i]) for i in range(len(test))} & {key(conversation) for conversation in train["followup"]}
+
+
+@given(st.integers(0, 10**9 - 1))
+def test_no_pattern_gives_what_is_held_out(i: int) -> None:
+    held = {topics.core(phrase) for group in (*IDENTITY, *CHAT) for phrase in group.phrases
+            if topics.phrase_split(phrase, group) != "train"}  # fmt: skip
+    assert len(held) > 60
+    for kind in ("identity", "smalltalk"):
+        assert topics.core(said(LittleWorld(kind, "train", 10**9)[i])[-2]) not in held
+
+
+@given(st.integers(0, 10**9 - 1), st.sampled_from(["everyday", "brief", "followup", "facts", "identity", "smalltalk"]))
+def test_any_reference_is_right_and_no_newcomer_asks_it(i: int, kind: str) -> None:
+    task = LittleWorld(kind, "train", 10**9)
+    conversation = task[i]
+    assert task.grade(conversation, reference(conversation))
+    assert not task.grade(conversation, "I am sorry, but I only know the little world.")
+    assert not messages.asked_by_newcomers(messages.plain(conversation["messages"]))
+
+
+def test_every_member_that_is_named_is_one() -> None:
+    for kind, row in common.MEMBERS.items():
+        assert {name.lower() for name in row.split("|")[1:]} <= common.members(kind)
 
 
 def test_every_fact_can_be_learned_and_most_are_asked_in_a_held_out_way() -> None:

@@ -10,6 +10,7 @@ from tasks.littleworld import common, talk
 from tasks.littleworld.corpus import VERSION
 from tasks.littleworld.exercises import count_turns, spell_turns
 from tasks.littleworld.letters import letter_turns, repeat_turns
+from tasks.littleworld.messages import asked_by_newcomers, plain
 from tasks.littleworld.stories import Subject, faults
 from tasks.littleworld.sums import number_turns
 from tasks.littleworld.world import world
@@ -62,7 +63,7 @@ class LittleWorld:
         # a string seed: random.Random(-1) is random.Random(1), a string is hashed whole
         rng = random.Random(f"little world {self.name} {self.split} {i}")
         messages, expect = self._draw(rng)
-        while self.split == "train" and _asked_by_newcomers(messages):
+        while self.split == "train" and asked_by_newcomers(plain(messages)):
             messages, expect = self._draw(rng)
         return {"messages": messages, "expect": expect}
 
@@ -122,25 +123,6 @@ class LittleWorld:
             said = all(_occurs(value, answer) for value in expect["says"]) and expect.get("not", "\0") not in answer
             return said and not ("of" in expect and _names_others(answer, expect["of"], [*expect["says"], expect["about"]]))
         return any(key in answer for key in expect["any"])
-
-
-def _asked_by_newcomers(messages: list[dict]) -> bool:
-    """Whether a question of the list that nobody trains on is among the user's messages."""
-    turns = _plain(messages)
-    return turns in _newcomers() or any((turn,) in _newcomers() for turn in turns)
-
-
-@functools.cache
-def _newcomers() -> frozenset[tuple[str, ...]]:
-    from tasks.littleworld.newcomer import Newcomer  # which imports this file
-
-    task = Newcomer()
-    return frozenset(_plain(task[i]["messages"]) for i in range(len(task)))
-
-
-def _plain(messages: list[dict]) -> tuple[str, ...]:
-    """What the user says, turn by turn, in small letters without marks."""
-    return tuple(" ".join(re.findall("[a-z0-9]+", m["content"].lower().replace("'", ""))) for m in messages if m["role"] == "user")
 
 
 def outside_answer(answer: str) -> bool:

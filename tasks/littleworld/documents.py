@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from tasks.littleworld import common, scenes, smalltalk, talk, words
 from tasks.littleworld.exercises import spelling_text, sums_text
 from tasks.littleworld.letters import letters_text, quoting_text
+from tasks.littleworld.messages import asked_by_newcomers, plain, plain_text
 from tasks.littleworld.phrases import TABLES
 from tasks.littleworld.stories import DAYS, MANNER, POOLS, draw_subjects, story, title
 from tasks.littleworld.sums import more_sums_text
@@ -19,7 +20,6 @@ from tasks.littleworld.world import (
     listing,
     past,
     plural,
-    questions,
     word_split,
     world,
 )
@@ -88,12 +88,20 @@ def entry(rng: random.Random) -> str:
     return rng.choice(("\n", "\n", " ")).join(parts)
 
 
+def _question(rng: random.Random) -> tuple[Entity, str, str]:
+    """A fact and a question for it that is trained, and that is not on the newcomers' list."""
+    while True:
+        entity, attribute, question = talk.ask(rng, "train")
+        if not asked_by_newcomers([plain_text(question)]):
+            return entity, attribute, question
+
+
 def catechism(rng: random.Random) -> str:
     """Questions and answers as text, only in phrasings that are trained."""
     lines = []
     for _ in range(rng.randrange(2, 6)):
-        entity, attribute = talk.draw_fact(rng)
-        lines.append((rng.choice(questions(entity, attribute, "train")), talk.answer(rng, entity, attribute)))
+        entity, attribute, question = _question(rng)
+        lines.append((question, talk.answer(rng, entity, attribute)))
     style = rng.random()
     if style < 0.5:
         return "\n".join(f"Question: {q}\nAnswer: {a}" for q, a in lines)
@@ -116,8 +124,8 @@ def card(rng: random.Random) -> str:
         return "\n".join(f"{talk.capital(entity.name)}'s {key}: {value}" for key, value in facts)
     told = []
     for _ in range(rng.randrange(3, 8)):
-        entity, attribute = talk.draw_fact(rng)
-        told.append((rng.choice(questions(entity, attribute, "train")), talk.bare(entity, attribute)))
+        entity, attribute, question = _question(rng)
+        told.append((question, talk.bare(entity, attribute)))
     if rng.random() < 0.5:
         return "A quiz with short answers.\n\n" + "\n".join(f"{q} {a}" for q, a in told)
     return "\n".join(f"Question: {q}\nShort answer: {a}" for q, a in told)
@@ -258,7 +266,9 @@ def chat(rng: random.Random) -> str:
     draw = rng.choice((talk.refusal, talk.refusal, talk.identity, talk.small_talk, talk.same_person, talk.about_me, common.everyday,
                        talk.two_people))
     names = {"user": "Visitor", "assistant": "nanochat", "system": "Note"}
-    return "\n".join(f"{names[message['role']]}: {message['content']}" for message in draw(rng, "train")[0])
+    while asked_by_newcomers(plain(messages := draw(rng, "train")[0])):
+        pass
+    return "\n".join(f"{names[message['role']]}: {message['content']}" for message in messages)
 
 
 # kind of text -> its share in percent, its writer

@@ -1,6 +1,9 @@
 """Messages of a conversation, and how people type them."""
 
+import functools
 import random
+import re
+from collections.abc import Iterable
 
 from tasks.littleworld.topics import contracted
 
@@ -42,3 +45,26 @@ def typed(rng: random.Random, question: str, greet: bool = True) -> str:
 
 def capital(text: str) -> str:
     return text[0].upper() + text[1:]
+
+
+def asked_by_newcomers(said: Iterable[str]) -> bool:
+    """Whether the user's words (see `plain`) hold a question of the list that nobody trains on, or are one of its conversations."""
+    said = tuple(said)
+    return said in _newcomers() or any((turn,) in _newcomers() for turn in said)
+
+
+@functools.cache
+def _newcomers() -> frozenset[tuple[str, ...]]:
+    from tasks.littleworld.newcomer import Newcomer  # which imports files that import this one
+
+    task = Newcomer()
+    return frozenset(plain(task[i]["messages"]) for i in range(len(task)))
+
+
+def plain(messages: list[dict]) -> tuple[str, ...]:
+    """What the user says, turn by turn, in small letters without marks."""
+    return tuple(plain_text(message["content"]) for message in messages if message["role"] == "user")
+
+
+def plain_text(text: str) -> str:
+    return " ".join(re.findall("[a-z0-9]+", text.lower().replace("'", "")))

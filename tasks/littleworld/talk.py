@@ -398,6 +398,8 @@ def identity(rng: random.Random, split: ExamSplit) -> Drawn:
     if not named:
         return turns(typed(rng, question), rng.choice(group.answers)), {"any": group.keys}
     name = rng.choice(_strangers(split) if rng.random() < 0.5 else words.PET_NAMES)
+    if split == "train" and rng.random() < 0.5:
+        name = capital(make_up(rng))  # as in about_me: a name nobody has must be read, not remembered
     persona = rng.choice(smalltalk.PERSONAS).format(n=name)
     reply = rng.choice(smalltalk.I_AM).format(n=name)
     return [{"role": "system", "content": persona}, *turns(typed(rng, question), reply)], {"says": [name], "not": "nanochat"}
