@@ -150,7 +150,7 @@ def kept_bytes(config: GPTConfig, rows: int, length: int, compiled: bool) -> int
 @pytest.mark.parametrize(
     "features",
     [CLASSIC, {}, {"window_pattern": "L"}, {"value_embeds": False}, {"smear": False}, {"lambdas": False},
-     {"qk_norm": False}],
+     {"qk_norm": False}, {"key_offset": True, "bigram_rows": 331}],
 )  # fmt: skip
 @pytest.mark.parametrize(
     "layers, heads, kv_heads, width, rows, length", [(3, 2, 2, 128, 2, 1024), (6, 4, 2, 256, 3, 512)]
@@ -163,7 +163,7 @@ def test_activations_are_those_that_autograd_keeps(features, layers, heads, kv_h
     assert predicted == pytest.approx(kept_bytes(config, rows, length, compiled=False), rel=0.01)
 
 
-@pytest.mark.parametrize("features", [{}, CLASSIC, None])
+@pytest.mark.parametrize("features", [{}, {"key_offset": True, "bigram_rows": 331}, CLASSIC, None])
 def test_activations_are_those_that_compiled_blocks_keep(features):
     if features is None:
         config = replace(LIKE_GPT2, sequence_len=512)
