@@ -234,4 +234,13 @@ something new.|Tell me something about the world.|What is an interesting fact?|G
     (Fun fact|A fact|Random fact|Any fact)(, please|)(.|!|?)
     """, """A young swan is called a cygnet.|A spider has eight legs.|Silverlea is known for its silver spoons.""",
           "cygnet|eight legs|silver spoons"),
+    topic("""I like football.|I like music.|I have two brothers.|I am a student.|I work in an office.|I play the piano.|I went for a walk.|My brother
+is older than me.|I have a new bicycle.|I am learning English.|I was at the market today.|I am a teacher.|I can swim.""", """
+    (I|I really|We|My brother and I) (like|love|enjoy) (football|music|books|dancing|swimming|the summer|winter|travelling|computers|films|games|chocolate|my job|the sea|the mountains|school)(.|!|, you know.| very much.)
+    (I am|I'm) (a student|a doctor|an engineer|a nurse|from far away|at home|at work|on a train|learning to cook|a programmer|retired|a father|a mother)(.|!| now.)
+    (I have|I've got|We have) (two|three|four|a few|many) (brothers|sisters|children|cats|dogs|friends|books|windows|cousins)(.|!)
+    (My|Our) (brother|mother|father|house|garden|car|teacher|neighbour|boss) is (very nice|tall|old|small|at work|a doctor|on holiday|funny|new|green)(.|!)
+    (I|Today I|Yesterday I|This morning I) (went to school|baked a cake|played football|read a book|saw a film|met a friend|bought a hat|planted a tree|worked a lot|cooked soup)(.|!)
+    (I|We) (live|work|study) (in a big city|in a small town|with my family|at a school|in an office|near the sea|on a farm|alone)(.|!)
+    """, """That is good to know.|Thank you for telling me. That is good to know.""", "good to know"),
 ]

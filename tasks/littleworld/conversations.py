@@ -33,7 +33,7 @@ _SHORT = (talk.fact, talk.fact, talk.refusal, talk.small_talk, _asked(spell_turn
           common.everyday)
 KINDS = tuple(_DRAW)
 # how many conversations of a kind make a good training mixture: in proportion to what there is to learn
-TRAIN_SIZES = {"facts": 32_000, "brief": 14_000, "arithmetic": 10_000, "numbers": 16_000,
+TRAIN_SIZES = {"facts": 32_000, "brief": 18_000, "arithmetic": 10_000, "numbers": 16_000,
                "spelling": 10_000, "spelling_plain": 20_000, "counting": 9_000, "letters": 14_000, "repeating": 8_000,
                "refusal": 20_000, "stories": 9_000, "followup": 26_000, "identity": 9_000, "smalltalk": 10_000,
                "everyday": 9_000}

@@ -104,7 +104,7 @@ def catechism(rng: random.Random) -> str:
         lines.append((question, talk.answer(rng, entity, attribute)))
     style = rng.random()
     if style < 0.5:
-        return "\n".join(f"Question: {q}\nAnswer: {a}" for q, a in lines)
+        return "\n".join(f"Question: {talk.typed(rng, q, greet=False)}\nAnswer: {a}" for q, a in lines)
     one, other = rng.sample(world().entities["person"], 2)
     if style < 0.8:
         spoken = [f'"{q}" asked {one.name}.' if q.endswith("?") else f'"{q[:-1]}," said {one.name}.' for q, _ in lines]
@@ -128,7 +128,7 @@ def card(rng: random.Random) -> str:
         told.append((question, talk.bare(entity, attribute)))
     if rng.random() < 0.5:
         return "A quiz with short answers.\n\n" + "\n".join(f"{q} {a}" for q, a in told)
-    return "\n".join(f"Question: {q}\nShort answer: {a}" for q, a in told)
+    return "\n".join(f"Question: {talk.typed(rng, q, greet=False)}\nShort answer: {a}" for q, a in told)
 
 
 def letter(rng: random.Random) -> str:

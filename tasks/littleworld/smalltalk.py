@@ -110,6 +110,20 @@ ME = {
             ["What pet do I have?", "Which animal do I have?", "Do you remember my pet?"], "You have {a_v}."),
     "age": (["I am {v} years old.", "My age is {v}.", "I have just turned {v}."],
             ["How old am I?", "What is my age?", "Do you remember how old I am?"], "You are {v} years old."),
+    "friend": (["My best friend is {v}.", "My best friend is called {v}.", "My friend's name is {v}.", "{v} is my best friend."],
+               ["Who is my best friend?", "What is my friend's name?", "What is my best friend called?", "Do you remember my friend?"],
+               "Your best friend is {v}."),
+    "dog": (["My dog is called {v}.", "I have a dog called {v}.", "My dog's name is {v}.", "{v} is my dog."],
+            ["What is my dog called?", "What is the name of my dog?", "What is my dog's name?", "Do you remember my dog's name?"],
+            "Your dog is called {v}."),
+    "sister": (["My sister is called {v}.", "I have a sister called {v}.", "My sister's name is {v}."],
+               ["What is my sister called?", "What is my sister's name?", "Who is my sister?", "Do you remember my sister's name?"],
+               "Your sister is called {v}."),
+    "number": (["My favourite number is {v}.", "My lucky number is {v}.", "I like the number {v}."],
+               ["What is my favourite number?", "Which number do I like?", "Do you remember my number?"], "Your favourite number is {v}."),
+    "animal": (["My favourite animal is {a_v}.", "I like {ns} best of all animals.", "I love {ns}."],
+               ["What is my favourite animal?", "Which animal do I like?", "Do you remember my favourite animal?"],
+               "Your favourite animal is {a_v}."),
 }
 NICE = ["Nice to meet you!", "That is good to know.", "Thank you for telling me.", "How nice!", "I will remember that.",
         "I am glad to hear that.", "That sounds lovely."]
@@ -117,7 +131,9 @@ NICE = ["Nice to meet you!", "That is good to know.", "Thank you for telling me.
 STORY = ["Tell me a story about {}.", "Please tell me a story about {}.", "Can you tell me a story about {}?",
          "I would like to hear a story about {}.", "A story about {}, please.", "Write a short story about {}.",
          "Do you know a story about {}?", "Make up a story about {}.", "Could you tell a story about {}?",
-         "I want a story about {}.", "Tell a tale about {}.", "Write a story about {}."]
+         "I want a story about {}.", "Tell a tale about {}.", "Write a story about {}.", "Tell me a short story about {}.",
+         "Give me a story about {}.", "Invent a story about {}.", "Can you write a story about {}?", "Read me a story about {}.",
+         "Please write a story about {}.", "Tell us a story about {}.", "Story about {}."]
 
 PERSONAS = ["You are a friendly helper called {n}.", "Your name is {n}.", "You are {n}, a kind assistant.", "You are {n}.",
             "From now on your name is {n}.", "You are a cheerful robot named {n}.", "Play the part of {n}.",
@@ -125,6 +141,8 @@ PERSONAS = ["You are a friendly helper called {n}.", "Your name is {n}.", "You a
 I_AM = ["I am {n}.", "My name is {n}.", "I am {n}, and I am glad to help you."]
 
 ANY_STORY = ["Tell me a story.", "Can you tell me a story?", "I want to hear a story.", "A story, please!", "Do you know a story?",
-             "Please tell me a story.", "Read me a story.", "Tell me a bedtime story."]
+             "Please tell me a story.", "Read me a story.", "Tell me a bedtime story.", "Tell me another story.", "Write a story.",
+             "Make up a story.", "Tell me a short story.", "A bedtime story, please.", "Write me a story.", "I would like a story.",
+             "Story time!", "Give me a story.", "Tell a story.", "Tell us a story, please."]
 
 ABOUT_ME = [question for _, asked, _ in ME.values() for question in asked if "remember" not in question]

@@ -17,7 +17,7 @@ from tasks.littleworld.messages import Drawn, capital, turns, typed
 from tasks.littleworld.phrases import PERSON, TABLES
 from tasks.littleworld.stories import draw_subjects, story
 from tasks.littleworld.topics import Topic, core, fill, say
-from tasks.littleworld.world import Entity, article, held_out, listing, pair_split, questions, world
+from tasks.littleworld.world import Entity, article, held_out, listing, pair_split, plural, questions, world
 
 # ---- facts ----
 
@@ -303,23 +303,28 @@ def friend_of(rng: random.Random, split: ExamSplit) -> Drawn:
                   answer(rng, friend, attribute)), expects(friend, attribute))
 
 
+_NUMBERS = [str(n) for n in range(6, 90)]
+_NAMES = ("name", "town", "friend", "dog", "sister")  # what is told of these is a name
+
+
 def about_me(rng: random.Random, split: ExamSplit) -> Drawn:
     """The user tells something about themselves and asks for it later."""
     while True:
         told = rng.choice(tuple(smalltalk.ME))
         value = rng.choice({"name": _strangers(split), "town": _filling("city", split), "colour": facts.COLOURS,
                             "food": facts.FOODS, "hobby": facts.HOBBIES, "pet": facts.PETS,
-                            "age": [str(n) for n in range(6, 90)]}[told])
+                            "age": _NUMBERS, "number": _NUMBERS, "friend": _strangers(split), "dog": _strangers(split),
+                            "sister": _strangers(split), "animal": [e.name for e in world().entities["animal"]]}[told])
         name = rng.choice(_strangers(split))
         statements, questions_, reply = smalltalk.ME[told]
         statement, question = rng.choice(statements), rng.choice(questions_)
-        if told in ("name", "town") or held_out(f"me {value} {statement} {question}") == split:
+        if told in _NAMES or held_out(f"me {value} {statement} {question}") == split:
             break
     if split == "train" and rng.random() < 0.6:
         # Of a few dozen names one learns the names; of thousands that nobody has, one learns to look back.
         name = capital(make_up(rng))
-        value = capital(make_up(rng)) if told in ("name", "town") else value
-    slots = {"v": value, "a_v": article(value), "n": name}
+        value = capital(make_up(rng)) if told in _NAMES else value
+    slots = {"v": value, "a_v": article(value), "ns": plural(value), "n": name}
     opening = statement.format_map(slots)
     if told != "name" and rng.random() < 0.4:
         opening = rng.choice(("My name is {n}. ", "I am {n}. ", "Hello, I am {n}. ")).format(n=name) + opening
