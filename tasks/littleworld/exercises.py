@@ -60,6 +60,20 @@ COUNT = ["How many times does the letter {l} occur in '{w}'?", "How often does t
          "How many times does {l} appear in '{w}'?", "How many letters {l} are in '{w}'?"]
 
 
+def as_typed(rng: random.Random, question: str) -> str:
+    """The question as people type it: what's and whats, small letters, no full stop, please."""
+    chance = rng.random()
+    if question.endswith("= ?"):
+        return question
+    if chance < 0.2:
+        question = question.replace("What is", "What's" if chance < 0.13 else "Whats", 1)
+    if 0.1 < chance < 0.3:
+        question = question[:1].lower() + question[1:].rstrip(".?")
+    elif chance < 0.35:
+        question = question.rstrip(".?") + (", please" if chance < 0.32 else " please") + question[len(question.rstrip(".?")):]
+    return question[:-1] if chance > 0.92 and question[-1] in ".?" else question
+
+
 def in_words(n: int) -> str:
     """0 to 9999 in words: two hundred and forty-three."""
     if n < 20:
@@ -240,7 +254,7 @@ def count_turns(rng: random.Random, split: ExamSplit, quoted: bool | None = None
     if not quoted:
         letters = "-".join(word)
         return (question, call(f'"{letters}".count("{letter}")', str(number), f" {times}.", spelled(word, quoted)),
-                {"number": str(number), "in": letters})
+                {"number": str(number), "spelled": word})
     # double quotes: the tokenizer takes 's, 't, 'm, 'll ... for the ends of words, also where a word begins
     return question, call(f'"{word}".count("{letter}")', str(number), f"{times} in '{word}'."), {"number": str(number), "in": word}
 

@@ -11,7 +11,8 @@ LENGTH = ["How many letters are in '{w}'?", "How many letters are there in '{w}'
           "How many letters does the word '{w}' have?", "How long is '{w}'?", "How long is the word '{w}'?",
           "Count the letters in '{w}'.", "Count the letters of '{w}'.", "What is the length of '{w}'?",
           "What is the length of the word '{w}'?", "Tell me how many letters '{w}' has.", "How many letters has '{w}'?",
-          "How many letters are in the word '{w}'?", "How many letters make up '{w}'?", "How many characters does '{w}' have?"]
+          "How many letters are in the word '{w}'?", "How many letters make up '{w}'?", "How many characters does '{w}' have?",
+          "How many letters in '{w}'?", "How many letters in the word '{w}'?", "Length of '{w}'?", "Number of letters in '{w}'?"]
 FIRST = ["What letter does '{w}' start with?", "Which letter does '{w}' begin with?", "What is the first letter of '{w}'?",
          "What does '{w}' start with?", "Which letter does the word '{w}' start with?", "With which letter does '{w}' begin?",
          "What letter does '{w}' begin with?", "Tell me the first letter of '{w}'."]
@@ -43,7 +44,7 @@ def letter_turns(rng: random.Random, split: ExamSplit) -> tuple[str, str | list[
     if chance < 0.6:
         text, number = spelled(word, quoted), str(len(word))
         parts = call(f'"{letters}".count("-")+1', number, f" It has {number} letters.", text)
-        return quotes(rng, rng.choice(LENGTH).format(w=word), split, quoted), parts, {"number": number, "in": letters}
+        return quotes(rng, rng.choice(LENGTH).format(w=word), split, quoted), parts, {"number": number, "spelled": word}
     if chance < 0.75:
         while len(word) > 7 or (split == "train" and word_split(word[::-1]) != "train"):
             word = draw_word(rng, split, 0.4)
@@ -54,7 +55,7 @@ def letter_turns(rng: random.Random, split: ExamSplit) -> tuple[str, str | list[
     name = ORDER[which] if which >= 0 else "last"
     question = rng.choice({0: FIRST, -1: LAST}.get(which, NTH)).format(w=word, n=name)
     text = f"{spelled(word, quoted)} The {name} letter is {word[which]}."
-    return quotes(rng, question, split, quoted), text, {"letter": word[which], "in": letters}
+    return quotes(rng, question, split, quoted), text, {"letter": word[which], "spelled": word}
 
 
 def repeat_turns(rng: random.Random, split: ExamSplit) -> tuple[str, str, dict]:
