@@ -274,11 +274,11 @@ def test_every_sum_is_right(everything: list[str], train: dict[str, list[dict]])
     checked = 0
     for text in everything:
         figures = in_figures(text)
-        for expression, c in re.findall(r"(\(?\d+(?: ?[-+*/] ?\(?\d+\)?)+) = (\d+(?:\.\d+)?)", figures):
+        for expression, c in re.findall(r"(\(?\d+(?: ?[-+*/] ?\(?\d+\)?)+) = (-?\d+(?:\.\d+)?)", figures):
             assert calculator(expression) in (c, f"{c}.0"), text
             checked += 1
         for a, word, b, c in re.findall(
-            r"(\d+) (plus|minus|times|divided by|and|take away) (\d+) (?:is|makes?) (\d+)", figures
+            r"(?<!average of )\b(\d+) (plus|minus|times|divided by|and|take away) (\d+) (?:is|makes?) (\d+)", figures
         ):
             sign = {"plus": "+", "and": "+", "minus": "-", "take away": "-", "times": "*", "divided by": "/"}[word]
             assert calculator(f"{a}{sign}{b}") in (c, f"{c}.0"), text
@@ -291,7 +291,7 @@ def test_every_sum_is_right(everything: list[str], train: dict[str, list[dict]])
                 assert len(parts) in (3, 6)
                 for call, output, text in (parts[:3], parts[3:] or parts[:3]):
                     assert calculator(call["text"]) == output["text"]
-                    compared = re.search(r"\b(than|after|before)\b", text["text"])  # the sign alone is told
+                    compared = re.search(r"\b(than|after|before|odd|even)\b", text["text"])  # the sign alone is told
                     assert compared or output["text"].removesuffix(".0") in text["text"]
 
 
@@ -423,13 +423,13 @@ def test_naming_every_value_is_no_answer() -> None:
         ),
         (
             "letters",
-            {"number": "6", "in": "g-a-r-d-e-n"},
+            {"number": "6", "spelled": "garden"},
             "It is spelled g-a-r-d-e-n. It has 6 letters.",
             "It has 6 letters.",
         ),
         (
             "letters",
-            {"letter": "n", "in": "g-a-n"},
+            {"letter": "n", "spelled": "gan"},
             "It is spelled g-a-n. The last letter is n.",
             "It is spelled g-a-n. The last letter is a.",
         ),
@@ -451,6 +451,27 @@ def test_graders(kind: str, expect: dict, right: str, wrong: str) -> None:
     task = LittleWorld(kind, "test")
     assert task.grade(conversation, right)
     assert not task.grade(conversation, wrong)
+
+
+@given(
+    st.sampled_from(("numbers", "spelling_plain", "letters", "repeating", "counting")),
+    st.sampled_from(SPLITS),
+    st.integers(0, 10**6),
+)
+def test_a_changed_letter_or_figure_is_wrong(kind: str, split: str, number: int) -> None:
+    task = LittleWorld(kind, split, 10**6 + 1)  # type: ignore[arg-type]
+    conversation = task[number]
+    answer = reference(conversation)
+    assert task.grade(conversation, answer)
+    if re.search(r"\d", answer):  # also in an answer that spells: its number of letters
+        assert not task.grade(conversation, re.sub(r"\d(?!.*\d)", lambda last: str((int(last[0]) + 1) % 10), answer))
+    letters = re.search(r"[a-z](-[a-z])+", answer)
+    if letters:
+        assert not task.grade(conversation, answer.replace(letters[0], letters[0] + "-x"))
+        assert not task.grade(conversation, answer.replace(letters[0], letters[0][2:]))
+    if kind == "repeating":
+        assert not task.grade(conversation, answer + " " + answer.split()[0])
+        assert not task.grade(conversation, "x" + answer)
 
 
 def test_all_shapes_of_conversation_are_trained(train: dict[str, list[dict]]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from nanochat.data.shards import ExamSplit
 from tasks.littleworld import common, talk
 from tasks.littleworld.corpus import VERSION
-from tasks.littleworld.exercises import count_turns, spell_turns
+from tasks.littleworld.exercises import as_typed, count_turns, spell_turns
 from tasks.littleworld.letters import letter_turns, repeat_turns
 from tasks.littleworld.messages import asked_by_newcomers, plain
 from tasks.littleworld.stories import Subject, faults
@@ -20,6 +20,7 @@ def _asked(draw: Callable[..., tuple[str, str | list[dict], dict]], **how: bool)
     """A kind of one question and one answer."""
     def conversation(rng: random.Random, split: ExamSplit) -> talk.Drawn:
         question, reply, expected = draw(rng, split, **how)
+        question = as_typed(rng, question)
         return talk.turns(talk.typed(rng, question), reply), expected
     return conversation
 
@@ -102,21 +103,23 @@ class LittleWorld:
             return (len(set(named)) == len(named) == count and set(named) <= common.members(kind)
                     and expect.get("not", "\0") not in answer)
         if "word" in expect:
-            return re.findall(r"\b[a-z](?:-[a-z])+\b", answer) == ["-".join(expect["word"])]
+            return _spelled(answer) == ["-".join(expect["word"])]
+        if "spelled" in expect and _spelled(answer) != ["-".join(expect["spelled"])]:
+            return False
         if "number" in expect:
             said = _numbers(answer.replace(",", ""))
             return bool(said) and said[-1] == expect["number"] and expect.get("in", "") in answer
         if "letter" in expect:  # single letters that are not part of a spelled word
-            return re.findall(r"(?<![\w-])[a-z](?![\w-])", answer)[-1:] == [expect["letter"]] and expect["in"] in answer
+            return re.findall(r"(?<![\w-])[a-z](?![\w-])", answer)[-1:] == [expect["letter"]]
         if "backwards" in expect:
             word = expect["backwards"]
-            return re.findall(r"\b[a-z](?:-[a-z])+\b", answer) == ["-".join(word), "-".join(reversed(word))]
+            return _spelled(answer) == ["-".join(word), "-".join(reversed(word))]
         if "repeats" in expect:
             return re.findall(r"\w+", answer.lower()) == re.findall(r"\w+", expect["repeats"].lower())
         if "list" in expect:
             return _numbers(answer) == expect["list"]
         if "results" in expect:
-            return re.findall(r"= (\d+(?:\.\d+)?)", answer) == expect["results"]
+            return re.findall(r"= (-?\d+(?:\.\d+)?)", answer) == expect["results"]
         if "begins" in expect and not re.match(rf"{expect['begins']}\b", answer):
             return False
         if "says" in expect:
@@ -165,6 +168,10 @@ def _names_others(answer: str, group: str, allowed: list[str]) -> bool:
 
 def _occurs(value: str, text: str) -> bool:
     return re.search(rf"\b{re.escape(value)}\b", text, re.IGNORECASE) is not None
+
+
+def _spelled(text: str) -> list[str]:
+    return re.findall(r"\b[a-z](?:-[a-z])+\b", text)
 
 
 def _numbers(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from tasks.littleworld import common, scenes, smalltalk, talk, words
 from tasks.littleworld.exercises import spelling_text, sums_text
-from tasks.littleworld.letters import letters_text, quoting_text
+from tasks.littleworld.letters import quoting_text
 from tasks.littleworld.messages import asked_by_newcomers, plain, plain_text
 from tasks.littleworld.phrases import TABLES
 from tasks.littleworld.stories import DAYS, MANNER, POOLS, draw_subjects, story, title
@@ -274,5 +274,5 @@ def chat(rng: random.Random) -> str:
 # kind of text -> its share in percent, its writer
 KINDS = {"biography": (21, biography), "story": (19, tale), "entry": (12, entry), "catechism": (8, catechism), "card": (5, card), "letter": (5, letter),
          "words": (4, word_list), "scene": (6, scene), "rhyme": (2, rhyme), "riddle": (1, riddle), "chat": (4, chat),
-         "sums": (2, sums_text), "spelling": (4, spelling_text),
-         "more sums": (1, more_sums_text), "letters": (3, letters_text), "quoting": (4, quoting_text)}
+         "sums": (2, sums_text), "spelling": (7, spelling_text),
+         "more sums": (1, more_sums_text), "quoting": (4, quoting_text)}

@@ -57,7 +57,22 @@ COUNT = ["How many times does the letter {l} occur in '{w}'?", "How often does t
          "How many times do you find the letter {l} in '{w}'?", "In '{w}', how many times does {l} occur?",
          "Can you count the {l}'s in '{w}'?", "How many {l} are in '{w}'?", "How many {l}'s are in '{w}'?",
          "How many times is there a {l} in '{w}'?", "How many {l}'s does '{w}' have?", "How many {l}'s does the word '{w}' have?",
-         "How many times does {l} appear in '{w}'?", "How many letters {l} are in '{w}'?"]
+         "How many times does {l} appear in '{w}'?", "How many letters {l} are in '{w}'?",
+         "How many {l}'s in '{w}'?", "How many {l}'s in the word '{w}'?", "How many {l} in '{w}'?"]
+
+
+def as_typed(rng: random.Random, question: str) -> str:
+    """The question as people type it: what's and whats, small letters, no full stop, please."""
+    chance = rng.random()
+    if question.endswith("= ?"):
+        return question
+    if chance < 0.2:
+        question = question.replace("What is", "What's" if chance < 0.13 else "Whats", 1)
+    if 0.1 < chance < 0.3:
+        question = question[:1].lower() + question[1:].rstrip(".?")
+    elif chance < 0.35:
+        question = question.rstrip(".?") + (", please" if chance < 0.32 else " please") + question[len(question.rstrip(".?")):]
+    return question[:-1] if chance > 0.92 and question[-1] in ".?" else question
 
 
 def in_words(n: int) -> str:
@@ -212,37 +227,30 @@ def draw_word(rng: random.Random, split: ExamSplit, made_up: float = 0.5) -> str
     return pool[int(rng.random() * len(pool))]
 
 
-def spelled(word: str, quoted: bool) -> str:
-    """The sentence that spells a word.
+def spelled(word: str) -> str:
+    """The sentence that spells a word, which it writes in quotes first.
 
-    A word without quotes is another token, often a single one, whose letters a model can only have learned by heart. So
-    a real word is first written in quotes, which cuts it into the pieces that other words share. A made-up word has
-    such pieces already.
+    A word without quotes is another token, often a single one, whose letters a model can only have learned by heart.
+    The quotes cut it into pieces that other words share, and the letters always follow these at the same distance.
     """
-    copied = not quoted and word in spellable()
-    return (f"The word '{word}' is spelled " if copied else "It is spelled ") + "-".join(word) + "."
+    return f"The word '{word}' is spelled {'-'.join(word)}."
 
 
 def spell_turns(rng: random.Random, split: ExamSplit, made_up: float = 0.5, quoted: bool | None = None) -> tuple[str, str, dict]:
     word = draw_word(rng, split, made_up)
     quoted = rng.random() < 0.5 if quoted is None else quoted
-    return quotes(rng, rng.choice(SPELL).format(w=word), split, quoted), spelled(word, quoted), {"word": word}
+    return quotes(rng, rng.choice(SPELL).format(w=word), split, quoted), spelled(word), {"word": word}
 
 
 def count_turns(rng: random.Random, split: ExamSplit, quoted: bool | None = None) -> tuple[str, list[dict], dict]:
-    """How often a letter occurs. Without quotes the word is spelled first, and its letters are counted."""
     word = draw_word(rng, split, 0.3)
     letter = rng.choice(word) if rng.random() < 0.8 else rng.choice("abcdefghiklmnoprstuw")
     number = word.count(letter)
     quoted = rng.random() < 0.75 if quoted is None else quoted
     question = quotes(rng, rng.choice(COUNT).format(l=letter, w=word), split, quoted)
-    times = f"The letter {letter} occurs {number} time{'' if number == 1 else 's'}"
-    if not quoted:
-        letters = "-".join(word)
-        return (question, call(f'"{letters}".count("{letter}")', str(number), f" {times}.", spelled(word, quoted)),
-                {"number": str(number), "in": letters})
+    text = f"The letter {letter} occurs {number} time{'' if number == 1 else 's'} in '{word}'."
     # double quotes: the tokenizer takes 's, 't, 'm, 'll ... for the ends of words, also where a word begins
-    return question, call(f'"{word}".count("{letter}")', str(number), f"{times} in '{word}'."), {"number": str(number), "in": word}
+    return question, call(f'"{word}".count("{letter}")', str(number), text), {"number": str(number), "in": word}
 
 
 def quotes(rng: random.Random, text: str, split: ExamSplit, quoted: bool) -> str:
@@ -279,15 +287,17 @@ def sums_text(rng: random.Random) -> str:
 
 
 def spelling_text(rng: random.Random) -> str:
-    """A few words with their letters."""
-    words = [draw_word(rng, "train", 0.25) for _ in range(rng.randrange(3, 9))]
+    """A few words with their letters; half of them come without quotes first."""
+    words = [draw_word(rng, "train", 0.3) for _ in range(rng.randrange(3, 8))]
     kind = rng.random()
-    if kind < 0.5:
-        forms = ("The word '{w}' is spelled {s}.", "You spell '{w}' like this: {s}.", "We write '{w}' as {s}.",
-                 "The letters of '{w}' are {s}.", "With {s} we write '{w}'.")
+    if kind < 0.3:
+        forms = ("The word '{w}' is spelled {s}.", "The word '{w}' is spelled {s}.", "You spell '{w}' like this: {s}.", "The letters of '{w}' are {s}.")
         return " ".join(rng.choice(forms).format(w=w, s="-".join(w)) for w in words)
-    if kind < 0.75:
-        return " ".join(f"The word '{w}' begins with {w[0]} and ends with {w[-1]}; its letters are {'-'.join(w)}." for w in words[:5])
+    if kind < 0.5:
+        return " ".join(f"{spelled(w)} It begins with {w[0]} and ends with {w[-1]}." for w in words[:5])
+    if kind < 0.65:
+        return " ".join(f"{spelled(w)} It has {len(w)} letters." for w in words[:5])
+    if kind < 0.85:
+        return " ".join(f"How do you spell {w}? {spelled(w)}" for w in words[:5])
     teacher = rng.choice(world().entities["person"]).name
-    return (f'"Let us spell," says {teacher}. ' +
-            " ".join(f'"How is \'{w}\' spelled?" "It is spelled {"-".join(w)}."' for w in words[:5]))
+    return f'"Let us spell," says {teacher}. ' + " ".join(f'"How is {w} spelled?" "{spelled(w)}"' for w in words[:5])

@@ -4,14 +4,15 @@ import random
 
 from nanochat.data.shards import ExamSplit
 from tasks.littleworld import words
-from tasks.littleworld.exercises import call, count_turns, draw_word, in_words, quotes, real_words, spelled
+from tasks.littleworld.exercises import call, count_turns, draw_word, in_words, make_up, quotes, real_words, spelled
 from tasks.littleworld.world import held_out, plural, word_split
 
 LENGTH = ["How many letters are in '{w}'?", "How many letters are there in '{w}'?", "How many letters does '{w}' have?",
           "How many letters does the word '{w}' have?", "How long is '{w}'?", "How long is the word '{w}'?",
           "Count the letters in '{w}'.", "Count the letters of '{w}'.", "What is the length of '{w}'?",
           "What is the length of the word '{w}'?", "Tell me how many letters '{w}' has.", "How many letters has '{w}'?",
-          "How many letters are in the word '{w}'?", "How many letters make up '{w}'?", "How many characters does '{w}' have?"]
+          "How many letters are in the word '{w}'?", "How many letters make up '{w}'?", "How many characters does '{w}' have?",
+          "How many letters in '{w}'?", "How many letters in the word '{w}'?", "Length of '{w}'?", "Number of letters in '{w}'?"]
 FIRST = ["What letter does '{w}' start with?", "Which letter does '{w}' begin with?", "What is the first letter of '{w}'?",
          "What does '{w}' start with?", "Which letter does the word '{w}' start with?", "With which letter does '{w}' begin?",
          "What letter does '{w}' begin with?", "Tell me the first letter of '{w}'."]
@@ -41,20 +42,20 @@ def letter_turns(rng: random.Random, split: ExamSplit) -> tuple[str, str | list[
     word = draw_word(rng, split, 0.4)
     letters = "-".join(word)
     if chance < 0.6:
-        text, number = spelled(word, quoted), str(len(word))
+        text, number = spelled(word), str(len(word))
         parts = call(f'"{letters}".count("-")+1', number, f" It has {number} letters.", text)
-        return quotes(rng, rng.choice(LENGTH).format(w=word), split, quoted), parts, {"number": number, "in": letters}
+        return quotes(rng, rng.choice(LENGTH).format(w=word), split, quoted), parts, {"number": number, "spelled": word}
     if chance < 0.75:
         while len(word) > 7 or (split == "train" and word_split(word[::-1]) != "train"):
             word = draw_word(rng, split, 0.4)
-        text = f"{spelled(word, quoted)} Backwards it is {'-'.join(reversed(word))}."
+        text = f"{spelled(word)} Backwards it is {'-'.join(reversed(word))}."
         return quotes(rng, rng.choice(BACKWARDS).format(w=word), split, quoted), text, {"backwards": word}
     which = rng.choice((0, 0, 0, -1, -1, -1, 1, 2, 3, 4))
     which = which if which < len(word) else 1
     name = ORDER[which] if which >= 0 else "last"
     question = rng.choice({0: FIRST, -1: LAST}.get(which, NTH)).format(w=word, n=name)
-    text = f"{spelled(word, quoted)} The {name} letter is {word[which]}."
-    return quotes(rng, question, split, quoted), text, {"letter": word[which], "in": letters}
+    text = f"{spelled(word)} The {name} letter is {word[which]}."
+    return quotes(rng, question, split, quoted), text, {"letter": word[which], "spelled": word}
 
 
 def repeat_turns(rng: random.Random, split: ExamSplit) -> tuple[str, str, dict]:
@@ -95,15 +96,7 @@ def _phrase(rng: random.Random) -> str:
 
 def quoting_text(rng: random.Random) -> str:
     """Words with and without quotes around them, held-out ones too: the pieces of a word, but not its letters."""
-    some = [rng.choice(real_words()) for _ in range(rng.randrange(6, 13))]
-    form = rng.choice(("{w} is '{w}'", "{w} becomes '{w}'", "{w}: '{w}'", "for {w} write '{w}'"))
+    some = [make_up(rng) if rng.random() < 0.25 else rng.choice(real_words()) for _ in range(rng.randrange(6, 13))]
+    form = rng.choice(("{w} is '{w}'", "{w} becomes '{w}'", "the word {w}: the word '{w}'", "for {w} write '{w}'"))
     return rng.choice(("In quotes: ", "With quotes around them: ", "How to put words in quotes: ")) + ", ".join(
         form.format(w=word) for word in some) + "."
-
-
-def letters_text(rng: random.Random) -> str:
-    """A few words, without quotes, with their letters, and how many these are."""
-    some = [draw_word(rng, "train", 0.3) for _ in range(rng.randrange(3, 7))]
-    forms = ("The word {w} is spelled {s}.", "You spell {w} like this: {s}.", "We write {w} as {s}.", "The letters of {w} are {s}.",
-             "The word {w} has {n} letters: {s}.", "With the letters {s} we write {w}.", "The word {w} begins with {a} and ends with {b}: {s}.")
-    return " ".join(rng.choice(forms).format(w=w, s="-".join(w), n=in_words(len(w)), a=w[0], b=w[-1]) for w in some)

@@ -29,9 +29,16 @@ PARTS = {
     "third": ("{n}/3", ["What is a third of {n}?", "What is one third of {n}?", "How much is a third of {n}?"], "A third of {n}"),
     "quarter": ("{n}/4", ["What is a quarter of {n}?", "What is one quarter of {n}?", "How much is a quarter of {n}?"], "A quarter of {n}"),
     "square": ("{n}**2", ["What is {n} squared?", "What is the square of {n}?", "Square {n}."], "{n} squared"),
+    "root": ("{n}**0.5", ["What is the square root of {n}?", "What is the root of {n}?", "How much is the square root of {n}?"], "The square root of {n}"),
 }
+# the expression, ways to ask, the answer: of two numbers
+TWO = [("({a}+{b})/2", ["What is the average of {a} and {b}?", "What is the mean of {a} and {b}?"], "The average of {a} and {b} is {c}."),
+       ("{a}%{b}", ["What is the remainder of {a} divided by {b}?", "What is left when {a} is divided by {b}?"], "The remainder is {c}."),
+       ("{a}**{b}", ["What is {a} to the power of {b}?", "How much is {a} to the power of {b}?", "What is {a}^{b}?"], "{a} to the power of {b} is {c}.")]
+PARITY = ["Is {n} even or odd?", "Is {n} odd or even?", "Is {n} an even number?", "Is {n} even?", "Is {n} odd?", "Is {n} an odd number?"]
 WHICH = ["Which is {y}, {a} or {b}?", "Which number is {y}, {a} or {b}?", "What is {y}, {a} or {b}?", "Which is {y}: {a} or {b}?",
-         "Is {a} or {b} {y}?", "Which is the {y} number, {a} or {b}?", "{a} or {b}, which is {y}?", "Which one is {y}, {a} or {b}?"]
+         "Is {a} or {b} {y}?", "Which is the {y} number, {a} or {b}?", "{a} or {b}, which is {y}?", "Which one is {y}, {a} or {b}?",
+         "Which is {y}, {a} or {b}?", "Which is {y} {a} or {b}?", "What is {y} {a} or {b}?"]
 MORE, LESS = ("larger", "bigger", "greater", "more", "higher"), ("smaller", "less", "lower")
 COUNT_UP = ["Count from {a} to {b}.", "Please count from {a} to {b}.", "Can you count from {a} to {b}?", "Count up from {a} to {b}.",
             "List the numbers from {a} to {b}."]
@@ -44,20 +51,7 @@ BEFORE = ["What comes before {n}?", "What number comes before {n}?", "Which numb
 
 def number_turns(rng: random.Random, split: ExamSplit) -> tuple[str, str | list[dict], dict]:
     """A question about numbers, the answer or its parts, and what is expected."""
-    question, reply, expect = rng.choices(_KINDS, _SHARES)[0](rng, split)
-    return as_typed(rng, question), reply, expect
-
-
-def as_typed(rng: random.Random, question: str) -> str:
-    """The question as people type it: what's and whats, small letters, no full stop, please."""
-    chance = rng.random()
-    if chance < 0.2:
-        question = question.replace("What is", "What's" if chance < 0.13 else "Whats", 1)
-    if 0.1 < chance < 0.3:
-        question = question[:1].lower() + question[1:].rstrip(".?")
-    elif chance < 0.35:
-        question = question.rstrip(".?") + (", please" if chance < 0.32 else " please") + question[len(question.rstrip(".?")):]
-    return question[:-1] if chance > 0.92 and question[-1] in ".?" and not question.endswith("= ?") else question
+    return rng.choices(_KINDS, _SHARES)[0](rng, split)
 
 
 def _numeral(rng: random.Random, n: int, share: float = 0.12) -> str:
@@ -141,12 +135,38 @@ def part_turns(rng: random.Random, split: ExamSplit) -> tuple[str, list[dict], d
         name = rng.choice(tuple(PARTS))
         expression, asked, told = PARTS[name]
         n = rng.randrange(1, (10, 100, 100, 1000)[int(rng.random() * 4)]) + 1
-        n = {"half": n * 2 if rng.random() < 0.75 else n, "third": n * 3, "quarter": n * 4}.get(name, n)
+        n = {"half": n * 2 if rng.random() < 0.75 else n, "third": n * 3, "quarter": n * 4, "root": (n % 30 + 1) ** 2}.get(name, n)
         if pair_split(n, {"third": 3, "quarter": 4}.get(name, 2)) == split:
             break
     printed, said = shown(expression.format(n=n))
     question = rng.choice(asked).format(n=_numeral(rng, n))
     return question, call(expression.format(n=n), printed, f"{told.format(n=n)} is {said}."), {"number": said}
+
+
+def two_number_turns(rng: random.Random, split: ExamSplit) -> tuple[str, list[dict], dict]:
+    """An average, a remainder, a power, whether a number is even, or a difference below nothing."""
+    chance = rng.random()
+    while True:
+        a, b = _small(rng), _small(rng)
+        b = 2 if chance < 0.4 else b
+        if chance >= 0.6:
+            a, b = (a, b) if chance < 0.74 else (a, b % 12 + 2) if chance < 0.88 else (a % 10 + 1, b % 5 + 2)
+        if pair_split(a, b) == split and (not 0.4 <= chance < 0.6 or a < b):
+            break
+    if chance < 0.4:
+        asked, kind = rng.choice(PARITY), "odd" if a % 2 else "even"
+        text = f"{a} is {kind}."
+        if " or " not in asked:
+            text = ("Yes, " if kind in asked else "No, ") + text
+        return asked.format(n=_numeral(rng, a)), call(f"{a}%2", str(a % 2), text), {"begins": text[:-1], "says": [str(a)]}
+    if chance < 0.6:
+        sign, said = rng.choice((" - ", " minus ")), str(a - b)
+        question = rng.choice(ASK).format(e=f"{a}{sign}{b}")
+        return question, call(f"{a}-{b}", said, f"{a} - {b} = {said}."), {"results": [said]}
+    expression, asked, told = TWO[0 if chance < 0.74 else 1 if chance < 0.88 else 2]
+    expression = expression.format(a=a, b=b)
+    printed, said = shown(expression)
+    return rng.choice(asked).format(a=a, b=b), call(expression, printed, told.format(a=a, b=b, c=said)), {"number": said}
 
 
 def compare_turns(rng: random.Random, split: ExamSplit) -> tuple[str, list[dict], dict]:
@@ -216,8 +236,8 @@ def two_sums_turns(rng: random.Random, split: ExamSplit) -> tuple[str, list[dict
     return question, parts, {"results": results}
 
 
-_KINDS = (chain_turns, product_turns, percent_turns, part_turns, compare_turns, counting_turns, two_sums_turns)
-_SHARES = (34, 10, 15, 8, 16, 11, 6)
+_KINDS = (chain_turns, product_turns, percent_turns, part_turns, compare_turns, counting_turns, two_sums_turns, two_number_turns)
+_SHARES = (32, 9, 14, 9, 14, 10, 5, 7)
 
 
 def more_sums_text(rng: random.Random) -> str:
