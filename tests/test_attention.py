@@ -69,6 +69,41 @@ def test_windows(T, grouped):
         check(heads(T, K=2 if grouped else 4), window)
 
 
+@pytest.mark.parametrize("T", [65, 257])
+@pytest.mark.parametrize("window", [0, 1, 64, 130])
+@pytest.mark.parametrize("packed", [False, True])
+def test_in_bfloat16_a_cpu_learns_by_products_as_exactly_as_by_the_kernel(T, window, packed, monkeypatch):
+    documents = documents_in(torch.randint(0, 40, (2, T), generator=torch.Generator().manual_seed(2)), 0)
+    number = documents.number if packed else None
+    qkv = [x.detach().bfloat16().requires_grad_() for x in heads(T, K=4)]
+    right = written_out(*qkv, window, number)
+    upstream = torch.randn(right.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
+    expected = [right.detach(), *torch.autograd.grad(right, qkv, upstream.double())]
+    errors = {}
+    for most in (attention.MOST_SCORES, 0):
+        monkeypatch.setattr(attention, "MOST_SCORES", most)
+        y = attend(*qkv, window, 0.0, documents if packed else None)
+        assert ("_Products" in names_of(y)) == (most > 0)
+        found = [y.detach(), *torch.autograd.grad(y, qkv, upstream)]
+        pairs = zip(found, expected, strict=True)
+        errors[most] = [float((one.double() - other).norm() / other.norm()) for one, other in pairs]
+    for ours, kernels in zip(*errors.values(), strict=True):
+        assert ours < 1.3 * kernels + 1e-3
+    with torch.no_grad():
+        assert "_Products" not in names_of(attend(*qkv, window, 0.0, None))
+
+
+def names_of(y: Tensor) -> str:
+    """The names of what computed y, as autograd remembers it."""
+    names, left = "", [y.grad_fn]
+    while left:
+        node = left.pop()
+        if node is not None:
+            names += f" {node.name()}"
+            left += [before for before, _ in node.next_functions]
+    return names
+
+
 @pytest.mark.parametrize("window", [0, 1, 50, 64, 99])
 def test_documents(window):
     """A position sees its own document only, as if each were in a row of its own."""
