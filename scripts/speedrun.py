@@ -26,16 +26,16 @@ from scripts._marks import Marks, last_step
 # What the environment may change, and its default with PRESET=full, smoke and long. None follows from the rest.
 PRESETS = ("full", "smoke", "long")
 TINY: dict[str, tuple[Any, Any, Any]] = {
-    "TINY_DOCUMENTS": (60_000, 2_000, 200_000),
+    "TINY_DOCUMENTS": (60_000, 2_000, 150_000),
     "TINY_VOCAB": (4096, 512, 4096),
     "TINY_CONTEXT": (256, 128, 256),
-    "TINY_DEPTH": (4, 1, 6),
+    "TINY_DEPTH": (4, 1, 5),
     "TINY_ROWS": (16, 4, 16),  # rows per forward pass
-    "TINY_BASE_STEPS": (300, 6, 600),
-    "TINY_MID_STEPS": (600, 4, 600),
-    "TINY_SFT_STEPS": (1400, 4, 2400),
+    "TINY_BASE_STEPS": (420, 6, 1200),
+    "TINY_MID_STEPS": (120, 4, 300),
+    "TINY_SFT_STEPS": (500, 4, 1900),
     "TINY_SEED": (None, None, None),  # of the initial weights and the order of the data
-    "TINY_SAVE_EVERY": (100, 2, 200),
+    "TINY_SAVE_EVERY": (250, 2, 500),
     "TINY_EVAL_TOKENS": (65_536, 2_048, 65_536),
     "TINY_PROBLEMS": (1000, 2, 1000),  # per task of chat_eval, for the last model; the others get fewer
 }

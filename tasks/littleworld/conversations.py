@@ -36,7 +36,7 @@ KINDS = tuple(_DRAW)
 # how many conversations of a kind make a good training mixture: in proportion to what there is to learn
 TRAIN_SIZES = {"facts": 32_000, "brief": 18_000, "arithmetic": 10_000, "numbers": 16_000,
                "spelling": 10_000, "spelling_plain": 20_000, "counting": 9_000, "letters": 14_000, "repeating": 8_000,
-               "refusal": 20_000, "stories": 9_000, "followup": 26_000, "identity": 9_000, "smalltalk": 10_000,
+               "refusal": 20_000, "stories": 5_000, "followup": 26_000, "identity": 9_000, "smalltalk": 10_000,
                "everyday": 9_000}
 _EVAL_SIZES = {"facts": 1000, "brief": 200, "arithmetic": 200, "numbers": 200,
                "spelling": 200, "spelling_plain": 200, "counting": 200, "letters": 200, "repeating": 50, "refusal": 200,
