@@ -20,6 +20,7 @@ from tasks.littleworld import common, corpus, exercises, messages, stories, topi
 from tasks.littleworld.chatter import CHAT
 from tasks.littleworld.conversations import KINDS, LittleWorld, reference
 from tasks.littleworld.identity import IDENTITY
+from tasks.littleworld.newcomer import Newcomer
 from tasks.littleworld.phrases import TABLES
 from tasks.littleworld.world import article, pair_split, past, plural, questions, spellable, word_split, world
 
@@ -213,6 +214,14 @@ def test_any_reference_is_right_and_no_newcomer_asks_it(i: int, kind: str) -> No
     assert task.grade(conversation, reference(conversation))
     assert not task.grade(conversation, "I am sorry, but I only know the little world.")
     assert not messages.asked_by_newcomers(messages.plain(conversation["messages"]))
+
+
+def test_the_hashes_of_what_newcomers_ask_are_those_of_the_list() -> None:
+    task = Newcomer()
+    asked = [messages.plain(task[i]["messages"]) for i in range(len(task))]
+    assert {messages.hashed(said) for said in asked} == messages.NEWCOMERS
+    assert all(messages.asked_by_newcomers(said) for said in asked)
+    assert not messages.asked_by_newcomers(["a question that is not on it"])
 
 
 def test_every_member_that_is_named_is_one() -> None:

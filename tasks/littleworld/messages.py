@@ -1,8 +1,8 @@
 """Messages of a conversation, and how people type them."""
 
-import functools
 import random
 import re
+import zlib
 from collections.abc import Iterable
 
 from tasks.littleworld.topics import contracted
@@ -47,18 +47,22 @@ def capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
+# hashes of what newcomers ask (newcomer.py), for nobody trains on it; a test compares them with the list
+NEWCOMERS = frozenset("""0141c8c7 032a9b34 0455a4b6 04da27ff 09caee61 0d9c8c2c 0e474bdc 17b3ebe0 19d70fd2 1b453122 1e0a65e2 1f6d0452 21b33e25
+234814bf 23eaa7e1 2607d8fb 28128c10 285f2051 291ea9f3 33c0207c 3bde661c 3c2df59e 42ebf5fc 4a3a5077 4e015f28 5b50beb3
+5cba144b 5d5a27fb 6600ece7 6780ff72 6f14addc 71c71eff 78f7e686 7b36a877 857b2678 85e85312 8889aee4 8a5a5fff 958432dc
+a540973b a66168c9 aa8ae3cf ab0abafe aecec9d4 b3fb19ec b627cfa2 b88e1e21 bdec7535 bfffbd43 c571bd03 c9831b75 ccbf89d9
+cf5c70d2 dcba1e66 e0702935 e075b251 e722b622 e74df498 ed946675 faf2ffe9""".split())
+
+
 def asked_by_newcomers(said: Iterable[str]) -> bool:
     """Whether the user's words (see `plain`) hold a question of the list that nobody trains on, or are one of its conversations."""
     said = tuple(said)
-    return said in _newcomers() or any((turn,) in _newcomers() for turn in said)
+    return hashed(said) in NEWCOMERS or len(said) > 1 and any(hashed((turn,)) in NEWCOMERS for turn in said)
 
 
-@functools.cache
-def _newcomers() -> frozenset[tuple[str, ...]]:
-    from tasks.littleworld.newcomer import Newcomer  # which imports files that import this one
-
-    task = Newcomer()
-    return frozenset(plain(task[i]["messages"]) for i in range(len(task)))
+def hashed(said: tuple[str, ...]) -> str:
+    return f"{zlib.crc32('|'.join(said).encode()):08x}"
 
 
 def plain(messages: list[dict]) -> tuple[str, ...]:

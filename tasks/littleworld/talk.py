@@ -16,7 +16,7 @@ from tasks.littleworld.identity import IDENTITY
 from tasks.littleworld.messages import Drawn, capital, turns, typed
 from tasks.littleworld.phrases import PERSON, TABLES
 from tasks.littleworld.stories import draw_subjects, story
-from tasks.littleworld.topics import Topic, core, fill, say
+from tasks.littleworld.topics import Topic, core, fill, phrase_split, say
 from tasks.littleworld.world import Entity, article, held_out, listing, pair_split, plural, questions, world
 
 # ---- facts ----
@@ -413,8 +413,15 @@ def identity(rng: random.Random, split: ExamSplit) -> Drawn:
 def _said(rng: random.Random, groups: list[Topic], split: ExamSplit) -> tuple[Topic, str]:
     while True:
         group = rng.choice(groups)
-        if phrase := say(rng, group, split):
+        if phrase := say(rng, group, split, _held_out_cores()):
             return group, phrase
+
+
+@functools.cache
+def _held_out_cores() -> frozenset[str]:
+    """The cores of all phrases of val and test, of every topic."""
+    return frozenset(core(phrase) for group in (*IDENTITY, *CHAT) for phrase in group.phrases
+                     if phrase_split(phrase, group) != "train")
 
 
 def small_talk(rng: random.Random, split: ExamSplit) -> Drawn:

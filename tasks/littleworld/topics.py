@@ -1,6 +1,5 @@
 """Things one can say to the model, with all the ways to say them, and what it answers."""
 
-import functools
 import random
 import re
 from dataclasses import dataclass
@@ -78,20 +77,10 @@ def phrase_split(phrase: str, group: Topic) -> ExamSplit:
     return "train" if phrase == group.phrases[0] or not group.patterns else held_out(f"phrase {phrase}", 15)
 
 
-@functools.cache
-def _held_out_cores() -> frozenset[str]:
-    """The cores of all phrases of val and test, of every topic."""
-    from tasks.littleworld.chatter import CHAT  # these import this file
-    from tasks.littleworld.identity import IDENTITY
-
-    return frozenset(core(phrase) for group in (*IDENTITY, *CHAT) for phrase in group.phrases
-                     if phrase_split(phrase, group) != "train")
-
-
-def say(rng: random.Random, group: Topic, split: ExamSplit) -> str | None:
-    """One way to say it: for training mostly filled from a pattern; None where this draw is of another split."""
+def say(rng: random.Random, group: Topic, split: ExamSplit, held: frozenset[str]) -> str | None:
+    """One way to say it: for training mostly filled from a pattern; None where this draw is of another split, or its core is held out."""
     if split == "train" and group.patterns and rng.random() < 0.6:
         phrase = fill(rng, rng.choice(group.patterns))
-        return None if core(phrase) in _held_out_cores() else phrase
+        return None if core(phrase) in held else phrase
     phrase = rng.choice(group.phrases)
     return phrase if phrase_split(phrase, group) == split else None
