@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nanochat.errors import UserError
 from nanochat.paths import dataset_dir
@@ -28,7 +29,7 @@ from scripts._marks import Marks
 SPEEDRUN = Path(__file__).parent.parent / "speedrun.sh"
 STAGES = [
     "data", "tok_train", "tok_eval", "base_train", "base_eval", "mid_train", "chat_sft",
-    "chat_eval_base", "chat_eval_mid", "chat_eval_sft",
+    "chat_eval_mid", "chat_eval_sft",
 ]  # fmt: skip
 STEPS = 60  # of base and mid-training: long enough to be caught in the middle
 
@@ -451,3 +452,12 @@ def hub(folder: Path):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.mark.parametrize("stage, file", [("base_train", "chat_base"), ("chat_sft", "chat_sft")])
+def test_the_files_of_settings_are_the_recipe(stage, file):
+    """So that the stages run one by one, as docs/start/cpu.md has them, train the same model."""
+    stages = {each.name: each for each in speedrun.recipe_for({"RECIPE": "tiny"}, Marks(Path("/nowhere"))).stages}
+    flags = {name: value for name, value in stages[stage].flags.items() if value is not None}
+    settings = yaml.safe_load((SPEEDRUN.parent / "config" / f"{file}.yaml").read_text(encoding="utf-8"))
+    assert settings == flags
