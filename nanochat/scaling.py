@@ -53,6 +53,8 @@ def config_from_depth(
         window_pattern=window_pattern.upper(),
         short_window=short_window(sequence_len),
         long_window=sequence_len,
+        # With fewer layers the middle one is the last: backout would scale the output, and flip it above 1.
+        backout=depth > 2,
         bigram_rows=bigram_rows(vocab_size),
         key_offset=True,
     )

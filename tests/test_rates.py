@@ -131,13 +131,14 @@ def test_the_rates_of_three_steps(stage, seen):
     expected = {
         "transformer.wte.weight": (0.3 * factor * width, 0.001), "lm_head.weight": (0.008 * factor * width, 0.01),
         "value_embeds.0.weight": (0.15 * factor * width, 0.01), "resid_lambdas": (0.005 * factor, 0.05),
-        "x0_lambdas": (0.5 * factor, 0), "smear_gate.weight": (0.2, 0), "backout_lambda": (0.2, 0),
+        "x0_lambdas": (0.5 * factor, 0), "smear_gate.weight": (0.2, 0),
+        "bigram.weight": (0.075 * factor * width, 0.01),
         "transformer.h.0.attn.c_q.weight": (0.02 * factor, DECAY[stage]),
         "transformer.h.0.mlp.c_fc.weight": (0.02 * factor, DECAY[stage]),
     }  # fmt: skip
-    if stage == "rl":  # which leaves these as they are
-        del expected["smear_gate.weight"], expected["backout_lambda"]
-        assert not {"smear_gate.weight", "backout_lambda"} & groups.keys()
+    if stage == "rl":  # which leaves it as it is
+        del expected["smear_gate.weight"]
+        assert "smear_gate.weight" not in groups
     for name, (lr, weight_decay) in expected.items():
         assert (groups[name].lr, groups[name].weight_decay) == pytest.approx((lr, weight_decay)), name
 

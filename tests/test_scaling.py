@@ -27,6 +27,13 @@ def test_the_shapes_of_the_published_depths(depth, width, heads):
     assert config.key_offset and config.bigram_rows == 0
 
 
+def test_the_last_layer_is_not_taken_away_from_itself():
+    """A lambda above 1 would flip the sign of all logits, which happened in training at depth 2."""
+    for depth in range(1, 7):
+        config = config_from_depth(depth, 300, 64)
+        assert config.backout == (config.n_layer // 2 < config.n_layer - 1)
+
+
 @pytest.mark.parametrize("vocabulary, rows", [(300, 1499), (4096, 20479), (8192, 40959), (8193, 0)])
 def test_pairs_are_for_small_vocabularies(vocabulary, rows):
     assert config_from_depth(4, vocabulary, 256).bigram_rows == rows
