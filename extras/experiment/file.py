@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -62,7 +62,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Arm:
-    """What differs from the common flags. "matrix_lr" reaches every stage that has such a flag, "mid_train.matrix_lr" one.
+    """What differs from the common flags. matrix_lr reaches every stage that has such a flag, mid_train.matrix_lr one.
 
     script: a file that runs in place of the first training stage, with the same flags.
     """
@@ -101,19 +101,265 @@ class Experiment:
 
 def load(path: Path) -> Experiment:
     """Read and check a file. Raises UserError, naming the file and the key, for anything that could not run."""
-    raise NotImplementedError
+    keys = {name: value for name, (value, _) in read(path).items() if name != "agent"}  # which the agent's loop reads
+    where = str(path)
+    arms = _mapping(keys.pop("arms", None) or {}, f"{where}: arms")
+    if BASELINE in arms:
+        raise UserError(f"{where}: arms: {BASELINE} is a key of its own, beside arms")
+    arms = {BASELINE: keys.pop(BASELINE, None), **arms}
+    keys["arms"] = [Arm(_name(name, where), _flags(flags, f"{where}: arm {name}")) for name, flags in arms.items()]
+    for name in ("stages", "shared"):
+        if name in keys:
+            stages = _mapping(keys[name] or {}, f"{where}: {name}")
+            keys[name] = {stage: _flags(flags, f"{where}: {stage}") for stage, flags in stages.items()}
+    scores = _mapping(keys.get("scores"), f"{where}: scores")
+    keys["scores"] = {name: _fitted(Better, better, f"{where}: scores: {name}") for name, better in scores.items()}
+    for name, kind in (("budget", Budget), ("verdict", Rule)):
+        if name in keys:
+            keys[name] = _built(kind, _mapping(keys[name], f"{where}: {name}"), f"{where}: {name}")
+    fits = keys.get("fit") or []
+    keys["fit"] = [_built(Fit, _mapping(fit, f"{where}: fit"), f"{where}: fit")
+                   for fit in (fits if isinstance(fits, list) else [fits])]  # fmt: skip
+    experiment = _built(Experiment, {"name": path.stem, "title": path.stem, **keys}, where)
+    if not experiment.verdict.score and experiment.scores:
+        experiment = replace(experiment, verdict=replace(experiment.verdict, score=next(iter(scores))))
+    _check(experiment, where)
+    return experiment
 
 
 def with_arm(experiment: Experiment, arm: Arm) -> Experiment:
-    """The experiment with one more arm, checked. Raises UserError for a name that is taken, or flags that do not fit."""
-    raise NotImplementedError
+    """The experiment with one more arm. Raises UserError for a name that is taken, or flags that no stage takes."""
+    _name(arm.name, experiment.name)
+    if arm.name in [each.name for each in experiment.arms]:
+        raise UserError(f"the experiment {experiment.name} has an arm {arm.name} already; give another name")
+    _check_commands(experiment, arm, experiment.name)
+    return replace(experiment, arms=[*experiment.arms, arm])
 
 
 def commands(experiment: Experiment, arm: Arm, seed: int) -> list[tuple[str, list[str]]]:
     """The stages of a run, each with the words after `python`."""
-    raise NotImplementedError
+    made, script = [], arm.script
+    for stage, flags in flags_of(experiment, arm, seed).items():
+        words = ["-m", module(stage)]
+        if stage in STEPS:
+            if script:
+                words, script = [script], ""
+            if experiment.gpus > 1:
+                torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={experiment.gpus}"]
+                words = [*torchrun, *words, "--"]
+        made.append((stage, words + _words(flags)))
+    return made
+
+
+def flags_of(experiment: Experiment, arm: Arm, seed: int) -> dict[str, Flags]:
+    """The flags of each stage of a run: the common ones, the arm's, the seed and the length."""
+    made = {}
+    for stage, common in experiment.stages.items():
+        known = _known(stage)
+        flags = dict(common)
+        for name, value in arm.flags.items():
+            of, _, flag = name.rpartition(".")
+            if flag in known and of in ("", stage):
+                flags[flag] = value
+        if "seed" in known:
+            flags["seed"] = seed
+        if stage in STEPS and not _length_of(flags):
+            flags |= _length(experiment, stage, flags, arm)
+        made[stage] = flags
+    return made
+
+
+def parsed(experiment: Experiment, arm: Arm, seed: int) -> list[Any]:
+    """The flags of a run's stages as their commands parse them: equal for runs that are the same, however written."""
+    return [_parse(stage, flags, arm.name) for stage, flags in flags_of(experiment, arm, seed).items()]
 
 
 def shared_commands(experiment: Experiment) -> list[tuple[str, list[str]]]:
     """The stages that run once, each with the words after `python`."""
-    raise NotImplementedError
+    return [(stage, ["-m", module(stage), *_words(flags)]) for stage, flags in experiment.shared.items()]
+
+
+def module(stage: str) -> str:
+    """The module of a stage: base_train is scripts.base_train, and tasks.littleworld is itself."""
+    return stage if "." in stage else f"scripts.{stage}"
+
+
+def minutes(budget: Budget, gpus: int) -> float | None:
+    """The minutes that a budget of minutes or dollars buys."""
+    if budget.dollars is None:
+        return budget.minutes
+    from nanochat.plan.gpus import accelerator  # torch takes seconds
+
+    price = accelerator(budget.gpu).price * gpus
+    if price <= 0:
+        raise UserError(f"a minute on {budget.gpu} costs nothing, so a budget of dollars has no end; give minutes")
+    return 60 * budget.dollars / price
+
+
+def typed(flags: Flags) -> str:
+    """Flags as they are typed; of a long list the ends only."""
+    short = {name: [value[0], "…", value[-1]] if isinstance(value, list) and len(value) > 6 else value
+             for name, value in flags.items()}  # fmt: skip
+    return " ".join(_words(short))
+
+
+# ---------------------------------------------------------------- flags
+
+
+def _length_of(flags: Flags) -> bool:
+    return any(name in flags for name in LENGTHS)
+
+
+def _length(experiment: Experiment, stage: str, flags: Flags, arm: Arm) -> Flags:
+    """The flag that makes a training stage as long as the budget says."""
+    budget = experiment.budget
+    steps = budget.steps
+    if budget.tokens is not None:
+        batch = flags.get("total_batch_size")
+        if not isinstance(batch, int) or batch < 1:
+            raise UserError(f"arm {arm.name}: {stage} needs a total_batch_size, for a budget of tokens to be steps")
+        steps = max(1, budget.tokens // batch)
+    if steps is not None:
+        return {STEPS[stage]: steps}
+    amount = minutes(budget, experiment.gpus)
+    if amount is None:
+        return {}
+    if "minutes" not in _known(stage):
+        raise UserError(f"{stage} cannot be given minutes; give it {STEPS[stage]}, or the experiment a budget of steps")
+    return {"minutes": amount}
+
+
+def _known(stage: str) -> set[str]:
+    return {entry.name for entry in dataclasses.fields(_dataclass(stage))}
+
+
+def _dataclass(stage: str) -> Any:
+    """The flags of a stage's command. Raises UserError for a name that is no command."""
+    name = module(stage)
+    if name.split(".")[0] in ROOMS and re.fullmatch(r"[A-Za-z][\w.]*", name):
+        try:
+            found = importlib.util.find_spec(name)
+        except ModuleNotFoundError:
+            found = None
+        if found is not None:
+            is_package = found.submodule_search_locations is not None
+            flags = getattr(importlib.import_module(f"{name}.__main__" if is_package else name), "Flags", None)
+            if flags is not None:
+                return flags
+    raise UserError(f"there is no stage {shown(stage)}; expected one as base_train, or a module as tasks.littleworld")
+
+
+def _words(flags: Flags) -> list[str]:
+    """Flags as words of a command line; None leaves one out."""
+    words: list[str] = []
+    for name, value in flags.items():
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        elif isinstance(value, list):
+            words += [f"--{name}", *map(str, value)]
+        elif value is not None:
+            words.append(f"--{name}={value}")
+    return words
+
+
+# ---------------------------------------------------------------- checks
+
+
+def _check(experiment: Experiment, where: str) -> None:
+    """Raise UserError for what the types do not say."""
+    rule, budget = experiment.verdict, experiment.budget
+    amounts = {name: getattr(budget, name) for name in ("minutes", "steps", "tokens", "dollars")}
+    given = {name: amount for name, amount in amounts.items() if amount is not None}
+    complaint = ""
+    if not experiment.scores:
+        complaint = "scores is empty; expected at least one, such as val_bpb: lower"
+    elif not experiment.seeds or len(set(experiment.seeds)) < len(experiment.seeds):
+        complaint = f"seeds is {experiment.seeds}; expected different numbers, such as [1, 2, 3]"
+    elif not experiment.stages:
+        complaint = "stages is empty; expected at least one, such as base_train"
+    elif double := experiment.stages.keys() & experiment.shared.keys():
+        complaint = f"{min(double)} is among the stages and the shared ones; it can run for each arm or once"
+    elif len(given) > 1 or any(amount <= 0 for amount in given.values()):
+        complaint = f"budget has {given or 'nothing'}; expected one of minutes, steps, tokens, dollars, above 0"
+    elif (budget.dollars is not None) != bool(budget.gpu):
+        complaint = "budget: dollars and gpu belong together, as in {dollars: 0.5, gpu: h100}"
+    elif not 0 < rule.p < 1:
+        complaint = f"verdict: p is {rule.p:g}; expected a number between 0 and 1, such as 0.05"
+    elif unknown := {rule.score, *rule.not_worse, *(fit.score for fit in experiment.fit)} - experiment.scores.keys():
+        complaint = f"{min(unknown)} is not among the scores ({', '.join(experiment.scores)})"
+    elif experiment.gpus < 1 or (experiment.threads is not None and experiment.threads < 1):
+        complaint = "gpus and threads are at least 1"
+    if complaint:
+        raise UserError(f"{where}: {complaint}")
+    for stage, flags in experiment.shared.items():
+        _parse(stage, flags, f"{where}: {stage}")
+    for arm in experiment.arms:
+        _check_commands(experiment, arm, where)
+
+
+def _check_commands(experiment: Experiment, arm: Arm, where: str) -> None:
+    """Raise UserError for flags of an arm that no stage has, or that a stage refuses."""
+    for name in arm.flags:
+        of, _, flag = name.rpartition(".")
+        if of and of not in experiment.stages:
+            raise UserError(f"{where}: arm {arm.name}: {name} names no stage ({', '.join(experiment.stages)})")
+        known = sorted(set().union(*map(_known, [of] if of else experiment.stages)))
+        if flag not in known:
+            near = difflib.get_close_matches(flag, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else f"; {of or 'its stages'} --help lists them"
+            raise UserError(f"{where}: arm {arm.name}: no stage has a flag {flag}{hint}")
+    if arm.script and not Path(arm.script).is_file():
+        raise UserError(f"{where}: arm {arm.name}: there is no file {arm.script}")
+    for stage, flags in flags_of(experiment, arm, experiment.seeds[0]).items():
+        _parse(stage, flags, f"{where}: arm {arm.name}: {stage}")
+
+
+def _parse(stage: str, flags: Flags, where: str) -> Any:
+    try:
+        return parse(_dataclass(stage), _words(flags))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _built(kind: Any, keys: Mapping[str, Any], where: str) -> Any:
+    """A dataclass of these keys. Raises UserError for a key that it does not have, lacks, or of another type."""
+    hints, made = typing.get_type_hints(kind), {}
+    if unknown := [key for key in keys if key not in hints]:
+        near = difflib.get_close_matches(unknown[0], hints, 1)
+        hint = f"did you mean {near[0]}?" if near else f"expected {', '.join(hints)}"
+        raise UserError(f"{where}: unknown key {shown(unknown[0])}; {hint}")
+    for key, value in keys.items():
+        is_built = isinstance(value, (Budget, Rule)) or key in ("arms", "stages", "shared", "scores", "fit")
+        made[key] = value if is_built else _fitted(hints[key], value, f"{where}: {key}")
+    missing = [entry.name for entry in dataclasses.fields(kind) if entry.name not in made
+               and entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING]  # fmt: skip
+    if missing:
+        raise UserError(f"{where}: {missing[0]} is missing")
+    return kind(**made)
+
+
+def _fitted(hint: Any, value: Any, where: str) -> Any:
+    try:
+        return fitted(value, hint)
+    except TypeError:
+        raise UserError(f"{where} is {shown(value)}; expected {spelled(hint)}") from None
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{where} is {shown(value)}; expected names with their values")
+    return {str(key): item for key, item in value.items()}
+
+
+def _flags(value: Any, where: str) -> dict[str, Any]:
+    flags = {name.replace("-", "_"): item for name, item in _mapping(value or {}, where).items()}
+    for name, item in flags.items():
+        if isinstance(item, dict):
+            raise UserError(f"{where}: {name} is {shown(item)}; expected the value of a flag")
+    return flags
+
+
+def _name(name: Any, where: str) -> str:
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.+=-]{0,59}", name) or name == "shared":
+        raise UserError(f"{where}: {shown(name)} cannot be the name of an arm; expected letters, digits and dashes")
+    return name
