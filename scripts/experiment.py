@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from nanochat.config import parse, positional
-from nanochat.errors import run
+from nanochat.errors import UserError, run
 from nanochat.paths import base_dir
 
 if TYPE_CHECKING:  # imported after the flags were parsed
@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from extras.experiment import file, report, results, runs
     from extras.experiment.numbers import quantile
 
+    if flags.jobs < 1:
+        raise UserError(f"--jobs is {flags.jobs}; expected 1 or more")
     experiment = file.load(flags.file)
     folder = flags.out or base_dir() / "experiments" / experiment.name
     planned = runs.plan(experiment, folder)
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         show_plan(experiment, planned, flags.jobs)
         return 0
     quantile(2, 0.05)  # raises now, and not after hours, if scipy is missing
-    failed = [] if flags.report_only else runs.run_missing(experiment, folder, max(1, flags.jobs))
+    failed = [] if flags.report_only else runs.run_missing(experiment, folder, flags.jobs)
     study = results.study(experiment, folder)
     report.write(study, folder)
     for verdict in report.verdicts(study):

@@ -105,6 +105,7 @@ def test_dollars_buy_minutes(tmp_path):
         ("wide:", "a b:", "'a b' cannot be the name of an arm"),
         ("wide:", "baseline:", "baseline is a key of its own"),
         ("{minutes: 0.03}", "{minutes: 0.03, steps: 5}", "expected one of minutes, steps, tokens, dollars"),
+        ("  base_train:\n", "  train: {}\n  base_train:\n", "train cannot be given minutes; give it max_iters"),
         ("{minutes: 0.03}", "{hours: 1}", "budget: unknown key 'hours'"),
         ("{minutes: 0.03}", "{dollars: 1}", "dollars and gpu belong together"),
         ("{minutes: 0.03}", "{dollars: 1, gpu: cpu}", "has no end; give minutes"),
