@@ -123,7 +123,10 @@ def load(path: Path) -> Experiment:
     experiment = _built(Experiment, {"name": path.stem, "title": path.stem, **keys}, where)
     if not experiment.verdict.score and experiment.scores:
         experiment = replace(experiment, verdict=replace(experiment.verdict, score=next(iter(scores))))
-    _check(experiment, where)
+    try:
+        _check(experiment, where)
+    except UserError as error:
+        raise UserError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
     return experiment
 
 
