@@ -196,7 +196,7 @@ def records(out: Path) -> dict[str, tuple[dict, int]]:
 def killed_twice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
     """An experiment that was killed, then stopped, and then left to run to its end."""
     folder = tmp_path_factory.mktemp("experiment")
-    path, out = written(folder), folder / "out"
+    path, out = written(folder, TINY.replace("seeds: [1, 2]", "seeds: [1]")), folder / "out"
     child = started(path, out)
     until_it_trains(out, "baseline")
     child.kill()  # its stage is left behind, and the next start waits for it
@@ -233,24 +233,25 @@ def test_a_failing_arm_is_in_the_report_and_done_runs_are_not_repeated(killed_tw
     said = capsys.readouterr().out
     assert "broken: failed; base_train ended with code 2: error: --total_batch_size 100 is not a multiple of 64" in said
     repeated = [name for name, (_, when) in records(out).items() if when != before[name][1]]
-    assert repeated == ["broken-s1", "broken-s2"]
+    assert repeated == ["broken-s1"]
     text = (out / "report.md").read_text(encoding="utf-8")
     assert "**broken: failed.** Base_train ended with code 2" in text
     assert "not a multiple of 64" in (out / "report.html").read_text(encoding="utf-8")
     assert (out / "val_bpb_curves.svg").read_text(encoding="utf-8").startswith("<svg")
     found = results.study(file.load(path), out)
-    assert [len(run.curves["val_bpb"]) > 1 for run in found.arms["wide"]] == [True, True]
+    assert [len(run.curves["val_bpb"]) > 1 for run in found.arms["wide"]] == [True]
     [wide, broken] = report.verdicts(found)
-    assert (wide.n, broken.decision) == (2, "failed") and wide.p is not None
+    assert (wide.n, wide.decision, broken.decision) == (1, "undecided", "failed")
 
 
 def test_a_run_ends_with_its_minutes(killed_twice):
     _, out = killed_twice
-    for metrics in out.glob("runs/*-s2-*/base_checkpoints/*/metrics.jsonl"):
-        rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-        steps = [row["seconds"] for row in rows if "seconds" in row][1:]  # the first compiles
-        assert sum(steps[:-1]) < 1.8 <= sum(steps)
-        assert max(row["lr"] for row in rows if "lr" in row) > 3 * [row for row in rows if "lr" in row][-1]["lr"]
+    [metrics] = out.glob("runs/baseline-*/base_checkpoints/*/metrics.jsonl")
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    steps = [row["seconds"] for row in rows if "seconds" in row][1:]  # the first compiles
+    assert sum(steps[:-1]) < 1.8 <= sum(steps) + 1e-6
+    rates = [row["lr"] for row in rows if "lr" in row]
+    assert rates[-1] < max(rates)  # the schedule has followed the time
 
 
 def test_minutes_beside_another_length_are_refused(world, capsys):
