@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from extras.experiment import fit, numbers
+from extras.experiment import fit, numbers, pictures
 from extras.experiment.file import Fit
-from extras.experiment.results import Outcome, Study
+from extras.experiment.pictures import AXES, points_of
+from extras.experiment.results import Study
 from nanochat import paths
 from nanochat.log import duration
 from nanochat.report import curves, page
 from nanochat.report.card import escaped, table
 from nanochat.report.sections import machine
 from nanochat.terminal import printable
-
-AXES = {"minutes": "minutes of training steps", "steps": "steps", "tokens": "tokens", "flops": "FLOPs"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def verdicts(study: Study) -> list[Verdict]:
 
 def _verdict(study: Study, arm: str) -> Verdict:
     rule, score = study.rule, study.rule.score
-    own, base = values(study, arm, score), values(study, next(iter(study.arms)), score)
+    own, base = study.values(arm, score), study.values(study.baseline, score)
     failed = [each.error for each in study.arms[arm] if each.error]
     if not own:
         return Verdict(arm, "failed", failed[0] if failed else "no run is done", 0, math.nan, math.nan, None, None)
@@ -52,21 +51,21 @@ def _verdict(study: Study, arm: str) -> Verdict:
     decision, reason = _decide(study, arm, found, min(len(own), len(base)))
     if failed:
         reason += f" ({len(failed)} of {len(study.arms[arm])} runs failed)"
-    return Verdict(arm, decision, reason, len(own), mean, found.mean, found.p, multiplier(study, arm, score))
+    return Verdict(arm, decision, reason, len(own), mean, found.mean, found.p, study.multiplier(arm, score))
 
 
 def _decide(
     study: Study, arm: str, found: numbers.Difference, n: int
 ) -> tuple[Literal["keep", "discard", "undecided"], str]:
     """Apply the rule. Gains are differences with the sign that makes more better."""
-    rule, base = study.rule, next(iter(study.arms))
+    rule, base = study.rule, study.baseline
     lower = study.scores[rule.score] == "lower"
     gain, most = (-found.mean, -found.low) if lower else (found.mean, found.high)
     if found.p is None:
         return "undecided", "one seed gives no p-value" if n < 2 else "the seeds do not vary, so there is no p-value"
     if found.p < rule.p and gain >= max(rule.better_by, 1e-300):
         for other in rule.not_worse:
-            beside = numbers.difference(values(study, arm, other), values(study, base, other), rule.test)
+            beside = numbers.difference(study.values(arm, other), study.values(base, other), rule.test)
             is_worse = (beside.mean > 0) == (study.scores[other] == "lower")
             if beside.p is not None and beside.p < rule.p and is_worse:
                 worse = f"{other} is worse by {abs(beside.mean):.4g} (p = {beside.p:.2g})"
@@ -80,32 +79,12 @@ def _decide(
     return "undecided", f"{which} by {abs(gain):.4g}{chance} (p = {found.p:.2g})"
 
 
-def values(study: Study, arm: str, score: str) -> dict[int, float]:
-    """The score of each seed that has one."""
-    return {each.seed: each.scores[score] for each in study.arms[arm] if score in each.scores}
-
-
-def multiplier(study: Study, arm: str, score: str) -> float | None:
-    """How many times less compute the arm needs for the baseline's final value, on the study's axis."""
-    own, base = (mean_curve(study, name, score) for name in (arm, next(iter(study.arms))))
-    return numbers.multiplier(own, base, study.scores[score] == "lower")
-
-
-def mean_curve(study: Study, arm: str, score: str) -> list[tuple[float, float]]:
-    """The mean of the arm's curves of a score over the study's axis; empty where it is measured at the end only."""
-    found = [each.curves[score] for each in study.arms[arm] if score in each.curves]
-    if not found:
-        return []
-    pairs = [[(getattr(point, study.axis), point.value) for point in points] for points in found]
-    return numbers.mean_curve(pairs, [[point.steps for point in points] for points in found])
-
-
 # ---------------------------------------------------------------- the text
 
 
 def write(study: Study, folder: Path) -> str:
     """Write report.md with its pictures, and report.html, to the folder. Returns the Markdown."""
-    drawn = pictures(study)
+    drawn = pictures.drawn(study)
     text = markdown(study, drawn)
     files = {f"{picture.name}.svg": picture.svg for picture in drawn}
     for name, content in {**files, "report.md": text, "report.html": page.html(text, files, study.title)}.items():
@@ -129,7 +108,7 @@ def markdown(study: Study, drawn: Sequence[curves.Picture] = ()) -> str:
 
 
 def _verdicts(study: Study) -> str:
-    rule, base = study.rule, next(iter(study.arms))
+    rule, base = study.rule, study.baseline
     lines = [f"**{escaped(each.arm)}: {each.decision}.** {escaped(each.reason[:1].upper() + each.reason[1:])}."
              for each in verdicts(study)]  # fmt: skip
     enough = f" by at least {rule.better_by:g}" if rule.better_by else ""
@@ -146,10 +125,10 @@ _TESTS = {"welch": "Welch's t-test", "paired": "t-test of the pairs of a seed"}
 
 def _scores(study: Study, score: str) -> str:
     """A row per arm, and the noise floor."""
-    base, rows = next(iter(study.arms)), []
-    reference = values(study, base, score)
+    base, rows = study.baseline, []
+    reference = study.values(base, score)
     for arm in study.arms:
-        own = values(study, arm, score)
+        own = study.values(arm, score)
         if not own:
             rows.append([arm, "0", "failed" if any(each.error for each in study.arms[arm]) else "not done"])
             continue
@@ -157,7 +136,7 @@ def _scores(study: Study, score: str) -> str:
         row = [arm, str(len(own)), _fixed(statistics.fmean(own.values())), "" if math.isinf(low) else _range(low, high)]
         if arm != base and reference:
             found = numbers.difference(own, reference, study.rule.test)
-            compute = multiplier(study, arm, score)
+            compute = study.multiplier(arm, score)
             row += [f"{found.mean:+.4f}", "?" if found.p is None else f"{found.p:.2g}",
                     "?" if compute is None else f"{compute:.2f}"]  # fmt: skip
         rows.append(row)
@@ -229,75 +208,8 @@ def _range(low: float, high: float) -> str:
     return f"{_fixed(low)} … {_fixed(high)}"
 
 
-# ---------------------------------------------------------------- pictures
-
-
-def pictures(study: Study) -> list[curves.Picture]:
-    """For each score: the mean curves, the differences with their intervals, and the score over a flag that varies."""
-    made = []
-    for score in study.scores:
-        name = score.replace("/", "_")
-        shown = _shown(study, score)
-        lines = {arm: curve for arm in shown if (curve := mean_curve(study, arm, score))}
-        if lines:
-            title, x_name = f"{score}, mean of the seeds", AXES[study.axis]
-            words = curves.in_words(title, lines, x_name)
-            made.append(curves.Picture(f"{name}_curves", words, curves.draw(title, lines, x_name=x_name)))
-        made += _differences(study, score, name)
-        if points := [(study.varied[arm], statistics.fmean(own.values())) for arm in study.arms
-                      if arm in study.varied and (own := values(study, arm, score))]:  # fmt: skip
-            title, over = f"{score} by {study.varied_flag}", {"mean of the seeds": sorted(points)}
-            words = curves.in_words(title, over, study.varied_flag)
-            svg = curves.draw(title, over, x_name=study.varied_flag, log=min(points)[0] > 0)
-            made.append(curves.Picture(f"{name}_flag", words, svg))
-    return made + [picture for each in study.fits if (picture := _law_picture(study, each))]
-
-
-def _differences(study: Study, score: str, name: str) -> list[curves.Picture]:
-    base = next(iter(study.arms))
-    reference, rows = values(study, base, score), {}
-    for arm in list(study.arms)[1:]:
-        own = values(study, arm, score)
-        if own and reference:
-            found = numbers.difference(own, reference, study.rule.test)
-            if found.p is not None:
-                rows[arm] = found.mean, found.low, found.high
-    if not rows:
-        return []
-    title, x_name = f"{score} minus that of {base}", f"difference, 95 % interval ({study.scores[score]} is better)"
-    words = "; ".join(f"{arm} {mean:+.4g} ({low:+.4g} to {high:+.4g})" for arm, (mean, low, high) in rows.items())
-    svg = curves.draw_intervals(title, rows, x_name)
-    return [curves.Picture(f"{name}_differences", f"{title}: {words}.", svg)]
-
-
-def _shown(study: Study, score: str) -> list[str]:
-    """The arms to draw: all, or the baseline and the best, as many as there are colours."""
-    means = {arm: statistics.fmean(own.values()) for arm in study.arms if (own := values(study, arm, score))}
-    base = next(iter(study.arms))
-    ranked = sorted((arm for arm in means if arm != base), key=lambda arm: means[arm],
-                    reverse=study.scores[score] == "higher")  # fmt: skip
-    best = {base, *ranked[: len(curves.COLOURS) - 1]}
-    return [arm for arm in study.arms if arm in best]
-
-
-# ---------------------------------------------------------------- scaling laws
-
-
-def _points(study: Study, each: Fit) -> list[list[tuple[float, float]]]:
-    """(x, score) of every arm, for each seed that all arms have."""
-    arms = [{run.seed: run for run in runs if each.score in run.scores} for runs in study.arms.values()]
-    seeds = [seed for seed in arms[0] if all(seed in runs for runs in arms[1:])]
-    return [[(_x(runs[seed], each), runs[seed].scores[each.score]) for runs in arms] for seed in seeds]
-
-
-def _x(run: Outcome, each: Fit) -> float:
-    if each.against == "parameters" or each.score not in run.curves:
-        return float(run.parameters)
-    return getattr(run.curves[each.score][-1], each.against)
-
-
 def _law(study: Study, each: Fit) -> str:
-    points = _points(study, each)
+    points = points_of(study, each)
     found = fit.fit_seeds(points) if points else None
     if found is None:
         return escaped(f"{each.score} against {each.against} is not fitted: that takes three sizes with equal seeds.")
@@ -309,19 +221,3 @@ def _law(study: Study, each: Fit) -> str:
     )
     flaws = f"\n\n**Do not rely on this fit:** {escaped('; '.join(found.flaws))}." if found.flaws else ""
     return escaped(text) + flaws
-
-
-def _law_picture(study: Study, each: Fit) -> curves.Picture | None:
-    points = _points(study, each)
-    found = fit.fit_seeds(points) if points else None
-    if found is None:
-        return None
-    means = sorted((statistics.fmean(x for x, _ in size), statistics.fmean(y for _, y in size))
-                   for size in zip(*points, strict=True))  # fmt: skip
-    low, high = means[0][0], means[-1][0]
-    between = [low * (high / low) ** (n / 40) for n in range(41)]
-    lines = {"measured": means, "fit": [(x, found.law(x)) for x in between]}
-    title = f"{each.score} by {each.against}"
-    name = f"{each.score.replace('/', '_')}_by_{each.against}"
-    svg = curves.draw(title, lines, x_name=each.against, log=True)
-    return curves.Picture(name, curves.in_words(title, lines, each.against), svg)

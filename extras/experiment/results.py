@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from extras.experiment import runs
+from extras.experiment import numbers, runs
 from extras.experiment.file import Axis, Better, Experiment, Fit, Rule, typed
 from nanochat import paths
 
@@ -56,6 +56,27 @@ class Study:
     notes: list[str] = field(default_factory=list)
     proposals: list[Sequence[str]] = field(default_factory=list)  # an agent's, as a table; its first row is the header
 
+    @property
+    def baseline(self) -> str:
+        return next(iter(self.arms))
+
+    def values(self, arm: str, score: str) -> dict[int, float]:
+        """The score of each seed that has one."""
+        return {each.seed: each.scores[score] for each in self.arms[arm] if score in each.scores}
+
+    def curve(self, arm: str, score: str) -> list[tuple[float, float]]:
+        """The mean of the arm's curves of a score over the axis; empty where it is measured at the end only."""
+        found = [each.curves[score] for each in self.arms[arm] if score in each.curves]
+        if not found:
+            return []
+        pairs = [[(getattr(point, self.axis), point.value) for point in points] for points in found]
+        return numbers.mean_curve(pairs, [[point.steps for point in points] for points in found])
+
+    def multiplier(self, arm: str, score: str) -> float | None:
+        """How many times less compute the arm needs for the baseline's final value, on the axis."""
+        curves = self.curve(arm, score), self.curve(self.baseline, score)
+        return numbers.multiplier(*curves, self.scores[score] == "lower")
+
 
 def study(experiment: Experiment, folder: Path) -> Study:
     """The results so far."""
@@ -79,9 +100,9 @@ def _varied(experiment: Experiment) -> tuple[str, dict[str, float]]:
     name = min(names)
     common = [flags[key] for flags in experiment.stages.values() for key in flags if key == name.rpartition(".")[2]]
     found = {arm.name: arm.flags.get(name, common[0] if common else None) for arm in experiment.arms}
-    numbers = {arm: float(value) for arm, value in found.items()
+    varied = {arm: float(value) for arm, value in found.items()
                if isinstance(value, (int, float)) and not isinstance(value, bool)}  # fmt: skip
-    return (name, numbers) if len(numbers) > 1 else ("", {})
+    return (name, varied) if len(varied) > 1 else ("", {})
 
 
 def outcome(run: runs.Run, scores: Mapping[str, Better]) -> Outcome:

@@ -104,7 +104,7 @@ def draw_intervals(title: str, rows: Mapping[str, tuple[float, float, float]], x
         figure.set_figheight(1.1 + 0.25 * len(rows))
         axes.axvline(0, color=INK, linewidth=0.8)
         for place, (value, low, high) in enumerate(rows.values()):
-            colour = COLOURS[0] if low <= 0 <= high else COLOURS[2] if value < 0 else COLOURS[1]
+            colour = COLOURS[0] if low <= 0 <= high else COLOURS[1]
             axes.plot([low, high], [place, place], color=colour)
             axes.plot([value], [place], color=colour, marker="o", markersize=4)
         axes.set_yticks(range(len(rows)), [printable(name)[:24] for name in rows])
