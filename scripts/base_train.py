@@ -104,7 +104,7 @@ def train(flags: Flags, rt: "Runtime") -> None:
             "seed": flags.seed, "tokenizer_hash": tokenizer.hash,
         }  # fmt: skip
         run = begin(start, hparams, lineage, tokenizer, config)
-        announce(run, horizon)
+        announce(run, horizon, flags.minutes)
         samples = Evaluation(flags.sample_every, lambda _: print_samples(run))
         run_stage(
             "base_train", run, train_source, val_source, num_iterations=horizon.num_iterations, evaluations=[samples]
@@ -181,15 +181,17 @@ def batch_of(flags: Flags, start: "Start", config: "GPTConfig") -> tuple[int, in
     return batch, rows
 
 
-def announce(run: "Run", horizon: "Horizon") -> None:
+def announce(run: "Run", horizon: "Horizon", minutes: float) -> None:
     from nanochat.gpt import count_parameters
     from nanochat.log import short
 
     config, rt, batch = run.model.config, run.rt, run.hparams.total_batch_size
+    steps = f"{horizon.num_iterations} steps of {batch} tokens ({short(horizon.num_iterations * batch)})"
+    if minutes > 0:
+        steps = f"{minutes:g} minutes of steps of {batch} tokens"
     rt.print(
         f"base model {run.start.tag}: {short(count_parameters(run.model))} parameters, {config.n_layer} layers of "
-        f"width {config.n_embd}, {horizon.num_iterations} steps of {batch} tokens "
-        f"({short(horizon.num_iterations * batch)}), {rt.device.type} {str(rt.dtype).removeprefix('torch.')}"
+        f"width {config.n_embd}, {steps}, {rt.device.type} {str(rt.dtype).removeprefix('torch.')}"
     )
 
 

@@ -337,6 +337,73 @@ def test_without_a_number_of_steps_the_epochs_decide(tmp_path):
     assert seen == [(n, pytest.approx(n / 5)) for n in range(5)]
 
 
+class Clock:
+    """A clock in place of the loop's: every loss that is computed takes `each` seconds."""
+
+    def __init__(self, each: float) -> None:
+        self.each, self.now = each, 0.0
+
+    def perf_counter(self) -> float:
+        self.now += 1e-6  # no step takes no time
+        return self.now
+
+    monotonic = perf_counter
+
+    def slow(self, of: Stage) -> Stage:
+        loss = of.loss
+
+        def slowly(one: Batch) -> torch.Tensor:
+            self.now += self.each
+            return loss(one)
+
+        of.loss = slowly
+        return of
+
+
+def test_a_run_of_minutes_ends_with_them_and_its_schedule_follows_the_time(tmp_path, monkeypatch, reading):
+    monkeypatch.setattr(loop, "time", clock := Clock(3.0))
+    seen: list[float] = []
+
+    def rates(step: int, progress: float) -> Rates:
+        seen.append(progress)
+        return Rates()
+
+    states: list[dict] = []
+    settings = {"num_iterations": -1, "minutes": 0.5, "rates": rates, "save_every": 4}
+    of = stage(model(), rows_in_turn(2), save=lambda state, passing: states.append(state.state_dict()), **settings)
+    state = run(clock.slow(of), tmp_path)
+    late = reading == "a step late"  # where it is known a step late that the time is up
+    assert state.step == 11 + late and state.progress == 1.0  # the first step is not counted: it compiles
+    assert state.timed == pytest.approx(30.0, rel=1e-4) and state.seconds == pytest.approx(33.0 + 3.0 * late, rel=1e-4)
+    assert seen[:2] == [0.0, 0.0] and seen[-1] == pytest.approx(0.9, rel=1e-4) and sorted(seen) == seen
+    # Resumed from the save at step 4, it trains for the rest of the time, and for a first step that is free again.
+    left = TrainState.restored(states[0], "the checkpoint")
+    assert 0 < left.timed < 12
+    again = run(clock.slow(stage(model(), rows_in_turn(2), **settings)), tmp_path / "again", state=left)
+    assert again.timed == pytest.approx(30.0, rel=1e-4) and seen[state.step] == pytest.approx(states[0]["timed"] / 30)
+
+
+def _until_the_time_is_up(folder: Path, rank: int, port: int) -> None:
+    """Two ranks, one of which is twice as slow as the other."""
+    os.environ.update(WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1",
+                      MASTER_PORT=str(port))  # fmt: skip
+    with runtime.start("cpu", "float32", 0) as rt:
+        loop.time = clock = Clock(1.0 + rank)  # type: ignore[assignment]
+        of = stage(model(), rows_in_turn(1, rank, 2), num_iterations=-1, minutes=5 / 60)
+        state = run(clock.slow(of), folder, rt)
+        (folder / f"steps_{rank}").write_text(str(state.step), encoding="utf-8")
+
+
+def test_ranks_that_train_for_minutes_end_at_the_same_step(tmp_path, port, reading):
+    ranks = [processes.Process(target=_until_the_time_is_up, args=(tmp_path, n, port)) for n in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(120)
+    steps = str(6 + (reading == "a step late"))
+    assert [(tmp_path / f"steps_{n}").read_text(encoding="utf-8") for n in range(2)] == [steps, steps]
+
+
 def test_the_state_knows_where_the_data_resumes(tmp_path):
     states: list[dict] = []
     run(stage(model(), rows_in_turn(2), accumulation=3, num_iterations=2, save_every=1,

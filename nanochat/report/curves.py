@@ -3,9 +3,11 @@
 import io
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 from nanochat.terminal import printable
 
@@ -45,7 +47,7 @@ SETTINGS: dict = {
     **dict.fromkeys(("text.color", "xtick.color", "ytick.color"), INK),
 }
 
-Lines = Mapping[str, Sequence[tuple[float, float]]]  # name -> points (step, value) in the order of the steps
+Lines = Mapping[str, Sequence[tuple[float, float]]]  # name -> points (x, value) in the order of x, mostly the step
 
 
 @dataclass
@@ -68,16 +70,17 @@ def pictures(stage: str, metrics: Sequence[Mapping]) -> list[Picture]:
     return made
 
 
-def draw(title: str, lines: Lines, smooth: bool = False, from_zero: bool = False) -> str:
-    """Lines in one plot, as the text of an SVG file. A smoothed line covers its own points, which are faint."""
-    # matplotlib is slow to import and looks through the machine's fonts the first time.
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+def draw(
+    title: str, lines: Lines, smooth: bool = False, from_zero: bool = False, x_name: str = "step", log: bool = False
+) -> str:
+    """Lines in one plot, as the text of an SVG file. A smoothed line covers its own points, which are faint.
 
-    with rc_context(SETTINGS), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about letters that its font lacks: the reader's font draws them
-        figure = Figure(figsize=(4.6, 2.8))
-        axes = figure.add_subplot(title=printable(title), xlabel="step")
+    log: whether the x axis, which x_name names, is logarithmic.
+    """
+    text = printable(in_words(title, lines, x_name))
+    with _plot(title, x_name, text) as (figure, axes, file):
+        if log:
+            axes.set_xscale("log")
         drawn = []
         for points, colour in zip(lines.values(), COLOURS, strict=False):
             x, y = [x for x, _ in points], [y for _, y in points]
@@ -91,9 +94,41 @@ def draw(title: str, lines: Lines, smooth: bool = False, from_zero: bool = False
         if len(lines) > 1:  # matplotlib would leave out a name that begins with an underscore
             names = [printable(line).lstrip("_")[:16] for line in lines]
             figure.legend(drawn, names, loc="outside lower left", ncols=3)
-        file = io.StringIO()
-        text = printable(in_words(title, lines))
+    return _themed(file)
+
+
+def draw_intervals(title: str, rows: Mapping[str, tuple[float, float, float]], x_name: str) -> str:
+    """A dot with its interval per name, (value, low, high), below each other beside a line at zero, as an SVG file."""
+    parts = (f"{name} {value:.4g} ({low:.4g} to {high:.4g})" for name, (value, low, high) in rows.items())
+    with _plot(title, x_name, printable(f"{title}: {'; '.join(parts)}.")) as (figure, axes, file):
+        figure.set_figheight(1.1 + 0.25 * len(rows))
+        axes.axvline(0, color=INK, linewidth=0.8)
+        for place, (value, low, high) in enumerate(rows.values()):
+            colour = COLOURS[0] if low <= 0 <= high else COLOURS[1]
+            axes.plot([low, high], [place, place], color=colour)
+            axes.plot([value], [place], color=colour, marker="o", markersize=4)
+        axes.set_yticks(range(len(rows)), [printable(name)[:24] for name in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+    return _themed(file)
+
+
+@contextmanager
+def _plot(title: str, x_name: str, text: str) -> Iterator[tuple[Any, Any, io.StringIO]]:
+    """A figure with its axes, and the file that it is in after the body, with the text for who cannot see it."""
+    # matplotlib is slow to import and looks through the machine's fonts the first time.
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    file = io.StringIO()
+    with rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about letters that its font lacks: the reader's font draws them
+        figure = Figure(figsize=(4.6, 2.8))
+        yield figure, figure.add_subplot(title=printable(title), xlabel=printable(x_name)), file
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Title": text})
+
+
+def _themed(file: io.StringIO) -> str:
+    """The SVG text of a figure, in the colours of the reader's page."""
     svg = file.getvalue()
     return svg[svg.index("<svg") :].replace(INK, "currentColor").replace("<defs>", f"{STYLE}<defs>", 1)
 
@@ -105,15 +140,16 @@ def smoothed(y: Sequence[float]) -> list[float]:
     return [(sums[i + n + 1] - sums[i - n]) / (2 * n + 1) for i, n in enumerate(near)]
 
 
-def in_words(title: str, lines: Lines) -> str:
+def in_words(title: str, lines: Lines, x_name: str = "step") -> str:
     """Where each line begins and ends, and its extremes."""
     parts = []
     for name, points in lines.items():
         (first, begin), (last, end) = points[0], points[-1]
         values = [value for _, value in points]
-        text = f"{begin:.4g} at step {first:.6g}"
+        text = f"{begin:.4g} at {x_name} {first:.6g}"
         if len(points) > 1:
-            text = f"from {text} to {end:.4g} at step {last:.6g}, lowest {min(values):.4g}, highest {max(values):.4g}"
+            reached = f"{end:.4g} at {x_name} {last:.6g}"
+            text = f"from {text} to {reached}, lowest {min(values):.4g}, highest {max(values):.4g}"
         parts.append(f"{name} {text}".strip())
     return f"{title}: {'; '.join(parts)}."
 

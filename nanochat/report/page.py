@@ -12,7 +12,7 @@ SHELL = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>Report card</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>TITLE</title>
 <style>
 :root { color-scheme: light dark; --line: light-dark(#ddd7cc, #3a3835); --raised: light-dark(#f6f4f0, #262423) }
 body { margin: 0 auto; max-width: 60rem; padding: 1rem; overflow-wrap: anywhere; font: 1rem/1.55 system-ui, sans-serif;
@@ -39,7 +39,7 @@ BODY
 """
 
 
-def html(markdown: str, pictures: Mapping[str, str]) -> str:
+def html(markdown: str, pictures: Mapping[str, str], title: str = "Report card") -> str:
     """The page of a Markdown text. pictures: file name -> SVG, for the images in the text."""
     renderer = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable("table")
     tokens = renderer.parse(markdown)
@@ -57,4 +57,4 @@ def html(markdown: str, pictures: Mapping[str, str]) -> str:
     body = body.replace("<table>", '<div class="table" role="group" tabindex="0" aria-label="Table"><table>')
     body = body.replace("</table>", "</table></div>")
     body = body.replace("<h2", f'<nav aria-label="Chapters"><ul>{"".join(links)}</ul></nav>\n<h2', 1)
-    return SHELL.replace("BODY", body)
+    return SHELL.replace("TITLE", escape(title)).replace("BODY", body)

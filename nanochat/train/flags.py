@@ -20,6 +20,8 @@ class TrainFlags:
 
     num_iterations: int = -1
     """optimizer steps; -1 lets the stage decide"""
+    minutes: float = -1.0
+    """train for so many minutes of steps, the schedule following the time, in place of a number of steps; -1 is off"""
     warmup_steps: int = 0
     """steps of learning-rate warmup"""
     warmup_ratio: float = 0.0

@@ -46,6 +46,7 @@ class TrainState:
     epochs: float = 0.0  # passes over the data
     cursor: dict | None = None  # where the data stream resumes
     seconds: float = 0.0  # spent in training steps
+    timed: float = 0.0  # the same without the first step of each start, which compiles
     smooth_loss: float | None = None
     best_bpb: float | None = None
     before: dict[str, float] = field(default_factory=dict)  # scores from before the first step
@@ -76,9 +77,12 @@ class TrainState:
                 raise UserError(f"{where} is damaged: the {name} of its run is {shown(value)}, not {expected}")
         return cls(**saved)
 
-    def measure_progress(self, num_iterations: int, num_epochs: float) -> None:
-        """Set `progress`, from the steps where their number is given, else from the passes over the data."""
-        done = self.step / num_iterations if num_iterations > 0 else self.epochs / num_epochs
+    def measure_progress(self, num_iterations: int, num_epochs: float, minutes: float = 0.0) -> None:
+        """Set `progress`, from the time or the steps where these are given, else from the passes over the data."""
+        if minutes > 0:
+            done = self.timed / (60 * minutes)
+        else:
+            done = self.step / num_iterations if num_iterations > 0 else self.epochs / num_epochs
         self.progress = min(1.0, done)
 
     def state_dict(self) -> dict:
@@ -126,6 +130,7 @@ class Stage:
     on_policy: bool = False  # whether the stream samples from the model, which must then be this step's
     num_iterations: int = -1  # -1 = until the stream has made num_epochs
     num_epochs: float = 1.0
+    minutes: float = 0.0  # of training steps; 0 = until num_iterations or num_epochs
     save_every: int = -1  # steps; -1 = at the end only
     save_minutes: float = 0.0  # the most training that a crash may cost; 0 = no limit
     grad_clip: float = 0.0  # largest norm of the whole gradient; 0 = off
@@ -147,13 +152,15 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
     Raises UserError after TOLERATED_BAD_STEPS losses in a row that are not finite, and what the stream raises, after
     saving what was learned before.
     """
-    state.measure_progress(stage.num_iterations, stage.num_epochs)  # a finished run may have been given more steps
+    measure_progress(stage, state, rt)  # a finished run may have been given more steps
     stage.times = times = Times(state.times, rt.device.type == "cuda", rt.began)
     every = 1 if stage.on_policy else COLLECT_EVERY  # generating leaves more garbage than learning
     with stop_signals(rt) as stop, _progress_bar(stage, rt) as bar, few_collections(every) as garbage:
         steps = _Steps(stage, state, rt, log, bar)
         checkpoints = _Checkpoints(stage, state, steps.settle)
         while True:
+            if stage.minutes > 0:
+                measure_progress(stage, state, rt)
             done = state.progress >= 1.0
             with times.of("waiting"):
                 code, late = agreed(stop, checkpoints.are_late(), rt)
@@ -189,6 +196,15 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
             garbage.step()
 
 
+def measure_progress(stage: Stage, state: TrainState, rt: Runtime) -> None:
+    """Set the state's progress. All ranks take the time of the first one, so that they end at the same step."""
+    if stage.minutes > 0 and rt.world > 1:
+        timed = torch.tensor(state.timed, dtype=torch.float64)
+        dist.broadcast(timed, 0)
+        state.timed = timed.item()
+    state.measure_progress(stage.num_iterations, stage.num_epochs, stage.minutes)
+
+
 # ---------------------------------------------------------------- a step
 
 
@@ -222,6 +238,7 @@ class _Steps:
         self.room = Room(stage.name, stage.rows_flag, rt)
         self.started: _Started | None = None
         self.ended = 0.0  # when the step before had been computed
+        self.is_first = True  # whether the step that is read next is the first of this start
 
     def take(self, checkpoints: "_Checkpoints") -> None:
         """Start a step; advances the state, as far as it is known, and reports the step before."""
@@ -238,7 +255,7 @@ class _Steps:
         tokens = sum(batch.inputs.numel() for batch in batches) * rt.world
         state.step += 1
         state.cursor, state.epochs, state.probed = last.cursor, last.progress, False
-        state.measure_progress(stage.num_iterations, stage.num_epochs)
+        state.measure_progress(stage.num_iterations, stage.num_epochs, stage.minutes)
         started = _Started(state.step, state.progress, began, tokens, rates, last.metrics, OnTheWay(figures))
         self.settle()
         self.started = started
@@ -256,6 +273,8 @@ class _Steps:
         now = time.perf_counter()
         seconds, self.ended = now - max(step.began, self.ended), now
         state.seconds += seconds
+        state.timed += 0.0 if self.is_first else seconds
+        self.is_first = False
         self._judge(step.step, loss, norm, scale)
         if self.scale is not None:
             state.loss_scale, state.good_steps = scale, int(good_steps)

@@ -100,8 +100,9 @@ def run_stream(
         rates=lambda step, progress: rates(flags, step, progress),
         save=writer.save,
         scored=writer.scored,
-        num_iterations=num_iterations,
+        num_iterations=-1 if flags.minutes > 0 else num_iterations,
         num_epochs=num_epochs,
+        minutes=max(0.0, flags.minutes),
         save_every=flags.save_every,
         save_minutes=flags.save_minutes,
         grad_clip=flags.grad_clip,
@@ -220,14 +221,17 @@ def prepared(run: Run) -> Run:
 
 def is_finished(stage: Stage, state: TrainState) -> bool:
     """Whether nothing is left to train or to evaluate."""
-    state.measure_progress(stage.num_iterations, stage.num_epochs)
+    state.measure_progress(stage.num_iterations, stage.num_epochs, stage.minutes)
     return state.progress >= 1 and (state.probed or all(each.every < 0 for each in stage.evaluations))
 
 
 def _how_to_train_more(stage: Stage, state: TrainState) -> str:
     reached = "" if state.best_bpb is None else f", best val_bpb {state.best_bpb:.4f}"
-    by_steps = stage.num_iterations > 0
-    more = f"--num_iterations above {state.step}" if by_steps else f"--num_epochs above {state.epochs:.3g}"
+    more = f"--num_epochs above {state.epochs:.3g}"
+    if stage.minutes > 0:
+        more = f"--minutes above {stage.minutes:g}"
+    elif stage.num_iterations > 0:
+        more = f"--num_iterations above {state.step}"
     return (
         f"this run already finished at step {state.step}{reached}, so nothing is trained; pass {more} to train it "
         "further, or --resume never --overwrite to start over"

@@ -39,7 +39,7 @@ Flags = TypeVar("Flags", bound=TrainFlags)
 # Flags that set the same thing in different ways: if one of them is passed, the run's values of the others are dropped.
 ALTERNATIVES = (
     ("total_batch_size", "target_examples_per_step"), ("eval_tokens", "eval_steps"),
-    ("num_iterations", "num_epochs", "target_flops", "target_param_data_ratio"),
+    ("num_iterations", "num_epochs", "target_flops", "target_param_data_ratio", "minutes"),
 )  # fmt: skip
 # Flags of one command, which a resumed run does not take over.
 OF_A_COMMAND = (
@@ -130,6 +130,7 @@ def open_run(stage: str, flags: Flags, rt: Runtime, tag: str | None = None) -> I
     Raises UserError for a missing model or a folder in use, OtherRun for a folder that holds another run.
     """
     _check_numbers(flags)
+    _check_length(flags)
     found, parent = None, None
     if isinstance(flags, LaterFlags):
         found, parent, tag = _parent(stage, flags)
@@ -206,6 +207,17 @@ def _check_numbers(flags: TrainFlags) -> None:
             raise UserError(f"--{entry.name} is {value}; expected a finite number")
         if entry.name.endswith("_lr") and value is not None and value < 0:
             raise UserError(f"--{entry.name} is {value}; expected 0 or more")
+
+
+def _check_length(flags: TrainFlags) -> None:
+    """Raise UserError for minutes that no run can last, or beside another length of the run."""
+    if flags.minutes == -1:
+        return
+    if flags.minutes <= 0:
+        raise UserError(f"--minutes is {flags.minutes:g}; expected more than 0, or -1 to train for a number of steps")
+    for name in ("num_iterations", "num_epochs", "target_flops"):
+        if name in given(flags) and getattr(flags, name) > 0:
+            raise UserError(f"--minutes and --{name} both set how long to train; pass only one of them")
 
 
 def _parent(stage: str, flags: LaterFlags) -> tuple[door.Found | None, dict, str]:
