@@ -3,6 +3,7 @@
     python dev/bench_train.py                        the shape that the figures in dev/LOG.md use
     python dev/bench_train.py --previous ../old      the same with another checkout of nanochat, in the same run
     python dev/bench_train.py --no-peer              without transformers' NanoChat port trained by torch's AdamW
+    python dev/bench_train.py --parts                a step's parts, each by itself: CPU time, share and FLOP/s
 
 Every contestant runs in a process of its own, one after the other; the ratio is to the first row.
 """
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,8 @@ class Flags:
     """measure transformers' port of nanochat too"""
     previous: Path | None = None
     """another checkout to compare with"""
+    parts: bool = False
+    """measure the parts of a step instead, on a CPU"""
     only: str = ""
     """measure one contestant in this process and print its step times (used by the script itself)"""
 
@@ -63,6 +66,9 @@ def main(argv: list[str] | None = None) -> None:
     if flags.only:
         seconds = {"nanochat": _nanochat, "transformers": _transformers}[flags.only](flags)
         print(json.dumps(seconds))
+        return
+    if flags.parts:
+        _print_parts(flags)
         return
     here = Path(__file__).resolve().parents[1]
     contestants = [("nanochat", "nanochat", here)]
@@ -161,6 +167,71 @@ def _transformers(flags: Flags) -> list[float]:
             optimizer.zero_grad()
             seconds.append(time.perf_counter() - started)
         return seconds[3:]
+
+
+def _print_parts(flags: Flags) -> None:
+    """A row per part, forward and backward, over all layers. CPU time, which other load on the machine does not change
+    much; what compiling a whole block saves at the seams is not seen."""
+    with runtime.start("cpu", flags.dtype, seed=0) as rt, runtime.repeatable(torch.device("cpu")):
+        model = GPT(_config(flags), rt.dtype)
+        N, c = flags.device_batch_size * flags.max_seq_len, model.config
+        x, w = torch.randn(N, c.n_embd, dtype=rt.dtype), torch.randn(4 * c.n_embd, c.n_embd, dtype=rt.dtype)
+        peak = 2 * N * w.numel() / _cpu_seconds(lambda: torch.nn.functional.linear(x, w), flags.steps)
+        measured = {name: (_cpu_seconds(run, flags.steps), flops) for name, run, flops in _parts(model, flags, rt)}
+    total = sum(seconds for seconds, _ in measured.values())
+    measured["all"] = total, sum(flops for _, flops in measured.values())
+    print(f"matrix product {peak / 1e9:.0f} GFLOP/s of CPU time")
+    print(f"{'':24}{'ms':>9}{'share':>8}{'GFLOP/s':>9}{'of matmul':>11}")
+    for name, (seconds, flops) in measured.items():
+        rate = f"{flops / seconds / 1e9:>9.0f}{flops / seconds / peak:>11.0%}" if flops else ""
+        print(f"{name:24}{1e3 * seconds:>9.1f}{seconds / total:>8.0%}{rate}")
+
+
+def _parts(model: GPT, flags: Flags, rt: Runtime) -> Iterator[tuple[str, Callable[[], object], float]]:
+    """Each part of a step: its name, what computes it, and its floating-point operations without the optimizer's."""
+    from nanochat.attention import rotary_for
+    from nanochat.gpt import Beside
+    from nanochat.loss import loss_of_rows
+
+    def compiled(function: Callable) -> Callable:
+        return torch.compile(function, dynamic=False) if flags.compile else function
+
+    c, batch, blocks = model.config, next(_random_batches(flags)), model.transformer.blocks
+    B, T, D = flags.device_batch_size, flags.max_seq_len, c.n_embd
+    x = torch.randn(B, T, D, dtype=rt.dtype, requires_grad=True)
+    beside = Beside(batch.inputs, x.detach(), rotary_for(c, torch.arange(T)[None], rt.dtype), None)
+    attention = compiled(lambda block, x: x + block.attn(block.ln_1(x), None, beside))
+    mlp = compiled(lambda block, x: x + block.mlp(block.ln_2(x)))
+    enter = compiled(GPT._enter)
+    table = compiled(lambda weight: torch.nn.functional.embedding(batch.inputs, weight).to(rt.dtype))
+    optimizer = Optimizer(*parameter_groups(model, 0.3, 0.008, 0.02, 0.5, 0.1))
+
+    def both(y: torch.Tensor) -> None:
+        y.backward(torch.ones_like(y))
+
+    def step() -> None:
+        optimizer.step(Rates(), None, ~optimizer.reduce().isfinite())
+
+    whole, head = cost.flops_per_token(c) * B * T, 6 * B * T * D * c.padded_vocab
+    products = 6 * B * T * sum(matrix.numel() for block in blocks for matrix in block.mlp.parameters())
+    yield "embeddings", lambda: both(enter(model, batch.inputs, None)[0]), 0
+    if c.value_embeds:
+        yield "value embeddings", lambda: [both(table(each.weight)) for each in model.value_embeds.values()], 0
+    yield "attention", lambda: [both(attention(block, x)) for block in blocks], whole - head - products
+    yield "MLP", lambda: [both(mlp(block, x)) for block in blocks], products
+    rows = compiled(loss_of_rows)
+    yield "output layer, loss", lambda: both(model.loss(x, batch.targets, batch.weights, None, rows)), head
+    yield "optimizer", step, 0
+
+
+def _cpu_seconds(run: Callable[[], object], times: int) -> float:
+    """The median of the CPU seconds of all threads, without the first two calls."""
+    taken = []
+    for _ in range(times + 2):
+        started = time.process_time()
+        run()
+        taken.append(time.process_time() - started)
+    return sorted(taken[2:])[times // 2]
 
 
 def _matmul_rate(flags: Flags) -> float:
