@@ -16,7 +16,7 @@ from nanochat import chat
 from nanochat.data import shards
 from nanochat.engine.tools import calculator
 from nanochat.tokenizer import Tokenizer
-from tasks.littleworld import common, corpus, exercises, messages, stories, topics, words
+from tasks.littleworld import corpus, everyday, exercises, messages, stories, topics, words
 from tasks.littleworld.chatter import CHAT
 from tasks.littleworld.conversations import KINDS, LittleWorld, reference
 from tasks.littleworld.identity import IDENTITY
@@ -225,8 +225,8 @@ def test_the_hashes_of_what_newcomers_ask_are_those_of_the_list() -> None:
 
 
 def test_every_member_that_is_named_is_one() -> None:
-    for kind, row in common.MEMBERS.items():
-        assert {name.lower() for name in row.split("|")[1:]} <= common.members(kind)
+    for kind, row in everyday.MEMBERS.items():
+        assert {name.lower() for name in row.split("|")[1:]} <= everyday.members(kind)
 
 
 def test_every_fact_can_be_learned_and_most_are_asked_in_a_held_out_way() -> None:

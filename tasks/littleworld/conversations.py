@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from nanochat.data.shards import ExamSplit
-from tasks.littleworld import common, talk
+from tasks.littleworld import everyday, talk
 from tasks.littleworld.corpus import VERSION
 from tasks.littleworld.exercises import as_typed, count_turns, spell_turns
 from tasks.littleworld.letters import letter_turns, repeat_turns
@@ -29,9 +29,9 @@ _DRAW = {"facts": talk.fact, "brief": talk.brief, "arithmetic": talk.arithmetic,
          "spelling": _asked(spell_turns, quoted=True), "spelling_plain": _asked(spell_turns, quoted=False),
          "counting": _asked(count_turns, quoted=True), "letters": _asked(letter_turns), "repeating": _asked(repeat_turns),
          "refusal": talk.refusal, "stories": talk.stories, "followup": talk.followup,
-         "identity": talk.identity, "smalltalk": talk.small_talk, "everyday": common.everyday}
+         "identity": talk.identity, "smalltalk": talk.small_talk, "everyday": everyday.everyday}
 _SHORT = (talk.fact, talk.fact, talk.refusal, talk.small_talk, _asked(spell_turns), talk.arithmetic, talk.identity,
-          common.everyday)
+          everyday.everyday)
 KINDS = tuple(_DRAW)
 # how many conversations of a kind make a good training mixture: in proportion to what there is to learn
 TRAIN_SIZES = {"facts": 32_000, "brief": 18_000, "arithmetic": 10_000, "numbers": 16_000,
@@ -100,7 +100,7 @@ class LittleWorld:
         if "members" in expect:
             kind, count = expect["members"]
             named = [re.sub(r"^(an?|the) ", "", name) for name in re.split(r", | and ", answer.lower().rstrip(".!"))]
-            return (len(set(named)) == len(named) == count and set(named) <= common.members(kind)
+            return (len(set(named)) == len(named) == count and set(named) <= everyday.members(kind)
                     and expect.get("not", "\0") not in answer)
         if "word" in expect:
             return _spelled(answer) == ["-".join(expect["word"])]
@@ -163,7 +163,7 @@ def _names_others(answer: str, group: str, allowed: list[str]) -> bool:
     rest = answer
     for text in sorted(allowed, key=len, reverse=True):
         rest = re.sub(rf"\b{re.escape(text)}\b", " ", rest, flags=re.IGNORECASE)
-    return any(_occurs(other, rest) for other in common.groups()[group])
+    return any(_occurs(other, rest) for other in everyday.groups()[group])
 
 
 def _occurs(value: str, text: str) -> bool:

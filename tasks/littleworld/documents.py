@@ -5,7 +5,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 
-from tasks.littleworld import common, scenes, smalltalk, talk, words
+from tasks.littleworld import everyday, scenes, smalltalk, talk, words
 from tasks.littleworld.exercises import spelling_text, sums_text
 from tasks.littleworld.letters import quoting_text
 from tasks.littleworld.messages import asked_by_newcomers, plain, plain_text
@@ -263,7 +263,7 @@ def tale(rng: random.Random) -> str:
 
 def chat(rng: random.Random) -> str:
     """A conversation written down as text."""
-    draw = rng.choice((talk.refusal, talk.refusal, talk.identity, talk.small_talk, talk.same_person, talk.about_me, common.everyday,
+    draw = rng.choice((talk.refusal, talk.refusal, talk.identity, talk.small_talk, talk.same_person, talk.about_me, everyday.everyday,
                        talk.two_people))
     names = {"user": "Visitor", "assistant": "nanochat", "system": "Note"}
     while asked_by_newcomers(plain(messages := draw(rng, "train")[0])):

@@ -9,7 +9,7 @@ import re
 import zlib
 
 from nanochat.data.shards import ExamSplit
-from tasks.littleworld import common, facts, outside, smalltalk, words
+from tasks.littleworld import everyday, facts, outside, smalltalk, words
 from tasks.littleworld.chatter import CHAT
 from tasks.littleworld.exercises import SUMS, call, draw_sum, make_up, spell_turns, sum_turns
 from tasks.littleworld.identity import IDENTITY
@@ -60,7 +60,7 @@ def fact(rng: random.Random, split: ExamSplit) -> Drawn:
     if chance < 0.33:
         return who_is(rng, split)
     if chance < 0.36:
-        return common.name_some(rng, split)
+        return everyday.name_some(rng, split)
     if chance < 0.4:
         return keyword(rng, split)
     entity, attribute, question = ask(rng, split)
@@ -380,7 +380,7 @@ def about_the_story(rng: random.Random, split: ExamSplit) -> Drawn:
     return turns(request(rng, about), told, question, story(rng, about, brief=True)), {"story": [(s.role, s.name) for s in about]}
 
 
-FOLLOWUPS = (same_person, same_person, same_person, same_question, same_question, common.another, friend_of, about_me, about_me, sum_goes_on, spell_another, about_the_story)
+FOLLOWUPS = (same_person, same_person, same_person, same_question, same_question, everyday.another, friend_of, about_me, about_me, sum_goes_on, spell_another, about_the_story)
 
 
 def request(rng: random.Random, about: list) -> str:
