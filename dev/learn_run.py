@@ -15,6 +15,7 @@ import torch
 
 from dev import original_run
 from dev.learn_arms import ORIGINAL, OURS, TEXTS, Run
+from dev.original_step import as_original
 from nanochat import runtime, scaling
 from nanochat.config import parse
 from nanochat.data.batch import Batch
@@ -81,7 +82,9 @@ def original(run: Run) -> tuple[int, Meter]:
     arm, tokenizer = ORIGINAL[run.arm], Tokenizer.load(tokenizer_dir())
     T, V = arm["max_seq_len"], tokenizer.vocab_size
     with runtime.start("cpu", arm["dtype"], run.seed) as rt:
-        config = scaling.config_from_depth(run.depth, V, T, 64, arm["head_dim"], arm["window_pattern"])
+        config = as_original(
+            scaling.config_from_depth(run.depth, V, T, head_dim=arm["head_dim"], window_pattern=arm["window_pattern"])
+        )
         rules = original_run.rules(config, arm["total_batch_size"])
         rules = replace(rules, lr_scale=rules.lr_scale * arm.get("rates", 1.0))
         meter = Meter(run, tokenizer, T)

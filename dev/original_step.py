@@ -12,6 +12,7 @@ Shapes: B rows, T tokens, D channels, H heads of d, K key/value heads, V vocabul
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -89,6 +90,11 @@ class Block(nn.Module):
         return x + self.mlp(norm(x))
 
 
+def as_original(config: GPTConfig) -> GPTConfig:
+    """The shape without what our new models have and the original's have not."""
+    return replace(config, bigram_rows=0, key_offset=False)
+
+
 class Original(nn.Module):
     """The modern architecture; its tensors have the names of the checkpoints, so it loads those of `nanochat.gpt.GPT`.
 
@@ -100,6 +106,7 @@ class Original(nn.Module):
 
     def __init__(self, c: GPTConfig, dtype: torch.dtype) -> None:
         super().__init__()
+        assert c == as_original(c), "the original has no table of pairs and no key offset"
         self.c, self.dtype = c, dtype
         V, D, L = c.padded_vocab, c.n_embd, c.n_layer
         blocks = nn.ModuleList(Block(c, layer) for layer in range(L))
