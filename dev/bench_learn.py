@@ -1,8 +1,8 @@
 """How much is learned per minute: our recipe beside the original's, on the same text, machine and time.
 
-    python dev/bench_learn.py                                    all runs, one after the other, each on all cores
-    python dev/bench_learn.py --pairs --clock=cpu                two at a time, each on a core of its own
-    python dev/bench_learn.py --arms                             only the table, of the runs that are done
+    python -m dev.bench_learn                         all runs, one after the other, each on all cores
+    python -m dev.bench_learn --pairs --clock=cpu     two at a time, each on a core of its own (Linux)
+    python -m dev.bench_learn --arms                  only the table, of the runs that are done
 
 Two texts, the little world's and the docstrings of Python's standard library, each with a tokenizer that all arms
 share; validation counts the same held-out tokens for all, each model with the context that it learned with. A run has a
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def runs(flags: Flags) -> list[Run]:
     """Every arm and seed, ours beside an original one, so that what else the machine does hits both."""
-    threads = flags.threads or (1 if flags.pairs or flags.clock == "cpu" else len(os.sched_getaffinity(0)))
+    threads = flags.threads or (1 if flags.pairs or flags.clock == "cpu" else os.cpu_count() or 1)
     theirs = [(arm, flags.minutes) for arm in flags.arms if arm != "ours"]
     ours = [("ours", minutes) for minutes in flags.ours if "ours" in flags.arms]
     timed = [item for pair in itertools.zip_longest(theirs, ours) for item in pair if item]
