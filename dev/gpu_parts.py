@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dev.original_step import original_step
+from dev.original_step import as_original, original_step
 from nanochat import attention, fp8, scaling
 from nanochat.data.batch import Batch
 from nanochat.engine.cpu_weights import pack
@@ -207,7 +207,7 @@ def optimizer_seconds(model: GPT, optimizer: Optimizer, device: torch.device) ->
 
 def their_step(depth: int, scale: Scale, machine: Machine) -> dict[str, float]:
     """The straight implementation of the original's step, on the same ids and from the same weights."""
-    rt, config = machine.rt, config_of(depth, scale)
+    rt, config = machine.rt, as_original(config_of(depth, scale))
     with counted_memory(rt.device) as peaks:
         torch.manual_seed(0)
         with rt.device:

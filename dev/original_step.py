@@ -12,6 +12,7 @@ Shapes: B rows, T tokens, D channels, H heads of d, K key/value heads, V vocabul
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -89,6 +90,11 @@ class Block(nn.Module):
         return x + self.mlp(norm(x))
 
 
+def as_original(config: GPTConfig) -> GPTConfig:
+    """The shape with what the original has at every depth, and without what only our new models have."""
+    return replace(config, bigram_rows=0, key_offset=False, backout=True)
+
+
 class Original(nn.Module):
     """The modern architecture; its tensors have the names of the checkpoints, so it loads those of `nanochat.gpt.GPT`.
 
@@ -100,6 +106,7 @@ class Original(nn.Module):
 
     def __init__(self, c: GPTConfig, dtype: torch.dtype) -> None:
         super().__init__()
+        assert c == as_original(c), "not a shape of the original"
         self.c, self.dtype = c, dtype
         V, D, L = c.padded_vocab, c.n_embd, c.n_layer
         blocks = nn.ModuleList(Block(c, layer) for layer in range(L))
@@ -175,16 +182,20 @@ def muon(
 
 
 class OriginalOptimizer:
-    """AdamW for embeddings, output layer and scalars; Muon for the matrices of the blocks, one stack per shape."""
+    """AdamW for embeddings, output layer and scalars; Muon for the matrices of the blocks, one stack per shape.
 
-    def __init__(self, model: Original, compiled: bool, decay: float = 0.28) -> None:
+    lr_scale multiplies the default rates, except those of smear and backout; decay is Muon's.
+    """
+
+    def __init__(self, model: Original, compiled: bool, lr_scale: float = 1.0, decay: float = 0.28) -> None:
         self.adamw = torch.compile(adamw, dynamic=False, fullgraph=True) if compiled else adamw
         self.muon = torch.compile(muon, dynamic=False, fullgraph=True) if compiled else muon
-        self.steps, self.decay, scale = 0, decay, (model.c.n_embd / 768) ** -0.5
+        self.steps, self.decay, scale = 0, decay, lr_scale * (model.c.n_embd / 768) ** -0.5
         rates = {  # rate, betas and decay by the beginning of the name
             "lm_head": (0.008 * scale, 0.8, 0.96, 0.01), "transformer.wte": (0.3 * scale, 0.8, 0.995, 0.001),
-            "value_embeds": (0.15 * scale, 0.8, 0.995, 0.01), "resid_lambdas": (0.005, 0.8, 0.95, 0.05),
-            "x0_lambdas": (0.5, 0.96, 0.95, 0.0), "smear": (0.2, 0.8, 0.95, 0.0), "backout": (0.2, 0.8, 0.95, 0.0),
+            "value_embeds": (0.15 * scale, 0.8, 0.995, 0.01), "resid_lambdas": (0.005 * lr_scale, 0.8, 0.95, 0.05),
+            "x0_lambdas": (0.5 * lr_scale, 0.96, 0.95, 0.0), "smear": (0.2, 0.8, 0.95, 0.0),
+            "backout": (0.2, 0.8, 0.95, 0.0),
         }  # fmt: skip
         self.tables: list[tuple[nn.Parameter, list[Tensor], tuple[Tensor, Tensor]]] = []
         shapes: dict[tuple[int, ...], list[nn.Parameter]] = {}
@@ -200,41 +211,45 @@ class OriginalOptimizer:
             whole = (len(weights), rows, columns)
             slim = (len(weights), rows, 1) if rows >= columns else (len(weights), 1, columns)
             state = [torch.zeros(shape, device=weights[0].device) for shape in (whole, slim)]
-            self.stacks.append((weights, state, 0.02 * max(1.0, rows / columns) ** 0.5))
+            self.stacks.append((weights, state, 0.02 * lr_scale * max(1.0, rows / columns) ** 0.5))
 
     @torch.no_grad()
-    def step(self, momentum: float = 0.95) -> None:
+    def step(self, momentum: float = 0.95, lr_factor: float = 1.0, decay_factor: float = 1.0) -> None:
+        """Factors are those of the schedule, on all rates and on Muon's decay."""
         self.steps += 1
         step = torch.tensor(float(self.steps))
         for weight, (lr, beta1, beta2, eps, decay), (first, second) in self.tables:
             assert weight.grad is not None
-            self.adamw(weight, weight.grad, first, second, step, lr, beta1, beta2, eps, decay)
+            self.adamw(weight, weight.grad, first, second, step, lr * lr_factor, beta1, beta2, eps, decay)
         for weights, (average, second), lr in self.stacks:
             stacked = torch.stack(list(weights))
             gradients = torch.stack([weight.grad for weight in weights])  # type: ignore[misc]
-            settings = [torch.tensor(value) for value in (momentum, 0.9, lr, self.decay)]
+            settings = [torch.tensor(value) for value in (momentum, 0.9, lr * lr_factor, self.decay * decay_factor)]
             self.muon(stacked, gradients, average, second, *settings)
             torch._foreach_copy_(list(weights), list(stacked.unbind()))
 
 
-def original_step(model: GPT, compiled: bool) -> tuple[Callable[[list[tuple[Tensor, Tensor]]], float], Original]:
+def original_step(
+    model: GPT, compiled: bool, lr_scale: float = 1.0, decay: float = 0.28
+) -> tuple[Callable[..., float], Original]:
     """A function that takes one step on micro-batches (inputs, targets), each (B, T), and returns their mean loss.
 
-    The weights are copies of the given model's, on its device. Returns the function and the model that it trains.
+    Its further arguments are those of `OriginalOptimizer.step`. The weights are copies of the given model's, on its
+    device. Returns the function and the model that it trains.
     """
     with torch.device(model.device):
         trained = Original(model.config, model.dtype)
     trained.load_state_dict(model.state_dict())
     forward = torch.compile(trained, dynamic=False) if compiled else trained
-    optimizer = OriginalOptimizer(trained, compiled)
+    optimizer = OriginalOptimizer(trained, compiled, lr_scale, decay)
 
-    def step(micro_batches: list[tuple[Tensor, Tensor]]) -> float:
+    def step(micro_batches: list[tuple[Tensor, Tensor]], *schedule: float) -> float:
         total = torch.zeros((), device=model.device)
         for inputs, targets in micro_batches:
             loss = forward(inputs, targets) / len(micro_batches)
             loss.backward()
             total += loss.detach()
-        optimizer.step()
+        optimizer.step(*schedule)
         trained.zero_grad(set_to_none=True)
         return total.item()
 

@@ -14,7 +14,7 @@ from children import processes
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from dev import gpu_check, gpu_parts
-from dev.original_step import original_step
+from dev.original_step import as_original, original_step
 from nanochat import scaling
 from nanochat.errors import UserError
 from nanochat.gpt import GPT
@@ -139,7 +139,7 @@ WITHOUT_NUMBERS = (
 
 
 def the_originals_step(device: torch.device) -> None:
-    model = gpuchecks.on(gpuchecks.small_model(), device)
+    model = gpuchecks.on(gpuchecks.small_model(bigram_rows=0, key_offset=False, backout=True), device)
     step, trained = original_step(model, compiled=False)
     batch = gpuchecks.some_batch(model.config, device)
     with mock.patch.object(torch.Tensor, "item", lambda tensor: tensor.device.type):
@@ -159,9 +159,9 @@ def run_with_fake_tensors(out: str) -> None:
     """Run each of these on a fake GPU, and write how they ended, by name."""
     ended, small_model = {}, gpuchecks.small_model
 
-    def fake_model() -> GPT:
+    def fake_model(**changes: object) -> GPT:
         with unset_fake_temporarily():
-            model = small_model()
+            model = small_model(**changes)
             weights = {name: weight.detach() for name, weight in model.state_dict().items()}
         model.load_state_dict({name: mode.from_tensor(weight) for name, weight in weights.items()}, assign=True)
         return model
@@ -233,7 +233,7 @@ def test_the_originals_step_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same loss and the same new weights: two implementations of one description, both wholly in float32."""
     monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
     torch.manual_seed(0)
-    model = GPT(replace(scaling.config_from_depth(3, 317, 64), short_window=16))
+    model = GPT(as_original(replace(scaling.config_from_depth(3, 317, 64), short_window=16)))
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.05)
@@ -258,7 +258,7 @@ def test_the_originals_step_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_original_learns_what_ours_learns() -> None:
-    config = scaling.config_from_depth(1, 64, 32)
+    config = as_original(scaling.config_from_depth(1, 64, 32))
     torch.manual_seed(0)
     model = GPT(config)
     step, _ = original_step(model, compiled=False)
