@@ -80,7 +80,7 @@ class Loop:
             if verdict.arm in self.ledger.arms and verdict.arm not in self.ledger.results and is_over:
                 scores = _figures(study, verdict.arm)
                 self.ledger.add(arm=verdict.arm, result=scores, verdict=verdict.decision, reason=verdict.reason)
-                print(f"{verdict.arm}: {scores}  {verdict.decision}: {verdict.reason}", flush=True)
+                print(f"{verdict.arm}: {scores}, {verdict.decision}: {verdict.reason}", flush=True)
         report.write(study, self.folder)
 
     def _seconds_left(self) -> float:
@@ -198,11 +198,11 @@ def _line(study: results.Study, arm: str, verdict: Verdict | None, ledger: Ledge
 
 
 def _figures(study: results.Study, arm: str) -> str:
-    """The means of an arm's scores, or its error."""
+    """The means of an arm's scores."""
     runs = study.arms[arm]
     values = {name: [run.scores[name] for run in runs if name in run.scores] for name in study.scores}
     means = [f"{name} {sum(given) / len(given):.4f}" for name, given in values.items() if given]
-    return ", ".join(means) or next((f"failed: {run.error}" for run in runs if run.error), "not run yet")
+    return ", ".join(means) or "no result"
 
 
 def _typed(flags: Any) -> str:
