@@ -17,7 +17,7 @@ from extras.experiment.completions import Server
 from extras.experiment.file import Arm, Experiment, load, parsed, with_arm
 from extras.experiment.proposals import Ledger, Refused, Rules
 from extras.experiment.report import Verdict
-from extras.experiment.runs import plan, run_missing
+from extras.experiment.runs import SHARED, plan, run_missing
 from extras.experiment.settings import AgentFlags
 from nanochat import config_files
 from nanochat.errors import UserError
@@ -47,13 +47,17 @@ class Loop:
         """Run, ask, run, until a limit is reached; then write down why it ended."""
         self._run([arm for arm in self.experiment.arms if arm.name not in self.ledger.results])
         while not (ended := self._limit()):
-            if arm := self._asked():
-                print(f"{arm.name}: {_typed(arm.flags)}", flush=True)
-                self.experiment = with_arm(self.experiment, arm)
-                self._run([arm])
-            elif not self._limit():
-                ended = f"{self.rules.tries} replies in a row were refused, the last because {self._last_refusal()}"
+            try:
+                arm = self._asked()
+            except TimeoutError:
+                ended = self._over
                 break
+            except Refused as why:
+                ended = f"{self.rules.tries} replies in a row were refused, the last because {why}"
+                break
+            print(f"{arm.name}: {_typed(arm.flags)}", flush=True)
+            self.experiment = with_arm(self.experiment, arm)
+            self._run([arm])
         self.ledger.add(ended=ended)
         report.write(results.study(self.experiment, self.folder), self.folder)
         print(f"the loop has ended: {ended}; {self.folder / 'report.md'} has every proposal", flush=True)
@@ -63,18 +67,21 @@ class Loop:
         if len(self.ledger.results) >= self.rules.max_runs:
             return f"the agent has had its {self.rules.max_runs} arms"
         is_cut = self.ledger.arms.keys() != self.ledger.results.keys()
-        return f"the agent's {self.rules.max_minutes:g} minutes are over" if is_cut or self._seconds_left() <= 0 else ""
+        return self._over if is_cut or self._seconds_left() <= 0 else ""
+
+    @property
+    def _over(self) -> str:
+        return f"the agent's {self.rules.max_minutes:g} minutes are over"
 
     def _run(self, arms: Sequence[Arm]) -> None:
         """Run arms, which failed ones are not again, and note what became of the agent's."""
         if self.rules.recipe:
             recipes.check_measuring(self.folder)
         seconds = max(1.0, self._seconds_left()) if self.ledger.arms else None
-        run_missing(replace(self.experiment, arms=[*arms]), self.folder, self.jobs, seconds)
+        for run in run_missing(replace(self.experiment, arms=[*arms]), self.folder, self.jobs, seconds):
+            if run.arm in (SHARED, self.experiment.arms[0].name):
+                raise UserError(f"{run.arm} failed, so there is nothing to compare with: {run.error}")
         study = results.study(self.experiment, self.folder)
-        baseline = self.experiment.arms[0].name
-        if broken := next((run.error for run in study.arms[baseline] if run.error), ""):
-            raise UserError(f"the baseline failed, so there is nothing to compare with: {broken}")
         for verdict in report.verdicts(study):
             is_over = all(run.scores or run.error for run in study.arms[verdict.arm])
             if verdict.arm in self.ledger.arms and verdict.arm not in self.ledger.results and is_over:
@@ -89,17 +96,16 @@ class Loop:
         spent = sum(run.record.get("seconds", 0.0) for run in planned if run.arm in self.ledger.arms)
         return 60 * self.rules.max_minutes - spent - self.ledger.seconds
 
-    def _asked(self) -> Arm | None:
-        """The next arm; None if too many replies are refused."""
+    def _asked(self) -> Arm:
+        """The next arm. Raises the last Refused if too many replies are, and TimeoutError when the minutes are over."""
         end = time.monotonic() + self._seconds_left()
         schema = proposals.schema(self.rules)
         messages = [
             {"role": "system", "content": system(self.rules, self._aim(), self._best_recipe()[1])},
             {"role": "user", "content": self._so_far()},
         ]
-        for _ in range(self.rules.tries):
-            if (began := time.monotonic()) >= end:
-                break
+        for left in reversed(range(self.rules.tries)):
+            began = time.monotonic()
             reply = self.server.reply(messages, schema, end)
             try:
                 return self._taken(reply, time.monotonic() - began)
@@ -107,11 +113,13 @@ class Loop:
                 reply, seconds = reply[: proposals.LONGEST_REPLY], time.monotonic() - began
                 self.ledger.add(reply=reply, refused=str(why), seconds=seconds)
                 print(f"refused: {why}", flush=True)
+                if not left:
+                    raise
                 messages += [
                     {"role": "assistant", "content": reply[:SHOWN] or "(nothing)"},
                     {"role": "user", "content": f"This is refused: {why}. Answer again, with one JSON object."},
                 ]
-        return None
+        raise AssertionError("rules.tries is at least 1")
 
     def _taken(self, reply: str, seconds: float) -> Arm:
         """The arm that a reply proposes, noted in the ledger. Raises Refused."""
@@ -155,9 +163,6 @@ class Loop:
         problem = f"The problem:\n\n{self.problem.strip()}\n\n" if self.problem else ""
         common = "; ".join(f"{stage} {_typed(flags)}" for stage, flags in self.experiment.stages.items())
         return f"{problem}All arms train with: {common}\n\nThe arms so far:\n" + "\n".join(lines)
-
-    def _last_refusal(self) -> str:
-        return next(line["refused"] for line in reversed(self.ledger.lines) if "refused" in line)
 
 
 # ---------------------------------------------------------------- what the agent reads

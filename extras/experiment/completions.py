@@ -28,7 +28,10 @@ class Server:
     with_schema: bool = True
 
     def reply(self, messages: Sequence[dict], schema: dict, end: float) -> str:
-        """The text of the reply to a conversation; with a JSON schema if the server has them. end: time.monotonic()."""
+        """The text of the reply to a conversation; with a JSON schema if the server has them.
+
+        end: the time.monotonic() at which TimeoutError is raised.
+        """
         if self.model is None:
             self.model = str(_pick(self.url, self._answer("models", None, end), "data", 0, "id"))
         body: dict[str, Any] = {
@@ -47,7 +50,7 @@ class Server:
         reason = ""
         for pause in (0.0, *PAUSES):
             if time.monotonic() + pause >= end:
-                break
+                raise TimeoutError
             time.sleep(pause)
             status, text = self._send(path, body, min(PATIENCE, end - time.monotonic()))
             if status == 200:
@@ -61,7 +64,7 @@ class Server:
             if 400 <= status < 500 and status not in (408, 409, 429):
                 break
         raise UserError(
-            f"the agent's server {self.url} does not answer ({reason or 'the time is up'}); what was run is kept, "
+            f"the agent's server {self.url} does not answer ({reason}); what was run is kept, "
             "check --agent, --agent_model and --api_key, and start the same command again to resume"
         )
 
