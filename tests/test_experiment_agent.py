@@ -6,19 +6,24 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import TEXT
 from hypothesis import given
 from hypothesis import strategies as st
 from scriptedserver import Scripted, scripted
 from served import PATIENCE, ROOT, loaded, random_model, served, wait
 
-from extras.experiment import agent, completions, file, proposals, recipes, results, runs
+from extras.experiment import agent, completions, file, problem, proposals, recipes, results, runs
 from extras.experiment.proposals import Bound, Ledger, Refused, Rules
 from extras.experiment.settings import AgentFlags
+from nanochat import config_files, sandbox
+from nanochat.data.shards import write_shards
 from nanochat.engine.engine import Engine
 from nanochat.errors import UserError
+from nanochat.paths import dataset_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 
 TINY = """
@@ -54,13 +59,14 @@ NONSENSE = [
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, worlds: dict[str, Path]) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
     """A folder with a base folder, an experiment's file, and its results when the baseline is done."""
     root = tmp_path_factory.mktemp("agent")
-    shutil.copytree(worlds["base"], root / "base")
     (root / "tiny.yaml").write_text(TINY, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NANOCHAT_BASE_DIR", str(root / "base"))
+        tokenizer.save(tokenizer_dir())
+        write_shards((f"{n} cats. {TEXT[n % 50 : 150 + n]}" for n in range(60)), dataset_dir("tiny"))
         runs.run_missing(file.load(root / "tiny.yaml"), root / "results")
     return root
 
@@ -168,6 +174,49 @@ def test_an_arm_that_fails_is_told_and_not_tried_again(here: Path) -> None:
     with scripted(["So be it."]) as server:
         loop(here, server.url)
     assert len(server.requests) == 6 and record.stat().st_mtime_ns == before
+
+
+# ---------------------------------------------------------------- problems
+
+
+def test_a_problem_and_a_code_base_make_an_experiment(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(problem, "DOCUMENTS", 60)
+    text = tmp_path / "slow.txt"
+    text.write_text("It learns too slowly.", encoding="utf-8")
+    with scripted(["No idea."]) as server:
+        flags = AgentFlags(agent=server.url, problem=text, code="nanogpt", max_iterations=3)
+        path, experiment = agent.experiment_of(None, flags)
+        tiny = {"max_iters": 2, "n_layer": 1, "n_embd": 32, "eval_interval": 2, "eval_iters": 1, "device": "cpu"}
+        train = {"train": {**experiment.stages["train"], **tiny}}
+        small = replace(experiment, stages=train, seeds=[1])
+        agent.loop(path, small, tmp_path / "out", flags)
+    assert experiment.name == "slow-nanogpt" and (base / "tokens" / "littleworld_char" / "train.bin").exists()
+    assert "It learns too slowly." in server.said(0) and "- baseline" in server.said(0)
+    assert "val_loss" in server.said(0).partition("- baseline")[2] and "learning_rate: a number" in server.said(0)
+
+
+@pytest.mark.parametrize("flags, expected", [
+    ({"problem": Path("x.txt")}, "add --agent"), ({"agent": "http://x"}, "give either the file"),
+    ({"agent": "http://x", "problem": Path("x.txt")}, "expected nanochat or nanogpt"),
+])  # fmt: skip
+def test_half_a_problem_is_one_sentence(flags: dict, expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
+        agent.experiment_of(None, AgentFlags(**flags))
+
+
+@pytest.mark.parametrize("name", ["agent_nanochat", "agent_nanogpt", "agent_recipe"])
+def test_ready_files_list_flags_that_exist(name: str) -> None:
+    path = ROOT / "experiments" / f"{name}.yaml"
+    made = proposals.rules(config_files.read(path)["agent"][0], path)
+    experiment = file.load(path)
+    for flag, bound in made.flags.items():
+        for value in bound.choices or (bound.low, bound.high):
+            file.with_arm(experiment, file.Arm("each", {flag: value}))
+    if made.recipe:
+        assert recipes.plan((path.parent / made.recipe).read_text(encoding="utf-8"), made)[recipes.CURVE][-1] < 0.1
 
 
 # ---------------------------------------------------------------- servers that do not do what they should
@@ -306,3 +355,40 @@ def test_an_agent_writes_a_recipe(here: Path) -> None:
     (here / "recipe.py").write_text(good, encoding="utf-8")
     with scripted([replies[6]]) as server, pytest.raises(UserError, match="recipe.py has changed since the loop began"):
         loop(here, server.url, allow_code=True)
+
+
+@pytest.mark.parametrize("recipe, expected", [
+    ("while True: pass", "longer than 0.5 seconds"), ("FLAGS = 3", "not a dict"),
+    ("FLAGS = {'lr_curve': [1]}", "lr_curve' is not a flag"), ("import sys; sys.exit()", "left before its end"),
+    ("FLAGS = {}\ndef learning_rate(p): return float('nan')", "returns nan"),
+    ("FLAGS = {}\ndef learning_rate(p): return -p", "returns -"),
+    ("FLAGS = {}\ndef learning_rate(p): return 0", "always 0"),
+])  # fmt: skip
+def test_a_recipe_that_is_no_use_is_refused(recipe: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "while" in recipe:
+        monkeypatch.setattr(recipes, "SECONDS", 0.5)
+    with pytest.raises(Refused, match=expected):
+        recipes.plan(recipe, BOUNDS)
+
+
+def test_code_that_changed_during_a_loop_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for room in recipes.ROOMS:
+        (tmp_path / room).mkdir()
+    (measuring := tmp_path / "nanochat" / "bpb.py").write_text("exact = True", encoding="utf-8")
+    monkeypatch.setattr(recipes, "ROOT", tmp_path)
+    recipes.check_measuring(tmp_path / "out")
+    recipes.check_measuring(tmp_path / "out")
+    measuring.write_text("exact = False", encoding="utf-8")
+    with pytest.raises(UserError, match="nanochat/bpb.py has changed"):
+        recipes.check_measuring(tmp_path / "out")
+
+
+def test_recipes_need_permission(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_recipe(here)
+    with scripted([""]) as server:
+        with pytest.raises(UserError, match="add --allow_code"):
+            loop(here, server.url)
+        monkeypatch.setattr(sandbox, "missing", lambda: ["files (needs a kernel)"])
+        with pytest.raises(UserError, match="--unsafe_code"):
+            loop(here, server.url, allow_code=True)
+    assert server.requests == []
