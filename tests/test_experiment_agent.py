@@ -155,20 +155,21 @@ def test_a_loop_that_was_killed_while_an_arm_ran_is_resumed(here: Path) -> None:
 
 
 def test_the_minutes_hold(here: Path) -> None:
-    edit(here, "max_minutes: 10", "max_minutes: 0.001")
-    with scripted([proposal(matrix_lr=0.1)]) as server:
-        ledger = loop(here, server.url)
-    assert list(ledger.arms) == ["agent-1"] and not ledger.results  # it was ended while it ran
-    assert ledger.lines[-1]["ended"] == "the agent's 0.001 minutes are over"
+    Ledger(here / "results").add(arm="agent-1", hypothesis="It takes long.", flags={"matrix_lr": 0.1}, seconds=599.5)
     with scripted([proposal(matrix_lr=0.2)]) as server:
-        assert list(loop(here, server.url).arms) == ["agent-1"] and server.requests == []
+        ledger = loop(here, server.url)  # half a second of the 10 minutes is left, so the arm is ended while it starts
+    assert ledger.lines[-1] == {"ended": "the agent's 10 minutes are over"}
+    assert list(ledger.arms) == ["agent-1"] and not ledger.results and server.requests == []
+    record = next((here / "results").glob("runs/agent-1-*/run.json"))
+    assert "error" not in json.loads(record.read_text(encoding="utf-8"))
 
 
 def test_an_arm_that_fails_is_told_and_not_tried_again(here: Path) -> None:
     edit(here, "choices: [L, SL]", "choices: [L, Q]")
     with scripted([proposal(window_pattern="Q"), "So be it."]) as server:
         ledger = loop(here, server.url)
-    assert ledger.results["agent-1"]["verdict"] == "failed" and "window_pattern" in server.said(1)
+    assert ledger.results["agent-1"]["verdict"] == "failed"
+    assert "no result -> failed: base_train ended with code 2" in server.said(1)
     record = next((here / "results").glob("runs/agent-1-*/run.json"))
     before = record.stat().st_mtime_ns
     with scripted(["So be it."]) as server:
