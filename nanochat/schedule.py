@@ -1,5 +1,7 @@
 """How learning rate, momentum and weight decay change during a run: pure functions of progress and step."""
 
+from collections.abc import Sequence
+
 
 def lr_multiplier(
     progress: float,
@@ -22,6 +24,15 @@ def lr_multiplier(
         return warmup
     fraction = remaining / warmdown_ratio
     return warmup * (fraction + (1 - fraction) * final_lr_frac)
+
+
+def on_curve(progress: float, curve: Sequence[float]) -> float:
+    """The factor at a progress in [0, 1], on straight lines through factors at evenly spaced points from 0 to 1."""
+    if len(curve) == 1:
+        return curve[0]
+    place = min(max(progress, 0.0), 1.0) * (len(curve) - 1)
+    left = min(int(place), len(curve) - 2)
+    return curve[left] + (place - left) * (curve[left + 1] - curve[left])
 
 
 def muon_momentum(step: int, progress: float, warmdown_ratio: float = 0.0) -> float:

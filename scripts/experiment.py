@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from extras.experiment.settings import AgentFlags
 from nanochat.config import parse, positional
 from nanochat.errors import UserError, run
 from nanochat.paths import base_dir
@@ -22,10 +23,10 @@ STARTING = 15  # seconds of a process until its first step, assumed
 
 
 @dataclass
-class Flags:
+class Flags(AgentFlags):
     """Run the baseline and the arms of an experiment, and report what differs; resumes where it was stopped."""
 
-    file: Annotated[Path, positional]
+    file: Annotated[Path | None, positional] = None
     """read the experiment from this YAML file"""
     out: Path | None = None
     """write runs and report below this folder; default: experiments/NAME in the base folder"""
@@ -39,18 +40,22 @@ class Flags:
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags = parse(Flags, argv)
-    from extras.experiment import file, report, results, runs
+    from extras.experiment import agent, proposals, report, results, runs
     from extras.experiment.numbers import quantile
 
     if flags.jobs < 1:
         raise UserError(f"--jobs is {flags.jobs}; expected 1 or more")
-    experiment = file.load(flags.file)
-    folder = flags.out or base_dir() / "experiments" / experiment.name
+    path, plain = agent.experiment_of(flags.file, flags)
+    folder = flags.out or base_dir() / "experiments" / plain.name
+    experiment = proposals.extended(plain, folder)
     planned = runs.plan(experiment, folder)
     if flags.dry_run:
         show_plan(experiment, planned, flags.jobs)
         return 0
     quantile(2, 0.05)  # raises now, and not after hours, if scipy is missing
+    if flags.agent and not flags.report_only:
+        agent.loop(path, plain, folder, flags, flags.jobs)
+        return 0
     failed = [] if flags.report_only else runs.run_missing(experiment, folder, flags.jobs)
     study = results.study(experiment, folder)
     report.write(study, folder)

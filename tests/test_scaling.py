@@ -14,6 +14,8 @@ from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig, count_parameters
 from nanochat.plan.cost import flops_per_token
 from nanochat.scaling import config_from_depth, horizon, scaling_parameters, shared, short_window
+from nanochat.train import stage
+from nanochat.train.flags import TrainFlags
 
 # ---------------------------------------------------------------- shapes
 
@@ -180,6 +182,19 @@ def test_the_corners_of_the_rate():
     assert rate(0.3, step=40) == 1
     assert rate(0.0) > 0
     assert schedule.lr_multiplier(1.0, 5, warmdown_ratio=0.0) == 1.0
+
+
+@given(fractions, st.lists(st.floats(0, 10), min_size=1, max_size=60))
+def test_a_curve_goes_through_its_points_and_stays_between_them(progress, curve):
+    points = [schedule.on_curve(n / max(1, len(curve) - 1), curve) for n in range(len(curve))]
+    assert points == pytest.approx(curve)
+    assert min(curve) - 1e-9 <= schedule.on_curve(progress, curve) <= max(curve) + 1e-9
+
+
+def test_a_curve_takes_the_place_of_warmup_and_warmdown():
+    flags = TrainFlags(warmup_steps=9, warmdown_ratio=1.0, lr_curve=[0.0, 2.0, 1.0])
+    assert [stage.rates(flags, 0, progress).lr for progress in (0.25, 0.5, 0.75)] == [1.0, 2.0, 1.5]
+    assert stage.rates(TrainFlags(warmup_steps=9), 0, 0.25).lr == pytest.approx(0.1)
 
 
 def test_the_corners_of_momentum_and_decay():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from extras.experiment import numbers, runs
+from extras.experiment import numbers, proposals, runs
 from extras.experiment.file import Axis, Better, Experiment, Fit, Rule, typed
 from nanochat import paths
 
@@ -89,7 +89,7 @@ def study(experiment: Experiment, folder: Path) -> Study:
     notes = [f"runs are of {len(commits)} commits: {', '.join(sorted(commits))}"] if len(commits) > 1 else []
     flags = {arm.name: " ".join(filter(None, [arm.script, typed(arm.flags)])) for arm in experiment.arms}
     return Study(experiment.title, arms, experiment.scores, experiment.verdict, experiment.axis, flags,
-                 *_varied(experiment), experiment.fit, notes)  # fmt: skip
+                 *_varied(experiment), experiment.fit, notes, proposals.table(folder))  # fmt: skip
 
 
 def _varied(experiment: Experiment) -> tuple[str, dict[str, float]]:

@@ -30,6 +30,8 @@ class TrainFlags:
     """fraction of the run spent in learning-rate warmdown"""
     final_lr_frac: float = 0.05
     """final learning rate as a fraction of the peak"""
+    lr_curve: list[float] = field(default_factory=list)
+    """factors on the learning rates, evenly spaced over the run, in place of warmup and warmdown; momentum stays"""
     grad_clip: float = 0.0
     """maximum gradient norm; 0 disables clipping"""
     eval_every: int = 250

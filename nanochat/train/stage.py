@@ -187,8 +187,9 @@ def writer_of(name: str, run: Run, optimizer: Optimizer, best: str) -> Checkpoin
 def rates(flags: TrainFlags, step: int, progress: float) -> Rates:
     """The factors on learning rates and weight decay, and the momentum, of a step."""
     ramps = flags.warmup_steps, flags.warmup_ratio, flags.warmdown_ratio
+    ramped = schedule.lr_multiplier(progress, step, *ramps, flags.final_lr_frac)
     return Rates(
-        lr=schedule.lr_multiplier(progress, step, *ramps, flags.final_lr_frac),
+        lr=schedule.on_curve(progress, flags.lr_curve) if flags.lr_curve else ramped,
         weight_decay=schedule.weight_decay_multiplier(progress),
         momentum=schedule.muon_momentum(step, progress, flags.warmdown_ratio),
     )

@@ -207,6 +207,8 @@ def _check_numbers(flags: TrainFlags) -> None:
             raise UserError(f"--{entry.name} is {value}; expected a finite number")
         if entry.name.endswith("_lr") and value is not None and value < 0:
             raise UserError(f"--{entry.name} is {value}; expected 0 or more")
+    if any(not 0 <= factor < math.inf for factor in flags.lr_curve):
+        raise UserError(f"--lr_curve has {min(flags.lr_curve)} to {max(flags.lr_curve)}; expected factors of 0 or more")
 
 
 def _check_length(flags: TrainFlags) -> None:
