@@ -99,7 +99,7 @@ def test_where_the_time_of_the_stages_went():
         ["forward", "60.0 s (60%)", "6.0 s (75%)"],
         ["backward", "30.0 s (30%)", ""],
         ["data", "", "2.0 s (25%)"],
-        ["**total**", "**100.0 s**", "**8.0 s**"],
+        ["**the whole stage**", "**100.0 s**", "**8.0 s**"],
     ]
 
 

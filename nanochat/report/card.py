@@ -236,7 +236,7 @@ def _parts(found: Sections) -> str:
 
     parts = dict.fromkeys(part for times in spent.values() for part in times)
     rows = [[part, *(cell(stage, part) for stage in spent)] for part in parts]
-    return table(["where the time went", *spent], rows, ["total", *(f"{whole:.1f} s" for whole in wholes.values())])
+    return table(["where the time went", *spent], rows, ["the whole stage", *(f"{whole:.1f} s" for whole in wholes.values())])
 
 
 def _seconds(section: dict) -> float:
