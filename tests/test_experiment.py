@@ -323,6 +323,7 @@ def test_a_page_of_many_arms_has_its_pictures(tmp_path):
     assert sorted(path.stem for path in tmp_path.glob("*.svg")) == names
     curves = (tmp_path / "val_bpb_curves.svg").read_text(encoding="utf-8")
     assert "baseline" in curves and "arm8" not in curves and "currentColor" in curves  # the best, as many as colours
+    assert "mathdefault" not in (tmp_path / "val_bpb_flag.svg").read_text(encoding="utf-8")  # ticks are plain numbers
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<title>A study</title>" in page and page.count("data:image/svg+xml") == 3 and "<b>" not in page
     assert "see below" in text and "    <b>" in text

@@ -179,9 +179,9 @@ def _method(study: Study) -> str:
     rule, arms = study.rule, len(study.arms) - 1
     here = machine()
     which = (
-        "Welch's test compares the means of both; it assumes neither equal variances nor that seeds pair up. "
-        "A seed gives both arms the same order of data, but a changed flag soon leads elsewhere, and pairing halves "
-        "the degrees of freedom." if rule.test == "welch" else
+        "Welch's test compares the means of both; it assumes neither equal variances nor that seeds pair up. A seed "
+        "gives all arms the same order of data; where their scores go up and down together for that reason, the paired "
+        "test is sharper, although it has fewer degrees of freedom." if rule.test == "welch" else
         "The paired test compares the arms seed by seed: the file says that a seed's scores go up and down together."
     )  # fmt: skip
     chance = (

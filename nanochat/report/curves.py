@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+from nanochat.log import short
 from nanochat.terminal import printable
 
 # File name, title, key in metrics.jsonl (one that ends in "/" has a line per task), smoothed, y axis from zero.
@@ -75,12 +76,15 @@ def draw(
 ) -> str:
     """Lines in one plot, as the text of an SVG file. A smoothed line covers its own points, which are faint.
 
-    log: whether the x axis, which x_name names, is logarithmic.
+    log: whether the x axis, which x_name names, is logarithmic; its ticks are then the points of the first line.
     """
     text = printable(in_words(title, lines, x_name))
     with _plot(title, x_name, text) as (figure, axes, file):
         if log:
             axes.set_xscale("log")
+            ticks = [x for x, _ in next(iter(lines.values()))]
+            axes.set_xticks(ticks, [short(x) for x in ticks])
+            axes.set_xticks([], minor=True)
         drawn = []
         for points, colour in zip(lines.values(), COLOURS, strict=False):
             x, y = [x for x, _ in points], [y for _, y in points]
