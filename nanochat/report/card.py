@@ -236,7 +236,8 @@ def _parts(found: Sections) -> str:
 
     parts = dict.fromkeys(part for times in spent.values() for part in times)
     rows = [[part, *(cell(stage, part) for stage in spent)] for part in parts]
-    return table(["where the time went", *spent], rows, ["the whole stage", *(f"{whole:.1f} s" for whole in wholes.values())])
+    in_all = ["the whole stage", *(f"{whole:.1f} s" for whole in wholes.values())]
+    return table(["where the time went", *spent], rows, in_all)
 
 
 def _seconds(section: dict) -> float:
