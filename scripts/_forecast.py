@@ -168,7 +168,8 @@ def _training(stage: str, flags: Mapping[str, Any], setting: Setting) -> Forecas
     tokens = steps * setting.total_batch
     accumulation = max(1, setting.total_batch // (setting.rows * length * setting.gpus))
     step = cost.step_seconds(config, on, setting.rows * length, accumulation, setting.gpus, setting.compiled)
-    validations = 1 + (steps - 1) // flags.get("eval_every", EVAL_EVERY[stage])
+    every = flags.get("eval_every", EVAL_EVERY[stage])
+    validations = 0 if every < 0 else 1 if every == 0 else 1 + (steps - 1) // every
     seconds = STARTUP + steps * step
     seconds += cost.forward_seconds(config, on, validations * setting.eval_tokens / setting.gpus)
     if stage == "chat_sft":  # accuracies at the end
