@@ -187,7 +187,7 @@ The recipe now:
 
 
 def system(rules: Rules, aim: str, recipe: str) -> str:
-    """What the agent is told about its task."""
+    """The agent's instructions."""
     listed = "\n".join(f"- {name}: {bound}" for name, bound in rules.flags.items())
     if rules.recipe:
         may = RECIPE_MAY.format(flags=listed, recipe=recipe, highest=recipes.HIGHEST)
