@@ -64,7 +64,7 @@ class Flags:
     out: Path | None = None
     """JSON lines of the runs; default: bench_learn.jsonl in the base directory"""
     compile: bool = True
-    """use torch.compile, as both do unless they are told otherwise"""
+    """use torch.compile in all arms, as both do by default"""
     set: list[str] = field(default_factory=list)
     """try other flags of base_train in ours, as in matrix_lr=0.1; its runs are kept apart"""
 

@@ -109,7 +109,7 @@ def ours(run: Run) -> tuple[int, Meter]:
 
         def timed(stream: Iterator[Batch]) -> Iterator[Batch]:
             while True:
-                # The loop is told how far it will be after this step, which takes as long as the one before.
+                # Progress after this step, if it takes as long as the one before.
                 after = meter.elapsed() + (meter.last / meter.total if meter.steps > 1 else 0.0)
                 meter.begin(training.model)
                 for _ in range(parts):

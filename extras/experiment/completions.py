@@ -69,7 +69,7 @@ class Server:
         )
 
     def _send(self, path: str, body: dict | None, seconds: float) -> tuple[int, str]:
-        """Status and text of an answer; 0 and the reason if there is none."""
+        """Status and text of the answer, or 0 and the reason why there is none."""
         import httpx2
 
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}

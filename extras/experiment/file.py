@@ -312,7 +312,7 @@ def _check_commands(experiment: Experiment, arm: Arm, where: str) -> None:
             hint = f"; did you mean {near[0]}?" if near else f"; {of or 'its stages'} --help lists them"
             raise UserError(f"{where}: arm {arm.name}: no stage has a flag {flag}{hint}")
     if arm.script and not Path(arm.script).is_file():
-        raise UserError(f"{where}: arm {arm.name}: there is no file {arm.script}")
+        raise UserError(f"{where}: arm {arm.name}: {arm.script} does not exist")
     for stage, flags in flags_of(experiment, arm, experiment.seeds[0]).items():
         _parse(stage, flags, f"{where}: arm {arm.name}: {stage}")
 

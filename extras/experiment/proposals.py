@@ -161,7 +161,7 @@ def read(reply: str, rules: Rules) -> Proposal:
 
 
 def _plain(value: Any) -> Any:
-    """A number without a needless point: 2.0 is no number of layers."""
+    """A whole number as an int, because a stage refuses 2.0 layers."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
