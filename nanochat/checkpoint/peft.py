@@ -68,6 +68,8 @@ def deltas(folder: Path) -> Iterator[tuple[str, Tensor]]:
         raise UserError(f"{weights} is missing; get it from where {CONFIG} came from")
     pairs: dict[str, dict[str, Tensor]] = {}
     for name, tensor in hf.read_file(weights).items():
+        if name.endswith(".base_layer.weight"):  # a copy of the frozen output layer, which peft adds when it has one
+            continue
         match = _NAME.fullmatch(name)
         if match is None or tensor.ndim != 2:
             raise UserError(f"{weights} holds {name[:80]}; only adapters of matrices are known")
