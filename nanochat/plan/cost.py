@@ -26,7 +26,8 @@ GAPS = 0.06  # of what comes and goes: blocks that the caching allocator holds a
 USABLE = 0.97  # of a GPU's memory
 # Bytes per logit of a chunk of the loss: compiled the product and its gradient in bfloat16; otherwise there are float32
 # temporaries. The gradient of the chunk before is still there. Without gradients, float32 logits three times.
-COMPILED_LOGIT, EAGER_LOGIT, LAST_LOGIT, VALIDATION_LOGIT = 4, 26, 2, 12
+COMPILED_LOGIT, EAGER_LOGIT, LAST_LOGIT, VALIDATION_LOGIT = 4, 18, 2, 12
+EAGER_CAP = 8  # more of them with a softcap, its tanh and its slope
 # Bytes per element of the matrices that Muon works on together: stacked weights, gradients and update in float32, and
 # the temporaries of Polar Express. These two were counted with a dispatch mode that follows every storage of a training
 # step on fake GPUs (tests/fakes/steps.py).
@@ -130,8 +131,10 @@ def _adapters_activations(
     if recompute:
         return tokens * (itemsize * ((c.n_layer - 1) * D + layer + value + ends) + small)
     values = value * sum(c.has_value_embed(i) for i in range(1, c.n_layer))
-    # The first layer's input needs no gradient, so nothing is kept of its norm.
-    return tokens * (itemsize * (c.n_layer * layer - D + values + ends) + c.n_layer * small)
+    # Nothing is kept of what comes before the first adapter of all, as it needs no gradient.
+    first = D + (0 if qkv else (D + 2 * kv) + (D + kv) * c.qk_norm)
+    first += 0 if qkv or "attn.c_proj" in there else 2 * D + (0 if "mlp.c_fc" in there else 4 * D)
+    return tokens * (itemsize * (c.n_layer * layer - first + values + ends) + c.n_layer * small)
 
 
 def loss_bytes(
@@ -143,7 +146,8 @@ def loss_bytes(
     """
     N, V, D = rows * length, config.padded_vocab, config.n_embd
     chunk = chunk_rows(N, V, torch.device("cuda"))
-    logit = (COMPILED_LOGIT if compiled else EAGER_LOGIT) + LAST_LOGIT * (chunk < N)
+    eager = EAGER_LOGIT + EAGER_CAP * (config.softcap > 0)
+    logit = (COMPILED_LOGIT if compiled else eager) + LAST_LOGIT * (chunk < N)
     if adapters is None:
         return 2 * N * D + 6 * V * D + chunk * V * logit
     width = D + adapters.rank
