@@ -95,6 +95,18 @@ class ParentFlags:
 
 
 @dataclass
+class LoraFlags:
+    """Low-rank adapters in place of all weights."""
+
+    lora_rank: int = 0
+    """train adapters of this rank (LoRA) and leave all weights as they are; 0 trains all weights"""
+    lora_alpha: float = 16.0
+    """multiply what the adapters add by this, divided by their rank"""
+    lora_matrices: list[str] = field(default_factory=list)
+    """adapt these matrices: attn, mlp, c_q, mlp.c_proj, lm_head ...; default: attn mlp, on a base model also lm_head"""
+
+
+@dataclass
 class LaterFlags(TrainFlags, ParentFlags):
     """Flags of the stages that start from a model."""
 
@@ -120,5 +132,13 @@ class ConversationData:
 
 
 @dataclass
-class ConversationFlags(LaterFlags, ConversationData):
+class StageLoraFlags(LoraFlags):
+    """The same, with a rate of their own."""
+
+    lora_lr: float = 1e-3
+    """learning rate of the adapters, whatever the batch; --init_lr_frac and the other rates have no effect on them"""
+
+
+@dataclass
+class ConversationFlags(LaterFlags, StageLoraFlags, ConversationData):
     """Flags of the stages that learn from given conversations."""
