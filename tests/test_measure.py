@@ -96,7 +96,8 @@ def test_perplexities_of_models_and_texts(folder: Path, model: nanochat.Model, t
                   "--out", str(out), "--device=cpu"])  # fmt: skip
     found = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert [(row["text"], row["pieces"] > 1) for row in found] == [("two.jsonl", True), ("one.txt", True)]
-    assert found[1]["perplexity"]["value"] == pytest.approx(model.perplexity(text.read_text(encoding="utf-8")), rel=1e-4)
+    perplexity = model.perplexity(text.read_text(encoding="utf-8"))
+    assert found[1]["perplexity"]["value"] == pytest.approx(perplexity, rel=1e-4)
     assert found[0]["bits_per_byte"]["low"] < found[0]["bits_per_byte"]["value"] < found[0]["bits_per_byte"]["high"]
     assert "one.txt" in capsys.readouterr().out
     page = (out / "report.html").read_text(encoding="utf-8")
