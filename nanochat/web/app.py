@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
@@ -19,15 +19,10 @@ from nanochat.web.errors import ApiError, json_response
 from nanochat.web.http.front import Front, place
 from nanochat.web.http.limits import Cors, Gate
 from nanochat.web.http.origins import Origins
+from nanochat.web.pages import PAGES, page
 from nanochat.web.state import ServerState
 
 STATIC = Path(__file__).parent / "static"
-
-
-def _page(html: str, request: Request) -> Response:
-    """A page whose links are right wherever the client sees it."""
-    html = html.replace("{base}", place(request).base)
-    return HTMLResponse(html, headers={"Cache-Control": "no-cache", "Vary": "Accept"})
 
 
 class Files(StaticFiles):
@@ -52,6 +47,7 @@ def build_app(state: ServerState) -> ASGIApp:
         title=documentation.TITLE, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None,
         redirect_slashes=False,
     )  # fmt: skip
+    app.state.pages = PAGES
     app.include_router(openai.routes(state))
     app.include_router(responses.routes(state))
     app.include_router(older.routes(state))
@@ -85,7 +81,7 @@ def _page_routes(app: FastAPI, state: ServerState) -> None:
     @app.get("/", tags=["Server"], summary="The page for browsers, JSON for programs", response_class=Response)
     async def root(request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
-            return _page((STATIC / "index.html").read_text(encoding="utf-8"), request)
+            return page((STATIC / "index.html").read_text(encoding="utf-8"), request, ".")
         model = state.default
         summary = {"status": "ok", "model": model.id, "device": model.device, "dtype": model.dtype}
         return json_response(summary, headers={"Vary": "Accept"})
@@ -93,7 +89,7 @@ def _page_routes(app: FastAPI, state: ServerState) -> None:
     @app.get("/docs", include_in_schema=False)
     @app.get("/api", include_in_schema=False)
     async def docs(request: Request) -> Response:
-        return _page(documentation.page(documentation.describe(app), place(request).url), request)
+        return page(documentation.page(documentation.describe(app), place(request).url), request, "docs")
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi(request: Request) -> Response:
