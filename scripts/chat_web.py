@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     share_cores()
     from nanochat import runtime
     from nanochat.engine.tools import permit_code
+    from nanochat.web.app import build_app
     from nanochat.web.server import listen, log_to_stderr, serve
     from nanochat.web.state import ServerState, Settings
 
@@ -67,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         log_prompts=flags.log_prompts, system=flags.system, **flags.network_settings(flags.host),
     )  # fmt: skip
     with listen(flags.host, flags.port) as bound, runtime.start(flags.device_type) as rt:
-        serve(ServerState(load(flags, rt.device), settings), bound, flags.host, flags.drain_seconds, notice)
+        state = ServerState(load(flags, rt.device), settings)
+        serve(build_app(state), state, bound, flags.host, flags.drain_seconds, notice)
 
 
 def load(flags: Flags, device: "torch.device") -> "list[ServedModel]":
