@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from extras.dashboard.flags import DashboardFlags
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, parse
 from nanochat.errors import UserError, run
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Flags(NetworkFlags, ServingFlags):
+class Flags(DashboardFlags, NetworkFlags, ServingFlags):
     """Serve trained models on a page and by an API. Ctrl-C finishes the running replies, then exits."""
 
     model: list[str] = field(default_factory=list)
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from nanochat.web.app import build_app
     from nanochat.web.server import listen, log_to_stderr, serve
     from nanochat.web.state import ServerState, Settings
+    from scripts._dashboard import dashboard_part
 
     notice = permit_code("--allow_code", flags.unsafe_code, "leave --allow_code out") if flags.allow_code else ""
     log_to_stderr()
@@ -69,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     with listen(flags.host, flags.port) as bound, runtime.start(flags.device_type) as rt:
         state = ServerState(load(flags, rt.device), settings)
-        serve(build_app(state), state, bound, flags.host, flags.drain_seconds, notice)
+        app = build_app(state, [dashboard_part(flags, lambda: list(state.models))])
+        serve(app, state, bound, flags.host, flags.drain_seconds, notice)
 
 
 def load(flags: Flags, device: "torch.device") -> "list[ServedModel]":
@@ -108,6 +111,7 @@ def _check(flags: Flags) -> None:
     if not 0 <= flags.drain_seconds < 86400:
         raise UserError(f"--drain_seconds is {flags.drain_seconds}; expected 0 or more, and less than a day (86400)")
     flags.check_network()
+    flags.check_dashboard(flags, flags.host)
     if flags.unsafe_code and not flags.allow_code:
         raise UserError("--unsafe_code has no effect without --allow_code; add --allow_code, or leave it out")
     if flags.model and (flags.source != "sft" or flags.model_tag or flags.step):
