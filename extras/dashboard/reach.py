@@ -25,7 +25,7 @@ KINDS: dict[str, Kind] = {
     "source": "model", "init_from": "model", "teacher": "model", "out_dir": "out_dir",
     "data_path": "file", "val_data_path": "file", "paths": "file",
 }  # fmt: skip
-OF_STAGE: dict[tuple[str, str], Kind] = {("train", "dataset"): "text", ("train", "data_path"): "text"}
+OF_STAGE: dict[tuple[str, str], Kind] = {("train", "dataset"): "text"}
 # Flags that only the owner of the machine may set.
 REFUSED = {
     ("train", "allow_private_urls"): "would let a page read from the server's network",
