@@ -11,6 +11,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from nanochat.paths import read_json, write_text
 RECORD, LOG, ALIVE = "job.json", "log.txt", "alive"
 TAIL = 4096  # bytes of the log in which its last line is looked for
 LONGEST_MESSAGE = 300
+PROGRESS = re.compile(r"\w+ +\d+/\d+ steps ")
 
 State = Literal["queued", "running", "stopping", "stopped", "finished", "failed"]
 OPEN = ("queued", "running", "stopping")  # states of a job that is not over
@@ -121,7 +123,7 @@ def _last(file: IO[bytes], size: int) -> str:
 
 
 def last_line(folder: Path) -> str | None:
-    """The last line that a job printed, for its message."""
+    """The last line that a job printed, for its message, but for lines of progress, which stages print to the end."""
     lines = [line.strip() for line in tail(folder / LOG, TAIL).splitlines()]
-    printed = next((line for line in reversed(lines) if line), None)
+    printed = next((line for line in reversed(lines) if line and not PROGRESS.match(line)), None)
     return printed[-LONGEST_MESSAGE:] if printed else None
