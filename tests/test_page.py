@@ -953,8 +953,11 @@ def test_the_page_links_the_documentation_of_the_api(visit, site: Site) -> None:
     expect(page.get_by_role("heading", name="nanochat: API")).to_be_visible()
     expect(page.locator("pre").filter(has_text=f"curl {site.url}v1/chat/completions")).to_be_visible()
     page.goto(f"{site.url}api/")  # styled also with a slash at the end
-    expect(page.locator("pre").first).to_have_css("border-radius", "8px")
-    page.get_by_role("link", name="The page to chat with.").click()
+    expect(page.locator("pre").first).to_have_css("border-radius", "14.4px")
+    page.get_by_role("link", name="POST /v1/responses").click()
+    expect(page.get_by_role("heading", name="POST /v1/responses")).to_be_in_viewport()
+    assert serious(page) == []
+    page.get_by_role("link", name="Chat", exact=True).click()
     expect(page.get_by_label("Your question")).to_be_visible()
 
 
