@@ -46,14 +46,31 @@ export class Chart extends EventTarget {
     const clip = svg("clipPath", { id: this.clip }, this.frame);
     this.drawing = svg("svg", { "aria-hidden": "true" }, clip, this.grid, this.marks, this.lines, this.over);
     this.readout = h("div", { class: "readout", hidden: true });
-    this.plot = h("div", { class: "plot", role: "img", tabindex: "0", "aria-label": title }, this.drawing, this.readout);
-    this.cells = h("div", { class: "cells table", tabindex: "0", role: "group", "aria-label": `${title}: values`, hidden: true });
+    this.plot = h(
+      "div",
+      { class: "plot", role: "img", tabindex: "0", "aria-label": title },
+      this.drawing,
+      this.readout,
+    );
+    this.cells = h("div", {
+      class: "cells table",
+      tabindex: "0",
+      role: "group",
+      "aria-label": `${title}: values`,
+      hidden: true,
+    });
     const press = { "aria-pressed": "false" };
     this.logButton = iconButton("log", `Logarithmic scale: ${title}`, () => this.#tell("log"), press);
     this.tableButton = iconButton("table", `Show as a table: ${title}`, () => this.showTable(!this.table), press);
     this.expandButton = iconButton("expand", `Enlarge: ${title}`, () => this.#tell("expand"), press);
     const tools = h("span", { class: "tools" }, this.logButton, this.tableButton, this.expandButton);
-    this.element = h("figure", { class: "chart" }, h("figcaption", {}, h("h3", {}, title), tools), this.plot, this.cells);
+    this.element = h(
+      "figure",
+      { class: "chart" },
+      h("figcaption", {}, h("h3", {}, title), tools),
+      this.plot,
+      this.cells,
+    );
     this.plot.addEventListener("keydown", (event) => this.#key(event));
     for (const type of ["pointerdown", "pointermove", "pointerup", "pointercancel", "pointerleave"])
       this.plot.addEventListener(type, (event) => this.#pointer(event));
@@ -125,19 +142,29 @@ export class Chart extends EventTarget {
       }
     if (low > high) [low, high] = [this.log ? 0.1 : 0, 1];
     const room = (high - low) * 0.05 || Math.abs(high) * 0.1 || 1;
-    return { x, y: this.log ? [low / 1.1, high * 1.1] : [low >= 0 ? Math.max(0, low - room) : low - room, high + room] };
+    return {
+      x,
+      y: this.log ? [low / 1.1, high * 1.1] : [low >= 0 ? Math.max(0, low - room) : low - room, high + room],
+    };
   }
 
   #drawGrid({ x, y }) {
     const [right, bottom] = [this.width - RIGHT, this.height - BOTTOM];
     const rows = ticks(y, Math.max(2, this.height / 45), this.log ? "log" : "").map(({ value, text }) => {
       const at = this.up(value).toFixed(1);
-      return [svg("path", { d: `M${LEFT},${at}H${right}` }), svg("text", { x: LEFT - 8, y: at, class: "y" }, this.metric.tick?.(value) ?? text)];
+      return [
+        svg("path", { d: `M${LEFT},${at}H${right}` }),
+        svg("text", { x: LEFT - 8, y: at, class: "y" }, this.metric.tick?.(value) ?? text),
+      ];
     });
     const columns = ticks(x, Math.max(2, this.width / 90), this.axis).map(({ value, text }) =>
       svg("text", { x: this.across(value).toFixed(1), y: bottom + 16, class: "x" }, text),
     );
-    this.grid.replaceChildren(...rows.flat(), svg("path", { class: "base", d: `M${LEFT},${bottom}H${right}` }), ...columns);
+    this.grid.replaceChildren(
+      ...rows.flat(),
+      svg("path", { class: "base", d: `M${LEFT},${bottom}H${right}` }),
+      ...columns,
+    );
   }
 
   #drawMarks() {
@@ -147,7 +174,13 @@ export class Chart extends EventTarget {
       ...drawn.map(({ x, slot, kind, text }) => {
         const at = this.across(x).toFixed(1);
         const sign = svg("path", { class: "sign", d: `M${at},${bottom - 1}l4,7h-8z` });
-        return svg("g", { class: `${kind} ${look(slot)}` }, svg("title", {}, text), svg("path", { d: `M${at},${TOP}V${bottom}` }), sign);
+        return svg(
+          "g",
+          { class: `${kind} ${look(slot)}` },
+          svg("title", {}, text),
+          svg("path", { d: `M${at},${TOP}V${bottom}` }),
+          sign,
+        );
       }),
     );
   }
@@ -166,11 +199,15 @@ export class Chart extends EventTarget {
     this.over.replaceChildren(
       ...(marked ? [this.#selection(this.across(this.from), at)] : []),
       svg("path", { class: "cursor", d: `M${at.toFixed(1)},${TOP}V${this.height - BOTTOM}` }),
-      ...values.map(({ x, y, slot }) => svg("circle", { class: look(slot), cx: this.across(x), cy: this.up(y), r: 3.5 })),
+      ...values.map(({ x, y, slot }) =>
+        svg("circle", { class: look(slot), cx: this.across(x), cy: this.up(y), r: 3.5 }),
+      ),
     );
     this.readout.replaceChildren(
       h("strong", {}, this.#place(values[0]?.x ?? x)),
-      ...values.map(({ name, y, slot }) => h("span", {}, sample(slot), h("span", {}, name), h("b", {}, this.metric.text(y)))),
+      ...values.map(({ name, y, slot }) =>
+        h("span", {}, sample(slot), h("span", {}, name), h("b", {}, this.metric.text(y))),
+      ),
     );
     const isRight = at > this.width / 2;
     this.readout.style.left = isRight ? "auto" : `${at + 10}px`;
@@ -189,7 +226,7 @@ export class Chart extends EventTarget {
     const reach = this.across ? Math.abs(this.across.value(LEFT + 24) - this.across.value(LEFT)) : Infinity;
     return this.series.flatMap((each) => {
       const i = nearest(each.x, x);
-      const isThere = i >= 0 && each.y[i] !== null && (each.x[i] - x <= reach && x - each.x.at(-1) <= reach);
+      const isThere = i >= 0 && each.y[i] !== null && each.x[i] - x <= reach && x - each.x.at(-1) <= reach;
       return isThere ? [{ ...each, x: each.x[i], y: each.y[i] }] : [];
     });
   }
@@ -247,12 +284,14 @@ export class Chart extends EventTarget {
 
   #inWords() {
     const { title, text } = this.metric;
-    const each = this.series.filter(({ x }) => x.length).map(({ name, x, y }) => {
-      const real = y.filter((value) => value !== null && Number.isFinite(value));
-      if (!real.length) return `${name}: no finite value`;
-      const [least, most] = [Math.min(...real), Math.max(...real)];
-      return `${name}: from ${text(real[0])} to ${text(real.at(-1))} at ${this.#place(x.at(-1)).toLowerCase()}, between ${text(least)} and ${text(most)}`;
-    });
+    const each = this.series
+      .filter(({ x }) => x.length)
+      .map(({ name, x, y }) => {
+        const real = y.filter((value) => value !== null && Number.isFinite(value));
+        if (!real.length) return `${name}: no finite value`;
+        const [least, most] = [Math.min(...real), Math.max(...real)];
+        return `${name}: from ${text(real[0])} to ${text(real.at(-1))} at ${this.#place(x.at(-1)).toLowerCase()}, between ${text(least)} and ${text(most)}`;
+      });
     return `${title}${this.log ? ", logarithmic scale" : ""}. ${each.join(". ") || "Nothing logged yet"}.`;
   }
 
@@ -272,7 +311,12 @@ export class Chart extends EventTarget {
       const at = x[0] + ((x[1] - x[0]) * i) / Math.max(1, Math.min(ROWS, points) - 1);
       const values = this.series.map((each) => each.y[nearest(each.x, at)] ?? NaN);
       const texts = values.map((value) => (Number.isFinite(value) ? this.metric.text(value) : "–"));
-      return h("tr", {}, h("th", { scope: "row" }, AXES[this.axis].text(at)), ...texts.map((text) => h("td", {}, text)));
+      return h(
+        "tr",
+        {},
+        h("th", { scope: "row" }, AXES[this.axis].text(at)),
+        ...texts.map((text) => h("td", {}, text)),
+      );
     });
     const names = [AXES[this.axis].label, ...this.series.map(({ name }) => name)];
     const head = h("tr", {}, ...names.map((name) => h("th", { scope: "col" }, name)));

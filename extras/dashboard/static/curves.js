@@ -76,7 +76,7 @@ export class Curves extends EventTarget {
   async #fetch(run, signal) {
     const series = await getCurves({ ...this.wanted, run, points: POINTS }, signal);
     for (const name of [...this.all.keys()]) if (run.some((id) => name.endsWith(` ${id}`))) this.all.delete(name);
-    for (const each of series) this.all.set(`${each.key} ${each.run}`, each);
+    for (const each of series) this.all.set(`${each.key} ${each.run}`, { ...each, width: widthOf(each) });
     if (this.range) await this.#fetchPart(signal);
     this.#tell("change");
   }
@@ -96,7 +96,8 @@ export class Curves extends EventTarget {
       await this.#fetch([data.run], signal);
     } else if (type === "points") {
       const name = `${data.key} ${data.run}`;
-      if (!this.all.has(name)) this.all.set(name, { run: data.run, key: data.key, x: [], y: [], low: [], high: [] });
+      if (!this.all.has(name))
+        this.all.set(name, { run: data.run, key: data.key, x: [], y: [], low: [], high: [], width: 0 });
       const series = this.all.get(name);
       append(series, data);
       if (series.x.length > MANY) await this.#fetch([data.run], signal);
@@ -109,11 +110,28 @@ export class Curves extends EventTarget {
   }
 }
 
-/** Add points to a series; those it has already are left out. */
+/** How much of x a point of a series stands for, where the server has made means of many; 0 where it has not. */
+const widthOf = ({ x }) => (x.length > POINTS / 2 ? (x.at(-1) - x[0]) / (x.length - 1) : 0);
+
+/**
+ * Add points to a series; those it has already are left out. Where its points are means, so are the new ones, or the
+ * end of the curve would be rougher than the rest.
+ */
 function append(series, { x, y }) {
   for (let i = 0; i < x.length; i++) {
-    if (series.x.length && x[i] <= series.x.at(-1)) continue;
-    series.x.push(x[i]);
-    for (const values of [series.y, series.low, series.high]) values.push(y[i]);
+    const last = series.x.length - 1;
+    if (last >= 0 && x[i] <= series.x[last]) continue;
+    const { group } = series;
+    if (group && x[i] - group.from < series.width && y[i] !== null) {
+      group.n++;
+      series.x[last] = x[i];
+      series.y[last] += (y[i] - series.y[last]) / group.n;
+      series.low[last] = Math.min(series.low[last], y[i]);
+      series.high[last] = Math.max(series.high[last], y[i]);
+    } else {
+      series.x.push(x[i]);
+      for (const values of [series.y, series.low, series.high]) values.push(y[i]);
+      series.group = y[i] === null ? null : { from: x[i], n: 1 };
+    }
   }
 }

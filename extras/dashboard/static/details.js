@@ -23,13 +23,26 @@ export class Details extends EventTarget {
     this.box = h("span", { class: "select" }, this.select, icon("chevron"));
     this.tabs = Object.entries(TABS).map(([tab, { title }]) => this.#tab(tab, title));
     this.panel = h("div", { id: "details-panel", role: "tabpanel", class: "details-panel", tabindex: "0" });
-    const list = h("div", { class: "tabs", role: "tablist", "aria-label": "About the run", onkeydown: (event) => this.#key(event) }, ...this.tabs);
-    this.element = h("section", { class: "details", "aria-label": "About the run" }, h("div", { class: "details-head" }, list, this.box), this.panel);
+    const list = h(
+      "div",
+      { class: "tabs", role: "tablist", "aria-label": "About the run", onkeydown: (event) => this.#key(event) },
+      ...this.tabs,
+    );
+    this.element = h(
+      "section",
+      { class: "details", "aria-label": "About the run" },
+      h("div", { class: "details-head" }, list, this.box),
+      this.panel,
+    );
   }
 
   #tab(tab, title) {
     const show = () => this.#choose({ tab });
-    return h("button", { type: "button", role: "tab", id: `tab-${tab}`, "aria-controls": "details-panel", onclick: show }, title);
+    return h(
+      "button",
+      { type: "button", role: "tab", id: `tab-${tab}`, "aria-controls": "details-panel", onclick: show },
+      title,
+    );
   }
 
   #choose(detail) {
@@ -91,7 +104,12 @@ function events({ events }) {
   if (!events.length) return quiet("Nothing has happened yet.");
   const rows = [...events]
     .reverse()
-    .map(({ step, time, kind, text }) => [count(step), moment(time), h("span", { class: `event ${kind}` }, kind), text]);
+    .map(({ step, time, kind, text }) => [
+      count(step),
+      moment(time),
+      h("span", { class: `event ${kind}` }, kind),
+      text,
+    ]);
   return [table(["Step", "Time", "Event", ""], rows, "Events")];
 }
 
@@ -148,13 +166,18 @@ function comparison(run, all) {
     const differs = await getDifferences(run.id, field.value);
     const rows = differs.map(({ name, this: mine, other }) => [h("code", {}, name), written(mine), written(other)]);
     result.replaceChildren(
-      ...(rows.length ? [table(["Setting", run.id, field.value], rows, "What differs")] : quiet("They have the same settings.")),
+      ...(rows.length
+        ? [table(["Setting", run.id, field.value], rows, "What differs")]
+        : quiet("They have the same settings.")),
     );
   };
   field.addEventListener("input", show);
   field.value = run.parent && others.includes(run.parent) ? run.parent : "";
   show();
-  return [h("p", { class: "compare-with" }, h("label", { for: "other-run" }, `${run.id} against`), field, names), result];
+  return [
+    h("p", { class: "compare-with" }, h("label", { for: "other-run" }, `${run.id} against`), field, names),
+    result,
+  ];
 }
 
 function report({ report }) {

@@ -13,9 +13,17 @@ export class Form extends EventTarget {
     for (const field of this.fields.filter(({ about }) => !about.front))
       groups.set(field.about.group, [...(groups.get(field.about.group) ?? []), field]);
     this.groups = [...groups].map(([name, fields]) => new Group(name, fields));
-    this.search = h("input", { type: "search", "aria-label": "Find a setting", placeholder: "Find a setting", oninput: () => this.#find() });
+    this.search = h("input", {
+      type: "search",
+      "aria-label": "Find a setting",
+      placeholder: "Find a setting",
+      oninput: () => this.#find(),
+    });
     const front = this.fields.filter(({ about }) => about.front).map(({ element }) => element);
-    const others = [h("div", { class: "search" }, icon("search"), this.search), ...this.groups.map(({ element }) => element)];
+    const others = [
+      h("div", { class: "search" }, icon("search"), this.search),
+      ...this.groups.map(({ element }) => element),
+    ];
     this.element = h("div", { class: "form" }, ...front, ...(this.groups.length ? others : []));
     this.#update();
   }
@@ -37,12 +45,16 @@ export class Form extends EventTarget {
 
   /** What differs from the defaults: name → value, as the server reads it. */
   get values() {
-    return Object.fromEntries(this.fields.filter((field) => field.isChanged).map((field) => [field.about.name, field.value]));
+    return Object.fromEntries(
+      this.fields.filter((field) => field.isChanged).map((field) => [field.about.name, field.value]),
+    );
   }
 
   /** What was entered: name → text. */
   get draft() {
-    return Object.fromEntries(this.fields.filter((field) => field.isChanged).map((field) => [field.about.name, field.text]));
+    return Object.fromEntries(
+      this.fields.filter((field) => field.isChanged).map((field) => [field.about.name, field.text]),
+    );
   }
 
   /** errors: name → sentence, "" for the form as a whole. */
@@ -91,7 +103,16 @@ class Field {
     this.again = iconButton("again", `Default for ${name}`, () => this.enter(this.standard), { hidden: true });
     const hint = h("p", { class: "field-hint", id: `hint-${name}` }, help);
     const label = h("label", { for: `field-${name}` }, name.replaceAll("_", " "));
-    this.element = h("div", { class: `setting ${type}` }, label, this.input, this.again, hint, this.error, ...this.#list());
+    this.element = h(
+      "div",
+      { class: `setting ${type}` },
+      label,
+      this.input,
+      this.again,
+      hint,
+      this.error,
+      ...this.#list(),
+    );
     /** what the control holds where nothing was changed */
     this.standard = type === "bool" ? about.default : "";
     this.changed = changed;
@@ -101,7 +122,12 @@ class Field {
   }
 
   #control({ name, type, choices, default: standard, min, max }) {
-    const common = { id: `field-${name}`, "aria-describedby": `hint-${name} error-${name}`, autocomplete: "off", spellcheck: "false" };
+    const common = {
+      id: `field-${name}`,
+      "aria-describedby": `hint-${name} error-${name}`,
+      autocomplete: "off",
+      spellcheck: "false",
+    };
     const shown = standard === null ? "" : Array.isArray(standard) ? standard.join("\n") : String(standard);
     if (type === "bool") return h("input", { ...common, type: "checkbox" });
     if (choices && (type === "choice" || type === "model")) {
@@ -114,7 +140,13 @@ class Field {
     const isNumber = type === "int" || type === "float";
     const limits = { min: min ?? null, max: max ?? null, inputmode: isNumber ? "decimal" : null };
     const list = type === "file" ? `list-${name}` : null;
-    return h("input", { ...common, ...limits, list, type: "text", placeholder: shown || (type === "file" ? "path" : "") });
+    return h("input", {
+      ...common,
+      ...limits,
+      list,
+      type: "text",
+      placeholder: shown || (type === "file" ? "path" : ""),
+    });
   }
 
   /** The files to choose from. */
@@ -134,7 +166,11 @@ class Field {
 
   get value() {
     const { type } = this.about;
-    if (this.input.tagName === "TEXTAREA") return this.text.split("\n").map((line) => line.trim()).filter(Boolean);
+    if (this.input.tagName === "TEXTAREA")
+      return this.text
+        .split("\n")
+        .map((line) => line.trim())
+        .filter(Boolean);
     const isNumber = (type === "int" || type === "float") && this.text !== "" && Number.isFinite(Number(this.text));
     return isNumber ? Number(this.text) : this.text;
   }

@@ -53,8 +53,13 @@ export function duration(seconds) {
 export const moment = (time) =>
   new Date(1000 * time).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
 
-/** How long ago a moment is. */
+/** How long ago a moment is, roughly. */
 export function ago(time) {
   const seconds = Date.now() / 1000 - time;
-  return seconds < 45 ? "just now" : seconds < 30 * 86400 ? `${duration(seconds)} ago` : moment(time);
+  const size = [86400, 3600, 60].find((each) => seconds >= each) ?? 60;
+  return seconds < 45
+    ? "just now"
+    : seconds < 30 * 86400
+      ? `${duration(size * Math.round(seconds / size))} ago`
+      : moment(time);
 }

@@ -14,7 +14,12 @@ const ENDED = ["stopped", "finished", "failed"];
 
 /** A command as it is typed, with a button that copies it. */
 export function command(text) {
-  return h("div", { class: "command" }, h("pre", { tabindex: "0", "aria-label": "Command" }, text), copyButton("Copy command", () => text));
+  return h(
+    "div",
+    { class: "command" },
+    h("pre", { tabindex: "0", "aria-label": "Command" }, text),
+    copyButton("Copy command", () => text),
+  );
 }
 
 export const nameOf = (job) => job.run ?? job.stage;
@@ -42,7 +47,12 @@ export class JobList {
   #entry(job, queue, isCurrent) {
     if (!this.entries.has(job.id)) {
       const line = h("span", {});
-      const link = h("a", { href: addressOf({ job: job.id }), onclick: this.chosen }, h("span", { class: "name" }, nameOf(job)), line);
+      const link = h(
+        "a",
+        { href: addressOf({ job: job.id }), onclick: this.chosen },
+        h("span", { class: "name" }, nameOf(job)),
+        line,
+      );
       this.entries.set(job.id, { element: h("li", { class: "entry" }, link), link, line });
     }
     const { element, link, line } = this.entries.get(job.id);
@@ -85,7 +95,17 @@ export class JobPage {
     this.curves.addEventListener("change", () => this.#draw());
     this.logarithmic = new Set();
     const head = h("div", { class: "job-head" }, this.title, this.state, this.buttons);
-    this.element = h("article", { class: "job" }, head, this.facts, this.message, this.command, this.grid, h("h3", {}, "Log"), this.log);
+    this.element = h(
+      "article",
+      { class: "job" },
+      head,
+      this.facts,
+      this.message,
+      this.command,
+      this.grid,
+      h("h3", {}, "Log"),
+      this.log,
+    );
   }
 
   show(job) {
@@ -151,8 +171,19 @@ export class JobPage {
   #renderButtons() {
     const { job } = this;
     const button = (text, act, isPrimary) =>
-      h("button", { type: "button", class: isPrimary ? "button primary" : "button", disabled: !this.training, onclick: () => this.#do(act) }, text);
-    const found = job.run ? [h("a", { class: "button", href: pageOf("runs", { runs: [job.run] }) }, "Open in Runs")] : [];
+      h(
+        "button",
+        {
+          type: "button",
+          class: isPrimary ? "button primary" : "button",
+          disabled: !this.training,
+          onclick: () => this.#do(act),
+        },
+        text,
+      );
+    const found = job.run
+      ? [h("a", { class: "button", href: pageOf("runs", { runs: [job.run] }) }, "Open in Runs")]
+      : [];
     if (job.state === "running") found.unshift(button("Stop", () => stopJob(job.id)));
     if (job.state === "queued") found.unshift(button("Take out of the queue", () => stopJob(job.id)));
     if (job.state === "stopping") found.unshift(button("End at once", () => this.#endAtOnce(job)));

@@ -22,7 +22,15 @@ const COLUMNS = 8; // of scores; more are in the title of a row
 export class View {
   constructor({ side, content, chosen }) {
     this.chosen = chosen;
-    this.search = h("input", { type: "search", id: "search", "aria-label": "Find models", placeholder: "Find models", autocomplete: "off", title: "By name (Ctrl+K)", oninput: () => this.#render() });
+    this.search = h("input", {
+      type: "search",
+      id: "search",
+      "aria-label": "Find models",
+      placeholder: "Find models",
+      autocomplete: "off",
+      title: "By name (Ctrl+K)",
+      oninput: () => this.#render(),
+    });
     this.found = h("p", { class: "found", role: "status" });
     this.filters = h("ul", {});
     side.replaceChildren(
@@ -67,7 +75,11 @@ export class View {
 
   #filter(stage, title, number, chosen) {
     const current = stage === chosen ? "page" : null;
-    const link = h("a", { href: addressOf({ stage }), "aria-current": current, onclick: this.chosen }, h("span", { class: "name" }, title, h("span", { class: "sub" }, count(number))));
+    const link = h(
+      "a",
+      { href: addressOf({ stage }), "aria-current": current, onclick: this.chosen },
+      h("span", { class: "name" }, title, h("span", { class: "sub" }, count(number))),
+    );
     return h("li", { class: "entry" }, link);
   }
 
@@ -84,7 +96,10 @@ export class View {
         ...(hasBpb ? [Number.isFinite(model.val_bpb) ? model.val_bpb.toFixed(4) : "–"] : []),
         ...shown.map((task) => (Number.isFinite(model.scores[task]) ? percent(model.scores[task]) : "–")),
       ];
-      const more = iconButton("more", `More about ${model.id}`, () => this.#menu(more, model), { "aria-haspopup": "menu", "aria-expanded": "false" });
+      const more = iconButton("more", `More about ${model.id}`, () => this.#menu(more, model), {
+        "aria-haspopup": "menu",
+        "aria-expanded": "false",
+      });
       const served = model.served ? h("span", { class: "state running" }, "served") : "";
       return h(
         "tr",
@@ -97,16 +112,33 @@ export class View {
       );
     };
     const isNumber = (i) => i > 0 && i < heads.length - 2;
-    const head = h("tr", {}, ...heads.map((text, i) => h("th", { scope: "col", class: isNumber(i) ? "right" : null }, text)), h("td", {}));
-    return h("div", { class: "table", role: "group", "aria-label": title, tabindex: "0" }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...models.map(row))));
+    const head = h(
+      "tr",
+      {},
+      ...heads.map((text, i) => h("th", { scope: "col", class: isNumber(i) ? "right" : null }, text)),
+      h("td", {}),
+    );
+    return h(
+      "div",
+      { class: "table", role: "group", "aria-label": title, tabindex: "0" },
+      h("table", {}, h("thead", {}, head), h("tbody", {}, ...models.map(row))),
+    );
   }
 
   #menu(button, model) {
     const pair = [model.id, model.parent].filter(Boolean);
     const items = [
       { label: "Chat with it", icon: "send", act: () => this.#chat(model) },
-      { label: model.parent ? `Compare with ${model.parent}` : "Show its curves", icon: "log", act: () => (location.href = pageOf("runs", { runs: pair })) },
-      { label: "Train from it", icon: "sliders", act: () => (location.href = pageOf("train", { stage: "chat_sft", from: model.id })) },
+      {
+        label: model.parent ? `Compare with ${model.parent}` : "Show its curves",
+        icon: "log",
+        act: () => (location.href = pageOf("runs", { runs: pair })),
+      },
+      {
+        label: "Train from it",
+        icon: "sliders",
+        act: () => (location.href = pageOf("train", { stage: "chat_sft", from: model.id })),
+      },
       { label: "Export", icon: "download", act: () => this.#export(model) },
       { label: "Delete", icon: "trash", act: () => this.#delete(model) },
     ];
@@ -117,7 +149,12 @@ export class View {
     if (model.served && this.state.chat) location.href = pageOf(`.?model=${encodeURIComponent(model.id)}`);
     else {
       const text = h("p", {}, "This server does not serve it. This command does, on a page of its own:");
-      await askWith(`Chat with ${model.id}`, [["", "Close"]], text, command(`python -m scripts.chat_web --model ${model.id}`));
+      await askWith(
+        `Chat with ${model.id}`,
+        [["", "Close"]],
+        text,
+        command(`python -m scripts.chat_web --model ${model.id}`),
+      );
     }
   }
 
@@ -127,7 +164,10 @@ export class View {
     field.value = model.id.replaceAll(/\W+/g, "-");
     const label = h("label", { for: "export-name" }, "Name of the folder");
     const text = h("p", {}, "Written as files that transformers, vLLM and llama.cpp can read.");
-    const choices = [["ok", "Export"], ["", "Cancel"]];
+    const choices = [
+      ["ok", "Export"],
+      ["", "Cancel"],
+    ];
     if ((await askWith(`Export ${model.id}`, choices, text, label, field)) !== "ok") return;
     const job = await this.#try(() => exportModel(model.id, field.value.trim()));
     if (job) location.href = pageOf("train", { job: job.id });
@@ -141,13 +181,20 @@ export class View {
     const text = isOne
       ? [h("p", {}, `Its checkpoints (${bytes(size)}) are removed from the disk. This cannot be undone.`)]
       : [
-          h("p", {}, `${plural(all.length - 1, "model")} came from it and would go, too. ${bytes(size)} are removed from the disk. This cannot be undone.`),
+          h(
+            "p",
+            {},
+            `${plural(all.length - 1, "model")} came from it and would go, too. ${bytes(size)} are removed from the disk. This cannot be undone.`,
+          ),
           h("ul", { class: "dependents" }, ...all.map((id) => h("li", {}, h("code", {}, id)))),
           h("label", { for: "confirm" }, `Type ${model.id} to confirm`),
         ];
     const field = h("input", { id: "confirm", autocomplete: "off", spellcheck: "false", hidden: isOne });
     // Enter keeps it: what cannot be undone needs more than one key.
-    const choices = [["", "Keep"], ["delete", isOne ? "Delete" : `Delete all ${all.length}`]];
+    const choices = [
+      ["", "Keep"],
+      ["delete", isOne ? "Delete" : `Delete all ${all.length}`],
+    ];
     const answer = askWith(`Delete ${model.id}?`, choices, ...text, field);
     const button = document.querySelector('dialog button[value="delete"]');
     button.classList.add("danger");
@@ -162,7 +209,9 @@ export class View {
 
   /** The ids of models that came from this one, and from those. */
   #descendants(id, seen = new Set([id])) {
-    const children = this.models.filter(({ parent, id: own }) => parent === id && !seen.has(own)).map(({ id: own }) => own);
+    const children = this.models
+      .filter(({ parent, id: own }) => parent === id && !seen.has(own))
+      .map(({ id: own }) => own);
     for (const child of children) seen.add(child);
     return children.flatMap((child) => [child, ...this.#descendants(child, seen)]);
   }
@@ -196,6 +245,11 @@ function nothing() {
     "div",
     { class: "nothing" },
     h("h2", {}, "No models yet"),
-    h("p", {}, "A model appears here when a run has saved its first checkpoint. ", h("a", { href: pageOf("train") }, "Start one")),
+    h(
+      "p",
+      {},
+      "A model appears here when a run has saved its first checkpoint. ",
+      h("a", { href: pageOf("train") }, "Start one"),
+    ),
   );
 }

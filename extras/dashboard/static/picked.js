@@ -15,7 +15,11 @@ export class Picked extends EventTarget {
     this.body = h("tbody", {});
     this.rows = new Map();
     const table = h("table", {}, h("thead", {}, this.head), this.body);
-    this.element = h("div", { class: "picked", role: "group", "aria-label": "Runs that are shown", tabindex: "0" }, table);
+    this.element = h(
+      "div",
+      { class: "picked", role: "group", "aria-label": "Runs that are shown", tabindex: "0" },
+      table,
+    );
   }
 
   /** runs: those that are shown. slots: id → slot. hidden: ids that have no line at the moment. */
@@ -68,7 +72,16 @@ export class Picked extends EventTarget {
     const track = h("span", { class: "track", "aria-hidden": "true" }, bar);
     const remove = iconButton("close", `Remove ${run.id} from the charts`, tell("remove"));
     const head = h("th", { scope: "row" }, toggle);
-    const element = h("tr", {}, head, h("td", {}, state), h("td", {}, step, track), ...values, left, h("td", {}, remove));
+    const element = h(
+      "tr",
+      {},
+      head,
+      h("td", {}, state),
+      h("td", {}, step, track),
+      ...values,
+      left,
+      h("td", {}, remove),
+    );
     return { element, slot, toggle, state, step, bar, values, left };
   }
 }

@@ -108,7 +108,9 @@ function lineOf(run) {
   const score = last.val_bpb ?? last.loss ?? null;
   const parts = [
     run.state === "running" && run.total_steps ? `${Math.floor((100 * run.step) / run.total_steps)} %` : run.state,
-    score === null ? `step ${count(run.step)}` : `${last.val_bpb === score ? "bpb" : "loss"} ${trimmed(score.toFixed(3))}`,
+    score === null
+      ? `step ${count(run.step)}`
+      : `${last.val_bpb === score ? "bpb" : "loss"} ${trimmed(score.toFixed(3))}`,
     run.state === "running" && last.seconds_left ? `${duration(last.seconds_left)} left` : ago(run.updated),
   ];
   return parts.join(" · ");

@@ -1,7 +1,7 @@
 // The page of runs: which are shown, their curves, and what is known about one of them.
 
 import { note } from "../../static/dialogs.js";
-import { copyButton, h } from "../../static/dom.js";
+import { copyButton, h, icon } from "../../static/dom.js";
 import { address, listOf, pageOf, setAddress } from "./address.js";
 import { Charts } from "./charts.js";
 import { Curves } from "./curves.js";
@@ -29,7 +29,14 @@ export class View {
     this.details = new Details();
     this.empty = h("div", { class: "nothing", hidden: true });
     this.controls = this.#controls();
-    this.sheet = h("div", { class: "sheet", hidden: true }, this.picked.element, this.controls, this.grid, this.details.element);
+    this.sheet = h(
+      "div",
+      { class: "sheet", hidden: true },
+      this.picked.element,
+      this.controls,
+      this.grid,
+      this.details.element,
+    );
     content.replaceChildren(this.empty, this.sheet);
     tools.append(copyButton("Copy a link to what is shown", () => location.href));
     this.#listen(chosen);
@@ -40,9 +47,18 @@ export class View {
       h("input", { type: "radio", name: "axis", value, onchange: () => this.#change({ axis: value, range: null }) }),
     );
     const segments = this.axes.map((input) => h("label", {}, input, h("span", {}, AXES[input.value].label)));
-    this.whole = h("button", { type: "button", class: "button", hidden: true, onclick: () => this.#zoom(null) }, "Show everything");
+    this.whole = h(
+      "button",
+      { type: "button", class: "button", hidden: true, onclick: () => this.#zoom(null) },
+      "Show everything",
+    );
     this.choices = h("div", { class: "choices" });
-    this.metrics = h("details", { class: "choose" }, h("summary", { class: "button" }, "Charts"), this.choices);
+    this.metrics = h(
+      "details",
+      { class: "choose" },
+      h("summary", { class: "button" }, "Charts", icon("chevron")),
+      this.choices,
+    );
     return h(
       "div",
       { class: "controls" },
@@ -61,7 +77,9 @@ export class View {
       this.#render();
     });
     this.charts.addEventListener("zoom", ({ detail }) => this.#zoom(detail));
-    this.charts.addEventListener("expand", ({ detail }) => this.#change({ keys: this.state.keys?.length === 1 ? null : [detail] }));
+    this.charts.addEventListener("expand", ({ detail }) =>
+      this.#change({ keys: this.state.keys?.length === 1 ? null : [detail] }),
+    );
     this.charts.addEventListener("log", ({ detail }) => {
       const log = new Set(this.state.log);
       if (!log.delete(detail)) log.add(detail);
@@ -72,7 +90,10 @@ export class View {
     this.curves.addEventListener("run", ({ detail }) => this.#newer(detail));
     this.curves.addEventListener("reset", ({ detail }) => this.#learn(detail));
     addEventListener("hashchange", () => this.#follow());
-    document.addEventListener("pointerdown", ({ target }) => this.metrics.contains(target) || (this.metrics.open = false));
+    document.addEventListener(
+      "pointerdown",
+      ({ target }) => this.metrics.contains(target) || (this.metrics.open = false),
+    );
     this.metrics.addEventListener("keydown", (event) => {
       if (event.key !== "Escape" || !this.metrics.open) return;
       this.metrics.open = false;
@@ -204,17 +225,30 @@ export class View {
     this.sheet.hidden = ids.length === 0;
     this.empty.hidden = ids.length > 0;
     this.empty.replaceChildren(...this.#nothing());
-    this.picked.update(ids.map((id) => this.runs.get(id)), this.slots, this.hidden);
+    this.picked.update(
+      ids.map((id) => this.runs.get(id)),
+      this.slots,
+      this.hidden,
+    );
     for (const axis of this.axes) axis.checked = axis.value === this.state.axis;
     this.#renderChoices();
     const chosen = ids.includes(this.state.run) ? this.state.run : ids[0];
     const about = this.about.get(chosen);
-    this.details.update({ run: about && { ...about, id: chosen }, tab: this.state.tab, shown: ids, all: [...this.runs.keys()] });
+    this.details.update({
+      run: about && { ...about, id: chosen },
+      tab: this.state.tab,
+      shown: ids,
+      all: [...this.runs.keys()],
+    });
     this.#draw();
   }
 
   #nothing() {
-    if (this.runs.size) return [h("h2", {}, "No run is chosen"), h("p", {}, "Choose one in the sidebar, or several to see them over each other.")];
+    if (this.runs.size)
+      return [
+        h("h2", {}, "No run is chosen"),
+        h("p", {}, "Choose one in the sidebar, or several to see them over each other."),
+      ];
     return [
       h("h2", {}, "No runs yet"),
       h("p", {}, "Start one on the page ", h("a", { href: pageOf("train") }, "Train"), ", or type:"),
@@ -264,7 +298,12 @@ export class View {
     return ids.flatMap((id) =>
       (this.about.get(id)?.events ?? [])
         .filter((event) => Number.isFinite(event[place]) && !["started", "evaluated"].includes(event.kind))
-        .map((event) => ({ x: event[place], slot: this.slots.get(id), kind: event.kind, text: `${id}: ${event.kind}, ${event.text}` })),
+        .map((event) => ({
+          x: event[place],
+          slot: this.slots.get(id),
+          kind: event.kind,
+          text: `${id}: ${event.kind}, ${event.text}`,
+        })),
     );
   }
 }

@@ -22,9 +22,20 @@ export class View {
     this.plan = h("div", { class: "plan" });
     this.problem = h("p", { class: "notice error", role: "alert", hidden: true });
     this.startButton = h("button", { type: "submit", class: "button primary" }, "Start");
-    this.aside = h("section", { class: "outlook", "aria-label": "What it will take" }, this.plan, this.problem, this.startButton);
+    this.aside = h(
+      "section",
+      { class: "outlook", "aria-label": "What it will take" },
+      this.plan,
+      this.problem,
+      this.startButton,
+    );
     this.drop = this.#dropZone();
-    const form = h("form", { class: "train", onsubmit: (event) => this.#start(event) }, h("div", {}, this.drop, this.place), this.aside);
+    const form = h(
+      "form",
+      { class: "train", onsubmit: (event) => this.#start(event) },
+      h("div", {}, this.drop, this.place),
+      this.aside,
+    );
     this.page = h("div", { class: "sheet", hidden: true }, this.stages, form);
     this.sheet = h("div", { class: "sheet", hidden: true });
     content.replaceChildren(this.off, this.page, this.sheet);
@@ -71,7 +82,11 @@ export class View {
     const values = address();
     this.jobId = values.get("job");
     const asked = values.get("stage") ?? preference("train.stage");
-    const stage = this.forms.has(asked) ? asked : this.forms.has("base_train") ? "base_train" : [...this.forms.keys()][0];
+    const stage = this.forms.has(asked)
+      ? asked
+      : this.forms.has("base_train")
+        ? "base_train"
+        : [...this.forms.keys()][0];
     this.#renderJobs();
     if (this.jobId) return;
     setPreference("train.stage", stage);
@@ -107,7 +122,10 @@ export class View {
       const { errors, command: text, plan } = await check(this.stage, this.form.values, this.asking.signal);
       this.form.showErrors(errors);
       this.#refuse(errors[""] ?? "");
-      this.plan.replaceChildren(...outlook(plan), ...(text ? [h("h3", {}, "The same as a command"), command(text)] : []));
+      this.plan.replaceChildren(
+        ...outlook(plan),
+        ...(text ? [h("h3", {}, "The same as a command"), command(text)] : []),
+      );
     } catch (error) {
       if (error.name === "AbortError") return;
       if (!(error instanceof ApiError)) throw error;
@@ -150,7 +168,12 @@ export class View {
   // Files
 
   #dropZone() {
-    const field = h("input", { type: "file", id: "upload", accept: ".txt,.md,.json,.jsonl,.parquet,.zip", onchange: () => this.#upload(field.files[0]) });
+    const field = h("input", {
+      type: "file",
+      id: "upload",
+      accept: ".txt,.md,.json,.jsonl,.parquet,.zip",
+      onchange: () => this.#upload(field.files[0]),
+    });
     const zone = h(
       "div",
       {
@@ -203,5 +226,9 @@ function outlook(plan) {
   ].filter(([, value]) => Number.isFinite(value));
   const list = facts.flatMap(([name, value, write]) => [h("dt", {}, name), h("dd", {}, write(value))]);
   const notes = (plan.notes ?? []).map((text) => h("li", {}, text));
-  return [h("h3", {}, "What it will take"), h("dl", { class: "facts" }, ...list), ...(notes.length ? [h("ul", { class: "quiet" }, ...notes)] : [])];
+  return [
+    h("h3", {}, "What it will take"),
+    h("dl", { class: "facts" }, ...list),
+    ...(notes.length ? [h("ul", { class: "quiet" }, ...notes)] : []),
+  ];
 }
