@@ -12,8 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from nanochat.web.bodies.items import ResponsesRequest
-from nanochat.web.bodies.schemas import BODIES, ErrorReply
+from nanochat.web.bodies.schemas import ErrorReply
 from nanochat.web.examples import EXAMPLES
 
 TITLE = "nanochat"
@@ -46,10 +45,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=TITLE, version="1", description=ABOUT, routes=app.routes)
         _, definitions = models_json_schema(
-            [(body, "validation") for body in (*BODIES, ResponsesRequest)], ref_template="#/components/schemas/{model}"
+            [(body, "validation") for body in app.state.bodies], ref_template="#/components/schemas/{model}"
         )
-        schemas = document["components"]["schemas"]
-        schemas.update(definitions["$defs"])
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas.update(definitions.get("$defs", {}))
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path, operations in document["paths"].items():
             for operation in operations.values():
