@@ -1,6 +1,7 @@
 """/openapi.json and a page that shows it. The page loads nothing from other servers."""
 
 import json
+import re
 import shlex
 from html import escape
 from pathlib import Path
@@ -70,13 +71,20 @@ def _add_example(path: str, operation: dict[str, Any]) -> None:
 def page(document: dict[str, Any], url: str) -> str:
     """The OpenAPI document as HTML, for a server at `url`."""
     schemas = document["components"]["schemas"]
-    sections = [
-        _section(f"{method.upper()} {path}", operation, schemas, _example(path, url))
+    routes = [
+        (f"{method.upper()} {path}", operation, _example(path, url))
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
+    sections = [_section(name, operation, schemas, example) for name, operation, example in routes]
+    contents = [f'<li class="entry"><a href="#{_id(name)}"><code>{escape(name)}</code></a></li>' for name, *_ in routes]
     html = TEMPLATE.read_text(encoding="utf-8").replace("{url}", escape(url))
-    return html.replace("<!-- routes -->", "\n".join(sections))
+    return html.replace("<!-- contents -->", "\n".join(contents)).replace("<!-- routes -->", "\n".join(sections))
+
+
+def _id(name: str) -> str:
+    """The id of a route's section: "post-v1-chat-completions"."""
+    return "-".join(re.findall(r"\w+", name.lower()))
 
 
 def _example(path: str, url: str) -> str:
@@ -90,7 +98,8 @@ def _example(path: str, url: str) -> str:
 
 
 def _section(name: str, operation: dict[str, Any], schemas: dict[str, Any], example: str) -> str:
-    html = f"<section><h2><code>{escape(name)}</code></h2><p>{escape(operation['summary'])}</p>{example}"
+    html = f'<section id="{_id(name)}">'
+    html += f"<h2><code>{escape(name)}</code></h2><p>{escape(operation['summary'])}</p>{example}"
     if "requestBody" in operation:
         schema = schemas[operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]]
         html += f"<p>{escape(schema['description'])}</p><table><tr><th>field</th><th>type</th><th></th></tr>"

@@ -145,5 +145,11 @@ addEventListener("pagehide", () => chat.store.flush());
 
 await chat.start();
 chat.open(location.hash.slice(1));
+// A link may name the model to start with: /?model=sft:d4
+const wanted = new URLSearchParams(location.search).get("model");
+if (wanted) {
+  chat.setModel(chat.current.columns[0], wanted);
+  history.replaceState(null, "", location.pathname);
+}
 composer.focus();
 await chat.connect();
