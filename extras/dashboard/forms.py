@@ -5,6 +5,7 @@ What a form accepts, the command line accepts: values become words, which the st
 
 import contextlib
 import dataclasses
+import inspect
 import math
 import re
 import shlex
@@ -101,7 +102,7 @@ def _groups(flags: type) -> dict[str, str]:
     for each in reversed(flags.__mro__[:-1]):
         name = re.sub(r"(Flags|Settings)$", "", each.__name__)
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize()
-        for field in vars(each).get("__annotations__", {}):
+        for field in inspect.get_annotations(each):
             found.setdefault(field, words or "This stage")
     return found
 
