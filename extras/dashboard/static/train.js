@@ -1,6 +1,6 @@
 // The page that starts training: a stage, its form, what it will take, and the jobs.
 
-import { ApiError } from "../../static/api.js";
+import { ApiError, sentence } from "../../static/api.js";
 import { note } from "../../static/dialogs.js";
 import { byId, h, icon } from "../../static/dom.js";
 import { preference, setPreference } from "../../static/preferences.js";
@@ -46,7 +46,7 @@ export class View {
     this.forms = new Map(forms.map((form) => [form.stage, form]));
     this.training = state.training;
     this.off.hidden = state.training;
-    this.off.textContent = state.training_off ?? "";
+    this.off.textContent = state.training_off ? sentence(state.training_off) : "";
     this.startButton.disabled = !state.training;
     this.drop.hidden = !state.training;
     this.#renderStages(forms);
@@ -133,9 +133,9 @@ export class View {
     }
   }
 
-  #refuse(sentence) {
-    this.problem.hidden = sentence === "";
-    this.problem.textContent = sentence;
+  #refuse(text) {
+    this.problem.hidden = text === "";
+    this.problem.textContent = text && sentence(text);
   }
 
   async #start(event) {
