@@ -3,6 +3,7 @@
 A file is there when all of it has arrived and a reader of the stages has read it; what is not right is not kept.
 """
 
+import asyncio
 import contextlib
 import os
 import re
@@ -43,7 +44,7 @@ async def receive(body: AsyncIterator[bytes], folder: Path) -> Path:
         with open(part, "xb") as file:
             async for data in body:
                 file.write(data)
-            _flush(file)
+            await asyncio.to_thread(_flush, file)
     except BaseException as error:  # the client left, or the body is too large
         with contextlib.suppress(OSError):
             part.unlink()

@@ -11,16 +11,19 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from nanochat.errors import UserError
 from nanochat.paths import read_json, write_text
 
 RECORD, LOG, ALIVE = "job.json", "log.txt", "alive"
 TAIL = 4096  # bytes of the log in which its last line is looked for
 LONGEST_MESSAGE = 300
+PROGRESS = re.compile(r"\w+ +\d+/\d+ steps ")
 
 State = Literal["queued", "running", "stopping", "stopped", "finished", "failed"]
 OPEN = ("queued", "running", "stopping")  # states of a job that is not over
@@ -56,7 +59,10 @@ def read(folder: Path) -> Job:
     """The job in a folder. Raises UserError if its file is damaged."""
     known = {entry.name for entry in dataclasses.fields(Job)}
     content = read_json(folder / RECORD, f"delete {folder}")
-    return Job(**{name: value for name, value in content.items() if name in known})
+    try:
+        return Job(**{name: value for name, value in content.items() if name in known})
+    except TypeError as error:
+        raise UserError(f"{folder / RECORD} is damaged ({error}); delete {folder}") from None
 
 
 def write(folder: Path, job: Job) -> None:
@@ -121,7 +127,7 @@ def _last(file: IO[bytes], size: int) -> str:
 
 
 def last_line(folder: Path) -> str | None:
-    """The last line that a job printed, for its message."""
+    """The last line that a job printed, for its message, but for lines of progress, which stages print to the end."""
     lines = [line.strip() for line in tail(folder / LOG, TAIL).splitlines()]
-    printed = next((line for line in reversed(lines) if line), None)
+    printed = next((line for line in reversed(lines) if line and not PROGRESS.match(line)), None)
     return printed[-LONGEST_MESSAGE:] if printed else None
