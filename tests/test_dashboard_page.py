@@ -151,7 +151,7 @@ def test_a_run_from_its_form_to_its_deletion(visit, dashboard: Dashboard, folder
     expect(page.locator("#error-depth")).to_contain_text("depth is 0")
     enter(page, "depth", "1")
     expect(page.locator("#error-depth")).to_have_text("")
-    expect(page.get_by_label("Command")).to_contain_text("python -m scripts.base_train --depth=1")
+    expect(page.get_by_label("Command", exact=True)).to_contain_text("python -m scripts.base_train --depth=1")
     expect(page.locator(".facts")).to_contain_text("Memory")
     page.reload()  # what was entered stays
     expect(page.get_by_label("depth", exact=True)).to_have_value("1")
@@ -253,7 +253,7 @@ def test_a_chart_is_read_and_zoomed_with_keys_and_mouse(visit) -> None:
     table = page.get_by_role("group", name="Training loss, nats per token: values")
     expect(table.get_by_role("row").nth(1)).to_have_text("17.95")
     expect(table.get_by_role("row").last).to_have_text("804")
-    page.get_by_role("button", name="Show or hide").or_(page.get_by_title("Show or hide its lines")).click()
+    page.get_by_title("Show or hide its lines").click()
     expect(table.get_by_role("columnheader")).to_have_count(1)
 
 
@@ -280,6 +280,7 @@ def test_a_long_list_is_drawn_in_pieces_and_searched(visit) -> None:
 
 def test_uploads_become_the_forms_data(visit, tmp_path: Path) -> None:
     page = visit("train#stage=chat_sft")
+    expect(page.get_by_label("Command", exact=True)).to_be_visible()
     (tmp_path / "talk.jsonl").write_text(
         json.dumps([{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]) + "\n"
     )
@@ -300,7 +301,7 @@ def test_without_permission_the_page_watches_only(browser: Browser, folder: Path
             page.get_by_role("link", name="Train", exact=True).click()
             expect(page.locator(".banner.quiet")).to_contain_text("--allow_training")
             expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
-            expect(page.get_by_label("Command")).to_contain_text("python -m scripts.base_train")
+            expect(page.get_by_label("Command", exact=True)).to_contain_text("python -m scripts.base_train")
     finally:
         dashboard.kill()
 
@@ -319,7 +320,7 @@ def test_axe_finds_nothing_serious(visit, picture, look: str) -> None:
         page.get_by_role("button", name="Open sidebar").tap()
         assert serious(page) == []
     page.get_by_role("link", name="Train", exact=True).click()
-    expect(page.get_by_label("Command")).to_be_visible()
+    expect(page.get_by_label("Command", exact=True)).to_be_visible()
     assert serious(page) == []
     picture(page, f"dashboard-train-{look}")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

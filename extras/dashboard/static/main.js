@@ -1,6 +1,6 @@
 // Puts a page of the dashboard together: what is around the view, and the view that the page's HTML names.
 
-import { onKeyNeeded } from "../../static/api.js";
+import { ApiError, onKeyNeeded } from "../../static/api.js";
 import { askForKey, askWith, note } from "../../static/dialogs.js";
 import { byId, h } from "../../static/dom.js";
 import { Drawer, furnish } from "../../static/shell.js";
@@ -41,7 +41,12 @@ addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
-addEventListener("unhandledrejection", ({ reason }) => note(reason.message));
+// What the server refuses, wherever it was asked; anything else is a mistake of ours, and the console has it.
+addEventListener("unhandledrejection", (event) => {
+  if (!(event.reason instanceof ApiError)) return;
+  event.preventDefault();
+  note(event.reason.message);
+});
 
 const { View } = await import(`./${name}.js`);
 const view = new View({

@@ -197,7 +197,7 @@ export class View {
   }
 
   async #upload(file) {
-    if (!file) return;
+    if (!file || !this.form) return;
     this.drop.setAttribute("aria-busy", "true");
     try {
       const { path, kind, count, problem } = await upload(file);
