@@ -145,7 +145,7 @@ def grows(page: Page, run: str = "base:page", by: int = 5) -> int:
 
 def test_a_run_from_its_form_to_its_deletion(visit, dashboard: Dashboard, folder: Path, picture) -> None:
     page = visit("train")
-    page.get_by_role("radio", name="Base model").check(force=True)
+    page.get_by_role("radio", name="Base model", exact=True).check(force=True)
     fill_in(page)
     enter(page, "depth", "0")
     expect(page.locator("#error-depth")).to_contain_text("depth is 0")

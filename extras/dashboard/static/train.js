@@ -71,8 +71,10 @@ export class View {
           setAddress({ stage });
           this.#follow();
         };
-        const input = h("input", { type: "radio", name: "stage", value: stage, onchange: choose });
-        return h("label", {}, input, h("strong", {}, title), h("span", { class: "quiet" }, about));
+        const words = { "aria-label": title, "aria-describedby": `about-${stage}` };
+        const input = h("input", { type: "radio", name: "stage", value: stage, onchange: choose, ...words });
+        const text = h("span", { class: "quiet", id: `about-${stage}` }, about);
+        return h("label", {}, input, h("strong", {}, title), text);
       }),
     );
   }
@@ -206,7 +208,7 @@ export class View {
       note(`${file.name}: ${plural(count, kind === "conversations" ? "conversation" : "document")}.`);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      note(error.message);
+      note(`${file.name}: ${error.message}`);
     } finally {
       this.drop.removeAttribute("aria-busy");
       byId("upload").value = ""; // so that the same file can be chosen again
