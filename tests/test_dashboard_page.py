@@ -292,16 +292,19 @@ def test_uploads_become_the_forms_data(visit, tmp_path: Path) -> None:
     expect(page.locator(".note").last).to_contain_text("odd.jsonl")
 
 
-def test_without_permission_the_page_watches_only(browser: Browser, folder: Path) -> None:
-    dashboard = Dashboard(folder)
+def test_a_page_behind_a_key_and_a_proxys_path_that_may_only_watch(browser: Browser, folder: Path) -> None:
+    dashboard = Dashboard(folder, "--api_key=secret", "--root_path=/some/where")
     try:
         with profiles(browser) as open_page:
-            page = open_page(dashboard.url)
-            expect(chart(page, "Training loss")).to_be_visible()
+            page = open_page(f"{dashboard.url}some/where/")
+            page.get_by_label("API key").fill("secret")
+            page.keyboard.press("Enter")
+            expect(chart(page, "Training loss").locator(".line[d^=M]")).to_have_count(1)
             page.get_by_role("link", name="Train", exact=True).click()
             expect(page.locator(".banner.quiet")).to_contain_text("--allow_training")
             expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
             expect(page.get_by_label("Command", exact=True)).to_contain_text("python -m scripts.base_train")
+            assert page.url.startswith(f"{dashboard.url}some/where/train")
     finally:
         dashboard.kill()
 

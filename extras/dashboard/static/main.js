@@ -4,7 +4,9 @@ import { ApiError, onKeyNeeded } from "../../static/api.js";
 import { askForKey, askWith, note } from "../../static/dialogs.js";
 import { byId, h } from "../../static/dom.js";
 import { Drawer, furnish } from "../../static/shell.js";
+import { isThere } from "./server.js";
 
+const LOOK_AGAIN_MS = 3000;
 const VIEWS = { runs: "Runs", train: "Train", models: "Models" };
 const KEYS = [
   [["Ctrl", "K"], "find in the list"],
@@ -56,4 +58,4 @@ const view = new View({
   /** Close the sidebar where it lies over the page, after something was chosen in it. */
   chosen: () => drawer.covers && drawer.close(),
 });
-await view.start();
+while (!(await isThere(() => view.start()))) await new Promise((again) => setTimeout(again, LOOK_AGAIN_MS));
