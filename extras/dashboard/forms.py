@@ -204,9 +204,15 @@ def command(stage: Stage, values: Mapping[str, Any], places: Places) -> Command:
         stage.check(flags)
         device = device_of(getattr(flags, "device_type", getattr(flags, "device", "cpu")))
     except UserError as error:
-        named = _FLAG.search(str(error))
-        raise Wrong({named[1] if named and named[1] in known else "": str(error)}) from None
+        raise Wrong(placed(stage, error)) from None
     return Command(stage, flags, [stage.module, *words, *arguments], used, device)
+
+
+def placed(stage: Stage, error: UserError) -> dict[str, str]:
+    """An error by the field that it names first; "" where it names none."""
+    named = _FLAG.search(str(error))
+    known = {entry.name for entry in dataclasses.fields(stage.flags)}
+    return {named[1] if named and named[1] in known else "": str(error)}
 
 
 def _allowed(stage: Stage, name: str, value: Any, hint: Any, places: Places) -> Any:

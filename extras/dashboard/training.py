@@ -108,7 +108,7 @@ class Training:
         try:
             plan, errors = self.outlook.plan(command), {}
         except UserError as error:
-            plan, errors = None, {"": str(error)}
+            plan, errors = None, forms.placed(command.stage, error)
         return {"errors": errors, "command": str(command), "plan": plan}
 
     def start(self, body: FormRequest) -> Job:
