@@ -3,12 +3,14 @@
 `--help` lists a dataclass's fields from its last base class to its first: what people change first stands in the last.
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
 from nanochat.checkpoint.flags import ModelName
-from nanochat.config import alias
+from nanochat.config import alias, given
+from nanochat.errors import UserError
 
 Compile = bool | Literal["max-autotune"]
 Rows = int | Literal["auto"]
@@ -64,6 +66,11 @@ class TrainFlags:
     """multiply the blocks' matrices in 8 bits, on GPUs that do (H100, L4, RTX 40 and newer); needs the extra fp8"""
     dry_run: bool = False
     """train and evaluate as usual, but write no checkpoint and no report"""
+
+    def check(self) -> None:
+        """Raise UserError for what can be seen before anything is loaded."""
+        check_numbers(self)
+        check_length(self)
 
 
 @dataclass
@@ -122,3 +129,28 @@ class ConversationData:
 @dataclass
 class ConversationFlags(LaterFlags, ConversationData):
     """Flags of the stages that learn from given conversations."""
+
+
+def check_numbers(flags: TrainFlags) -> None:
+    """Raise UserError for a number that no run can be trained with."""
+    for entry in fields(flags):
+        value = getattr(flags, entry.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{entry.name} is {value}; expected a finite number")
+        if entry.name.endswith("_lr") and value is not None and value < 0:
+            raise UserError(f"--{entry.name} is {value}; expected 0 or more")
+    if any(not 0 <= factor < math.inf for factor in flags.lr_curve):
+        raise UserError(f"--lr_curve has {min(flags.lr_curve)} to {max(flags.lr_curve)}; expected factors of 0 or more")
+    if flags.resume not in ("auto", "never") and not flags.resume.isdecimal():
+        raise UserError(f"--resume is {flags.resume!r}; expected auto, never or the number of a step")
+
+
+def check_length(flags: TrainFlags) -> None:
+    """Raise UserError for minutes that no run can last, or beside another length of the run."""
+    if flags.minutes == -1:
+        return
+    if flags.minutes <= 0:
+        raise UserError(f"--minutes is {flags.minutes:g}; expected more than 0, or -1 to train for a number of steps")
+    for name in ("num_iterations", "num_epochs", "target_flops"):
+        if name in given(flags) and getattr(flags, name) > 0:
+            raise UserError(f"--minutes and --{name} both set how long to train; pass only one of them")

@@ -8,7 +8,6 @@ import contextlib
 import copy
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -129,8 +128,7 @@ def open_run(stage: str, flags: Flags, rt: Runtime, tag: str | None = None) -> I
 
     Raises UserError for a missing model or a folder in use, OtherRun for a folder that holds another run.
     """
-    _check_numbers(flags)
-    _check_length(flags)
+    flags.check()
     found, parent = None, None
     if isinstance(flags, LaterFlags):
         found, parent, tag = _parent(stage, flags)
@@ -199,29 +197,6 @@ def as_json(value: object) -> Any:
     return [as_json(item) for item in value] if isinstance(value, (list, tuple)) else json.loads(strict_json(value))
 
 
-def _check_numbers(flags: TrainFlags) -> None:
-    """Raise UserError for a number that no run can be trained with."""
-    for entry in dataclasses.fields(flags):
-        value = getattr(flags, entry.name)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"--{entry.name} is {value}; expected a finite number")
-        if entry.name.endswith("_lr") and value is not None and value < 0:
-            raise UserError(f"--{entry.name} is {value}; expected 0 or more")
-    if any(not 0 <= factor < math.inf for factor in flags.lr_curve):
-        raise UserError(f"--lr_curve has {min(flags.lr_curve)} to {max(flags.lr_curve)}; expected factors of 0 or more")
-
-
-def _check_length(flags: TrainFlags) -> None:
-    """Raise UserError for minutes that no run can last, or beside another length of the run."""
-    if flags.minutes == -1:
-        return
-    if flags.minutes <= 0:
-        raise UserError(f"--minutes is {flags.minutes:g}; expected more than 0, or -1 to train for a number of steps")
-    for name in ("num_iterations", "num_epochs", "target_flops"):
-        if name in given(flags) and getattr(flags, name) > 0:
-            raise UserError(f"--minutes and --{name} both set how long to train; pass only one of them")
-
-
 def _parent(stage: str, flags: LaterFlags) -> tuple[door.Found | None, dict, str]:
     """The model that a later stage starts from, its record for the meta file, and the output tag.
 
@@ -266,8 +241,6 @@ def _own_checkpoint(stage: str, folder: Path, tag: str, flags: TrainFlags, rt: R
 
     --resume auto takes the newest that is whole.
     """
-    if flags.resume not in ("auto", "never") and not flags.resume.isdecimal():
-        raise UserError(f"--resume is {flags.resume!r}; expected auto, never or the number of a step")
     there = manager.recorded(folder)
     if flags.resume.isdecimal():
         return _load(folder, tag, manager.find(stage, tag, int(flags.resume))[2], flags, rt)
