@@ -326,6 +326,7 @@ def serve(
     Raises:
         UserError: The address is wrong or taken.
     """
+    from nanochat.web.app import build_app
     from nanochat.web.http.flags import allowed_hosts, find_api_key
     from nanochat.web.server import listen
     from nanochat.web.server import serve as run
@@ -336,7 +337,8 @@ def serve(
         loaded = open(model) if isinstance(model, str) else model
         settings = Settings(api_key=key, hosts=allowed_hosts(host))
         name = door.short_name(loaded.name, loaded.serving.source, loaded.serving.tag)
-        run(ServerState([ServedModel(name, [loaded.serving])], settings), bound, host, ready=ready)
+        state = ServerState([ServedModel(name, [loaded.serving])], settings)
+        run(build_app(state), state, bound, host, ready=ready)
 
 
 def _stops(stop: str | Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -276,6 +277,13 @@ def _keep_freed_memory() -> None:
     m_trim_threshold, m_mmap_max = -1, -4
     mallopt(m_mmap_max, 0)
     mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def memory_used(device: torch.device) -> int:
+    """The most memory that this process has held so far: of the GPU by its tensors, else of the machine; in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def memory_of(device: torch.device) -> int:
