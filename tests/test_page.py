@@ -594,6 +594,44 @@ def test_the_inspector_shows_the_most_likely_tokens(visit, picture):
     expect(page.locator("h3", has_text="The fox and the winter")).to_be_visible()
 
 
+def test_inside_the_model_are_attention_and_the_lens(visit, picture):
+    page = visit()
+    choose_model(page, "sft:story")
+    page.get_by_role("button", name="Token inspector").click()
+    ask_and_wait(page, "Tell me a story")
+    page.get_by_role("button", name="Inside the model").click()
+    dialog = page.get_by_role("dialog", name="Inside the model")
+    tokens = dialog.locator(".token")
+    expect(tokens.last).to_have_text(STORY[-1])
+    expect(dialog.get_by_role("tab", name="Attention")).to_be_focused()
+    looks = dialog.locator(".inside-looks")
+    expect(looks).to_contain_text("everything.")
+    heads = dialog.get_by_label("Head")
+    assert heads.locator("option").count() == 1 + page.evaluate(
+        "fetch('inspect', {method: 'POST', headers: {'Content-Type': 'application/json'}, body: JSON.stringify("
+        "{model: 'sft:story', text: 'x'})}).then(reply => reply.json()).then(({heads}) => heads)")  # fmt: skip
+    heads.select_option("0")
+    expect(dialog.get_by_role("status")).to_contain_text("sft:story")
+    tokens.nth(3).click()
+    expect(tokens.nth(3)).to_be_focused()
+    before = looks.inner_text()
+    page.keyboard.press("ArrowRight")
+    expect(tokens.nth(4)).to_be_focused()
+    expect(looks).not_to_have_text(before)
+    assert tokens.nth(5).evaluate("token => token.style.getPropertyValue('--weight')") == "0"  # a later one
+    picture(page, "inside-attention")
+    dialog.get_by_role("tab", name="Attention").focus()
+    page.keyboard.press("ArrowRight")
+    expect(dialog.get_by_role("tab", name="Logit lens")).to_be_focused()
+    cell = dialog.locator("tbody tr").nth(-2).locator("td").last
+    expect(cell).to_contain_text("everything.")
+    assert "%" in cell.get_attribute("title")
+    assert serious(page) == []
+    picture(page, "inside-lens")
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+
+
 def test_a_tool_call_is_a_block_with_its_result(visit):
     page = visit()
     choose_model(page, "sft:tool")
@@ -1020,6 +1058,13 @@ def test_axe_finds_nothing_serious(visit, picture, look):
     page.locator(".token").nth(4).click()
     assert serious(page) == []
     picture(page, f"axe-inspector-{look}")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Inside the model").click()
+    expect(page.locator("#inside-dialog .token").last).to_be_visible()
+    assert serious(page) == []
+    picture(page, f"axe-inside-{look}")
+    page.get_by_role("tab", name="Logit lens").click()
+    picture(page, f"axe-lens-{look}")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Two models side by side").click()
     choose_model(page, "base:words", "Model of column 2")

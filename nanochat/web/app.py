@@ -14,7 +14,7 @@ from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from nanochat.web import documentation, older, openai, responses
+from nanochat.web import documentation, inside, older, openai, responses
 from nanochat.web.errors import ApiError, json_response
 from nanochat.web.http.front import Front, place
 from nanochat.web.http.limits import Cors, Gate
@@ -54,6 +54,7 @@ def build_app(state: ServerState) -> ASGIApp:
     )  # fmt: skip
     app.include_router(openai.routes(state))
     app.include_router(responses.routes(state))
+    app.include_router(inside.routes(state))
     app.include_router(older.routes(state))
     _state_routes(app, state)
     _page_routes(app, state)
