@@ -179,8 +179,8 @@ def test_the_command_answers_all_it_can_on_one_page(
     (tmp_path / "labels.jsonl").write_text("\n".join(rows), encoding="utf-8")
     one, two = LETTERS[:9], LETTERS[:4] + LETTERS[9] + LETTERS[5:9]
     look.main(["--text", one, "--other", two, "--answer", LETTERS[1], "--wrong", LETTERS[2], "--neurons=1",
-               f"--file={tmp_path / 'texts.jsonl'}", f"--labelled={tmp_path / 'labels.jsonl'}", f"--out={tmp_path / 'o'}",
-               "--rows=1"])  # fmt: skip
+               f"--file={tmp_path / 'texts.jsonl'}", f"--labelled={tmp_path / 'labels.jsonl'}", "--rows=1",
+               f"--out={tmp_path / 'o'}"])  # fmt: skip
     assert "look.html" in capsys.readouterr().out
     data = json.loads((tmp_path / "o/look.json").read_text(encoding="utf-8"))
     assert list(data) == ["model", "heads", "lens", "neurons", "similarity", "probes", "patching", "attribution"]
