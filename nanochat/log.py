@@ -150,7 +150,7 @@ class MetricsLog:
                     break
                 size, before = size + len(line), step
             file.truncate(size)
-        return next((step for line in reversed(lines) if (step := _step_of(line)) is not None), -1)
+        return next((there for line in reversed(lines) if (there := _step_of(line)) is not None), -1)
 
 
 class Progress:
