@@ -29,6 +29,7 @@ from extras.dashboard.flags import Places
 from extras.dashboard.forms import Command
 from extras.dashboard.jobs import Jobs, NotNow
 from extras.dashboard.training import Outlook
+from nanochat import paths
 from nanochat.data.shards import write_shards
 from nanochat.paths import dataset_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer

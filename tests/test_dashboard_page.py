@@ -71,7 +71,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Pa
         write_shards((f"{n} cats. {TEXT[n % 50 : 150 + n]}" for n in range(60)), dataset_dir("tiny"))
     run = base / "base_checkpoints" / "other"
     run.mkdir(parents=True)
-    (run / "config.json").write_text(json.dumps({"user_config": {"depth": 2}, "changed_flags": {"depth": 2}}), encoding="utf-8")
+    config = {"user_config": {"depth": 2}, "changed_flags": {"depth": 2}}
+    (run / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with open(run / "metrics.jsonl", "w", encoding="utf-8") as file:
         for step in range(1, OTHER + 1):
             line = {"step": step, "time": 1.7e9 + step, "loss": 8 - step / 20, "lr": 1.0, "grad_norm": 0.5,
