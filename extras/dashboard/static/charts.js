@@ -14,9 +14,9 @@ export class Charts extends EventTarget {
 
   /**
    * keys: the metrics, in order. curves: where they come from. runs: [{id, name, slot}], those that are shown. axis, range,
-   * marks: as for Chart.show. log: the keys with a logarithmic scale.
+   * marks, large: as for Chart.show. log: the keys with a logarithmic scale.
    */
-  show({ keys, curves, runs, axis, range, marks, log }) {
+  show({ keys, curves, runs, axis, range, marks, log, large = false }) {
     reconcile(
       this.element,
       keys.map((key) => this.#chart(key).element),
@@ -28,10 +28,9 @@ export class Charts extends EventTarget {
       }),
     );
     const whole = extent(shown.flat());
-    keys.forEach((key, i) => {
-      const large = keys.length === 1;
-      this.#chart(key).show({ series: shown[i], axis, whole, range, marks, log: log.has(key), large });
-    });
+    keys.forEach((key, i) =>
+      this.#chart(key).show({ series: shown[i], axis, whole, range, marks, log: log.has(key), large }),
+    );
   }
 
   #chart(key) {
