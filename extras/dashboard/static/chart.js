@@ -150,9 +150,10 @@ export class Chart extends EventTarget {
         svg("text", { x: LEFT - 8, y: at, class: "y" }, this.metric.tick?.(value) ?? text),
       ];
     });
-    const columns = ticks(x, Math.max(2, this.width / 90), this.axis).map(({ value, text }) =>
-      svg("text", { x: this.across(value).toFixed(1), y: bottom + 16, class: "x" }, text),
-    );
+    const columns = ticks(x, Math.max(2, this.width / 90), this.axis).map(({ value, text }) => {
+      const at = this.across(value);
+      return svg("text", { x: at.toFixed(1), y: bottom + 16, class: at > right - 15 ? "x last" : "x" }, text);
+    });
     this.grid.replaceChildren(
       ...rows.flat(),
       svg("path", { class: "base", d: `M${LEFT},${bottom}H${right}` }),
