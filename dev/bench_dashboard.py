@@ -4,7 +4,8 @@
     python dev/bench_dashboard.py --runs 10 --lines 10000     smaller
 
 The runs share one file by hard links, so it is in the file system's cache after the first of them has been read; every
-run is still opened and read by itself. The share of a core is the server's own processor time, from /proc.
+run is still opened and read by itself. Beside each time stands the server's own processor time, from /proc: what counts
+on a machine that does something else as well.
 """
 
 import json
@@ -17,6 +18,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
@@ -27,7 +29,7 @@ from nanochat.log import strict_json
 from nanochat.paths import SOURCES
 
 KEYS = ("loss", "val_bpb", "lr", "grad_norm", "tok_per_second", "mfu", "memory_bytes")  # what the page draws
-PATIENCE = 60.0  # seconds for the server to start
+PATIENCE = 600.0  # seconds for the server to start
 EVAL_EVERY = 250
 
 
@@ -54,17 +56,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         base = Path(place)
         make_runs(base, flags.runs, flags.lines)
-        began = time.perf_counter()
-        server, url = start(base)
+        server, url, began = start(base)
         try:
-            found = {"start": time.perf_counter() - began, **opening(url, flags.shown)}
+            found = {"start": (time.perf_counter() - began, processor_seconds(server.pid))}
+            found |= opening(url, server.pid, flags.shown)
             found |= following(url, server.pid, base, flags.per_second, flags.seconds)
         finally:
             server.terminate()
             server.wait()
-    for name, value in found.items():
-        print(f"{name:<28} {value:8.3f}")
-    print(json.dumps({name: round(value, 4) for name, value in found.items()}))
+    print(f"{'':<28} seconds  of the processor")
+    for name, (seconds, processor) in found.items():
+        print(f"{name:<28} {seconds:7.3f} {processor:7.3f}  {processor / seconds:7.2%}")
+    print(json.dumps({name: [round(each, 4) for each in measured] for name, measured in found.items()}))
 
 
 def make_runs(base: Path, runs: int, lines: int) -> None:
@@ -95,8 +98,9 @@ def line_of(step: int, lines: int, rng: random.Random) -> str:
     }) + "\n"  # fmt: skip
 
 
-def start(base: Path) -> tuple[subprocess.Popen, str]:
-    """A server on a base folder, and its address."""
+def start(base: Path) -> tuple[subprocess.Popen, str, float]:
+    """A server on a base folder, its address, and when it was started."""
+    began = time.perf_counter()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -106,12 +110,12 @@ def start(base: Path) -> tuple[subprocess.Popen, str]:
     )
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and server.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
+        try:  # the port is open a little before the server answers
+            get(f"http://127.0.0.1:{port}/health")
         except OSError:
             time.sleep(0.01)
         else:
-            return server, f"http://127.0.0.1:{port}/dashboard"
+            return server, f"http://127.0.0.1:{port}/dashboard", began
     server.kill()
     raise UserError("scripts.dashboard did not start; start it by hand to see why")
 
@@ -121,59 +125,62 @@ def get(url: str, **query: object) -> dict:
         return json.load(response)
 
 
-def opening(url: str, shown: int) -> dict[str, float]:
-    """Seconds until the list and the first curves have come, and until the curves are exact."""
-    began = time.perf_counter()
-    ids = [each["id"] for each in get(f"{url}/runs")["runs"]][:shown]
-    found = {"list": time.perf_counter() - began}
+def opening(url: str, process: int, shown: int) -> dict[str, tuple[float, float]]:
+    """Until the list and the first curves have come, until the curves are exact, and the same again."""
+    ids: list[str] = []
     query = {"run": ids, "key": KEYS, "x": "step"}
-    series = get(f"{url}/curves", **query)["series"]
-    found["list and first curves"] = time.perf_counter() - began
-    while not all(each["exact"] for each in series):
-        time.sleep(0.2)
-        series = get(f"{url}/curves", **query)["series"]
-    found["until curves are exact"] = time.perf_counter() - began
-    began = time.perf_counter()
-    get(f"{url}/runs")
-    found["list again"] = time.perf_counter() - began
-    began = time.perf_counter()
-    get(f"{url}/curves", **query)
-    return {**found, "curves again": time.perf_counter() - began}
+
+    def read_list() -> None:
+        ids[:] = [each["id"] for each in get(f"{url}/runs")["runs"]][:shown]
+
+    def until_exact() -> None:
+        while not all(each["exact"] for each in get(f"{url}/curves", **query)["series"]):
+            time.sleep(2)
+
+    return {
+        "list": timed(process, read_list),
+        "first curves": timed(process, lambda: get(f"{url}/curves", **query)),
+        "until they are exact": timed(process, until_exact),
+        "list again": timed(process, read_list),
+        "curves again": timed(process, lambda: get(f"{url}/curves", **query)),
+    }
 
 
-def following(url: str, process: int, base: Path, per_second: float, seconds: float) -> dict[str, float]:
-    """The share of a core that the server takes, idle and while a live run is followed."""
+def following(
+    url: str, process: int, base: Path, per_second: float, seconds: float
+) -> dict[str, tuple[float, float]]:  # fmt: skip
+    """What the server takes when nobody looks, and while a live run is followed."""
     folder = base / SOURCES["base"] / "live"
     folder.mkdir()
     rng, received = random.Random(2), 0
+    busy: list[tuple[float, float]] = []
     with open(folder / "metrics.jsonl", "w", encoding="utf-8", buffering=1) as file:
+
+        def write() -> None:
+            for step in range(2, 2 + round(per_second * seconds)):
+                file.write(line_of(step, 10**6, rng))
+                time.sleep(1 / per_second)
+
         file.write(line_of(1, 10**6, rng))
         time.sleep(1)
-        idle = share_of_a_core(process, lambda: time.sleep(seconds / 3))
+        idle = timed(process, lambda: time.sleep(seconds / 3))
         query = urlencode({"run": ["base:live"], "key": KEYS}, doseq=True)
         with urllib.request.urlopen(f"{url}/follow?{query}") as response:
-
-            def read() -> None:
-                nonlocal received
-                for line in response:
-                    received += line.startswith(b"data: ")
-
-            threading.Thread(target=read, daemon=True).start()
-
-            def write() -> None:
-                for step in range(2, 2 + round(per_second * seconds)):
-                    file.write(line_of(step, 10**6, rng))
-                    time.sleep(1 / per_second)
-
-            share = share_of_a_core(process, write)
-    return {"share of a core, idle": idle, "share of a core, following": share, "events": float(received)}
+            threading.Thread(target=lambda: busy.append(timed(process, write)), daemon=True).start()
+            for line in response:
+                received += line.startswith(b"event: points")
+                if busy:
+                    break
+    if not received:
+        raise UserError("the server has sent no points of the live run; open its page to see why")
+    return {"nobody looks": idle, "a live run is followed": busy[0]}
 
 
-def share_of_a_core(process: int, action) -> float:
-    """The fraction of a core that a process takes during an action."""
+def timed(process: int, action: Callable[[], object]) -> tuple[float, float]:
+    """The seconds that an action takes, and those of the processor that a process spends meanwhile."""
     began, before = time.perf_counter(), processor_seconds(process)
     action()
-    return (processor_seconds(process) - before) / (time.perf_counter() - began)
+    return time.perf_counter() - began, processor_seconds(process) - before
 
 
 def processor_seconds(process: int) -> float:

@@ -64,7 +64,8 @@ def test_every_flag_of_a_stage_is_in_its_form_with_its_help_and_default(stage: S
         assert each["type"] in typing.get_args(forms.Type)
         assert (each["type"] == "choice") <= bool(each["choices"])
         standard = forms._plain(config.default(entry))
-        assert each["default"] == (str(standard) if each["type"] == "choice" and standard is True else standard)
+        is_word = each["type"] == "choice" and isinstance(standard, bool)
+        assert each["default"] == (str(standard) if is_word else standard)
     assert any(each["front"] for each in made["fields"])
 
 
@@ -116,7 +117,7 @@ def test_a_command_parses_back_to_the_flags_of_its_form(places: Places, stage: S
     ("train", {"out_dir": "new", "data_path": "story.txt", "bias": True},
      "--out_dir={base}/out/new --data_path={texts}/story.txt --bias"),
     ("train", {}, "--out_dir={base}/out/out"),
-    ("train", {"init_from": "out:mine", "out_dir": "mine"}, "--init_from={base}/out/mine --out_dir={base}/out/mine"),
+    ("train", {"init_from": "out:mine", "out_dir": "mine"}, "--out_dir={base}/out/mine --init_from={base}/out/mine"),
     ("add_data", {"paths": ["story.txt", "talk.jsonl"], "name": "mine"},
      "--name=mine {texts}/story.txt {base}/uploads/talk.jsonl"),
 ])  # fmt: skip
@@ -182,6 +183,21 @@ def test_what_a_stage_would_refuse_a_form_refuses(
 ) -> None:
     errors = refused(stage, places, **values)
     assert set(errors) == {name} and sentence in errors[name]
+
+
+def test_a_run_that_is_shown_can_be_started_from(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """scripts.train leaves its runs in the current folder by default."""
+    (tmp_path / "out-poems").mkdir()
+    (tmp_path / "out-poems" / "ckpt.pt").write_bytes(b"")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "ckpt.pt").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert "out:out-poems" in forms.models(places) and "out:outside" not in forms.models(places)
+    made = command("chat_sft", places, source="out:out-poems")
+    assert made.flags.source == os.path.realpath(tmp_path / "out-poems")
+    assert set(refused("chat_sft", places, source="out:outside")) == {"source"}
 
 
 def test_a_flag_that_nobody_has_thought_of_names_no_path(places: Places) -> None:

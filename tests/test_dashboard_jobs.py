@@ -81,7 +81,12 @@ def submit(jobs: Jobs, argv: list[str], device: str = "cpu") -> record.Job:
 
 
 def running(jobs: Jobs, id: str) -> record.Job:
-    return eventually(lambda: (job := jobs.get(id)).state == "running" and job)
+    def look() -> record.Job | None:
+        jobs.advance()
+        job = jobs.get(id)
+        return job if job.state == "running" else None
+
+    return eventually(look)
 
 
 def over(jobs: Jobs, id: str) -> record.Job:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from watching import places, serving
 
-from extras.dashboard.models import HasChildren, InUse, Models
+from extras.dashboard.models import HasChildren, InUse, Models, parameters
 from extras.dashboard.runs import Runs
 from nanochat.checkpoint import manager
 from nanochat.config import parse
@@ -49,10 +49,12 @@ def test_the_list_shows_what_a_model_is_and_where_it_came_from(models, base):
 
 def test_a_damaged_meta_file_does_not_hide_the_others(models):
     folder = checkpoints_dir("mid") / "d1"
-    (folder / f"meta_{manager.steps(folder)[-1]:06d}.json").write_text('{"model_config": {"n_layer": 1e99}}', "utf-8")
+    (folder / f"meta_{manager.steps(folder)[-1]:06d}.json").write_text('{"model_config": {', "utf-8")
     listed = {model["id"]: model for model in models.summaries()}
     assert listed.keys() == {"base:d1", "base:other", "mid:d1"}
-    assert listed["mid:d1"]["parameters"] is not None  # of its config.json
+    assert listed["mid:d1"]["parameters"] == listed["base:d1"]["parameters"]  # by its config.json
+    for odd in ({"n_layer": 10**9}, {"n_layer": 1e99}, {"n_head": 0}, {"more": 1}, {"vocab_size": "x"}):
+        assert parameters(json.dumps({"rope_base": 1.0, **odd})) is None
 
 
 def test_a_ckpt_of_an_out_folder_is_a_model(models, tmp_path, base):

@@ -5,6 +5,7 @@ What a form accepts, the command line accepts: values become words, which the st
 
 import contextlib
 import dataclasses
+import inspect
 import math
 import re
 import shlex
@@ -101,7 +102,7 @@ def _groups(flags: type) -> dict[str, str]:
     for each in reversed(flags.__mro__[:-1]):
         name = re.sub(r"(Flags|Settings)$", "", each.__name__)
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize()
-        for field in vars(each).get("__annotations__", {}):
+        for field in inspect.get_annotations(each):
             found.setdefault(field, words or "This stage")
     return found
 
@@ -163,7 +164,8 @@ def models(places: Places) -> list[str]:
     """The models to start from: checkpoints of the stages, the newest first, and runs of scripts.train."""
     found: list[tuple[float, str]] = []
     folders = [(source, places.base / folder, "*/meta_*.json") for source, folder in SOURCES.items()]
-    for source, folder, pattern in [*folders, *(("out", root, "*/ckpt.pt") for root in places.out_dirs)]:
+    folders += [("out", root, pattern) for root in places.watched for pattern in ("ckpt.pt", "*/ckpt.pt")]
+    for source, folder, pattern in folders:
         for path in folder.glob(pattern):
             with contextlib.suppress(FileNotFoundError):  # a run has deleted its older checkpoint just now
                 found.append((path.stat().st_mtime, f"{source}:{path.parent.name}"))

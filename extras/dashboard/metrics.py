@@ -18,19 +18,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from nanochat.log import figure
 
 BUCKETS = 2048
-BLOCK = 1 << 20  # bytes that are read at once; no line of ours is longer
+BLOCK = 1 << 17  # bytes that are read at once; no line of ours is longer
 PROOF = 128  # bytes before a place in a file that prove that the file is still the same up to there: a line's digits
 RECENT = 1000  # lines that are kept as they are, for those who follow a run
 MOST_EVENTS = 400
 LATEST = 1e11  # seconds since 1970; later times are no times
-SAMPLES, SAMPLE = 256, 4096  # blocks of a file, and their bytes, that are read for a first look at it
+SAMPLES, SAMPLE = 256, 2048  # blocks of a file, and their bytes, that are read for a first look at it
 NOT_VALUES = {"step", "time", "start"}
 # Rows of the table: points and finite ones among them; then sums over them, the lowest and the highest.
 SEEN, FINITE, VALUE, STEP, TOKENS, SECONDS, LOW, HIGH = range(8)
@@ -43,6 +43,7 @@ FORGET = 0.02  # weight of a new loss in the running mean, of the last 50 or so
 STEADY = 50  # losses after which the running mean means something
 
 Axis = Literal["step", "tokens", "time"]
+Found = dict[tuple[str, ...], tuple[list[int], list[tuple[Any, ...]]]]  # keys of lines -> their places, their values
 EventKind = Literal["started", "resumed", "restarted", "evaluated", "spike"]
 
 
@@ -94,8 +95,10 @@ class Place:
 
     def take(self, row: Mapping) -> str:
         """Add a step of training. Returns what is unusual about its loss, or ""."""
-        step, seconds = row["step"], number(row.get("seconds", 0))
-        tokens = number(row.get("tok_per_second", 0)) * seconds
+        step, seconds, speed, loss = row["step"], row.get("seconds", 0), row.get("tok_per_second", 0), row["loss"]
+        if not type(seconds) is type(speed) is type(loss) is float:
+            seconds, speed, loss = number(seconds), number(speed), number(loss)
+        tokens = speed * seconds
         if not math.isfinite(tokens + seconds):
             tokens = seconds = 0.0
         if (missing := step - self.step - 1) > 0:  # in a sample: they were like the mean of those before
@@ -104,7 +107,7 @@ class Place:
         self.tokens += tokens
         self.seconds += seconds
         self.step = step
-        return self._judge(number(row["loss"]))
+        return self._judge(loss)
 
     def _judge(self, loss: float) -> str:
         was_high, usual = self.is_high, self.mean
@@ -124,8 +127,7 @@ class Place:
         return f"loss {loss:.4g}, after {usual:.4g}" if self.is_high and not was_high else ""
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A line that was read: its number, its values, and the place in the run after it."""
 
     line: int
@@ -218,32 +220,32 @@ class Metrics:
             self._merge()
         first, at = self.at.line, self.at
         seen, begin = at.proof + block, at.offset - len(at.proof)
-        axes = np.empty((3, len(lines)))
-        found: dict[str, tuple[list[int], list[float]]] = {}
+        axes: list[tuple[float, float, float]] = []
+        found: Found = {}
         for i, line in enumerate(lines):
             if at.line % self.width == 0:
                 here = at.offset - begin
                 self.starts.append(replace(at, proof=seen[max(0, here - PROOF) : here]))
             row = row_of(line)
+            step = at.step if row is None else row["step"]
             if row is not None:
-                self._note(row)
-                for name, value in row.items():
-                    if name not in NOT_VALUES and (value := _value(value)) is not None:
-                        places, values = found.setdefault(name, ([], []))
-                        places.append(i)
-                        values.append(value)
+                self._note(row, step)
+                places, values = found.setdefault(tuple(row), ([], []))
+                places.append(i)
+                values.append(tuple(row.values()))
+                if i >= len(lines) - RECENT:
+                    self.recent.append(Line(at.line, row, step, at.tokens, at.seconds))
+            axes.append((step, at.tokens, at.seconds))
             at.line += 1
             at.offset += len(line)
-            axes[:, i] = at.step if row is None else row["step"], at.tokens, at.seconds
-            if row is not None:
-                self.recent.append(Line(at.line - 1, row, row["step"], at.tokens, at.seconds))
         at.proof = seen[-PROOF:]
-        self._add(first, axes, found)
+        if found:
+            self._add(first, np.array(axes).T, found)
 
-    def _note(self, row: Mapping) -> None:
+    def _note(self, row: Mapping, step: int) -> None:
         """Follow the run through a line, and keep what is an event."""
-        at, step, start = self.at, row["step"], row.get("start")
-        if at.time < (when := number(row.get("time"))) < LATEST:
+        at, start, when = self.at, row.get("start"), row.get("time")
+        if type(when) is float and at.time < when < LATEST:
             at.time = when
         if isinstance(start, dict):
             reached = start.get("reached")
@@ -268,34 +270,32 @@ class Metrics:
 
     # ------------------------------------------------------------ the table
 
-    def _add(self, first: int, axes: np.ndarray, found: Mapping[str, tuple[list[int], list[float]]]) -> None:
-        """Add lines to their buckets. first: number of the first line; axes (3, N); found: places and values by key."""
-        if not found:
-            return
-        self._make_room(len(self.starts), found)
-        begin = np.flatnonzero((first + np.arange(axes.shape[1])) % self.width == 0)
-        begin = begin if len(begin) and begin[0] == 0 else np.concatenate([[0], begin])
-        buckets = slice(first // self.width, first // self.width + len(begin))
-        columns = [self.columns[name] for name in found]
-        parts = np.zeros((8, axes.shape[1], len(found)))  # (row of the table, line, key)
-        parts[LOW], parts[HIGH] = math.inf, -math.inf
-        for n, (places, values) in enumerate(found.values()):
-            value = np.array(values)
-            finite = np.isfinite(value)
-            parts[SEEN, places, n] = 1
-            parts[FINITE, places, n] = finite
-            parts[VALUE, places, n] = np.where(finite, value, 0)
-            parts[STEP : SECONDS + 1, places, n] = axes[:, places]
-            parts[LOW, places, n] = np.where(finite, value, math.inf)
-            parts[HIGH, places, n] = np.where(finite, value, -math.inf)
-        grid = np.ix_(range(*buckets.indices(len(self.starts))), columns)
-        self.table[SUMS][(slice(None), *grid)] += np.add.reduceat(parts[SUMS], begin, axis=1)
-        self.table[LOW][grid] = np.minimum(self.table[LOW][grid], np.minimum.reduceat(parts[LOW], begin))
-        self.table[HIGH][grid] = np.maximum(self.table[HIGH][grid], np.maximum.reduceat(parts[HIGH], begin))
-
-    def _make_room(self, buckets: int, names: Mapping) -> None:
+    def _add(self, first: int, axes: np.ndarray, found: Found) -> None:
+        """Add lines to their buckets. first: number of the first; axes: (3, N), step, tokens and seconds of each."""
+        names = dict.fromkeys(name for names in found for name in names if name not in NOT_VALUES)
         for name in names:
             self.columns.setdefault(name, len(self.columns))
+        self._make_room()
+        begin = np.flatnonzero((first + np.arange(axes.shape[1])) % self.width == 0)
+        begin = begin if len(begin) and begin[0] == 0 else np.concatenate([[0], begin])
+        bucket = first // self.width
+        value = np.full((axes.shape[1], len(names)), math.nan)
+        has = np.zeros(value.shape, dtype=bool)
+        order = {name: n for n, name in enumerate(names)}
+        for keys, (places, rows) in found.items():
+            taken = [n for n, key in enumerate(keys) if key in order]
+            grid = np.ix_(places, [order[keys[n]] for n in taken])
+            value[grid], has[grid] = _numbers(rows, taken)
+        finite = np.isfinite(value)
+        parts = np.stack([has, finite, np.where(finite, value, 0), *(axes[:, :, None] * has)])
+        grid = np.ix_(range(bucket, bucket + len(begin)), [self.columns[name] for name in names])
+        self.table[SUMS][(slice(None), *grid)] += np.add.reduceat(parts, begin, axis=1)
+        low, high = np.where(finite, value, math.inf), np.where(finite, value, -math.inf)
+        self.table[LOW][grid] = np.minimum(self.table[LOW][grid], np.minimum.reduceat(low, begin))
+        self.table[HIGH][grid] = np.maximum(self.table[HIGH][grid], np.maximum.reduceat(high, begin))
+
+    def _make_room(self) -> None:
+        buckets = len(self.starts)
         _, rows, columns = self.table.shape
         if buckets > rows or len(self.columns) > columns:
             larger = _empty(max(rows, min(2 * buckets, BUCKETS)), max(columns, 2 * len(self.columns)))
@@ -363,22 +363,21 @@ class Metrics:
 
 def glimpse(path: Path) -> Metrics:
     """A first look at a large file: the lines at SAMPLES places over its whole length, in milliseconds."""
-    metrics = Metrics(path)
+    metrics, lines = Metrics(path), []
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         for place in range(SAMPLES):
             begin = place * max(0, size - SAMPLE) // (SAMPLES - 1)
             block = os.pread(file.fileno(), SAMPLE, begin)
-            block = block[block.find(b"\n") + 1 if begin else 0 : block.rfind(b"\n") + 1]
-            if block:
-                metrics._feed(block)
+            lines.append(block[block.find(b"\n") + 1 if begin else 0 : block.rfind(b"\n") + 1])
+    metrics._feed(b"".join(lines))
     return metrics
 
 
 def row_of(line: bytes) -> dict | None:
     """The object of a line; None for anything that is no line of a run, such as one that was cut short."""
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode())  # json would guess the encoding of bytes
         return row if type(row["step"]) is int and abs(row["step"]) < 1 << 53 else None
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
@@ -403,12 +402,22 @@ def _empty(rows: int, columns: int) -> np.ndarray:
     return table
 
 
+def _numbers(rows: list[tuple[Any, ...]], taken: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The values of lines at the places `taken`, and which of them are numbers, (lines, taken) each."""
+    try:
+        values = np.array([[row[n] for n in taken] for row in rows])
+    except ValueError:  # a list or a dictionary is among them
+        values = np.array(None)
+    if values.dtype.kind in "iuf" and values.ndim == 2:
+        return values, np.ones(values.shape, dtype=bool)
+    each = [[_value(row[n]) for n in taken] for row in rows]
+    return np.array(each, dtype=float), np.array([[value is not None for value in row] for row in each])
+
+
 def _value(value: object) -> float | None:
-    if type(value) is float:
-        return value
-    if type(value) in (int, str):  # "NaN" and "Infinity" are written as text
+    if isinstance(value, int | float | str):  # "NaN" and "Infinity" are written as text
         try:
-            return float(value)  # type: ignore[arg-type]
+            return float(value)
         except ValueError:
             return None
         except OverflowError:

@@ -57,9 +57,10 @@ class Models:
         """All models, the newest first."""
         served, found = self.served(), {}
         report = _listing(sections.folder())
-        for place in self.runs.folders():
-            if model := self._model(place, report):
-                found[place.id] = {**model, "served": place.id in served, "children": []}
+        with self.runs.first():
+            for place in self.runs.folders():
+                if model := self._model(place, report):
+                    found[place.id] = {**model, "served": place.id in served, "children": []}
         for id, model in found.items():
             if model["parent"] in found and model["parent"] != id:
                 found[model["parent"]]["children"].append(id)

@@ -4,6 +4,7 @@ The list of all runs reads only the end of each metrics.jsonl, and that only whe
 `metrics` when somebody looks at them.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -67,6 +68,7 @@ class Runs:
     _reading: set[Path] = field(default_factory=set)  # files that are being read in the background
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _one_reader: threading.Lock = field(default_factory=threading.Lock)
+    _asked: int = 0  # questions that are being answered
 
     # ------------------------------------------------------------ which there are
 
@@ -103,13 +105,16 @@ class Runs:
 
     def summaries(self) -> list[dict]:
         """The summaries of all runs, the newest first."""
-        held, jobs = locked_inodes(), self.jobs()
-        found = [self._summary(run, held, jobs) for run in self.folders()]
+        with self.first():
+            held, jobs = locked_inodes(), self.jobs()
+            found = [self._summary(run, held, jobs) for run in self.folders()]
         return sorted((each for each in found if each), key=lambda each: each["updated"], reverse=True)
 
     def summary(self, run: RunFolder) -> dict:
         """A run in short. Raises UserError where its metrics have gone."""
-        if (found := self._summary(run, locked_inodes(), self.jobs())) is None:
+        with self.first():
+            found = self._summary(run, locked_inodes(), self.jobs())
+        if found is None:
             raise UserError(f"the run {run.id} has gone: {run.folder / METRICS} is missing")
         return found
 
@@ -185,11 +190,12 @@ class Runs:
 
         The rest of such a file is then read in the background.
         """
-        metrics = self.metrics(run)
-        if self.is_near(metrics):
-            metrics.advance()
-            return metrics, True
-        return glimpse(metrics.path), False
+        with self.first():
+            metrics = self.metrics(run)
+            if self.is_near(metrics):
+                metrics.advance()
+                return metrics, True
+            return glimpse(metrics.path), False
 
     def is_near(self, metrics: Metrics) -> bool:
         """Whether little of a file is unread; if not, that is read in the background."""
@@ -209,11 +215,28 @@ class Runs:
     def _read_all(self, metrics: Metrics) -> None:
         try:
             with self._one_reader:
-                while not metrics.advance(AT_ONCE / 4):
+                while not metrics.advance(1):
                     time.sleep(0.001)  # others get their turn, and the lock
+                    while self._asked:
+                        time.sleep(0.005)
         finally:
             with self._lock:
                 self._reading.discard(metrics.path)
+
+    @contextlib.contextmanager
+    def first(self) -> Iterator[None]:
+        """Nothing is read in the background meanwhile.
+
+        Python runs one thread at a time, and takes 5 ms to change to one that has waited for a file. Who reads 1,000
+        files beside a thread that computes would wait for seconds.
+        """
+        with self._lock:
+            self._asked += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asked -= 1
 
     def detail(self, run: RunFolder) -> dict:
         """All that is known of a run, but its curves."""
