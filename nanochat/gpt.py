@@ -107,6 +107,10 @@ class Linear(nn.Linear):
         bias = None if self.bias is None else self.bias.to(input.dtype)
         return F.linear(input, self.weight.to(input.dtype), bias)
 
+    def factors(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """An input and a matrix (outputs, inputs) whose product the layer computes."""
+        return input, self.weight
+
 
 class Gate(Linear):
     """Numbers in (0, 1) that a token's own channels decide: the sigmoid of a small linear layer."""
@@ -345,7 +349,9 @@ class GPT(nn.Module):
 
         x (B, T, D), targets (B, T) int64, weights (B, T) float32; `trained` and `rows` as in `loss.summed_nll`.
         """
-        matrix = self.transformer.wte.weight if self.lm_head is None else self.lm_head.get_parameter("weight")
+        matrix = self.transformer.wte.weight
+        if self.lm_head is not None:
+            x, matrix = cast(Linear, self.lm_head).factors(x)
         return summed_nll(x, matrix, targets, weights, trained, self.config.softcap, self.config.vocab_size, rows)
 
     def hidden(self, ids: Tensor, cache: Cached | None = None, last_only: bool = False) -> Tensor:

@@ -83,7 +83,8 @@ class _SummedNLL(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         w = matrix.to(x.dtype)
         of_x = torch.empty_like(x) if trained is None else torch.zeros_like(x)
-        of_matrix = torch.zeros_like(matrix, dtype=torch.float32)
+        # A frozen matrix, as LoRA has it, needs none.
+        of_matrix = torch.zeros_like(matrix, dtype=torch.float32) if matrix.requires_grad else None
         loss = torch.zeros((), device=x.device)
         count = x.size(0) if trained is None else trained.size(0)
         C = chunk_rows(x.size(0), matrix.size(0), x.device)
@@ -94,7 +95,8 @@ class _SummedNLL(torch.autograd.Function):
             part, of_z = rows(inputs @ w.T, target, weight, softcap, vocab_size)
             loss += part
             of_x[at] = (of_z @ w)[: here.stop - start]
-            _add_product(of_matrix, of_z, inputs)
+            if of_matrix is not None:
+                _add_product(of_matrix, of_z, inputs)
         ctx.gradients = of_x, of_matrix
         ctx.dtype = matrix.dtype
         return loss
@@ -105,7 +107,8 @@ class _SummedNLL(torch.autograd.Function):
         ctx.gradients = None  # they are changed in place, so there is no second time
         # The loss scale of float16 and the division by the number of tokens arrive here. In between, the gradients are
         # those of a sum, whose numbers float16 can hold.
-        return of_x.mul_(above[0]), of_matrix.mul_(above[0]).to(ctx.dtype), *([None] * 6)
+        of_matrix = None if of_matrix is None else of_matrix.mul_(above[0]).to(ctx.dtype)
+        return of_x.mul_(above[0]), of_matrix, *([None] * 6)
 
 
 def _filled(part: Tensor, size: int) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from nanochat import lora
 from nanochat.gpt import GPT
 from nanochat.reduce import Bucket, Exchange, sliced
 from nanochat.runtime import multiplies_bfloat16
@@ -379,12 +380,14 @@ def parameter_groups(
     matrix_lr: float,
     scalar_lr: float,
     weight_decay: float,
+    lora_lr: float = 0.0,
 ) -> tuple[list[AdamWGroup], list[MuonGroup]]:
     """Divide a GPT's parameters between the two optimizers, with modern nanochat's settings.
 
     Matrices of the blocks go to Muon. Embeddings and the output layer go to AdamW: each of their rows belongs to one
     token, and most tokens have no gradient in a step. Their rates are tuned at width 768 and scaled by (D / 768)^-0.5.
     Vectors of GPT-2's blocks, and its last norm, learn like the residual scalars. What needs no gradient is left out.
+    Adapters go to AdamW.
     """
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     width_scale = (model.config.n_embd / 768) ** -0.5
@@ -392,9 +395,11 @@ def parameter_groups(
     def pick(prefix: str) -> dict[str, nn.Parameter]:
         return {name: named.pop(name) for name in list(named) if name.startswith(prefix)}
 
+    adapters = {name: named.pop(name) for name in list(named) if name.endswith(lora.PARTS)}
     blocks = pick("transformer.h.")
     vectors = {name: blocks.pop(name) for name in list(blocks) if blocks[name].ndim == 1}
     adamw = [
+        AdamWGroup(adapters, lora_lr, (0.9, 0.95)),
         AdamWGroup(pick("lm_head."), unembedding_lr * width_scale, (0.8, 0.96), 0.01),
         AdamWGroup(pick("transformer.wte."), embedding_lr * width_scale, (0.8, 0.995), 0.001),
         AdamWGroup(pick("value_embeds."), embedding_lr * 0.5 * width_scale, (0.8, 0.995), 0.01),

@@ -11,10 +11,12 @@ from typing import Any
 
 from nanochat.checkpoint import gpt2
 from nanochat.gpt import GPTConfig
+from nanochat.lora import Adapters
 from nanochat.plan import cost
 from nanochat.plan.gpus import Accelerator
 from nanochat.scaling import SFT_ROWS, config_from_depth, horizon, shared
 
+ADAPTING = ("mid_train", "chat_sft")  # the stages that --lora_rank is for
 EVAL_EVERY = {"base_train": 250, "mid_train": 150, "chat_sft": 100}  # steps; the stages that have a loss to validate
 # Mid-training once over 460k conversations of SmolTalk, 100k questions of MMLU, 8k of GSM8K and 280k of spelling takes
 # 809 to 813 steps of 524288 tokens in published reports.
@@ -47,12 +49,20 @@ class Setting:
     total_batch: int = -1
     eval_tokens: int = 41_943_040
     compiled: bool = True
+    adapters: Adapters | None = None  # of the stages that can be trained with them
+
+    def adapted(self, stage: str) -> Adapters | None:
+        """The adapters of a stage; None where all weights are trained."""
+        return self.adapters if stage in (*ADAPTING, *gpt2.SIZES) else None
 
     def memory(self, stage: str, rows: int) -> dict[str, float]:
         """Bytes on a GPU while a training stage works on `rows` rows at a time."""
         if stage != "chat_rl":
             muon = stage not in gpt2.SIZES
-            return cost.training_memory(self.config, rows, self.config.sequence_len, self.compiled, self.gpus, muon)
+            length, adapters = self.config.sequence_len, self.adapted(stage)
+            return cost.training_memory(
+                self.config, rows, length, self.compiled, self.gpus, muon, adapters=adapters
+            )
         serving = cost.serving_memory(self.config, min(-(-RL_ANSWERS // self.gpus), self.slots))
         copy = {"weights to answer with": serving["weights"], "keys and values": serving["keys and values"]}
         return cost.training_memory(self.config, rows, RL_LENGTH, False, self.gpus) | copy
@@ -148,9 +158,11 @@ def fine_tuning(name: str, steps: int, length: int, setting: Setting) -> Forecas
     rows = setting.rows or max(setting.largest_rows(name), 1)
     accumulation = max(1, round(total / (rows * length * setting.gpus)))
     setting = replace(setting, rows=rows, total_batch=accumulation * rows * length * setting.gpus)
-    step = cost.step_seconds(config, setting.on, rows * length, accumulation, setting.gpus, setting.compiled, False)
+    step = cost.step_seconds(
+        config, setting.on, rows * length, accumulation, setting.gpus, setting.compiled, False, setting.adapters
+    )
     tokens = steps * setting.total_batch
-    flops = tokens * cost.flops_per_token(config)
+    flops = tokens * cost.flops_per_token(config, setting.adapters)
     return Forecast(name, setting, STARTUP + steps * step, tokens, flops, setting.memory(name, rows), steps, step)
 
 
@@ -167,7 +179,10 @@ def _training(stage: str, flags: Mapping[str, Any], setting: Setting) -> Forecas
         steps = max(1, math.ceil((MID_TOKENS + text if stage == "mid_train" else SFT_TOKENS) / setting.total_batch))
     tokens = steps * setting.total_batch
     accumulation = max(1, setting.total_batch // (setting.rows * length * setting.gpus))
-    step = cost.step_seconds(config, on, setting.rows * length, accumulation, setting.gpus, setting.compiled)
+    adapters = setting.adapted(stage)
+    step = cost.step_seconds(
+        config, on, setting.rows * length, accumulation, setting.gpus, setting.compiled, adapters=adapters
+    )
     every = flags.get("eval_every", EVAL_EVERY[stage])
     validations = 0 if every < 0 else 1 if every == 0 else 1 + (steps - 1) // every
     seconds = STARTUP + steps * step
@@ -175,7 +190,8 @@ def _training(stage: str, flags: Mapping[str, Any], setting: Setting) -> Forecas
     if stage == "chat_sft":  # accuracies at the end
         seconds += _answering(2 * 1024, PROBE_SLOTS, setting)
     memory = setting.memory(stage, setting.rows)
-    return Forecast(stage, setting, seconds, tokens, tokens * cost.flops_per_token(config), memory, steps, step)
+    flops = tokens * cost.flops_per_token(config, adapters)
+    return Forecast(stage, setting, seconds, tokens, flops, memory, steps, step)
 
 
 def _rl(flags: Mapping[str, Any], setting: Setting) -> Forecast:

@@ -9,6 +9,7 @@ import torch
 
 from extras.dashboard.forms import Command
 from extras.dashboard.reach import PUBLISHED
+from nanochat import lora
 from nanochat.checkpoint import door, gpt2, manager
 from nanochat.errors import UserError
 from nanochat.gpt import GPTConfig
@@ -65,16 +66,17 @@ def plan(command: Command) -> dict[str, Any] | None:
     made = _base(flags, rt) if name == "base_train" else _nanogpt(flags) if name == "train" else _later(name, flags, rt)
     if made is None:
         return None
-    compiled, recompute = bool(flags.compile), getattr(flags, "recompute", False)
-    memory = cost.training_memory(made.config, made.rows, made.length, compiled, 1, made.muon, recompute)
+    compiled, recompute, adapters = bool(flags.compile), getattr(flags, "recompute", False), lora.wanted(flags)
+    memory = cost.training_memory(made.config, made.rows, made.length, compiled, 1, made.muon, recompute, adapters)
     if command.device == "cpu":
-        check_memory(made.config, made.rows, made.length, rt, compiled, recompute)
+        check_memory(made.config, made.rows, made.length, rt, compiled, recompute, adapters=adapters)
     elif on is not None and not cost.fits(memory, on):
         notes.append(f"more than the {on.memory / 1e9:.0f} GB of {on.name}; give fewer rows at a time")
     seconds = tokens = None
     if on is not None:
         accumulation = max(1, round(made.total_batch / (made.rows * made.length)))
-        step = cost.step_seconds(made.config, on, made.rows * made.length, accumulation, 1, compiled, made.muon)
+        size = made.rows * made.length
+        step = cost.step_seconds(made.config, on, size, accumulation, 1, compiled, made.muon, adapters)
         minutes = max(0.0, getattr(flags, "minutes", 0.0))
         steps = int(60 * minutes / step) if minutes else made.steps
         if steps is None:

@@ -71,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     with listen(flags.host, flags.port) as bound, runtime.start(flags.device_type) as rt:
         state = ServerState(load(flags, rt.device), settings)
-        app = build_app(state, [dashboard_part(flags, lambda: list(state.models))])
+        served = [f"{model.source}:{model.tag}" for model in state.models.values()]
+        app = build_app(state, [dashboard_part(flags, lambda: served)])
         serve(app, state, bound, flags.host, flags.drain_seconds, notice)
 
 

@@ -24,7 +24,8 @@ class Flags(ModelFlags):
     """Write a model for other programs."""
 
     format: Style = "hf"
-    """hf: a folder for transformers; nanogpt: ckpt.pt; nanochat: a checkpoint of the original, January 2026"""
+    """hf: a folder for transformers; nanogpt: ckpt.pt; nanochat: a checkpoint of the original, January 2026;
+    peft: an adapter alone"""
     out: Path | None = None
     """the folder to write; default: exports/ in the base folder"""
     dtype: Annotated[str, alias("-d")] = "float32"
@@ -38,12 +39,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     from extras.export import check_installed
 
     check_installed()
-    from extras.export import exporter
+    from extras.export import adapter, exporter
 
     found = flags.find()
     out = flags.out or base_dir() / "exports" / f"{default_name(found)}-{flags.format}"
     exporter.check(out, flags.dtype, flags.overwrite)  # before a large model is loaded
-    loaded = found.load()
+    loaded = adapter.open_unmerged(found) if flags.format == "peft" else found.load()
     print(f"exporting {loaded}", flush=True)
     report = exporter.write(loaded, out, flags.dtype, flags.overwrite, flags.format)
     for line in report.found:
@@ -60,10 +61,13 @@ def default_name(found: "Found") -> str:
 
 def usage(report: "Report", loaded: "Loaded") -> str:
     """The commands that come next."""
+    from extras.export import adapter
     from nanochat import gpt2_tokenizer
     from nanochat.checkpoint import hf
 
     folder = shlex.quote(str(report.folder))
+    if report.kind == "peft":
+        return adapter.usage(report.folder, loaded)
     if report.kind == "nanogpt":
         return nanogpt_usage(folder, loaded)
     if report.kind == "classic":

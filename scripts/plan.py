@@ -17,6 +17,7 @@ from nanochat import hub, paths
 from nanochat.config import alias, changes, given, parse
 from nanochat.errors import UserError, run
 from nanochat.log import duration, short
+from nanochat.train.flags import LoraFlags
 from scripts import speedrun
 from scripts._marks import Marks
 
@@ -38,7 +39,7 @@ Both agree with published runs of this kind of model within 15 % (tests/test_pla
 
 
 @dataclass
-class Flags:
+class Flags(LoraFlags):
     """Predict memory by part, time and price of a model, or of everything that speedrun.sh will do."""
 
     depth: int | None = None
@@ -125,12 +126,13 @@ def _known_accelerator(flags: Flags) -> tuple["Accelerator", int]:
 
 def plan_gpt2(flags: Flags) -> None:
     """Print what fine-tuning GPT-2s with scripts.train takes: a line per size."""
+    from nanochat import lora
     from nanochat.gpt import GPTConfig
     from nanochat.plan import cost
     from scripts._forecast import Setting, fine_tuning
 
     ours = {"source", "gpu", "gpus", "price_per_gpu_hour", "max_seq_len", "device_batch_size", "total_batch_size",
-            "num_iterations", "compile"}  # fmt: skip
+            "num_iterations", "compile", "lora_rank", "lora_alpha", "lora_matrices"}  # fmt: skip
     if others := [name for name in given(flags) if name not in ours]:
         raise UserError(f"--{others[0]} does not belong to the plan of fine-tuning GPT-2; leave it out")
     if unknown := [name for name in flags.source if name not in hub.GPT2]:
@@ -138,7 +140,7 @@ def plan_gpt2(flags: Flags) -> None:
     on, count = _known_accelerator(flags)
     length = min(flags.max_seq_len, 1024)
     setting = Setting(GPTConfig(), on, count, flags.device_batch_size or 0, flags.total_batch_size or 32768,
-                      compiled=flags.compile)  # fmt: skip
+                      compiled=flags.compile, adapters=lora.wanted(flags))  # fmt: skip
     plans = [fine_tuning(name, flags.num_iterations, length, setting) for name in flags.source]
     print(f"fine-tuning with scripts.train on {_described(setting)}\n")
     _table(plans, in_all=False)
@@ -147,6 +149,7 @@ def plan_gpt2(flags: Flags) -> None:
         rows, config = made.setting.rows, made.setting.config
         accumulation = round(made.setting.total_batch / (rows * length))  # nanoGPT's: over all GPUs
         flags_of_train = f"--batch_size={rows} --gradient_accumulation_steps={accumulation} --block_size={length}"
+        flags_of_train += f" --lora_rank={flags.lora_rank}" if flags.lora_rank else ""
         train_with = f"train with {flags_of_train}; " if cost.fits(made.memory, on) else ""
         print(
             f"{made.stage}: {short(cost.sizes(config).all)} parameters; {train_with}to generate text "
@@ -197,7 +200,8 @@ def _print_communication(made: "Forecast") -> None:
 
     setting = made.setting
     tokens = setting.rows * setting.config.sequence_len
-    sent = cost.communication(setting.config, setting.on, tokens, setting.gpus, setting.compiled)
+    adapters = setting.adapted(made.stage)
+    sent = cost.communication(setting.config, setting.on, tokens, setting.gpus, setting.compiled, adapters)
     print(
         f"each of {setting.gpus} GPUs sends {sent.sent / GB:.1f} GB in a step of {made.stage}: "
         f"{1e3 * sent.seconds:.0f} ms of {1e3 * made.step:.0f}, of which {1e3 * sent.exposed:.0f} ms wait for it and "
@@ -217,6 +221,7 @@ def _plan_serving(setting: "Setting") -> None:
 
 def _setting(flags: Flags) -> tuple["Setting", str]:
     """The model on its accelerators, and how to call it. Raises UserError for a GPU here that is not known."""
+    from nanochat import lora
     from nanochat.checkpoint import manager
     from scripts import _forecast
 
@@ -238,7 +243,10 @@ def _setting(flags: Flags) -> tuple["Setting", str]:
         name = f"{source} {tag}, step {step}"
     batch = flags.total_batch_size or (524288 if classic else -1)
     eval_tokens = 10_485_760 if classic else _forecast.Setting.eval_tokens  # as its checkpoints pass on
-    return _forecast.Setting(config, on, count, 1, batch, eval_tokens, flags.compile), name
+    adapters = lora.wanted(flags)
+    if adapters is not None:
+        name += f", with {adapters} in mid-training and SFT"
+    return _forecast.Setting(config, on, count, 1, batch, eval_tokens, flags.compile, adapters), name
 
 
 def recorded_config(meta: dict, folder: Path) -> tuple["GPTConfig", bool]:

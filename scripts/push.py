@@ -58,7 +58,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--license {flags.license!r} is not a license name; expected one such as mit")
     from nanochat.checkpoint import door
 
-    loaded = door.open(flags.source, tag=flags.tag, step=flags.step)
+    found = door.find(flags.source, flags.tag, flags.step)
+    if "lora" in found.meta:
+        name = shlex.quote(f"{found.source}:{found.tag}:{found.step}")
+        raise UserError(f"{found} is an adapter, which needs its parent; make one model of them first: python -m "
+                        f"scripts.merge --source {name}")  # fmt: skip
+    loaded = found.load()
     place = Place(flags.source, loaded.tag, loaded.step)
     if loaded.note:
         print(f"{place}: {loaded.note}")

@@ -163,7 +163,7 @@ class Training:
     def begun(self, accumulated: bool = True) -> "Training":
         """As if steps had been taken before, and, if accumulated, a micro-batch of this one."""
         for accumulates in (True, accumulated):
-            for parameter in self.model.parameters():
+            for parameter in self.optimizer.parameters:
                 parameter.grad = torch.empty_like(parameter) if accumulates else None
             if self.optimizer.state:
                 break

@@ -5,6 +5,7 @@ What a form accepts, the command line accepts: values become words, which the st
 
 import contextlib
 import dataclasses
+import inspect
 import math
 import re
 import shlex
@@ -20,6 +21,7 @@ from extras.dashboard.flags import Places
 from extras.dashboard.jobs import device_of, devices
 from nanochat.config import default, helps, parse, positional
 from nanochat.errors import BITS, UserError, shown
+from nanochat.paths import SOURCES
 
 # The fields that a page shows first; the others are those of whoever knows what they do.
 FRONT = frozenset("""depth dataset source init_from teacher data_path val_data_path pairs conversations task paths name
@@ -83,9 +85,11 @@ def form(stage: Stage, places: Places) -> dict[str, Any]:
     fields = []
     for entry in dataclasses.fields(stage.flags):
         kind, choices = _type(stage, entry.name, hints[entry.name], places)
+        standard = _plain(default(entry))
         fields.append({
             "name": entry.name, "help": " ".join(texts.get(entry.name, "").split()), "group": groups[entry.name],
-            "type": kind, "many": _inner(hints[entry.name]) is not None, "default": _plain(default(entry)),
+            "type": kind, "many": _inner(hints[entry.name]) is not None,
+            "default": str(standard) if choices and isinstance(standard, bool) else standard,
             "choices": choices, "front": entry.name in FRONT,
         })  # fmt: skip
     about = " ".join((stage.flags.__doc__ or "").split())
@@ -98,7 +102,7 @@ def _groups(flags: type) -> dict[str, str]:
     for each in reversed(flags.__mro__[:-1]):
         name = re.sub(r"(Flags|Settings)$", "", each.__name__)
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize()
-        for field in vars(each).get("__annotations__", {}):
+        for field in inspect.get_annotations(each):
             found.setdefault(field, words or "This stage")
     return found
 
@@ -118,7 +122,7 @@ def _type(stage: Stage, name: str, hint: Any, places: Places) -> tuple[Type, lis
         if named in ("file", "text"):
             return "file", uploads(places)
         if named == "model":
-            return "model", models(places)
+            return "model", [*(["scratch"] if name == "init_from" else []), *models(places), *reach.PUBLISHED]
         if name in ("device", "device_type"):
             return "choice", ["", *devices()]
         if name == "dtype":
@@ -158,14 +162,12 @@ def uploads(places: Places) -> list[str]:
 
 def models(places: Places) -> list[str]:
     """The models to start from: checkpoints of the stages, the newest first, and runs of scripts.train."""
-    from nanochat.paths import SOURCES
-
     found: list[tuple[float, str]] = []
-    for source, folder in SOURCES.items():
-        for meta in (places.base / folder).glob("*/meta_*.json"):
-            found.append((meta.stat().st_mtime, f"{source}:{meta.parent.name}"))
-    for root in places.out_dirs:
-        found += [(path.stat().st_mtime, f"out:{path.parent.name}") for path in root.glob("*/ckpt.pt")]
+    folders = [(source, places.base / folder, "*/meta_*.json") for source, folder in SOURCES.items()]
+    for source, folder, pattern in [*folders, *(("out", root, "*/ckpt.pt") for root in places.out_dirs)]:
+        for path in folder.glob(pattern):
+            with contextlib.suppress(FileNotFoundError):  # a run has deleted its older checkpoint just now
+                found.append((path.stat().st_mtime, f"{source}:{path.parent.name}"))
     return list(dict.fromkeys(name for _, name in sorted(found, reverse=True)))[:MOST_SHOWN]
 
 
@@ -183,10 +185,11 @@ def command(stage: Stage, values: Mapping[str, Any], places: Places) -> Command:
     words: list[str] = []
     arguments: list[str] = []  # those that stand alone, without a flag's name
     used: dict[str, Any] = {}
-    for name, value in values.items():
+    filled = {name: value for name, value in values.items() if value not in (None, "", [])}
+    for name, value in {**reach.DEFAULTS.get(stage.name, {}), **filled}.items():
         if name not in known:
             wrong[""] = f"{stage.title} has no field {shown(name)}; GET /dashboard/forms lists them"
-        elif value not in (None, "", []):
+        else:
             try:
                 used[name] = value = _allowed(stage, name, value, hints[name], places)
                 alone = positional in getattr(hints[name], "__metadata__", ())
@@ -201,9 +204,15 @@ def command(stage: Stage, values: Mapping[str, Any], places: Places) -> Command:
         stage.check(flags)
         device = device_of(getattr(flags, "device_type", getattr(flags, "device", "cpu")))
     except UserError as error:
-        named = _FLAG.search(str(error))
-        raise Wrong({named[1] if named and named[1] in known else "": str(error)}) from None
+        raise Wrong(placed(stage, error)) from None
     return Command(stage, flags, [stage.module, *words, *arguments], used, device)
+
+
+def placed(stage: Stage, error: UserError) -> dict[str, str]:
+    """An error by the field that it names first; "" where it names none."""
+    named = _FLAG.search(str(error))
+    known = {entry.name for entry in dataclasses.fields(stage.flags)}
+    return {named[1] if named and named[1] in known else "": str(error)}
 
 
 def _allowed(stage: Stage, name: str, value: Any, hint: Any, places: Places) -> Any:

@@ -5,6 +5,7 @@ page, stopping the server or killing it changes nothing; a server that starts la
 """
 
 import functools
+import logging
 import os
 import platform
 import re
@@ -26,6 +27,8 @@ from extras.dashboard.runner import device_lock, note_end
 from nanochat.errors import UserError
 from nanochat.web.http.flags import API_KEYS
 
+log = logging.getLogger("nanochat.web")
+
 ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 BEFORE_KILL = 10.0  # seconds that a stage has to save, before it can be killed
 MOST_WAITING = 100  # jobs in all queues
@@ -45,7 +48,7 @@ class Jobs:
     def __init__(self, base: Path) -> None:
         self.folder = base / "jobs"
         self._lock = threading.RLock()
-        self._seen: dict[str, tuple[tuple[int, int], Job]] = {}
+        self._seen: dict[str, tuple[tuple[int, int], Job | None]] = {}
         self._runners: list[subprocess.Popen] = []
 
     def all(self) -> list[Job]:
@@ -154,10 +157,11 @@ class Jobs:
     def _start(self, job: Job) -> None:
         """Start the runner of a job. It outlives this process, also if that is killed right now."""
         command = [sys.executable, "-m", "extras.dashboard.runner", str(self._place(job.id))]
-        environment = {name: value for name, value in os.environ.items() if name not in API_KEYS}
-        with open(self._place(job.id) / LOG, "ab") as log:
+        # Neither the key of the server is the job's, nor what makes its threads sleep for the sake of replies.
+        environment = {name: value for name, value in os.environ.items() if name not in (*API_KEYS, "OMP_WAIT_POLICY")}
+        with open(self._place(job.id) / LOG, "ab") as output:
             runner = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
             )
         self._runners.append(runner)
 
@@ -176,7 +180,11 @@ class Jobs:
             return None
         stamp = found.st_mtime_ns, found.st_ino
         if self._seen.get(id, (None,))[0] != stamp:
-            self._seen[id] = stamp, record.read(self._place(id))
+            try:
+                self._seen[id] = stamp, record.read(self._place(id))
+            except UserError as error:  # one that was damaged must not hide the others
+                log.warning("%s", error)
+                self._seen[id] = stamp, None
         return self._seen[id][1]
 
     def _place(self, id: str) -> Path:

@@ -26,6 +26,8 @@ KINDS: dict[str, Kind] = {
     "data_path": "file", "val_data_path": "file", "paths": "file",
 }  # fmt: skip
 OF_STAGE: dict[tuple[str, str], Kind] = {("train", "dataset"): "text"}
+# Where the stage's own default is a path, which has to be below the folders as well.
+DEFAULTS = {"train": {"out_dir": "out"}}
 # Flags that only the owner of the machine may set.
 REFUSED = {
     ("train", "allow_private_urls"): "would let a page read from the server's network",

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from nanochat.errors import UserError
 from nanochat.paths import read_json, write_text
 
 RECORD, LOG, ALIVE = "job.json", "log.txt", "alive"
@@ -58,7 +59,10 @@ def read(folder: Path) -> Job:
     """The job in a folder. Raises UserError if its file is damaged."""
     known = {entry.name for entry in dataclasses.fields(Job)}
     content = read_json(folder / RECORD, f"delete {folder}")
-    return Job(**{name: value for name, value in content.items() if name in known})
+    try:
+        return Job(**{name: value for name, value in content.items() if name in known})
+    except TypeError as error:
+        raise UserError(f"{folder / RECORD} is damaged ({error}); delete {folder}") from None
 
 
 def write(folder: Path, job: Job) -> None:

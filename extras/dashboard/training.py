@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -28,6 +29,8 @@ EVERY = 1.0  # seconds between two looks at the jobs
 LINES, MOST_LINES = 200, 5000  # of a log
 LEFT_BEHIND = 86400.0  # seconds after which an upload that did not arrive is deleted
 TAG = "Training"
+
+log = logging.getLogger("nanochat.web")
 
 T = TypeVar("T")
 
@@ -71,7 +74,10 @@ class Training:
 
     async def _keep_moving(self) -> None:
         while True:
-            await asyncio.to_thread(self.jobs.advance, self.off is None)
+            try:
+                await asyncio.to_thread(self.jobs.advance, self.off is None)
+            except (OSError, UserError) as error:  # a full disk, or no more processes: later there may be room
+                log.warning("the queue cannot move: %s", error)
             await asyncio.sleep(EVERY)
 
     def _tidy(self) -> None:
@@ -102,7 +108,7 @@ class Training:
         try:
             plan, errors = self.outlook.plan(command), {}
         except UserError as error:
-            plan, errors = None, {"": str(error)}
+            plan, errors = None, forms.placed(command.stage, error)
         return {"errors": errors, "command": str(command), "plan": plan}
 
     def start(self, body: FormRequest) -> Job:

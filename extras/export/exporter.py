@@ -24,7 +24,7 @@ from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from torch import Tensor
 
-from extras.export import originals, to_transformers, tokenizer_json
+from extras.export import adapter, originals, to_transformers, tokenizer_json
 from extras.export.originals import float32_state, logits_of
 from nanochat import chat
 from nanochat.checkpoint import gpt2, hf, manager
@@ -94,6 +94,8 @@ def write(
             found = verify(draft, loaded)
         elif style == "nanogpt":
             kind, found = "nanogpt", originals.write_nanogpt(draft, loaded)
+        elif style == "peft":
+            kind, found = "peft", adapter.write(draft, loaded, DTYPES[dtype])
         else:
             kind, found = "classic", originals.write_classic(draft, loaded)
     return Report(folder, kind, found)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from extras.nanogpt import ckpt
-from extras.nanogpt.settings import OF_ONE_START, SHAPE, Settings, check
+from extras.nanogpt.settings import ADAPTERS, OF_ONE_START, SHAPE, Settings, check
 from nanochat import foreign_tokenizers, gpt2_tokenizer
-from nanochat.checkpoint import gpt2, manager, nanogpt, reading
+from nanochat.checkpoint import door, gpt2, manager, nanogpt, reading
 from nanochat.checkpoint.nanogpt import BEST_CKPT, CKPT, LAST_CKPT
 from nanochat.errors import UserError, shown
 from nanochat.gpt import GPT
@@ -42,7 +42,7 @@ class Run:
     """Everything a run is resumed from. best is the lowest val_loss so far, best_step its step if that is known.
 
     data: the `content` of its token files by split, empty if no checkpoint records it; settings: those it was trained
-    with, empty for a new run.
+    with, empty for a new run; parent: the model that its adapters are of, if it has some.
     """
 
     model: GPT
@@ -53,6 +53,7 @@ class Run:
     best_step: int | None = None
     data: dict = field(default_factory=dict)
     settings: dict = field(default_factory=dict)
+    parent: dict | None = None
 
     def note(self, step: int, scores: dict[str, float]) -> bool:
         """Whether the val_loss of a step is the lowest so far."""
@@ -203,7 +204,8 @@ def _resume_steps(folder: Path, rt: Runtime) -> Run:
     damage = ""
     for step in reversed(manager.steps(folder)):
         try:
-            loaded = manager.load_step(folder, folder.name, step, manager.LoadAs(rt.device, rt.dtype), True)
+            load_as = manager.LoadAs(rt.device, rt.dtype)
+            loaded = door.load_step(folder, folder.name, step, load_as, with_optimizer=True, merged=False)
         except manager.Damaged as error:
             damage = damage or str(error)
             continue
@@ -217,7 +219,8 @@ def _resume_steps(folder: Path, rt: Runtime) -> Run:
             raise UserError(f"{where} does not hold a run of scripts.train; start from it with --init_from={folder}")
         best, data, settings = meta.get("best_val_loss"), meta.get("data") or {}, meta.get("user_config") or {}
         best = math.inf if best is None else best
-        return Run(loaded.model, loaded.tokenizer, state, optimizer, best, None, data, settings)
+        parent = meta.get("parent")
+        return Run(loaded.model, loaded.tokenizer, state, optimizer, best, None, data, settings, parent)
     raise UserError(damage or _nothing_in(folder))
 
 
@@ -229,6 +232,11 @@ def resumed_settings(passed: S, names: Collection[str]) -> tuple[S, list[str]]:
     where = Path(passed.out_dir)
     settings, _, changed = adopt(passed, settings_of(where), names, OF_ONE_START)
     for name, (then, now) in changed.items():
+        if name in ADAPTERS:
+            raise UserError(
+                f"--{name} {now} does not fit the run in {where}, which has {then}; leave it out, or start another run "
+                f"with --init_from={where} and another --out_dir"
+            )
         if name in SHAPE:
             raise UserError(
                 f"--{name} {now} does not fit the model in {where}, which has {then}; leave it out, or train another "

@@ -8,7 +8,7 @@ from nanochat.config import alias
 from nanochat.config_files import BITS
 from nanochat.errors import UserError
 from nanochat.paths import check_name
-from nanochat.train.flags import Compile
+from nanochat.train.flags import Compile, LoraFlags
 
 MOST_LAYERS = 1000  # more would take hours to build, before their memory is known to be missing
 MOST_TOKENS = 1 << 24
@@ -22,11 +22,12 @@ NOT_NEGATIVE = (
 # Settings that no run keeps.
 OF_ONE_START = ("out_dir", "init_from", "eval_only", "overwrite", "data_path", "val_fraction", "allow_private_urls")
 SHAPE = ("n_layer", "n_head", "n_embd", "bias")  # what a trained model cannot change
+ADAPTERS = ("lora_rank", "lora_alpha", "lora_matrices")  # nor these its adapters
 
 
 @dataclass
-class Settings:
-    """nanoGPT's settings."""
+class Settings(LoraFlags):
+    """nanoGPT's settings, and those of adapters."""
 
     dataset: str = "openwebtext"
     """name or folder of token files made by scripts.prepare; a text is prepared first, as with --data_path"""
@@ -123,5 +124,7 @@ def check(settings: Settings) -> None:
         raise UserError(f"--seed is a number of {settings.seed.bit_length()} bits; expected {BITS} bits at most")
     if settings.overwrite and settings.init_from == "resume":
         raise UserError("--overwrite starts a new run, --init_from=resume resumes the one in --out_dir; pass only one")
+    if settings.lora_rank and settings.init_from == "scratch":
+        raise UserError("--lora_rank adapts a trained model; name one with --init_from, such as gpt2")
     for name in ("out_dir", "dataset", "init_from"):
         check_name(name, getattr(settings, name))

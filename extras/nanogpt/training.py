@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from extras.nanogpt.out_dir import CkptWriter, OutDirStepWriter, Run, checkpoints, refuse_taken, resume
 from extras.nanogpt.settings import OF_ONE_START, SHAPE, Settings, check
-from nanochat import foreign_tokenizers, gpt2_tokenizer
+from nanochat import foreign_tokenizers, gpt2_tokenizer, lora
 from nanochat.checkpoint import door, gpt2, manager
 from nanochat.config import changes
 from nanochat.data import tokens
@@ -108,7 +108,7 @@ def _train(
         save_every=settings.eval_interval,
         save_minutes=settings.save_minutes,
         grad_clip=settings.grad_clip,
-        flops_per_token=flops_per_token(run.model.config),
+        flops_per_token=flops_per_token(run.model.config, lora.wanted(settings)),
         evaluations=[
             Evaluation(settings.eval_interval, lambda stop: validate(run, data, settings, T, rt, stop), first=True)
         ],
@@ -156,7 +156,7 @@ def _writer(
         "keep_tokenizer": lambda: keep_tokenizer(folder, out_dir, run.tokenizer),
         "run": run,
     }
-    if fits_ckpt(run.model.config):
+    if fits_ckpt(run.model.config) and not settings.lora_rank:
         writer = CkptWriter(**shared, always=settings.always_save_checkpoint, settings=effective)
         saved = optimizer.state_dict()  # collective
         if rt.is_main:
@@ -164,6 +164,7 @@ def _writer(
     else:
         tokenizer_hash = run.tokenizer.hash if run.tokenizer else None
         meta = {"user_config": effective, "tokenizer_hash": tokenizer_hash, "data": run.data}
+        meta |= {"parent": run.parent} if run.parent else {}
         stale = manager.steps(out_dir) if is_new else []
         writer = OutDirStepWriter(
             **shared, meta=meta, keep_last=1, best="val_loss", stale=stale, warn=lambda damage: rt.print(damage)
@@ -255,8 +256,12 @@ def begin(settings: Settings, folder: Path, rt: Runtime) -> Run:
     if settings.init_from == "resume":
         run = resume(out_dir, Tokenizer.load(out_dir) if out_dir in there else tokenizer, rt)
     else:
-        loaded = door.open(settings.init_from, manager.LoadAs(rt.device, rt.dtype), out_dir=out_dir)
+        found, adapters = door.find(settings.init_from, out_dir=out_dir), lora.wanted(settings)
+        loaded = found.load(manager.LoadAs(rt.device, rt.dtype, keep_float32=not adapters))
         run = Run(loaded.model, loaded.tokenizer, TrainState())
+        if adapters is not None:
+            run.parent = door.record(found)
+            rt.print(f"{NAME}: {lora.summary(lora.attach(run.model, adapters))}")
     check_fits(run.model.config, settings, rt)
     rows = run.model.config.padded_vocab
     if settings.vocab_size not in (None, rows):
@@ -291,12 +296,15 @@ def check_fits(config: GPTConfig, settings: Settings, rt: Runtime) -> None:
         T = min(settings.block_size, config.sequence_len)
         check_memory(
             config, settings.batch_size, T, rt, bool(settings.compile), flag="batch_size",
-            smaller="--n_layer or --n_embd",
+            smaller="--n_layer or --n_embd", adapters=lora.wanted(settings),
         )  # fmt: skip
 
 
 def _adapted(run: Run, settings: Settings, rt: Runtime) -> Run:
-    """A loaded model with the settings' dropout and, as nanoGPT crops it, their context."""
+    """A loaded model with the settings' dropout and, as nanoGPT crops it, their context.
+
+    One with adapters stays that of its parent; the windows are shorter all the same.
+    """
     config = run.model.config
     if settings.block_size > config.sequence_len:
         if settings.block_size != Settings.block_size:
@@ -305,6 +313,11 @@ def _adapted(run: Run, settings: Settings, rt: Runtime) -> Run:
             )
         rt.print(f"{NAME}: the model's context of {config.sequence_len} tokens is the block_size")
     wanted = replace(config, dropout=settings.dropout)
+    if settings.lora_rank:
+        for module in run.model.modules():
+            if hasattr(module, "config"):
+                module.config = wanted
+        return run
     if gpt2.is_gpt2(config):
         T = min(settings.block_size, config.sequence_len)
         # nanoGPT's own forward, which its ckpt.pt implies, has the exact GELU where OpenAI's has the tanh.

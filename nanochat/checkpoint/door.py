@@ -6,24 +6,27 @@
     a folder or file            whatever `recognise` knows
     resume                      the ckpt.pt of a run trained in nanoGPT's way
 
+An adapter, of ours (`lora`) or peft's, is opened with the model that it was trained on, both in one.
+
 The steps: `find` a model by name, read its files and translate them to our architecture and names (`manager`, `hf`,
 `nanogpt`), check that its tokenizer fits, and build it.
 """
 
 import dataclasses
+import hashlib
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from nanochat import foreign_tokenizers, gpt2_tokenizer, hub, paths
-from nanochat.checkpoint import gpt2, hf, manager, nanogpt, stages
+from nanochat import foreign_tokenizers, gpt2_tokenizer, hub, lora, paths
+from nanochat.checkpoint import gpt2, hf, manager, nanogpt, peft, stages
 from nanochat.checkpoint.manager import AS_STORED, LoadAs, Loaded
 from nanochat.errors import UserError
 from nanochat.gpt import GPTConfig
 from nanochat.tokenizer import Tokenizer
 
-Kind = Literal["nanochat", "hf", "nanogpt"]
+Kind = Literal["nanochat", "hf", "nanogpt", "peft"]
 CHECKPOINT_FILES = (".pt", ".pth")
 WEIGHT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 
@@ -63,8 +66,8 @@ class Found:
     def load(self, load_as: LoadAs = AS_STORED) -> Loaded:
         """Check and read the weights. Raises UserError for damaged files and for models that do not fit."""
         if self.kind == "nanochat":
-            return replace(manager.load_step(self.folder, self.tag, self.step, load_as), source=self.source)
-        return _load_nanogpt(self, load_as) if self.kind == "nanogpt" else _load_hf(self, load_as)
+            return replace(load_step(self.folder, self.tag, self.step, load_as), source=self.source)
+        return LOADERS[self.kind](self, load_as)
 
 
 def short_name(name: str, source: str, tag: str) -> str:
@@ -138,6 +141,8 @@ def recognise(folder: Path) -> Kind | None:
         return "nanochat"
     if (folder / nanogpt.CKPT).exists():
         return "nanogpt"
+    if (folder / peft.CONFIG).exists():
+        return "peft"
     return "hf" if hf.read_config(folder).get("model_type") in ("gpt2", hf.PORT, hf.OWN) else None
 
 
@@ -156,8 +161,8 @@ def _in(folder: Path, name: str, tag: str, step: int | None, file: str = "") -> 
         there = sorted(entry.name for entry in folder.iterdir())[:5] if folder.is_dir() else []
         found = f"holds {', '.join(there) or 'nothing'}" if folder.is_dir() else "is missing"
         raise UserError(
-            f"{folder} {found}; expected a folder with model_*.pt and meta_*.json, with {nanogpt.CKPT}, or with a "
-            "config.json of transformers' gpt2 or nanochat"
+            f"{folder} {found}; expected a folder with model_*.pt and meta_*.json, with {nanogpt.CKPT}, with a "
+            f"config.json of transformers' gpt2 or nanochat, or with an {peft.CONFIG}"
         )
     recorded = hf.record(hf.read_config(folder))
     source = _known(recorded.get("source")) or stages.stage_spelled(tag) or ""
@@ -268,3 +273,80 @@ def _built(found: Found, config: GPTConfig, state: dict, tokenizer: Tokenizer, l
     model = manager.build(config, state, found.folder, load_as)
     meta = {**found.meta, "model_config": dataclasses.asdict(config), "tokenizer_hash": tokenizer.hash}
     return Loaded(model, tokenizer, meta, found.folder, found.tag, found.step, source=found.source)
+
+
+# ---------------------------------------------------------------- adapters
+
+
+def load_step(
+    folder: Path, tag: str, step: int, load_as: LoadAs = AS_STORED, with_optimizer: bool = False, merged: bool = True
+) -> Loaded:
+    """`manager.load_step`, where an adapter comes with its parent: as one model, or not merged, to be trained further.
+
+    Raises UserError besides for a parent that is missing or has other weights than the adapter was trained with.
+    """
+    meta = manager.read_meta(folder, step)
+    if "lora" not in meta:
+        return manager.load_step(folder, tag, step, load_as, with_optimizer)
+    parent = _parent_of(meta, f"{folder}, step {step},")
+    # Sums are float32, and in main memory, where both fit.
+    onto = LoadAs("cpu", load_as.dtype) if merged else replace(load_as, keep_float32=False)
+    loaded = manager.load_step(folder, tag, step, onto, with_optimizer, parent.load(onto).model)
+    note = f"{lora.adapters_of(loaded.model)}, of {parent}"
+    if not merged:
+        return replace(loaded, note=note)
+    model = manager.placed(lora.merge(loaded.model), load_as)
+    return replace(loaded, model=model, meta={key: meta[key] for key in meta if key != "lora"}, note=note)
+
+
+def record(found: Found) -> dict:
+    """What an adapter keeps of its parent: how to find it again, and by which content it is known."""
+    recorded = manager.record_of(found.meta, found.source, found.tag, found.step)
+    if not found.of_stage:
+        is_here = Path(found.name).expanduser().exists()
+        recorded["name"] = str(found.folder.absolute() / found.file) if is_here else found.name
+    return {**recorded, "sha256": recorded["sha256"] or _content(found)}
+
+
+def _content(found: Found) -> str:
+    """The sha256 of a model's weights, where no meta file records it; of several files that of their sums."""
+    pattern = f"model_{found.step:06d}.pt" if found.kind == "nanochat" else found.file or "*.safetensors"
+    sums = [paths.sha256(path) for path in sorted(found.folder.glob(pattern)) or sorted(found.folder.glob("*.bin"))]
+    return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
+
+
+def _parent_of(meta: dict, what: str) -> Found:
+    """The model that an adapter was trained on. Raises UserError where it is missing or changed."""
+    parent = meta.get("parent") or {}
+    name = parent.get("name") or f"{parent.get('source')}:{parent.get('tag')}:{parent.get('step')}"
+    try:
+        found = find(name)
+        if found.kind == "nanochat" and found.step != parent.get("step"):
+            found = find(name, step=parent.get("step"))
+    except UserError as error:
+        raise UserError(f"{what} is an adapter of {name}, which cannot be opened: {error}") from None
+    now, then = record(found)["sha256"], parent.get("sha256")
+    if now != then:
+        raise UserError(
+            f"{what} is an adapter of {name} with the weights {str(then)[:8]}, but that has {now[:8]} now; put the old "
+            "ones back, or train the adapter again"
+        )
+    return found
+
+
+def _load_peft(found: Found, load_as: LoadAs) -> Loaded:
+    """An adapter of peft's, merged into the model that it names."""
+    name = peft.base_name(found.folder)
+    try:
+        parent = find(name)
+    except UserError as error:
+        path = found.folder / peft.CONFIG
+        raise UserError(f"{path} names the model {name}, which cannot be opened: {error}") from None
+    loaded = parent.load(LoadAs("cpu", load_as.dtype))
+    peft.merge(found.folder, loaded.model)
+    manager.placed(loaded.model, load_as)
+    note = f"an adapter of peft's, on {parent}"
+    return replace(loaded, folder=found.folder, tag=found.tag, step=0, note=note, source=parent.source)
+
+
+LOADERS = {"hf": _load_hf, "nanogpt": _load_nanogpt, "peft": _load_peft}

@@ -11,7 +11,7 @@ from nanochat.errors import UserError
 if TYPE_CHECKING:
     from nanochat.checkpoint.door import Found
 
-Style = Literal["hf", "nanogpt", "nanochat"]  # of an export
+Style = Literal["hf", "nanogpt", "nanochat", "peft"]  # of an export
 SERVED_DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 
 ModelName = Annotated[str, alias("-i", "--init-from")]

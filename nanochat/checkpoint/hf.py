@@ -106,7 +106,7 @@ def tensors(folder: Path) -> dict[str, Tensor]:
     """
     for single, index in LAYOUTS:
         if (folder / single).exists():
-            return _read(folder / single)
+            return read_file(folder / single)
         if (folder / index).exists():
             return _read_several(folder / index)
     raise UserError(f"{folder} has no weights; expected one of {', '.join(name for pair in LAYOUTS for name in pair)}")
@@ -122,13 +122,13 @@ def _read_several(index: Path) -> dict[str, Tensor]:
             raise UserError(f"{index} names {name!r}, which is not a file beside it")
         if not (index.parent / name).exists():
             raise UserError(f"{index.parent / name} is missing; get it from where the rest came from")
-        found |= _read(index.parent / name)
+        found |= read_file(index.parent / name)
     if missing := sorted(places.keys() - found.keys()):
         raise UserError(f"{index} lists {missing[0]}, which {places[missing[0]]} does not hold; get the files again")
     return found
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_file(path: Path) -> dict[str, Tensor]:
     check_regular(path)
     if path.suffix != ".safetensors":
         return reading.weights(reading.torch_file(path), path, gpt2.MASKS)

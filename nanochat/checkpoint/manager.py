@@ -7,6 +7,7 @@
 
 A checkpoint exists once its meta file does. The meta file holds the size and sha256 of the others and a checksum of
 itself, so a file that was cut short, changed or belongs to another step is noticed before any tensor of it is used.
+An adapter's (`lora`) model file holds the adapter alone; its meta file names the parent, which `door` loads with it.
 Checkpoints of the original nanochat have the same names and load as they are (`legacy`).
 """
 
@@ -25,7 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nanochat import foreign_tokenizers
+from nanochat import foreign_tokenizers, lora
 from nanochat.checkpoint import legacy, reading
 from nanochat.errors import UserError
 from nanochat.foreign_tokenizers import LENGTHS
@@ -46,10 +47,11 @@ from nanochat.tokenizer import Tokenizer
 
 STAGE_COMMAND = {"base": "scripts.base_train", "mid": "scripts.mid_train", "sft": "scripts.chat_sft",
                  "rl": "scripts.chat_rl"}  # fmt: skip
-FORMAT = 1  # of the meta files that this version writes
+FORMAT = 2  # the newest that this version reads
+WHOLE, ADAPTER = 1, 2  # what it writes: adapters are unknown to versions that know 1 only
 CHECKSUM = "checksum"  # key of a meta file: the sha256 of all else in it
 META_TYPES = {"files": dict, "tokenizer_hash": str, "source": str, "dataset": str, "user_config": dict,
-              "loop_state": dict, "step": int}  # fmt: skip
+              "loop_state": dict, "step": int, "lora": dict, "parent": dict}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,13 @@ class Loaded:
 def save(folder: Path, step: int, model: GPT, optimizer: dict | None, meta: dict) -> None:
     """Write a checkpoint whole or not at all; the step, architecture and checksums are added to meta.
 
+    Of a model with adapters these alone are written; meta["parent"] then has to be the `door.record` of its parent.
     A checkpoint without an optimizer can be started from, but not resumed.
     Raises UserError when the disk is full; files of an earlier save of the same step are replaced one by one.
     """
-    files = {_model_file(step): lambda file: torch.save(model.state_dict(), file)}
+    adapters = lora.adapters_of(model)
+    state = model.state_dict() if adapters is None else lora.state_of(model)
+    files = {_model_file(step): lambda file: torch.save(state, file)}
     if optimizer is not None:
         files[_optimizer_file(step)] = lambda file: torch.save(optimizer, file)
     delete(folder, [])
@@ -113,8 +118,8 @@ def save(folder: Path, step: int, model: GPT, optimizer: dict | None, meta: dict
         for name, write in files.items():
             digest = write_atomically(folder / name, write)
             described[name] = {"size": (folder / name).stat().st_size, "sha256": digest}
-        whole = {"format": FORMAT, "step": step, **meta, "model_config": asdict(model.config), "files": described}
-        write_meta(meta_path, whole)
+        made = {"format": WHOLE} if adapters is None else {"format": ADAPTER, "lora": asdict(adapters)}
+        write_meta(meta_path, {"step": step, **meta, **made, "model_config": asdict(model.config), "files": described})
     except UserError:
         for name in files:
             (folder / name).unlink(missing_ok=True)
@@ -151,8 +156,22 @@ def prune(folder: Path, keep_last: int, best: str = "val_bpb") -> list[str]:
     kept = {step for step in newest if step == found[-1] or not metas[step].get("passing")}
     if scores:
         kept.add(min(scores, key=lambda step: (scores[step], step)))
-    delete(folder, [step for step in found if step not in kept])
+    gone = [step for step in found if step not in kept]
+    delete(folder, [step for step in gone if step not in _parents_of_adapters(folder)] if gone else [])
     return damaged
+
+
+def _parents_of_adapters(folder: Path) -> set[int]:
+    """The steps of a stage's folder that adapters in the base folder were trained on, and cannot be opened without."""
+    needed = set()
+    for path in checkpoints_dir("base").parent.glob("*_checkpoints/*/meta_*.json"):
+        with contextlib.suppress(UserError):  # a damaged one is named when it is used
+            meta = read_json(path)
+            parent = meta.get("parent")
+            named = "lora" in meta and isinstance(parent, dict) and parent.get("source") in SOURCES
+            if named and checkpoints_dir(parent["source"]) / str(parent.get("tag")) == folder:
+                needed.add(parent.get("step"))
+    return needed
 
 
 def delete(folder: Path, gone: Sequence[int]) -> None:
@@ -253,8 +272,11 @@ def _checksum(meta: dict) -> str:
     return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
-def load_step(folder: Path, tag: str, step: int, load_as: LoadAs = AS_STORED, with_optimizer: bool = False) -> Loaded:
-    """Check and load a checkpoint of any folder.
+def load_step(
+    folder: Path, tag: str, step: int, load_as: LoadAs = AS_STORED, with_optimizer: bool = False,
+    parent: GPT | None = None,
+) -> Loaded:  # fmt: skip
+    """Check and load a checkpoint of any folder. An adapter's is put onto its parent, which `door.load_step` finds.
 
     Raises UserError for a missing or damaged file, an unknown architecture, or a tokenizer other than the one the model
     was trained with.
@@ -269,18 +291,36 @@ def load_step(folder: Path, tag: str, step: int, load_as: LoadAs = AS_STORED, wi
     _check_files(folder, step, meta, [model_path.name] + ([_optimizer_file(step)] if with_optimizer else []))
     alternative = _alternative(folder, step)
     state = reading.weights(reading.torch_file(model_path, alternative), model_path)
-    if "n_layer" in meta["model_config"]:  # before as many are made as a damaged file claims
-        reading.check_layers(meta["model_config"]["n_layer"], state, model_path)
-    with reading.sensible(model_path):
-        is_unknown = "softcap" not in meta["model_config"] and legacy.doubtful_softcap(meta["model_config"], state)
-        config, state = legacy.translate(meta["model_config"], state, model_path)
     tokenizer = load_tokenizer(meta, model_path)
-    model = build(config, state, model_path, load_as)
+    is_unknown = False
+    if "lora" in meta:
+        model = _with_adapters(parent, meta, state, model_path)
+    else:
+        model, is_unknown = _whole(meta, state, model_path, load_as)
     optimizer = None
     if with_optimizer:
         # Memory-mapped: it is copied tensor by tensor, so that resuming takes no more memory than starting.
         optimizer = reading.torch_file(folder / _optimizer_file(step), alternative, lazily=True)
     return Loaded(model, tokenizer, meta, folder, tag, step, optimizer, _softcap_note(folder) if is_unknown else "")
+
+
+def _whole(meta: dict, state: dict[str, Tensor], model_path: Path, load_as: LoadAs) -> tuple[GPT, bool]:
+    """The model of a checkpoint that holds all of it, and whether its softcap is not recorded."""
+    if "n_layer" in meta["model_config"]:  # before as many are made as a damaged file claims
+        reading.check_layers(meta["model_config"]["n_layer"], state, model_path)
+    with reading.sensible(model_path):
+        is_unknown = "softcap" not in meta["model_config"] and legacy.doubtful_softcap(meta["model_config"], state)
+        config, state = legacy.translate(meta["model_config"], state, model_path)
+    return build(config, state, model_path, load_as), is_unknown
+
+
+def _with_adapters(parent: GPT | None, meta: dict, state: dict[str, Tensor], path: Path) -> GPT:
+    """The parent with a checkpoint's adapters. Raises UserError, naming path, where they do not fit."""
+    if parent is None:
+        raise UserError(f"{path} holds an adapter alone; open it by name, as in sft:d4, so that its parent is found")
+    with reading.sensible(path):
+        recorded = lora.Adapters(**{**meta["lora"], "matrices": tuple(meta["lora"]["matrices"])})
+        return lora.attach(parent, recorded, state)
 
 
 def _softcap_note(folder: Path) -> str:
@@ -302,6 +342,11 @@ def build(config: GPTConfig, state: dict[str, Tensor], path: Path, load_as: Load
         misfits = " ".join(str(error).partition(":")[2].split())
         raise UserError(f"{path} does not fit its architecture: {misfits[:400]}") from None
     state.clear()  # so that no tensor is there twice while they are converted one by one
+    return placed(model, load_as)
+
+
+def placed(model: GPT, load_as: LoadAs) -> GPT:
+    """The model with its parameters where and as load_as asks for, all of them to be trained."""
     on_cpu = torch.device(load_as.device).type != "cuda"
     for parameter in model.parameters():
         stored = torch.float32 if on_cpu else parameter.dtype

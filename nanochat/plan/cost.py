@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import torch
 
+from nanochat import lora
 from nanochat.gpt import GPT, GPTConfig, count_parameters
+from nanochat.lora import Adapters
 from nanochat.loss import chunk_rows
 from nanochat.optim import parameter_groups
 from nanochat.plan.gpus import Accelerator
@@ -24,7 +26,8 @@ GAPS = 0.06  # of what comes and goes: blocks that the caching allocator holds a
 USABLE = 0.97  # of a GPU's memory
 # Bytes per logit of a chunk of the loss: compiled the product and its gradient in bfloat16; otherwise there are float32
 # temporaries. The gradient of the chunk before is still there. Without gradients, float32 logits three times.
-COMPILED_LOGIT, EAGER_LOGIT, LAST_LOGIT, VALIDATION_LOGIT = 4, 26, 2, 12
+COMPILED_LOGIT, EAGER_LOGIT, LAST_LOGIT, VALIDATION_LOGIT = 4, 18, 2, 12
+EAGER_CAP = 8  # more of them with a softcap, its tanh and its slope
 # Bytes per element of the matrices that Muon works on together: stacked weights, gradients and update in float32, and
 # the temporaries of Polar Express. These two were counted with a dispatch mode that follows every storage of a training
 # step on fake GPUs (tests/fakes/steps.py).
@@ -38,16 +41,18 @@ GPT2_DEPTH, GPT2_RATIO, GPT2_ROWS = 24, 8.0, 16  # see seconds_to_gpt2
 LAUNCHES, LAUNCH = 40, 6e-6  # kernels per layer when a token is generated, and seconds until one is started
 
 
-def flops_per_token(config: GPTConfig) -> int:
+def flops_per_token(config: GPTConfig, adapters: Adapters | None = None) -> int:
     """Operations of a training step per token, forward and backward (Chowdhery et al. 2022, appendix B).
 
     6 per weight of every matrix product, and 12 * d per head and visible key for the two products of attention.
+    Weights beside which `adapters` learn have no gradient of their own, so they take 4, and the adapters 6.
     """
     D, d = config.n_embd, config.head_size
     block = 2 * D * config.n_head * d + 2 * D * config.n_kv_head * d + 8 * D * D
     matrices = config.n_layer * block + config.padded_vocab * D
     keys = sum(min(config.window(layer) or config.sequence_len, config.sequence_len) for layer in range(config.n_layer))
-    return 6 * matrices + 12 * config.n_head * d * keys
+    products = 6 * matrices if adapters is None else 4 * matrices + 6 * lora.count(config, adapters)
+    return products + 12 * config.n_head * d * keys
 
 
 class Sizes(NamedTuple):
@@ -80,8 +85,9 @@ def fits(memory: Mapping[str, float], on: Accelerator) -> bool:
 
 
 def activation_bytes(
-    config: GPTConfig, rows: int, length: int, itemsize: int = 2, compiled: bool = True, recompute: bool = False
-) -> float:
+    config: GPTConfig, rows: int, length: int, itemsize: int = 2, compiled: bool = True, recompute: bool = False,
+    adapters: Adapters | None = None,
+) -> float:  # fmt: skip
     """What is kept from forward to backward for rows of `length` tokens, without the loss and copies of weights.
 
     Of a layer, in numbers per token: its input and that of the MLP, each before and after the norm (4 D); queries, keys
@@ -91,9 +97,14 @@ def activation_bytes(
     attention.backend_for); in blocks windows keep their keys and values twice or three times.
 
     With recompute a layer keeps its input only, and in the backward pass one layer at a time has the rest.
+
+    A matrix that is frozen needs its input for its adapter only, of which the `rank` numbers between A and B are kept;
+    lambdas, gates and what comes before the first block need nothing.
     """
     c = config
     D, kv = c.n_embd, c.n_kv_head * c.head_size
+    if adapters is not None:
+        return _adapters_activations(config, rows * length, itemsize, recompute, adapters)
     layer = 4 * D + (D + 2 * kv) + (D + kv) * c.qk_norm + D + 8 * D + D * (c.lambdas and not compiled)
     value = kv + 2 * c.n_kv_head
     small = 4 * (c.n_head + (c.n_head + c.n_kv_head) * c.qk_norm + 2 * (1 + c.layer_norm))
@@ -104,12 +115,44 @@ def activation_bytes(
     return rows * length * (itemsize * (c.n_layer * layer + values + ends) + c.n_layer * small)
 
 
-def loss_bytes(config: GPTConfig, rows: int, length: int, compiled: bool = True) -> float:
-    """What the loss holds: the gradients of its input and of the output matrix, the matrix in 16 bits, a chunk."""
+def _adapters_activations(
+    config: GPTConfig, tokens: int, itemsize: int, recompute: bool, adapters: Adapters
+) -> float:
+    c, there = config, set(adapters.matrices)
+    D, kv = c.n_embd, c.n_kv_head * c.head_size
+    # As above, but what norms and the activation give only where an adapter reads it.
+    qkv = bool(there & {"attn.c_q", "attn.c_k", "attn.c_v"})
+    read = D * (qkv + ("mlp.c_fc" in there) + 4 * ("mlp.c_proj" in there))
+    between = adapters.rank * len(there - {"lm_head"})
+    layer = 2 * D + (D + 2 * kv) + (D + kv) * c.qk_norm + D + 4 * D + read + between
+    value = kv + c.n_kv_head
+    small = 4 * (c.n_head + (c.n_head + c.n_kv_head) * c.qk_norm + 2 * (1 + c.layer_norm))
+    ends = 2 * D + ("lm_head" in there) * (D + adapters.rank)
+    if recompute:
+        return tokens * (itemsize * ((c.n_layer - 1) * D + layer + value + ends) + small)
+    values = value * sum(c.has_value_embed(i) for i in range(1, c.n_layer))
+    # Nothing is kept of what comes before the first adapter of all, as it needs no gradient.
+    first = D + (0 if qkv else (D + 2 * kv) + (D + kv) * c.qk_norm)
+    first += 0 if qkv or "attn.c_proj" in there else 2 * D + (0 if "mlp.c_fc" in there else 4 * D)
+    return tokens * (itemsize * (c.n_layer * layer - first + values + ends) + c.n_layer * small)
+
+
+def loss_bytes(
+    config: GPTConfig, rows: int, length: int, compiled: bool = True, adapters: Adapters | None = None
+) -> float:
+    """What the loss holds: the gradients of its input and of the output matrix, the matrix in 16 bits, a chunk.
+
+    A frozen matrix is in 16 bits already and has no gradient, unless an adapter makes it one of `factors`.
+    """
     N, V, D = rows * length, config.padded_vocab, config.n_embd
     chunk = chunk_rows(N, V, torch.device("cuda"))
-    logit = (COMPILED_LOGIT if compiled else EAGER_LOGIT) + LAST_LOGIT * (chunk < N)
-    return 2 * N * D + 6 * V * D + chunk * V * logit
+    eager = EAGER_LOGIT + EAGER_CAP * (config.softcap > 0)
+    logit = (COMPILED_LOGIT if compiled else eager) + LAST_LOGIT * (chunk < N)
+    if adapters is None:
+        return 2 * N * D + 6 * V * D + chunk * V * logit
+    width = D + adapters.rank
+    head = 2 * N * width + 6 * V * width if "lm_head" in adapters.matrices else 2 * N * D
+    return head + chunk * V * logit
 
 
 def training_memory(
@@ -120,19 +163,24 @@ def training_memory(
     ranks: int = 1,
     muon: bool = True,
     recompute: bool = False,
+    adapters: Adapters | None = None,
 ) -> dict[str, float]:
     """On each of `ranks` GPUs that train on `rows` rows of `length` tokens at a time, when it is fullest.
 
     That is in a micro-batch after the first, when the gradients are there; a step of one micro-batch takes less.
-    Without muon all parameters belong to AdamW, as in nanoGPT's way of training.
+    Without muon all parameters belong to AdamW, as in nanoGPT's way of training. With adapters these alone do, and
+    have gradients, and the weights are frozen in 16 bits.
     """
     size = sizes(config)
     N, V = rows * length, config.padded_vocab
+    trained = size.all if adapters is None else lora.count(config, adapters)
+    rounded = size.matrices if adapters is None else trained
+    muon = muon and adapters is None
     moments = [
         {
-            "weights in 16 bits": 2.0 * (0 if recompute else size.matrices),
-            "activations": activation_bytes(config, rows, length, 2, compiled, recompute),
-            "loss": float(loss_bytes(config, rows, length, compiled)),
+            "weights in 16 bits": 2.0 * (0 if recompute else rounded),
+            "activations": activation_bytes(config, rows, length, 2, compiled, recompute, adapters),
+            "loss": float(loss_bytes(config, rows, length, compiled, adapters)),
         },
         # Not compiled, one layer at a time.
         {"logits of the validation": float(chunk_rows(N, V, torch.device("cuda")) * V * VALIDATION_LOGIT)},
@@ -140,13 +188,13 @@ def training_memory(
     if muon:
         moments.append({"Muon's workspace": MUON_ELEMENT * size.group / ranks})
     # Each rank keeps the state of its part. Beside the step, its new weights are on their way in buffers of their own.
-    state = (4.0 * size.matrices + 8.0 * (size.all - size.matrices) if muon else 8.0 * size.all) / ranks
+    state = (4.0 * size.matrices + 8.0 * (size.all - size.matrices) if muon else 8.0 * trained) / ranks
     if muon and ranks > 1:
         moments[-1]["weights on their way"] = 4.0 * size.matrices
     fullest = max(moments, key=lambda parts: sum(parts.values()))
     return {
-        "weights": 4.0 * size.all,
-        "gradients": 4.0 * size.all,
+        "weights": 4.0 * trained + 2.0 * size.all * (adapters is not None),
+        "gradients": 4.0 * trained,
         "optimizer state": state,
         "context and workspaces": CONTEXT + NCCL * (ranks > 1),
         **fullest,
@@ -181,13 +229,17 @@ class Communication(NamedTuple):
 
 
 def communication(
-    config: GPTConfig, on: Accelerator, tokens: float, ranks: int, compiled: bool = True
-) -> Communication:
+    config: GPTConfig, on: Accelerator, tokens: float, ranks: int, compiled: bool = True,
+    adapters: Adapters | None = None,
+) -> Communication:  # fmt: skip
     """Gradients to their owners and new weights to everyone, once each in a step, for a last micro-batch of `tokens`.
 
     Gradients leave while the backward pass still runs, except those of the input's tables, which come at its end.
     New weights of the blocks arrive while the next forward pass runs; the others are waited for.
     """
+    if adapters is not None:  # so few that it makes no difference what hides them
+        sent = 8.0 * lora.count(config, adapters) * (ranks - 1) / ranks
+        return Communication(sent, sent / on.link, sent / on.link)
     size, sent = sizes(config), float(sum(_traffic(config, ranks).values()))
     share = 4 * (ranks - 1) / ranks / on.link  # seconds per parameter
     forward = tokens * flops_per_token(config) / 3 / (on.peak * on.mfu * (1 if compiled else EAGER))
@@ -222,13 +274,15 @@ def step_seconds(
     ranks: int = 1,
     compiled: bool = True,
     muon: bool = True,
+    adapters: Adapters | None = None,
 ) -> float:
     """An optimizer step of `accumulation` micro-batches of `tokens` tokens on each of `ranks` devices."""
     speed = on.peak * on.mfu * (1 if compiled else EAGER)
-    compute = accumulation * tokens * flops_per_token(config) / speed + muon * muon_flops(config) / ranks / speed
-    parameters = sizes(config).all
+    compute = accumulation * tokens * flops_per_token(config, adapters) / speed
+    compute += (muon and adapters is None) * muon_flops(config) / ranks / speed
+    parameters = sizes(config).all if adapters is None else lora.count(config, adapters)
     moved = (accumulation * MICRO_BATCH_TRAFFIC + STEP_TRAFFIC / ranks) * parameters / (on.bandwidth * BANDWIDTH)
-    return compute + moved + communication(config, on, tokens, ranks, compiled).exposed
+    return compute + moved + communication(config, on, tokens, ranks, compiled, adapters).exposed
 
 
 def seconds_to_gpt2(on: Accelerator, ranks: int = 8) -> float:

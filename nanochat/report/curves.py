@@ -101,19 +101,30 @@ def draw(
     return _themed(file)
 
 
-def draw_intervals(title: str, rows: Mapping[str, tuple[float, float, float]], x_name: str) -> str:
-    """A dot with its interval per name, (value, low, high), below each other beside a line at zero, as an SVG file."""
-    parts = (f"{name} {value:.4g} ({low:.4g} to {high:.4g})" for name, (value, low, high) in rows.items())
-    with _plot(title, x_name, printable(f"{title}: {'; '.join(parts)}.")) as (figure, axes, file):
+def draw_intervals(
+    title: str, rows: Mapping[str, tuple[float, float, float]], x_name: str, beside_zero: bool = True
+) -> str:
+    """A dot with its interval per name, (value, low, high), below each other, as an SVG file.
+
+    beside_zero: they are differences, with a line at zero, and those that are not zero have a colour of their own.
+    """
+    with _plot(title, x_name, printable(intervals_in_words(title, rows))) as (figure, axes, file):
         figure.set_figheight(1.1 + 0.25 * len(rows))
-        axes.axvline(0, color=INK, linewidth=0.8)
+        if beside_zero:
+            axes.axvline(0, color=INK, linewidth=0.8)
         for place, (value, low, high) in enumerate(rows.values()):
-            colour = COLOURS[0] if low <= 0 <= high else COLOURS[1]
+            colour = COLOURS[1] if beside_zero and not low <= 0 <= high else COLOURS[0]
             axes.plot([low, high], [place, place], color=colour)
             axes.plot([value], [place], color=colour, marker="o", markersize=4)
         axes.set_yticks(range(len(rows)), [printable(name)[:24] for name in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
     return _themed(file)
+
+
+def intervals_in_words(title: str, rows: Mapping[str, tuple[float, float, float]]) -> str:
+    """What `draw_intervals` shows."""
+    parts = (f"{name} {value:.4g} ({low:.4g} to {high:.4g})" for name, (value, low, high) in rows.items())
+    return f"{title}: {'; '.join(parts)}."
 
 
 @contextmanager

@@ -12,6 +12,9 @@ from nanochat.checkpoint.flags import ModelName
 from nanochat.config import alias, given
 from nanochat.errors import UserError
 
+LORA = ("lora_alpha", "lora_matrices", "lora_lr")
+NOT_OF_ADAPTERS = ("embedding_lr", "unembedding_lr", "matrix_lr", "scalar_lr", "init_lr_frac", "weight_decay")
+
 Compile = bool | Literal["max-autotune"]
 Rows = int | Literal["auto"]
 
@@ -71,6 +74,8 @@ class TrainFlags:
         """Raise UserError for what can be seen before anything is loaded."""
         check_numbers(self)
         check_length(self)
+        if isinstance(self, StageLoraFlags):
+            check_adapters(self)
 
 
 @dataclass
@@ -102,6 +107,18 @@ class ParentFlags:
 
 
 @dataclass
+class LoraFlags:
+    """Low-rank adapters in place of all weights."""
+
+    lora_rank: int = 0
+    """train adapters of this rank (LoRA) and leave all weights as they are; 0 trains all weights"""
+    lora_alpha: float = 16.0
+    """multiply what the adapters add by this, divided by their rank"""
+    lora_matrices: list[str] = field(default_factory=list)
+    """adapt these matrices: attn, mlp, c_q, mlp.c_proj, lm_head ...; default: attn mlp, on a base model also lm_head"""
+
+
+@dataclass
 class LaterFlags(TrainFlags, ParentFlags):
     """Flags of the stages that start from a model."""
 
@@ -127,7 +144,15 @@ class ConversationData:
 
 
 @dataclass
-class ConversationFlags(LaterFlags, ConversationData):
+class StageLoraFlags(LoraFlags):
+    """The same, with a rate of their own."""
+
+    lora_lr: float = 1e-3
+    """learning rate of the adapters, whatever the batch; --init_lr_frac and the other rates have no effect on them"""
+
+
+@dataclass
+class ConversationFlags(LaterFlags, StageLoraFlags, ConversationData):
     """Flags of the stages that learn from given conversations."""
 
 
@@ -154,3 +179,14 @@ def check_length(flags: TrainFlags) -> None:
     for name in ("num_iterations", "num_epochs", "target_flops"):
         if name in given(flags) and getattr(flags, name) > 0:
             raise UserError(f"--minutes and --{name} both set how long to train; pass only one of them")
+
+
+def check_adapters(flags: "StageLoraFlags") -> None:
+    """Raise UserError for flags that do not belong together, of which one is about adapters."""
+    passed, adapting = given(flags), flags.lora_rank != 0
+    if not adapting and (unused := sorted(passed & {*LORA})):
+        raise UserError(f"--{unused[0]} belongs to adapters; pass a --lora_rank, such as 8, with it")
+    if adapting and (unused := sorted(passed & {*NOT_OF_ADAPTERS})):
+        raise UserError(f"--{unused[0]} has no effect on adapters, whose rate is --lora_lr; leave it out")
+    if adapting and getattr(flags, "fp8", False):
+        raise UserError("--fp8 multiplies weights that learn, and with --lora_rank none does; leave one of them out")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from nanochat import lora
 from nanochat.errors import UserError
 from nanochat.gpt import GPTConfig
 from nanochat.runtime import Runtime
@@ -75,7 +76,9 @@ def resolve_hyperparameters(
         raise UserError(f"--max_seq_len {values['max_seq_len']} is longer than the model's context of {T} tokens")
     if flags.device_batch_size == "auto":
         length = values["max_seq_len"]
-        values["device_batch_size"] = rows_that_fit(config, length, rt, bool(flags.compile), flags.recompute)
+        values["device_batch_size"] = rows_that_fit(
+            config, length, rt, bool(flags.compile), flags.recompute, lora.wanted(flags)
+        )
     if has_rows:
         values |= _shared_batch(flags, values, rt)
     scale = (values["total_batch_size"] / REFERENCE_BATCH) ** 0.5

@@ -2,6 +2,7 @@
 
 from nanochat.errors import UserError
 from nanochat.gpt import GPTConfig
+from nanochat.lora import Adapters
 from nanochat.plan.cost import USABLE, training_memory
 from nanochat.runtime import Runtime, memory_of
 from nanochat.train.room import lowest
@@ -12,17 +13,17 @@ SLACK = 1.25  # the prediction may be 15 % off (tests/test_plan.py), so a run up
 
 def check_memory(
     config: GPTConfig, rows: int, T: int, rt: Runtime, compiled: bool, recompute: bool = False,
-    flag: str = "device_batch_size", smaller: str = "--depth",
+    flag: str = "device_batch_size", smaller: str = "--depth", adapters: Adapters | None = None,
 ) -> None:  # fmt: skip
     """Raise UserError where training on `rows` rows of T tokens cannot fit, before the system kills it.
 
     The message names the number of rows that fits, as --flag, or what makes the model `smaller`.
     """
-    there, needed = memory_of(rt.device), _needed(config, rows, T, rt, compiled, recompute)
+    there, needed = memory_of(rt.device), _needed(config, rows, T, rt, compiled, recompute, adapters)
     if not there or needed <= there * SLACK:
         return
     fitting = rows
-    while fitting and _needed(config, fitting, T, rt, compiled, recompute) > there:
+    while fitting and _needed(config, fitting, T, rt, compiled, recompute, adapters) > there:
         fitting //= 2
     raise UserError(
         f"training on {rows} rows of {T} tokens at a time takes about {needed / 1e9:,.0f} GB, but only "
@@ -30,22 +31,27 @@ def check_memory(
     )
 
 
-def rows_that_fit(config: GPTConfig, T: int, rt: Runtime, compiled: bool, recompute: bool = False) -> int:
+def rows_that_fit(
+    config: GPTConfig, T: int, rt: Runtime, compiled: bool, recompute: bool = False, adapters: Adapters | None = None
+) -> int:
     """The largest power of two of rows of T tokens that training has room for, by prediction; the same on all ranks.
 
     Prints it. 1 where nothing fits, which `check_memory` then refuses, and where a device does not tell its memory.
     """
     there, rows = memory_of(rt.device), 1
-    while rows < MOST_ROWS and _needed(config, 2 * rows, T, rt, compiled, recompute) <= USABLE * there:
+    while rows < MOST_ROWS and _needed(config, 2 * rows, T, rt, compiled, recompute, adapters) <= USABLE * there:
         rows *= 2
     rows = lowest(rows, rt)
     rt.print(
         f"device_batch_size=auto: {rows} rows of {T} tokens at a time, which take about "
-        f"{_needed(config, rows, T, rt, compiled, recompute) / 1e9:,.1f} of {there / 1e9:,.0f} GB"
+        f"{_needed(config, rows, T, rt, compiled, recompute, adapters) / 1e9:,.1f} of {there / 1e9:,.0f} GB"
     )
     return rows
 
 
-def _needed(config: GPTConfig, rows: int, T: int, rt: Runtime, compiled: bool, recompute: bool) -> float:
+def _needed(
+    config: GPTConfig, rows: int, T: int, rt: Runtime, compiled: bool, recompute: bool, adapters: Adapters | None
+) -> float:
     sharing = rt.world if rt.device.type == "cpu" else 1  # ranks of one memory
-    return sharing * sum(training_memory(config, rows, T, compiled, rt.world, recompute=recompute).values())
+    parts = training_memory(config, rows, T, compiled, rt.world, recompute=recompute, adapters=adapters)
+    return sharing * sum(parts.values())

@@ -8,7 +8,7 @@ from itertools import takewhile
 
 import torch
 
-from nanochat import fp8, schedule
+from nanochat import fp8, lora, schedule
 from nanochat.attention import backend_in_words
 from nanochat.checkpoint import manager
 from nanochat.config import changes
@@ -44,7 +44,8 @@ def run_stage(
     """
     run = prepared(run)
     hparams, rt, flags = run.hparams, run.rt, run.start.flags
-    rows, T, flops = hparams.device_batch_size, hparams.max_seq_len, flops_per_token(run.model.config)
+    rows, T = hparams.device_batch_size, hparams.max_seq_len
+    flops = flops_per_token(run.model.config, lora.adapters_of(run.model))
 
     def validate(stopping: Callable[[], bool]) -> dict[str, float]:
         with closing(batches_for(rt, val_source, rows, T)) as stream:
@@ -109,6 +110,7 @@ def run_stream(
         flops_per_token=flops_per_token,
         evaluations=evaluations,
         shown=shown,
+        rate_flags="--lora_lr" if lora.adapters_of(run.model) else Stage.rate_flags,
         after_signal="nothing was written (--dry_run)" if flags.dry_run else Stage.after_signal,
     )
     if run.start.is_resumed and is_finished(stage, state):
@@ -137,6 +139,7 @@ def restored_optimizer(run: Run) -> Optimizer:
         hparams.matrix_lr * scale,
         hparams.scalar_lr * scale,
         hparams.weight_decay,
+        getattr(run.start.flags, "lora_lr", 0.0),
     )
     # On a CPU the graphs save a hundredth of a step and take a minute to compile.
     compiled = bool(run.start.flags.compile) and run.rt.device.type == "cuda"
@@ -213,7 +216,9 @@ def prepared(run: Run) -> Run:
     run.loss = loss_of(model, flags.compile, rt)
     if getattr(flags, "device_batch_size", None) == "auto":
         rows, T = hparams.device_batch_size, hparams.max_seq_len
-        held = training_memory(model.config, rows, T, bool(flags.compile), rt.world)["optimizer state"]
+        adapters = lora.adapters_of(model)
+        memory = training_memory(model.config, rows, T, bool(flags.compile), rt.world, adapters=adapters)
+        held = memory["optimizer state"]
         fitting = probed_rows(model, run.loss, rows, T, held, rt)
         if fitting != rows:
             fitting = shared(hparams.total_batch_size, fitting, T, rt.world)[1]

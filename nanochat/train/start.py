@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
-from nanochat import runtime
+from nanochat import lora, runtime
 from nanochat.checkpoint import door, manager
 from nanochat.checkpoint.manager import LoadAs, Loaded
 from nanochat.config import as_field, default, given
@@ -129,6 +129,7 @@ def open_run(stage: str, flags: Flags, rt: Runtime, tag: str | None = None) -> I
     Raises UserError for a missing model or a folder in use, OtherRun for a folder that holds another run.
     """
     flags.check()
+    lora.wanted(flags)  # raises for a rank, or names of matrices, that there are not
     found, parent = None, None
     if isinstance(flags, LaterFlags):
         found, parent, tag = _parent(stage, flags)
@@ -145,8 +146,11 @@ def open_run(stage: str, flags: Flags, rt: Runtime, tag: str | None = None) -> I
             rt.print(f"resuming from step {loaded.step} of {folder}")
             rt = dataclasses.replace(rt, dtype=loaded.model.dtype)
         elif found is not None:
-            loaded = found.load(LoadAs(rt.device, rt.dtype))
+            loaded = found.load(LoadAs(rt.device, rt.dtype, keep_float32=not lora.wanted(flags)))
             rt.print(f"starting from {loaded}")
+        flags = _with_matrices(flags, parent, loaded)
+        if found is not None and lora.wanted(flags):
+            parent = door.record(found)
         start = Start(stage, tag, folder, flags, rt, loaded, parent, is_resumed, stale, notes)
         try:
             yield start
@@ -176,9 +180,15 @@ def begin(
     shape = config or (loaded.model.config if loaded else None)
     assert shape is not None
     flags = start.flags
-    check_memory(shape, hparams.device_batch_size, hparams.max_seq_len, rt, bool(flags.compile), flags.recompute)
+    adapters = lora.wanted(flags)
+    check_memory(
+        shape, hparams.device_batch_size, hparams.max_seq_len, rt, bool(flags.compile), flags.recompute,
+        adapters=adapters,
+    )  # fmt: skip
     if not start.is_resumed:
         model = loaded.model if loaded else GPT(shape, rt.dtype).to(rt.device)
+        if adapters is not None:
+            rt.print(lora.summary(lora.attach(model, adapters)))
         return Run(start, hparams, lineage, tokenizer, model, TrainState())
     assert loaded is not None and loaded.optimizer is not None
     _check_same_run(start, loaded, lineage, config)
@@ -195,6 +205,18 @@ def as_json(value: object) -> Any:
     if isinstance(value, Path):
         return os.path.abspath(value)
     return [as_json(item) for item in value] if isinstance(value, (list, tuple)) else json.loads(strict_json(value))
+
+
+def _with_matrices(flags: Flags, parent: dict | None, loaded: Loaded | None) -> Flags:
+    """The flags with the names of the matrices that get an adapter, where none are passed.
+
+    A base model has never predicted the tokens of a chat, and with a frozen output layer it cannot learn to.
+    """
+    if loaded is None or lora.wanted(flags) is None or flags.lora_matrices:
+        return flags
+    flags, is_base = copy.copy(flags), (parent or {}).get("source") == "base"
+    flags.lora_matrices = list(lora.MATRICES if is_base and not loaded.model.config.tied else lora.BLOCKS)
+    return flags
 
 
 def _parent(stage: str, flags: LaterFlags) -> tuple[door.Found | None, dict, str]:
@@ -269,7 +291,7 @@ def _load(folder: Path, tag: str, step: int, flags: TrainFlags, rt: Runtime) -> 
     """A checkpoint with its optimizer, in the run's own dtype unless another is passed."""
     name = flags.dtype if "dtype" in given(flags) else manager.read_meta(folder, step).get("dtype") or flags.dtype
     load_as = LoadAs(rt.device, compute_dtype(name, rt.device))
-    return manager.load_step(folder, tag, step, load_as, with_optimizer=True)
+    return door.load_step(folder, tag, step, load_as, with_optimizer=True, merged=False)
 
 
 def adopt(
@@ -316,6 +338,9 @@ def _check_same_run(start: Start, loaded: Loaded, lineage: dict, config: GPTConf
         found, wanted = dataclasses.asdict(loaded.model.config), dataclasses.asdict(config)
         differ = [f"{name} {found[name]} (now {wanted[name]})" for name in wanted if found[name] != wanted[name]]
         raise _other_run(start, f"a run with {', '.join(differ)}")
+    there, adapters = lora.adapters_of(loaded.model), lora.wanted(start.flags)
+    if there != adapters:
+        raise _other_run(start, f"a run of {there or 'all weights'}, not of {adapters or 'all weights'}")
     if start.parent is not None:
         _check_parent(start, start.meta.get("parent") or {}, start.parent)
     lineage = json.loads(strict_json(lineage))

@@ -79,6 +79,8 @@ def page(document: dict[str, Any], url: str) -> str:
     sections = [_section(name, operation, schemas, example) for name, operation, example in routes]
     contents = [f'<li class="entry"><a href="#{_id(name)}"><code>{escape(name)}</code></a></li>' for name, *_ in routes]
     html = TEMPLATE.read_text(encoding="utf-8").replace("{url}", escape(url))
+    if "/v1/models" not in document["paths"]:
+        html = re.sub(r"<!-- with models -->.*?<!-- end -->", "", html, flags=re.DOTALL)
     return html.replace("<!-- contents -->", "\n".join(contents)).replace("<!-- routes -->", "\n".join(sections))
 
 

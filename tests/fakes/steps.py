@@ -12,6 +12,7 @@ import torch
 from fakecuda import Memory, Training, fake_cuda, on_cuda
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
+from nanochat import lora
 from nanochat.checkpoint import gpt2
 from nanochat.engine.passes import Passes
 from nanochat.engine.request import Request
@@ -132,11 +133,37 @@ def test_the_plan_predicts_the_peak_of_a_training_step(depth, rows):
     )
 
 
-def kept_bytes(config: GPTConfig, rows: int, length: int, compiled: bool) -> int:
+SOME = ("attn.c_q", "attn.c_v")
+
+
+@pytest.mark.parametrize(
+    "config, rows, matrices",
+    [
+        (config_from_depth(12, 32768, 2048), 16, lora.BLOCKS), (config_from_depth(20, 32768, 2048), 4, lora.MATRICES),
+        (config_from_depth(12, 32768, 2048), 8, SOME), (gpt2.published("gpt2"), 8, lora.BLOCKS),
+        (gpt2.published("gpt2-medium"), 4, SOME),
+    ],
+)  # fmt: skip
+def test_the_plan_predicts_the_peak_of_a_training_step_with_adapters(config, rows, matrices):
+    adapters, T = lora.Adapters(16, 16.0, matrices), config.sequence_len
+    with fake_cuda(), Memory() as memory:
+        model = lora.attach(on_cuda(config, weights=torch.bfloat16), adapters)
+        training = Training(model, rows, T).begun()
+        memory.peak = memory.bytes
+        training.step()
+    planned = cost.training_memory(config, rows, T, compiled=False, adapters=adapters)
+    assert counted_part(planned) == pytest.approx(memory.peak, rel=0.03)
+
+
+def kept_bytes(
+    config: GPTConfig, rows: int, length: int, compiled: bool, adapters: lora.Adapters | None = None
+) -> int:
     """What is kept from a forward pass to its backward, besides the parameters."""
     torch._dynamo.reset()
     with fake_cuda(), Memory() as memory:
         model = on_cuda(config)
+        if adapters is not None:
+            model = lora.attach(on_cuda(config, weights=torch.bfloat16), adapters)
         if compiled:  # the partitioner of inductor without its code generation: the same tensors are kept
             compile_parts(model, dynamic=False, backend="aot_eager_decomp_partition")
         ids = torch.zeros(rows, length, dtype=torch.int64, device="cuda")
@@ -171,3 +198,18 @@ def test_activations_are_those_that_compiled_blocks_keep(features):
         config = GPTConfig(512, 640, 3, 4, 2, 256, short_window=128, long_window=512, **features)
     predicted = cost.activation_bytes(config, 4, 512) + 2 * cost.sizes(config).matrices
     assert predicted == pytest.approx(kept_bytes(config, 4, 512, compiled=True), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "is_gpt2, matrices, compiled",
+    [(False, lora.BLOCKS, False), (False, lora.BLOCKS, True), (False, SOME, True), (False, ("mlp.c_proj",), False),
+     (True, lora.BLOCKS, False), (True, lora.BLOCKS, True)],
+)  # fmt: skip
+def test_activations_are_those_that_adapters_keep(is_gpt2, matrices, compiled):
+    config = GPTConfig(512, 640, 6, 4, 2, 256, short_window=128, long_window=512)
+    if is_gpt2:
+        config = replace(LIKE_GPT2, sequence_len=512, n_layer=6)
+    adapters = lora.Adapters(8, 16.0, matrices)
+    predicted = cost.activation_bytes(config, 4, 512, compiled=compiled, adapters=adapters)
+    predicted += 2 * lora.count(config, adapters)
+    assert predicted == pytest.approx(kept_bytes(config, 4, 512, compiled, adapters), rel=0.03)

@@ -6,13 +6,12 @@
 import { byId, h, iconButton } from "../../static/dom.js";
 import { bisect, nearest, scale, ticks } from "./axis.js";
 import { band, line, look, sample, svg } from "./drawing.js";
-import { AXES } from "./metrics.js";
+import { asTable, inWords, placeOf } from "./words.js";
 
 const LEFT = 58;
 const RIGHT = 10;
 const TOP = 8;
 const BOTTOM = 22;
-const ROWS = 40; // of the table
 const DRAGGED = 6; // pixels from which on a movement marks a range
 
 let made = 0; // charts; the clip path of each needs a name
@@ -118,7 +117,7 @@ export class Chart extends EventTarget {
       ...this.series.map((each) => band(each, this.across, this.up, bottom)),
       ...this.series.map((each) => line(each, this.across, this.up)),
     );
-    this.plot.setAttribute("aria-label", this.#inWords());
+    this.plot.setAttribute("aria-label", inWords(this));
     this.point(this.at);
     if (this.table) this.#fillTable();
   }
@@ -204,7 +203,7 @@ export class Chart extends EventTarget {
       ),
     );
     this.readout.replaceChildren(
-      h("strong", {}, this.#place(values[0]?.x ?? x)),
+      h("strong", {}, placeOf(this.axis, values[0]?.x ?? x)),
       ...values.map(({ name, y, slot }) =>
         h("span", {}, sample(slot), h("span", {}, name), h("b", {}, this.metric.text(y))),
       ),
@@ -213,8 +212,6 @@ export class Chart extends EventTarget {
     this.readout.style.left = isRight ? "auto" : `${at + 10}px`;
     this.readout.style.right = isRight ? `${this.width - at + 10}px` : "auto";
   }
-
-  #place = (x) => `${AXES[this.axis].label.replace(/s$/, "")} ${AXES[this.axis].text(x)}`;
 
   #selection(a, b) {
     const height = this.height - TOP - BOTTOM;
@@ -268,7 +265,7 @@ export class Chart extends EventTarget {
       else this.from ??= at;
       this.#tell("point", Math.min(high, Math.max(low, at + moves[event.key] * (high - low))));
       byId("announcer").textContent = [
-        this.#place(this.valuesAt(this.at)[0]?.x ?? this.at),
+        placeOf(this.axis, this.valuesAt(this.at)[0]?.x ?? this.at),
         ...this.valuesAt(this.at).map(({ name, y }) => `${name} ${this.metric.text(y)}`),
       ].join(", ");
     } else if (event.key === "Enter" && this.from !== null) this.#zoom(this.from, at);
@@ -278,21 +275,6 @@ export class Chart extends EventTarget {
     else return;
     event.preventDefault();
     event.stopPropagation();
-  }
-
-  // In words and numbers
-
-  #inWords() {
-    const { title, text } = this.metric;
-    const each = this.series
-      .filter(({ x }) => x.length)
-      .map(({ name, x, y }) => {
-        const real = y.filter((value) => value !== null && Number.isFinite(value));
-        if (!real.length) return `${name}: no finite value`;
-        const [least, most] = [Math.min(...real), Math.max(...real)];
-        return `${name}: from ${text(real[0])} to ${text(real.at(-1))} at ${this.#place(x.at(-1)).toLowerCase()}, between ${text(least)} and ${text(most)}`;
-      });
-    return `${title}${this.log ? ", logarithmic scale" : ""}. ${each.join(". ") || "Nothing logged yet"}.`;
   }
 
   showTable(on) {
@@ -305,21 +287,6 @@ export class Chart extends EventTarget {
   }
 
   #fillTable() {
-    const { x } = this.#ranges();
-    const points = Math.max(0, ...this.series.map((each) => bisect(each.x, x[1]) - bisect(each.x, x[0]) + 1));
-    const rows = Array.from({ length: Math.min(ROWS, points) }, (_, i) => {
-      const at = x[0] + ((x[1] - x[0]) * i) / Math.max(1, Math.min(ROWS, points) - 1);
-      const values = this.series.map((each) => each.y[nearest(each.x, at)] ?? NaN);
-      const texts = values.map((value) => (Number.isFinite(value) ? this.metric.text(value) : "–"));
-      return h(
-        "tr",
-        {},
-        h("th", { scope: "row" }, AXES[this.axis].text(at)),
-        ...texts.map((text) => h("td", {}, text)),
-      );
-    });
-    const names = [AXES[this.axis].label, ...this.series.map(({ name }) => name)];
-    const head = h("tr", {}, ...names.map((name) => h("th", { scope: "col" }, name)));
-    this.cells.replaceChildren(h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows)));
+    this.cells.replaceChildren(asTable(this, this.#ranges().x));
   }
 }

@@ -71,7 +71,10 @@ export class Details extends EventTarget {
       each.tabIndex = isChosen ? 0 : -1;
     }
     this.panel.setAttribute("aria-labelledby", `tab-${chosen}`);
-    if (!run) return this.panel.replaceChildren();
+    if (!run) {
+      this.state = null;
+      return this.panel.replaceChildren();
+    }
     // A panel that did not change keeps its selection, and how far it was scrolled.
     const state = JSON.stringify([chosen, chosen === "compare" ? [run.id, all] : parts(run)[chosen]]);
     if (state === this.state) return;

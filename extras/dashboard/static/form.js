@@ -1,5 +1,6 @@
 // The form of a stage, made from what the server tells about its flags.
 
+import { sentence } from "../../static/api.js";
 import { h, icon, iconButton } from "../../static/dom.js";
 import { plural } from "./format.js";
 
@@ -149,11 +150,15 @@ class Field {
     });
   }
 
-  /** The files to choose from. */
+  /** What was uploaded before, to choose from. */
   #list() {
     const { name, type, choices } = this.about;
-    if (type !== "file" || this.input.tagName !== "INPUT") return [];
-    return [h("datalist", { id: `list-${name}` }, ...(choices ?? []).map((path) => h("option", { value: path })))];
+    if (type !== "file" || !choices?.length) return [];
+    if (this.input.tagName === "INPUT")
+      return [h("datalist", { id: `list-${name}` }, ...choices.map((path) => h("option", { value: path })))];
+    const add = (path) =>
+      h("button", { type: "button", class: "text-button", onclick: () => this.add(path) }, `Add ${path}`);
+    return [h("p", { class: "field-files" }, ...choices.map(add))];
   }
 
   get text() {
@@ -200,8 +205,8 @@ class Field {
     this.again.hidden = !this.isChanged;
   }
 
-  showError(sentence) {
-    this.error.textContent = sentence;
-    this.input.setAttribute("aria-invalid", String(sentence !== ""));
+  showError(text) {
+    this.error.textContent = text && sentence(text);
+    this.input.setAttribute("aria-invalid", String(text !== ""));
   }
 }

@@ -1,5 +1,6 @@
 // Jobs, which are processes that train: the list of them, and the page of one with its log.
 
+import { sentence } from "../../static/api.js";
 import { askWith, note } from "../../static/dialogs.js";
 import { copyButton, h, icon, reconcile } from "../../static/dom.js";
 import { addressOf, pageOf } from "./address.js";
@@ -9,7 +10,7 @@ import { ago, moment } from "./format.js";
 import { forgetJob, getLog, resumeJob, stopJob } from "./server.js";
 
 const TAIL = 400; // lines of the log
-const KEYS = ["loss", "val_bpb"];
+const KEYS = ["loss", "reward", "val_bpb", "val_loss"];
 const ENDED = ["stopped", "finished", "failed"];
 
 /** A command as it is typed, with a button that copies it. */
@@ -126,7 +127,7 @@ export class JobPage {
       .filter(Boolean)
       .join(" · ");
     this.message.hidden = !job.message;
-    this.message.textContent = job.message ?? "";
+    this.message.textContent = job.message ? sentence(job.message) : "";
     if (isOther) {
       this.command.replaceChildren(command(job.command));
       this.log.textContent = "";

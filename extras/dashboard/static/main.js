@@ -1,10 +1,12 @@
 // Puts a page of the dashboard together: what is around the view, and the view that the page's HTML names.
 
-import { onKeyNeeded } from "../../static/api.js";
+import { ApiError, onKeyNeeded } from "../../static/api.js";
 import { askForKey, askWith, note } from "../../static/dialogs.js";
 import { byId, h } from "../../static/dom.js";
 import { Drawer, furnish } from "../../static/shell.js";
+import { isThere } from "./server.js";
 
+const LOOK_AGAIN_MS = 3000;
 const VIEWS = { runs: "Runs", train: "Train", models: "Models" };
 const KEYS = [
   [["Ctrl", "K"], "find in the list"],
@@ -41,7 +43,12 @@ addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
-addEventListener("unhandledrejection", ({ reason }) => note(reason.message));
+// What the server refuses, wherever it was asked; anything else is a mistake of ours, and the console has it.
+addEventListener("unhandledrejection", (event) => {
+  if (!(event.reason instanceof ApiError)) return;
+  event.preventDefault();
+  note(event.reason.message);
+});
 
 const { View } = await import(`./${name}.js`);
 const view = new View({
@@ -51,4 +58,4 @@ const view = new View({
   /** Close the sidebar where it lies over the page, after something was chosen in it. */
   chosen: () => drawer.covers && drawer.close(),
 });
-await view.start();
+while (!(await isThere(() => view.start()))) await new Promise((again) => setTimeout(again, LOOK_AGAIN_MS));

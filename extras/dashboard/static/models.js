@@ -1,6 +1,6 @@
 // The page of models: what was trained, how good it is, what came from what, and what can be done with it.
 
-import { ApiError } from "../../static/api.js";
+import { ApiError, sentence } from "../../static/api.js";
 import { askWith, note, openMenu } from "../../static/dialogs.js";
 import { byId, h, icon, iconButton } from "../../static/dom.js";
 import { address, addressOf, pageOf } from "./address.js";
@@ -217,7 +217,7 @@ export class View {
   }
 
   #mayChange() {
-    if (!this.state.training) note(this.state.training_off);
+    if (!this.state.training) note(sentence(this.state.training_off));
     return this.state.training;
   }
 

@@ -48,19 +48,12 @@ export async function deleteModel(id, withChildren) {
   return (await request(`dashboard/models/${segment(id)}?${values}`, { method: "DELETE" })).json();
 }
 
-/** Do `work` now and again every `seconds`, as long as the page is seen; shows when the server is away. Returns `work`
- * as a function to do it at once. */
+/** Do `work` now and again every `seconds`, as long as the page is seen. Returns `work` as a function to do it at once. */
 export function keepAsking(work, seconds) {
   let timer = null;
   const now = async () => {
     clearTimeout(timer);
-    try {
-      await work();
-      away(null);
-    } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
-      away(error);
-    }
+    await isThere(work);
     clearTimeout(timer);
     if (!document.hidden) timer = setTimeout(now, 1000 * seconds);
   };
@@ -68,7 +61,16 @@ export function keepAsking(work, seconds) {
   return now;
 }
 
-function away(error) {
+/** Do `work`; where the server cannot do its part, the page shows why. Returns whether it was done. */
+export async function isThere(work) {
+  let error = null;
+  try {
+    await work();
+  } catch (failure) {
+    if (!(failure instanceof ApiError)) throw failure;
+    error = failure;
+  }
   byId("down-notice").hidden = error === null;
   byId("down-notice").textContent = error?.message ?? "";
+  return error === null;
 }

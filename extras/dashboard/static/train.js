@@ -1,6 +1,6 @@
 // The page that starts training: a stage, its form, what it will take, and the jobs.
 
-import { ApiError } from "../../static/api.js";
+import { ApiError, sentence } from "../../static/api.js";
 import { note } from "../../static/dialogs.js";
 import { byId, h, icon } from "../../static/dom.js";
 import { preference, setPreference } from "../../static/preferences.js";
@@ -46,7 +46,7 @@ export class View {
     this.forms = new Map(forms.map((form) => [form.stage, form]));
     this.training = state.training;
     this.off.hidden = state.training;
-    this.off.textContent = state.training_off ?? "";
+    this.off.textContent = state.training_off ? sentence(state.training_off) : "";
     this.startButton.disabled = !state.training;
     this.drop.hidden = !state.training;
     this.#renderStages(forms);
@@ -71,8 +71,10 @@ export class View {
           setAddress({ stage });
           this.#follow();
         };
-        const input = h("input", { type: "radio", name: "stage", value: stage, onchange: choose });
-        return h("label", {}, input, h("strong", {}, title), h("span", { class: "quiet" }, about));
+        const words = { "aria-label": title, "aria-describedby": `about-${stage}` };
+        const input = h("input", { type: "radio", name: "stage", value: stage, onchange: choose, ...words });
+        const text = h("span", { class: "quiet", id: `about-${stage}` }, about);
+        return h("label", {}, input, h("strong", {}, title), text);
       }),
     );
   }
@@ -133,9 +135,9 @@ export class View {
     }
   }
 
-  #refuse(sentence) {
-    this.problem.hidden = sentence === "";
-    this.problem.textContent = sentence;
+  #refuse(text) {
+    this.problem.hidden = text === "";
+    this.problem.textContent = text && sentence(text);
   }
 
   async #start(event) {
@@ -197,7 +199,7 @@ export class View {
   }
 
   async #upload(file) {
-    if (!file) return;
+    if (!file || !this.form) return;
     this.drop.setAttribute("aria-busy", "true");
     try {
       const { path, kind, count, problem } = await upload(file);
@@ -206,7 +208,7 @@ export class View {
       note(`${file.name}: ${plural(count, kind === "conversations" ? "conversation" : "document")}.`);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      note(error.message);
+      note(`${file.name}: ${error.message}`);
     } finally {
       this.drop.removeAttribute("aria-busy");
       byId("upload").value = ""; // so that the same file can be chosen again
