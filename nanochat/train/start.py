@@ -252,11 +252,11 @@ def _with_matrices(flags: Flags, parent: dict | None, loaded: Loaded | None) -> 
 
     A base model has never predicted the tokens of a chat, and with a frozen output layer it cannot learn to.
     """
-    if loaded is None or lora.wanted(flags) is None or flags.lora_matrices:
+    if loaded is None or not isinstance(flags, StageLoraFlags) or lora.wanted(flags) is None or flags.lora_matrices:
         return flags
-    flags, is_base = copy.copy(flags), (parent or {}).get("source") == "base"
-    flags.lora_matrices = list(lora.MATRICES if is_base and not loaded.model.config.tied else lora.BLOCKS)
-    return flags
+    chosen, is_base = copy.copy(flags), (parent or {}).get("source") == "base"
+    chosen.lora_matrices = list(lora.MATRICES if is_base and not loaded.model.config.tied else lora.BLOCKS)
+    return chosen
 
 
 def _parent(stage: str, flags: LaterFlags) -> tuple[door.Found | None, dict, str]:
