@@ -4,13 +4,10 @@ That is every flag, in docs/flags.md, from the scripts' own dataclasses, and the
 list. Without `--write` the flags are printed. Tests compare both with the documents.
 """
 
-import ast
 import dataclasses
 import importlib
-import inspect
 import re
 import sys
-import textwrap
 import typing
 from pathlib import Path
 
@@ -21,10 +18,10 @@ README, PAGE = ROOT / "README.md", ROOT / "docs" / "flags.md"
 BEGIN, END = "<!-- flags: written by dev/flags.py -->", "<!-- end of flags -->"
 COUNTED = re.compile(r"(?<=\| )\[`([\w/.]+)`\]\(\1\) \| *(\d+)")  # a row of the reading list: file and lines
 ORDER = [
-    "speedrun", "plan", "tok_train", "tok_eval", "base_train", "base_eval", "mid_train", "chat_sft",
-    "chat_rl", "chat_eval", "report", "chat_cli", "chat_web", "infer_bench", "add_data", "download_data", "clean_data",
-    "show_data", "make_identity", "pull", "push", "export", "prepare", "train", "sample", "inference_server",
-    "download_weights", "verify_weights",
+    "speedrun", "plan", "tok_train", "tok_eval", "base_train", "base_eval", "mid_train", "chat_sft", "chat_dpo",
+    "chat_rl", "chat_eval", "report", "chat_cli", "chat_web", "dashboard", "infer_bench", "measure", "look", "add_data",
+    "download_data", "clean_data", "show_data", "make_identity", "pull", "push", "export", "merge", "prepare", "train",
+    "sample", "inference_server", "download_weights", "verify_weights",
 ]  # the stages in turn, then the others
 
 
@@ -37,7 +34,7 @@ def tables() -> str:
 def section(script: str) -> str:
     """The section of scripts/<script>.py."""
     flags = importlib.import_module(f"scripts.{script}").Flags
-    hints, helps = typing.get_type_hints(flags, include_extras=True), descriptions(flags)
+    hints, helps = typing.get_type_hints(flags, include_extras=True), config.helps(flags)
     lines = [f"## {script}", "", " ".join((flags.__doc__ or "").split()), ""]
     fields = dataclasses.fields(flags)
     if fields:
@@ -50,20 +47,6 @@ def section(script: str) -> str:
         cells = [f"`{name}`", _default(field), " ".join(helps.get(field.name, "").split())]
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |")
     return "\n".join([*lines, ""])
-
-
-def descriptions(flags: type) -> dict[str, str]:
-    """The docstring below each field of a dataclass, those of its parents included, as {field: text}."""
-    found = {}
-    for cls in reversed(flags.__mro__[:-1]):
-        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for field, below in zip(body.body, body.body[1:], strict=False):
-            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
-                continue
-            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-                found[field.target.id] = str(below.value.value)
-    return found
 
 
 def replace(page: str, new: str) -> str:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from dev.flags import descriptions
+from nanochat.config import helps
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 60  # lines of a function that can be read without scrolling
@@ -72,9 +72,9 @@ def verbless_helps() -> Iterator[str]:
         flags = getattr(importlib.import_module(f"scripts.{path.stem}"), "Flags", None)
         if flags is None:
             continue
-        helps = descriptions(flags)
+        texts = helps(flags)
         for field in dataclasses.fields(flags):
-            text = " ".join(helps.get(field.name, "").split())
+            text = " ".join(texts.get(field.name, "").split())
             if not any(is_verb(word) for word in re.findall(r"[a-z]+", text.lower())):
                 yield f"{path.stem} --{field.name}: {text}"
 

@@ -12,13 +12,16 @@ Keys and flags of another program that mean nothing here may be listed in the cl
 `NO_EFFECT: ClassVar = {"debug": "what to do instead"}`: they are read, and a line on stderr names each.
 """
 
+import ast
 import contextlib
 import dataclasses
 import difflib
+import inspect
 import io
 import os
 import re
 import sys
+import textwrap
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,6 +103,20 @@ def default(field: dataclasses.Field) -> object:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return None if field.default is dataclasses.MISSING else field.default
+
+
+def helps(flags: type) -> dict[str, str]:
+    """The docstring below each field of a dataclass, those of its parents included, as {field: text}."""
+    found = {}
+    for each in reversed(flags.__mro__[:-1]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for entry, below in zip(body.body, body.body[1:], strict=False):
+            if not (isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name)):
+                continue
+            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+                found[entry.target.id] = str(below.value.value)
+    return found
 
 
 def _spellings(flags: type) -> dict[str, str]:

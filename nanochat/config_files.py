@@ -2,19 +2,21 @@
 
 import ast
 import contextlib
+import dataclasses
+import difflib
 import json
 import operator
 import re
 import time
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from nanochat.errors import BITS, UserError
+from nanochat.errors import BITS, UserError, shown
 
 CONFIG_FILES = (".py", ".yaml", ".yml", ".json")
 LONGEST_SUM = 10_000  # characters of texts added together
@@ -166,6 +168,40 @@ def fitted(value: Any, hint: Any) -> Any:
             if hint in (bool, str, types.NoneType) and isinstance(value, hint):
                 return value
     raise TypeError
+
+
+def as_typed(hint: Any, value: Any, where: str) -> Any:
+    """`fitted`, but raises UserError, which names the place."""
+    try:
+        return fitted(value, hint)
+    except TypeError:
+        raise UserError(f"{where} is {shown(value)}; expected {spelled(hint)}") from None
+
+
+def mapping(value: Any, where: str) -> dict[str, Any]:
+    """A file's mapping with its names as texts. Raises UserError for anything else."""
+    if not isinstance(value, dict):
+        raise UserError(f"{where} is {shown(value)}; expected names with their values")
+    return {str(key): item for key, item in value.items()}
+
+
+def built(kind: Any, keys: Mapping[str, Any], where: str, done: Collection[str] = ()) -> Any:
+    """A dataclass of a file's keys; the values of `done` have their types already.
+
+    Raises UserError for a key that it does not have, lacks, or of another type.
+    """
+    hints, made = typing.get_type_hints(kind), {}
+    if unknown := [key for key in keys if key not in hints]:
+        near = difflib.get_close_matches(unknown[0], hints, 1)
+        hint = f"did you mean {near[0]}?" if near else f"expected {', '.join(hints)}"
+        raise UserError(f"{where}: unknown key {shown(unknown[0])}; {hint}")
+    for key, value in keys.items():
+        made[key] = value if key in done else as_typed(hints[key], value, f"{where}: {key}")
+    missing = [entry.name for entry in dataclasses.fields(kind) if entry.name not in made
+               and entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING]  # fmt: skip
+    if missing:
+        raise UserError(f"{where}: {missing[0]} is missing")
+    return kind(**made)
 
 
 def spelled(hint: Any) -> str:

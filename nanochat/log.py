@@ -40,26 +40,30 @@ class MetricsLog:
         self._started = False
         self._is_new = False  # whether there was no file before this run's first line
         self._held: list[tuple[int, str]] | None = None  # steps and lines, see `hold`
+        self._noted: list[tuple[int, str]] = []  # likewise, until there is a line to put them before
+        self._reached = -1  # the last step that a resumed run takes back
         self._wandb = _start_wandb(folder, project, run, config, resumed) if is_main and run != "dummy" else None
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Append a line and hand it to the operating system, so that killing the process does not lose it."""
-        self._append(step, metrics)
-        if self.is_main and self._wandb is not None:
+        if not self.is_main:
+            return
+        lines, self._noted = [*self._noted, _line(step, metrics)], []
+        for logged, line in lines:
+            if self._held is not None:
+                self._held.append((logged, line))
+            else:
+                self._write(logged, line)
+        if self._wandb is not None:
             self._wandb.log(metrics, step=step)
 
     def note(self, step: int, start: dict) -> None:
-        """Append a line that tells how the run was started, or resumed, at this step; wandb has that in its config."""
-        self._append(step, {"start": start})
+        """Write how the run was started, or resumed, at this step, in front of its next line.
 
-    def _append(self, step: int, values: dict) -> None:
-        if not self.is_main:
-            return
-        line = strict_json({"step": step, "time": round(time.time(), 3), **values}) + "\n"
-        if self._held is not None:
-            self._held.append((step, line))
-        else:
-            self._write(step, line)
+        Where steps are trained again, the last of them is added as "reached". wandb has all this in its config.
+        """
+        again = {"reached": self._reached} if self._reached > step else {}
+        self._noted = [_line(step, {"start": {**start, **again}})]
 
     def hold(self) -> None:
         """Buffer all lines until `release`: a run that replaces another one touches nothing before its first save."""
@@ -94,7 +98,7 @@ class MetricsLog:
         what `note` wrote right after it.
         """
         if self.is_main:
-            self._keep(step, measured)
+            self._reached = self._keep(step, measured)
 
     def take_back(self, step: int) -> None:
         """Drop the lines after `step`, and the files and folders too if nothing else was written to them."""
@@ -129,22 +133,24 @@ class MetricsLog:
                 raise refused from error
             raise
 
-    def _keep(self, last: float, measured: bool = True) -> None:
+    def _keep(self, last: float, measured: bool = True) -> int:
         """Truncate the file after the last line whose step is at most `last`; an incomplete last line goes too.
 
-        Truncating in place needs no disk space (the disk may be full) and is atomic.
+        Truncating in place needs no disk space (the disk may be full) and is atomic. Returns the last step there was,
+        -1 without any.
         """
         if not self.path.exists():
-            return
+            return -1
         with self._refusals(), open(self.path, "r+b") as file:
-            size, before = 0, None
-            for line in file.read().splitlines(keepends=True):
+            size, before, lines = 0, None, file.read().splitlines(keepends=True)
+            for line in lines:
                 step = _step_of(line)
                 is_again = not measured and step == before == last and b'"start": {' not in line
                 if step is None or step > last or is_again:
                     break
                 size, before = size + len(line), step
             file.truncate(size)
+        return next((step for line in reversed(lines) if (step := _step_of(line)) is not None), -1)
 
 
 class Progress:
@@ -276,6 +282,11 @@ def _finite(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return value
+
+
+def _line(step: int, values: dict) -> tuple[int, str]:
+    """A step, and a line about it."""
+    return step, strict_json({"step": step, "time": round(time.time(), 3), **values}) + "\n"
 
 
 def _step_of(line: bytes) -> int | None:

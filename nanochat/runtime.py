@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -113,16 +114,28 @@ def repeatable(device: torch.device) -> Iterator[None]:
     if device.type != "cpu":
         yield
         return
-    enabled, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    mode = torch.get_deterministic_debug_mode()
     fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(True)
+    _set_deterministic(2)
     # Filling every new tensor with NaN only serves to find reads of uninitialized memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warns)
+        _set_deterministic(mode)
         torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
+
+
+def _set_deterministic(mode: int) -> None:
+    """Set PyTorch's mode: 0 off, 1 warns, 2 raises where an operation has no deterministic kernel.
+
+    `use_deterministic_algorithms` tells Inductor too, and for that imports it, which takes a process that compiles
+    nothing longer than torch itself. One that compiles has imported it before its first step.
+    """
+    if "torch._inductor" in sys.modules:
+        torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
+    else:
+        torch.set_deterministic_debug_mode(mode)
 
 
 def _fail(error: BaseException, store: dist.Store) -> None:
@@ -264,6 +277,13 @@ def _keep_freed_memory() -> None:
     m_trim_threshold, m_mmap_max = -1, -4
     mallopt(m_mmap_max, 0)
     mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def memory_used(device: torch.device) -> int:
+    """The most memory that this process has held so far: of the GPU by its tensors, else of the machine; in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def memory_of(device: torch.device) -> int:

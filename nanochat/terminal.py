@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 # Control characters, which could move the cursor or recolour the terminal, or reverse the order of letters; and what
 # no file may contain: halves of characters and codes that are none.
@@ -16,6 +16,14 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud
 def printable(text: str) -> str:
     """A model's text with a replacement character for each character that a terminal or an XML file must not get."""
     return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def columns(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Rows of equal length as aligned lines; the first `left` columns are texts, the others numbers."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = [[cell.ljust(width) if n < left else cell.rjust(width)
+                for n, (cell, width) in enumerate(zip(row, widths, strict=True))] for row in rows]  # fmt: skip
+    return "\n".join("  ".join(row).rstrip() for row in aligned)
 
 
 def show(text: str) -> None:

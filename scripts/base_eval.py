@@ -132,6 +132,7 @@ def _evaluate(
     """Do everything with one model, and write the report's section if it is a base model of the base folder."""
     from nanochat.checkpoint.manager import LoadAs
     from nanochat.engine.engine import Engine
+    from nanochat.eval.bpb import file_losses, total
     from nanochat.report import sections
     from scripts._samples import write_samples
 
@@ -149,7 +150,8 @@ def _evaluate(
         # Prompts are read in one piece: no other request is waiting for its next token.
         engine = Engine(loaded.model, flags.device_batch_size, prefill_chunk=loaded.model.config.sequence_len)
         for path in flags.text if "bpb" in parts else ():
-            rows.append(Row(found.short_name, path.name, _file_loss(flags, path, loaded, engine)))
+            losses = file_losses(engine, loaded.tokenizer, path, flags.column, flags.eval_tokens)
+            rows.append(Row(found.short_name, path.name, total(losses)))
             runtime.print(rows[-1])
         if bundle is not None:
             results["core"] = _core(flags, bundle, engine, loaded, runtime)
@@ -241,37 +243,17 @@ def _recorded(dataset: str, rows: Sequence[Row]) -> dict:
     return {"dataset": dataset, **bpb, **{f"{split}_perplexity": loss.perplexity for split, loss in losses.items()}}
 
 
-def _file_loss(flags: Flags, path: Path, loaded: "Loaded", engine: "Engine") -> "TextLoss":
-    """The loss on a file or folder, document by document, up to --eval_tokens tokens."""
-    from nanochat.data.documents import documents
-    from nanochat.data.shards import MAX_DOCUMENT
-    from nanochat.eval.bpb import TextLoss, document_loss
-
-    nats, tokens, size = 0.0, 0, 0
-    for document in documents([path], flags.column, [], longest=MAX_DOCUMENT):
-        loss = document_loss(engine, loaded.tokenizer, document, flags.eval_tokens - tokens)
-        nats, tokens, size = nats + loss.nats, tokens + loss.tokens, size + loss.bytes
-        if tokens >= flags.eval_tokens:
-            break
-    if not tokens:
-        raise UserError(f"--text {path} holds no text that is longer than a token; name another file")
-    return TextLoss(nats, tokens, size)
-
-
 def _text_table(rows: Sequence[Row]) -> str:
     """One line per text and model, a text's models below each other."""
+    from nanochat.terminal import columns
+
     cells = [("text", "model", "tokens", "perplexity", "bits per byte")]
     for text in dict.fromkeys(row.text for row in rows):
         for row in rows:
             if row.text == text:
                 figures = str(row.loss.tokens), _short(row.loss.perplexity), f"{row.loss.bits_per_byte:.4f}"
                 cells.append((text, row.model, *figures))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    left, right = slice(0, 2), slice(2, None)
-    return "\n".join(
-        "  ".join([*map(str.ljust, line[left], widths[left]), *map(str.rjust, line[right], widths[right])])
-        for line in cells
-    )
+    return columns(cells, left=2)
 
 
 def _short(perplexity: float) -> str:

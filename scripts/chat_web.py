@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from extras.dashboard.flags import DashboardFlags
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, parse
 from nanochat.errors import UserError, run
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Flags(NetworkFlags, ServingFlags):
+class Flags(DashboardFlags, NetworkFlags, ServingFlags):
     """Serve trained models on a page and by an API. Ctrl-C finishes the running replies, then exits."""
 
     model: list[str] = field(default_factory=list)
@@ -57,8 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     share_cores()
     from nanochat import runtime
     from nanochat.engine.tools import permit_code
+    from nanochat.web.app import build_app
     from nanochat.web.server import listen, log_to_stderr, serve
     from nanochat.web.state import ServerState, Settings
+    from scripts._dashboard import dashboard_part
 
     notice = permit_code("--allow_code", flags.unsafe_code, "leave --allow_code out") if flags.allow_code else ""
     log_to_stderr()
@@ -67,7 +70,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         log_prompts=flags.log_prompts, system=flags.system, **flags.network_settings(flags.host),
     )  # fmt: skip
     with listen(flags.host, flags.port) as bound, runtime.start(flags.device_type) as rt:
-        serve(ServerState(load(flags, rt.device), settings), bound, flags.host, flags.drain_seconds, notice)
+        state = ServerState(load(flags, rt.device), settings)
+        served = [f"{model.source}:{model.tag}" for model in state.models.values()]
+        app = build_app(state, [dashboard_part(flags, lambda: served)])
+        serve(app, state, bound, flags.host, flags.drain_seconds, notice)
 
 
 def load(flags: Flags, device: "torch.device") -> "list[ServedModel]":
@@ -106,6 +112,7 @@ def _check(flags: Flags) -> None:
     if not 0 <= flags.drain_seconds < 86400:
         raise UserError(f"--drain_seconds is {flags.drain_seconds}; expected 0 or more, and less than a day (86400)")
     flags.check_network()
+    flags.check_dashboard(flags, flags.host)
     if flags.unsafe_code and not flags.allow_code:
         raise UserError("--unsafe_code has no effect without --allow_code; add --allow_code, or leave it out")
     if flags.model and (flags.source != "sft" or flags.model_tag or flags.step):

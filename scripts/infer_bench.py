@@ -71,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = []
         for size in flags.batch_sizes:
             engine = Engine(model, slots=size, compile="inductor" if flags.compile else "")
-            generate = partial(_generate, engine, tokens=flags.tokens)
-            first, speed = measure(flags, size, generate, model.config.vocab_size)
+            answer = partial(generate, engine, tokens=flags.tokens)
+            first, speed = measure(flags, size, answer, model.config.vocab_size)
             rows.append({"batch": size, "first_token_ms": first * 1e3, "tok_per_second": speed,
                          "of_bandwidth": speed / size * weights / bandwidth})  # fmt: skip
         _print_table(rows)
@@ -163,7 +163,8 @@ def _model(flags: Flags, rt: "Runtime") -> "tuple[GPT, str, str]":
     return model, description, dtype.name
 
 
-def _generate(engine: "Engine", prompts: list[list[int]], tokens: int) -> list[list[float]]:
+def generate(engine: "Engine", prompts: list[list[int]], tokens: int) -> list[list[float]]:
+    """Answer prompts with so many tokens each; the time at which each token was generated."""
     from nanochat.engine.request import Request
 
     times: list[list[float]] = [[] for _ in prompts]

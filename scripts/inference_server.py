@@ -81,6 +81,7 @@ def serve(flags: Flags) -> None:
     share_cores()
     from nanochat import runtime
     from nanochat.engine.serving import serve_model
+    from nanochat.web.app import build_app
     from nanochat.web.server import listen, log_to_stderr
     from nanochat.web.server import serve as run_server
     from nanochat.web.state import ServedModel, ServerState, Settings, named
@@ -100,7 +101,8 @@ def serve(flags: Flags) -> None:
         if flags.compile:
             print("--compile has no effect on generation")
         note = "" if flags.host or key else "Without --api_key only this machine is admitted; --host changes that."
-        run_server(ServerState([model], settings), bound, host, note=note)
+        state = ServerState([model], settings)
+        run_server(build_app(state), state, bound, host, note=note)
 
 
 def _check(flags: Flags) -> None:

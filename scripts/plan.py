@@ -239,7 +239,7 @@ def _setting(flags: Flags) -> tuple["Setting", str]:
             expected = f"one of {', '.join(paths.SOURCES)}, or any of {', '.join(hub.GPT2)}"
             raise UserError(f"--source {' '.join(flags.source)} cannot be planned; expected {expected}")
         folder, tag, step = manager.find(source, flags.model_tag)
-        config, classic = _recorded_config(manager.read_meta(folder, step), folder)
+        config, classic = recorded_config(manager.read_meta(folder, step), folder)
         name = f"{source} {tag}, step {step}"
     batch = flags.total_batch_size or (524288 if classic else -1)
     eval_tokens = 10_485_760 if classic else _forecast.Setting.eval_tokens  # as its checkpoints pass on
@@ -249,7 +249,7 @@ def _setting(flags: Flags) -> tuple["Setting", str]:
     return _forecast.Setting(config, on, count, 1, batch, eval_tokens, flags.compile, adapters), name
 
 
-def _recorded_config(meta: dict, folder: Path) -> tuple["GPTConfig", bool]:
+def recorded_config(meta: dict, folder: Path) -> tuple["GPTConfig", bool]:
     """The architecture that a meta file describes, and whether it is of the first generation."""
     from nanochat.checkpoint import legacy
     from nanochat.gpt import GPTConfig

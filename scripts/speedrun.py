@@ -137,7 +137,7 @@ def tiny(s: SimpleNamespace) -> list[Stage]:
     }  # fmt: skip
     sft = {
         "source": None if s.mid_steps else "base", "model_tag": tag, "target_examples_per_step": s.rows,
-        "init_lr_frac": 0.5, "eval_metrics_every": -1, "num_iterations": s.sft_steps,
+        "init_lr_frac": 1.0, "eval_metrics_every": -1, "num_iterations": s.sft_steps,
     }  # fmt: skip
     score = {"model_tag": tag, "batch_size": 64, "max_problems": s.problems}
     stages = [

@@ -34,7 +34,7 @@ from tests.scripted import scripted
 
 STEPS = 12
 TIMEOUT = 180.0  # seconds after which a run counts as hanging
-TIMES = ("seconds", "time", "timed", "times", "tok_per_second", "tflop_per_second")
+TIMES = ("seconds", "time", "timed", "times", "tok_per_second", "tflop_per_second", "memory_bytes")
 Hook = Callable[[int], None]  # called in each process of a run before it starts, with its rank
 
 COMMON = (

@@ -98,7 +98,8 @@ def served(
 @contextlib.contextmanager
 def started(script: str, *flags: str, **environment: str) -> Iterator[tuple[subprocess.Popen, str, str]]:
     """A server script on the CPU: its process, its address and what it printed until it was ready."""
-    command = [sys.executable, "-m", f"scripts.{script}", "--port=0", "--device_type=cpu", "--dtype=float32", *flags]
+    on_cpu = [] if script == "dashboard" else ["--device_type=cpu", "--dtype=float32"]
+    command = [sys.executable, "-m", f"scripts.{script}", "--port=0", *on_cpu, *flags]
     keys = dict.fromkeys(("NANOCHAT_API_KEY", "NANOGPT_API_KEY"), "")
     pipes: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"}
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **keys, **environment}, **pipes)

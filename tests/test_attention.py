@@ -384,10 +384,19 @@ def test_a_varlen_attn_without_windows(monkeypatch):
     assert not attention.pages_in_place(cuda, torch.bfloat16, 64)
 
 
+WITHOUT_COMPILER = """
+import sys, torch, nanochat.web.app, nanochat.train.stage
+from nanochat.runtime import repeatable
+
+with repeatable(torch.device("cpu")):
+    assert torch.are_deterministic_algorithms_enabled()
+assert not {"torch._dynamo", "torch._inductor"} & {*sys.modules}
+"""
+
+
 def test_importing_a_program_imports_no_compiler():
-    """Which takes seconds. torch.compile asks for the backend all the same, instead of looking inside."""
-    code = "import sys, nanochat.web.app, nanochat.train.stage; sys.exit('torch._dynamo' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    """Nor does training; it takes seconds. torch.compile asks for the backend all the same, without looking inside."""
+    assert subprocess.run([sys.executable, "-c", WITHOUT_COMPILER]).returncode == 0
     from torch._dynamo import assume_constant_result
 
     marked = assume_constant_result(lambda: None).__dict__

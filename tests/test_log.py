@@ -233,5 +233,9 @@ def test_how_a_run_was_started_stays_in_its_log(tmp_path):
     assert [(row["step"], row.get("start", {}).get("git_commit")) for row in rows] == [
         (0, "a"), (1, None), (1, "b"), (1, "c")
     ]  # fmt: skip
+    log.note(1, {})
+    log.log(2, {"loss": 1.0})
+    *_, start, _ = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert start["start"] == {"reached": 2}  # before it was resumed from step 1
     log.resume(-1)
     assert (tmp_path / "metrics.jsonl").read_text(encoding="utf-8") == ""

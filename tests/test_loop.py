@@ -412,7 +412,8 @@ def test_the_state_knows_where_the_data_resumes(tmp_path):
     assert [s["progress"] for s in states] == [0.5, 1.0]
     assert TrainState(**json.loads(json.dumps(states[0]))).step == 1
     line = metrics(tmp_path)[0]
-    assert line.keys() >= {"loss", "grad_norm", "lr", "progress", "seconds", "tok_per_second", "tflop_per_second"}
+    assert line.keys() >= {"loss", "grad_norm", "lr", "progress", "seconds", "tok_per_second", "tflop_per_second",
+                            "memory_bytes"}  # fmt: skip
     assert line["tok_per_second"] == pytest.approx(2 * 8 * 3 / line["seconds"])
 
 

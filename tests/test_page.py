@@ -1,13 +1,8 @@
-"""The chat page in a real browser against the real server, with models that answer what is written in this file.
-
-NANOCHAT_SCREENSHOTS names a folder for pictures of the page; without it they go into the test's own.
-"""
+"""The chat page in a real browser against the real server, with models that answer what is written in this file."""
 
 import itertools
 import json
-import os
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,17 +14,7 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("playwright")
 
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import (
-    Browser,
-    BrowserContext,
-    ConsoleMessage,
-    Locator,
-    Page,
-    Playwright,
-    expect,
-    sync_playwright,
-)
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from nanochat import chat
 from nanochat.engine.engine import Engine
@@ -37,19 +22,11 @@ from nanochat.tokenizer import Tokenizer
 from nanochat.web.app import build_app
 from nanochat.web.server import Server, listen
 from nanochat.web.state import ServedModel, ServerState, Settings
+from tests.browsing import PHONE, chromium, needs_chromium, pictures, profiles, serious
 from tests.scripted import scripted
 from tests.served import loaded, served, wait
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
-    "--no-first-run --disable-quic"
-).split()
-
-SIZE = {"width": 1280, "height": 860}
-PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
-WAIT_S = 30.0  # far more than anything takes, for a machine that is busy with other things
+pytestmark = needs_chromium
 
 # Every fragment is one token, and all differ, so that each knows which one follows. A lost, doubled or swapped token
 # shows.
@@ -184,58 +161,21 @@ def calm(site: Site) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as playwright:
-        yield playwright
-
-
-@pytest.fixture(scope="module")
-def browser(playwright: Playwright) -> Iterator[Browser]:
-    assert CHROMIUM is not None
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-    yield browser
-    browser.close()
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture
 def visit(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
-    """Opens the page in a browser profile of its own; at the end no error may have occurred in any."""
-    contexts: list[BrowserContext] = []
-    errors: list[str] = []
-
-    def refused(message: ConsoleMessage) -> None:
-        if "Content Security Policy" in message.text:
-            errors.append(message.text)
-
-    def open_page(url: str = "", before: str = "", **options) -> Page:
-        context = browser.new_context(**{"viewport": SIZE, **options})
-        context.set_default_timeout(1000 * WAIT_S)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", refused)
-        if before:
-            page.add_init_script(before)
-        page.goto(url or site.url)
-        return page
-
-    expect.set_options(timeout=1000 * WAIT_S)
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert errors == []
+    """Opens the chat page, or another address."""
+    with profiles(browser) as open_page:
+        yield lambda url="", **options: open_page(url or site.url, **options)
 
 
 @pytest.fixture
 def picture(tmp_path: Path) -> Callable[[Page, str], None]:
-    folder = Path(os.environ.get("NANOCHAT_SCREENSHOTS") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def take(page: Page, name: str) -> None:
-        page.mouse.move(0, 0)
-        page.screenshot(path=folder / f"{name}.png", animations="disabled")
-
-    return take
+    return pictures(tmp_path)
 
 
 def choose_model(page: Page, id: str, label: str = "Model") -> None:
@@ -592,6 +532,43 @@ def test_the_inspector_shows_the_most_likely_tokens(visit, picture):
     page.get_by_role("button", name="Token inspector").click()
     expect(tokens).to_have_count(0)
     expect(page.locator("h3", has_text="The fox and the winter")).to_be_visible()
+
+
+def test_inside_the_model_are_attention_and_the_lens(visit, site, picture):
+    page = visit()
+    choose_model(page, "sft:story")
+    page.get_by_role("button", name="Token inspector").click()
+    ask_and_wait(page, "Tell me a story")
+    page.get_by_role("button", name="Inside the model").click()
+    dialog = page.get_by_role("dialog", name="Inside the model")
+    tokens = dialog.locator(".token")
+    expect(tokens.last).to_have_text(".")
+    expect(dialog.get_by_role("tab", name="Attention")).to_be_focused()
+    looks = dialog.locator(".inside-looks")
+    expect(looks).to_contain_text(re.compile(r"^\. looks at .+ %, .+ %"))
+    heads = dialog.get_by_label("Head")
+    config = site.engines["sft:story"].model.config
+    assert heads.locator("option").count() == 1 + config.n_head
+    heads.select_option("0")
+    expect(dialog.get_by_role("status")).to_contain_text("sft:story")
+    tokens.nth(3).click()
+    expect(tokens.nth(3)).to_be_focused()
+    before = looks.inner_text()
+    page.keyboard.press("ArrowRight")
+    expect(tokens.nth(4)).to_be_focused()
+    expect(looks).not_to_have_text(before)
+    assert tokens.nth(5).evaluate("token => token.style.getPropertyValue('--weight')") == "0"  # a later one
+    picture(page, "inside-attention")
+    dialog.get_by_role("tab", name="Attention").focus()
+    page.keyboard.press("ArrowRight")
+    expect(dialog.get_by_role("tab", name="Logit lens")).to_be_focused()
+    rows = dialog.locator("tbody tr")
+    assert (rows.count(), rows.first.locator("td").count()) == (tokens.count(), config.n_layer)
+    assert rows.last.locator("td").last.get_attribute("title").count("%") == 3
+    assert serious(page) == []
+    picture(page, "inside-lens")
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
 
 
 def test_a_tool_call_is_a_block_with_its_result(visit):
@@ -953,8 +930,11 @@ def test_the_page_links_the_documentation_of_the_api(visit, site: Site) -> None:
     expect(page.get_by_role("heading", name="nanochat: API")).to_be_visible()
     expect(page.locator("pre").filter(has_text=f"curl {site.url}v1/chat/completions")).to_be_visible()
     page.goto(f"{site.url}api/")  # styled also with a slash at the end
-    expect(page.locator("pre").first).to_have_css("border-radius", "8px")
-    page.get_by_role("link", name="The page to chat with.").click()
+    expect(page.locator("pre").first).to_have_css("border-radius", "14.4px")
+    page.get_by_role("link", name="POST /v1/responses").click()
+    expect(page.get_by_role("heading", name="POST /v1/responses")).to_be_in_viewport()
+    assert serious(page) == []
+    page.get_by_role("link", name="Chat", exact=True).click()
     expect(page.get_by_label("Your question")).to_be_visible()
 
 
@@ -997,16 +977,6 @@ def test_the_keyboard_is_enough(visit):
     expect(page.get_by_label("Your question")).to_be_focused()
 
 
-def serious(page: Page) -> list[str]:
-    """What axe-core finds, as far as it is serious."""
-    violations = Axe().run(page).response["violations"]
-    return [
-        f"{violation['id']}: {[node['target'] for node in violation['nodes']]}"
-        for violation in violations
-        if violation["impact"] in ("serious", "critical")
-    ]
-
-
 @pytest.mark.parametrize("look", ["light", "dark", "phone"])
 def test_axe_finds_nothing_serious(visit, picture, look):
     page = visit(**(PHONE if look == "phone" else {"color_scheme": look}), reduced_motion="reduce")
@@ -1020,6 +990,13 @@ def test_axe_finds_nothing_serious(visit, picture, look):
     page.locator(".token").nth(4).click()
     assert serious(page) == []
     picture(page, f"axe-inspector-{look}")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Inside the model").click()
+    expect(page.locator("#inside-dialog .token").last).to_be_visible()
+    assert serious(page) == []
+    picture(page, f"axe-inside-{look}")
+    page.get_by_role("tab", name="Logit lens").click()
+    picture(page, f"axe-lens-{look}")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Two models side by side").click()
     choose_model(page, "base:words", "Model of column 2")

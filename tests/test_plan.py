@@ -375,8 +375,11 @@ def test_finished_stages_are_not_to_do(base, capsys):
      ("Tesla V100-SXM2-16GB", "v100"), ("Tesla V100-SXM2-32GB", "v100-32"), ("NVIDIA GeForce RTX 3090", "rtx3090"),
      ("NVIDIA L40", None), ("NVIDIA T400 4GB", None), ("NVIDIA A10", None), ("none", None)],
 )  # fmt: skip
-def test_gpus_are_known_by_what_nvidia_smi_calls_them(described, name):
+def test_gpus_are_known_by_what_nvidia_smi_calls_them(described, name, monkeypatch):
     assert gpus.known(f"8 x {described}") == name
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: described)
+    assert gpus.peak_of(torch.device("cuda")) == (GPUS[name].peak if name else 0)
+    assert gpus.peak_of(torch.device("cpu")) == 0
 
 
 def test_the_processor_is_measured():

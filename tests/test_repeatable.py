@@ -56,11 +56,13 @@ def assert_same(one: object, other: object, name: str) -> None:
 
 
 def test_repeatable_leaves_pytorch_as_it_was():
+    import torch._inductor.config as inductor
+
     fills = torch.utils.deterministic.fill_uninitialized_memory
     with pytest.raises(KeyError), runtime.repeatable(torch.device("cpu")):
-        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.are_deterministic_algorithms_enabled() and inductor.deterministic
         raise KeyError
-    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled() and not inductor.deterministic
     assert torch.utils.deterministic.fill_uninitialized_memory == fills
     with runtime.repeatable(torch.device("cuda")):
         assert not torch.are_deterministic_algorithms_enabled()

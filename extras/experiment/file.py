@@ -9,20 +9,20 @@ import difflib
 import importlib
 import importlib.util
 import re
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from nanochat.config import parse
-from nanochat.config_files import fitted, read, spelled
+from nanochat.config_files import as_typed, built, mapping, read
 from nanochat.errors import UserError, shown
 
 BASELINE = "baseline"
 ROOMS = ("scripts", "tasks", "nanochat")  # whose modules are commands
 # The stages that train, and the flag that gives their number of steps.
 STEPS = dict.fromkeys(("base_train", "mid_train", "chat_sft", "chat_rl"), "num_iterations") | {"train": "max_iters"}
+BUILT = ("arms", "stages", "shared", "scores", "budget", "verdict", "fit")  # keys that `load` makes itself
 LENGTHS = ("num_iterations", "num_epochs", "target_flops", "target_param_data_ratio", "minutes", "max_iters")
 
 Flags = Mapping[str, Any]
@@ -103,24 +103,24 @@ def load(path: Path) -> Experiment:
     """Read and check a file. Raises UserError, naming the file and the key, for anything that could not run."""
     keys = {name: value for name, (value, _) in read(path).items() if name != "agent"}  # which the agent's loop reads
     where = str(path)
-    arms = _mapping(keys.pop("arms", None) or {}, f"{where}: arms")
+    arms = mapping(keys.pop("arms", None) or {}, f"{where}: arms")
     if BASELINE in arms:
         raise UserError(f"{where}: arms: {BASELINE} is a key of its own, beside arms")
     arms = {BASELINE: keys.pop(BASELINE, None), **arms}
     keys["arms"] = [Arm(_name(name, where), _flags(flags, f"{where}: arm {name}")) for name, flags in arms.items()]
     for name in ("stages", "shared"):
         if name in keys:
-            stages = _mapping(keys[name] or {}, f"{where}: {name}")
+            stages = mapping(keys[name] or {}, f"{where}: {name}")
             keys[name] = {stage: _flags(flags, f"{where}: {stage}") for stage, flags in stages.items()}
-    scores = _mapping(keys.get("scores"), f"{where}: scores")
-    keys["scores"] = {name: _fitted(Better, better, f"{where}: scores: {name}") for name, better in scores.items()}
+    scores = mapping(keys.get("scores"), f"{where}: scores")
+    keys["scores"] = {name: as_typed(Better, better, f"{where}: scores: {name}") for name, better in scores.items()}
     for name, kind in (("budget", Budget), ("verdict", Rule)):
         if name in keys:
-            keys[name] = _built(kind, _mapping(keys[name], f"{where}: {name}"), f"{where}: {name}")
+            keys[name] = built(kind, mapping(keys[name], f"{where}: {name}"), f"{where}: {name}")
     fits = keys.get("fit") or []
-    keys["fit"] = [_built(Fit, _mapping(fit, f"{where}: fit"), f"{where}: fit")
+    keys["fit"] = [built(Fit, mapping(fit, f"{where}: fit"), f"{where}: fit")
                    for fit in (fits if isinstance(fits, list) else [fits])]  # fmt: skip
-    experiment = _built(Experiment, {"name": path.stem, "title": path.stem, **keys}, where)
+    experiment = built(Experiment, {"name": path.stem, "title": path.stem, **keys}, where, BUILT)
     if not experiment.verdict.score and experiment.scores:
         experiment = replace(experiment, verdict=replace(experiment.verdict, score=next(iter(scores))))
     try:
@@ -324,38 +324,8 @@ def _parse(stage: str, flags: Flags, where: str) -> Any:
         raise UserError(f"{where}: {error}") from None
 
 
-def _built(kind: Any, keys: Mapping[str, Any], where: str) -> Any:
-    """A dataclass of these keys. Raises UserError for a key that it does not have, lacks, or of another type."""
-    hints, made = typing.get_type_hints(kind), {}
-    if unknown := [key for key in keys if key not in hints]:
-        near = difflib.get_close_matches(unknown[0], hints, 1)
-        hint = f"did you mean {near[0]}?" if near else f"expected {', '.join(hints)}"
-        raise UserError(f"{where}: unknown key {shown(unknown[0])}; {hint}")
-    for key, value in keys.items():
-        is_built = isinstance(value, (Budget, Rule)) or key in ("arms", "stages", "shared", "scores", "fit")
-        made[key] = value if is_built else _fitted(hints[key], value, f"{where}: {key}")
-    missing = [entry.name for entry in dataclasses.fields(kind) if entry.name not in made
-               and entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING]  # fmt: skip
-    if missing:
-        raise UserError(f"{where}: {missing[0]} is missing")
-    return kind(**made)
-
-
-def _fitted(hint: Any, value: Any, where: str) -> Any:
-    try:
-        return fitted(value, hint)
-    except TypeError:
-        raise UserError(f"{where} is {shown(value)}; expected {spelled(hint)}") from None
-
-
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise UserError(f"{where} is {shown(value)}; expected names with their values")
-    return {str(key): item for key, item in value.items()}
-
-
 def _flags(value: Any, where: str) -> dict[str, Any]:
-    flags = {name.replace("-", "_"): item for name, item in _mapping(value or {}, where).items()}
+    flags = {name.replace("-", "_"): item for name, item in mapping(value or {}, where).items()}
     for name, item in flags.items():
         if isinstance(item, dict):
             raise UserError(f"{where}: {name} is {shown(item)}; expected the value of a flag")

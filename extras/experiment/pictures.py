@@ -43,9 +43,8 @@ def _differences(study: Study, score: str, name: str) -> list[curves.Picture]:
     if not rows:
         return []
     title, x_name = f"{score} minus that of {base}", f"difference, 95 % interval ({study.scores[score]} is better)"
-    words = "; ".join(f"{arm} {mean:+.4g} ({low:+.4g} to {high:+.4g})" for arm, (mean, low, high) in rows.items())
-    svg = curves.draw_intervals(title, rows, x_name)
-    return [curves.Picture(f"{name}_differences", f"{title}: {words}.", svg)]
+    words, svg = curves.intervals_in_words(title, rows), curves.draw_intervals(title, rows, x_name)
+    return [curves.Picture(f"{name}_differences", words, svg)]
 
 
 def _shown(study: Study, score: str) -> list[str]:

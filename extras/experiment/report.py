@@ -11,7 +11,6 @@ from extras.experiment import fit, numbers, pictures
 from extras.experiment.file import Fit
 from extras.experiment.pictures import AXES, points_of
 from extras.experiment.results import Study
-from nanochat import paths
 from nanochat.log import duration
 from nanochat.report import curves, page
 from nanochat.report.card import escaped, table
@@ -86,9 +85,7 @@ def write(study: Study, folder: Path) -> str:
     """Write report.md with its pictures, and report.html, to the folder. Returns the Markdown."""
     drawn = pictures.drawn(study)
     text = markdown(study, drawn)
-    files = {f"{picture.name}.svg": picture.svg for picture in drawn}
-    for name, content in {**files, "report.md": text, "report.html": page.html(text, files, study.title)}.items():
-        paths.write_text(folder / name, content)
+    page.write(folder, text, drawn, study.title)
     return text
 
 

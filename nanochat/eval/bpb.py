@@ -10,6 +10,7 @@ between models with the same tokenizer only.
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,10 @@ import torch.distributed as dist
 
 from nanochat import chat
 from nanochat.data.batch import Batch
+from nanochat.data.documents import documents
+from nanochat.data.shards import MAX_DOCUMENT
 from nanochat.engine.engine import Engine
+from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
 
 MOST_NATS = 700.0  # e to this is about the largest number that a float holds
@@ -42,26 +46,70 @@ class TextLoss(NamedTuple):
         return math.inf if mean > MOST_NATS else math.exp(mean)
 
 
+def total(losses: Iterable[TextLoss]) -> TextLoss:
+    """The loss on all of several texts."""
+    nats, tokens, size = 0.0, 0, 0
+    for loss in losses:
+        nats, tokens, size = nats + loss.nats, tokens + loss.tokens, size + loss.bytes
+    return TextLoss(nats, tokens, size)
+
+
+def file_losses(
+    engine: Engine, tokenizer: Tokenizer, path: Path, column: str = "text", most: int = sys.maxsize, stride: int = 0
+) -> list[TextLoss]:
+    """The losses on a file or folder up to its first `most` tokens, one per document or window of a long document.
+
+    Raises what `documents` raises, and UserError for a file without a token to score.
+    """
+    losses: list[TextLoss] = []
+    left = most
+    for document in documents([path], column, [], longest=MAX_DOCUMENT):
+        found = token_losses(engine, tokenizer, _ids(tokenizer, document, left), stride)
+        losses += found
+        left -= sum(loss.tokens for loss in found)
+        if left <= 0:
+            break
+    if not losses:
+        raise UserError(f"--text {path} holds no text that is longer than a token; name another file")
+    return losses
+
+
 def document_loss(engine: Engine, tokenizer: Tokenizer, text: str, most: int = sys.maxsize) -> TextLoss:
     """The loss on the first `most` tokens of a document. Its first one counts only where a token opens a document."""
-    return token_loss(engine, tokenizer, [*chat.opening(tokenizer), *tokenizer.encode(text)][: most + 1])
+    return token_loss(engine, tokenizer, _ids(tokenizer, text, most))
+
+
+def _ids(tokenizer: Tokenizer, text: str, most: int) -> list[int]:
+    return [*chat.opening(tokenizer), *tokenizer.encode(text)][: most + 1]
 
 
 def token_loss(engine: Engine, tokenizer: Tokenizer, ids: list[int]) -> TextLoss:
-    """The loss on all ids but the first.
+    """The loss on all ids but the first; see `token_losses`."""
+    return total(token_losses(engine, tokenizer, ids))
 
-    More of them than the context holds are read in overlapping windows, so that each sees at least half a context.
+
+def token_losses(engine: Engine, tokenizer: Tokenizer, ids: list[int], stride: int = 0) -> list[TextLoss]:
+    """The losses on all ids but the first, each id's once, one per window that they are read in.
+
+    More of them than the context holds are read in overlapping windows, each `stride` tokens after the one before it:
+    an id sees at least context - stride others, by default half a context. A stride of 1 shows each as much as there
+    is, and takes as many passes as there are ids. Raises UserError for a stride that leaves gaps.
     """
     if len(ids) < 2:
-        return TextLoss()
+        return []
     context = engine.max_len
-    stride = max(1, context // 2)
+    stride = stride or max(1, context // 2)
+    if not 1 <= stride < max(context, 2):
+        raise UserError(f"--stride is {stride}; expected 1 to {context - 1}, less than the context of {context}")
     starts = [0, *range(stride, len(ids) - context + stride, stride)]
     scores = engine.score([ids[start : start + context] for start in starts])
     # A later window begins with tokens that the one before it has scored.
-    nll = torch.cat([scores[0], *(score[context - stride - 1 :] for score in scores[1:])])
-    size = sum(tokenizer.token_bytes[id] for id in ids[1:])
-    return TextLoss(nll.double().sum().item(), len(nll), size)
+    losses, at = [], 1
+    for nll in [scores[0], *(score[context - stride - 1 :] for score in scores[1:])]:
+        size = sum(tokenizer.token_bytes[id] for id in ids[at : at + len(nll)])
+        losses.append(TextLoss(nll.double().sum().item(), len(nll), size))
+        at += len(nll)
+    return losses
 
 
 @torch.no_grad()

@@ -66,6 +66,12 @@ def known(described: str) -> str | None:
     return variant[0] if variant and variant[1] in words else name
 
 
+def peak_of(device: torch.device) -> float:
+    """The peak of a GPU, in operations per second; 0 if it is not one of GPUS."""
+    name = known(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    return GPUS[name].peak if name else 0.0
+
+
 def accelerator(name: str) -> Accelerator:
     """One of GPUS, or "cpu", which is measured. Raises UserError for another name."""
     if name == "cpu":

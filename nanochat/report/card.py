@@ -39,7 +39,7 @@ def build(price: float | None = None) -> str:
         raise UserError(f"no stage has written a section to {folder()}; run speedrun.sh or a stage first")
     logs = {stage: _log_folder(found[stage]) for stage in TRAINING if stage in found}
     pictures = {stage: curves.pictures(stage, _read_metrics(log)) for stage, log in logs.items()}
-    text = _markdown(found, pictures, {stage: _read_config(log) for stage, log in logs.items()}, price)
+    text = markdown(found, pictures, {stage: _read_config(log) for stage, log in logs.items()}, price)
     files = {f"{picture.name}.svg": picture.svg for drawn in pictures.values() for picture in drawn}
     for name, content in {**files, "report.md": text, "report.html": page.html(text, files)}.items():
         paths.write_text(folder() / name, content)
@@ -68,7 +68,7 @@ def _read_config(log: Path) -> dict:
     return {}
 
 
-def _markdown(found: Sections, pictures: Mapping[str, Sequence[curves.Picture]], configs: Sections,
+def markdown(found: Sections, pictures: Mapping[str, Sequence[curves.Picture]], configs: Sections,
               price: float | None) -> str:  # fmt: skip
     """The card as Markdown. pictures, configs: by training stage."""
     talker = next((stage for stage in reversed(CHAT_EVALS) if found.get(stage, {}).get("samples")), "")
@@ -258,7 +258,7 @@ def _samples(section: dict) -> str:
     quotes = []
     for sample in section.get("samples") or []:
         if "messages" in sample:
-            messages = [(message["role"], ": " + _content(message["content"])) for message in sample["messages"]]
+            messages = [(message["role"], ": " + content(message["content"])) for message in sample["messages"]]
         else:
             messages = [(sample["prompt"], sample["text"])]
         text = "\n\n".join((f"**{escaped(first)}**" if first else "") + escaped(rest) for first, rest in messages)
@@ -272,12 +272,12 @@ def _inert(line: str) -> str:
     return re.sub(r"^[ \t]+", lambda indent: "\N{NO-BREAK SPACE}" * len(indent[0]), line)
 
 
-def _content(content: str | list) -> str:
+def content(message: str | list) -> str:
     """The text of a message; a tool call is shown as [expression][= result]."""
-    if not isinstance(content, list):
-        return str(content)
+    if not isinstance(message, list):
+        return str(message)
     shapes = {"python": "[{}]", "python_output": "[= {}]"}
-    return "".join(shapes.get(part["type"], "{}").format(part["text"]) for part in content)
+    return "".join(shapes.get(part["type"], "{}").format(part["text"]) for part in message)
 
 
 def _machines(found: Sections) -> str:

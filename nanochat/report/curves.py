@@ -79,7 +79,7 @@ def draw(
     log: whether the x axis, which x_name names, is logarithmic; its ticks are then the points of the first line.
     """
     text = printable(in_words(title, lines, x_name))
-    with _plot(title, x_name, text) as (figure, axes, file):
+    with plot(title, x_name, text) as (figure, axes, file):
         if log:
             axes.set_xscale("log")
             ticks = [x for x, _ in next(iter(lines.values()))]
@@ -98,26 +98,37 @@ def draw(
         if len(lines) > 1:  # matplotlib would leave out a name that begins with an underscore
             names = [printable(line).lstrip("_")[:16] for line in lines]
             figure.legend(drawn, names, loc="outside lower left", ncols=3)
-    return _themed(file)
+    return themed(file)
 
 
-def draw_intervals(title: str, rows: Mapping[str, tuple[float, float, float]], x_name: str) -> str:
-    """A dot with its interval per name, (value, low, high), below each other beside a line at zero, as an SVG file."""
-    parts = (f"{name} {value:.4g} ({low:.4g} to {high:.4g})" for name, (value, low, high) in rows.items())
-    with _plot(title, x_name, printable(f"{title}: {'; '.join(parts)}.")) as (figure, axes, file):
+def draw_intervals(
+    title: str, rows: Mapping[str, tuple[float, float, float]], x_name: str, beside_zero: bool = True
+) -> str:
+    """A dot with its interval per name, (value, low, high), below each other, as an SVG file.
+
+    beside_zero: they are differences, with a line at zero, and those that are not zero have a colour of their own.
+    """
+    with plot(title, x_name, printable(intervals_in_words(title, rows))) as (figure, axes, file):
         figure.set_figheight(1.1 + 0.25 * len(rows))
-        axes.axvline(0, color=INK, linewidth=0.8)
+        if beside_zero:
+            axes.axvline(0, color=INK, linewidth=0.8)
         for place, (value, low, high) in enumerate(rows.values()):
-            colour = COLOURS[0] if low <= 0 <= high else COLOURS[1]
+            colour = COLOURS[1] if beside_zero and not low <= 0 <= high else COLOURS[0]
             axes.plot([low, high], [place, place], color=colour)
             axes.plot([value], [place], color=colour, marker="o", markersize=4)
         axes.set_yticks(range(len(rows)), [printable(name)[:24] for name in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
-    return _themed(file)
+    return themed(file)
+
+
+def intervals_in_words(title: str, rows: Mapping[str, tuple[float, float, float]]) -> str:
+    """What `draw_intervals` shows."""
+    parts = (f"{name} {value:.4g} ({low:.4g} to {high:.4g})" for name, (value, low, high) in rows.items())
+    return f"{title}: {'; '.join(parts)}."
 
 
 @contextmanager
-def _plot(title: str, x_name: str, text: str) -> Iterator[tuple[Any, Any, io.StringIO]]:
+def plot(title: str, x_name: str, text: str) -> Iterator[tuple[Any, Any, io.StringIO]]:
     """A figure with its axes, and the file that it is in after the body, with the text for who cannot see it."""
     # matplotlib is slow to import and looks through the machine's fonts the first time.
     from matplotlib import rc_context
@@ -131,7 +142,7 @@ def _plot(title: str, x_name: str, text: str) -> Iterator[tuple[Any, Any, io.Str
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Title": text})
 
 
-def _themed(file: io.StringIO) -> str:
+def themed(file: io.StringIO) -> str:
     """The SVG text of a figure, in the colours of the reader's page."""
     svg = file.getvalue()
     return svg[svg.index("<svg") :].replace(INK, "currentColor").replace("<defs>", f"{STYLE}<defs>", 1)

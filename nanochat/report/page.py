@@ -1,11 +1,15 @@
 """The report card as one HTML page that needs no script, no network and no other file."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
+from pathlib import Path
 
 from markdown_it import MarkdownIt
+
+from nanochat import paths
+from nanochat.report.curves import Picture
 
 # The policy: nothing in the page may run or be fetched, whatever a text in it contains.
 SHELL = """<!doctype html>
@@ -58,3 +62,10 @@ def html(markdown: str, pictures: Mapping[str, str], title: str = "Report card")
     body = body.replace("</table>", "</table></div>")
     body = body.replace("<h2", f'<nav aria-label="Chapters"><ul>{"".join(links)}</ul></nav>\n<h2', 1)
     return SHELL.replace("TITLE", escape(title)).replace("BODY", body)
+
+
+def write(folder: Path, markdown: str, pictures: Sequence[Picture], title: str) -> None:
+    """Write a report to a folder: report.md, report.html, and the pictures of both."""
+    files = {f"{picture.name}.svg": picture.svg for picture in pictures}
+    for name, content in {**files, "report.md": markdown, "report.html": html(markdown, files, title)}.items():
+        paths.write_text(folder / name, content)

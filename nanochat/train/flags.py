@@ -3,12 +3,17 @@
 `--help` lists a dataclass's fields from its last base class to its first: what people change first stands in the last.
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
 from nanochat.checkpoint.flags import ModelName
-from nanochat.config import alias
+from nanochat.config import alias, given
+from nanochat.errors import UserError
+
+LORA = ("lora_alpha", "lora_matrices", "lora_lr")
+NOT_OF_ADAPTERS = ("embedding_lr", "unembedding_lr", "matrix_lr", "scalar_lr", "init_lr_frac", "weight_decay")
 
 Compile = bool | Literal["max-autotune"]
 Rows = int | Literal["auto"]
@@ -64,6 +69,13 @@ class TrainFlags:
     """multiply the blocks' matrices in 8 bits, on GPUs that do (H100, L4, RTX 40 and newer); needs the extra fp8"""
     dry_run: bool = False
     """train and evaluate as usual, but write no checkpoint and no report"""
+
+    def check(self) -> None:
+        """Raise UserError for what can be seen before anything is loaded."""
+        check_numbers(self)
+        check_length(self)
+        if isinstance(self, StageLoraFlags):
+            check_adapters(self)
 
 
 @dataclass
@@ -142,3 +154,39 @@ class StageLoraFlags(LoraFlags):
 @dataclass
 class ConversationFlags(LaterFlags, StageLoraFlags, ConversationData):
     """Flags of the stages that learn from given conversations."""
+
+
+def check_numbers(flags: TrainFlags) -> None:
+    """Raise UserError for a number that no run can be trained with."""
+    for entry in fields(flags):
+        value = getattr(flags, entry.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{entry.name} is {value}; expected a finite number")
+        if entry.name.endswith("_lr") and value is not None and value < 0:
+            raise UserError(f"--{entry.name} is {value}; expected 0 or more")
+    if any(not 0 <= factor < math.inf for factor in flags.lr_curve):
+        raise UserError(f"--lr_curve has {min(flags.lr_curve)} to {max(flags.lr_curve)}; expected factors of 0 or more")
+    if flags.resume not in ("auto", "never") and not flags.resume.isdecimal():
+        raise UserError(f"--resume is {flags.resume!r}; expected auto, never or the number of a step")
+
+
+def check_length(flags: TrainFlags) -> None:
+    """Raise UserError for minutes that no run can last, or beside another length of the run."""
+    if flags.minutes == -1:
+        return
+    if flags.minutes <= 0:
+        raise UserError(f"--minutes is {flags.minutes:g}; expected more than 0, or -1 to train for a number of steps")
+    for name in ("num_iterations", "num_epochs", "target_flops"):
+        if name in given(flags) and getattr(flags, name) > 0:
+            raise UserError(f"--minutes and --{name} both set how long to train; pass only one of them")
+
+
+def check_adapters(flags: "StageLoraFlags") -> None:
+    """Raise UserError for flags that do not belong together, of which one is about adapters."""
+    passed, adapting = given(flags), flags.lora_rank != 0
+    if not adapting and (unused := sorted(passed & {*LORA})):
+        raise UserError(f"--{unused[0]} belongs to adapters; pass a --lora_rank, such as 8, with it")
+    if adapting and (unused := sorted(passed & {*NOT_OF_ADAPTERS})):
+        raise UserError(f"--{unused[0]} has no effect on adapters, whose rate is --lora_lr; leave it out")
+    if adapting and getattr(flags, "fp8", False):
+        raise UserError("--fp8 multiplies weights that learn, and with --lora_rank none does; leave one of them out")

@@ -26,7 +26,8 @@ from nanochat.data.batch import Batch
 from nanochat.errors import UserError, shown
 from nanochat.log import MetricsLog, Progress
 from nanochat.optim import Optimizer, Rates
-from nanochat.runtime import PeerFailed, Runtime, repeatable
+from nanochat.plan.gpus import peak_of
+from nanochat.runtime import PeerFailed, Runtime, memory_used, repeatable
 from nanochat.train.room import Room, is_out_of_memory, lowest, no_way_back
 from nanochat.train.stopping import EXIT_CODES, agreed, stop_signals
 from nanochat.train.times import Times, in_words
@@ -235,6 +236,7 @@ class _Steps:
     def __init__(self, stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog, bar: Progress) -> None:
         self.stage, self.state, self.rt, self.log, self.bar = stage, state, rt, log, bar
         self.scale = _LossScale(state, rt.device) if rt.dtype == torch.float16 else None
+        self.peak = peak_of(rt.device) * rt.world
         self.room = Room(stage.name, stage.rows_flag, rt)
         self.started: _Started | None = None
         self.ended = 0.0  # when the step before had been computed
@@ -285,6 +287,9 @@ class _Steps:
         metrics |= {name: value for name, value in step.metrics.items() if name != "tokens"}
         metrics |= {"seconds": seconds, "tok_per_second": tokens / seconds}
         metrics["tflop_per_second"] = metrics["tok_per_second"] * stage.flops_per_token / 1e12
+        if self.peak:
+            metrics["mfu"] = 1e12 * metrics["tflop_per_second"] / self.peak
+        metrics["memory_bytes"] = memory_used(self.rt.device)
         self.log.log(step.step, metrics)
         _show(self.bar, stage, state, step, metrics)
 

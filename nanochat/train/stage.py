@@ -115,6 +115,8 @@ def run_stream(
     )
     if run.start.is_resumed and is_finished(stage, state):
         rt.print(f"{name}: {_how_to_train_more(stage, state)}")
+    else:
+        writer.log.note(state.step, {key: writer.meta[key] for key in ("git_commit", "changed_flags")})
     state = train(stage, state, rt, writer.log)
     writer.log.close()
     if flags.dry_run:

@@ -8,7 +8,6 @@ import contextlib
 import copy
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from nanochat.log import strict_json
 from nanochat.paths import SOURCES, alone_in, check_tag, checkpoints_dir
 from nanochat.runtime import Runtime, compute_dtype
 from nanochat.tokenizer import Tokenizer
-from nanochat.train.flags import LaterFlags, StageLoraFlags, TrainFlags
+from nanochat.train.flags import LaterFlags, TrainFlags
 from nanochat.train.hyperparameters import Hyperparameters
 from nanochat.train.loop import TrainState
 from nanochat.train.memory import check_memory
@@ -47,8 +46,6 @@ OF_A_COMMAND = (
     "resume_from_step",
 )  # fmt: skip
 
-LORA = ("lora_alpha", "lora_matrices", "lora_lr")
-NOT_OF_ADAPTERS = ("embedding_lr", "unembedding_lr", "matrix_lr", "scalar_lr", "init_lr_frac", "weight_decay")
 BY_CONTENT = ("parent", "dataset", "conversations", "data")  # recorded by name, compared by content
 
 
@@ -131,9 +128,8 @@ def open_run(stage: str, flags: Flags, rt: Runtime, tag: str | None = None) -> I
 
     Raises UserError for a missing model or a folder in use, OtherRun for a folder that holds another run.
     """
-    _check_numbers(flags)
-    _check_length(flags)
-    _check_adapters(flags)
+    flags.check()
+    lora.wanted(flags)  # raises for a rank, or names of matrices, that there are not
     found, parent = None, None
     if isinstance(flags, LaterFlags):
         found, parent, tag = _parent(stage, flags)
@@ -211,42 +207,6 @@ def as_json(value: object) -> Any:
     return [as_json(item) for item in value] if isinstance(value, (list, tuple)) else json.loads(strict_json(value))
 
 
-def _check_numbers(flags: TrainFlags) -> None:
-    """Raise UserError for a number that no run can be trained with."""
-    for entry in dataclasses.fields(flags):
-        value = getattr(flags, entry.name)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"--{entry.name} is {value}; expected a finite number")
-        if entry.name.endswith("_lr") and value is not None and value < 0:
-            raise UserError(f"--{entry.name} is {value}; expected 0 or more")
-    if any(not 0 <= factor < math.inf for factor in flags.lr_curve):
-        raise UserError(f"--lr_curve has {min(flags.lr_curve)} to {max(flags.lr_curve)}; expected factors of 0 or more")
-
-
-def _check_length(flags: TrainFlags) -> None:
-    """Raise UserError for minutes that no run can last, or beside another length of the run."""
-    if flags.minutes == -1:
-        return
-    if flags.minutes <= 0:
-        raise UserError(f"--minutes is {flags.minutes:g}; expected more than 0, or -1 to train for a number of steps")
-    for name in ("num_iterations", "num_epochs", "target_flops"):
-        if name in given(flags) and getattr(flags, name) > 0:
-            raise UserError(f"--minutes and --{name} both set how long to train; pass only one of them")
-
-
-def _check_adapters(flags: TrainFlags) -> None:
-    """Raise UserError for flags that do not belong together, of which one is about adapters."""
-    if not isinstance(flags, StageLoraFlags):
-        return
-    passed, adapting = given(flags), lora.wanted(flags) is not None
-    if not adapting and (unused := sorted(passed & {*LORA})):
-        raise UserError(f"--{unused[0]} belongs to adapters; pass a --lora_rank, such as 8, with it")
-    if adapting and (unused := sorted(passed & {*NOT_OF_ADAPTERS})):
-        raise UserError(f"--{unused[0]} has no effect on adapters, whose rate is --lora_lr; leave it out")
-    if adapting and flags.fp8:
-        raise UserError("--fp8 multiplies weights that learn, and with --lora_rank none does; leave one of them out")
-
-
 def _with_matrices(flags: Flags, parent: dict | None, loaded: Loaded | None) -> Flags:
     """The flags with the names of the matrices that get an adapter, where none are passed.
 
@@ -303,8 +263,6 @@ def _own_checkpoint(stage: str, folder: Path, tag: str, flags: TrainFlags, rt: R
 
     --resume auto takes the newest that is whole.
     """
-    if flags.resume not in ("auto", "never") and not flags.resume.isdecimal():
-        raise UserError(f"--resume is {flags.resume!r}; expected auto, never or the number of a step")
     there = manager.recorded(folder)
     if flags.resume.isdecimal():
         return _load(folder, tag, manager.find(stage, tag, int(flags.resume))[2], flags, rt)

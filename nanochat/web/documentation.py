@@ -1,6 +1,7 @@
 """/openapi.json and a page that shows it. The page loads nothing from other servers."""
 
 import json
+import re
 import shlex
 from html import escape
 from pathlib import Path
@@ -11,8 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from nanochat.web.bodies.items import ResponsesRequest
-from nanochat.web.bodies.schemas import BODIES, ErrorReply
+from nanochat.web.bodies.schemas import ErrorReply
 from nanochat.web.examples import EXAMPLES
 
 TITLE = "nanochat"
@@ -45,10 +45,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=TITLE, version="1", description=ABOUT, routes=app.routes)
         _, definitions = models_json_schema(
-            [(body, "validation") for body in (*BODIES, ResponsesRequest)], ref_template="#/components/schemas/{model}"
+            [(body, "validation") for body in app.state.bodies], ref_template="#/components/schemas/{model}"
         )
-        schemas = document["components"]["schemas"]
-        schemas.update(definitions["$defs"])
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas.update(definitions.get("$defs", {}))
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path, operations in document["paths"].items():
             for operation in operations.values():
@@ -71,13 +71,22 @@ def _add_example(path: str, operation: dict[str, Any]) -> None:
 def page(document: dict[str, Any], url: str) -> str:
     """The OpenAPI document as HTML, for a server at `url`."""
     schemas = document["components"]["schemas"]
-    sections = [
-        _section(f"{method.upper()} {path}", operation, schemas, _example(path, url))
+    routes = [
+        (f"{method.upper()} {path}", operation, _example(path, url))
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
+    sections = [_section(name, operation, schemas, example) for name, operation, example in routes]
+    contents = [f'<li class="entry"><a href="#{_id(name)}"><code>{escape(name)}</code></a></li>' for name, *_ in routes]
     html = TEMPLATE.read_text(encoding="utf-8").replace("{url}", escape(url))
-    return html.replace("<!-- routes -->", "\n".join(sections))
+    if "/v1/models" not in document["paths"]:
+        html = re.sub(r"<!-- with models -->.*?<!-- end -->", "", html, flags=re.DOTALL)
+    return html.replace("<!-- contents -->", "\n".join(contents)).replace("<!-- routes -->", "\n".join(sections))
+
+
+def _id(name: str) -> str:
+    """The id of a route's section: "post-v1-chat-completions"."""
+    return "-".join(re.findall(r"\w+", name.lower()))
 
 
 def _example(path: str, url: str) -> str:
@@ -91,7 +100,8 @@ def _example(path: str, url: str) -> str:
 
 
 def _section(name: str, operation: dict[str, Any], schemas: dict[str, Any], example: str) -> str:
-    html = f"<section><h2><code>{escape(name)}</code></h2><p>{escape(operation['summary'])}</p>{example}"
+    html = f'<section id="{_id(name)}">'
+    html += f"<h2><code>{escape(name)}</code></h2><p>{escape(operation['summary'])}</p>{example}"
     if "requestBody" in operation:
         schema = schemas[operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]]
         html += f"<p>{escape(schema['description'])}</p><table><tr><th>field</th><th>type</th><th></th></tr>"

@@ -1,13 +1,15 @@
 """Metrics for Prometheus, in a registry of the app's own."""
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from nanochat.web.generation import Generation
-from nanochat.web.worker import Pool
+if TYPE_CHECKING:  # both import torch
+    from nanochat.web.generation import Generation
+    from nanochat.web.worker import Pool
 
 SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
 
@@ -15,7 +17,7 @@ SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
 class Metrics:
     """Counters of requests and replies. What an Engine counts itself is read at every scrape."""
 
-    def __init__(self, pools: Mapping[str, Pool]) -> None:
+    def __init__(self, pools: Mapping[str, "Pool"]) -> None:
         self.registry = registry = CollectorRegistry()
         registry.register(EngineFigures(pools))
         self._requests = Counter(
@@ -32,7 +34,7 @@ class Metrics:
     def request(self, route: str, status: int) -> None:
         self._requests.labels(route, str(status)).inc()
 
-    def ended(self, model: str, generation: Generation) -> None:
+    def ended(self, model: str, generation: "Generation") -> None:
         for choice in generation.choices:
             self._replies.labels(model, choice.finish or "error").inc()
         self._seconds.labels(model).observe(generation.seconds)
@@ -47,7 +49,7 @@ class Metrics:
 class EngineFigures(Collector):
     """The current load, and what the Engines count themselves."""
 
-    def __init__(self, pools: Mapping[str, Pool]) -> None:
+    def __init__(self, pools: Mapping[str, "Pool"]) -> None:
         self._pools = pools
 
     def collect(self) -> Iterator[Metric]:

@@ -15,11 +15,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from nanochat.errors import UserError
-from nanochat.web.app import build_app
 from nanochat.web.http.connections import LONGEST_HEAD, Connection
 from nanochat.web.http.flags import is_local
 from nanochat.web.memory import Memory
-from nanochat.web.state import ServerState
+from nanochat.web.service import Service
 
 BACKLOG = 2048  # connections that wait to be accepted
 AT_ONCE = 8  # that asyncio accepts, and errors that it reports, before it does something else
@@ -34,17 +33,17 @@ class Server(uvicorn.Server):
     """Serves an app until a signal; then GETs only, until all replies are done or drain_seconds have passed."""
 
     def __init__(
-        self, app: ASGIApp, state: ServerState, drain_seconds: float, ready: Callable[["Server"], object] | None = None
+        self, app: ASGIApp, service: Service, drain_seconds: float, ready: Callable[["Server"], object] | None = None
     ) -> None:
         """ready: called, in the server's thread, as soon as it accepts requests."""
         # h11 and asyncio behave the same everywhere. No access log: it would record who asks, and costs time.
         config = uvicorn.Config(
             app, loop="asyncio", http=Connection, ws="none", lifespan="on", log_config=None, log_level="error",
             access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=1, backlog=AT_ONCE,
-            timeout_keep_alive=state.settings.keep_alive, h11_max_incomplete_event_size=LONGEST_HEAD,
+            timeout_keep_alive=service.settings.keep_alive, h11_max_incomplete_event_size=LONGEST_HEAD,
         )  # fmt: skip
         super().__init__(config)
-        self.state = state
+        self.service = service
         self.drain_seconds = drain_seconds
         self._deadline = 0.0
         self._quiet_until = 0.0
@@ -73,17 +72,17 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins the shutdown; the second does not wait for replies."""
-        if self.state.draining:
+        if self.service.draining:
             self._deadline = 0.0
             return
-        self.state.draining = True
+        self.service.draining = True
         self._deadline = time.monotonic() + max(0.0, self.drain_seconds - LAST_WORDS)
 
     async def on_tick(self, counter: int) -> bool:
-        if self.state.draining and (self.state.idle or time.monotonic() >= self._deadline):
-            self.state.abort("the server is shutting down")
+        if self.service.draining and (self.service.idle or time.monotonic() >= self._deadline):
+            self.service.abort("the server is shutting down")
             return True
-        if counter % 20 == 0 and self.state.idle and not self.server_state.tasks:
+        if counter % 20 == 0 and self.service.idle and not self.server_state.tasks:
             self._memory.give_back()
         if counter % 10 == 0:  # once a second
             now = asyncio.get_running_loop().time()
@@ -94,20 +93,20 @@ class Server(uvicorn.Server):
 
 
 def serve(
-    state: ServerState, bound: socket.socket, host: str, drain_seconds: float = 30.0, note: str = "",
+    app: ASGIApp, service: Service, bound: socket.socket, host: str, drain_seconds: float = 30.0, note: str = "",
     ready: Callable[[Server], object] | None = None,
 ) -> None:  # fmt: skip
-    """Serve until a signal or `Server.stop`, and print what is served and where.
+    """Serve an app until a signal or `Server.stop`, and print what is served and where.
 
     bound: the socket that `listen` made for `host`. note: one more line to print. ready: see Server.
     """
 
     def announce(server: Server) -> None:
-        _announce(state, host, bound.getsockname()[1], note)
+        _announce(service, host, bound.getsockname()[1], note)
         if ready is not None:
             ready(server)
 
-    Server(build_app(state), state, drain_seconds, announce).run([bound])
+    Server(app, service, drain_seconds, announce).run([bound])
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -142,22 +141,17 @@ def log_to_stderr() -> None:
     logging.getLogger("nanochat.web").setLevel(logging.INFO)
 
 
-def _announce(state: ServerState, host: str, port: int, note: str) -> None:
-    for model in state.models.values():
-        chats = "" if model.chats else "; continues texts, does not chat"
-        if model.plain:
-            chats = "; a base model: chats are plain text to it, in lines of User: and Assistant:"
-        step = f"step {model.step}, " if model.step else ""
-        print(f"{model.id}: {step}{model.parameters / 1e6:.1f}M parameters, {model.dtype} on {model.device}, "
-              f"context {model.context}, {model.pool.slots} at once{chats}")  # fmt: skip
+def _announce(service: Service, host: str, port: int, note: str) -> None:
+    for line in service.announcement():
+        print(line)
     local = is_local(host)
     name = f"[{host}]" if ":" in host else host
     address = f"http://{name if local else 'localhost'}:{port}"
-    print(f"\n{address}        the page; the API is at {address}/v1, its documentation at {address}/docs")
+    print(f"\n{address}        {service.at(address)}")
     if local:
         print(f"From another machine: ssh -L {port}:127.0.0.1:{port} <this machine>, then open http://localhost:{port}")
-    elif not state.settings.api_key:
-        print("Anybody who can reach this machine can use the models; --api_key requires a key.")
+    elif not service.settings.api_key:
+        print("Anybody who can reach this machine can use it; --api_key requires a key.")
     if note:
         print(note)
     print("Ctrl-C finishes the running replies, then exits.", flush=True)

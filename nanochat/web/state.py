@@ -5,7 +5,6 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from nanochat import chat
@@ -17,39 +16,11 @@ from nanochat.web.bodies import messages
 from nanochat.web.bodies.grammar import Grammars
 from nanochat.web.errors import ApiError, bad_request
 from nanochat.web.generation import Generation
-from nanochat.web.metrics import Metrics
+from nanochat.web.service import Service, Settings
 from nanochat.web.sse import Stream
 from nanochat.web.worker import Pool, QueueFullError
 
 log = logging.getLogger("nanochat.web")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the operator decided."""
-
-    temperature: float = 0.8
-    top_k: int = 50
-    top_p: float = 1.0
-    max_tokens: int = 512
-    generate_top_k: int = 200
-    """top_k and max_tokens of /generate, whose clients expect other defaults"""
-    generate_max_tokens: int = 256
-    api_key: str | None = None
-    cors_origins: tuple[str, ...] = ()
-    max_queue: int = 256
-    """requests that may wait for a slot, per model"""
-    max_body: int = 4 << 20
-    """bytes"""
-    log_prompts: bool = False
-    system: str = ""
-    """the system message of conversations that have none"""
-    hosts: frozenset[str] | None = None
-    """names that a request's Host header may have besides IP addresses; None: any"""
-    root_path: str = ""
-    """path at which a reverse proxy shows the server"""
-    keep_alive: int = 120
-    """seconds that an idle connection is kept; more than the 90 of Go's clients, and the 60 of nginx"""
 
 
 class ServedModel:
@@ -84,6 +55,18 @@ class ServedModel:
         self.grammars = Grammars(first.tokenizer, self.stop_ids)
         identity = [self.source, self.tag, self.step, self.dtype, first.tokenizer.hash, first.meta.get("files")]
         self.fingerprint = "fp_" + hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
+
+    @property
+    def described(self) -> str:
+        """What it is, in a line for the operator."""
+        chats = "" if self.chats else "; continues texts, does not chat"
+        if self.plain:
+            chats = "; a base model: chats are plain text to it, in lines of User: and Assistant:"
+        step = f"step {self.step}, " if self.step else ""
+        return (
+            f"{self.id}: {step}{self.parameters / 1e6:.1f}M parameters, {self.dtype} on {self.device}, "
+            f"context {self.context}, {self.pool.slots} at once{chats}"
+        )
 
     def prompt(self, turns: Sequence[dict[str, Any]]) -> list[int]:
         """The token ids that the reply to a conversation follows."""
@@ -120,16 +103,14 @@ def named(ids: Sequence[str], names: Sequence[str]) -> list[tuple[str, Sequence[
     return [(name, ()) for name in public]
 
 
-class ServerState:
-    """The state of a running server."""
+class ServerState(Service):
+    """The state of a running server with models."""
 
     def __init__(self, models: Sequence[ServedModel], settings: Settings) -> None:
+        super().__init__(settings, {model.id: model.pool for model in models})
         self.models = {model.id: model for model in models}
         self.default = models[0]
-        self.settings = settings
         self.streams: dict[str, Stream] = {}  # resumable ones, by id
-        self.metrics = Metrics({model.id: model.pool for model in models})
-        self.draining = False
         self._open: set[Generation] = set()
 
     @property
@@ -160,6 +141,12 @@ class ServerState:
             ],
             "models": {model.id: model.pool.figures for model in self.models.values()},
         }
+
+    def announcement(self) -> list[str]:
+        return [model.described for model in self.models.values()]
+
+    def at(self, address: str) -> str:
+        return f"the page; the API is at {address}/v1, its documentation at {address}/docs"
 
     def start(self) -> None:
         for model in self.models.values():
@@ -200,7 +187,6 @@ class ServerState:
         generation.ended.add_done_callback(lambda _: self._ended(model, generation))
 
     def abort(self, reason: str) -> None:
-        """End all replies under way."""
         for generation in list(self._open):
             generation.cancel()
             generation.fail(reason)

@@ -2,7 +2,7 @@
 
 import hmac
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -11,10 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nanochat.web.errors import ApiError
 from nanochat.web.http.origins import Hosts, Origins, parse_host, parse_origin
-from nanochat.web.state import ServerState
+from nanochat.web.service import Service
 
-# Served without a key, as is /static/. A container's health check asks /health.
-OPEN = ("/", "/health", "/docs", "/api", "/openapi.json", "/logo.svg", "/favicon.ico")
 DRAINED = 1 << 30  # bytes of a refused body that are read and dropped, so that the client can read the refusal
 RETRY_WHILE_ENDING = "5"  # seconds
 
@@ -32,18 +30,25 @@ SECURITY_HEADERS = [
 class Gate:
     """ASGI middleware that refuses a request, or lets it through with a limit on its body."""
 
-    def __init__(self, app: ASGIApp, state: ServerState) -> None:
+    def __init__(
+        self, app: ASGIApp, service: Service, keyless: Collection[str], below: Sequence[str], limits: Mapping[str, int]
+    ) -> None:
+        """keyless: paths that need no key, as do those that begin with one of `below`.
+
+        limits: bytes of a body, for paths where they are not settings.max_body.
+        """
         self.app = app
-        self.state = state
-        self.origins = Origins(state.settings.cors_origins)
-        self.hosts = None if state.settings.hosts is None else Hosts(state.settings.hosts)
+        self.service = service
+        self.keyless, self.below, self.limits = frozenset(keyless), tuple(below), limits
+        self.origins = Origins(service.settings.cors_origins)
+        self.hosts = None if service.settings.hosts is None else Hosts(service.settings.hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         status = 0
-        limit = left = self.state.settings.max_body
+        limit = left = self._limit(scope)
 
         async def guarded(message: Message) -> None:
             nonlocal status
@@ -74,25 +79,29 @@ class Gate:
             await self.app(scope, measured, guarded)
         finally:
             route = scope.get("route")
-            self.state.metrics.request(getattr(route, "path", "other"), status)
+            self.service.metrics.request(getattr(route, "path", "other"), status)
 
     def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Raises ApiError for a request that may not pass."""
-        settings = self.state.settings
+        settings = self.service.settings
         path, reads = scope["path"], scope["method"] in ("GET", "HEAD", "OPTIONS")
         if self.hosts is not None and b"host" in headers:  # browsers always send it; health checks may not
             _check_host(headers[b"host"].decode("latin-1"), self.hosts)
         if not reads:
             _check_origin(headers, self.origins)
-        is_open = path in OPEN or path.startswith("/static/") or scope["method"] == "OPTIONS"
+        is_open = path in self.keyless or path.startswith(self.below) or scope["method"] == "OPTIONS"
         if settings.api_key and not is_open:
             _check_key(headers.get(b"authorization", b""), settings.api_key)
-        if self.state.draining and not reads:
+        if self.service.draining and not reads:
             message = "the server is shutting down and accepts no new requests"
             raise ApiError(503, message, "shutting_down", headers={"Retry-After": RETRY_WHILE_ENDING})
         length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > settings.max_body:
-            raise _too_large(settings.max_body)
+        if length.isdigit() and int(length) > (limit := self._limit(scope)):
+            raise _too_large(limit)
+
+    def _limit(self, scope: Scope) -> int:
+        """Bytes that the body of a request may have."""
+        return self.limits.get(scope["path"], self.service.settings.max_body)
 
 
 def _check_key(authorization: bytes, expected: str) -> None:

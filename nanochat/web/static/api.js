@@ -7,10 +7,12 @@ import { apiKey, setApiKey } from "./preferences.js";
  * expired).
  */
 export class ApiError extends Error {
-  constructor(message, { code = null, status = null, retryAfter = null } = {}) {
+  constructor(message, { code = null, status = null, retryAfter = null, details = {} } = {}) {
     super(message);
     this.code = code;
     this.status = status;
+    /** what else the server sent in its error */
+    this.details = details;
     /** seconds, or null */
     this.retryAfter = retryAfter;
   }
@@ -26,14 +28,16 @@ export function onKeyNeeded(ask) {
   askForKey = ask;
 }
 
-async function request(path, { method = "GET", body = null, signal = null, headers = {} } = {}) {
+/** The server's response; `body` is sent as JSON, a Blob as it is. Asks for a key where one is needed. Throws ApiError. */
+export async function request(path, { method = "GET", body = null, signal = null, headers = {} } = {}) {
   const key = apiKey();
+  const isJson = body && !(body instanceof Blob);
   const all = {
     ...headers,
-    ...(body ? { "Content-Type": "application/json" } : {}),
+    ...(isJson ? { "Content-Type": "application/json" } : {}),
     ...(key ? { Authorization: `Bearer ${key}` } : {}),
   };
-  const response = await reach(path, { method, signal, headers: all, body: body && JSON.stringify(body) });
+  const response = await reach(path, { method, signal, headers: all, body: isJson ? JSON.stringify(body) : body });
   if (response.ok) return response;
   const error = await failure(response);
   if (response.status !== 401) throw error;
@@ -61,7 +65,7 @@ async function failure(response) {
     return new ApiError(AWAY, { code: "away", retryAfter });
   const code = retryAfter && [429, 503].includes(response.status) ? "busy" : (error.code ?? null);
   const message = error.message ? sentence(error.message) : `The server answered with status ${response.status}.`;
-  return new ApiError(message, { code, status: response.status, retryAfter });
+  return new ApiError(message, { code, status: response.status, retryAfter, details: error });
 }
 
 async function errorIn(response) {
@@ -90,6 +94,11 @@ export async function countTokens(body, signal) {
   return (await (await request("tokenize", { method: "POST", body, signal })).json()).count;
 }
 
+/** The attention of a head and the predictions of all layers for {model, messages or text, layer, head}. */
+export async function inspect(body, signal) {
+  return (await request("inspect", { method: "POST", body, signal })).json();
+}
+
 /** Ask for an answer as a stream that survives its reader: {id of the stream or null, events}. */
 export async function startStream(path, body, signal) {
   const response = await request(path, { method: "POST", body, signal, headers: { "X-Nanochat-Resumable": "1" } });
@@ -110,16 +119,17 @@ export async function stopStream(id) {
   await request(`v1/streams/${encodeURIComponent(id)}`, { method: "DELETE" });
 }
 
-/** Server-sent events as {id, data}: id is a number or null, data is the parsed JSON or null for [DONE]. */
-async function* serverEvents(response) {
-  let event = { id: null, lines: [] };
+/** Server-sent events as {id, type, data}: id is a number or null, data is the parsed JSON or null for [DONE]. */
+export async function* serverEvents(response) {
+  let event = { id: null, type: "message", lines: [] };
   for await (const line of linesOf(response.body)) {
     if (line.startsWith("data:")) event.lines.push(line.slice(5).trimStart());
     else if (line.startsWith("id:")) event.id = Number(line.slice(3));
+    else if (line.startsWith("event:")) event.type = line.slice(6).trim();
     else if (line === "" && event.lines.length) {
       const data = event.lines.join("\n");
-      yield { id: event.id, data: data === "[DONE]" ? null : JSON.parse(data) };
-      event = { id: null, lines: [] };
+      yield { id: event.id, type: event.type, data: data === "[DONE]" ? null : JSON.parse(data) };
+      event = { id: null, type: "message", lines: [] };
     }
   }
 }

@@ -1,4 +1,4 @@
-// What lies over the page for a moment: notes with an undo, menus, the question for the API key.
+// What lies over the page for a moment: notes with an undo, menus, questions.
 
 import { byId, h, icon, iconButton } from "./dom.js";
 
@@ -72,25 +72,60 @@ export function openMenu(button, items) {
   entries[0].focus();
 }
 
+/**
+ * A question over the page: a form of `content` that ends with `buttons`, [[value, text], ...], the first of which Enter
+ * takes. Resolves to the value of the chosen button; "" when the dialog was closed otherwise.
+ */
+export function askWith(title, buttons, ...content) {
+  const dialog = h(
+    "dialog",
+    { "aria-labelledby": "dialog-title" },
+    h(
+      "form",
+      { method: "dialog" },
+      h("h2", { id: "dialog-title" }, title),
+      ...content,
+      h(
+        "div",
+        { class: "dialog-buttons" },
+        ...buttons.map(([value, text], i) => h("button", { class: i ? "button" : "button primary", value }, text)),
+      ),
+    ),
+  );
+  document.body.append(dialog);
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue);
+    });
+  });
+}
+
 /** Ask for the API key; null when the user would rather not. */
 export function askForKey(wasWrong) {
-  pending ??= new Promise((resolve) => {
-    const dialog = byId("key-dialog");
-    const field = byId("key");
-    byId("key-error").textContent = wasWrong ? "The server did not accept this key." : "";
-    field.value = "";
-    dialog.returnValue = "";
-    dialog.addEventListener(
-      "close",
-      () => {
-        pending = null;
-        resolve(dialog.returnValue === "ok" && field.value ? field.value.trim() : null);
-      },
-      { once: true },
-    );
-    dialog.showModal();
-  });
+  pending ??= requestKey(wasWrong).finally(() => (pending = null));
   return pending;
 }
 
 let pending = null; // several requests may find at once that a key is needed; the user is asked once
+
+async function requestKey(wasWrong) {
+  const field = h("input", { type: "password", id: "key", autocomplete: "off", "aria-describedby": "key-error" });
+  const answer = await askWith(
+    "This server requires an API key",
+    [
+      ["ok", "Use key"],
+      ["cancel", "Cancel"],
+    ],
+    h("p", {}, "Ask whoever runs the server. The key is kept until you close this tab."),
+    h("label", { for: "key" }, "API key"),
+    field,
+    h(
+      "p",
+      { id: "key-error", class: "dialog-error", role: "alert" },
+      wasWrong ? "The server did not accept this key." : "",
+    ),
+  );
+  return answer === "ok" && field.value ? field.value.trim() : null;
+}

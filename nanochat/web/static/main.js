@@ -4,15 +4,15 @@ import { onKeyNeeded } from "./api.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { askForKey, note } from "./dialogs.js";
-import { byId, icon } from "./dom.js";
+import { byId } from "./dom.js";
 import { hideToken } from "./inspector.js";
 import { ModelSelect } from "./models.js";
 import { Panel } from "./panel.js";
-import { preference, setPreference } from "./preferences.js";
+import { furnish } from "./shell.js";
 import { Sidebar } from "./sidebar.js";
 import { Transcript } from "./transcript.js";
 
-for (const element of document.querySelectorAll("[data-icon]")) element.prepend(icon(element.dataset.icon));
+furnish();
 
 const chat = new Chat();
 
@@ -117,16 +117,6 @@ chat.addEventListener("answered", ({ detail: node }) => {
       `${node.model} ${view.element.querySelector(".body").innerText} ${view.notice.innerText}`;
 });
 
-// Theme
-
-for (const choice of document.querySelectorAll('input[name="theme"]')) {
-  choice.checked = choice.value === preference("theme", "system");
-  choice.addEventListener("change", () => {
-    setPreference("theme", choice.value);
-    document.documentElement.dataset.theme = choice.value;
-  });
-}
-
 // Keys
 
 addEventListener("keydown", (event) => {
@@ -155,5 +145,11 @@ addEventListener("pagehide", () => chat.store.flush());
 
 await chat.start();
 chat.open(location.hash.slice(1));
+// A link may name the model to start with: /?model=sft:d4
+const wanted = new URLSearchParams(location.search).get("model");
+if (wanted) {
+  chat.setModel(chat.current.columns[0], wanted);
+  history.replaceState(null, "", location.pathname);
+}
 composer.focus();
 await chat.connect();

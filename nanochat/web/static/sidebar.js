@@ -1,17 +1,15 @@
-// The list of conversations: search, rename, delete, files in and out; and how the sidebar opens and closes.
+// The list of conversations: search, rename, delete, files in and out.
 
 import { exported, imported, matches } from "./conversation.js";
 import { note, openMenu } from "./dialogs.js";
 import { byId, h, iconButton } from "./dom.js";
-import { preference, setPreference } from "./preferences.js";
+import { Drawer } from "./shell.js";
 
 const DAY_MS = 24 * 60 * 60 * 1000;
 
-// Below this width the sidebar lies over the page; as in the stylesheet.
-const narrow = matchMedia("(max-width: 800px)");
-
-export class Sidebar {
+export class Sidebar extends Drawer {
   constructor(chat) {
+    super("search");
     this.chat = chat;
     this.search = byId("search");
     this.list = byId("conversations");
@@ -20,12 +18,7 @@ export class Sidebar {
     byId("import").addEventListener("click", () => byId("import-file").click());
     byId("import-file").addEventListener("change", (event) => this.#import(event.target));
     byId("export").addEventListener("click", () => this.#export(chat.conversations, "nanochat-conversations"));
-    byId("open-sidebar").addEventListener("click", () => this.open());
-    byId("close-sidebar").addEventListener("click", () => this.close());
-    byId("backdrop").addEventListener("click", () => this.close());
-    narrow.addEventListener("change", () => this.#apply(this.#startsOpen()));
     chat.addEventListener("change", () => this.render());
-    this.#apply(this.#startsOpen());
   }
 
   render() {
@@ -58,7 +51,7 @@ export class Sidebar {
         href: `#${conversation.id}`,
         "aria-current": isCurrent ? "page" : null,
         title: conversation.title,
-        onclick: () => narrow.matches && this.close(),
+        onclick: () => this.covers && this.close(),
       },
       conversation.title,
     );
@@ -145,40 +138,8 @@ export class Sidebar {
     }
   }
 
-  #startsOpen() {
-    return !narrow.matches && preference("sidebar", true);
-  }
-
-  get isOpen() {
-    return document.body.classList.contains("sidebar-open");
-  }
-
-  open() {
-    this.#apply(true);
-    if (!narrow.matches) setPreference("sidebar", true);
-    byId(narrow.matches ? "search" : "close-sidebar").focus();
-  }
-
-  close() {
-    this.#apply(false);
-    if (!narrow.matches) setPreference("sidebar", false);
-    byId("open-sidebar").focus();
-  }
-
-  /** Is it a drawer that lies over the page? */
-  get covers() {
-    return this.isOpen && narrow.matches;
-  }
-
-  #apply(open) {
-    document.body.classList.toggle("sidebar-open", open);
-    byId("sidebar").inert = !open;
-    byId("main").inert = open && narrow.matches;
-    byId("open-sidebar").setAttribute("aria-expanded", String(open));
-  }
-
   focusSearch() {
-    this.#apply(true);
+    this.show(true);
     this.search.focus();
     this.search.select();
   }

@@ -1,0 +1,1 @@
+"""The dashboard: watch runs, train, and look after models in the browser."""

@@ -1,0 +1,173 @@
+"""The shell of a server: what is around its routes. That is middleware, errors, documentation and the pages' files.
+
+A server is made of parts: the chat is one (`app`), and a script may add others. Nothing here imports torch.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Match, Mount
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from nanochat.web import documentation
+from nanochat.web.errors import ApiError, json_response
+from nanochat.web.http.front import Front, place
+from nanochat.web.http.limits import Cors, Gate
+from nanochat.web.http.origins import Origins
+from nanochat.web.pages import page
+from nanochat.web.service import Service
+
+STATIC = Path(__file__).parent / "static"
+API = ("docs", "API")  # the last link of the navigation
+# Served without a key. A container's health check asks /health.
+OPEN = ("/", "/health", "/docs", "/api", "/openapi.json", "/logo.svg", "/favicon.ico")
+READABLE = ("X-Request-Id", "Retry-After")  # headers of responses that other sites' scripts may read
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a server can do: its routes, its pages and their files, which need no key, and its links to them."""
+
+    router: APIRouter
+    pages: Mapping[str, Callable[[Request], Response]] = field(default_factory=dict)
+    """path -> what answers a GET"""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """path -> the folder that is served there"""
+    links: Sequence[tuple[str, str]] = ()
+    """path and name of each page, for the navigation"""
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """path -> bytes of a body, where max_body is not the limit"""
+    bodies: Sequence[type[BaseModel]] = ()
+    """what its routes read, for the documentation"""
+    readable: Sequence[str] = ()
+    """more headers of its responses that other sites' scripts may read"""
+    running: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
+    """entered when the server starts, left when it ends"""
+
+
+class Files(StaticFiles):
+    """The page's files. Browsers revalidate them every time, so that all are of one version."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+def build(service: Service, parts: Sequence[Part]) -> ASGIApp:
+    """The app of a server with these parts."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            for part in parts:
+                await stack.enter_async_context(part.running())
+            yield
+
+    app = FastAPI(
+        title=documentation.TITLE, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None,
+        redirect_slashes=False,
+    )  # fmt: skip
+    app.state.pages = (*(link for part in parts for link in part.links), API)
+    app.state.bodies = tuple(body for part in parts for body in part.bodies)
+    files = {"/static": STATIC}
+    for part in parts:
+        app.include_router(part.router)
+        files |= part.files
+    _own_routes(app, service)
+    pages = {path: answer for part in parts for path, answer in part.pages.items()}
+    for path, answer in pages.items():
+        _add_page(app, path, answer)
+    for path, folder in files.items():
+        app.mount(path, Files(directory=folder))
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _bug)
+    limits = {path: limit for part in parts for path, limit in part.limits.items()}
+    # The gate is around the whole app, its handler of bugs included.
+    gate = Gate(app, service, {*OPEN, *pages}, [f"{path}/" for path in files], limits)
+    readable = [*READABLE, *(header for part in parts for header in part.readable)]
+    return Front(Cors(gate, Origins(service.settings.cors_origins), readable), service.settings.root_path)
+
+
+def _add_page(app: FastAPI, path: str, answer: Callable[[Request], Response]) -> None:
+    async def show(request: Request) -> Response:
+        return answer(request)
+
+    app.add_api_route(path, show, methods=["GET"], include_in_schema=False)
+
+
+def _own_routes(app: FastAPI, service: Service) -> None:
+    @app.get("/health", tags=["Server"], summary="Whether the server accepts requests")
+    async def health() -> Response:
+        report = service.health()
+        return json_response(report, 200 if report["ready"] else 503)
+
+    @app.get("/metrics", tags=["Server"], summary="Metrics for Prometheus", response_class=Response)
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/docs", include_in_schema=False)
+    @app.get("/api", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        return page(documentation.page(documentation.describe(app), place(request).url), request, "docs")
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi(request: Request) -> Response:
+        return json_response({**documentation.describe(app), "servers": [{"url": place(request).url}]})
+
+    @app.get("/logo.svg", include_in_schema=False)
+    async def logo() -> Response:
+        return FileResponse(STATIC / "logo.svg")
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own errors, in the same envelope. OPTIONS has no route of its own, but an answer."""
+    assert isinstance(error, HTTPException)
+    path, method = request.url.path, request.method
+    if error.status_code == 404:
+        message = f"there is nothing at {path}"
+        return ApiError(404, message, "not_found", headers=error.headers).response()
+    if error.status_code == 405:
+        headers = {"Allow": ", ".join(_methods(request))}
+        if method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
+        return ApiError(405, f"{path} does not accept {method}", "method_not_allowed", headers=headers).response()
+    return ApiError(error.status_code, str(error.detail), headers=error.headers).response()
+
+
+def _methods(request: Request) -> list[str]:
+    """What may be done with the path of a request."""
+    found = []
+    for method in ("GET", "POST", "DELETE"):
+        scope = {**request.scope, "method": method, "root_path": ""}
+        routes = [route for route in request.app.routes if route.matches(scope)[0] is Match.FULL]
+        if method == "GET" or any(not isinstance(route, Mount) for route in routes):
+            found += [method] if routes else []
+    return [*found, *(["HEAD"] if "GET" in found else []), "OPTIONS"]
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """The client left before it had sent everything. Nobody reads this; the metrics count it."""
+    return Response(status_code=499)
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    return ApiError(500, "internal server error; see the server's log", "internal_error").response()
