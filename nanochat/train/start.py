@@ -28,7 +28,7 @@ from nanochat.log import strict_json
 from nanochat.paths import SOURCES, alone_in, check_tag, checkpoints_dir
 from nanochat.runtime import Runtime, compute_dtype
 from nanochat.tokenizer import Tokenizer
-from nanochat.train.flags import LaterFlags, TrainFlags
+from nanochat.train.flags import LaterFlags, StageLoraFlags, TrainFlags
 from nanochat.train.hyperparameters import Hyperparameters
 from nanochat.train.loop import TrainState
 from nanochat.train.memory import check_memory
