@@ -395,7 +395,7 @@ assert not {"torch._dynamo", "torch._inductor"} & {*sys.modules}
 
 
 def test_importing_a_program_imports_no_compiler():
-    """Nor does training; it takes seconds. torch.compile asks for the backend all the same, and does not look inside."""
+    """Nor does training: it takes seconds. torch.compile asks for the backend all the same, not looking inside."""
     assert subprocess.run([sys.executable, "-c", WITHOUT_COMPILER]).returncode == 0
     from torch._dynamo import assume_constant_result
 
