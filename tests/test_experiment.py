@@ -182,7 +182,7 @@ def started(path: Path, out: Path) -> BaseProcess:
 def until_it_trains(child: BaseProcess, out: Path, arm: str) -> None:
     """Wait until a run of an arm with seed 1 has taken a step."""
     while not list(out.glob(f"runs/{arm}-s1-*/base_checkpoints/*/metrics.jsonl")):
-        assert child.is_alive(), [path.read_text(encoding="utf-8") for path in out.glob("*/log.txt")]
+        assert child.is_alive(), [path.read_text(encoding="utf-8") for path in out.rglob("log.txt")]
         time.sleep(0.02)
 
 
