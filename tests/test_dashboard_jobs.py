@@ -241,6 +241,10 @@ def test_training_survives_a_server_that_is_killed_and_is_stopped_and_resumed(wo
             long = start(client, num_iterations=1_000_000, model_tag="long")
             short = start(client, num_iterations=2, model_tag="short")
             assert long["run"] == "base:long" and long["device"] == "cpu"
+            odd = client.post("/dashboard/jobs", json={"stage": "base_train", "values": {**TINY, "head_dim": 7}})
+            assert refusal_with_errors(odd)["param"] == "head_dim"  # what only the model's shape tells
+            missing = client.post("/dashboard/jobs", json={"stage": "chat_sft", "values": {"source": "base:none"}})
+            assert "no base checkpoint" in refusal_with_errors(missing)["message"]
             metrics = world / "base_checkpoints" / "long" / "metrics.jsonl"
             eventually(lambda: metrics.exists() and b'"loss"' in metrics.read_bytes())
             pid = job_of(client, long["id"])["pid"]
