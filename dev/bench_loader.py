@@ -63,6 +63,7 @@ class Joined:
     """Eight documents of a source in one."""
 
     cut = True
+    most: int | None = None
 
     def __init__(self, source: TextSource):
         self.source = source
