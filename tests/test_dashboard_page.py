@@ -72,7 +72,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Pa
         write_shards((f"{n} cats. {TEXT[n % 50 : 150 + n]}" for n in range(60)), dataset_dir("tiny"))
     run = base / "base_checkpoints" / "other"
     run.mkdir(parents=True)
-    (run / "config.json").write_text(json.dumps({"user_config": {"depth": 2}, "changed_flags": {"depth": 2}}))
+    config = {"user_config": {"depth": 2}, "changed_flags": {"depth": 2}}
+    (run / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with open(run / "metrics.jsonl", "w", encoding="utf-8") as file:
         for step in range(1, OTHER + 1):
             line = {"step": step, "time": 1.7e9 + step, "loss": 8 - step / 20, "lr": 1.0, "grad_norm": 0.5,
@@ -315,13 +316,12 @@ def test_to_delete_what_others_came_from_its_name_is_typed(visit) -> None:
 def test_uploads_become_the_forms_data(visit, tmp_path: Path) -> None:
     page = visit("train#stage=chat_sft")
     expect(page.get_by_label("Command", exact=True)).to_be_visible()
-    (tmp_path / "talk.jsonl").write_text(
-        json.dumps([{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]) + "\n"
-    )
+    talk = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]
+    (tmp_path / "talk.jsonl").write_text(json.dumps(talk) + "\n", encoding="utf-8")
     page.locator("#upload").set_input_files(tmp_path / "talk.jsonl")
     expect(page.locator(".note")).to_contain_text("talk.jsonl: 1 conversation")
     expect(page.get_by_label("data path", exact=True)).to_have_value(re.compile("talk.jsonl$"))
-    (tmp_path / "odd.jsonl").write_text("{")
+    (tmp_path / "odd.jsonl").write_text("{", encoding="utf-8")
     page.locator("#upload").set_input_files(tmp_path / "odd.jsonl")
     expect(page.locator(".note").last).to_contain_text("odd.jsonl")
 

@@ -35,8 +35,8 @@ WEIGHT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 class Found:
     """A model whose weights have not been read yet.
 
-    source is its stage (base, mid, sft or rl), "" where only the weights can tell; meta is the meta file of a nanochat
-    checkpoint, else {}. step is 0 where only the weights can tell. file is the name of a ckpt.pt in the folder.
+    source is its stage (base, mid, sft, dpo or rl), "" where only the weights can tell; meta is the meta file of a
+    nanochat checkpoint, else {}. step is 0 where only the weights can tell. file is the name of a ckpt.pt.
     """
 
     name: str
@@ -336,12 +336,13 @@ def _parent_of(meta: dict, what: str) -> Found:
 
 def _load_peft(found: Found, load_as: LoadAs) -> Loaded:
     """An adapter of peft's, merged into the model that it names."""
-    name = peft.base_name(found.folder)
+    name, path = peft.base_name(found.folder), found.folder / peft.CONFIG
     try:
         parent = find(name)
     except UserError as error:
-        path = found.folder / peft.CONFIG
         raise UserError(f"{path} names the model {name}, which cannot be opened: {error}") from None
+    if parent.kind == "peft":
+        raise UserError(f"{path} names {name}, which is an adapter itself; write there which model it belongs to")
     loaded = parent.load(LoadAs("cpu", load_as.dtype))
     peft.merge(found.folder, loaded.model)
     manager.placed(loaded.model, load_as)

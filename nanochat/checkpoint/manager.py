@@ -46,7 +46,7 @@ from nanochat.paths import (
 from nanochat.tokenizer import Tokenizer
 
 STAGE_COMMAND = {"base": "scripts.base_train", "mid": "scripts.mid_train", "sft": "scripts.chat_sft",
-                 "rl": "scripts.chat_rl"}  # fmt: skip
+                 "dpo": "scripts.chat_dpo", "rl": "scripts.chat_rl"}  # fmt: skip
 FORMAT = 2  # the newest that this version reads
 WHOLE, ADAPTER = 1, 2  # what it writes: adapters are unknown to versions that know 1 only
 CHECKSUM = "checksum"  # key of a meta file: the sha256 of all else in it
@@ -79,7 +79,7 @@ class Loaded:
     """A checkpoint in memory.
 
     optimizer is what `save` was given, or None if it was not requested. note names what had to be assumed because the
-    file does not record it; "" if nothing. source is the stage (base, mid, sft or rl); "" if unknown.
+    file does not record it; "" if nothing. source is the stage (base, mid, sft, dpo or rl); "" if unknown.
     """
 
     model: GPT
@@ -163,14 +163,16 @@ def prune(folder: Path, keep_last: int, best: str = "val_bpb") -> list[str]:
 
 def _parents_of_adapters(folder: Path) -> set[int]:
     """The steps of a stage's folder that adapters in the base folder were trained on, and cannot be opened without."""
-    needed = set()
-    for path in checkpoints_dir("base").parent.glob("*_checkpoints/*/meta_*.json"):
+    needed: set[int] = set()
+    base = checkpoints_dir("base").parent
+    for path in base.glob("*_checkpoints/*/meta_*.json"):
         with contextlib.suppress(UserError):  # a damaged one is named when it is used
             meta = read_json(path)
             parent = meta.get("parent")
-            named = "lora" in meta and isinstance(parent, dict) and parent.get("source") in SOURCES
-            if named and checkpoints_dir(parent["source"]) / str(parent.get("tag")) == folder:
-                needed.add(parent.get("step"))
+            if "lora" not in meta or not isinstance(parent, dict):
+                continue
+            if base / SOURCES.get(str(parent.get("source")), "-") / str(parent.get("tag")) == folder:
+                needed.add(parent["step"])
     return needed
 
 
