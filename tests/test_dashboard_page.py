@@ -1,8 +1,10 @@
 """The dashboard in a real browser: a real server, and processes that really train a model of one layer."""
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -87,6 +89,11 @@ def dashboard(folder: Path) -> Iterator[Dashboard]:
     dashboard = Dashboard(folder, "--allow_training")
     yield dashboard
     dashboard.kill()
+    for record in folder.glob("jobs/*/job.json"):  # of a test that failed
+        job = json.loads(record.read_text(encoding="utf-8"))
+        if job["state"] in ("running", "stopping") and job["pid"]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(job["pid"], signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
