@@ -1,8 +1,10 @@
 """The dashboard in a real browser: a real server, and processes that really train a model of one layer."""
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -87,6 +89,11 @@ def dashboard(folder: Path) -> Iterator[Dashboard]:
     dashboard = Dashboard(folder, "--allow_training")
     yield dashboard
     dashboard.kill()
+    for record in folder.glob("jobs/*/job.json"):  # of a test that failed
+        job = json.loads(record.read_text(encoding="utf-8"))
+        if job["state"] in ("running", "stopping") and job["pid"]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(job["pid"], signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -284,6 +291,35 @@ def test_a_long_list_is_drawn_in_pieces_and_searched(visit) -> None:
     expect(entries).to_have_count(11)
 
 
+def test_to_delete_what_others_came_from_its_name_is_typed(visit) -> None:
+    model = {"tag": "d4", "steps": [1], "step": 1, "bytes": 5e6, "val_bpb": None, "served": False, "modified": 1.7e9,
+             "parameters": None, "scores": {}, "children": []}  # fmt: skip
+    family = [("base:d4", None), ("mid:d4", "base:d4"), ("sft:d4", "mid:d4")]
+    models = [{**model, "id": id, "stage": id.partition(":")[0], "parent": parent} for id, parent in family]
+    asked: list[str] = []
+    page = visit("runs")
+    page.route("**/dashboard/models", lambda route: route.fulfill(json={"models": models}))
+    page.route("**/dashboard/models/*", lambda route: (asked.append(route.request.url),
+                                                       route.fulfill(json={"freed": 15e6})))  # fmt: skip
+    page.get_by_role("link", name="Models", exact=True).click()
+    page.get_by_role("button", name="More about base:d4").click()
+    page.get_by_role("menuitem", name="Delete").click()
+    dialog = page.get_by_role("dialog", name="Delete base:d4?")
+    expect(dialog.get_by_role("listitem")).to_have_text(["base:d4", "mid:d4", "sft:d4"])
+    button = dialog.get_by_role("button", name="Delete all 3")
+    dialog.get_by_label("Type base:d4 to confirm").fill("base:d")
+    expect(button).to_be_disabled()
+    dialog.get_by_label("Type base:d4 to confirm").press("Enter")  # which keeps it
+    expect(dialog).to_have_count(0)
+    assert asked == []
+    page.get_by_role("button", name="More about base:d4").click()
+    page.get_by_role("menuitem", name="Delete").click()
+    dialog.get_by_label("Type base:d4 to confirm").fill("base:d4")
+    button.click()
+    expect(page.locator(".note")).to_contain_text("Deleted 3 models; 15 MB are free again.")
+    assert len(asked) == 1 and asked[0].endswith("/dashboard/models/base%3Ad4?confirm=base%3Ad4&with_children=1")
+
+
 def test_uploads_become_the_forms_data(visit, tmp_path: Path) -> None:
     page = visit("train#stage=chat_sft")
     expect(page.get_by_label("Command", exact=True)).to_be_visible()
@@ -302,7 +338,7 @@ def test_a_page_behind_a_key_and_a_proxys_path_that_may_only_watch(browser: Brow
     try:
         with profiles(browser) as open_page:
             page = open_page(f"{dashboard.url}some/where/")
-            page.get_by_label("API key").fill("secret")
+            page.get_by_label("API key", exact=True).fill("secret")
             page.keyboard.press("Enter")
             expect(chart(page, "Training loss").locator(".line[d^=M]")).to_have_count(1)
             page.get_by_role("link", name="Train", exact=True).click()
