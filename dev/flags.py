@@ -18,9 +18,9 @@ README, PAGE = ROOT / "README.md", ROOT / "docs" / "flags.md"
 BEGIN, END = "<!-- flags: written by dev/flags.py -->", "<!-- end of flags -->"
 COUNTED = re.compile(r"(?<=\| )\[`([\w/.]+)`\]\(\1\) \| *(\d+)")  # a row of the reading list: file and lines
 ORDER = [
-    "speedrun", "plan", "tok_train", "tok_eval", "base_train", "base_eval", "mid_train", "chat_sft",
-    "chat_rl", "chat_eval", "report", "chat_cli", "chat_web", "dashboard", "infer_bench", "measure", "add_data",
-    "download_data", "clean_data", "show_data", "make_identity", "pull", "push", "export", "prepare", "train",
+    "speedrun", "plan", "tok_train", "tok_eval", "base_train", "base_eval", "mid_train", "chat_sft", "chat_dpo",
+    "chat_rl", "chat_eval", "report", "chat_cli", "chat_web", "dashboard", "infer_bench", "measure", "look", "add_data",
+    "download_data", "clean_data", "show_data", "make_identity", "pull", "push", "export", "merge", "prepare", "train",
     "sample", "inference_server", "download_weights", "verify_weights",
 ]  # the stages in turn, then the others
 

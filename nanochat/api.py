@@ -22,14 +22,14 @@ hub, a folder or ckpt.pt, "resume", or a checkpoint of a stage such as "sft:d4".
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, overload
 
 import torch
 from torch import Tensor
 
-from nanochat import chat, runtime
+from nanochat import chat, inspection, runtime
 from nanochat.checkpoint import door
 from nanochat.engine import serving
 from nanochat.engine.engine import Engine
@@ -39,7 +39,8 @@ from nanochat.engine.text import ReplyText
 from nanochat.engine.tools import calculator_tools
 from nanochat.errors import UserError
 from nanochat.eval.bpb import document_loss
-from nanochat.gpt import GPTConfig
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.inspection import Inspection, What
 from nanochat.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Model:
     def __init__(self, name: str, serving: Serving) -> None:
         self.name = name
         self.serving = serving
+        self._patches: list[inspection.Patch] = []
 
     def __repr__(self) -> str:
         return f"<nanochat.Model {self.name}: {self.serving}>"
@@ -89,7 +91,12 @@ class Model:
     @property
     def config(self) -> GPTConfig:
         """The model's architecture."""
-        return self.engine.model.config
+        return self.module.config
+
+    @property
+    def module(self) -> GPT:
+        """The torch module, whose weights can be read and changed, and whose parts can be hooked."""
+        return self.engine.model
 
     @overload
     def generate(
@@ -225,10 +232,65 @@ class Model:
             ContextLengthError: The text does not fit in the context (a UserError).
             UserError: An id is outside the vocabulary.
         """
+        ids = self._ids(text)
+        with torch.no_grad(), inspection.watched(self.module, self._patches):
+            return self.module(torch.tensor([ids], device=self.module.device))[0].float().cpu()
+
+    def inspect(self, text: str | Sequence[int], what: What | Sequence[What] = inspection.EVERYTHING) -> Inspection:
+        """What the model computes for a text: attention, residual stream, neurons, and predictions of each layer.
+
+        Args:
+            text: A text, or token ids, as for `logits`.
+            what: One or more of attention, residual, heads, attention_out, mlp, mlp_out and logit_lens. All of it for
+                100 tokens of GPT-2 takes 280 MB, most of that the logit lens.
+
+        Raises:
+            ContextLengthError: The text does not fit in the context (a UserError).
+            UserError: An id is outside the vocabulary, there is no such what, or all of it exceeds the memory.
+        """
+        ids = self._ids(text)
+        wanted = [what] if isinstance(what, str) else what
+        seen = inspection.inspect(self.module, ids, wanted, self._patches)
+        return Inspection(ids, [self.tokenizer.decode([id]) for id in ids], **seen)
+
+    @contextlib.contextmanager
+    def patch(
+        self, changes: Mapping[str, Inspection | Tensor | float], positions: Sequence[int] | int | None = None
+    ) -> Generator[None, None, None]:
+        """Within `with model.patch({...}):`, `logits` and `inspect` compute with other values in the named places.
+
+            rome = model.inspect("Ada lives in Rome")
+            with model.patch({"residual.2": rome}, positions=[-1]):
+                changed = model.logits("Ada lives in Oslo")
+
+        Args:
+            changes: What to put where. A place is one of residual, attention, heads, attention_out, mlp and mlp_out,
+                with the number of a layer: "residual.0" is before the first layer, "residual.L" after the last of L.
+                heads and attention may name a head: "heads.1.3". A value is another text's inspection, of which that
+                very place is taken; or a tensor, of the shape that `inspect` shows there, at these positions; or a
+                number, such as 0.
+            positions: The tokens to change, one or several, from 0 or, from the end, -1; all by default. Other texts'
+                values are taken from the same positions.
+
+        Raises:
+            UserError: There is no such place, or a value has another shape.
+        """
+        before = self._patches
+        self._patches = [*before, *inspection.patches(self.config, changes, positions)]
+        try:
+            yield
+        finally:
+            self._patches = before
+
+    def _ids(self, text: str | Sequence[int]) -> list[int]:
         ids = chat.text_prompt(self.tokenizer, text) if isinstance(text, str) else list(text)
         self.engine.check(Request(ids))
-        with torch.no_grad():
-            return self.engine.model(torch.tensor([ids], device=self.engine.model.device))[0].float().cpu()
+        return ids
+
+    def _check_unpatched(self) -> None:
+        if self._patches:
+            raise UserError("a patch changes what logits and inspect compute, and nothing else; leave its with block "
+                            "first, or hook model.module")  # fmt: skip
 
     def perplexity(self, text: str) -> float:
         """The perplexity of a text: e to the mean negative log-likelihood per token.
@@ -239,12 +301,14 @@ class Model:
         Raises:
             UserError: The text has no token to score.
         """
+        self._check_unpatched()
         loss = document_loss(self.engine, self.tokenizer, text)
         if not loss.tokens:
             raise UserError(f"the text {text!r} is too short for a perplexity; it needs at least two tokens")
         return loss.perplexity
 
     def _run(self, requests: Sequence[Request], replies: Sequence[ReplyText]) -> Generator[Part, None, None]:
+        self._check_unpatched()
         with contextlib.closing(self.engine.stream(requests)) as events:
             for index, event in events:
                 reply = replies[index]

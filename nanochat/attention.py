@@ -230,6 +230,24 @@ def attend(
         return _in_blocks(rows, window)
 
 
+def weights(q: Tensor, k: Tensor, window: int) -> Tensor:
+    """The weights by which `attend` mixes the values, float32 (B, H, N, T); each row sums to 1. Kernels keep none.
+
+    q (B, N, H, d) are the last N of what `attend` is given, k (B, T, K, d) all of it, of rows that are one document.
+    """
+    H, d, T = q.size(2), q.size(3), k.size(1)
+    keys = k.repeat_interleave(H // k.size(2), dim=2)
+    scores = torch.einsum("bqhd,bkhd->bhqk", q.float() * d**-0.5, keys.float())
+    places = torch.arange(T, device=q.device)
+    return scores.masked_fill(~visible(places[-q.size(1) :], places, window), -torch.inf).softmax(-1)
+
+
+def mixed(weights: Tensor, v: Tensor) -> Tensor:
+    """Attention with given weights. weights float32 (B, H, T, T), v (B, T, K, d) -> (B, T, H, d), of v's dtype."""
+    values = v.repeat_interleave(weights.size(1) // v.size(2), dim=2)
+    return torch.einsum("bhqk,bkhd->bqhd", weights, values.float()).to(v.dtype)
+
+
 def whole_rows(B: int, T: int, device: torch.device) -> Tensor:
     """Where each of B sequences of T positions starts, and where the last ends: (B + 1,) int32."""
     return torch.arange(0, B * T + 1, T, device=device, dtype=torch.int32)

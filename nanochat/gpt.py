@@ -10,6 +10,7 @@ GPT-2 has.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -24,6 +25,7 @@ from nanochat.loss import Rows, chunk_rows, summed_nll
 from nanochat.paged_cache import PagedRows
 
 Cached = CacheRows | PagedRows  # what a forward pass continues
+Tap = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # q, k, v and the result of attention -> its result
 SMEAR_CHANNELS = 24  # inputs of smear_gate in every checkpoint that has one
 
 
@@ -165,6 +167,7 @@ class Attention(nn.Module):
         self.c_proj = Linear(D, D, config.bias)
         self.qkv: nn.Module | None = None  # c_q, c_k and c_v in one matrix, once `engine.cpu_weights.pack` joined them
         self.ve_gate = Gate(config.ve_gate_channels, config.n_kv_head) if config.has_value_embed(layer) else None
+        self.tap: Tap | None = None  # sees what attention works on, and may replace its result; see `inspection`
 
     def forward(self, x: Tensor, value: Tensor | None, beside: "Beside") -> Tensor:
         """x (B, T, D) is normed; value (B, T, K*d) is this layer's value embedding -> (B, T, D)."""
@@ -189,6 +192,7 @@ class Attention(nn.Module):
         if cache is None:
             k = offset(k, beside.documents) if c.key_offset else k  # a cache does so as it stores them
             y = attend(q, k, v, self.window, dropout_rate(self), beside.documents)
+            y = y if self.tap is None else self.tap(q, k, v, y)
         else:
             y = cache.attend(self.layer, q, k, v, self.window)
         return self.c_proj(y.reshape(B, T, D))  # (B, T, H, d) -> (B, T, D)
@@ -402,6 +406,13 @@ class GPT(nn.Module):
         if last_only:
             x = x[:, -1:] if cache is None else cache.newest(x)
         return self.transformer.ln_f(x)
+
+    def lens(self, x: Tensor, middle: Tensor | None = None) -> Tensor:
+        """The logit lens (nostalgebraist 2020): logits (B, T, V), float32, as if a block's result were the last one's.
+
+        x (B, T, D) is that result, middle the middle block's, None for an x from before it.
+        """
+        return self._logits(self.transformer.ln_f(x) if middle is None else self._leave(x, middle, None, False))
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids (...) -> (..., D), normed if the model does that, without smear and positions."""

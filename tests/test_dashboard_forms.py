@@ -185,6 +185,21 @@ def test_what_a_stage_would_refuse_a_form_refuses(
     assert set(errors) == {name} and sentence in errors[name]
 
 
+def test_a_run_that_is_shown_can_be_started_from(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """scripts.train leaves its runs in the current folder by default."""
+    (tmp_path / "out-poems").mkdir()
+    (tmp_path / "out-poems" / "ckpt.pt").write_bytes(b"")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "ckpt.pt").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert "out:out-poems" in forms.models(places) and "out:outside" not in forms.models(places)
+    made = command("chat_sft", places, source="out:out-poems")
+    assert made.flags.source == os.path.realpath(tmp_path / "out-poems")
+    assert set(refused("chat_sft", places, source="out:outside")) == {"source"}
+
+
 def test_a_flag_that_nobody_has_thought_of_names_no_path(places: Places) -> None:
     @dataclass
     class Flags:

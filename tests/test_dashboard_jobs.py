@@ -29,6 +29,7 @@ from extras.dashboard.flags import Places
 from extras.dashboard.forms import Command
 from extras.dashboard.jobs import Jobs, NotNow
 from extras.dashboard.training import Outlook
+from nanochat import paths
 from nanochat.data.shards import write_shards
 from nanochat.paths import dataset_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
@@ -116,7 +117,7 @@ def test_a_job_runs_in_its_own_session_and_ends_with_its_exit_code_and_last_line
         assert over(jobs, job.id).state == "stopped"
     with pytest.raises(NotNow):
         jobs.stop(asleep.id)
-    record.write_text(jobs.folder / elsewhere.id / record.RECORD, "{")
+    paths.write_text(jobs.folder / elsewhere.id / record.RECORD, "{")
     assert len(jobs.all()) == 3  # one that was damaged does not hide the others
     jobs.forget(asleep.id)
     assert asleep.id not in os.listdir(jobs.folder) and len(jobs.all()) == 2

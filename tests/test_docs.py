@@ -184,6 +184,7 @@ MINIATURE = {  # flags that make a command small; they come last and win
     "scripts.make_identity": ["--num=20", "--overwrite"],
     "scripts.clean_data": ["--min_chars=0", "--workers=1"],
     "scripts.show_data": ["--num=1"],
+    "scripts.look": ["--device=cpu", "--tokens=200", "--rows=1", "--neurons=1", "--examples=1"],
 }  # fmt: skip
 WORDS = [start + end for start in "ba ce di fo gu ha je ki lo mu na pe".split() for end in "r ln st mp nd rk".split()]
 DRAW = random.Random(0)

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +14,7 @@ import served
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from originals import FIXTURES, NAMES, fixtures, numbered, opened
 from reference import NANOGPT
 
 from extras.nanogpt import ckpt
@@ -32,29 +32,8 @@ from nanochat.paths import checkpoints_dir
 from nanochat.tokenizer import Tokenizer
 from scripts import base_eval, chat_cli, chat_eval, chat_web, export, infer_bench, inference_server, sample
 
-FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
-NAMES = ["classic", "modern", "gpt2", "nanogpt", "hf_nanochat"]
 HAVE_TOKENIZER = ["classic", "modern", "gpt2"]
-fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the originals' models are not at {FIXTURES}")
 transformers = pytest.importorskip("transformers")
-
-
-def numbered(vocab_size: int) -> Tokenizer:
-    """For fixtures that have no tokenizer: as many tokens, of whatever text."""
-    return Tokenizer.characters("".join(map(chr, range(0x4E00, 0x4E00 + vocab_size))))
-
-
-def opened(name: str, tmp_path: Path) -> manager.Loaded:
-    """A fixture, loaded as a user would who copied it."""
-    folder = tmp_path / name
-    shutil.copytree(FIXTURES / name, folder)
-    if name in ("classic", "modern"):
-        (checkpoint,) = (folder / "base_checkpoints").iterdir()
-        shutil.copytree(folder / "tokenizer", checkpoint / "tokenizer")
-        return door.open(str(checkpoint))
-    if name not in HAVE_TOKENIZER:
-        numbered(512).save(folder / "tokenizer" if name == "hf_nanochat" else folder)
-    return door.open(str(folder))
 
 
 @fixtures

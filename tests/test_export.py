@@ -24,6 +24,7 @@ from nanochat.checkpoint import door, gpt2, hf, manager
 from nanochat.errors import UserError
 from nanochat.foreign_tokenizers import GPT2_PATTERN
 from nanochat.gpt import GPT, GPTConfig
+from nanochat.inspection import inspect
 from nanochat.paths import base_dir, checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 from scripts import export as script
@@ -200,7 +201,7 @@ def test_its_loss_is_the_mean_over_the_next_tokens(ported: tuple[GPT, Any]) -> N
         assert abs(theirs(ids, labels=ids).loss - expected) < 1e-5
 
 
-def test_hidden_states_are_those_of_each_layer_and_attentions_are_refused(ported: tuple[GPT, Any]) -> None:
+def test_hidden_states_and_attentions_are_those_of_each_layer(ported: tuple[GPT, Any]) -> None:
     ours, theirs = ported
     ids, seen = torch.tensor([ROWS[2]]), []
     hooks = [block.register_forward_hook(lambda _, inputs, out: seen.append(out)) for block in ours.transformer.h]
@@ -218,9 +219,14 @@ def test_hidden_states_are_those_of_each_layer_and_attentions_are_refused(ported
     common = {"max_new_tokens": 3, "pad_token_id": 0, "return_dict_in_generate": True}
     steps = theirs.generate(ids, output_hidden_states=True, **common).hidden_states
     assert [step[0].size(1) for step in steps] == [ids.size(1), 1, 1]
-    for call in (theirs, theirs.generate):
-        with pytest.raises(ValueError, match="does not return attentions: its attention is computed without keeping"):
-            call(ids, output_attentions=True)
+    with torch.inference_mode():
+        seen = theirs(ids, output_attentions=True)
+    expected = inspect(ours, ids[0].tolist(), ["attention"])["attention"]
+    assert len(seen.attentions) == len(expected) == ours.config.n_layer
+    for own, their in zip(expected, seen.attentions, strict=True):
+        assert (own - their[0]).abs().max() < 1e-5
+    later = theirs.generate(ids, output_attentions=True, **common).attentions[-1]  # of a query with a cache
+    assert later[0].shape == (1, ours.config.n_head, 1, ids.size(1) + 2) and abs(later[0].sum(-1) - 1).max() < 1e-5
 
 
 def test_a_cache_of_another_kind_is_refused(ported: tuple[GPT, Any]) -> None:

@@ -48,7 +48,7 @@ def here(after: Path, base: Path) -> Path:
 def argv(base: Path, *more: str) -> list[str]:
     """The command line of SFT with adapters, whose rate no factor changes."""
     usual = [flag for flag in flags("sft", base) if not flag.startswith("--init_lr_frac")]
-    return [*usual, "--lora_rank=4", "--lora_lr=0.02", "--keep_last=0", *more]
+    return [*usual, "--lora_rank=4", "--lora_lr=0.002", "--keep_last=0", *more]
 
 
 def opened(name: str, merged: bool = True) -> manager.Loaded:

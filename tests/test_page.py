@@ -534,6 +534,43 @@ def test_the_inspector_shows_the_most_likely_tokens(visit, picture):
     expect(page.locator("h3", has_text="The fox and the winter")).to_be_visible()
 
 
+def test_inside_the_model_are_attention_and_the_lens(visit, site, picture):
+    page = visit()
+    choose_model(page, "sft:story")
+    page.get_by_role("button", name="Token inspector").click()
+    ask_and_wait(page, "Tell me a story")
+    page.get_by_role("button", name="Inside the model").click()
+    dialog = page.get_by_role("dialog", name="Inside the model")
+    tokens = dialog.locator(".token")
+    expect(tokens.last).to_have_text(".")
+    expect(dialog.get_by_role("tab", name="Attention")).to_be_focused()
+    looks = dialog.locator(".inside-looks")
+    expect(looks).to_contain_text(re.compile(r"^\. looks at .+ %, .+ %"))
+    heads = dialog.get_by_label("Head")
+    config = site.engines["sft:story"].model.config
+    assert heads.locator("option").count() == 1 + config.n_head
+    heads.select_option("0")
+    expect(dialog.get_by_role("status")).to_contain_text("sft:story")
+    tokens.nth(3).click()
+    expect(tokens.nth(3)).to_be_focused()
+    before = looks.inner_text()
+    page.keyboard.press("ArrowRight")
+    expect(tokens.nth(4)).to_be_focused()
+    expect(looks).not_to_have_text(before)
+    assert tokens.nth(5).evaluate("token => token.style.getPropertyValue('--weight')") == "0"  # a later one
+    picture(page, "inside-attention")
+    dialog.get_by_role("tab", name="Attention").focus()
+    page.keyboard.press("ArrowRight")
+    expect(dialog.get_by_role("tab", name="Logit lens")).to_be_focused()
+    rows = dialog.locator("tbody tr")
+    assert (rows.count(), rows.first.locator("td").count()) == (tokens.count(), config.n_layer)
+    assert rows.last.locator("td").last.get_attribute("title").count("%") == 3
+    assert serious(page) == []
+    picture(page, "inside-lens")
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+
+
 def test_a_tool_call_is_a_block_with_its_result(visit):
     page = visit()
     choose_model(page, "sft:tool")
@@ -953,6 +990,13 @@ def test_axe_finds_nothing_serious(visit, picture, look):
     page.locator(".token").nth(4).click()
     assert serious(page) == []
     picture(page, f"axe-inspector-{look}")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Inside the model").click()
+    expect(page.locator("#inside-dialog .token").last).to_be_visible()
+    assert serious(page) == []
+    picture(page, f"axe-inside-{look}")
+    page.get_by_role("tab", name="Logit lens").click()
+    picture(page, f"axe-lens-{look}")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Two models side by side").click()
     choose_model(page, "base:words", "Model of column 2")

@@ -164,7 +164,8 @@ def models(places: Places) -> list[str]:
     """The models to start from: checkpoints of the stages, the newest first, and runs of scripts.train."""
     found: list[tuple[float, str]] = []
     folders = [(source, places.base / folder, "*/meta_*.json") for source, folder in SOURCES.items()]
-    for source, folder, pattern in [*folders, *(("out", root, "*/ckpt.pt") for root in places.out_dirs)]:
+    folders += [("out", root, pattern) for root in places.watched for pattern in ("ckpt.pt", "*/ckpt.pt")]
+    for source, folder, pattern in folders:
         for path in folder.glob(pattern):
             with contextlib.suppress(FileNotFoundError):  # a run has deleted its older checkpoint just now
                 found.append((path.stat().st_mtime, f"{source}:{path.parent.name}"))

@@ -103,8 +103,9 @@ def _model(stage: str, name: str, value: str, places: Places) -> str:
         if colon and not (step.isascii() and step.isdecimal()):
             raise UserError(f"--{name} {shown(value)} names no checkpoint; expected stage:tag:step, as in sft:d4:700")
         return value
-    if kind == "out" and rest:
-        return str(below(name, rest, places.out_dirs))
+    if kind == "out" and rest:  # by the name of its folder, as the views of runs and models have it
+        shown_there = [path for path in places.watched if path.name == rest and (path / "ckpt.pt").exists()]
+        return os.path.realpath(shown_there[0]) if shown_there else str(below(name, rest, places.out_dirs))
     return str(below(name, value, [*places.out_dirs, places.uploads, *places.folders]))
 
 

@@ -73,11 +73,12 @@ class Attention(nn.Module):
 
     def forward(
         self, x: Tensor, value: Tensor | None, cos_sin: tuple[Tensor, Tensor], mask: Tensor,
-        attention_mask: Tensor | None, cache,
+        attention_mask: Tensor | None, cache, weights: list[Tensor] | None,
     ) -> Tensor:  # fmt: skip
         """x (B, T, D) is normed; value (B, T, K*d); mask (B or 1, 1, T, S) is true where a query sees a key.
 
-        The cache holds each position's own keys, so whatever reorders or crops it does no harm to key_offset.
+        A list `weights` gets the attention weights (B, H, T, S) in float32, which the kernel does not keep. The cache
+        holds each position's own keys, so whatever reorders or crops it does no harm to key_offset.
         """
         c = self.config
         q, k, v = (linear(x).unflatten(-1, (-1, self.head_size)) for linear in (self.c_q, self.c_k, self.c_v))
@@ -90,6 +91,9 @@ class Attention(nn.Module):
             k, v = cache.update(k, v, self.layer)
         if c.key_offset:
             k = offset(k, attention_mask)
+        if weights is not None:
+            scores = q.float() @ k.float().repeat_interleave(c.n_head // c.n_kv_head, dim=1).mT * self.head_size**-0.5
+            weights.append(scores.masked_fill(~mask, -torch.inf).softmax(-1))
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=c.n_head != c.n_kv_head)
         return self.c_proj(y.transpose(1, 2).flatten(2))
 
@@ -169,14 +173,11 @@ class NanoChatGPTForCausalLM(PreTrainedModel, GenerationMixin):
         """input_ids (B, T), attention_mask (B, S) with 0 on padding -> logits (B, T, V) in float32.
 
         With a cache the ids follow what it holds. Rows of different lengths are padded on the left. The hidden states
-        are the input of the first layer and what each layer gives, the last of them normed as the output layer sees it.
+        are the input of the first layer and what each layer gives, the last of them normed as the output layer sees it;
+        the attentions are each layer's weights (B, H, T, S), in float32.
         """
         c = self.config
-        if c.output_attentions if output_attentions is None else output_attentions:
-            raise ValueError(
-                "this model does not return attentions: its attention is computed without keeping them; "
-                "output_hidden_states=True returns what each layer gives"
-            )
+        weights = [] if (c.output_attentions if output_attentions is None else output_attentions) else None
         cache = DynamicCache() if use_cache and past_key_values is None else past_key_values
         if not isinstance(cache, DynamicCache | None):
             raise ValueError(f"this model decodes with a DynamicCache only, not with a {type(cache).__name__}")
@@ -197,7 +198,7 @@ class NanoChatGPTForCausalLM(PreTrainedModel, GenerationMixin):
             if c.lambdas:
                 x = self.resid_lambdas[layer].to(x.dtype) * x + self.x0_lambdas[layer].to(x.dtype) * first
             value = self.value_embeds[str(layer)](input_ids).to(x.dtype) if c.has_value_embed(layer) else None
-            x = block(x, value, cos_sin, masks[windows[layer]], attention_mask, cache)
+            x = block(x, value, cos_sin, masks[windows[layer]], attention_mask, cache, weights)
             if layer == c.n_layer // 2:
                 middle = x
             states.append(x)
@@ -211,7 +212,10 @@ class NanoChatGPTForCausalLM(PreTrainedModel, GenerationMixin):
             logits = c.softcap * torch.tanh(logits / c.softcap)
         loss = None if labels is None else self.loss_function(logits, labels, c.vocab_size, **kwargs)
         hidden = (*states[:-1], x) if wanted else None
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache, hidden_states=hidden)
+        attentions = None if weights is None else tuple(weights)
+        return CausalLMOutputWithPast(
+            loss=loss, logits=logits, past_key_values=cache, hidden_states=hidden, attentions=attentions
+        )
 
     def _embed(self, ids: Tensor) -> Tensor:
         return norm(self.transformer.wte(ids), self.config.norm_eps)

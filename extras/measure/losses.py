@@ -52,8 +52,8 @@ def intervals(losses: Sequence[TextLoss]) -> tuple[Interval, Interval]:
     n = len(sums)
     if n < 2:
         return UNKNOWN, UNKNOWN
-    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)  # how often each piece
-    nats, tokens, size = (drawn @ sums).T
+    drawn = np.random.default_rng(0).integers(n, size=(RESAMPLES, n))
+    nats, tokens, size = sums[drawn].sum(axis=1).T
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         found = nats / (math.log(2) * size), np.exp(nats / tokens)
     bits, perplexity = (np.quantile(values, (0.025, 0.975)).tolist() for values in found)

@@ -60,8 +60,12 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], int | None]]:
         yield lambda: torch.cuda.max_memory_allocated(device)
         return
     try:
-        PEAK[0].write_text("5")  # sets the peak to what is in use now; see proc(5)
+        PEAK[0].write_text("5", encoding="utf-8")  # sets the peak to what is in use now; see proc(5)
     except OSError:
         yield lambda: None
         return
-    yield lambda: next(int(line.split()[1]) << 10 for line in PEAK[1].read_text().splitlines() if "VmHWM" in line)
+    yield lambda: _kilobytes(PEAK[1].read_text(encoding="utf-8"), "VmHWM:") << 10
+
+
+def _kilobytes(status: str, name: str) -> int:
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(name))

@@ -316,7 +316,7 @@ def _adapted(run: Run, settings: Settings, rt: Runtime) -> Run:
     if settings.lora_rank:
         for module in run.model.modules():
             if hasattr(module, "config"):
-                module.config = wanted
+                setattr(module, "config", wanted)  # noqa: B010
         return run
     if gpt2.is_gpt2(config):
         T = min(settings.block_size, config.sequence_len)

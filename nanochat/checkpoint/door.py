@@ -336,12 +336,13 @@ def _parent_of(meta: dict, what: str) -> Found:
 
 def _load_peft(found: Found, load_as: LoadAs) -> Loaded:
     """An adapter of peft's, merged into the model that it names."""
-    name = peft.base_name(found.folder)
+    name, path = peft.base_name(found.folder), found.folder / peft.CONFIG
     try:
         parent = find(name)
     except UserError as error:
-        path = found.folder / peft.CONFIG
         raise UserError(f"{path} names the model {name}, which cannot be opened: {error}") from None
+    if parent.kind == "peft":
+        raise UserError(f"{path} names {name}, which is an adapter itself; write there which model it belongs to")
     loaded = parent.load(LoadAs("cpu", load_as.dtype))
     peft.merge(found.folder, loaded.model)
     manager.placed(loaded.model, load_as)

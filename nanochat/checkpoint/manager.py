@@ -163,14 +163,16 @@ def prune(folder: Path, keep_last: int, best: str = "val_bpb") -> list[str]:
 
 def _parents_of_adapters(folder: Path) -> set[int]:
     """The steps of a stage's folder that adapters in the base folder were trained on, and cannot be opened without."""
-    needed = set()
-    for path in checkpoints_dir("base").parent.glob("*_checkpoints/*/meta_*.json"):
+    needed: set[int] = set()
+    base = checkpoints_dir("base").parent
+    for path in base.glob("*_checkpoints/*/meta_*.json"):
         with contextlib.suppress(UserError):  # a damaged one is named when it is used
             meta = read_json(path)
             parent = meta.get("parent")
-            named = "lora" in meta and isinstance(parent, dict) and parent.get("source") in SOURCES
-            if named and checkpoints_dir(parent["source"]) / str(parent.get("tag")) == folder:
-                needed.add(parent.get("step"))
+            if "lora" not in meta or not isinstance(parent, dict):
+                continue
+            if base / SOURCES.get(str(parent.get("source")), "-") / str(parent.get("tag")) == folder:
+                needed.add(parent["step"])
     return needed
 
 

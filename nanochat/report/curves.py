@@ -79,7 +79,7 @@ def draw(
     log: whether the x axis, which x_name names, is logarithmic; its ticks are then the points of the first line.
     """
     text = printable(in_words(title, lines, x_name))
-    with _plot(title, x_name, text) as (figure, axes, file):
+    with plot(title, x_name, text) as (figure, axes, file):
         if log:
             axes.set_xscale("log")
             ticks = [x for x, _ in next(iter(lines.values()))]
@@ -98,7 +98,7 @@ def draw(
         if len(lines) > 1:  # matplotlib would leave out a name that begins with an underscore
             names = [printable(line).lstrip("_")[:16] for line in lines]
             figure.legend(drawn, names, loc="outside lower left", ncols=3)
-    return _themed(file)
+    return themed(file)
 
 
 def draw_intervals(
@@ -108,7 +108,7 @@ def draw_intervals(
 
     beside_zero: they are differences, with a line at zero, and those that are not zero have a colour of their own.
     """
-    with _plot(title, x_name, printable(intervals_in_words(title, rows))) as (figure, axes, file):
+    with plot(title, x_name, printable(intervals_in_words(title, rows))) as (figure, axes, file):
         figure.set_figheight(1.1 + 0.25 * len(rows))
         if beside_zero:
             axes.axvline(0, color=INK, linewidth=0.8)
@@ -118,7 +118,7 @@ def draw_intervals(
             axes.plot([value], [place], color=colour, marker="o", markersize=4)
         axes.set_yticks(range(len(rows)), [printable(name)[:24] for name in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
-    return _themed(file)
+    return themed(file)
 
 
 def intervals_in_words(title: str, rows: Mapping[str, tuple[float, float, float]]) -> str:
@@ -128,7 +128,7 @@ def intervals_in_words(title: str, rows: Mapping[str, tuple[float, float, float]
 
 
 @contextmanager
-def _plot(title: str, x_name: str, text: str) -> Iterator[tuple[Any, Any, io.StringIO]]:
+def plot(title: str, x_name: str, text: str) -> Iterator[tuple[Any, Any, io.StringIO]]:
     """A figure with its axes, and the file that it is in after the body, with the text for who cannot see it."""
     # matplotlib is slow to import and looks through the machine's fonts the first time.
     from matplotlib import rc_context
@@ -142,7 +142,7 @@ def _plot(title: str, x_name: str, text: str) -> Iterator[tuple[Any, Any, io.Str
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Title": text})
 
 
-def _themed(file: io.StringIO) -> str:
+def themed(file: io.StringIO) -> str:
     """The SVG text of a figure, in the colours of the reader's page."""
     svg = file.getvalue()
     return svg[svg.index("<svg") :].replace(INK, "currentColor").replace("<defs>", f"{STYLE}<defs>", 1)

@@ -147,7 +147,7 @@ class ConversationData:
 class StageLoraFlags(LoraFlags):
     """The same, with a rate of their own."""
 
-    lora_lr: float = 1e-3
+    lora_lr: float = 2e-3
     """learning rate of the adapters, whatever the batch; --init_lr_frac and the other rates have no effect on them"""
 
 

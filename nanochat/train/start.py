@@ -28,7 +28,7 @@ from nanochat.log import strict_json
 from nanochat.paths import SOURCES, alone_in, check_tag, checkpoints_dir
 from nanochat.runtime import Runtime, compute_dtype
 from nanochat.tokenizer import Tokenizer
-from nanochat.train.flags import LaterFlags, TrainFlags
+from nanochat.train.flags import LaterFlags, StageLoraFlags, TrainFlags
 from nanochat.train.hyperparameters import Hyperparameters
 from nanochat.train.loop import TrainState
 from nanochat.train.memory import check_memory
@@ -212,11 +212,11 @@ def _with_matrices(flags: Flags, parent: dict | None, loaded: Loaded | None) -> 
 
     A base model has never predicted the tokens of a chat, and with a frozen output layer it cannot learn to.
     """
-    if loaded is None or lora.wanted(flags) is None or flags.lora_matrices:
+    if loaded is None or not isinstance(flags, StageLoraFlags) or lora.wanted(flags) is None or flags.lora_matrices:
         return flags
-    flags, is_base = copy.copy(flags), (parent or {}).get("source") == "base"
-    flags.lora_matrices = list(lora.MATRICES if is_base and not loaded.model.config.tied else lora.BLOCKS)
-    return flags
+    chosen, is_base = copy.copy(flags), (parent or {}).get("source") == "base"
+    chosen.lora_matrices = list(lora.MATRICES if is_base and not loaded.model.config.tied else lora.BLOCKS)
+    return chosen
 
 
 def _parent(stage: str, flags: LaterFlags) -> tuple[door.Found | None, dict, str]:

@@ -29,6 +29,12 @@ EXAMPLES: dict[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
     ),
     "/tokenize": ({"text": "Hello!"}, {"tokens": [15496, 0], "count": 2, "texts": ["Hello", "!"]}),
     "/detokenize": ({"tokens": [72, 105]}, {"text": "Hi"}),
+    "/inspect": (
+        {"text": "Once upon a time", "head": 0, "last": 1, "top": 1},
+        {"model": "sft:d4", "layers": 4, "heads": 4, "layer": 3, "head": 0, "tokens": [" time"], "ids": [640],
+         "earlier_tokens": 4, "attention": [[0.31]], "attention_to_earlier": [0.69],
+         "logit_lens": [[[{"text": ",", "probability": 0.72}]]]},
+    ),
     "/chat/completions": ({"messages": _HELLO}, _CHAT),
     "/generate": ({"prompt": "Once upon a time", "max_tokens": 4}, {"text": "there was a fox"}),
     "/health": (None, {"status": "ok", "ready": True, "models": ["sft:d4"], "num_gpus": 1, "available_workers": 1}),

@@ -14,6 +14,7 @@ from nanochat.web.bodies.refusal import refusal
 from nanochat.web.errors import bad_request
 
 MAX_CHOICES = 128
+MAX_INSPECTED = 256  # tokens
 MAX_STOPS = 16
 MAX_TOOLS = 128
 MAX_STOP_CHARACTERS = 500
@@ -317,6 +318,18 @@ class DetokenizeRequest(Body):
     tokens: list[int] = Field(max_length=1_000_000)
 
 
+class InspectRequest(Body):
+    """What a model computes for a text, or a conversation whose last message may be an answer."""
+
+    model: str | None = None
+    text: str | None = None
+    messages: Messages | None = None
+    layer: int | None = _optional("whose attention; default: the last", ge=0)
+    head: int | None = _optional("whose attention; default: the mean of all", ge=0)
+    last: int = Field(default=64, ge=1, le=MAX_INSPECTED, description="how many of the last tokens to show")
+    top: int = Field(default=3, ge=1, le=10, description="how many predictions of each layer")
+
+
 class ClassicMessage(Body):
     role: Literal["user", "assistant"]
     content: str = Field(min_length=1, max_length=8000)
@@ -364,7 +377,9 @@ class ErrorReply(BaseModel):
     error: ErrorDetail
 
 
-BODIES = (ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest, ClassicRequest, GenerateRequest)
+BODIES = (
+    ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest, InspectRequest, ClassicRequest, GenerateRequest,
+)  # fmt: skip
 
 
 def validated(kind: type[Anybody], body: bytes) -> Anybody:

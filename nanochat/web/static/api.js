@@ -94,6 +94,11 @@ export async function countTokens(body, signal) {
   return (await (await request("tokenize", { method: "POST", body, signal })).json()).count;
 }
 
+/** The attention of a head and the predictions of all layers for {model, messages or text, layer, head}. */
+export async function inspect(body, signal) {
+  return (await request("inspect", { method: "POST", body, signal })).json();
+}
+
 /** Ask for an answer as a stream that survives its reader: {id of the stream or null, events}. */
 export async function startStream(path, body, signal) {
   const response = await request(path, { method: "POST", body, signal, headers: { "X-Nanochat-Resumable": "1" } });

@@ -296,6 +296,14 @@ export class Chat extends EventTarget {
     else node.finish = "lost"; // the page was gone before the server had named the stream
   }
 
+  /** What the model of an answer had read when it ended, as a request names it: {model, messages} or {model, text}. */
+  textUpTo(column, node) {
+    const model = this.models.find(({ id }) => id === node.model) ?? this.model(column);
+    const nodes = pathTo(column, node);
+    if (model?.chat) return { model: model.id, messages: asMessages(nodes, this.current.system) };
+    return { model: model?.id, text: nodes.slice(-2).map(textOf).join("") };
+  }
+
   /** The tokens of what is shown in this column and of a draft, as the server counts them. */
   async count(column, draft, signal) {
     const model = this.model(column);

@@ -150,12 +150,12 @@ function place(card, button) {
 const sureness = (logprob) => [0.05, 0.25, 0.6, 0.9].filter((limit) => Math.exp(logprob) >= limit).length;
 
 /** White space and control characters as signs, for they are all that some tokens are. */
-function visible(text) {
+export function visible(text) {
   const signs = text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥");
   return signs.replace(/\p{C}/gu, (character) => `\\u{${character.codePointAt(0).toString(16)}}`) || "(nothing)";
 }
 
-function percent(logprob) {
+export function percent(logprob) {
   const value = Math.exp(logprob) * 100;
   if (value > 99.95 && value < 100) return "> 99.9 %";
   return value < 0.1 ? "< 0.1 %" : `${value.toFixed(1)} %`;

@@ -1,6 +1,7 @@
 // One message on the page: a question in its bubble, or an answer with its text, tools, tokens and buttons.
 
 import { copyButton, h, icon, iconButton } from "./dom.js";
+import { lookInside } from "./inside.js";
 import { legend, Tokens } from "./inspector.js";
 import { Markdown } from "./markdown.js";
 import { textOf, siblings } from "./tree.js";
@@ -105,6 +106,8 @@ export class MessageView {
           ),
         );
     }
+    if (this.chat.inspecting && !empty)
+      buttons.push(iconButton("layers", "Inside the model", () => lookInside(this.chat.textUpTo(this.column, node))));
     this.figures = h("span", { class: "figures" });
     this.#setFoot(
       ...(running ? [] : buttons),
