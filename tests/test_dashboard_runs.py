@@ -160,6 +160,13 @@ def test_of_a_long_file_a_sample_comes_first_and_then_all(tmp_path, monkeypatch)
         assert list(part.x) == [step * factor for step in range(1000, 1501)]
         assert list(part.y) == [4 - step / 1e4 for step in range(1000, 1501)]
     assert whole.part("step", 0, 6000, 1000) is whole
+    path = folder / "metrics.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rindex(b'{"step": 5990,')])
+    with mock.patch.object(metrics, "row_of", wraps=metrics.row_of) as parsed:
+        whole.advance()
+    assert parsed.call_count <= whole.width  # of the file that was cut, the end alone is read again
+    assert_same(whole, path.read_bytes().splitlines(keepends=True))
 
 
 # ---------------------------------------------------------------- a real run: watched, killed, resumed

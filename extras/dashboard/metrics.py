@@ -233,8 +233,7 @@ class Metrics:
                 places, values = found.setdefault(tuple(row), ([], []))
                 places.append(i)
                 values.append(tuple(row.values()))
-                if i >= len(lines) - RECENT:
-                    self.recent.append(Line(at.line, row, step, at.tokens, at.seconds))
+                self.recent.append(Line(at.line, row, step, at.tokens, at.seconds))
             axes.append((step, at.tokens, at.seconds))
             at.line += 1
             at.offset += len(line)
