@@ -10,7 +10,8 @@ COPY tasks tasks
 COPY extras extras
 # PyTorch for CPUs is a tenth of the one with CUDA: --build-arg TORCH=auto takes what suits the machine that builds.
 ARG TORCH=cpu
-RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache --torch-backend="$TORCH" .
+RUN uv venv /venv && VIRTUAL_ENV=/venv uv pip install --no-cache --compile-bytecode \
+    --torch-backend="$TORCH" .
 
 FROM python:3.12-slim
 RUN useradd --create-home --uid 1000 nanochat

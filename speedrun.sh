@@ -31,6 +31,7 @@ main() { # a function, so that bash has read it all before anything runs; the fi
         python=.venv/bin/python
         export UV # for the command to chat with that is printed at the end
     fi
+    unset PYTHONDONTWRITEBYTECODE # with it, as container images like to set it, every stage compiles torch's sources anew: 5 s
     exec "$python" -m scripts.speedrun "$@"
 }
 

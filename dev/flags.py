@@ -20,8 +20,8 @@ COUNTED = re.compile(r"(?<=\| )\[`([\w/.]+)`\]\(\1\) \| *(\d+)")  # a row of the
 ORDER = [
     "speedrun", "plan", "tok_train", "tok_eval", "base_train", "base_eval", "mid_train", "chat_sft", "chat_dpo",
     "chat_rl", "chat_eval", "report", "chat_cli", "chat_web", "dashboard", "infer_bench", "measure", "look", "add_data",
-    "download_data", "clean_data", "show_data", "make_identity", "pull", "push", "export", "merge", "prepare", "train",
-    "sample", "inference_server", "download_weights", "verify_weights",
+    "download_data", "clean_data", "show_data", "make_identity", "make_pairs", "pull", "push", "export", "merge",
+    "prepare", "train", "sample", "inference_server", "download_weights", "verify_weights",
 ]  # the stages in turn, then the others
 
 

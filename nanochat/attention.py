@@ -196,13 +196,18 @@ def documents_in(ids: Tensor, separator: int) -> Documents:
     row, or 16 if that is more; what follows the last of them in a row counts as part of it.
     """
     B, T = ids.shape
-    most = max(T // 32, 16)
+    most = most_documents(T)
     begins = ids == separator
     number = (begins.cumsum(1) - begins[:, :1].long()).clamp_max(most - 1).int()
     wanted = torch.arange(most, device=ids.device, dtype=torch.int32).expand(B, most).contiguous()
     within = torch.searchsorted(number, wanted, out_int32=True)  # the first position of each; T if it has none
     starts = within + T * torch.arange(B, device=ids.device, dtype=torch.int32)[:, None]
     return Documents(number, F.pad(starts.flatten(), (0, 1), value=B * T))
+
+
+def most_documents(T: int) -> int:
+    """How many documents of a row of T tokens are kept apart."""
+    return max(T // 32, 16)
 
 
 # ---------------------------------------------------------------- training

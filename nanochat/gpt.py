@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nanochat.attention import Documents, Rotary, attend, documents_in, offset, rotary_for, rotate
 from nanochat.kv_cache import CacheRows
-from nanochat.loss import Rows, chunk_rows, summed_nll
+from nanochat.loss import Rows, Soft, chunk_rows, summed_nll
 from nanochat.paged_cache import PagedRows
 
 Cached = CacheRows | PagedRows  # what a forward pass continues
@@ -337,9 +337,11 @@ class GPT(nn.Module):
         (B, 1, V). Raises ValueError when the cache has no room for the ids, or for positions beyond the learned ones.
         """
         x = self.hidden(ids, cache, last_only)
-        if targets is None:
-            return self._logits(x)
-        flat, chosen = x.flatten(0, 1), targets.flatten()
+        return self._logits(x) if targets is None else self.nll(x, targets)
+
+    def nll(self, x: Tensor, targets: Tensor) -> Tensor:
+        """The negative log likelihoods (...), float32, of targets (...) int64, of what `hidden` returned, (..., D)."""
+        flat, chosen = x.flatten(0, -2), targets.flatten()
         # A few rows at a time, so that the logits of all positions are never in memory together; their gradient would
         # need them all, which is why training takes `loss`.
         rows = len(flat) if torch.is_grad_enabled() else chunk_rows(len(flat), self.config.vocab_size, x.device)
@@ -347,16 +349,22 @@ class GPT(nn.Module):
         return torch.cat([F.cross_entropy(self._logits(x), at, reduction="none") for x, at in parts]).view_as(targets)
 
     def loss(
-        self, x: Tensor, targets: Tensor, weights: Tensor, trained: Tensor | None = None, rows: Rows | None = None
-    ) -> Tensor:
+        self, x: Tensor, targets: Tensor, weights: Tensor, trained: Tensor | None = None, rows: Rows | None = None,
+        soft: Soft | None = None,
+    ) -> Tensor:  # fmt: skip
         """The sum of nll * weight, a float32 scalar to be differentiated once, of what `hidden` returned.
 
-        x (B, T, D), targets (B, T) int64, weights (B, T) float32; `trained` and `rows` as in `loss.summed_nll`.
+        x (B, T, D), targets (B, T) int64, weights (B, T) float32; the rest as in `loss.summed_nll`.
         """
-        matrix = self.transformer.wte.weight
-        if self.lm_head is not None:
-            x, matrix = cast(Linear, self.lm_head).factors(x)
-        return summed_nll(x, matrix, targets, weights, trained, self.config.softcap, self.config.vocab_size, rows)
+        c, (x, matrix) = self.config, self.factors(x)
+        return summed_nll(x, matrix, targets, weights, trained, c.softcap, c.vocab_size, rows, soft)
+
+    def factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (..., D) of what `hidden` returned and the output layer's matrix (V, D), whose product are the raw logits.
+
+        With an adapter on the output layer both are wider.
+        """
+        return (x, self.transformer.wte.weight) if self.lm_head is None else cast(Linear, self.lm_head).factors(x)
 
     def hidden(self, ids: Tensor, cache: Cached | None = None, last_only: bool = False) -> Tensor:
         """ids (B, T) -> what the output layer reads, (B, T, D), or (B, 1, D) with last_only. Raises as `forward`."""

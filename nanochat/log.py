@@ -150,7 +150,8 @@ class MetricsLog:
                     break
                 size, before = size + len(line), step
             file.truncate(size)
-        return next((step for line in reversed(lines) if (step := _step_of(line)) is not None), -1)
+        steps = (_step_of(line) for line in reversed(lines))
+        return next((step for step in steps if step is not None), -1)
 
 
 class Progress:

@@ -20,6 +20,7 @@ SOURCES = {  # the stages that checkpoints come from, and their folders
     "base": "base_checkpoints",
     "mid": "mid_checkpoints",
     "sft": "chatsft_checkpoints",
+    "dpo": "chatdpo_checkpoints",
     "rl": "chatrl_checkpoints",
 }
 
@@ -43,7 +44,7 @@ def tokenizer_dir() -> Path:
 
 
 def checkpoints_dir(source: str) -> Path:
-    """The folder of a stage's checkpoints; source is base, mid, sft or rl."""
+    """The folder of a stage's checkpoints; source is one of SOURCES."""
     return base_dir() / SOURCES[source]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from extras.dashboard.flags import DashboardFlags
 from extras.dashboard.forms import Command, Stage
-from scripts import add_data, base_train, chat_rl, chat_sft, mid_train, tok_train, train
+from scripts import add_data, base_train, chat_dpo, chat_rl, chat_sft, mid_train, tok_train, train
 
 if TYPE_CHECKING:  # a web framework is not needed for --help
     from nanochat.web.shell import Part
@@ -21,12 +21,18 @@ def _of_rl(flags: chat_rl.Flags) -> None:
     chat_rl.check(flags)
 
 
+def _of_dpo(flags: chat_dpo.Flags) -> None:
+    flags.check()
+    chat_dpo.check(flags)
+
+
 STAGES = (
     Stage("add_data", "Add text", add_data.Flags),
     Stage("tok_train", "Tokenizer", tok_train.Flags),
     Stage("base_train", "Base model", base_train.Flags, _of_stage),
     Stage("mid_train", "Mid-training", mid_train.Flags, _of_stage),
     Stage("chat_sft", "Fine-tuning on conversations", chat_sft.Flags, _of_stage),
+    Stage("chat_dpo", "Preferences", chat_dpo.Flags, _of_dpo),
     Stage("chat_rl", "Reinforcement learning", chat_rl.Flags, _of_rl),
     Stage("train", "nanoGPT's way", train.Flags, train.check),
 )
@@ -54,9 +60,17 @@ def _run(command: Command) -> str | None:
 
 
 def _conversations(path: Path) -> int:
+    from nanochat.errors import UserError
     from tasks.customjson import CustomJSON
+    from tasks.pairs import PairsJSON
 
-    return len(CustomJSON(path))
+    try:
+        return len(CustomJSON(path))
+    except UserError as error:
+        try:
+            return len(PairsJSON(path))
+        except UserError:
+            raise error from None  # most files hold conversations
 
 
 def _documents(path: Path) -> int:

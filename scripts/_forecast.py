@@ -17,12 +17,16 @@ from nanochat.plan.gpus import Accelerator
 from nanochat.scaling import SFT_ROWS, config_from_depth, horizon, shared
 
 ADAPTING = ("mid_train", "chat_sft")  # the stages that --lora_rank is for
-EVAL_EVERY = {"base_train": 250, "mid_train": 150, "chat_sft": 100}  # steps; the stages that have a loss to validate
+TAUGHT = ("base_train", "mid_train", "chat_sft")  # the stages that --teacher is for
+# Steps; the stages that have a loss to validate.
+EVAL_EVERY = {"base_train": 250, "mid_train": 150, "chat_sft": 100, "chat_dpo": 100}
 # Mid-training once over 460k conversations of SmolTalk, 100k questions of MMLU, 8k of GSM8K and 280k of spelling takes
 # 809 to 813 steps of 524288 tokens in published reports.
 MID_TOKENS, MID_CONVERSATIONS = 813 * 524288, 850_000
 TEXT_DOCUMENT = 1000  # tokens of a document of web text
 SFT_TOKENS = 22_439 * 458  # 10k of SmolTalk, 7.5k of GSM8K (200 tokens each), 3.4k of ARC (90), 1.6k others (180)
+# UltraFeedback's binarized pairs; how long they are with both answers is assumed.
+PAIRS, PAIR_TOKENS, EVAL_PAIRS = 61_135, 1000, 1000
 # chat_eval: multiple choice (ARC and MMLU), read only; and questions that are answered (GSM8K, HumanEval, SpellingBee).
 CHOICE_TOKENS, ANSWERED, ANSWER_TOKENS = 17_590 * 130, 1_739, 200
 EVAL_SLOTS, PROBE_SLOTS = 8, 32  # what chat_eval and chat_sft answer at the same time by default
@@ -50,6 +54,7 @@ class Setting:
     eval_tokens: int = 41_943_040
     compiled: bool = True
     adapters: Adapters | None = None  # of the stages that can be trained with them
+    teacher: GPTConfig | None = None  # of the stages that can have one
 
     def adapted(self, stage: str) -> Adapters | None:
         """The adapters of a stage; None where all weights are trained."""
@@ -58,11 +63,14 @@ class Setting:
     def memory(self, stage: str, rows: int) -> dict[str, float]:
         """Bytes on a GPU while a training stage works on `rows` rows at a time."""
         if stage != "chat_rl":
-            muon = stage not in gpt2.SIZES
-            length, adapters = self.config.sequence_len, self.adapted(stage)
-            return cost.training_memory(
-                self.config, rows, length, self.compiled, self.gpus, muon, adapters=adapters
-            )
+            muon, length, adapters = stage not in gpt2.SIZES, self.config.sequence_len, self.adapted(stage)
+            memory = cost.training_memory(
+                self.config, rows, length, self.compiled, self.gpus, muon, adapters=adapters,
+                teacher=self.teacher if stage in TAUGHT else None,
+            )  # fmt: skip
+            if stage == "chat_dpo" and self.compiled:  # without compiling the loss itself takes more than that
+                memory["reading the answers"] = cost.unlearned_bytes(self.config, rows, length)
+            return memory
         serving = cost.serving_memory(self.config, min(-(-RL_ANSWERS // self.gpus), self.slots))
         copy = {"weights to answer with": serving["weights"], "keys and values": serving["keys and values"]}
         return cost.training_memory(self.config, rows, RL_LENGTH, False, self.gpus) | copy
@@ -117,7 +125,7 @@ def resolve(stage: str, flags: Mapping[str, Any], setting: Setting) -> Setting:
         head_dim = flags.get("head_dim", 128)
         config = config_from_depth(flags["depth"], config.vocab_size, flags["max_seq_len"], head_dim=head_dim)
     rows, batch = flags.get("device_batch_size", setting.rows), flags.get("total_batch_size", setting.total_batch)
-    if stage == "chat_sft":
+    if stage in ("chat_sft", "chat_dpo"):
         batch = flags.get("target_examples_per_step", SFT_ROWS) * config.sequence_len
     if stage in EVAL_EVERY:
         if batch < 1:
@@ -176,17 +184,23 @@ def _training(stage: str, flags: Mapping[str, Any], setting: Setting) -> Forecas
     elif steps < 1:
         fraction = flags.get("text_share", 0)  # of the documents of mid-training
         text = MID_CONVERSATIONS * fraction / (1 - fraction) * TEXT_DOCUMENT
-        steps = max(1, math.ceil((MID_TOKENS + text if stage == "mid_train" else SFT_TOKENS) / setting.total_batch))
+        once = {"mid_train": MID_TOKENS + text, "chat_sft": SFT_TOKENS, "chat_dpo": PAIRS * PAIR_TOKENS}[stage]
+        steps = max(1, math.ceil(once / setting.total_batch))
     tokens = steps * setting.total_batch
     accumulation = max(1, setting.total_batch // (setting.rows * length * setting.gpus))
     adapters = setting.adapted(stage)
     step = cost.step_seconds(
         config, on, setting.rows * length, accumulation, setting.gpus, setting.compiled, adapters=adapters
     )
+    if setting.teacher is not None and stage in TAUGHT:
+        step += cost.forward_seconds(setting.teacher, on, setting.total_batch / setting.gpus)
     every = flags.get("eval_every", EVAL_EVERY[stage])
     validations = 0 if every < 0 else 1 if every == 0 else 1 + (steps - 1) // every
     seconds = STARTUP + steps * step
-    seconds += cost.forward_seconds(config, on, validations * setting.eval_tokens / setting.gpus)
+    read = validations * setting.eval_tokens
+    if stage == "chat_dpo":  # all pairs once by the reference, and held-out ones
+        read = (PAIRS + validations * EVAL_PAIRS) * PAIR_TOKENS
+    seconds += cost.forward_seconds(config, on, read / setting.gpus)
     if stage == "chat_sft":  # accuracies at the end
         seconds += _answering(2 * 1024, PROBE_SLOTS, setting)
     memory = setting.memory(stage, setting.rows)

@@ -21,7 +21,7 @@ from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.hyperparameters import Hyperparameters, resolve_hyperparameters
 from nanochat.train.memory import check_memory
-from scripts import base_train, chat_rl, chat_sft
+from scripts import base_train, chat_dpo, chat_rl, chat_sft
 from scripts._forecast import RL_LENGTH
 from scripts.plan import recorded_config
 
@@ -139,10 +139,10 @@ def _hyperparameters(name: str, flags: Any, meta: dict, config: GPTConfig, rt: R
     """What the stage trains with, as it finds it when it starts."""
     numbers = {**(meta.get("user_config") or {}), "total_batch_size": meta.get("total_batch_size")}
     recorded = {key: value for key, value in numbers.items() if type(value) in (int, float) and value > 0}
-    if name == "chat_sft":
+    if name in ("chat_sft", "chat_dpo"):
         loaded = SimpleNamespace(model=SimpleNamespace(config=config))
         start: Any = SimpleNamespace(rt=rt, is_resumed=False, recorded=recorded, loaded=loaded)
-        return chat_sft.resolved(flags, start)
+        return (chat_sft if name == "chat_sft" else chat_dpo).resolved(flags, start)
     return resolve_hyperparameters(flags, recorded, config, rt, False)
 
 

@@ -44,7 +44,7 @@ class Flags:
     """Measure models' bits per byte and perplexity on texts, their CORE scores, and show samples."""
 
     source: Annotated[list[str], alias("-i", "--init-from")] = field(default_factory=lambda: ["base"])
-    """base, mid, sft or rl, or base:d4:700, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name; repeat for several"""
+    """base, mid, sft, dpo, rl, base:d4:700, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name; repeat for several"""
     model_tag: Annotated[str | None, alias("-g", "--tag")] = None
     """tag of the model; default: the deepest d<number>"""
     step: Annotated[int | None, alias("-s")] = None

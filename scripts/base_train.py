@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from nanochat.config import alias, parse
 from nanochat.errors import UserError, run
 from nanochat.paths import DEFAULT_DATASET, check_tag, tokenizer_dir
-from nanochat.train.flags import Rows, TrainFlags
+from nanochat.train.flags import Rows, TeacherFlags, TrainFlags
 
 if TYPE_CHECKING:  # imported after the flags were parsed, since torch takes seconds
     from nanochat.gpt import GPTConfig
@@ -52,7 +52,7 @@ class ModelAndBatch:
 
 
 @dataclass
-class Flags(TrainFlags, ModelAndBatch):
+class Flags(TrainFlags, TeacherFlags, ModelAndBatch):
     """Train a base model on the text of a dataset; --depth sets everything that you do not pass."""
 
     warmup_steps: int = 40
@@ -83,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(flags: Flags, rt: "Runtime") -> None:
     from nanochat.data import texts
     from nanochat.tokenizer import Tokenizer
+    from nanochat.train import teacher
     from nanochat.train.loop import Evaluation
     from nanochat.train.stage import run_stage
     from nanochat.train.start import begin, open_run
@@ -103,7 +104,8 @@ def train(flags: Flags, rt: "Runtime") -> None:
             "data": train_source.contents() + val_source.contents(),
             "seed": flags.seed, "tokenizer_hash": tokenizer.hash,
         }  # fmt: skip
-        run = begin(start, hparams, lineage, tokenizer, config)
+        taught = teacher.load(flags, tokenizer, hparams.max_seq_len, rt)
+        run = begin(start, hparams, lineage, tokenizer, config, taught)
         announce(run, horizon, flags.minutes)
         samples = Evaluation(flags.sample_every, lambda _: print_samples(run))
         run_stage(

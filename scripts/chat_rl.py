@@ -42,7 +42,7 @@ class Flags(LaterFlags, Rollouts):
     """Reinforcement learning: a chat model learns from its own answers, by which of them are right."""
 
     source: ModelName = "sft"
-    """model to start from: mid, sft, rl, sft:d4:700, a folder or user/name"""
+    """model to start from: mid, sft, dpo, rl, sft:d4:700, a folder or user/name"""
     num_iterations: int = 30
     """optimizer steps; -1 makes --num_epochs passes over the prompts"""
     num_epochs: float = 1.0
@@ -120,13 +120,11 @@ def train(flags: Flags, rt: "Runtime") -> None:
 def policy_of(run: "Run", largest: int) -> "Policy":
     """The run's model as a sampler of up to `largest` completions at once."""
     from nanochat.engine.serving import slots_that_fit
+    from nanochat.train.objective import freeze_gates
     from nanochat.train.rollouts import Policy
 
     model = run.model.eval()  # with dropout, the model that learns would differ from the one that sampled
-    # No flag lowers the rate of these, which suits a new model: here a step of it costs more than many steps gain.
-    for name, parameter in model.named_parameters():
-        if name.startswith(("smear_", "backout_")):
-            parameter.requires_grad_(False)
+    freeze_gates(model)
     return Policy(model, run.tokenizer, min(largest, slots_that_fit(model.config, run.rt.dtype, run.rt.device)))
 
 

@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train(flags: Flags, rt: "Runtime") -> None:
+    from nanochat.train import teacher
     from nanochat.train.loop import Evaluation
     from nanochat.train.stage import run_stage
     from nanochat.train.start import begin, open_run
@@ -68,7 +69,8 @@ def train(flags: Flags, rt: "Runtime") -> None:
             "max_seq_len": hparams.max_seq_len, "seed": flags.seed,
             "data": train_source.contents() + val_source.contents(),
         }  # fmt: skip
-        run = begin(start, hparams, lineage, tokenizer)
+        taught = teacher.load(flags, tokenizer, hparams.max_seq_len, rt)
+        run = begin(start, hparams, lineage, tokenizer, teacher=taught)
         own = recipes.count_own(flags, recipe, tokenizer, hparams, start, flags.num_epochs)
         run.extra = {"data_path": flags.data_path, **own}
         accuracy = Evaluation(flags.eval_metrics_every, lambda stopping: accuracies(run, graded, stopping))

@@ -34,7 +34,7 @@ class Flags(ConversationFlags, Text):
     """Continue a base model on text and conversations together."""
 
     source: ModelName = "base"
-    """model to start from: base, mid, sft, rl, base:d4:700, gpt2, a folder, a ckpt.pt or user/name"""
+    """model to start from: base, mid, sft, dpo, rl, base:d4:700, gpt2, a folder, a ckpt.pt or user/name"""
     eval_every: int = 150
     """steps between validations; 0 validates at the end only, -1 never"""
     warmdown_ratio: float = 0.2
@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(flags: Flags, rt: "Runtime") -> None:
     from nanochat.data import texts
     from nanochat.data.streams import MixedSource
+    from nanochat.train import teacher
     from nanochat.train.hyperparameters import resolve_hyperparameters
     from nanochat.train.stage import run_stage
     from nanochat.train.start import begin, open_run
@@ -89,7 +90,8 @@ def train(flags: Flags, rt: "Runtime") -> None:
             "max_seq_len": hparams.max_seq_len, "seed": flags.seed,
             "data": train_source.contents() + val_source.contents(),
         }  # fmt: skip
-        run = begin(start, hparams, lineage, tokenizer)
+        taught = teacher.load(flags, tokenizer, hparams.max_seq_len, rt)
+        run = begin(start, hparams, lineage, tokenizer, teacher=taught)
         own = recipes.count_own(flags, recipe, tokenizer, hparams, start, passes, text_share > 0)
         run.extra = {"data_path": flags.data_path, **own}
         run_stage("mid_train", run, train_source, val_source, num_iterations=flags.num_iterations)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from scripts._forecast import Forecast, Setting
 
 FOR_A_RECIPE = ("recipe", "depth", "gpu", "gpus", "price_per_gpu_hour")
-STAGES = {"base": "base_train", "mid": "mid_train", "sft": "chat_sft", "rl": "chat_rl"}
+STAGES = {"base": "base_train", "mid": "mid_train", "sft": "chat_sft", "dpo": "chat_dpo", "rl": "chat_rl"}
 ALL = ("tok_train", "base_train", "base_eval", "mid_train", "chat_eval_mid", "chat_sft", "chat_eval_sft")
 GB = 1e9
 ROWS = (1, 2, 4, 8, 16, 32)  # device_batch_size, one column each
@@ -48,12 +48,12 @@ class Flags(LoraFlags):
     """h100, h200, a100, a100-40, l40s, rtx4090, l4, a10g, t4, v100, v100-32, rtx3090, b200 or cpu; default: as here"""
     gpus: int | None = None
     """number of accelerators; default: all in this machine"""
-    stage: Literal["all", "base", "mid", "sft", "rl", "serve"] = "all"
+    stage: Literal["all", "base", "mid", "sft", "dpo", "rl", "serve"] = "all"
     """plan all stages in brief, or one of them with its memory by part"""
     recipe: Literal["auto", "tiny", "real"] | None = None
     """recipe of speedrun.sh to plan: tiny, real, or auto (what this machine can do); default if no model is named"""
     source: Annotated[list[str], alias("-i", "--init-from")] = field(default_factory=list)
-    """plan for a checkpoint of base, mid, sft or rl; or for fine-tuning gpt2 ... gpt2-xl, repeat for several"""
+    """plan for a checkpoint of base, mid, sft, dpo or rl; or for fine-tuning gpt2 ... gpt2-xl, repeat for several"""
     model_tag: str | None = None
     """tag of the checkpoint to plan for; default: the deepest of --source"""
     price_per_gpu_hour: float | None = None
@@ -74,6 +74,8 @@ class Flags(LoraFlags):
     """tokens of base training per parameter that scales"""
     text_share: float = 0.0
     """fraction of the documents of mid-training that are text"""
+    teacher_depth: int | None = None
+    """have a teacher with this many layers beside the model in training (--teacher)"""
     compile: bool = True
     """use torch.compile"""
 
@@ -81,7 +83,7 @@ class Flags(LoraFlags):
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     for option in ("depth", "gpus", "vocab_size", "max_seq_len", "device_batch_size", "total_batch_size",
-                   "num_iterations"):  # fmt: skip
+                   "num_iterations", "teacher_depth"):  # fmt: skip
         if (value := getattr(flags, option)) is not None and value < 1:
             raise UserError(f"--{option} is {value}; expected 1 or more")
     if not 0 <= flags.text_share < 1:
@@ -243,10 +245,13 @@ def _setting(flags: Flags) -> tuple["Setting", str]:
         name = f"{source} {tag}, step {step}"
     batch = flags.total_batch_size or (524288 if classic else -1)
     eval_tokens = 10_485_760 if classic else _forecast.Setting.eval_tokens  # as its checkpoints pass on
-    adapters = lora.wanted(flags)
+    adapters, teacher = lora.wanted(flags), None
     if adapters is not None:
         name += f", with {adapters} in mid-training and SFT"
-    return _forecast.Setting(config, on, count, 1, batch, eval_tokens, flags.compile, adapters), name
+    if flags.teacher_depth is not None:
+        teacher = _forecast.config_of(flags.teacher_depth, classic, config.vocab_size, config.sequence_len)
+        name += f", with a teacher of {flags.teacher_depth} layers"
+    return _forecast.Setting(config, on, count, 1, batch, eval_tokens, flags.compile, adapters, teacher), name
 
 
 def recorded_config(meta: dict, folder: Path) -> tuple["GPTConfig", bool]:

@@ -27,7 +27,7 @@ class Flags:
 
     repo: Annotated[str, positional] = ""
     """the repository, as in karpathy/nanochat-d34"""
-    stage: Annotated[Literal["base", "mid", "sft", "rl"] | None, named("as")] = None
+    stage: Annotated[Literal["base", "mid", "sft", "dpo", "rl"] | None, named("as")] = None
     """the stage of the checkpoint; default: inferred from its files or name"""
     tag: str | None = None
     """tag to give it here; default: d<depth> from the repository's name, else that name"""

@@ -32,7 +32,7 @@ NAMES = ("dataset", "conversations", "data_path")
 class Flags:
     """Upload a checkpoint to the hub: the model, its description, its tokenizer, and a page made from the report."""
 
-    source: Annotated[Literal["base", "mid", "sft", "rl"], positional]
+    source: Annotated[Literal["base", "mid", "sft", "dpo", "rl"], positional]
     """stage of the checkpoint"""
     repo: Annotated[str, positional]
     """repository to upload to, user/name; created if it does not exist"""

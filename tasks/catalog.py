@@ -9,7 +9,7 @@ from nanochat.data.shards import ExamSplit
 from nanochat.data.task import Task
 from nanochat.errors import UserError
 from tasks.arc import ARC
-from tasks.customjson import CustomJSON, Part, held_out
+from tasks.customjson import CustomJSON, divided, overlap
 from tasks.gsm8k import GSM8K
 from tasks.humaneval import HumanEval
 from tasks.identity import identity, identity_path
@@ -75,39 +75,14 @@ def training_conversations(
         raise UserError("there are no conversations to train on; name a file with --data_path or use --conversations")
     if split == "val" and val_data_path:
         given = [CustomJSON(path) for path in val_data_path]
-        return Mixture(given, _overlap(own, given))
+        return Mixture(given, overlap(own, given))
     if recipe == "none" and not val_data_path:
-        return _divided(own, split)
+        return divided(own, split)
     if recipe == "littleworld":
         known: list[Rows] = [LittleWorld(kind, split) for kind in KINDS]
     else:
         known = _real(stage, split) if recipe == "real" else []
     return Mixture([*known, *own])
-
-
-def _divided(files: Sequence[CustomJSON], split: shards.Split) -> Mixture:
-    """The part of the user's own conversations that is for training, or for validation."""
-    chosen = held_out(key for file in files for key in file.keys)
-    if not chosen:
-        note = "the only conversation is also used for validation; pass --val_data_path to validate on others"
-        return Mixture(files, note if split == "val" else "")
-    use = {"train": "training, but for a held-out share", "val": "validation, a held-out share"}[split]
-    parts = [Part(file, [row for row, key in enumerate(file.keys) if (key in chosen) == (split == "val")], use)
-             for file in files]  # fmt: skip
-    mixture = Mixture(parts)
-    if split == "val":
-        total = sum(len(file) for file in files)
-        mixture.note = (
-            f"{len(mixture)} of the {total} conversations are held out for validation; --val_data_path names others"
-        )
-    return mixture
-
-
-def _overlap(trained_on: Sequence[CustomJSON], given: Sequence[CustomJSON]) -> str:
-    keys = {key for file in trained_on for key in file.keys}
-    both = sum(key in keys for file in given for key in file.keys)
-    total = sum(len(file) for file in given)
-    return f"{both} of the {total} conversations of --val_data_path are also trained on" if both else ""
 
 
 def _real(stage: Stage, split: shards.Split) -> list[Rows]:

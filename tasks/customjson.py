@@ -1,4 +1,4 @@
-"""The user's own conversations, from JSON files."""
+"""The user's own conversations, from JSON files, and which of them are held out."""
 
 import contextlib
 import hashlib
@@ -15,7 +15,9 @@ from typing import BinaryIO, NoReturn
 
 from nanochat import chat
 from nanochat.data import files
+from nanochat.data.shards import Split
 from nanochat.errors import UserError
+from tasks.mixture import Mixture
 
 EXAMPLE = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}'
 HELD_OUT = 0.05  # fraction of the user's own conversations used for validation
@@ -27,8 +29,10 @@ class CustomJSON(Sequence[dict]):
 
     The file may also be one JSON array of such values, and compressed (.gz, .zst). Opening it checks every conversation
     and keeps only its offset and a hash. Raises UserError, naming file and line, for the first invalid one, and later
-    if the file has changed.
+    if the file has changed. A subclass may read rows of another kind.
     """
+
+    noun, column, example = "conversation", "messages", EXAMPLE
 
     def __init__(self, filepath: str | Path):
         self.path = Path(filepath)
@@ -48,16 +52,16 @@ class CustomJSON(Sequence[dict]):
                 with open(self.path, "rb") as file:
                     self.sha256 = self._index(file)
         if not self.lines:
-            raise UserError(f"{self.path} holds no conversations; expected lines such as " + EXAMPLE)
+            raise UserError(f"{self.path} holds no {self.noun}s; expected lines such as " + self.example)
 
     def __len__(self) -> int:
         return len(self.lines)
 
     def __getitem__(self, index: int) -> dict:
         try:
-            conversation = _conversation(json.loads(self._bytes(self.offsets[index], self.lengths[index])))
-            if _key(conversation) == self.keys[index]:
-                return conversation
+            row = self.parse(json.loads(self._bytes(self.offsets[index], self.lengths[index])))
+            if self.key(row) == self.keys[index]:
+                return row
         except FileNotFoundError:
             message = f"{self.path} was removed while this run was reading it; put it back and start again"
             raise UserError(message) from None
@@ -67,6 +71,18 @@ class CustomJSON(Sequence[dict]):
             f"{self.path} changed while this run was reading it (line {self.lines[index]}); "
             "put the old file back and start again"
         )
+
+    def parse(self, value: object) -> dict:
+        """A row from what JSON holds. Raises ValueError, with one clause, for anything else."""
+        conversation = {"messages": value} if isinstance(value, list) else value
+        chat.check(conversation)
+        assert isinstance(conversation, dict)
+        return {"messages": conversation["messages"]}
+
+    def key(self, row: dict) -> int:
+        """A hash of a row, 64 bits."""
+        text = json.dumps(row["messages"], sort_keys=True)  # ASCII, so that half a surrogate pair does no harm
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
     def contents(self) -> list[dict]:
         """What the file holds, for nanochat/data/contents.py."""
@@ -80,7 +96,7 @@ class CustomJSON(Sequence[dict]):
             if number == 1 and line.startswith(_BOM):
                 offset, line = len(_BOM), line[len(_BOM) :]
             if line.strip():
-                if not self.lines and _begins_array(line):
+                if not self.lines and _begins_array(line, self.column):
                     rest = file.read()
                     digest.update(rest)
                     self._index_array(line + rest, number, offset)
@@ -88,7 +104,7 @@ class CustomJSON(Sequence[dict]):
                 try:
                     self._note(json.loads(line.rstrip().decode("utf-8")), number, offset, len(line.rstrip()))
                 except json.JSONDecodeError as error:
-                    what = f"not JSON: {error.msg} at column {error.colno}; expected one conversation per line"
+                    what = f"not JSON: {error.msg} at column {error.colno}; expected one {self.noun} per line"
                     self._refuse(number, what)
                 except UnicodeDecodeError as error:
                     self._refuse_bytes(number, line, offset, error)
@@ -121,13 +137,13 @@ class CustomJSON(Sequence[dict]):
 
     def _note(self, value: object, number: int, offset: int, length: int) -> None:
         try:
-            conversation = _conversation(value)
+            row = self.parse(value)
         except ValueError as error:
             self._refuse(number, str(error))
         self.lines.append(number)
         self.offsets.append(offset)
         self.lengths.append(length)
-        self.keys.append(_key(conversation))
+        self.keys.append(self.key(row))
 
     def _unpack(self) -> BinaryIO:
         """The decompressed file, as a temporary file that goes with this process."""
@@ -149,7 +165,7 @@ class CustomJSON(Sequence[dict]):
         try:
             yield
         except FileNotFoundError:
-            raise UserError(f"{self.path} does not exist; --data_path takes a JSONL file of conversations") from None
+            raise UserError(f"{self.path} does not exist; --data_path takes a JSONL file of {self.noun}s") from None
         except files.Unfit as unfit:
             raise UserError(f"{self.path} is {unfit.reason}; {unfit.remedy}") from None
         except OSError as error:
@@ -191,26 +207,41 @@ def held_out(keys: Iterable[int]) -> set[int]:
     return chosen - {max(different)}
 
 
-def _conversation(value: object) -> dict:
-    conversation = {"messages": value} if isinstance(value, list) else value
-    chat.check(conversation)
-    assert isinstance(conversation, dict)
-    return {"messages": conversation["messages"]}
+def divided(files: Sequence[CustomJSON], split: Split) -> Mixture:
+    """The part of the files' rows that is for training, or a held-out one for validation, which `note` reports."""
+    noun = files[0].noun
+    chosen = held_out(key for file in files for key in file.keys)
+    if not chosen:
+        note = f"the only {noun} is also used for validation; pass --val_data_path to validate on others"
+        return Mixture(files, note if split == "val" else "")
+    use = {"train": "training, but for a held-out share", "val": "validation, a held-out share"}[split]
+    parts = [Part(file, [row for row, key in enumerate(file.keys) if (key in chosen) == (split == "val")], use)
+             for file in files]  # fmt: skip
+    mixture = Mixture(parts)
+    if split == "val":
+        total = sum(len(file) for file in files)
+        mixture.note = (
+            f"{len(mixture)} of the {total} {noun}s are held out for validation; --val_data_path names others"
+        )
+    return mixture
 
 
-def _key(conversation: dict) -> int:
-    text = json.dumps(conversation["messages"], sort_keys=True)  # ASCII, so that half a surrogate pair does no harm
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+def overlap(trained_on: Sequence[CustomJSON], given: Sequence[CustomJSON]) -> str:
+    """A note of how many of the rows for validation are trained on, "" for none."""
+    keys = {key for file in trained_on for key in file.keys}
+    both = sum(key in keys for file in given for key in file.keys)
+    total = sum(len(file) for file in given)
+    return f"{both} of the {total} {given[0].noun}s of --val_data_path are also trained on" if both else ""
 
 
-def _begins_array(line: bytes) -> bool:
-    """Whether a file with this first line holds an array of conversations, and not one per line."""
+def _begins_array(line: bytes, column: str) -> bool:
+    """Whether a file with this first line holds an array of rows that have such a column, and not one per line."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return line.lstrip().startswith(b"[") and not re.match(rb'\s*\[+\s*(\[\s*\[|\{\s*"(role|content)")', line)
     first = value[0] if isinstance(value, list) and value else None
-    return isinstance(first, list) or (isinstance(first, dict) and "messages" in first)
+    return isinstance(first, list) or (isinstance(first, dict) and column in first)
 
 
 def _elements(text: str) -> Iterator[tuple[object, int, int]]:

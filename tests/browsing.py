@@ -26,7 +26,7 @@ FLAGS = (
 
 SIZE = {"width": 1280, "height": 860}
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
-WAIT_S = 30.0  # far more than anything takes, for a machine that is busy with other things
+WAIT_S = 60.0  # far more than anything takes, for a machine that is busy with other things
 
 
 @contextlib.contextmanager

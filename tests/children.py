@@ -8,7 +8,7 @@ HEAVY = (
     "tasks.littleworld.conversations",
 )  # fmt: skip
 TESTS = ("tests.chaosruns", "hypothesis.strategies", "pytest")
-SCRIPTS = ("base_train", "mid_train", "chat_sft", "chat_rl", "train", "inference_server", "sample")
+SCRIPTS = ("base_train", "mid_train", "chat_sft", "chat_dpo", "chat_rl", "train", "inference_server", "sample")
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload([*HEAVY, *TESTS, *(f"scripts.{name}" for name in SCRIPTS)])

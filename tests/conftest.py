@@ -27,8 +27,10 @@ TEXT = """Ada the baker lives in Rome and owns a grey cat. The cat sleeps on the
 Naïve café owners order seven crêpes; the bill of €7.50 is paid, and nobody counts the letters in "strawberry".
 """
 
-# Files that take minutes come first, so that no worker is left with one of them at the end.
-LONG = ("test_speedrun_real.py", "test_speedrun.py", "test_train_script.py", "test_docs.py", "test_training.py")
+# Files that take long come first, so that no worker is left with one of them at the end.
+LONG = tuple(f"test_{name}.py" for name in """
+    speedrun_real fake_gpu speedrun train_script page docs training experiment experiment_agent guides guides_d34 chaos
+""".split())
 # --fast: model, optimizer, loop, engine, tokens, data and checkpoints; no servers, browsers, ranks or whole runs.
 FAST = {f"test_{name}.py" for name in """
     accuracy bpb chat checkpoint config config_files contents cpu_weights customjson engine gpt log loop

@@ -23,7 +23,7 @@ from nanochat.web.server import Server, listen
 from nanochat.web.state import ServedModel, ServerState, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE = 60.0  # seconds after which a test gives up on a machine that does not get on
+PATIENCE = 120.0  # seconds after which a test gives up on a machine that does not get on
 
 
 def loaded(engine: Engine, tokenizer: Tokenizer, source: str = "sft", tag: str = "d1") -> Serving:
@@ -114,6 +114,15 @@ def started(script: str, *flags: str, **environment: str) -> Iterator[tuple[subp
     finally:
         process.kill()
         process.communicate()
+
+
+def get(url: str, **settings) -> httpx.Response:
+    """Like httpx.get, which gives up after 5 seconds: too soon on a machine that is busy."""
+    return httpx.get(url, timeout=PATIENCE, **settings)
+
+
+def post(url: str, **settings) -> httpx.Response:
+    return httpx.post(url, timeout=PATIENCE, **settings)
 
 
 def refusal(response: httpx.Response, status: int = 400) -> dict:

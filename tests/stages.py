@@ -39,7 +39,7 @@ def flags(stage: str, base: Path, *more: str) -> list[str]:
 
 def train(stage: str, argv: list[str]) -> None:
     """Run a stage in this process, on the base folder of the environment."""
-    importlib.import_module({**SCRIPTS, "rl": "scripts.chat_rl"}[stage]).main(argv)
+    importlib.import_module({**SCRIPTS, "dpo": "scripts.chat_dpo", "rl": "scripts.chat_rl"}[stage]).main(argv)
 
 
 def in_child(base: str, stage: str, argv: list[str], environment: dict[str, str]) -> None:
@@ -81,11 +81,11 @@ def losses(folder: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in lines(folder) if "loss" in line]
 
 
-def scores(folder: Path) -> dict[int, float]:
-    return {line["step"]: line["val_bpb"] for line in lines(folder) if "val_bpb" in line}
+def scores(folder: Path, key: str = "val_bpb") -> dict[int, float]:
+    return {line["step"]: line[key] for line in lines(folder) if key in line}
 
 
-def assert_same_run(one: Path, other: Path, step: int = STEPS) -> None:
+def assert_same_run(one: Path, other: Path, step: int = STEPS, key: str = "val_bpb") -> None:
     """To the bit: weights, optimizer, every loss, every validation, and where the data would go on."""
     a, b = tensors(one, step), tensors(other, step)
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
@@ -95,10 +95,10 @@ def assert_same_run(one: Path, other: Path, step: int = STEPS) -> None:
         assert all(torch.equal(tensor, second["optimizer"]["state"][name][key]) for key, tensor in state.items()), name
     assert torch.equal(first["rng"], second["rng"])
     assert losses(one) == losses(other) and [n for n, _ in losses(one)] == list(range(1, step + 1))
-    assert scores(one) == scores(other)
+    assert scores(one, key) == scores(other, key)
     metas = [manager.read_meta(folder, step) for folder in (one, other)]
     assert metas[0]["dataloader_state_dict"] == metas[1]["dataloader_state_dict"]
-    assert metas[0]["val_bpb"] == metas[1]["val_bpb"] is not None
+    assert metas[0][key] == metas[1][key] is not None
 
 
 def listing(folder: Path) -> list[tuple[str, int, int]]:

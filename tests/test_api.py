@@ -9,7 +9,6 @@ import textwrap
 import threading
 from pathlib import Path
 
-import httpx
 import pytest
 import torch
 
@@ -23,6 +22,7 @@ from nanochat.tokenizer import Tokenizer
 from scripts import sample
 from tests.gpt2s import write_gpt2, write_nanogpt
 from tests.scripted import calculating
+from tests.served import get, post
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTEXT = 32
@@ -258,10 +258,10 @@ def test_serve_answers_until_it_is_stopped(model: nanochat.Model, capsys) -> Non
         assert ready.wait(60)
         address = next(word for word in capsys.readouterr().out.split() if word.startswith("http://"))
         body = {"prompt": TEXT, "max_tokens": 9, "temperature": 0}
-        assert httpx.post(f"{address}/generate", json=body, timeout=60).status_code == 401
+        assert post(f"{address}/generate", json=body).status_code == 401
         key = {"Authorization": "Bearer s3cret"}
-        said = httpx.post(f"{address}/generate", json=body, headers=key, timeout=60).json()
-        assert httpx.get(address).json()["model"] == Path(model.name).name  # not where it lies
+        said = post(f"{address}/generate", json=body, headers=key).json()
+        assert get(address).json()["model"] == Path(model.name).name  # not where it lies
     finally:
         servers[0].stop()
         thread.join(60)

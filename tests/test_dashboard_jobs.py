@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
+from starlette.types import ASGIApp
 
 from extras.dashboard import jobs as jobs_module
 from extras.dashboard import processes, record
@@ -29,16 +30,20 @@ from extras.dashboard.flags import Places
 from extras.dashboard.forms import Command
 from extras.dashboard.jobs import Jobs, NotNow
 from extras.dashboard.training import Outlook
+from nanochat import paths
 from nanochat.data.shards import write_shards
+from nanochat.engine.engine import Engine
 from nanochat.paths import dataset_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 from nanochat.web import shell
+from nanochat.web.app import build_app
 from nanochat.web.http.flags import allowed_hosts
 from nanochat.web.server import Server, listen
 from nanochat.web.service import Service, Settings
+from nanochat.web.state import ServedModel, ServerState
 from scripts import _dashboard
 from tests.conftest import TEXT
-from tests.served import PATIENCE, refusal, started
+from tests.served import PATIENCE, loaded, random_model, refusal, started
 
 KEY = "a key"
 TINY = {
@@ -116,7 +121,7 @@ def test_a_job_runs_in_its_own_session_and_ends_with_its_exit_code_and_last_line
         assert over(jobs, job.id).state == "stopped"
     with pytest.raises(NotNow):
         jobs.stop(asleep.id)
-    record.write_text(jobs.folder / elsewhere.id / record.RECORD, "{")
+    paths.write_text(jobs.folder / elsewhere.id / record.RECORD, "{")
     assert len(jobs.all()) == 3  # one that was damaged does not hide the others
     jobs.forget(asleep.id)
     assert asleep.id not in os.listdir(jobs.folder) and len(jobs.all()) == 2
@@ -241,6 +246,10 @@ def test_training_survives_a_server_that_is_killed_and_is_stopped_and_resumed(wo
             long = start(client, num_iterations=1_000_000, model_tag="long")
             short = start(client, num_iterations=2, model_tag="short")
             assert long["run"] == "base:long" and long["device"] == "cpu"
+            odd = client.post("/dashboard/jobs", json={"stage": "base_train", "values": {**TINY, "head_dim": 7}})
+            assert refusal_with_errors(odd)["param"] == "head_dim"  # what only the model's shape tells
+            missing = client.post("/dashboard/jobs", json={"stage": "chat_sft", "values": {"source": "base:none"}})
+            assert "no base checkpoint" in refusal_with_errors(missing)["message"]
             metrics = world / "base_checkpoints" / "long" / "metrics.jsonl"
             eventually(lambda: metrics.exists() and b'"loss"' in metrics.read_bytes())
             pid = job_of(client, long["id"])["pid"]
@@ -276,13 +285,10 @@ def test_training_survives_a_server_that_is_killed_and_is_stopped_and_resumed(wo
 
 
 @contextlib.contextmanager
-def served(places: Places, **chosen: Any) -> Iterator[httpx.Client]:
-    """A dashboard in a thread, whose jobs end at once."""
-    outlook = Outlook(lambda command: None, run_of, _dashboard._conversations, _dashboard._documents)
-    service = Service(Settings(hosts=allowed_hosts("127.0.0.1"), **chosen))
+def reached(app: ASGIApp, service: Service) -> Iterator[httpx.Client]:
+    """A server in a thread."""
     with listen("127.0.0.1", 0) as bound:
-        part = dashboard(places, _dashboard.STAGES, outlook, 1 << 20, chat=False)
-        server = Server(shell.build(service, [part]), service, 1.0)
+        server = Server(app, service, 1.0)
         thread = threading.Thread(target=server.run, args=([bound],))
         thread.start()
         try:
@@ -293,6 +299,19 @@ def served(places: Places, **chosen: Any) -> Iterator[httpx.Client]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def part_of(places: Places, chat: bool = False) -> shell.Part:
+    outlook = Outlook(lambda command: None, run_of, _dashboard._conversations, _dashboard._documents)
+    return dashboard(places, _dashboard.STAGES, outlook, 1 << 20, chat)
+
+
+@contextlib.contextmanager
+def served(places: Places, **chosen: Any) -> Iterator[httpx.Client]:
+    """A dashboard alone."""
+    service = Service(Settings(hosts=allowed_hosts("127.0.0.1"), **chosen))
+    with reached(shell.build(service, [part_of(places)]), service) as client:
+        yield client
 
 
 def run_of(command: Command) -> str | None:
@@ -362,6 +381,25 @@ def refusal_with_errors(answer: httpx.Response) -> dict:
     error = answer.json()["error"]
     assert error.pop("errors") and set(error) == {"message", "type", "param", "code"}
     return error
+
+
+def test_the_chat_and_the_dashboard_share_a_server(places: Places, tokenizer: Tokenizer) -> None:
+    model = ServedModel("sft:d1", [loaded(Engine(random_model(tokenizer, 32), slots=1), tokenizer)])
+    state = ServerState([model], Settings(api_key=KEY))
+    html = {"Accept": "text/html"}
+    with reached(build_app(state, [part_of(places, chat=True)]), state) as client:
+        for path in ("/", "/runs", "/train", "/models", "/docs"):
+            page = client.get(path, headers=html)
+            links = re.findall(r'<a href="[^"]*"[^>]*>(Chat|Runs|Train|Models|API)</a>', page.text)
+            assert page.status_code == 200 and links == ["Chat", "Runs", "Train", "Models", "API"]
+        assert client.get("/dashboard/static/main.js").status_code == 200
+        assert client.get("/dashboard/state").status_code == 401 == client.get("/v1/models").status_code
+        bearer = {"Authorization": f"Bearer {KEY}"}
+        assert client.get("/dashboard/state", headers=bearer).json()["chat"] is True
+        assert "/v1" in client.get("/docs").text
+    with served(places) as client:
+        assert client.get("/", headers=html).text == client.get("/runs").text and "Chat</a>" not in client.get("/").text
+        assert "/v1" not in client.get("/docs").text and client.get("/v1/models").status_code == 404
 
 
 @pytest.mark.parametrize("path", [

@@ -49,7 +49,7 @@ def test_the_list_shows_what_a_model_is_and_where_it_came_from(models, base):
 
 def test_a_damaged_meta_file_does_not_hide_the_others(models):
     folder = checkpoints_dir("mid") / "d1"
-    (folder / f"meta_{manager.steps(folder)[-1]:06d}.json").write_text('{"model_config": {', "utf-8")
+    (folder / f"meta_{manager.steps(folder)[-1]:06d}.json").write_text('{"model_config": {', encoding="utf-8")
     listed = {model["id"]: model for model in models.summaries()}
     assert listed.keys() == {"base:d1", "base:other", "mid:d1"}
     assert listed["mid:d1"]["parameters"] == listed["base:d1"]["parameters"]  # by its config.json

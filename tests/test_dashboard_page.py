@@ -31,6 +31,7 @@ RUN = {
     "eval tokens": "128", "warmup steps": "2", "sample every": "-1",
 }  # fmt: skip
 OTHER = 80  # lines of the run that was there before
+SLOW_S = 240.0  # far more than a process needs to import torch and to train a few steps
 
 
 class Dashboard:
@@ -71,7 +72,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Pa
         write_shards((f"{n} cats. {TEXT[n % 50 : 150 + n]}" for n in range(60)), dataset_dir("tiny"))
     run = base / "base_checkpoints" / "other"
     run.mkdir(parents=True)
-    (run / "config.json").write_text(json.dumps({"user_config": {"depth": 2}, "changed_flags": {"depth": 2}}))
+    config = {"user_config": {"depth": 2}, "changed_flags": {"depth": 2}}
+    (run / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with open(run / "metrics.jsonl", "w", encoding="utf-8") as file:
         for step in range(1, OTHER + 1):
             line = {"step": step, "time": 1.7e9 + step, "loss": 8 - step / 20, "lr": 1.0, "grad_norm": 0.5,
@@ -135,12 +137,16 @@ def step_of(page: Page, run: str) -> int:
 
 def grows(page: Page, run: str = "base:page", by: int = 5) -> int:
     """Wait until the curve has so many more steps. Returns the last."""
-    chart(page, "Training loss").wait_for()
-    first, deadline = step_of(page, run), time.monotonic() + 120
+    chart(page, "Training loss").wait_for(timeout=1000 * SLOW_S)
+    first, deadline = step_of(page, run), time.monotonic() + SLOW_S
     while (now := step_of(page, run)) < first + by:
         assert time.monotonic() < deadline, f"the curve of {run} stays at step {now}"
         page.wait_for_timeout(100)
     return now
+
+
+def becomes(page: Page, state: str) -> None:
+    expect(page.locator(".job .state")).to_have_text(state, timeout=1000 * SLOW_S)
 
 
 def test_a_run_from_its_form_to_its_deletion(visit, dashboard: Dashboard, folder: Path, picture) -> None:
@@ -158,7 +164,7 @@ def test_a_run_from_its_form_to_its_deletion(visit, dashboard: Dashboard, folder
     picture(page, "dashboard-form")
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page.get_by_role("heading", name="base:page")).to_be_visible()
-    expect(page.locator(".job .state")).to_have_text("running")
+    becomes(page, "running")
     grows(page)
     picture(page, "dashboard-job")
 
@@ -175,19 +181,19 @@ def test_a_run_from_its_form_to_its_deletion(visit, dashboard: Dashboard, folder
     page.get_by_role("link", name="Train", exact=True).click()
     page.get_by_role("link", name=re.compile("base:page")).click()
     page.get_by_role("button", name="Stop", exact=True).click()
-    expect(page.locator(".job .state")).to_have_text("stopped", timeout=120_000)
+    becomes(page, "stopped")
     checkpoints = folder / "base_checkpoints" / "page"
     [saved] = checkpoints.glob("meta_*.json")  # it saves first
     page.get_by_role("button", name="Resume").click()
-    expect(page.locator(".job .state")).to_have_text("running")
+    becomes(page, "running")
     page.get_by_role("link", name="Open in Runs").click()
     grows(page, by=20)
     page.get_by_role("tab", name="Events").click()
-    expect(page.get_by_role("tabpanel")).to_contain_text("resumed")
+    expect(page.get_by_role("tabpanel")).to_contain_text("resumed", timeout=1000 * SLOW_S)
     assert step_of(page, "base:page") > int(saved.stem.partition("_")[2])
     page.go_back()
     page.get_by_role("button", name="Stop", exact=True).click()
-    expect(page.locator(".job .state")).to_have_text("stopped", timeout=120_000)
+    becomes(page, "stopped")
 
     compare(page, visit, picture)
     delete(page, checkpoints)
@@ -199,7 +205,7 @@ def compare(page: Page, visit: Callable[..., Page], picture: Callable[[Page, str
     page.get_by_role("checkbox", name="Show base:other").check()
     expect(page.locator(".picked tbody tr")).to_have_count(2)
     expect(chart(page, "Training loss").locator(".line[d^=M]")).to_have_count(2)
-    page.get_by_text("Tokens", exact=True).click()
+    page.get_by_role("radio", name="Tokens").check(force=True)
     page.get_by_role("button", name="Logarithmic scale: Training loss").click()
     page.get_by_role("tab", name="Compare").click()
     page.get_by_label("against").fill("base:other")
@@ -281,13 +287,12 @@ def test_a_long_list_is_drawn_in_pieces_and_searched(visit) -> None:
 def test_uploads_become_the_forms_data(visit, tmp_path: Path) -> None:
     page = visit("train#stage=chat_sft")
     expect(page.get_by_label("Command", exact=True)).to_be_visible()
-    (tmp_path / "talk.jsonl").write_text(
-        json.dumps([{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]) + "\n"
-    )
+    talk = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]
+    (tmp_path / "talk.jsonl").write_text(json.dumps(talk) + "\n", encoding="utf-8")
     page.locator("#upload").set_input_files(tmp_path / "talk.jsonl")
     expect(page.locator(".note")).to_contain_text("talk.jsonl: 1 conversation")
     expect(page.get_by_label("data path", exact=True)).to_have_value(re.compile("talk.jsonl$"))
-    (tmp_path / "odd.jsonl").write_text("{")
+    (tmp_path / "odd.jsonl").write_text("{", encoding="utf-8")
     page.locator("#upload").set_input_files(tmp_path / "odd.jsonl")
     expect(page.locator(".note").last).to_contain_text("odd.jsonl")
 

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,7 +20,7 @@ from nanochat.tokenizer import Tokenizer
 from nanochat.web import memory
 from nanochat.web.http import connections
 from tests.scripted import calculating
-from tests.served import Live, loaded, served, started, wait
+from tests.served import PATIENCE, Live, get, loaded, post, served, started, wait
 
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "Hello!"}]}
@@ -114,7 +113,7 @@ def test_when_all_connections_are_taken_the_longest_waiting_one_goes(
     monkeypatch.setattr(connections, "most_connections", lambda: 6)
     halves = [connect(live, b"GET / HTTP/1.1\r\n") for _ in range(20)]
     for _ in range(3):
-        assert httpx.get(f"{live.url}/health").status_code == 200
+        assert get(f"{live.url}/health").status_code == 200
     assert open_connections(live) <= 7
     assert rest(halves[0]) == b""
     for each in halves:
@@ -136,12 +135,12 @@ def test_with_few_descriptors_the_server_stays_reachable_and_quiet(tokenizer: To
             half.sendall(b"GET / HTTP/1.1\r\n")
             halves.append(half)
         for _ in range(3):
-            assert httpx.get(f"{address}/health", timeout=30).status_code == 200
+            assert get(f"{address}/health").status_code == 200
         for half in halves:
             half.close()
-        assert httpx.post(address + CHAT, json=HELLO, timeout=60).status_code == 200
+        assert post(address + CHAT, json=HELLO).status_code == 200
         process.terminate()
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
         assert err.count("\n") <= 2, err
 
 

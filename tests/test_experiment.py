@@ -179,10 +179,11 @@ def started(path: Path, out: Path) -> BaseProcess:
     return child
 
 
-def until_it_trains(out: Path, arm: str) -> None:
+def until_it_trains(child: BaseProcess, out: Path, arm: str) -> None:
     """Wait until a run of an arm with seed 1 has taken a step."""
     while not list(out.glob(f"runs/{arm}-s1-*/base_checkpoints/*/metrics.jsonl")):
-        time.sleep(0.05)
+        assert child.is_alive(), [path.read_text(encoding="utf-8") for path in out.rglob("log.txt")]
+        time.sleep(0.02)
 
 
 def records(out: Path) -> dict[str, tuple[dict, int]]:
@@ -198,11 +199,11 @@ def killed_twice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pat
     folder = tmp_path_factory.mktemp("experiment")
     path, out = written(folder, TINY.replace("seeds: [1, 2]", "seeds: [1]")), folder / "out"
     child = started(path, out)
-    until_it_trains(out, "baseline")
+    until_it_trains(child, out, "baseline")
     child.kill()  # its stage is left behind, and the next start waits for it
     child.join()
     child = started(path, out)
-    until_it_trains(out, "wide")
+    until_it_trains(child, out, "wide")
     os.kill(child.pid or 0, signal.SIGTERM)
     child.join()
     assert child.exitcode == 128 + signal.SIGTERM

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from gpt2s import write_gpt2
+from served import get, post
 from walk import COVERED, PATIENCE, ROOT, Walk, documented, find_uv, walking, walks
 
 from nanochat.checkpoint import nanogpt
@@ -261,7 +262,7 @@ def bot(walk: Walk) -> Iterator[httpx.Client]:
        "GET / → status, model, device, dtype", "--api_key, NANOGPT_API_KEY, Bearer", "bfloat16 automatic")  # fmt: skip
 def test_the_server_of_a_bot(bot: httpx.Client) -> None:
     dtype = serving.dtype_for("auto", torch.device("cpu")).name
-    state = httpx.get(str(bot.base_url)).json()  # without the key
+    state = get(str(bot.base_url)).json()  # without the key
     assert state == {"status": "ok", "model": "gpt2", "device": "cpu", "dtype": dtype}
     body = {"prompt": "hello", "max_tokens": 5}
     answer = bot.post("/generate", json=body).json()
@@ -289,12 +290,12 @@ def test_a_trained_model_is_served_behind_a_proxy(walk: Walk, trained: Path) -> 
     assert "train a model first" in walk.type("python inference_server.py --init_from=resume --out_dir=no").sentence
     line = "python inference_server.py --init_from=resume --out_dir=out-shakespeare-char --device=cpu"
     with walk.serving(line) as (address, _):
-        assert httpx.post(f"{address}/generate", json={"prompt": "Cat", "max_tokens": 4}, timeout=60).status_code == 200
-        refused = httpx.get(f"{address}/health", headers={"Host": "stitch.internal"})
+        assert post(f"{address}/generate", json={"prompt": "Cat", "max_tokens": 4}).status_code == 200
+        refused = get(f"{address}/health", headers={"Host": "stitch.internal"})
         hint = re.search(r"--allowed_host[= ]\S+", refused.json()["error"]["message"])
     assert refused.status_code == 403 and hint is not None, refused.text
     with walk.serving(f"{line} {hint[0].rstrip('.,;')}") as (address, _):
-        assert httpx.get(f"{address}/health", headers={"Host": "stitch.internal"}).status_code == 200
+        assert get(f"{address}/health", headers={"Host": "stitch.internal"}).status_code == 200
 
 
 @walks(BOT, "--device=cuda/cpu/mps")
@@ -477,15 +478,15 @@ def test_the_server_answers_as_the_guide_asks(server: str) -> None:
     text = client.completions.create(model="gpt", prompt="Once upon a time", max_tokens=9, temperature=0.8)
     assert text.usage is not None and text.usage.completion_tokens <= 9
     assert [model.id for model in client.models.list()] == ["gpt2"]
-    assert httpx.get(f"{server}/health").status_code == 200
+    assert get(f"{server}/health").status_code == 200
     body = {"model": "gpt", "messages": [{"role": "user", "content": "Hello!"}], "temperature": 0.8, "max_tokens": 5}
-    curled = httpx.post(f"{server}/v1/chat/completions", json=body, headers={"Origin": "https://a.example"}, timeout=60)
+    curled = post(f"{server}/v1/chat/completions", json=body, headers={"Origin": "https://a.example"})
     assert curled.status_code == 200 and curled.headers["access-control-allow-origin"] == "*"
 
 
 @walks(NANOLLM, "page: API reference (/api)")
 def test_the_api_reference(server: str) -> None:
-    page, documentation = (httpx.get(f"{server}/{path}", follow_redirects=True) for path in ("api", "docs"))
+    page, documentation = (get(f"{server}/{path}", follow_redirects=True) for path in ("api", "docs"))
     assert page.status_code == 200 and page.text == documentation.text and "API" in page.text
 
 

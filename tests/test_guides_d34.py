@@ -12,7 +12,6 @@ from pathlib import Path
 
 import fakehub
 import gpt2s
-import httpx
 import pytest
 import realsets
 import reference
@@ -143,7 +142,7 @@ def test_the_page_is_served_and_answers(walk: Walk, sft: str) -> None:
     with walk.serving(line) as (url, said):
         port = url.rpartition(":")[2]
         assert f"ssh -L {port}:127.0.0.1:{port}" in said
-        answer = httpx.post(f"{url}/chat", json={"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4})
+        answer = served.post(f"{url}/chat", json={"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4})
         assert answer.status_code == 200, answer.text
     refused = walk.type("python -m scripts.chat_web --source=sft --model-tag=d34 --step=719").sentence
     assert "719" in refused and "there are: 2" in refused

@@ -1,6 +1,7 @@
 """lm-evaluation-harness on the Engine: what it finds is what it finds with transformers, and what we find ourselves.
 
-Importing the harness takes seconds, so all that needs it is in this file.
+Importing the harness takes seconds, so all that needs it is in this file, and its tests import it: every worker of the
+suite imports every file to see which tests it has.
 """
 
 import json
@@ -29,13 +30,6 @@ from scripts import base_eval
 from tasks.choices import choice, is_chosen
 from tests.gpt2s import write_gpt2
 from tests.scripted import scripted
-
-pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
-pytest.importorskip("accelerate", reason="the harness's own model needs accelerate")
-
-from lm_eval.evaluator import simple_evaluate
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
 
 CONTEXT = 64
 LETTERS = "ABCD"
@@ -92,6 +86,12 @@ def write_tasks(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> None:
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
+    pytest.importorskip("accelerate", reason="the harness's own model needs accelerate")
+
+
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tasks(tmp_path_factory.mktemp("harness") / "tasks")
@@ -101,6 +101,8 @@ class Pair:
     """The same weights as the harness's transformers model and as ours, in float32."""
 
     def __init__(self, folder: Path) -> None:
+        from lm_eval.models.huggingface import HFLM
+
         self.folder = folder
         model = write_gpt2(folder, CONTEXT)
         their_tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -161,6 +163,9 @@ def test_greedy_replies_are_those_of_transformers(pair: Pair) -> None:
 
 def test_tasks_end_alike(pair: Pair, tasks: Path) -> None:
     """Whole tasks: every answer to every question, and all metrics."""
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
     manager = TaskManager(include_path=tasks, include_defaults=False)
     names: list[Any] = manager.all_tasks
     found: list[Any] = [simple_evaluate(model, tasks=names, task_manager=manager, bootstrap_iters=0)
@@ -231,6 +236,9 @@ class Questions:
 
 def found_in_chat(model: Any, folder: Path, name: str, lines: list[dict], settings: dict) -> list[dict]:
     """What the harness makes of each line of a task that is asked as in a chat."""
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
     folder.mkdir()
     (folder / "lines.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     source = {"data_files": {"test": str(folder / "lines.jsonl")}, "cache_dir": str(folder / "cache")}

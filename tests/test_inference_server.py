@@ -18,7 +18,7 @@ from nanochat.errors import UserError
 from nanochat.web.state import named
 from scripts import inference_server
 from tests.gpt2s import write_gpt2, write_nanogpt
-from tests.served import Live, refusal, served, started
+from tests.served import PATIENCE, Live, get, post, refusal, served, started
 
 CONTEXT = 32
 LETTERS = "\n !abcdefgh"
@@ -78,7 +78,7 @@ def test_the_contract_with_a_key(folder: Path) -> None:
         if listening.exists():  # with a key it listens on all addresses
             assert f"00000000:{port:04X}" in listening.read_text(encoding="utf-8")
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0 and "Traceback" not in err
 
 
@@ -86,12 +86,12 @@ def test_without_a_key_only_this_machine_is_let_in(tmp_path: Path) -> None:
     write_nanogpt(tmp_path / "out", LETTERS, CONTEXT)
     with started("inference_server", f"--out_dir={tmp_path / 'out'}") as (process, address, said):
         assert "only this machine" in said and "--host" in said and address.startswith("http://127.0.0.1:")
-        assert httpx.get(address).json()["model"] == "resume"
-        answer = httpx.post(f"{address}/generate", json={"prompt": "abc"}, timeout=60)
+        assert get(address).json()["model"] == "resume"
+        answer = post(f"{address}/generate", json={"prompt": "abc"})
         assert set(answer.json()["text"]) <= set(LETTERS)
-        assert "rebinding" in message(httpx.get(address, headers={"Host": "rebinding.example"}), 403)
+        assert "rebinding" in message(get(address, headers={"Host": "rebinding.example"}), 403)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
         assert process.returncode == 0
 
 
@@ -214,8 +214,8 @@ def test_gpt_server_model_name(folder: Path, tmp_path: Path) -> None:
         assert {chunk.model for chunk in chunks} == {folder.name}
         assert client.models.retrieve("gpt").id == folder.name
         for path in ("/", "/health", "/stats", "/metrics", "/v1/models", "/models", "/openapi.json", "/v1/models/x"):
-            assert str(folder) not in httpx.get(address + path).text
-        long = httpx.post(f"{address}/v1/completions", json={"prompt": "x" * 99, "model": str(folder)}).text
+            assert str(folder) not in get(address + path).text
+        long = post(f"{address}/v1/completions", json={"prompt": "x" * 99, "model": str(folder)}).text
         assert "context" in long and str(folder) not in long
 
 
@@ -226,25 +226,25 @@ def test_default_generation_of_a_config_file(folder: Path, tmp_path: Path) -> No
     others = "cors_enabled: true\ndebug: false\nmax_batch_size: 8\n"
     config.write_text(f"model_type: {folder}\n{others}default_generation:\n{section}", encoding="utf-8")
     with started("inference_server", str(config)) as (_, address, _):
-        defaults = httpx.get(f"{address}/v1/models").json()["data"][0]["defaults"]
+        defaults = get(f"{address}/v1/models").json()["data"][0]["defaults"]
         asked = ("max_tokens", "temperature", "top_k", "top_p")
         assert [defaults[name] for name in asked] == [3, 0.0, 40, 0.9]
         page = {"Origin": "https://example.com"}
-        assert httpx.get(f"{address}/health", headers=page).headers["access-control-allow-origin"] == "*"
-        texts = {httpx.post(f"{address}/generate", json={"prompt": "he"}).json()["text"] for _ in range(4)}
+        assert get(f"{address}/health", headers=page).headers["access-control-allow-origin"] == "*"
+        texts = {post(f"{address}/generate", json={"prompt": "he"}).json()["text"] for _ in range(4)}
         greedy = {"prompt": "he", "temperature": 0, "max_tokens": 3}
-        assert texts == {httpx.post(f"{address}/generate", json=greedy).json()["text"]}
+        assert texts == {post(f"{address}/generate", json=greedy).json()["text"]}
 
 
 def test_served_names(folder: Path) -> None:
     names = ["--served_name=gpt", "--served-name", "my/model"]
     with started("inference_server", f"--init_from={folder}", *names, "--chat_template=none") as (_, address, printed):
         assert printed.startswith("gpt: ") and "does not chat" in printed
-        assert [card["id"] for card in httpx.get(f"{address}/v1/models").json()["data"]] == ["gpt"]
-        assert httpx.get(address).json()["model"] == "gpt"
-        assert httpx.get(f"{address}/v1/models/my/model").json()["id"] == "gpt"
+        assert [card["id"] for card in get(f"{address}/v1/models").json()["data"]] == ["gpt"]
+        assert get(address).json()["model"] == "gpt"
+        assert get(f"{address}/v1/models/my/model").json()["id"] == "gpt"
         chat = {"messages": [{"role": "user", "content": "he"}]}
-        assert "has not learned to chat" in message(httpx.post(f"{address}/v1/chat/completions", json=chat))
+        assert "has not learned to chat" in message(post(f"{address}/v1/chat/completions", json=chat))
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,8 @@ def test_best_fit():
 class Numbers:
     """Document n of an epoch of `size` is bos and its own number, `lengths[n]` times."""
 
+    most = None
+
     def __init__(self, lengths: list[int], cut: bool):
         self.lengths = lengths
         self.size = len(lengths)

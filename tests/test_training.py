@@ -4,7 +4,6 @@ import json
 import math
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -189,18 +188,14 @@ def assert_close_runs(one: Path, other: Path) -> None:
     assert cursors[0] == cursors[1]
 
 
-def test_torchrun_on_two_ranks_equals_one_that_accumulates(world, base, tmp_path):
+def test_two_ranks_equal_one_that_accumulates(world, base, tmp_path):
+    """torchrun itself starts such ranks in tests/test_speedrun_real.py, test_ranks.py and test_guides.py."""
     folder = world("base")
     argv = flags("base", base)
     train("base", argv)
     alone = tmp_path / "alone"
     shutil.move(folder, alone)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    root = Path(__file__).resolve().parent.parent
-    command = [*torchrun, "-m", SCRIPTS["base"], *argv]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("6 steps of 128 tokens") == 1  # one of them speaks
+    on_two_ranks(base, "base", argv)
     assert_close_runs(folder, alone)
 
 

@@ -10,12 +10,9 @@ from collections.abc import Iterator
 
 import openai
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
-from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
-from schemathesis import GenerationMode
 
 from nanochat.engine.engine import Engine
 from nanochat.tokenizer import Tokenizer
@@ -92,6 +89,8 @@ def test_openai_does_it_all_at_once_without_waiting(live: Live) -> None:
 
 
 def test_langchain_chats(live: Live) -> None:
+    from langchain_openai import ChatOpenAI
+
     chat = ChatOpenAI(model="sft:d1", base_url=f"{live.url}/v1", api_key=SecretStr(KEY), max_retries=0)
     assert chat.invoke("Hello!").content == "é! Rome"
     chunks = chat.stream([("system", "Be brief."), ("user", "Hello!")])
@@ -108,12 +107,14 @@ def test_curl_chats(live: Live) -> None:
 
 def test_nothing_that_schemathesis_thinks_of_breaks_the_server(live: Live) -> None:
     """Bodies and parameters that fit the description, and such that do not."""
+    import schemathesis  # takes seconds, which every worker of the suite would spend
+
     api = schemathesis.openapi.from_dict(live.get("/openapi.json").json())
     statuses = Counter()
     operations = [found.ok() for found in api.get_all_operations()]
     assert len(operations) >= 14
     for operation in operations:
-        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+        for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
 
             @settings(max_examples=8, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None)
             @given(operation.as_strategy(generation_mode=mode))

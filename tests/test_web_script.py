@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
 from nanochat import sandbox
@@ -19,7 +18,7 @@ from nanochat.tokenizer import Tokenizer
 from nanochat.web import server
 from scripts import chat_web
 from tests.scripted import calculating
-from tests.served import ROOT, started
+from tests.served import PATIENCE, ROOT, get, post, started
 
 ASK = {"messages": [{"role": "user", "content": "Hello secret!"}]}
 
@@ -38,16 +37,16 @@ def test_a_server_says_what_it_has_and_ends_when_told(tokenizer: Tokenizer) -> N
     with started("chat_web", *flags) as (process, address, said):
         assert "sft:d1: step 7" in said and "base:d1: step 5" in said and "does not chat" in said
         assert "ssh -L" in said and f"{address}/docs" in said
-        models = httpx.get(f"{address}/v1/models").json()["data"]
+        models = get(f"{address}/v1/models").json()["data"]
         assert [(model["id"], model["step"]) for model in models] == [("sft:d1", 7), ("base:d1", 5), ("sft:d1:3", 3)]
-        reply = httpx.post(f"{address}/v1/chat/completions", json=ASK, timeout=60).json()
+        reply = post(f"{address}/v1/chat/completions", json=ASK).json()
         assert reply["choices"][0]["message"]["content"] == "é! Rome"
         port = address.rpartition(":")[2]
         again = [sys.executable, "-m", "scripts.chat_web", "--port", port]
         done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 2 and done.stderr.count("\n") == 1 and f"port {port}" in done.stderr
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0 and "Traceback" not in err and "secret" not in out + err
 
 
@@ -55,10 +54,10 @@ def test_ctrl_c_ends_it_too_and_the_key_comes_from_the_environment(tokenizer: To
     save(tokenizer, "sft", 7)
     with started("chat_web", "--log_prompts", NANOGPT_API_KEY="old", NANOCHAT_API_KEY="new") as (process, address, _):
         ask = f"{address}/v1/chat/completions"
-        assert httpx.post(ask, json=ASK, headers={"Authorization": "Bearer old"}).status_code == 401
-        assert httpx.post(ask, json=ASK, headers={"Authorization": "Bearer new"}, timeout=60).status_code == 200
+        assert post(ask, json=ASK, headers={"Authorization": "Bearer old"}).status_code == 401
+        assert post(ask, json=ASK, headers={"Authorization": "Bearer new"}).status_code == 200
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0
         logged = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
         assert [line["what"] for line in logged] == ["chat", "reply"]

@@ -31,6 +31,7 @@ log = logging.getLogger("nanochat.web")
 
 ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 BEFORE_KILL = 10.0  # seconds that a stage has to save, before it can be killed
+PATIENCE = 5.0  # seconds in which a process that has nothing left to do should end
 MOST_WAITING = 100  # jobs in all queues
 
 
@@ -117,8 +118,9 @@ class Jobs:
     def resume(self, id: str, again: Callable[[Job], Sequence[str]]) -> Job:
         """Queue a job that is over once more. again: the words of its command. Raises NotNow if it is not over."""
         argv = again(self.get(id))
+        self._wait_for_runner(id)
         with record.editing(self._place(id)) as job:
-            if job.state in OPEN or record.is_alive(self._place(id)):
+            if job.state in OPEN:
                 raise NotNow(f"this job is {job.state}; it can be resumed when it is over")
             job.argv, job.attempt, job.created, job.state = list(argv), job.attempt + 1, time.time(), "queued"
             job.pid = job.start = job.started = job.stopped_at = job.ended = job.exit = job.message = None
@@ -128,11 +130,20 @@ class Jobs:
     def forget(self, id: str) -> None:
         """Delete what is known of a job that is over; its run stays."""
         job, place = self.get(id), self._place(id)
-        if job.state in OPEN or record.is_alive(place):
+        if job.state in OPEN:
             raise NotNow(f"this job is {job.state}; stop it first")
+        self._wait_for_runner(id)
         gone = place.with_name(f".{id}.gone")
         os.rename(place, gone)  # at once, so that nobody sees a half of it
         shutil.rmtree(gone)
+
+    def _wait_for_runner(self, id: str) -> None:
+        """Return when no process of a job that is over lives: its runner has a moment to live after its last word."""
+        until = time.monotonic() + PATIENCE
+        while self.get(id).state not in OPEN and record.is_alive(self._place(id)):
+            if time.monotonic() > until:
+                raise NotNow("this job is ending; try again in a moment")
+            time.sleep(0.05)
 
     def advance(self, starts: bool = True) -> None:
         """Note which jobs have ended unseen, and if it `starts` any, start the next on every device that is free."""

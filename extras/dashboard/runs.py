@@ -25,7 +25,7 @@ from nanochat.report import card, sections
 
 METRICS, CONFIG = "metrics.jsonl", "config.json"
 OUT = "out"  # stage of the ids of nanoGPT's out folders
-SECTION = {"base": "base_train", "mid": "mid_train", "sft": "chat_sft", "rl": "chat_rl"}  # of the report card
+SECTION = {"base": "base_train", "mid": "mid_train", "sft": "chat_sft", "dpo": "chat_dpo", "rl": "chat_rl"}
 TAIL, HEAD = 1 << 16, 1 << 12  # bytes at a file's end and beginning that its summary is made from
 AT_ONCE = 4 << 20  # bytes that are read before an answer; of more, the first answer is a sample
 KEPT = 64  # runs whose curves are kept in memory, 1 to 5 MB each

@@ -112,10 +112,14 @@ class Training:
         return {"errors": errors, "command": str(command), "plan": plan}
 
     def start(self, body: FormRequest) -> Job:
+        """Queue the command of a form. Raises Wrong, also for what a stage refuses once it knows its model."""
         command = self.command(body)
-        return self.jobs.submit(
-            command.stage.name, command.argv, command.values, command.device, self.outlook.run(command)
-        )
+        try:
+            self.outlook.plan(command)
+            run = self.outlook.run(command)
+        except UserError as error:
+            raise Wrong(forms.placed(command.stage, error)) from None
+        return self.jobs.submit(command.stage.name, command.argv, command.values, command.device, run)
 
     def again(self, job: Job) -> list[str]:
         """The words that resume a job: the same ones, without those that would begin anew."""

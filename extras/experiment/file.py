@@ -21,7 +21,8 @@ from nanochat.errors import UserError, shown
 BASELINE = "baseline"
 ROOMS = ("scripts", "tasks", "nanochat")  # whose modules are commands
 # The stages that train, and the flag that gives their number of steps.
-STEPS = dict.fromkeys(("base_train", "mid_train", "chat_sft", "chat_rl"), "num_iterations") | {"train": "max_iters"}
+STEPS = dict.fromkeys(("base_train", "mid_train", "chat_sft", "chat_dpo", "chat_rl"), "num_iterations")
+STEPS |= {"train": "max_iters"}
 BUILT = ("arms", "stages", "shared", "scores", "budget", "verdict", "fit")  # keys that `load` makes itself
 LENGTHS = ("num_iterations", "num_epochs", "target_flops", "target_param_data_ratio", "minutes", "max_iters")
 

@@ -39,7 +39,7 @@ SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 LINKED = ("tokenizer", "base_data*", "*_checkpoints/*", "eval_bundle", "*.jsonl")
 WRITES = {"tok_train": "tokenizer", "tasks.littleworld": "base_data_tinyworld"} | {
     stage: paths.SOURCES[source] for stage, source in
-    {"base_train": "base", "mid_train": "mid", "chat_sft": "sft", "chat_rl": "rl"}.items()
+    {"base_train": "base", "mid_train": "mid", "chat_sft": "sft", "chat_dpo": "dpo", "chat_rl": "rl"}.items()
 }  # fmt: skip
 WEIGHTS = ("*_checkpoints/*/model_*", "*_checkpoints/*/optim_*", f"{OUT_DIR}/*.pt")
 ATTENTION = 0.5  # seconds between two looks at how far the runs are

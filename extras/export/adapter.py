@@ -42,11 +42,11 @@ def write(folder: Path, loaded: manager.Loaded, dtype: torch.dtype) -> list[str]
 def base_of(loaded: manager.Loaded) -> str:
     """The name that transformers knows the parent by: on the hub, its own folder, or where scripts.export writes it."""
     parent = loaded.meta["parent"]
-    name = parent.get("name")
+    name: str | None = parent.get("name")
     if name is None:
         return str(base_dir() / "exports" / f"{parent['source']}-{parent['tag']}-{parent['step']:06d}-hf")
     if name in hub.GPT2 or not Path(name).exists() or (Path(name) / "config.json").exists():
-        return hub.GPT2.get(name, name)
+        return str(hub.GPT2.get(name, name))
     return str(base_dir() / "exports" / f"{parent['tag'].replace('/', '--')}-hf")
 
 

@@ -51,8 +51,8 @@ def head_scores(model: Model, rows: int = 8, length: int = 0, seed: int = 0) -> 
             "expected halves of 2 tokens or more that do"
         )
     sequences = [begin + half + half for half in _halves(model, rows, length, seed)]
-    sums = {kind: torch.zeros(model.config.n_layer, model.config.n_head) for kind in KINDS}
-    even = dict.fromkeys(KINDS, 0.0)
+    sums: dict[str, Tensor] = {kind: torch.zeros(model.config.n_layer, model.config.n_head) for kind in KINDS}
+    even: dict[str, float] = dict.fromkeys(KINDS, 0.0)
     second = torch.arange(len(begin) + length, len(begin) + 2 * length)
     later = torch.arange(1, len(begin) + 2 * length)
     places = {"induction": (second, length - 1), "duplicate token": (second, length), "previous token": (later, 1)}

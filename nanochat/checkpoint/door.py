@@ -35,8 +35,8 @@ WEIGHT_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 class Found:
     """A model whose weights have not been read yet.
 
-    source is its stage (base, mid, sft or rl), "" where only the weights can tell; meta is the meta file of a nanochat
-    checkpoint, else {}. step is 0 where only the weights can tell. file is the name of a ckpt.pt in the folder.
+    source is its stage (base, mid, sft, dpo or rl), "" where only the weights can tell; meta is the meta file of a
+    nanochat checkpoint, else {}. step is 0 where only the weights can tell. file is the name of a ckpt.pt.
     """
 
     name: str

@@ -46,7 +46,7 @@ from nanochat.paths import (
 from nanochat.tokenizer import Tokenizer
 
 STAGE_COMMAND = {"base": "scripts.base_train", "mid": "scripts.mid_train", "sft": "scripts.chat_sft",
-                 "rl": "scripts.chat_rl"}  # fmt: skip
+                 "dpo": "scripts.chat_dpo", "rl": "scripts.chat_rl"}  # fmt: skip
 FORMAT = 2  # the newest that this version reads
 WHOLE, ADAPTER = 1, 2  # what it writes: adapters are unknown to versions that know 1 only
 CHECKSUM = "checksum"  # key of a meta file: the sha256 of all else in it
@@ -79,7 +79,7 @@ class Loaded:
     """A checkpoint in memory.
 
     optimizer is what `save` was given, or None if it was not requested. note names what had to be assumed because the
-    file does not record it; "" if nothing. source is the stage (base, mid, sft or rl); "" if unknown.
+    file does not record it; "" if nothing. source is the stage (base, mid, sft, dpo or rl); "" if unknown.
     """
 
     model: GPT

@@ -1,4 +1,4 @@
-"""The stage (base, mid, sft or rl) of a checkpoint that lies anywhere, by its meta file, its place or its name."""
+"""The stage (base, mid, sft, dpo or rl) of a checkpoint that lies anywhere, by its meta file, its place or its name."""
 
 import re
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ def stage_of(meta: Mapping, repo: str) -> str | None:
     if (source := str(meta.get("source"))) in SOURCES:  # written by push
         return source
     if "parent" in meta:  # ours, of a later stage
-        return "mid" if "text_share" in meta else "sft"
+        return "mid" if "text_share" in meta else "dpo" if "pairs" in meta else "sft"
     if "mmlu_acc" in meta or "val_loss" in meta:
         return "sft"
     if "loop_state" in meta or "dataloader_state_dict" in meta:
@@ -37,4 +37,4 @@ def stage_of(meta: Mapping, repo: str) -> str | None:
 def stage_spelled(repo: str) -> str | None:
     """The stage that is a word of a repository's name, as in nanochat-d20-sft."""
     words = re.split(r"[\W_]+", repo.rpartition("/")[2].lower())
-    return next((source for source in ("rl", "sft", "mid", "base") if source in words), None)
+    return next((source for source in ("rl", "dpo", "sft", "mid", "base") if source in words), None)

@@ -21,8 +21,8 @@ class Row(NamedTuple):
     weights: np.ndarray
 
 
-def pack(documents: Sequence[Document], row_len: int, cut: bool) -> list[Row]:
-    """Pack documents into rows of row_len ids, each row starting with bos. No token is lost.
+def pack(documents: Sequence[Document], row_len: int, cut: bool, most: int | None = None) -> list[Row]:
+    """Pack documents into rows of row_len ids, each row starting with bos, at most `most` in a row. No token is lost.
 
     If no waiting document fits: with `cut` the shortest is cut to fill the row, and its remainder waits with a bos of
     its own; without, the row is padded with bos of weight 0. A document longer than a row is always cut into pieces.
@@ -34,7 +34,7 @@ def pack(documents: Sequence[Document], row_len: int, cut: bool) -> list[Row]:
     while waiting:
         parts: list[np.ndarray] = []
         room = row_len
-        while waiting and room:
+        while waiting and room and (most is None or len(parts) < most):
             fits = bisect_right(waiting, (room, len(pieces))) - 1
             if fits >= 0:
                 _, n = waiting.pop(fits)

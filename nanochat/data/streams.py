@@ -50,9 +50,10 @@ class Place(NamedTuple):
 
 
 class Source(Protocol):
-    """Documents 0, 1, 2, ... without end. `cut`: whether they may be cut to fill rows."""
+    """Documents 0, 1, 2, ... without end. `cut`: whether they may be cut to fill rows; `most`: as many in a row."""
 
     cut: bool
+    most: int | None
 
     def locate(self, position: int) -> Place: ...
 
@@ -82,6 +83,7 @@ class TextSource:
     """
 
     cut = True
+    most: int | None = None
 
     def __init__(
         self, reader: TextReader, tokenizer: Tokenizer, seed: int | None = None,
@@ -158,6 +160,7 @@ class ConversationSource:
     """
 
     cut = False
+    most: int | None = None
 
     def __init__(
         self, conversations: Sequence[dict], tokenizer: Tokenizer, max_tokens: int, masked: bool, order: str = ""
@@ -180,12 +183,18 @@ class ConversationSource:
                 order = list(range(self.size))
                 random.Random(f"{self.order}/{epoch}").shuffle(order)
                 self._shuffled = (epoch, order)
-            conversation = self.conversations[self._shuffled[1][place]]
-            rendered = chat.render(self.tokenizer, conversation, self.max_tokens)
-            if rendered is not None:
-                ids, mask = rendered
-                documents.append((ids, mask if self.masked else [1] * len(ids)))
+            document = self.document(self._shuffled[1][place])
+            if document is not None:
+                documents.append(document)
         return documents
+
+    def document(self, number: int) -> Document | None:
+        """Conversation `number` as ids and weights; None if it is too long."""
+        rendered = chat.render(self.tokenizer, self.conversations[number], self.max_tokens)
+        if rendered is None:
+            return None
+        ids, mask = rendered
+        return ids, mask if self.masked else [1] * len(ids)
 
     def locate(self, position: int) -> Place:
         return Place(*divmod(position, self.size), self.size)
@@ -215,6 +224,7 @@ class MixedSource:
         self.weights = [weight for _, weight in parts if weight > 0]
         self.parts = [(source, weight / sum(self.weights)) for source, weight in parts if weight > 0]
         self.cut = all(source.cut for source, _ in self.parts)
+        self.most: int | None = None
         # An epoch ends when every source has been read at least once.
         self.size = 0
         for source, share in self.parts:
@@ -274,13 +284,17 @@ def batches(
         for more, rounds in dealt:
             mine = torch.cat([mine, more])
             for progress, after in rounds:
-                # The target of a token is the next one, and its weight is that of the target.
-                ids, weights = mine[:rows, 0].long(), mine[:rows, 1, 1:].float()
+                batch = batch_of(mine[:rows], progress, after)
                 mine = mine[rows:]
-                inputs, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-                weights = weights.contiguous()
-                batch = Batch(inputs, targets, weights, progress, after, trained=trained_positions(weights))
                 yield batch.pinned() if pin else batch
+
+
+def batch_of(rows: Tensor, progress: float = 0.0, cursor: dict | None = None) -> Batch:
+    """A batch of packed rows (B, 2, T+1), their ids and weights."""
+    # The target of a token is the next one, and its weight is that of the target.
+    ids, weights = rows[:, 0].long(), rows[:, 1, 1:].float().contiguous()
+    inputs, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+    return Batch(inputs, targets, weights, progress, cursor or {}, trained=trained_positions(weights))
 
 
 def batches_for(
@@ -355,7 +369,7 @@ def _chunks(source: Source, T: int, position: int, seed: int, rank: int, world: 
     for n in itertools.count():
         count = _chunk_len(source, position)
         if n % world == rank:
-            packed = pack(source.read(position, count), T + 1, source.cut)
+            packed = pack(source.read(position, count), T + 1, source.cut, source.most)
             random.Random(f"{seed}/{position}").shuffle(packed)
             yield np.array(packed, np.int32).reshape(-1, 2, T + 1)
         position += count

@@ -28,6 +28,7 @@ USABLE = 0.97  # of a GPU's memory
 # temporaries. The gradient of the chunk before is still there. Without gradients, float32 logits three times.
 COMPILED_LOGIT, EAGER_LOGIT, LAST_LOGIT, VALIDATION_LOGIT = 4, 18, 2, 12
 EAGER_CAP = 8  # more of them with a softcap, its tanh and its slope
+TAUGHT_LOGIT = 2  # a teacher's product in bfloat16, beside the student's
 # Bytes per element of the matrices that Muon works on together: stacked weights, gradients and update in float32, and
 # the temporaries of Polar Express. These two were counted with a dispatch mode that follows every storage of a training
 # step on fake GPUs (tests/fakes/steps.py).
@@ -155,6 +156,23 @@ def loss_bytes(
     return head + chunk * V * logit
 
 
+def predicted_bytes(config: GPTConfig, rows: int, length: int, compiled: bool = True) -> float:
+    """What a teacher holds while the student's loss is computed: what its output layer reads, and a chunk's logits.
+
+    Two softmaxes over the chunk are float32 temporaries where nothing is compiled. Its blocks' own activations come
+    and go before the student's are there.
+    """
+    N, V = rows * length, config.padded_vocab
+    logit = TAUGHT_LOGIT if compiled else EAGER_LOGIT
+    return 2.0 * N * config.n_embd + chunk_rows(N, V, torch.device("cuda")) * V * logit
+
+
+def unlearned_bytes(config: GPTConfig, rows: int, length: int) -> float:
+    """The logits of a chunk without gradients, as validations compute them."""
+    V = config.padded_vocab
+    return float(chunk_rows(rows * length, V, torch.device("cuda")) * V * VALIDATION_LOGIT)
+
+
 def training_memory(
     config: GPTConfig,
     rows: int,
@@ -164,15 +182,16 @@ def training_memory(
     muon: bool = True,
     recompute: bool = False,
     adapters: Adapters | None = None,
+    teacher: GPTConfig | None = None,
 ) -> dict[str, float]:
     """On each of `ranks` GPUs that train on `rows` rows of `length` tokens at a time, when it is fullest.
 
     That is in a micro-batch after the first, when the gradients are there; a step of one micro-batch takes less.
     Without muon all parameters belong to AdamW, as in nanoGPT's way of training. With adapters these alone do, and
-    have gradients, and the weights are frozen in 16 bits.
+    have gradients, and the weights are frozen in 16 bits. A teacher's weights are there all the time; what it predicts
+    for a micro-batch is there while the student computes its loss.
     """
     size = sizes(config)
-    N, V = rows * length, config.padded_vocab
     trained = size.all if adapters is None else lora.count(config, adapters)
     rounded = size.matrices if adapters is None else trained
     muon = muon and adapters is None
@@ -183,8 +202,10 @@ def training_memory(
             "loss": float(loss_bytes(config, rows, length, compiled, adapters)),
         },
         # Not compiled, one layer at a time.
-        {"logits of the validation": float(chunk_rows(N, V, torch.device("cuda")) * V * VALIDATION_LOGIT)},
+        {"logits of the validation": unlearned_bytes(config, rows, length)},
     ]
+    if teacher is not None:
+        moments[0]["the teacher's predictions"] = predicted_bytes(teacher, rows, length, compiled)
     if muon:
         moments.append({"Muon's workspace": MUON_ELEMENT * size.group / ranks})
     # Each rank keeps the state of its part. Beside the step, its new weights are on their way in buffers of their own.
@@ -196,6 +217,7 @@ def training_memory(
         "weights": 4.0 * trained + 2.0 * size.all * (adapters is not None),
         "gradients": 4.0 * trained,
         "optimizer state": state,
+        **({} if teacher is None else {"the teacher's weights": 2.0 * sizes(teacher).all}),
         "context and workspaces": CONTEXT + NCCL * (ranks > 1),
         **fullest,
         "gaps": GAPS * sum(fullest.values()),

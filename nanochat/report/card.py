@@ -16,13 +16,22 @@ from nanochat.report import curves, page
 from nanochat.report.sections import folder, read_sections
 from nanochat.terminal import printable
 
-TRAINING = ("base_train", "mid_train", "chat_sft", "chat_rl")
-CHAT_EVALS = {"chat_eval_base": "base", "chat_eval_mid": "mid", "chat_eval_sft": "SFT", "chat_eval_rl": "RL"}
+TRAINING = ("base_train", "mid_train", "chat_sft", "chat_dpo", "chat_rl")
+CHAT_EVALS = {
+    "chat_eval_base": "base", "chat_eval_mid": "mid", "chat_eval_sft": "SFT", "chat_eval_dpo": "DPO",
+    "chat_eval_rl": "RL",
+}  # fmt: skip
+PREFERENCES = {  # what DPO measures on held-out pairs, and decimals
+    "val_loss": ("loss", 4), "val_accuracy": ("fraction preferred", 3), "val_margin": ("margin, nats", 2),
+    "val_chosen_logp": ("log-probability of the chosen answer", 2),
+    "val_rejected_logp": ("log-probability of the rejected answer", 2), "val_drift": ("drift, nats per token", 4),
+}  # fmt: skip
 SETTINGS = (  # what defaults, scaling rules and inheritance resolved to: for the model, and for the training
     "n_layer", "n_embd", "n_head", "n_kv_head", "vocab_size", "sequence_len", "window_pattern",
     "device_batch_size", "total_batch_size", "max_seq_len", "embedding_lr", "unembedding_lr", "matrix_lr", "scalar_lr",
     "lr_scale", "weight_decay", "warmup_steps", "warmdown_ratio", "final_lr_frac", "grad_clip",
-    "examples_per_step", "num_samples", "max_new_tokens", "temperature",
+    "examples_per_step", "num_samples", "max_new_tokens", "temperature", "beta", "label_smoothing", "loss",
+    "teacher", "teacher_weight", "teacher_temperature",
 )  # fmt: skip
 UNREADABLE = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)  # JSON of another shape
 
@@ -76,6 +85,7 @@ def markdown(found: Sections, pictures: Mapping[str, Sequence[curves.Picture]], 
     chapters: dict[str, Callable[[], str]] = {
         "Summary": lambda: _summary(found, price),
         "Accuracy": lambda: _accuracy(found),
+        "Preferences": lambda: _preferences(found.get("chat_dpo", {})),
         "Reinforcement learning": lambda: _rl(found.get("chat_rl", {})),
         "CORE": lambda: _core(base.get("core")),
         "lm-evaluation-harness": lambda: _harness(base.get("harness", [])),
@@ -154,6 +164,15 @@ def _rl(section: dict) -> str:
         for name, score in scores.items()
     ]
     return table(["held-out questions", "before", "after", "n"], rows)
+
+
+def _preferences(section: dict) -> str:
+    scores, before = section.get("scores") or {}, section.get("before") or {}
+    rows = [
+        [text, _fixed(before.get(name), digits), _fixed(scores[name], digits)]
+        for name, (text, digits) in PREFERENCES.items() if name in scores
+    ]  # fmt: skip
+    return table([f"{_fixed(section.get('pairs'))} held-out pairs".lstrip(), "before", "after"], rows)
 
 
 def _core(core: dict | None) -> str:

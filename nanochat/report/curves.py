@@ -16,6 +16,9 @@ from nanochat.terminal import printable
 CURVES = (
     ("loss", "training loss, nats per token", "loss", True, False),
     ("reward", "mean reward of the sampled answers", "reward", True, False),
+    ("margin", "margin between chosen and rejected answers, nats", "margin", True, False),
+    ("val_margin", "margin of held-out pairs, nats", "val_margin", False, False),
+    ("preferred", "fraction of held-out pairs whose chosen answer is preferred", "val_accuracy", False, False),
     ("bpb", "validation, bits per byte", "val_bpb", False, False),
     ("pass", "fraction of correct answers to held-out questions", "pass@1/", False, False),
     ("accuracy", "fraction of correct answers to held-out questions", "accuracy/", False, False),
@@ -64,8 +67,8 @@ def pictures(stage: str, metrics: Sequence[Mapping]) -> list[Picture]:
     """The curves of a training stage, from the lines of its metrics.jsonl."""
     made = []
     for name, title, key, smooth, from_zero in CURVES:
-        # The loss of RL is weighted by advantages, so its size means nothing.
-        if (stage, key) != ("chat_rl", "loss") and (lines := _lines(metrics, key)):
+        # The loss of RL is weighted by advantages, so its size means nothing; that of DPO is of pairs, not of tokens.
+        if (key != "loss" or stage not in ("chat_rl", "chat_dpo")) and (lines := _lines(metrics, key)):
             svg = draw(title, lines, smooth, from_zero)
             made.append(Picture(f"{stage}_{name}", in_words(title, lines), svg))
     return made

@@ -2,14 +2,17 @@
 
 A section is a dict of what the stage has; every key is optional, and so is every section.
 
-stages   tok_train, tok_eval, base_train, base_eval, mid_train, chat_sft, chat_rl,
-         chat_eval_base, chat_eval_mid, chat_eval_sft, chat_eval_rl
+stages   tok_train, tok_eval, base_train, base_eval, mid_train, chat_sft, chat_dpo, chat_rl,
+         chat_eval_base, chat_eval_mid, chat_eval_sft, chat_eval_dpo, chat_eval_rl
 all      flags {name: value} that differ from the defaults, seconds, tag, step, source
 tok_*    vocab_size, documents, characters, bytes, tokens
          compression {text: {"bytes": int, "tokens": {tokenizer: int}}}
 *_train, chat_sft
          parameters, tokens, steps, tokens_per_second, flops, train_loss, val_bpb, val_perplexity,
          seed, times {part: seconds}, with more than the steps that `seconds` counts
+chat_dpo parameters, tokens, steps, tokens_per_second, flops, seed, times, preference_loss, pairs (held out),
+         before and scores {"val_loss", "val_margin", "val_accuracy", "val_chosen_logp", "val_rejected_logp",
+         "val_drift": means over those pairs, log-probabilities in nats}
 chat_rl  parameters, tokens (sampled), steps, tokens_per_second, seed, times, scores {"pass@1/<task>": fraction}
 base_eval
          sha256 (of the weights), dataset, train_bpb, val_bpb, train_perplexity, val_perplexity,
@@ -39,8 +42,8 @@ from nanochat.errors import UserError
 from nanochat.log import strict_json
 
 STAGES = (
-    "tok_train", "tok_eval", "base_train", "base_eval", "mid_train", "chat_sft", "chat_rl",
-    "chat_eval_base", "chat_eval_mid", "chat_eval_sft", "chat_eval_rl",
+    "tok_train", "tok_eval", "base_train", "base_eval", "mid_train", "chat_sft", "chat_dpo", "chat_rl",
+    "chat_eval_base", "chat_eval_mid", "chat_eval_sft", "chat_eval_dpo", "chat_eval_rl",
 )  # fmt: skip
 PRICE = "NANOCHAT_PRICE_PER_GPU_HOUR"
 

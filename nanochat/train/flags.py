@@ -76,6 +76,8 @@ class TrainFlags:
         check_length(self)
         if isinstance(self, StageLoraFlags):
             check_adapters(self)
+        if isinstance(self, TeacherFlags):
+            check_teacher(self)
 
 
 @dataclass
@@ -83,7 +85,7 @@ class ParentFlags:
     """The model that a later stage starts from, and what it inherits from it."""
 
     source: ModelName = "mid"
-    """model to start from: base, mid, sft, rl, sft:d4:700, gpt2, a folder, a ckpt.pt or user/name"""
+    """model to start from: base, mid, sft, dpo, rl, sft:d4:700, gpt2, a folder, a ckpt.pt or user/name"""
     device_batch_size: Rows | None = None
     """rows per forward pass and rank; auto: as many as fit into memory; default: inherited, else 32"""
     embedding_lr: float | None = None
@@ -124,8 +126,20 @@ class LaterFlags(TrainFlags, ParentFlags):
 
 
 @dataclass
+class TeacherFlags:
+    """A larger model that is learned from besides the data."""
+
+    teacher: ModelName | None = None
+    """model of the same tokenizer to learn from as well, such as base:d12 or sft:d20 (distillation)"""
+    teacher_weight: float = 0.5
+    """fraction of the loss that the teacher's predictions are; the rest is the data's"""
+    teacher_temperature: float = 1.0
+    """divide the logits of teacher and student by this; above 1, unlikely tokens count for more"""
+
+
+@dataclass
 class ConversationData:
-    """The conversations of a stage, and how many of them make a step."""
+    """The conversations of a stage."""
 
     data_path: list[Path] = field(default_factory=list)
     """train on your own conversations from these files, JSONL or a JSON array"""
@@ -133,14 +147,6 @@ class ConversationData:
     """validate on conversations from these files; default: a held-out part of --data_path if that is all there is"""
     conversations: str | None = None
     """littleworld, real (SmolTalk, MMLU, ...) or none; default: littleworld if the model descends from it, else real"""
-    device_batch_size: Rows | None = None
-    """rows per forward pass and rank; auto: as many as fit into memory; default: inherited, else 32"""
-    total_batch_size: int | None = None
-    """tokens per optimizer step over all ranks; default: inherited (chat_sft: 32 rows)"""
-    max_seq_len: int | None = None
-    """context length in tokens; default: inherited, else the model's"""
-    eval_tokens: int | None = None
-    """tokens per validation; default: inherited, else 10485760"""
 
 
 @dataclass
@@ -152,8 +158,23 @@ class StageLoraFlags(LoraFlags):
 
 
 @dataclass
-class ConversationFlags(LaterFlags, StageLoraFlags, ConversationData):
+class RowFlags:
+    """How long the rows of a stage are, and how many of them make a step."""
+
+    device_batch_size: Rows | None = None
+    """rows per forward pass and rank; auto: as many as fit into memory; default: inherited, else 32"""
+    total_batch_size: int | None = None
+    """tokens per optimizer step over all ranks; default: inherited (chat_sft and chat_dpo: 32 rows)"""
+    max_seq_len: int | None = None
+    """context length in tokens; default: inherited, else the model's"""
+
+
+@dataclass
+class ConversationFlags(LaterFlags, StageLoraFlags, TeacherFlags, RowFlags, ConversationData):
     """Flags of the stages that learn from given conversations."""
+
+    eval_tokens: int | None = None
+    """tokens per validation; default: inherited, else 10485760"""
 
 
 def check_numbers(flags: TrainFlags) -> None:
@@ -190,3 +211,11 @@ def check_adapters(flags: "StageLoraFlags") -> None:
         raise UserError(f"--{unused[0]} has no effect on adapters, whose rate is --lora_lr; leave it out")
     if adapting and getattr(flags, "fp8", False):
         raise UserError("--fp8 multiplies weights that learn, and with --lora_rank none does; leave one of them out")
+
+
+def check_teacher(flags: TeacherFlags) -> None:
+    """Raise UserError for numbers that are no weight or temperature."""
+    if not 0 <= flags.teacher_weight <= 1:
+        raise UserError(f"--teacher_weight is {flags.teacher_weight}; expected a fraction from 0 to 1")
+    if flags.teacher_temperature <= 0:
+        raise UserError(f"--teacher_temperature is {flags.teacher_temperature}; expected more than 0")

@@ -7,7 +7,7 @@ from nanochat.errors import UserError
 from nanochat.gpt import GPTConfig
 from nanochat.runtime import Runtime
 from nanochat.scaling import REFERENCE_BATCH, shared
-from nanochat.train.flags import ConversationFlags, LaterFlags
+from nanochat.train.flags import ConversationFlags, LaterFlags, RowFlags
 from nanochat.train.memory import rows_that_fit
 
 DEFAULTS = {
@@ -49,18 +49,19 @@ def accumulation(hparams: Hyperparameters, rt: Runtime) -> int:
 
 
 def resolve_hyperparameters(
-    flags: LaterFlags, recorded: dict, config: GPTConfig, rt: Runtime, is_resumed: bool, rows: int = 0
+    flags: LaterFlags, recorded: dict, config: GPTConfig, rt: Runtime, is_resumed: bool, rows: int = 0, most: int = 0
 ) -> Hyperparameters:  # fmt: skip
     """Flags first, then what the checkpoint recorded, then defaults, for a model of this config.
 
     Learning rates scale with the square root of the batch, as in pretraining. Fine-tuning takes steps of `rows` rows
-    and not its parent's batch, which was chosen for pretraining and would leave it a few dozen steps. RL, whose batches
-    have no fixed size in tokens, keeps the factor of the stage before.
+    and not its parent's batch, which was chosen for pretraining and would leave it few steps. RL, whose batches
+    have no fixed size in tokens, keeps the factor of the stage before. Rows have up to `most` tokens, by default those
+    of the model's context.
     """
     T = config.sequence_len
     fallback = {**DEFAULTS, "max_seq_len": T}
-    has_rows = isinstance(flags, ConversationFlags)
-    if has_rows:
+    has_rows = isinstance(flags, RowFlags)
+    if isinstance(flags, ConversationFlags):
         fallback["eval_tokens"] = EVAL_TOKENS
     passed = {name: getattr(flags, name, None) for name in fallback}
     if rows and passed["total_batch_size"] is None:
@@ -72,14 +73,15 @@ def resolve_hyperparameters(
             inherited.append(f"{name}={values[name]}")
     if inherited and not is_resumed:
         rt.print("inherited from the checkpoint: " + ", ".join(inherited))
-    if values["max_seq_len"] > T:
-        raise UserError(f"--max_seq_len {values['max_seq_len']} is longer than the model's context of {T} tokens")
+    if values["max_seq_len"] > (most or T):
+        limit = f"the model's context of {T} tokens" if most in (0, T) else f"twice the model's context, {most} tokens"
+        raise UserError(f"--max_seq_len {values['max_seq_len']} is longer than {limit}")
     if flags.device_batch_size == "auto":
         length = values["max_seq_len"]
         values["device_batch_size"] = rows_that_fit(
             config, length, rt, bool(flags.compile), flags.recompute, lora.wanted(flags)
         )
-    if has_rows:
+    if isinstance(flags, RowFlags):
         values |= _shared_batch(flags, values, rt)
     scale = (values["total_batch_size"] / REFERENCE_BATCH) ** 0.5
     hparams = Hyperparameters(**values, weight_decay=flags.weight_decay, lr_scale=flags.init_lr_frac * scale)
@@ -88,7 +90,7 @@ def resolve_hyperparameters(
     return hparams
 
 
-def _shared_batch(flags: ConversationFlags, values: dict, rt: Runtime) -> dict:
+def _shared_batch(flags: RowFlags, values: dict, rt: Runtime) -> dict:
     """total_batch_size and device_batch_size: the one that was not passed adapts to the one that was."""
     rows, length, wanted = (values[name] for name in ("device_batch_size", "max_seq_len", "total_batch_size"))
     if rows < 1 or length < 1:

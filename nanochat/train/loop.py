@@ -3,6 +3,7 @@
     loss = sum of nll * weight over the whole step / number of tokens that count in it
 
 The weight is 1 for text, 1 or 0 in conversations (only the assistant's tokens are learned), and the advantage in RL.
+With preferences it is the slope of a pair's loss and the count is that of pairs; a teacher adds its own term to nll.
 "The whole step" is all micro-batches on all ranks. A GPU that cannot hold the batch takes it in several micro-batches
 and adds up their gradients (gradient accumulation); several ranks take a part each and sum theirs (data parallelism).
 Dividing by the count of the whole step, not by each micro-batch's own, makes all of that equal: one batch of 4 rows,
@@ -115,6 +116,7 @@ class Evaluation:
 class Stage:
     """A stage as data. loss(batch) is the sum of nll * weight of a micro-batch, a float32 scalar with a gradient.
 
+    It may be a vector: that sum, and one for each name in `also`, which are divided by the same count and only logged.
     `save(state, passing)` writes a checkpoint; a passing one was due by time only and is replaced by the next one.
     `scored(state, scores)` adds scores to the latest checkpoint.
     """
@@ -137,6 +139,7 @@ class Stage:
     grad_clip: float = 0.0  # largest norm of the whole gradient; 0 = off
     flops_per_token: int = 0
     evaluations: list[Evaluation] = field(default_factory=list)
+    also: tuple[str, ...] = ()  # metrics that `loss` sums besides the loss
     shown: tuple[str, ...] = ()  # metrics in the progress line; none: the loss
     log_every: int = 0  # steps between lines, which show a step's own loss; 0 = as time passes, smoothed, or as a bar
     rows_flag: str = "--device_batch_size"  # what to lower when memory runs out
@@ -222,7 +225,7 @@ class _Started:
     tokens: float
     rates: Rates
     metrics: dict[str, float]
-    figures: OnTheWay  # loss, norm of the gradient, and after the step the loss scale and its good steps
+    figures: OnTheWay  # as `compute` returned them
 
 
 class _Steps:
@@ -271,7 +274,7 @@ class _Steps:
             return
         stage, state = self.stage, self.state
         with stage.times.of("optimizer"):  # a GPU is waited for here
-            loss, norm, scale, good_steps = step.figures.read()
+            loss, norm, scale, good_steps, *also = step.figures.read()
         now = time.perf_counter()
         seconds, self.ended = now - max(step.began, self.ended), now
         state.seconds += seconds
@@ -285,6 +288,7 @@ class _Steps:
         if stage.optimizer.muon:
             metrics |= {"momentum": step.rates.momentum, "weight_decay": step.rates.weight_decay}
         metrics |= {name: value for name, value in step.metrics.items() if name != "tokens"}
+        metrics |= dict(zip(stage.also, also, strict=True))
         metrics |= {"seconds": seconds, "tok_per_second": tokens / seconds}
         metrics["tflop_per_second"] = metrics["tok_per_second"] * stage.flops_per_token / 1e12
         if self.peak:
@@ -318,9 +322,9 @@ def compute(
 ) -> Tensor:  # fmt: skip
     """Compute one optimizer step of these micro-batches and apply it if it is finite, without waiting for the device.
 
-    counted: the tokens of the whole step that count. Returns (4,) float32 on the device: the loss, the norm of the
-    gradient, and, as they are after the step, the loss scale and its good steps. Raises UserError where memory runs out
-    and the step cannot be computed with fewer rows at a time.
+    counted: the tokens of the whole step that count. Returns a float32 vector on the device: the loss, the norm of the
+    gradient, as they are after the step the loss scale and its good steps, and what `stage.also` names. Raises
+    UserError where memory runs out and the step cannot be computed with fewer rows at a time.
     """
     while True:
         batches = room.fitted(batches)
@@ -343,13 +347,14 @@ def compute(
         norm = stage.optimizer.reduce()
         if scale is not None:
             norm = norm / scale.scale
-        finite = loss.isfinite() & norm.isfinite()
+        finite = loss[0].isfinite() & norm.isfinite()
         stage.optimizer.step(rates, _factor(norm, stage.grad_clip, scale), ~finite)
         stage.optimizer.zero_grad()
-    if scale is None:
-        return torch.stack([loss, norm, torch.ones_like(norm), torch.zeros_like(norm)])
-    scale.update(finite)
-    return torch.stack([loss, norm, scale.scale, scale.good_steps.float()])
+    scaling = [torch.ones_like(norm), torch.zeros_like(norm)]
+    if scale is not None:
+        scale.update(finite)
+        scaling = [scale.scale, scale.good_steps.float()]
+    return torch.cat([torch.stack([loss[0], norm, *scaling]), loss[1:]])
 
 
 def probed_rows(model: nn.Module, loss: Callable[[Batch], Tensor], rows: int, T: int, held: float, rt: Runtime) -> int:
@@ -367,7 +372,7 @@ def probed_rows(model: nn.Module, loss: Callable[[Batch], Tensor], rows: int, T:
         try:
             with torch.random.fork_rng(devices), repeatable(rt.device):
                 taken = torch.empty(int(held), dtype=torch.uint8, device=rt.device)
-                loss(batch).backward()
+                loss(batch).view(-1)[0].backward()
                 del taken
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -382,17 +387,17 @@ def probed_rows(model: nn.Module, loss: Callable[[Batch], Tensor], rows: int, T:
 def _add_gradients(
     stage: Stage, batches: Sequence[Batch], counted: int, rt: Runtime, scale: "_LossScale | None"
 ) -> Tensor:
-    """Add up the gradients of a step in `.grad`. Returns this rank's part of the loss, a scalar.
+    """Add up the gradients of a step in `.grad`. Returns this rank's part of the loss, and of what `also` names.
 
     The tokens that count are known before the first backward pass, so each part gets its final weight.
     """
-    loss = torch.zeros((), device=rt.device)
+    loss = torch.zeros(1 + len(stage.also), device=rt.device)
     for n, batch in enumerate(batches):
         with stage.times.of("forward"):
-            part = stage.loss(batch) / max(1, counted)
+            part = stage.loss(batch).view(-1) / max(1, counted)
         reducing = stage.optimizer.reducing() if n == len(batches) - 1 else nullcontext()
         with reducing, stage.times.of("backward"):
-            (part if scale is None else part * scale.scale).backward()
+            (part[0] if scale is None else part[0] * scale.scale).backward()
         loss += part.detach()
     return loss
 

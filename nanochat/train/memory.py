@@ -14,16 +14,17 @@ SLACK = 1.25  # the prediction may be 15 % off (tests/test_plan.py), so a run up
 def check_memory(
     config: GPTConfig, rows: int, T: int, rt: Runtime, compiled: bool, recompute: bool = False,
     flag: str = "device_batch_size", smaller: str = "--depth", adapters: Adapters | None = None,
+    teacher: GPTConfig | None = None,
 ) -> None:  # fmt: skip
     """Raise UserError where training on `rows` rows of T tokens cannot fit, before the system kills it.
 
     The message names the number of rows that fits, as --flag, or what makes the model `smaller`.
     """
-    there, needed = memory_of(rt.device), _needed(config, rows, T, rt, compiled, recompute, adapters)
+    there, needed = memory_of(rt.device), _needed(config, rows, T, rt, compiled, recompute, adapters, teacher)
     if not there or needed <= there * SLACK:
         return
     fitting = rows
-    while fitting and _needed(config, fitting, T, rt, compiled, recompute, adapters) > there:
+    while fitting and _needed(config, fitting, T, rt, compiled, recompute, adapters, teacher) > there:
         fitting //= 2
     raise UserError(
         f"training on {rows} rows of {T} tokens at a time takes about {needed / 1e9:,.0f} GB, but only "
@@ -50,8 +51,11 @@ def rows_that_fit(
 
 
 def _needed(
-    config: GPTConfig, rows: int, T: int, rt: Runtime, compiled: bool, recompute: bool, adapters: Adapters | None
-) -> float:
+    config: GPTConfig, rows: int, T: int, rt: Runtime, compiled: bool, recompute: bool, adapters: Adapters | None,
+    teacher: GPTConfig | None = None,
+) -> float:  # fmt: skip
     sharing = rt.world if rt.device.type == "cpu" else 1  # ranks of one memory
-    parts = training_memory(config, rows, T, compiled, rt.world, recompute=recompute, adapters=adapters)
+    parts = training_memory(
+        config, rows, T, compiled, rt.world, recompute=recompute, adapters=adapters, teacher=teacher
+    )
     return sharing * sum(parts.values())

@@ -24,7 +24,7 @@ from nanochat.scaling import shared
 from nanochat.train.flags import TrainFlags
 from nanochat.train.hyperparameters import accumulation
 from nanochat.train.loop import Evaluation, Stage, TrainState, probed_rows, train
-from nanochat.train.objective import loss_of
+from nanochat.train.objective import DISTILLED, compiled_rows, loss_by, loss_of
 from nanochat.train.start import Run, as_json
 from nanochat.train.writer import CheckpointWriter
 
@@ -64,7 +64,7 @@ def run_stage(
     with closing(batches_for(rt, train_source, rows, T, run.state.cursor, flags.seed)) as stream:
         return run_stream(
             name, run, stream, accumulation(hparams, rt), [Evaluation(flags.eval_every, validate), *evaluations],
-            results, num_iterations, num_epochs, flops,
+            results, num_iterations, num_epochs, flops, also=DISTILLED if run.teacher else (),
         )  # fmt: skip
 
 
@@ -81,6 +81,7 @@ def run_stream(
     best: str = "val_bpb",
     shown: tuple[str, ...] = (),
     on_policy: bool = False,
+    also: tuple[str, ...] = (),
 ) -> TrainState:
     """Train, log, save, evaluate and report any stage.
 
@@ -94,6 +95,7 @@ def run_stream(
         name=name,
         model=run.model,
         loss=run.loss or loss_of(run.model, flags.compile, rt),
+        also=also,
         optimizer=optimizer,
         stream=stream,
         accumulation=accumulation,
@@ -213,7 +215,8 @@ def prepared(run: Run) -> Run:
     if flags.fp8:
         run.extra["fp8"] = record = fp8.convert(model, rt.device)
         rt.print(f"{record['matrices']} matrices are multiplied in float8 ({record['recipe']} scaling)")
-    run.loss = loss_of(model, flags.compile, rt)
+    run.rows = compiled_rows(model, flags.compile, rt, run.teacher)
+    run.loss = loss_by(run.rows, model, run.teacher)
     if getattr(flags, "device_batch_size", None) == "auto":
         rows, T = hparams.device_batch_size, hparams.max_seq_len
         adapters = lora.adapters_of(model)

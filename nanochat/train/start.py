@@ -25,6 +25,7 @@ from nanochat.data.batch import Batch
 from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import strict_json
+from nanochat.loss import Rows
 from nanochat.paths import SOURCES, alone_in, check_tag, checkpoints_dir
 from nanochat.runtime import Runtime, compute_dtype
 from nanochat.tokenizer import Tokenizer
@@ -32,6 +33,7 @@ from nanochat.train.flags import LaterFlags, StageLoraFlags, TrainFlags
 from nanochat.train.hyperparameters import Hyperparameters
 from nanochat.train.loop import TrainState
 from nanochat.train.memory import check_memory
+from nanochat.train.teacher import Teacher
 
 Flags = TypeVar("Flags", bound=TrainFlags)
 
@@ -46,7 +48,7 @@ OF_A_COMMAND = (
     "resume_from_step",
 )  # fmt: skip
 
-BY_CONTENT = ("parent", "dataset", "conversations", "data")  # recorded by name, compared by content
+BY_CONTENT = ("parent", "teacher", "dataset", "conversations", "data")  # recorded by name, compared by content
 
 
 class OtherRun(UserError):
@@ -103,6 +105,8 @@ class Run:
     saved: dict | None = None  # optimizer and random state of the checkpoint, until they are restored
     extra: dict = field(default_factory=dict)
     loss: Callable[[Batch], Tensor] | None = None  # of a micro-batch, as `Stage` has it
+    rows: Rows | None = None  # what computes a chunk of it, compiled
+    teacher: Teacher | None = None
 
     @property
     def rt(self) -> Runtime:
@@ -170,6 +174,7 @@ def begin(
     lineage: dict,
     tokenizer: Tokenizer,
     config: GPTConfig | None = None,
+    teacher: Teacher | None = None,
 ) -> Run:
     """The run to train: resumed, from the parent's model, or for a base model a new one of this config.
 
@@ -183,13 +188,15 @@ def begin(
     adapters = lora.wanted(flags)
     check_memory(
         shape, hparams.device_batch_size, hparams.max_seq_len, rt, bool(flags.compile), flags.recompute,
-        adapters=adapters,
+        adapters=adapters, teacher=teacher and teacher.model.config,
     )  # fmt: skip
+    if teacher is not None:
+        lineage = {**lineage, "teacher": teacher.record}
     if not start.is_resumed:
         model = loaded.model if loaded else GPT(shape, rt.dtype).to(rt.device)
         if adapters is not None:
             rt.print(lora.summary(lora.attach(model, adapters)))
-        return Run(start, hparams, lineage, tokenizer, model, TrainState())
+        return Run(start, hparams, lineage, tokenizer, model, TrainState(), teacher=teacher)
     assert loaded is not None and loaded.optimizer is not None
     _check_same_run(start, loaded, lineage, config)
     start.has_begun = True
@@ -197,7 +204,7 @@ def begin(
         rt.print(note)
     meta_path = loaded.folder / f"meta_{loaded.step:06d}.json"
     state = TrainState.restored(loaded.meta.get("loop_state"), meta_path)
-    return Run(start, hparams, lineage, tokenizer, loaded.model, state, loaded.optimizer)
+    return Run(start, hparams, lineage, tokenizer, loaded.model, state, loaded.optimizer, teacher=teacher)
 
 
 def as_json(value: object) -> Any:
@@ -343,6 +350,8 @@ def _check_same_run(start: Start, loaded: Loaded, lineage: dict, config: GPTConf
         raise _other_run(start, f"a run of {there or 'all weights'}, not of {adapters or 'all weights'}")
     if start.parent is not None:
         _check_parent(start, start.meta.get("parent") or {}, start.parent)
+    if "teacher" in lineage:
+        _check_parent(start, start.meta.get("teacher") or {}, lineage["teacher"], "learned from")
     lineage = json.loads(strict_json(lineage))
     if "data" not in loaded.meta:
         raise _other_run(start, "a run of an older version, which did not record its data")
@@ -353,8 +362,8 @@ def _check_same_run(start: Start, loaded: Loaded, lineage: dict, config: GPTConf
         raise _other_run(start, f"a run on other data: {change}", "put the old data back to resume it, ")
 
 
-def _check_parent(start: Start, was: dict, now: dict) -> None:
-    """Raise OtherRun if the run started from another checkpoint, compared by content, else by name."""
+def _check_parent(start: Start, was: dict, now: dict, did: str = "started from") -> None:
+    """Raise OtherRun if the run started, or learned, from another checkpoint, compared by content, else by name."""
     keys = ("sha256",) if was.get("sha256") and now.get("sha256") else ("source", "tag", "step")
     if all(was.get(key) == now.get(key) for key in keys):
         return
@@ -363,8 +372,8 @@ def _check_parent(start: Start, was: dict, now: dict) -> None:
         for parent in (was, now)
     )
     is_other_step = all(was.get(key) == now.get(key) for key in ("source", "tag"))
-    remedy = f"pass --model_step {was.get('step')} to resume it, " if is_other_step else ""
-    raise _other_run(start, f"a run that started from {before}, not from {after}", remedy)
+    remedy = f"pass --model_step {was.get('step')} to resume it, " if is_other_step and did == "started from" else ""
+    raise _other_run(start, f"a run that {did} {before}, not from {after}", remedy)
 
 
 def _other_run(start: Start, what: str, remedy: str = "") -> OtherRun:

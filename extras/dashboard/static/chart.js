@@ -82,11 +82,11 @@ export class Chart extends EventTarget {
   }
 
   /**
-   * Show these series, those first that lie below. axis: a key of AXES. range: the part of x that is shown; null: all.
-   * marks: [{x, slot, kind, text}].
+   * Show these series, those first that lie below. axis: a key of AXES. range: the part of x that is shown; null: the
+   * whole, [from, to]. marks: [{x, slot, kind, text}].
    */
-  show({ series, axis, range = null, marks = [], log = false, large = false }) {
-    Object.assign(this, { series, axis, range, events: marks, log });
+  show({ series, axis, whole, range = null, marks = [], log = false, large = false }) {
+    Object.assign(this, { series, axis, whole, range, events: marks, log });
     this.logButton.setAttribute("aria-pressed", String(log));
     this.expandButton.setAttribute("aria-pressed", String(large));
     this.element.classList.toggle("large", large);
@@ -118,19 +118,13 @@ export class Chart extends EventTarget {
       ...this.series.map((each) => line(each, this.across, this.up)),
     );
     this.plot.setAttribute("aria-label", inWords(this));
-    this.point(this.at);
+    this.point(this.at, this.tells);
     if (this.table) this.#fillTable();
   }
 
   /** What x and y stretch over. Only means count for y, for single steps may jump far out. */
   #ranges() {
-    let x = this.range;
-    if (!x) {
-      const filled = this.series.filter((each) => each.x.length);
-      x = [Math.min(...filled.map((each) => each.x[0])), Math.max(...filled.map((each) => each.x.at(-1)))];
-      if (!filled.length) x = [0, 1];
-      if (x[0] === x[1]) x = [x[0] - 0.5, x[1] + 0.5];
-    }
+    const x = this.range ?? this.whole;
     let [low, high] = [Infinity, -Infinity];
     for (const each of this.series)
       for (let i = bisect(each.x, x[0]); i < each.x.length && each.x[i] <= x[1]; i++) {
@@ -156,9 +150,10 @@ export class Chart extends EventTarget {
         svg("text", { x: LEFT - 8, y: at, class: "y" }, this.metric.tick?.(value) ?? text),
       ];
     });
-    const columns = ticks(x, Math.max(2, this.width / 90), this.axis).map(({ value, text }) =>
-      svg("text", { x: this.across(value).toFixed(1), y: bottom + 16, class: "x" }, text),
-    );
+    const columns = ticks(x, Math.max(2, this.width / 90), this.axis).map(({ value, text }) => {
+      const at = this.across(value);
+      return svg("text", { x: at.toFixed(1), y: bottom + 16, class: at > right - 15 ? "x last" : "x" }, text);
+    });
     this.grid.replaceChildren(
       ...rows.flat(),
       svg("path", { class: "base", d: `M${LEFT},${bottom}H${right}` }),
@@ -186,11 +181,12 @@ export class Chart extends EventTarget {
 
   // Reading
 
-  /** Show the values at x, or as it was without; other charts may follow. */
-  point(x) {
+  /** Mark the values at x, null: none; write them down if it `tells`. */
+  point(x, tells) {
     this.at = x;
+    this.tells = tells;
     const shown = x !== null && this.across && this.width;
-    this.readout.hidden = !shown;
+    this.readout.hidden = !shown || !tells;
     const marked = this.from !== null && shown;
     if (!shown) return this.over.replaceChildren();
     const at = this.across(x);

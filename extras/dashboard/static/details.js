@@ -136,7 +136,7 @@ function samples({ samples }) {
   return [list, more];
 }
 
-const written = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+const written = (value) => (value === null ? "–" : typeof value === "string" ? value : JSON.stringify(value));
 
 /** The settings of a run, and those of its model, by name; what else its configuration has is not set by flags. */
 function settingsOf({ user_config, settings, model_config, ...rest }) {

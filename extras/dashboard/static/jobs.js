@@ -13,12 +13,13 @@ const TAIL = 400; // lines of the log
 const KEYS = ["loss", "reward", "val_bpb", "val_loss"];
 const ENDED = ["stopped", "finished", "failed"];
 
-/** A command as it is typed, with a button that copies it. */
+/** A command as it is typed, with a button that copies it. Lines break between words only, not after "--". */
 export function command(text) {
+  const words = text.split(" ").flatMap((word, i) => [i ? " " : "", h("span", {}, word)]);
   return h(
     "div",
     { class: "command" },
-    h("pre", { tabindex: "0", "aria-label": "Command" }, text),
+    h("pre", { tabindex: "0", "aria-label": "Command" }, ...words),
     copyButton("Copy command", () => text),
   );
 }

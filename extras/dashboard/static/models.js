@@ -13,6 +13,7 @@ const STAGES = [
   ["base", "Base models"],
   ["mid", "After mid-training"],
   ["sft", "Fine-tuned"],
+  ["dpo", "After preferences"],
   ["rl", "After reinforcement learning"],
   ["train", "Trained as nanoGPT does"],
 ];

@@ -282,7 +282,9 @@ export class View {
     const shown = this.ids.filter((id) => !this.hidden.has(id));
     const { axis, range, log } = this.state;
     const runs = shown.map((id) => ({ id, name: id, slot: this.slots.get(id) }));
-    this.charts.show({ keys: this.keys, curves: this.curves, runs, axis, range, marks: this.#marks(shown), log });
+    const { keys, curves } = this;
+    const large = keys.length === 1;
+    this.charts.show({ keys, curves, runs, axis, range, marks: this.#marks(shown), log, large });
     this.whole.hidden = range === null;
   }
 
