@@ -180,7 +180,7 @@ def test_other_mistakes_are_sentences() -> None:
         model.logits(IDS)
     with pytest.raises(UserError, match="what has 'atention'"):
         model.inspect(IDS, ["atention"])  # type: ignore[list-item]
-    with pytest.raises(UserError, match="maximum context length is 40 tokens"):
+    with pytest.raises(UserError, match="maximum context length is 24 tokens"):
         model.inspect(IDS * 4)
     with model.patch({"mlp.0": 0.0}):
         for call in (model.generate, model.perplexity):

@@ -29,7 +29,7 @@ def chapter(model: Model, text: str) -> Chapter:
     divergence = [(log_probs[-1].exp() * (log_probs[-1] - each)).sum(-1) for each in log_probs]  # (T,) nats
     layers = list(map(str, range(len(best))))
     picture = heat(
-        "lens", "probability, at each layer, of what the model predicts at the end",
+        "lens", "probability of the final prediction",
         torch.stack(of_final).T, names, layers, "layer", "after", most=1.0,
     )  # fmt: skip
     mean = sum(settled) / len(settled)

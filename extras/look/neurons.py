@@ -99,4 +99,4 @@ def _around(model: Model, ids: list[int], position: int) -> str:
     before, after = ids[max(0, position - BEFORE) : position], ids[position + 1 : position + 1 + AFTER]
     texts = [escaped(model.tokenizer.decode(part).replace("\n", "⏎")) for part in (before, after)]
     token = escaped(visible(model.tokenizer, ids[position]))
-    return f"{texts[0]} **{token}** {texts[1]}".replace("|", "\\|")
+    return f"{texts[0]} **{token}** {texts[1]}"

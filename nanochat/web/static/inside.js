@@ -126,6 +126,7 @@ export class Inside {
   #draw() {
     const { tokens, attention, attention_to_earlier: earlier } = this.#seen;
     const row = attention[this.#token];
+    const brightest = Math.max(...row.slice(0, this.#token + 1), 1e-9);
     const buttons = tokens.map((text, at) => {
       const button = h(
         "span",
@@ -139,7 +140,7 @@ export class Inside {
         },
         text || visible(text),
       );
-      button.style.setProperty("--weight", at <= this.#token ? row[at] : 0);
+      button.style.setProperty("--weight", at <= this.#token ? row[at] / brightest : 0);
       return button;
     });
     const focused = this.tokens.contains(document.activeElement);
