@@ -393,8 +393,10 @@ def test_the_chat_and_the_dashboard_share_a_server(places: Places, tokenizer: To
             links = re.findall(r'<a href="[^"]*"[^>]*>(Chat|Runs|Train|Models|API)</a>', page.text)
             assert page.status_code == 200 and links == ["Chat", "Runs", "Train", "Models", "API"]
         assert client.get("/dashboard/static/main.js").status_code == 200
-        assert client.get("/dashboard/state").status_code == 401 == client.get("/v1/models").status_code
+        for path in ("/dashboard/state", "/v1/models", "/models"):
+            assert client.get(path).status_code == 401
         bearer = {"Authorization": f"Bearer {KEY}"}
+        assert client.get("/models", headers=bearer).json()["data"][0]["id"] == "sft:d1"  # as for OpenAI's clients
         assert client.get("/dashboard/state", headers=bearer).json()["chat"] is True
         assert "/v1" in client.get("/docs").text
     with served(places) as client:

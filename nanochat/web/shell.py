@@ -4,7 +4,7 @@ A server is made of parts: the chat is one (`app`), and a script may add others.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +16,14 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import Match, Mount
+from starlette.routing import Match, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from nanochat.web import documentation
 from nanochat.web.errors import ApiError, json_response
 from nanochat.web.http.front import Front, place
-from nanochat.web.http.limits import Cors, Gate
+from nanochat.web.http.limits import Cors, Gate, asks_for_html
 from nanochat.web.http.origins import Origins
 from nanochat.web.pages import page
 from nanochat.web.service import Service
@@ -82,13 +82,15 @@ def build(service: Service, parts: Sequence[Part]) -> ASGIApp:
     app.state.pages = (*(link for part in parts for link in part.links), API)
     app.state.bodies = tuple(body for part in parts for body in part.bodies)
     files = {"/static": STATIC}
+    pages = {path: answer for part in parts for path, answer in part.pages.items()}
+    for path, answer in pages.items():  # before the API, which has a /models as well
+        app.router.routes.append(PageRoute(path, _shows(answer), methods=["GET"]))
     for part in parts:
         app.include_router(part.router)
         files |= part.files
     _own_routes(app, service)
-    pages = {path: answer for part in parts for path, answer in part.pages.items()}
     for path, answer in pages.items():
-        _add_page(app, path, answer)
+        app.add_api_route(path, _shows(answer), methods=["GET"], include_in_schema=False)
     for path, folder in files.items():
         app.mount(path, Files(directory=folder))
     app.add_exception_handler(ApiError, _api_error)
@@ -97,16 +99,24 @@ def build(service: Service, parts: Sequence[Part]) -> ASGIApp:
     app.add_exception_handler(Exception, _bug)
     limits = {path: limit for part in parts for path, limit in part.limits.items()}
     # The gate is around the whole app, its handler of bugs included.
-    gate = Gate(app, service, {*OPEN, *pages}, [f"{path}/" for path in files], limits)
+    gate = Gate(app, service, OPEN, pages, [f"{path}/" for path in files], limits)
     readable = [*READABLE, *(header for part in parts for header in part.readable)]
     return Front(Cors(gate, Origins(service.settings.cors_origins), readable), service.settings.root_path)
 
 
-def _add_page(app: FastAPI, path: str, answer: Callable[[Request], Response]) -> None:
+class PageRoute(Route):
+    """A page for browsers, which ask for HTML; a program may get something else at its path."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        is_browser = scope["type"] == "http" and asks_for_html(dict(scope["headers"]))
+        return super().matches(scope) if is_browser else (Match.NONE, {})
+
+
+def _shows(answer: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
     async def show(request: Request) -> Response:
         return answer(request)
 
-    app.add_api_route(path, show, methods=["GET"], include_in_schema=False)
+    return show
 
 
 def _own_routes(app: FastAPI, service: Service) -> None:

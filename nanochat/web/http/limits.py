@@ -31,15 +31,16 @@ class Gate:
     """ASGI middleware that refuses a request, or lets it through with a limit on its body."""
 
     def __init__(
-        self, app: ASGIApp, service: Service, keyless: Collection[str], below: Sequence[str], limits: Mapping[str, int]
-    ) -> None:
-        """keyless: paths that need no key, as do those that begin with one of `below`.
+        self, app: ASGIApp, service: Service, keyless: Collection[str], pages: Collection[str], below: Sequence[str],
+        limits: Mapping[str, int],
+    ) -> None:  # fmt: skip
+        """keyless: paths that need no key, like those that begin with one of `below`; pages: if HTML is asked for.
 
         limits: bytes of a body, for paths where they are not settings.max_body.
         """
         self.app = app
         self.service = service
-        self.keyless, self.below, self.limits = frozenset(keyless), tuple(below), limits
+        self.keyless, self.pages, self.below, self.limits = frozenset(keyless), frozenset(pages), tuple(below), limits
         self.origins = Origins(service.settings.cors_origins)
         self.hosts = None if service.settings.hosts is None else Hosts(service.settings.hosts)
 
@@ -90,6 +91,7 @@ class Gate:
         if not reads:
             _check_origin(headers, self.origins)
         is_open = path in self.keyless or path.startswith(self.below) or scope["method"] == "OPTIONS"
+        is_open = is_open or path in self.pages and scope["method"] == "GET" and asks_for_html(headers)
         if settings.api_key and not is_open:
             _check_key(headers.get(b"authorization", b""), settings.api_key)
         if self.service.draining and not reads:
@@ -102,6 +104,11 @@ class Gate:
     def _limit(self, scope: Scope) -> int:
         """Bytes that the body of a request may have."""
         return self.limits.get(scope["path"], self.service.settings.max_body)
+
+
+def asks_for_html(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a request is a browser's for a page."""
+    return b"text/html" in headers.get(b"accept", b"")
 
 
 def _check_key(authorization: bytes, expected: str) -> None:
