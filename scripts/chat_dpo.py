@@ -102,6 +102,7 @@ def train(flags: Flags, rt: "Runtime") -> None:
         objective = preferences.Objective(flags.beta, flags.label_smoothing, flags.loss)
         assert run.rows is not None
         run.loss = preferences.loss_of_pairs(run.model, objective, reference.to(rt.device), run.rows)
+        run.also = preferences.FIGURES
         held_out = int((reference[train_source.size :, 2] > 0).sum())
         rows, T, flops = run.hparams.device_batch_size, hparams.max_seq_len, flops_per_token(run.model.config)
 
@@ -114,7 +115,7 @@ def train(flags: Flags, rt: "Runtime") -> None:
                 "chat_dpo", run, preferences.counted(stream), accumulation(run.hparams, rt),
                 [Evaluation(flags.eval_every, validate, first=True)],
                 lambda state, meta: results(run, held_out, flops, state, meta), flags.num_iterations,
-                flags.num_epochs, flops, best="val_loss", shown=("loss", "margin"), also=preferences.FIGURES,
+                flags.num_epochs, flops, best="val_loss", shown=("loss", "margin"),
             )  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def run_stage(
     with closing(batches_for(rt, train_source, rows, T, run.state.cursor, flags.seed)) as stream:
         return run_stream(
             name, run, stream, accumulation(hparams, rt), [Evaluation(flags.eval_every, validate), *evaluations],
-            results, num_iterations, num_epochs, flops, also=DISTILLED if run.teacher else (),
+            results, num_iterations, num_epochs, flops,
         )  # fmt: skip
 
 
@@ -81,7 +81,6 @@ def run_stream(
     best: str = "val_bpb",
     shown: tuple[str, ...] = (),
     on_policy: bool = False,
-    also: tuple[str, ...] = (),
 ) -> TrainState:
     """Train, log, save, evaluate and report any stage.
 
@@ -95,7 +94,7 @@ def run_stream(
         name=name,
         model=run.model,
         loss=run.loss or loss_of(run.model, flags.compile, rt),
-        also=also,
+        also=run.also,
         optimizer=optimizer,
         stream=stream,
         accumulation=accumulation,
@@ -216,7 +215,7 @@ def prepared(run: Run) -> Run:
         run.extra["fp8"] = record = fp8.convert(model, rt.device)
         rt.print(f"{record['matrices']} matrices are multiplied in float8 ({record['recipe']} scaling)")
     run.rows = compiled_rows(model, flags.compile, rt, run.teacher)
-    run.loss = loss_by(run.rows, model, run.teacher)
+    run.loss, run.also = loss_by(run.rows, model, run.teacher), DISTILLED if run.teacher else ()
     if getattr(flags, "device_batch_size", None) == "auto":
         rows, T = hparams.device_batch_size, hparams.max_seq_len
         adapters = lora.adapters_of(model)

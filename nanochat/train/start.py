@@ -105,6 +105,7 @@ class Run:
     saved: dict | None = None  # optimizer and random state of the checkpoint, until they are restored
     extra: dict = field(default_factory=dict)
     loss: Callable[[Batch], Tensor] | None = None  # of a micro-batch, as `Stage` has it
+    also: tuple[str, ...] = ()  # what it sums besides, as `Stage` has it
     rows: Rows | None = None  # what computes a chunk of it, compiled
     teacher: Teacher | None = None
 
