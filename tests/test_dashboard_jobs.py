@@ -157,7 +157,7 @@ def test_a_job_is_started_once_whoever_starts_it_and_whenever_the_server_dies(jo
     job = running(jobs, folder.name)
 
     def alive() -> list[int]:
-        return [each.pid for server in servers for each in server._runners if each.poll() is None]
+        return [each.pid for server in servers for each in server._runners.values() if each.poll() is None]
 
     eventually(lambda: len(alive()) == 1)
     for server in servers:
@@ -168,7 +168,7 @@ def test_a_job_is_started_once_whoever_starts_it_and_whenever_the_server_dies(jo
 
 def test_without_its_runner_a_job_is_still_found_stopped_and_closed(jobs: Jobs) -> None:
     job = running(jobs, submit(jobs, sleeper()).id)
-    (runner,) = jobs._runners
+    (runner,) = jobs._runners.values()
     runner.kill()
     runner.wait()
     waiting = submit(jobs, ["timeit", "-n", "1", "1"])

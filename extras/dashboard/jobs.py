@@ -50,7 +50,7 @@ class Jobs:
         self.folder = base / "jobs"
         self._lock = threading.RLock()
         self._seen: dict[str, tuple[tuple[int, int], Job | None]] = {}
-        self._runners: list[subprocess.Popen] = []
+        self._runners: dict[str, subprocess.Popen] = {}  # that this server has started, by job
 
     def all(self) -> list[Job]:
         """Every job, the newest first."""
@@ -148,13 +148,12 @@ class Jobs:
     def advance(self, starts: bool = True) -> None:
         """Note which jobs have ended unseen, and if it `starts` any, start the next on every device that is free."""
         with self._lock:
-            self._runners = [runner for runner in self._runners if runner.poll() is None]
+            self._runners = {id: runner for id, runner in self._runners.items() if runner.poll() is None}
             busy, waiting = set(), []
             for job in reversed(self.all()):
                 if job.state not in OPEN:
                     continue
-                alive = record.is_alive(self._place(job.id))
-                if alive:
+                if job.id in self._runners or record.is_alive(self._place(job.id)):
                     busy.add(job.device)
                 elif job.state == "queued":
                     waiting.append(job)
@@ -174,7 +173,7 @@ class Jobs:
             runner = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
             )
-        self._runners.append(runner)
+        self._runners[job.id] = runner
 
     def _note_unseen_end(self, seen: Job) -> None:
         """Close a job whose processes have ended without anybody to note it, as after a power cut."""
