@@ -282,7 +282,7 @@ def test_a_checkpoint_is_planned_from_its_meta_file(base, capsys):
         (["--init_from=gpt2", "--stage=sft"], "--stage does not belong to the plan of fine-tuning GPT-2"),
         (["--init_from=gpt2", "--source=sft"], "the same flag; pass only one"),
         (["-i", "gpt2", "-i", "sft"], "--source 'sft' is not a GPT-2"),
-        (["--init_from=gpt3"], "--source gpt3 cannot be planned; expected one of base, mid, sft, rl, or any"),
+        (["--init_from=gpt3"], "--source gpt3 cannot be planned; expected one of base, mid, sft, dpo, rl, or any"),
     ],
 )
 def test_requests_that_cannot_be_planned(argv, sentence):
