@@ -350,7 +350,7 @@ def newer_format(c: Case) -> str:
         step = manager.steps(c.folder)[-1]
         meta = {**manager.read_meta(c.folder, step), "format": manager.FORMAT + 1}
         manager.write_meta(newest(c.folder)[-1], meta)
-        c.refused("has the format 2")
+        c.refused(f"has the format {manager.FORMAT + 1}")
     return c.equal_after_a_stop()
 
 

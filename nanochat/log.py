@@ -38,6 +38,7 @@ class MetricsLog:
         self.config = config
         self.is_main = is_main
         self._started = False
+        self._size_before = 0  # of the file, before this run's first line
         self._is_new = False  # whether there was no file before this run's first line
         self._held: list[tuple[int, str]] | None = None  # steps and lines, see `hold`
         self._noted: list[tuple[int, str]] = []  # likewise, until there is a line to put them before
@@ -83,6 +84,7 @@ class MetricsLog:
             self._is_new = not self.path.exists()
             paths.write_text(self.path.with_name("config.json"), strict_json(self.config, indent=2) + "\n")
             self._keep(math.inf)
+            self._size_before = self.path.stat().st_size if self.path.exists() else 0
             self._started = True
         try:
             with self._refusals(), open(self.path, "a", encoding="utf-8") as file:
@@ -111,11 +113,21 @@ class MetricsLog:
         # the caller's error already reports that.
         with contextlib.suppress(OSError, UserError):
             self._keep(step)
+            self._drop_own_start()
             if self._is_new and self.path.exists() and self.path.stat().st_size == 0:
                 self.path.unlink()
                 self.path.with_name("config.json").unlink(missing_ok=True)
                 self.path.parent.rmdir()
                 self.path.parent.parent.rmdir()
+
+    def _drop_own_start(self) -> None:
+        """Truncate the file to what it was before this run, if nothing but the note of its start is left of it."""
+        if not self._started or not self.path.exists():
+            return
+        with open(self.path, "r+b") as file:
+            file.seek(self._size_before)
+            if all(b'"start": {' in line for line in file.read().splitlines()):
+                file.truncate(self._size_before)
 
     def close(self) -> None:
         """End the wandb run, if there is one."""

@@ -590,7 +590,7 @@ def with_meta(folder: Path, **changes: object) -> None:
 
 
 @pytest.mark.parametrize("changes, said", [
-    ({"format": 2}, "has the format 2; this version knows 1"),
+    ({"format": 3}, "has the format 3; this version knows 2"),
     ({"format": True}, "has the format True"),
     ({"model_config": {"flux": 1}}, "its configuration has flux, which this version does not know"),
     ({"model_config": [1]}, "has no model_config"),

@@ -17,6 +17,7 @@ from nanochat.web.bodies.schemas import (
     CompletionRequest,
     DetokenizeRequest,
     GenerateRequest,
+    InspectRequest,
     TokenizeRequest,
     validated,
 )
@@ -26,7 +27,7 @@ HELLO = [{"role": "user", "content": "Hello!"}]
 COMPLETE: dict[type[Body], dict[str, Any]] = {
     ChatRequest: {"messages": HELLO}, ClassicRequest: {"messages": HELLO}, CompletionRequest: {},
     GenerateRequest: {"prompt": "x"}, ResponsesRequest: {"input": "x"},
-    TokenizeRequest: {"text": "x"}, DetokenizeRequest: {"tokens": [1]},
+    TokenizeRequest: {"text": "x"}, DetokenizeRequest: {"tokens": [1]}, InspectRequest: {"text": "x"},
 }  # fmt: skip
 
 

@@ -171,7 +171,7 @@ def test_what_is_whole_is_never_passed_over(world, base, capsys):
     world("mid")
     folder = checkpoints_dir("base") / "d1"
     meta = manager.read_meta(folder, 6)
-    manager.write_meta(folder / "meta_000006.json", {**meta, "format": 2})
+    manager.write_meta(folder / "meta_000006.json", {**meta, "format": manager.FORMAT + 1})
     assert "use the newer one to read it" in refused("base", flags("base", base), capsys)
     manager.write_meta(folder / "meta_000006.json", {**meta, "files": {}})
     (folder / "optim_000006_rank0.pt").unlink()

@@ -91,7 +91,7 @@ def test_code_is_refused_where_it_cannot_be_isolated(tokenizer: Tokenizer, monke
         chat_web.main(["--port", "0", "--allow_code", "--unsafe_code"])
     save(tokenizer, "sft", 7)
     served: list[str] = []
-    monkeypatch.setattr(server, "serve", lambda service, bound, host, seconds, notice: served.append(notice))
+    monkeypatch.setattr(server, "serve", lambda app, service, bound, host, seconds, notice: served.append(notice))
     chat_web.main(["--port", "0", "--device_type", "cpu", "--allow_code", "--unsafe_code"])
     assert served[0].startswith("--unsafe_code: ") and "files (needs Landlock)" in served[0]
 

@@ -35,6 +35,7 @@ CKPTS = (CKPT, LAST_CKPT, BEST_CKPT)
 OURS = {"settings", "model_config"}  # keys of the config.json of a run
 
 S = TypeVar("S", bound=Settings)
+PLAIN = (bool, int, float, str, type(None))  # a setting is one of these, or a list of them
 
 
 @dataclass
@@ -254,7 +255,8 @@ def settings_of(folder: Path) -> dict:
         with reading.sensible(path):
             reading.check_shape(read.config)
         for name, value in read.settings.items():
-            if not isinstance(value, (bool, int, float, str, type(None))):
+            is_plain = all(isinstance(each, PLAIN) for each in (value if isinstance(value, list) else [value]))
+            if not is_plain:
                 raise UserError(f"{path} is damaged: its {name} is {shown(value)}")
         shape = {name: getattr(read.config, name) for name in SHAPE}
         return {**read.settings, **shape, "block_size": read.config.sequence_len}

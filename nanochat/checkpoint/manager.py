@@ -293,6 +293,8 @@ def load_step(
     _check_files(folder, step, meta, [model_path.name] + ([_optimizer_file(step)] if with_optimizer else []))
     alternative = _alternative(folder, step)
     state = reading.weights(reading.torch_file(model_path, alternative), model_path)
+    if "lora" not in meta and "n_layer" in meta["model_config"]:  # before as many are made as a damaged file claims
+        reading.check_layers(meta["model_config"]["n_layer"], state, model_path)
     tokenizer = load_tokenizer(meta, model_path)
     is_unknown = False
     if "lora" in meta:
@@ -308,8 +310,6 @@ def load_step(
 
 def _whole(meta: dict, state: dict[str, Tensor], model_path: Path, load_as: LoadAs) -> tuple[GPT, bool]:
     """The model of a checkpoint that holds all of it, and whether its softcap is not recorded."""
-    if "n_layer" in meta["model_config"]:  # before as many are made as a damaged file claims
-        reading.check_layers(meta["model_config"]["n_layer"], state, model_path)
     with reading.sensible(model_path):
         is_unknown = "softcap" not in meta["model_config"] and legacy.doubtful_softcap(meta["model_config"], state)
         config, state = legacy.translate(meta["model_config"], state, model_path)

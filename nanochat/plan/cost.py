@@ -27,7 +27,7 @@ USABLE = 0.97  # of a GPU's memory
 # Bytes per logit of a chunk of the loss: compiled the product and its gradient in bfloat16; otherwise there are float32
 # temporaries. The gradient of the chunk before is still there. Without gradients, float32 logits three times.
 COMPILED_LOGIT, EAGER_LOGIT, LAST_LOGIT, VALIDATION_LOGIT = 4, 18, 2, 12
-EAGER_CAP = 8  # more of them with a softcap, its tanh and its slope
+EAGER_CAP = 4  # more of them with a softcap, for its slope
 TAUGHT_LOGIT = 2  # a teacher's product in bfloat16, beside the student's
 # Bytes per element of the matrices that Muon works on together: stacked weights, gradients and update in float32, and
 # the temporaries of Polar Express. These two were counted with a dispatch mode that follows every storage of a training

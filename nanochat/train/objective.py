@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,14 +11,16 @@ from nanochat.data.batch import Batch
 from nanochat.gpt import GPT, Block
 from nanochat.loss import Rows, distilled_rows, loss_of_rows
 from nanochat.runtime import Runtime, can_compile
-from nanochat.train.teacher import Teacher
+
+if TYPE_CHECKING:  # which imports all that opens models
+    from nanochat.train.teacher import Teacher
 
 GRAPHS = 64  # the most of one part: kinds of blocks times shapes of batches; torch's own limit is 8
 DISTILLED = ("hard_loss", "teacher_kl")  # what the loss with a teacher sums besides itself
 
 
 def loss_of(
-    model: GPT, wanted: bool | Literal["max-autotune"], rt: Runtime, teacher: Teacher | None = None
+    model: GPT, wanted: bool | Literal["max-autotune"], rt: Runtime, teacher: "Teacher | None" = None
 ) -> Callable[[Batch], Tensor]:
     """A model's loss, compiled if wanted: the sum of nll * weight of a micro-batch, a float32 scalar with a gradient.
 
@@ -27,7 +29,7 @@ def loss_of(
     return loss_by(compiled_rows(model, wanted, rt, teacher), model, teacher)
 
 
-def loss_by(rows: Rows, model: GPT, teacher: Teacher | None = None) -> Callable[[Batch], Tensor]:
+def loss_by(rows: Rows, model: GPT, teacher: "Teacher | None" = None) -> Callable[[Batch], Tensor]:
     """The same, with what `compiled_rows` returned."""
 
     def loss(batch: Batch) -> Tensor:
@@ -38,7 +40,7 @@ def loss_by(rows: Rows, model: GPT, teacher: Teacher | None = None) -> Callable[
 
 
 def compiled_rows(
-    model: GPT, wanted: bool | Literal["max-autotune"], rt: Runtime, teacher: Teacher | None = None
+    model: GPT, wanted: bool | Literal["max-autotune"], rt: Runtime, teacher: "Teacher | None" = None
 ) -> Rows:
     """What computes a chunk of the loss, compiled if wanted, and with it the parts of the model and of its teacher.
 
