@@ -37,12 +37,12 @@ odd = st.sampled_from([b"{\n", b"\n", b'{"loss": 1}\n', b'{"step": "1"}\n', b"\0
 lines = st.lists(st.one_of(trainings, trainings, evaluations, odd), max_size=60)
 
 
-def as_bytes(rows: list, since: int = 0) -> list[bytes]:
-    """The lines of a file; every training is the next step."""
+def as_bytes(rows: list, since: int = 0, began: int = 0) -> list[bytes]:
+    """The lines of a file; every training is the next step. No two starts write at the same time."""
     made, step = [], since
     for n, row in enumerate(rows):
         step += isinstance(row, dict) and "loss" in row
-        made.append(row if isinstance(row, bytes) else strict_json({"step": step, "time": n, **row}).encode() + b"\n")
+        made.append(row if isinstance(row, bytes) else strict_json({"step": step, "time": began + n, **row}).encode() + b"\n")
     return made
 
 
@@ -109,8 +109,8 @@ def test_a_file_that_was_cut_is_read_on_from_where_it_still_holds(before, after,
     whole = as_bytes(before)
     kept = whole[: round(share * len(whole))]
     last = max((json.loads(line)["step"] for line in kept if b'"loss": ' in line and b'"seconds"' in line), default=0)
-    others = as_bytes(after, last)
-    with mock.patch.multiple(metrics, BUCKETS=8, BLOCK=2048, PROOF=16), contextlib.ExitStack() as stack:
+    others = as_bytes(after, last, 1000)
+    with mock.patch.multiple(metrics, BUCKETS=8, BLOCK=2048, PROOF=200), contextlib.ExitStack() as stack:
         path = Path(os.environ["NANOCHAT_BASE_DIR"] + ".jsonl")
         path.write_bytes(b"".join(whole))
         stack.callback(path.unlink)
