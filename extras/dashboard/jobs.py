@@ -183,7 +183,7 @@ class Jobs:
                 note_end(job, place, None)
 
     def _read(self, id: str) -> Job | None:
-        """A job, read again only if its file has changed; None where there is none."""
+        """A job, read again only if its file has changed; None if it does not exist."""
         try:
             found = os.stat(self._place(id) / RECORD)
         except FileNotFoundError:

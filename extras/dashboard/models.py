@@ -144,7 +144,7 @@ def _read(runs: Runs, place: RunFolder) -> dict:
     steps, meta = manager.steps(place.folder), read_config(place.folder)
     newest = place.folder / f"meta_{steps[-1]:06d}.json" if steps else next(
         path for name in CKPTS if (path := place.folder / name).is_file())  # fmt: skip
-    with contextlib.suppress(UserError):  # a damaged file, which whoever loads it is told of
+    with contextlib.suppress(UserError):  # a damaged file; loading it reports the error
         if steps:
             meta = manager.read_meta(place.folder, steps[-1])
         else:
@@ -216,7 +216,7 @@ def _listing(folder: Path) -> dict[str, tuple[int, int]]:
 def _empty(folder: Path) -> int:
     """Delete what training writes to a folder. Returns how many bytes that were.
 
-    Of each checkpoint the meta file goes first: what is half deleted after a kill is no model any more.
+    Of each checkpoint the meta file goes first: what a kill leaves half deleted no longer counts as a model.
     """
     before = size_of(folder)
     manager.delete(folder, manager.recorded(folder))

@@ -58,7 +58,7 @@ def send(pid: int, start: str, number: signal.Signals, group: bool = False) -> b
 
 
 def _held(pid: int) -> int | None:
-    """A descriptor of a process; None where there is none, or the system has no such descriptors."""
+    """A descriptor of a process; None if it has ended, or the system has no such descriptors."""
     try:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):

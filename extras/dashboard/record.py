@@ -109,7 +109,7 @@ def is_alive(folder: Path) -> bool:
 
 
 def tail(path: Path, size: int) -> str:
-    """The last bytes of a text file, from the beginning of a line on if it is longer; "" where there is none."""
+    """The last bytes of a text file, from the beginning of a line if it is longer; "" if it does not exist."""
     try:
         with open(path, "rb") as file:
             return _last(file, size)

@@ -93,7 +93,7 @@ class Runs:
                 yield RunFolder(f"{OUT}:{tag}", "train", tag, out)
 
     def find(self, id: str) -> RunFolder:
-        """A run by its id. Raises UserError where there is none."""
+        """A run by its id. Raises UserError if it does not exist."""
         stage, _, tag = id.partition(":")
         root = self.base_dir / SOURCES[stage] if stage in SOURCES else None
         if root and tag and not tag.startswith(".") and "/" not in tag and (root / tag / METRICS).is_file():
@@ -313,7 +313,7 @@ def _lives(process: int) -> bool:
 
 
 def read_config(folder: Path) -> dict:
-    """The config.json of a run; {} where there is none, or a damaged one."""
+    """The config.json of a run; {} if it is missing or damaged."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"), parse_constant=str)
     except (OSError, ValueError, RecursionError):

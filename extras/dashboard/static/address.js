@@ -13,7 +13,7 @@ export function addressOf(values) {
   return `#${pairs.map(([name, value]) => `${name}=${[value].flat().map(plain).join(",")}`).join("&")}`;
 }
 
-/** Write an address without an event; a new entry of the history is made where `step` says so. */
+/** Write an address without an event; `step` adds an entry to the history. */
 export function setAddress(values, step = false) {
   const wanted = addressOf(values);
   if (wanted === (location.hash || "#")) return;

@@ -78,7 +78,7 @@ export function bisect(values, value) {
   return low;
 }
 
-/** The position of the value that is nearest; -1 where there is none. */
+/** The position of the nearest value; -1 for an empty list. */
 export function nearest(values, value) {
   const at = bisect(values, value);
   if (at === 0) return values.length ? 0 : -1;
