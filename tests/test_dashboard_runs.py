@@ -42,7 +42,8 @@ def as_bytes(rows: list, since: int = 0, began: int = 0) -> list[bytes]:
     made, step = [], since
     for n, row in enumerate(rows):
         step += isinstance(row, dict) and "loss" in row
-        made.append(row if isinstance(row, bytes) else strict_json({"step": step, "time": began + n, **row}).encode() + b"\n")
+        line = row if isinstance(row, bytes) else strict_json({"step": step, "time": began + n, **row}).encode() + b"\n"
+        made.append(line)
     return made
 
 
