@@ -27,7 +27,7 @@ _NAME = re.compile(rf"{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight")
 
 
 def base_name(folder: Path) -> str:
-    """The name of the model that an adapter was trained on. Raises UserError where there is none."""
+    """The name of the model that an adapter was trained on. Raises UserError if the file names none."""
     name = read_json(folder / CONFIG).get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise UserError(f"{folder / CONFIG} has no base_model_name_or_path; write there which model it belongs to")

@@ -131,15 +131,6 @@ class Engine:
         """How many requests have no slot yet."""
         return len(self._waiting)
 
-    def incommon(self, prompt: list[int]) -> int:
-        """How many of a prompt's first tokens a slot holds, or is about to hold, so that they need no reading.
-
-        Another thread may step meanwhile.
-        """
-        texts = [*self._held, *(running.request.prompt for running in list(self._running.values()))]
-        most = max(common(text, prompt[:-1]) for text in texts)
-        return most if most >= WORTH_COPYING else 0
-
     def in_common(self, prompt: list[int]) -> int:
         """How many of a prompt's first tokens a slot holds, or is about to hold, so that they need no reading.
 

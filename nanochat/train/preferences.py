@@ -142,8 +142,8 @@ def _summed(numbered: Tensor, nll: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """From the weights and nll of M positions: which answer each belongs to, and of K >= the pairs there are:
 
     log p of the two answers (K, 2), and the pair's number (K,), -1 where there is no pair. K follows from M, so that
-    nothing waits for a GPU to count. Answers are told apart by their weights, of which neighbours always differ in
-    sign: a row holds chosen, rejected, chosen, rejected, and so does the next.
+    nothing waits for a GPU to count. The sign of the weights separates the answers, since it changes from one to the
+    next: a row holds chosen, rejected, chosen, rejected, and so does the next.
     """
     most = len(nll) + len(nll) % 2
     answer = F.pad((numbered.diff() != 0).cumsum(0), (1, 0))
