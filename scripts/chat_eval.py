@@ -129,6 +129,7 @@ def _save(flags: Flags, serving: "Serving", results: "Sequence[Result]", seconds
     """Write all questions with their answers, and the report's section if the model is one of `stage`."""
     from nanochat.eval.accuracy import chatcore
     from nanochat.report.sections import write_section
+    from tasks import catalog
 
     folder = base_dir() / "eval" / f"{serving.source}_{serving.tag.replace('/', '--')}_{serving.step:06d}"
     for result in results:
@@ -143,7 +144,10 @@ def _save(flags: Flags, serving: "Serving", results: "Sequence[Result]", seconds
         "source": stage,
         "tag": serving.tag,
         "step": serving.step,
-        "tasks": {r.name: {"n": r.n, "correct": r.correct, "interval": r.interval} for r in results},
+        "tasks": {
+            r.name: {"n": r.n, "correct": r.correct, "interval": r.interval, "asks": catalog.ASKS.get(r.name, "")}
+            for r in results
+        },
         "chatcore": chatcore(results) if is_chatcore(results) else None,
         "samples": [sample(result) for result in results if result.examples],
     }
@@ -188,7 +192,9 @@ def plain(content: str | list[dict[str, str]]) -> str:
 def sample(result: "Result") -> dict:
     """The first conversation of a task, right or wrong, for the report."""
     first = result.examples[0]
-    return {"messages": [*first.messages[:-1], {"role": "assistant", "content": first.reply}]}
+    answered = [*first.messages[:-1], {"role": "assistant", "content": first.reply}]
+    expected = first.messages[-1]["content"]
+    return {"task": result.name, "messages": answered, "right": first.correct, "expected": expected}
 
 
 if __name__ == "__main__":

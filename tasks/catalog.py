@@ -33,6 +33,30 @@ _REAL: dict[str, Callable[[ExamSplit], Task]] = {
     "HumanEval": lambda split: HumanEval(),
     "SpellingBee": SpellingBee,
 }
+ASKS = {  # what each graded task asks, for people
+    "facts": "What people, towns, animals, jobs and things of the little world are like.",
+    "brief": "The same facts; a system message wants them in a word or two.",
+    "arithmetic": "Two numbers to add, subtract, multiply or divide; the calculator helps.",
+    "numbers": "Sums in several steps, percentages, halves, even or odd, which is larger.",
+    "spelling": "The letters of a word in quotes, one by one.",
+    "spelling_plain": "The letters of a word without quotes, one by one.",
+    "counting": "How often a letter occurs in a word in quotes.",
+    "letters": "How long a word is, its first and last letter, the word backwards.",
+    "repeating": "Words to say again, exactly.",
+    "refusal": "Questions from outside the little world, to be declined honestly.",
+    "stories": "A short story about those whom the question names.",
+    "followup": "A second question that makes sense only after the first.",
+    "identity": "Who the model is; sometimes a system message gives it another name.",
+    "smalltalk": "Greetings, thanks, jokes and moods.",
+    "everyday": "What everybody knows: examples of a kind, days, months, colours, opposites.",
+    NEWCOMER: "Sixty questions as a newcomer types them; an honest refusal counts as correct.",
+    "ARC-Easy": "Science questions from school tests, the easier ones; four choices.",
+    "ARC-Challenge": "Science questions from school tests, the harder ones; four choices.",
+    "MMLU": "Exam questions of 57 subjects; four choices.",
+    "GSM8K": "Word problems of grade school, in several steps.",
+    "HumanEval": "Python functions to write, which tests then run.",
+    "SpellingBee": "How often a letter occurs in a word.",
+}
 GRADED = {"littleworld": (*KINDS, NEWCOMER), "real": tuple(_REAL), "none": ()}
 TEST_ONLY = ("HumanEval", NEWCOMER)  # never for training, which has no other split of them
 

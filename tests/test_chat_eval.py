@@ -42,7 +42,9 @@ def test_it_prints_a_table_and_leaves_a_section_and_the_answers(tokenizer, base,
     assert said.count("a wrong answer") == 2
     assert "replied   [6*7][= 42]!" in said and "expected  another" in said
     section = json.loads((base / "report" / "chat_eval_sft.json").read_text(encoding="utf-8"))
-    assert section["tasks"]["sums"] == {"n": 12, "correct": 4, "interval": list(interval(4, 12))}
+    assert section["tasks"]["sums"] == {"n": 12, "correct": 4, "interval": list(interval(4, 12)), "asks": ""}
+    assert (section["samples"][0]["task"], section["samples"][0]["right"]) == ("sums", True)
+    assert section["samples"][0]["expected"] == Sums(20)[0]["messages"][-1]["content"]
     assert section["samples"][0]["messages"][0] == {"role": "user", "content": "0?"}
     assert section["samples"][0]["messages"][1]["content"][-1] == {"type": "text", "text": "!"}
     assert (section["source"], section["tag"], section["step"], section["chatcore"]) == ("sft", "d1", 7, None)

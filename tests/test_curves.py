@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanochat.report.curves import COLOURS, draw, in_words, pictures, smoothed
+from nanochat.report.curves import COLOURS, draw, in_words, loss_of_all, pictures, smoothed
 from nanochat.terminal import printable
 
 SVG = "{http://www.w3.org/2000/svg}"
 STEPS = [{"step": step, "loss": 8.0 / step} for step in range(1, 301)]
 anything = st.floats() | st.none() | st.text(max_size=3)
-keys = st.sampled_from(["step", "loss", "lr", "val_bpb"]) | st.text(max_size=9).map("accuracy/{}".format)
+keys = st.sampled_from(["step", "loss", "lr", "val_bpb", "seconds"]) | st.text(max_size=9).map("accuracy/{}".format)
 rows = st.dictionaries(keys, anything, max_size=5)
 
 
@@ -34,7 +34,8 @@ def test_smoothing_keeps_straight_lines_ends_and_constants():
 def test_a_picture_is_well_formed_whatever_was_logged(metrics):
     made = pictures("base_train", metrics)
     assert made == pictures("base_train", metrics)
-    for picture in made:
+    whole = loss_of_all({"base_train": metrics, "chat_sft": metrics})
+    for picture in [*made, whole] if whole else made:
         assert ElementTree.fromstring(picture.svg).find(f".//{SVG}script") is None
 
 
@@ -84,4 +85,6 @@ def test_it_is_readable_on_light_and_dark_pages():
 
 def test_what_was_not_measured_has_no_picture():
     assert pictures("base_train", [{"step": math.nan, "loss": 1.0}, {"step": 1, "loss": "Infinity"}]) == []
+    assert pictures("base_train", [{"step": 1, "loss": 1.0}]) == []  # one dot is no curve
+    assert loss_of_all({"base_train": STEPS}) is None  # nobody knows how long the steps took
     assert in_words("loss", {"": [(1.0, 2.0)]}) == "loss: 2 at step 1."

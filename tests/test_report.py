@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,12 @@ def cells(text: str, chapter: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for i, row in enumerate(rows) if i != 1]
 
 
+def top(text: str) -> dict[str, str]:
+    """The row of figures before the first chapter."""
+    head, _, row = (line for line in text.split("\n## ")[0].splitlines() if line.startswith("|"))
+    return dict(zip(*([cell.strip() for cell in line.strip("|").split("|")] for line in (head, row)), strict=True))
+
+
 def edit(stage: str, **changes) -> None:
     path = folder() / f"{stage}.json"
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
@@ -85,7 +92,10 @@ def test_card_of_a_run(base):
     assert "    base_train     --depth=4\n" in text and "    chat_sft       defaults\n" in text
     machine = dict(row[:2] for row in cells(text, "Machine"))
     assert machine["torch"] and int(machine["cores"]) >= 1 and machine["CPU"]
-    assert "4.6M parameters trained on 3.5M tokens in 4m44s" in text
+    assert top(text) == {
+        "parameters": "4.6M", "tokens trained on": "3.5M", "time": "4m44s", "cost": "no price was given",
+        "mean score": "98 %",
+    }  # fmt: skip
     assert "> **Once upon a time** there was a \\*fox\\*.\n>\n> It ran." in text
     assert text.count("> **assistant**: \\[123+456\\]\\[= 579\\]It is 579.") == 2 and "## Conversations (SFT)" in text
 
@@ -141,7 +151,9 @@ def test_a_section_of_another_version_loses_only_its_chapters():
     write_all()
     edit("base_eval", core=0.25)
     text = build()
-    assert "another version wrote a section: Summary, CORE." in text and "## Bits per byte" in text
+    assert "Another version wrote a section of these: Summary, CORE." in text and "## Bits per byte" in text
+    assert "Left out, as another version wrote a section: the heading." in report_html()
+    assert "<h2>Accuracy</h2>" in report_html()
 
 
 def test_the_commit_is_that_of_the_code():
@@ -167,27 +179,36 @@ def trained(stage: str, source: str, **more) -> None:
 
 
 def steps(n: int, **more: float) -> list[dict]:
-    return [{"step": i, "loss": 4 / i, "lr": 1 - i / n, "tok_per_second": 1000.0 + i, **more} for i in range(1, n + 1)]
+    return [
+        {"step": i, "loss": 4 / i, "lr": 1 - i / n, "seconds": 3.0, "tok_per_second": 1000.0 + i, **more}
+        for i in range(1, n + 1)
+    ]
 
 
 def test_every_training_stage_has_curves(base):
     for stage, source in (("base_train", "base"), ("mid_train", "mid"), ("chat_sft", "sft")):
         trained(stage, source)
-        log(source, [*steps(40), {"step": 40, "val_bpb": 1.25}])
+        log(source, [{"step": 0, "val_bpb": 2.5}, *steps(40), {"step": 40, "val_bpb": 1.25}])
     trained("chat_rl", "rl")
-    log("rl", [*steps(5, reward=0.5), {"step": 5, "pass@1/spelling": 0.75, "pass@1/counting": 0.5}])
+    log("rl", [*steps(5, reward=0.5), {"step": 5, "pass@1/spelling": 0.75, "pass@1/counting": 0.5, "val_bpb": 9}])
     text = build()
     files = {path.name for path in (base / "report").glob("*.svg")}
     assert files == {
         *(f"{stage}_{curve}.svg" for stage in ("base_train", "mid_train", "chat_sft")
           for curve in ("loss", "bpb", "lr", "speed")),
-        "chat_rl_reward.svg", "chat_rl_pass.svg", "chat_rl_lr.svg", "chat_rl_speed.svg",
+        "chat_rl_reward.svg", "chat_rl_lr.svg", "chat_rl_speed.svg", "loss.svg",
     }  # fmt: skip
     assert all(f"]({name})" in text for name in files)
     assert "![training loss, nats per token: from 4 at step 1 to 0.1 at step 40, lowest 0.1, highest 4.]" in text
     assert report_html().count('<img src="data:image/svg') == len(files)
-    assert report_html().count("validation, bits per byte: 1.25 at step 40.") == 3
-    assert "spelling 0.75 at step 5; counting 0.5 at step 5." in report_html()
+    assert report_html().count("validation, bits per byte: from 2.5 at step 0 to 1.25 at step 40, ") == 3
+    assert "spelling 0.75" not in report_html()  # one dot is no curve
+    [whole] = re.findall(r"training loss, nats per token: (base_train .*?)\"", report_html())
+    assert whole == (
+        "base_train from 4 at minute of training 0.05 to 0.1 at minute of training 2, lowest 0.1, highest 4; "
+        "mid_train from 4 at minute of training 2.05 to 0.1 at minute of training 4, lowest 0.1, highest 4; "
+        "chat_sft from 4 at minute of training 4.05 to 0.1 at minute of training 6, lowest 0.1, highest 4."
+    )  # one after the other; the loss of RL is none
 
 
 def test_truncated_metrics_are_shown_up_to_the_damage():
@@ -257,9 +278,10 @@ def test_what_the_run_cost(capsys):
     text = capsys.readouterr().out
     rows = {row[0]: row[-2:] for row in cells(text, "Time")}
     assert rows["base_train"] == ["8", "$40.00"] and rows["chat_sft"] == ["1", "$1.25"]
-    assert rows["**total**"] == ["", "**$41.25**"] and "in 2h30m for $41.25" in text
+    assert rows["**total**"] == ["", "**$41.25**"] and top(text)["cost"] == "$41.25" and top(text)["time"] == "2h30m"
+    assert "at $2.50 an hour" in report_html()
     assert "report.html" in text.splitlines()[-1]
-    assert "cost" not in build()
+    assert top(build())["cost"] == "no price was given"
 
 
 def test_price_from_the_environment(monkeypatch):
@@ -281,8 +303,8 @@ class Page(html.parser.HTMLParser):
     """The elements of a page, checked to be nested well, and its text."""
 
     TAGS = frozenset(
-        "html head meta title style body main h1 h2 h3 div nav ul li a p br table thead tbody tr th td pre code strong "
-        "blockquote hr img".split()
+        "html head meta title style body main header h1 h2 h3 div section article details summary dl dt dd p br span i "
+        "q time small table caption thead tbody tr th td pre code strong blockquote hr img".split()
     )
 
     def __init__(self) -> None:
@@ -314,7 +336,7 @@ def test_the_page_has_every_chapter_and_loads_nothing():
     page = report_html()
     assert not re.search(r"(src|href)=\"(?!#|data:image/svg)", page) and "@import" not in page and "url(" not in page
     for chapter in re.findall(r"^## (.*)$", text, flags=re.MULTILINE):
-        assert f">{chapter}</h2>" in page and f">{chapter}</a>" in page
+        assert f"<h3>{chapter}</h3></summary>" in page
     assert "<strong>Once upon a time</strong> there was a *fox*." in page
     assert "<strong>assistant</strong>: [123+456][= 579]It is 579." in page
 
@@ -332,8 +354,11 @@ def test_hostile_text_is_shown_as_text():
     core = {"core": 1, "tasks": {HOSTILE: {"n": 1, "accuracy": 1, "too_long": 1}}}
     write_section("base_eval", {"samples": [{"prompt": HOSTILE, "text": HOSTILE}], "core": core})
     chat = [{"messages": [{"role": HOSTILE, "content": HOSTILE}, {"role": "user", "content": BLOCKS}]}]
+    chat[0] |= {"task": HOSTILE, "right": False, "expected": HOSTILE}
     flags = {HOSTILE: f"{HOSTILE}\n\n# {HOSTILE}"}
-    write_section("chat_eval_sft", {"tasks": {HOSTILE: {"n": 1, "correct": 1}}, "flags": flags, "samples": chat})
+    task = {"n": 1, "correct": 1, "asks": HOSTILE}
+    write_section("chat_eval_sft", {"tasks": {HOSTILE: task}, "flags": flags, "samples": chat, "tag": HOSTILE})
+    write_section("chat_sft", {"tag": HOSTILE, "commit": HOSTILE, "machine": {"GPU": HOSTILE}})
     trained("chat_rl", "rl", scores={HOSTILE: 1})
     log("rl", [{"step": 1, f"pass@1/{HOSTILE}": 0.5}])
     text = build()
@@ -343,10 +368,83 @@ def test_hostile_text_is_shown_as_text():
     assert shown.count("<script>alert(1)</script>") >= 7 and shown.count("![b](https://evil.example/x)") >= 7
     assert shown.count("&lt; **c** ~~d~~") >= 7
     links = re.findall(r'(?:href|src)="([^"]*)"', report_html())
-    assert all(link.startswith(("#chapter-", "data:image/svg+xml;base64,")) for link in links)
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in links)
     assert "\x1b" not in text and "\x00" not in text
     quote = report_html().split("<strong>user</strong>")[1].split("</blockquote>")[0]
     assert set(re.findall(r"<(\w+)", quote)) == {"p", "br"}  # no list, heading, table, rule or code block
+
+
+def front() -> str:
+    """The page without what is folded."""
+    return re.sub(r"<details>.*?</details>", "", report_html(), flags=re.DOTALL)
+
+
+def graded(**tasks: tuple[int, int]) -> dict:
+    return {name: {"n": n, "correct": right, "interval": [0.25, 0.75], "asks": f"What {name} asks."}
+            for name, (right, n) in tasks.items()}  # fmt: skip
+
+
+def said(*texts: str | list[dict]) -> dict:
+    return {"messages": [{"role": "user" if i % 2 == 0 else "assistant", "content": text}
+                         for i, text in enumerate(texts)]}  # fmt: skip
+
+
+def test_the_front_has_bars_of_every_stage_conversations_and_what_is_asked():
+    sums = [{"type": "python", "text": "1+2"}, {"type": "python_output", "text": "3"}, {"type": "text", "text": "3."}]
+    trained("base_train", "base", parameters=13e6, tokens=4e6, step=420)
+    trained("mid_train", "mid")
+    trained("chat_sft", "sft", step=580)
+    write_section("chat_eval_base", {"tasks": graded(facts=(1, 10))})
+    tasks = graded(facts=(9, 10), names=(2, 10), sums=(5, 10), then=(8, 10))
+    write_section("chat_eval_sft", {"tasks": tasks, "samples": [
+        {"task": "facts", "right": False, "expected": "Mira is a farmer.", **said("Her job?", "Baker.")},
+        {"task": "names", "right": True, "expected": "Ada", **said("Who?", "Ada.")},
+        {"task": "sums", "right": True, "expected": "3", **said("1 + 2?", sums)},
+        {"task": "then", "right": True, "expected": "So", **said("Why?", "So.", "And then?", "So.")}]})  # fmt: skip
+    build()
+    Page()
+    page = front()
+    assert "<h1>d4 · SFT</h1>" in page and "step 580" in page and "Not graded: mid." in page
+    assert "A language model of 13M parameters, trained and measured in 3m00s on " in page
+    assert (
+        "; it answers 60 % of held-out questions correctly, averaged over 4 tasks: "
+        "from 20 % in names to 90 % in facts.</p>"
+    ) in page
+    assert '<dt>cost</dt><dd class="value">–</dd><dd>no price was given</dd>' in page  # not measured, not invented
+    bars = re.findall(r'class="filled (\w+)" style="width:([\d.]+)%"></i>(<i class="whisker" style="[^"]*">)?', page)
+    whisker = '<i class="whisker" style="left:25.00%;width:50.00%">'
+    assert bars == [("base", "10.00", whisker), ("SFT", "90.00", whisker), ("SFT", "20.00", whisker),
+                    ("SFT", "50.00", whisker), ("SFT", "80.00", whisker), ("SFT", "60.00", "")]  # fmt: skip
+    talks = re.findall(r'<article class="talk"><h3>(\w+)<span class="verdict (\w+)">', page)
+    assert talks == [("facts", "wrong"), ("sums", "right"), ("then", "right")]  # with a sum and a follow-up
+    assert "expected: Mira is a farmer." in page
+    assert '<span class="tool"><small>calculator </small><code>1+2</code></span>' in page
+    assert [f"What {task} asks." in page for task in ("facts", "names", "sums", "then")] == [True] * 4
+    assert "Why?" in page and "<h2>Loss</h2>" not in page  # nothing was logged
+
+
+def test_sections_of_before_tasks_had_names_have_theirs_by_order():
+    samples = [said("Who?", "Ada."), said("What?", "A cat.")]
+    write_section("chat_eval_sft", {"tasks": graded(people=(1, 2), animals=(1, 2)), "samples": samples})
+    build()
+    page = front().split("</style>")[1]
+    assert "<h3>people</h3>" in page and "<h3>animals</h3>" in page and "verdict" not in page
+
+
+def test_a_picture_and_tags_for_sharing(base):
+    write_all()
+    write_section("chat_sft", {"tag": 'd4" onload="x', "seconds": 1.0})
+    build(price=2.5)
+    data = (base / "report" / "report.png").read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">II", data[16:24]) == (1200, 630)
+    told = dict(re.findall(r'<meta property="([^"]*)" content="([^"]*)">', report_html()))
+    assert told["og:image"] == "report.png" and told["og:image:width"] == "1200"
+    assert told["og:title"] == "d4&quot; onload=&quot;x · SFT: nanochat report card"
+    assert "it answers 98 % of held-out questions correctly." in told["og:description"]
+    before = data
+    write_section("chat_eval_sft", {"tasks": graded(facts=(1, 10))})
+    build(price=2.5)
+    assert (base / "report" / "report.png").read_bytes() != before  # it shows the scores
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -364,9 +462,17 @@ def test_the_page_in_a_browser(base, width, look):
         page = browser.new_page(color_scheme=look, viewport=viewport, bypass_csp=True)  # axe is a script
         page.on("request", lambda request: fetched.append(request.url))
         page.goto((base / "report" / "report.html").as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.get_by_role("img", name="validation, bits per byte: from 1.25 at step 100 to 1 at").count() == 1
+        curve = page.get_by_role("img", name="validation, bits per byte: from 1.25 at step 100 to 1 at")
+        assert curve.count() == 0 and page.get_by_role("img", name="training loss, nats per token").count() == 1
         assert Axe().run(page).response["violations"] == []
+        for summary in page.locator("summary").all():
+            summary.click()
+        assert curve.count() == 1
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert Axe().run(page).response["violations"] == []
+        page.emulate_media(media="print")
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert paper == "rgb(255, 254, 252)"  # also at night
         browser.close()
     assert [url for url in fetched if not url.startswith("data:")] == [(base / "report" / "report.html").as_uri()]
 
@@ -377,13 +483,14 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
         st.text(max_size=4) | st.sampled_from(
             ["n", "correct", "interval", "prompt", "text", "messages", "role", "content", "type", "core", "tasks",
-             "value", "error", "GPU", "tokens", "bytes", "step", "loss", "val_bpb", "accuracy/a"]
+             "value", "error", "GPU", "tokens", "bytes", "step", "loss", "val_bpb", "accuracy/a", "seconds", "task",
+             "right", "expected", "asks", "cores"]
         ), inner, max_size=4,
     ), max_leaves=12,
 )  # fmt: skip
 KEYS = ("tasks", "samples", "core", "harness", "machine", "flags", "seconds", "tokens", "compression", "scores", "tag",
         "source", "parameters", "chatcore", "before", "questions", "commit", "steps", "train_loss", "val_bpb",
-        "vocab_size")  # fmt: skip
+        "vocab_size", "written", "step")  # fmt: skip
 
 
 @settings(max_examples=25, deadline=None)

@@ -12,15 +12,13 @@ from pathlib import Path
 from nanochat import paths
 from nanochat.errors import UserError
 from nanochat.log import duration, short
-from nanochat.report import curves, page
+from nanochat.report import curves, facts, page, sharing
+from nanochat.report.facts import CHAT_EVALS, TRAINING, UNREADABLE, Sections, content, fixed, percent
+from nanochat.report.front import SHARED, front, head
 from nanochat.report.sections import folder, read_sections
 from nanochat.terminal import printable
 
-TRAINING = ("base_train", "mid_train", "chat_sft", "chat_dpo", "chat_rl")
-CHAT_EVALS = {
-    "chat_eval_base": "base", "chat_eval_mid": "mid", "chat_eval_sft": "SFT", "chat_eval_dpo": "DPO",
-    "chat_eval_rl": "RL",
-}  # fmt: skip
+ON_TOP = ("Loss", "What each task asks")  # chapters that the page shows unfolded, in another form
 PREFERENCES = {  # what DPO measures on held-out pairs, and decimals
     "val_loss": ("loss", 4), "val_accuracy": ("fraction preferred", 3), "val_margin": ("margin, nats", 2),
     "val_chosen_logp": ("log-probability of the chosen answer", 2),
@@ -33,13 +31,10 @@ SETTINGS = (  # what defaults, scaling rules and inheritance resolved to: for th
     "examples_per_step", "num_samples", "max_new_tokens", "temperature", "beta", "label_smoothing", "loss",
     "teacher", "teacher_weight", "teacher_temperature",
 )  # fmt: skip
-UNREADABLE = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)  # JSON of another shape
-
-Sections = Mapping[str, dict]
 
 
 def build(price: float | None = None) -> str:
-    """Write report.md with its pictures, and report.html, to <base>/report. Returns the Markdown.
+    """Write report.md with its pictures, report.html and report.png to <base>/report. Returns the Markdown.
 
     price: dollars for an hour of one GPU. Raises UserError when no stage has written a section.
     """
@@ -47,11 +42,18 @@ def build(price: float | None = None) -> str:
     if not found:
         raise UserError(f"no stage has written a section to {folder()}; run speedrun.sh or a stage first")
     logs = {stage: _log_folder(found[stage]) for stage in TRAINING if stage in found}
-    pictures = {stage: curves.pictures(stage, _read_metrics(log)) for stage, log in logs.items()}
+    metrics = {stage: _read_metrics(log) for stage, log in logs.items()}
+    whole = curves.loss_of_all(metrics)
+    pictures = {"": [whole] if whole else []} | {stage: curves.pictures(stage, rows) for stage, rows in metrics.items()}
     text = markdown(found, pictures, {stage: _read_config(log) for stage, log in logs.items()}, price)
     files = {f"{picture.name}.svg": picture.svg for drawn in pictures.values() for picture in drawn}
-    for name, content in {**files, "report.md": text, "report.html": page.html(text, files)}.items():
-        paths.write_text(folder() / name, content)
+    top, unreadable = front(found, whole, price)
+    on_top = [chapter for chapter in ON_TOP if chapter not in unreadable]
+    made = page.card(top, head(found), text, files, on_top)
+    for name, written in {**files, "report.md": text, "report.html": made}.items():
+        paths.write_text(folder() / name, written)
+    shared = sharing.picture(found, price)
+    paths.write_atomically(folder() / SHARED, lambda file: file.write(shared))
     return text
 
 
@@ -80,11 +82,13 @@ def _read_config(log: Path) -> dict:
 def markdown(found: Sections, pictures: Mapping[str, Sequence[curves.Picture]], configs: Sections,
               price: float | None) -> str:  # fmt: skip
     """The card as Markdown. pictures, configs: by training stage."""
-    talker = next((stage for stage in reversed(CHAT_EVALS) if found.get(stage, {}).get("samples")), "")
+    talker = facts.talker(found)
     base = found.get("base_eval", {})
     chapters: dict[str, Callable[[], str]] = {
         "Summary": lambda: _summary(found, price),
         "Accuracy": lambda: _accuracy(found),
+        "Loss": lambda: _images(pictures.get("", ())),
+        "What each task asks": lambda: _tasks(found),
         "Preferences": lambda: _preferences(found.get("chat_dpo", {})),
         "Reinforcement learning": lambda: _rl(found.get("chat_rl", {})),
         "CORE": lambda: _core(base.get("core")),
@@ -108,7 +112,7 @@ def markdown(found: Sections, pictures: Mapping[str, Sequence[curves.Picture]], 
         else:
             parts += [f"## {title}", text] if text and title != "Summary" else [text]
     if unreadable:
-        parts.append(f"Left out, because another version wrote a section: {', '.join(unreadable)}.")
+        parts += ["## Left out", f"Another version wrote a section of these: {', '.join(unreadable)}."]
     return _blocks(*parts) + "\n"
 
 
@@ -116,26 +120,12 @@ def markdown(found: Sections, pictures: Mapping[str, Sequence[curves.Picture]], 
 
 
 def _summary(found: Sections, price: float | None) -> str:
-    """Size, tokens, time and cost; the scores that others publish; the commits."""
-    facts = []
-    if parameters := found.get("base_train", {}).get("parameters"):
-        facts.append(f"{short(float(parameters))} parameters")
-    if tokens := sum(float(found.get(stage, {}).get("tokens") or 0) for stage in TRAINING):
-        facts.append(f"trained on {short(tokens)} tokens")
-    if seconds := sum(map(_seconds, found.values())):
-        facts.append(f"in {duration(seconds)}")
-    if price is not None:
-        facts.append(f"for ${sum(_cost(section, price) for section in found.values()):.2f}")
-    base = found.get("base_eval", {})
-    scores = [f"{_fixed(base['val_bpb'], 4)} bits per byte"] if base.get("val_bpb") else []
-    if core := base.get("core"):
-        scores.append(f"CORE {_fixed(core['core'], 4)}")
-    for stage, name in CHAT_EVALS.items():
-        if score := _percent(found.get(stage, {}).get("chatcore")):
-            scores.append(f"ChatCORE {score} ({name})")
-    commits = dict.fromkeys(str(section.get("commit", "unknown")) for section in found.values())
-    names = ", ".join(commit[:12] + commit[40:] for commit in commits)  # shortened, but with "-dirty"
-    return _lines([" ".join(facts), ", ".join(scores), f"commit {names}"])
+    """Name, date and one sentence; size, tokens, time, cost and mean score; the scores that others publish."""
+    top = " · ".join(filter(None, (facts.name(found), facts.day(facts.date(found)))))
+    figures = facts.figures(found, price)
+    row = table([figure.label for figure in figures], [[figure.value or figure.note or "–" for figure in figures]])
+    others = _lines([", ".join(facts.other_scores(found)), facts.commits(found)])
+    return _blocks(f"**{escaped(top)}**", escaped(facts.sentence(found)), row, others)
 
 
 def _accuracy(found: Sections) -> str:
@@ -143,24 +133,38 @@ def _accuracy(found: Sections) -> str:
     columns = {name: found[stage] for stage, name in CHAT_EVALS.items() if found.get(stage, {}).get("tasks")}
     tasks = dict.fromkeys(task for section in columns.values() for task in section["tasks"])
     rows = [[task, *(_score(section["tasks"].get(task)) for section in columns.values())] for task in tasks]
-    total = [_percent(section.get("chatcore")) for section in columns.values()]
+    total = [percent(section.get("chatcore")) for section in columns.values()]
     return table(["correct (95 % interval, n)", *columns], rows, ["ChatCORE", *total] if any(total) else ())
+
+
+def _tasks(found: Sections) -> str:
+    """A row per task: what it asks, and its first question with the model's answer, right or wrong."""
+    examples = {sample.task: sample for sample in facts.samples(found)}
+    rows = [[task, text, *_example(examples.get(task))] for task, text in facts.asks(found).items() if text]
+    return table(["task", "asks", "for example", "answered", "which is"], rows)
+
+
+def _example(sample: facts.Sample | None) -> list[str]:
+    if sample is None:
+        return ["", "", ""]
+    *asked, reply = (content(message["content"]) for message in sample.messages)
+    return [" / ".join(asked), reply, {True: "right", False: "wrong"}.get(bool(sample.right), "")]
 
 
 def _score(task: dict | None) -> str:
     if not task or not task["n"]:
         return ""
-    percent, n = _percent(float(task["correct"]) / float(task["n"])), _fixed(task["n"])
+    correct, n = percent(float(task["correct"]) / float(task["n"])), fixed(task["n"])
     if not task.get("interval"):
-        return f"{percent} ({n})"
+        return f"{correct} ({n})"
     low, high = (100 * float(bound) for bound in task["interval"])
-    return f"{percent} ({low:.0f}–{high:.0f}, {n})"
+    return f"{correct} ({low:.0f}–{high:.0f}, {n})"
 
 
 def _rl(section: dict) -> str:
     scores, before, questions = (section.get(key) or {} for key in ("scores", "before", "questions"))
     rows = [
-        [name, _percent(before.get(name)), _percent(score), _fixed(questions.get(name.partition("/")[2]))]
+        [name, percent(before.get(name)), percent(score), fixed(questions.get(name.partition("/")[2]))]
         for name, score in scores.items()
     ]
     return table(["held-out questions", "before", "after", "n"], rows)
@@ -169,10 +173,10 @@ def _rl(section: dict) -> str:
 def _preferences(section: dict) -> str:
     scores, before = section.get("scores") or {}, section.get("before") or {}
     rows = [
-        [text, _fixed(before.get(name), digits), _fixed(scores[name], digits)]
+        [text, fixed(before.get(name), digits), fixed(scores[name], digits)]
         for name, (text, digits) in PREFERENCES.items() if name in scores
     ]  # fmt: skip
-    return table([f"{_fixed(section.get('pairs'))} held-out pairs".lstrip(), "before", "after"], rows)
+    return table([f"{fixed(section.get('pairs'))} held-out pairs".lstrip(), "before", "after"], rows)
 
 
 def _core(core: dict | None) -> str:
@@ -180,8 +184,8 @@ def _core(core: dict | None) -> str:
         return ""
     digits = {"shots": 0, "n": 0, "too_long": 0, "accuracy": 4, "centered": 4}
     rows = [[task, *_numbers(numbers, digits)] for task, numbers in core["tasks"].items()]
-    total = ["CORE", "", "", "", "", _fixed(core.get("core"), 4)]
-    notes = [f"at most {_fixed(core['max_per_task'])} questions per task"] if core.get("max_per_task") else []
+    total = ["CORE", "", "", "", "", fixed(core.get("core"), 4)]
+    notes = [f"at most {fixed(core['max_per_task'])} questions per task"] if core.get("max_per_task") else []
     notes += [f"bundle {core['bundle'][:12]}"] if core.get("bundle") else []
     head = ["task", "shots", "n", "too long, so wrong", "accuracy", "centered"]
     return _blocks(table(head, rows, total), _lines(notes))
@@ -202,22 +206,25 @@ def _bits_per_byte(found: Sections) -> str:
 def _curves(pictures: Mapping[str, Sequence[curves.Picture]]) -> str:
     parts = []
     for stage, drawn in pictures.items():
-        images = [f"![{escaped(picture.text)}]({picture.name}.svg)" for picture in drawn]
-        parts += [f"### {stage}", "\n".join(images)] if images else []
+        parts += [f"### {stage}", _images(drawn)] if stage and drawn else []
     return _blocks(*parts)
 
 
+def _images(drawn: Sequence[curves.Picture]) -> str:
+    return "\n".join(f"![{escaped(picture.text)}]({picture.name}.svg)" for picture in drawn)
+
+
 def _tokenizer(trained: dict, evaluated: dict) -> str:
-    facts = [f"vocabulary {_fixed(trained['vocab_size'])}"] if trained.get("vocab_size") else []
-    facts += [f"{short(float(trained[key]))} {key}" for key in ("documents", "characters", "bytes", "tokens")
+    counts = [f"vocabulary {fixed(trained['vocab_size'])}"] if trained.get("vocab_size") else []
+    counts += [f"{short(float(trained[key]))} {key}" for key in ("documents", "characters", "bytes", "tokens")
               if trained.get(key)]  # fmt: skip
     texts = evaluated.get("compression") or {}
     columns = list(dict.fromkeys(name for text in texts.values() for name in text["tokens"]))
     rows = []
     for name, text in texts.items():
         tokens = [text["tokens"].get(column) for column in columns]
-        rows.append([name, _fixed(text["bytes"]), *("" if not n else f"{text['bytes'] / n:.2f}" for n in tokens)])
-    return _blocks(", ".join(facts), table(["bytes per token", "bytes", *columns], rows))
+        rows.append([name, fixed(text["bytes"]), *("" if not n else f"{text['bytes'] / n:.2f}" for n in tokens)])
+    return _blocks(", ".join(counts), table(["bytes per token", "bytes", *columns], rows))
 
 
 def _own_conversations(found: Sections) -> str:
@@ -232,14 +239,14 @@ def _times(found: Sections, price: float | None) -> str:
     head, rows = ["stage", "time", "steps", "tokens", "tokens/s"], []
     for stage, section in found.items():
         counts = [section.get(key) for key in ("steps", "tokens", "tokens_per_second")]
-        time = duration(_seconds(section)) if "seconds" in section else ""
-        bill = [] if price is None else [str(_gpus(section)), f"${_cost(section, price):.2f}"]
+        time = duration(facts.seconds(section)) if "seconds" in section else ""
+        bill = [] if price is None else [str(facts.gpus(section)), f"${facts.cost(section, price):.2f}"]
         rows.append([stage, time, *("" if count is None else short(float(count)) for count in counts), *bill])
-    total = ["total", duration(sum(map(_seconds, found.values()))), "", "", ""]
+    total = ["total", duration(sum(map(facts.seconds, found.values()))), "", "", ""]
     parts = _parts(found)
     if price is None:
         return _blocks(table(head, rows, total), parts)
-    total += ["", f"${sum(_cost(section, price) for section in found.values()):.2f}"]
+    total += ["", f"${sum(facts.cost(section, price) for section in found.values()):.2f}"]
     note = f"at ${price:.2f} an hour for each GPU of the machine, or for a machine without any"
     return _blocks(table([*head, "GPUs", "cost"], rows, total), note, parts)
 
@@ -259,19 +266,6 @@ def _parts(found: Sections) -> str:
     return table(["where the time went", *spent], rows, in_all)
 
 
-def _seconds(section: dict) -> float:
-    return float(section.get("seconds") or 0)
-
-
-def _gpus(section: dict) -> int:
-    """The GPUs of the machine that a stage ran on, all of which are paid for; 1 for a machine without any."""
-    return max(1, sum(map(int, re.findall(r"(\d+) x ", str(section.get("machine", {}).get("GPU"))))))
-
-
-def _cost(section: dict, price: float) -> float:
-    return _seconds(section) / 3600 * _gpus(section) * price
-
-
 def _samples(section: dict) -> str:
     """Prompts with their completions, and conversations, as quotes."""
     quotes = []
@@ -289,14 +283,6 @@ def _inert(line: str) -> str:
     """An escaped line, changed so that it starts no list, heading, rule, table or block of code."""
     line = re.sub(r"^( *)(?=[-+=:#>])|^( *\d+)(?=[.)])", r"\g<0>\\", line)
     return re.sub(r"^[ \t]+", lambda indent: "\N{NO-BREAK SPACE}" * len(indent[0]), line)
-
-
-def content(message: str | list) -> str:
-    """The text of a message; a tool call is shown as [expression][= result]."""
-    if not isinstance(message, list):
-        return str(message)
-    shapes = {"python": "[{}]", "python_output": "[= {}]"}
-    return "".join(shapes.get(part["type"], "{}").format(part["text"]) for part in message)
 
 
 def _machines(found: Sections) -> str:
@@ -357,7 +343,7 @@ def escaped(text: str) -> str:
 
 def _numbers(item: dict, digits: Mapping[str, int]) -> list[str]:
     """The numbers under the keys of `digits`, with so many decimals."""
-    return [_fixed(item.get(key), n) for key, n in digits.items()]
+    return [fixed(item.get(key), n) for key, n in digits.items()]
 
 
 def _lines(texts: Sequence[str]) -> str:
@@ -366,12 +352,3 @@ def _lines(texts: Sequence[str]) -> str:
 
 def _blocks(*texts: str) -> str:
     return "\n\n".join(filter(None, texts))
-
-
-def _fixed(value: str | float | None, digits: int = 0) -> str:
-    """A number, also one that is written as "NaN" in strict JSON; "" without one."""
-    return "" if value is None else f"{float(value):.{digits}f}"
-
-
-def _percent(fraction: str | float | None) -> str:
-    return "" if fraction is None else f"{100 * float(fraction):.1f} %"

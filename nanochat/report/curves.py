@@ -25,12 +25,15 @@ CURVES = (
     ("lr", "learning rate, as a multiple of the peak", "lr", False, True),
     ("speed", "throughput, tokens per second", "tok_per_second", True, True),
 )
+# The loss of RL is weighted by advantages, so its size means nothing; that of DPO is of pairs, not of tokens.
+LOSSLESS = ("chat_rl", "chat_dpo")
 MAX_LINES = 6  # per picture; with more tasks, their mean is drawn
 LARGEST = 1e100  # larger numbers are not drawn
 WINDOW = 1 / 50  # fraction of a line's points on each side of a point that are averaged to smooth it
 INK = "#4a453e"  # of text and axes; becomes light where the reader's page is dark
 STYLE = "<style>svg{color:#4a453e}@media(prefers-color-scheme:dark){svg{color:#c9c3b9}}</style>"
 COLOURS = ("#2f80c4", "#d0691f", "#3a9a60", "#a457b8", "#a68600", "#c84a68")  # visible on white and on black
+SIZE = (4.6, 2.8)  # inches
 SETTINGS: dict = {
     "svg.fonttype": "none",  # text stays text, in the reader's font
     "svg.hashsalt": "nanochat",  # the same names in every drawing
@@ -67,22 +70,47 @@ def pictures(stage: str, metrics: Sequence[Mapping]) -> list[Picture]:
     """The curves of a training stage, from the lines of its metrics.jsonl."""
     made = []
     for name, title, key, smooth, from_zero in CURVES:
-        # The loss of RL is weighted by advantages, so its size means nothing; that of DPO is of pairs, not of tokens.
-        if (key != "loss" or stage not in ("chat_rl", "chat_dpo")) and (lines := _lines(metrics, key)):
+        lines = {} if key == "loss" and stage in LOSSLESS else _lines(metrics, key)
+        if any(len(points) > 1 for points in lines.values()):  # one dot is no curve; tables have it
             svg = draw(title, lines, smooth, from_zero)
             made.append(Picture(f"{stage}_{name}", in_words(title, lines), svg))
     return made
 
 
+def loss_of_all(metrics: Mapping[str, Sequence[Mapping]]) -> Picture | None:
+    """The training loss of the stages, one after the other over the minutes that their steps took; None without one.
+
+    metrics: by training stage, the lines of its metrics.jsonl.
+    """
+    lines: dict[str, list[tuple[float, float]]] = {}
+    minutes = 0.0
+    for stage, rows in metrics.items():
+        points = []
+        for row in rows:
+            loss, took = _number(row.get("loss")), _number(row.get("seconds"))
+            if took >= 0 and stage not in LOSSLESS:
+                minutes += took / 60
+                points += [] if math.isnan(loss) else [(round(minutes, 3), loss)]
+        if len(points) > 1:
+            lines[stage] = points
+    if not lines:
+        return None
+    title, x_name = "training loss, nats per token", "minute of training"
+    svg = draw(title, lines, smooth=True, x_name=x_name, size=(9.2, 3.1))
+    return Picture("loss", in_words(title, lines, x_name), svg)
+
+
 def draw(
-    title: str, lines: Lines, smooth: bool = False, from_zero: bool = False, x_name: str = "step", log: bool = False
-) -> str:
+    title: str, lines: Lines, smooth: bool = False, from_zero: bool = False, x_name: str = "step", log: bool = False,
+    size: tuple[float, float] = SIZE,
+) -> str:  # fmt: skip
     """Lines in one plot, as the text of an SVG file. A smoothed line covers its own points, which are faint.
 
     log: whether the x axis, which x_name names, is logarithmic; its ticks are then the points of the first line.
+    size: width and height in inches.
     """
     text = printable(in_words(title, lines, x_name))
-    with plot(title, x_name, text) as (figure, axes, file):
+    with plot(title, x_name, text, size) as (figure, axes, file):
         if log:
             axes.set_xscale("log")
             ticks = [x for x, _ in next(iter(lines.values()))]
@@ -131,7 +159,9 @@ def intervals_in_words(title: str, rows: Mapping[str, tuple[float, float, float]
 
 
 @contextmanager
-def plot(title: str, x_name: str, text: str) -> Iterator[tuple[Any, Any, io.StringIO]]:
+def plot(
+    title: str, x_name: str, text: str, size: tuple[float, float] = SIZE
+) -> Iterator[tuple[Any, Any, io.StringIO]]:
     """A figure with its axes, and the file that it is in after the body, with the text for who cannot see it."""
     # matplotlib is slow to import and looks through the machine's fonts the first time.
     from matplotlib import rc_context
@@ -140,7 +170,7 @@ def plot(title: str, x_name: str, text: str) -> Iterator[tuple[Any, Any, io.Stri
     file = io.StringIO()
     with rc_context(SETTINGS), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about letters that its font lacks: the reader's font draws them
-        figure = Figure(figsize=(4.6, 2.8))
+        figure = Figure(figsize=size)
         yield figure, figure.add_subplot(title=printable(title), xlabel=printable(x_name)), file
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Title": text})
 

@@ -21,9 +21,9 @@ base_eval
          "too_long": int}}, "max_per_task": int, "bundle": sha256},
          harness [{"task": str, "metric": str, "value": float, "error": float or None, "n": int}]
 chat_eval_*
-         tasks {name: {"n": int, "correct": float, "interval": [low, high]}} with fractions, chatcore, samples
-         [conversation], a conversation being {"messages": [{"role": str, "content": str or parts}]}
-         or {"prompt": str, "text": str}
+         tasks {name: {"n": int, "correct": float, "interval": [low, high], "asks": str}} with fractions, chatcore,
+         samples [{"task": str, "messages": [{"role": str, "content": str or parts}], "right": bool,
+         "expected": str or parts}], the first question of each task, with the model's own answer at the end
 
 `seconds` is the time the stage took, over all its starts if it was interrupted.
 """
