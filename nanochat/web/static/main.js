@@ -3,7 +3,7 @@
 import { onKeyNeeded } from "./api.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
-import { askForKey, note } from "./dialogs.js";
+import { askForKey, note, warn } from "./dialogs.js";
 import { byId } from "./dom.js";
 import { hideToken } from "./inspector.js";
 import { ModelSelect } from "./models.js";
@@ -107,7 +107,7 @@ function renderHeader() {
 }
 
 chat.addEventListener("change", renderHeader);
-chat.addEventListener("trouble", (event) => note(event.detail));
+chat.addEventListener("trouble", (event) => warn(event.detail));
 
 // Read aloud when it is complete: a screen reader cannot follow text that changes many times a second.
 chat.addEventListener("answered", ({ detail: node }) => {
