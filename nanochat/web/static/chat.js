@@ -90,9 +90,9 @@ export class Chat extends EventTarget {
     this.#tell("change");
   }
 
-  setSystem(text) {
-    this.current.system = text;
-    this.#changed(this.current);
+  setSystem(text, conversation = this.current) {
+    conversation.system = text;
+    this.#changed(conversation);
   }
 
   setInspecting(on) {
@@ -102,6 +102,10 @@ export class Chat extends EventTarget {
   }
 
   // Conversations
+
+  has(id) {
+    return this.conversations.some((conversation) => conversation.id === id);
+  }
 
   /** Show a conversation; null, or one that does not exist, starts a new one. */
   open(id) {
@@ -115,14 +119,20 @@ export class Chat extends EventTarget {
     this.#changed(conversation);
   }
 
+  pin(conversation, pinned) {
+    conversation.pinned = pinned;
+    this.#changed(conversation);
+  }
+
   /** Returns how to undo it. */
-  remove(conversation) {
-    for (const node of conversation.columns.flatMap((column) => column.nodes)) this.replies.get(node.id)?.stop();
-    this.conversations = this.conversations.filter((other) => other !== conversation);
-    this.store.remove(conversation.id);
-    if (this.current === conversation) this.open(null);
+  remove(...conversations) {
+    for (const { columns } of conversations)
+      for (const node of columns.flatMap((column) => column.nodes)) this.replies.get(node.id)?.stop();
+    this.conversations = this.conversations.filter((other) => !conversations.includes(other));
+    for (const { id } of conversations) this.store.remove(id);
+    if (conversations.includes(this.current)) this.open(null);
     this.#tell("change");
-    return () => this.#keep(conversation);
+    return () => this.#keep(...conversations);
   }
 
   /** Take in conversations from a file: how many were new. */
@@ -139,10 +149,11 @@ export class Chat extends EventTarget {
     return taken;
   }
 
-  #keep(conversation) {
-    this.conversations.push(conversation);
+  #keep(...conversations) {
+    this.conversations.push(...conversations);
     this.#sort();
-    this.#changed(conversation);
+    for (const conversation of conversations) this.store.save(conversation);
+    this.#tell("change");
   }
 
   #sort() {

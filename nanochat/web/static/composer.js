@@ -2,6 +2,7 @@
 
 import { ApiError } from "./api.js";
 import { byId, icon } from "./dom.js";
+import { Drafts } from "./drafts.js";
 import { path } from "./tree.js";
 
 const COUNT_AFTER_MS = 250; // after the last key, so that typing does not ask the server for every letter
@@ -19,23 +20,46 @@ export class Composer {
       if (chat.isBusy()) acts.stop();
       else this.#send();
     });
-    this.field.addEventListener("keydown", (event) => {
-      // While an input method composes a character, Enter belongs to it.
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-      event.preventDefault();
-      if (!chat.isBusy()) this.#send();
-    });
+    this.drafts = new Drafts(chat, this.field, () => this.#changed());
+    this.field.addEventListener("keydown", (event) => this.#key(event));
     this.field.addEventListener("input", () => {
-      this.sendsSoon = false;
-      this.#grow();
-      this.#button();
-      this.#countSoon();
+      this.drafts.keep();
+      this.#changed();
     });
     chat.addEventListener("change", () => this.render());
     chat.addEventListener("progress", () => this.#meter());
   }
 
+  #key(event) {
+    // While an input method composes a character, keys belong to it.
+    if (event.isComposing || event.shiftKey) return;
+    const isEdit = event.key === "ArrowUp" && !this.field.value;
+    if (event.key !== "Enter" && !isEdit) return;
+    event.preventDefault();
+    if (this.chat.isBusy()) return;
+    if (isEdit) this.acts.editLast();
+    else this.#send();
+  }
+
+  /** The field has another text. */
+  #changed() {
+    this.sendsSoon = false;
+    this.#grow();
+    this.#button();
+    this.#countSoon();
+  }
+
+  /** Put a text into the field, and return the one that was there. */
+  fill(text) {
+    const before = this.field.value;
+    this.field.value = text;
+    this.drafts.keep();
+    this.#changed();
+    return before;
+  }
+
   render() {
+    this.drafts.follow();
     const model = this.chat.model(this.chat.current.columns[0]);
     this.field.placeholder = model && !model.chat ? "Write the beginning of a text" : "Ask anything";
     this.#button();
@@ -53,8 +77,7 @@ export class Composer {
     // Who types faster than the server tells its models has sent all the same.
     this.sendsSoon = Boolean(text) && !this.chat.models.length;
     if (!text || this.sendsSoon) return;
-    this.field.value = "";
-    this.#grow();
+    this.fill("");
     this.acts.send(text);
   }
 

@@ -1,6 +1,6 @@
 // What a conversation is, and how it gets into a file and out of one.
 //
-// {id, title, created, updated, system, columns: [{model, nodes, chosen}, ...]}
+// {id, title, created, updated, pinned, system, columns: [{model, nodes, chosen}, ...]}
 // A column is a tree of messages with one model; two of them stand side by side. Times are milliseconds since 1970.
 
 import { add, asMessages, emptyTree, newId, path, textOf } from "./tree.js";
@@ -9,7 +9,8 @@ const FORMAT = "nanochat-conversations";
 
 export function newConversation(model) {
   const now = Date.now();
-  return { id: newId(), title: "", created: now, updated: now, system: "", columns: [{ model, ...emptyTree() }] };
+  const columns = [{ model, ...emptyTree() }];
+  return { id: newId(), title: "", created: now, updated: now, pinned: false, system: "", columns };
 }
 
 /** The first line of a question, cut at a word. */
@@ -97,6 +98,7 @@ function conversationFrom(data, where) {
     title: string(data.title) || "Imported conversation",
     created: time(data.created),
     updated: time(data.updated),
+    pinned: data.pinned === true,
     system: string(data.system),
     columns,
   };

@@ -2,14 +2,17 @@
 
 import { byId, h, icon, iconButton } from "./dom.js";
 
-const NOTE_MS = 8000;
+const NOTE_MS = 4000;
+const ACTION_MS = 8000; // to read, decide and reach the button
+const LETTER_MS = 60; // a slow reader's pace, for what is longer than a line
 
-/** A sentence at the bottom, read out by screen readers; `undo` is offered as long as it is there. */
-export function note(sentence, undo = null) {
+/**
+ * A sentence above the composer, read out by screen readers; `undo` is offered as long as it is there. It leaves after
+ * `ms`, but not while somebody points at it or has the focus in it.
+ */
+export function note(sentence, undo = null, ms = Math.max(undo ? ACTION_MS : NOTE_MS, LETTER_MS * sentence.length)) {
   const element = h("div", { class: "note" }, h("span", {}, sentence));
-  let timer = null;
   const leave = () => element.remove();
-  const wait = () => (timer = setTimeout(leave, NOTE_MS));
   if (undo) {
     const act = () => {
       leave();
@@ -18,11 +21,22 @@ export function note(sentence, undo = null) {
     element.append(h("button", { type: "button", class: "text-button", onclick: act }, "Undo"));
   }
   element.append(iconButton("close", "Dismiss", leave));
-  // Nobody should have to hurry while pointing at it.
-  for (const type of ["mouseenter", "focusin"]) element.addEventListener(type, () => clearTimeout(timer));
-  for (const type of ["mouseleave", "focusout"]) element.addEventListener(type, wait);
-  wait();
   byId("notes").append(element);
+  if (ms < Infinity) leaveAfter(element, ms);
+}
+
+/** A note about what may get lost: it stays until it is dismissed. */
+export const warn = (sentence) => note(sentence, null, Infinity);
+
+function leaveAfter(element, ms) {
+  let timer = null;
+  const wait = () => {
+    clearTimeout(timer);
+    if (!element.matches(":hover, :focus-within")) timer = setTimeout(() => element.remove(), ms);
+  };
+  for (const type of ["mouseenter", "mouseleave", "focusin"]) element.addEventListener(type, wait);
+  element.addEventListener("focusout", () => setTimeout(wait)); // by then the focus is elsewhere
+  wait();
 }
 
 /** A menu below a button: [{label, icon, act}, ...]. Arrow keys move, Escape closes, focus returns to the button. */

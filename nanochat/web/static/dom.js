@@ -32,6 +32,8 @@ const ICONS = {
   search: "M11 4a7 7 0 1 1 0 14 7 7 0 0 1 0-14zM16.2 16.2 20.5 20.5",
   more: "M5.5 12h.01M12 12h.01M18.5 12h.01",
   pencil: "M4 20l1-4.2L16.3 4.5a2.2 2.2 0 0 1 3.2 3.2L8.2 19zM14.3 6.5l3.2 3.2",
+  pin: "M9 4h6l-.8 6 3.3 3.5H6.5L9.8 10zM12 13.5V21",
+  page: "M7 3.5h7l4 4v11a2 2 0 0 1-2 2H7a2 2 0 0 1-2-2v-13a2 2 0 0 1 2-2zM13.5 3.5V8H18M8.5 12.5h6M8.5 16h6",
   trash: "M4 7h16M9.5 7V4.5h5V7M6.5 7l.8 12.5h9.4L17.5 7M10 11v5M14 11v5",
   download: "M12 4v11M7.5 11 12 15.5 16.5 11M5 20h14",
   upload: "M12 15.5V4.5M7.5 8.5 12 4l4.5 4.5M5 20h14",
@@ -101,7 +103,8 @@ export function copyButton(label, text) {
   return button;
 }
 
-async function copy(text) {
+/** Puts text on the clipboard; whether that was possible. */
+export async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
     return true;

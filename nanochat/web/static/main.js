@@ -1,16 +1,20 @@
 // Puts the page together: what the buttons of the header do, which keys work everywhere, what is read aloud.
 
+import { Address } from "./address.js";
 import { onKeyNeeded } from "./api.js";
 import { Chat } from "./chat.js";
+import { SystemChip } from "./chip.js";
 import { Composer } from "./composer.js";
-import { askForKey, note } from "./dialogs.js";
+import { askForKey, note, openMenu, warn } from "./dialogs.js";
 import { byId } from "./dom.js";
 import { hideToken } from "./inspector.js";
 import { ModelSelect } from "./models.js";
 import { Panel } from "./panel.js";
+import { waysToSave } from "./saving.js";
 import { furnish } from "./shell.js";
 import { Sidebar } from "./sidebar.js";
 import { Transcript } from "./transcript.js";
+import { path } from "./tree.js";
 
 furnish();
 
@@ -21,11 +25,16 @@ const acts = {
   send(text) {
     chat.send(text);
     transcript.toEnd();
-    showAddress();
+    address.name();
   },
   edit(column, node, text) {
     chat.edit(column, node, text);
     composer.focus();
+  },
+  /** The last question of the only column, or of the first one. */
+  editLast() {
+    const question = path(chat.current.columns[0]).findLast(({ role }) => role === "user");
+    if (question) transcript.viewOf(question).edit(() => composer.focus());
   },
   regenerate(column, node) {
     chat.regenerate(column, node);
@@ -58,20 +67,18 @@ const acts = {
 
 const transcript = new Transcript(chat, acts);
 const composer = new Composer(chat, acts);
+const address = new Address(chat, composer);
 const sidebar = new Sidebar(chat);
 const panel = new Panel(chat);
+new SystemChip(chat, () => panel.toggle(true));
 const modelSelect = new ModelSelect(chat, "Model");
 byId("model").append(modelSelect.element);
 onKeyNeeded(askForKey);
 
-// The address names the conversation, so that reloading, going back and a second tab do what one expects.
-
-function showAddress() {
-  if (location.hash.slice(1) !== chat.current.id) history.pushState(null, "", `#${chat.current.id}`);
-}
-
-addEventListener("hashchange", () => {
-  if (location.hash.slice(1) !== chat.current.id) chat.open(location.hash.slice(1));
+// The skip link's target is no conversation, and must not become the address.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  byId("prompt").focus();
 });
 
 // Header
@@ -86,6 +93,7 @@ byId("compare").addEventListener("click", () => {
   if (chat.current.columns.length === 1) chat.split();
   else acts.keepOnly(chat.current.columns[0]);
 });
+byId("save-chat").addEventListener("click", () => openMenu(byId("save-chat"), waysToSave(chat.current)));
 byId("retry").addEventListener("click", () => chat.connect());
 
 function renderHeader() {
@@ -107,7 +115,7 @@ function renderHeader() {
 }
 
 chat.addEventListener("change", renderHeader);
-chat.addEventListener("trouble", (event) => note(event.detail));
+chat.addEventListener("trouble", (event) => warn(event.detail));
 
 // Read aloud when it is complete: a screen reader cannot follow text that changes many times a second.
 chat.addEventListener("answered", ({ detail: node }) => {
@@ -144,12 +152,7 @@ byId("show-keys").addEventListener("click", () => byId("keys-dialog").showModal(
 addEventListener("pagehide", () => chat.store.flush());
 
 await chat.start();
-chat.open(location.hash.slice(1));
-// A link may name the model to start with: /?model=sft:d4
-const wanted = new URLSearchParams(location.search).get("model");
-if (wanted) {
-  chat.setModel(chat.current.columns[0], wanted);
-  history.replaceState(null, "", location.pathname);
-}
+address.show();
+address.follow();
 composer.focus();
 await chat.connect();

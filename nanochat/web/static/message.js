@@ -37,11 +37,12 @@ export class MessageView {
     // A question never changes; drawn once, it keeps what the user has selected in it.
     if (!this.body.querySelector(".bubble")) this.body.replaceChildren(h("div", { class: "bubble" }, textOf(this.node)));
     const buttons = [copyButton("Copy question", () => textOf(this.node))];
-    if (!this.chat.isBusy(this.column)) buttons.unshift(iconButton("pencil", "Edit question", () => this.#edit()));
+    if (!this.chat.isBusy(this.column)) buttons.unshift(iconButton("pencil", "Edit question", () => this.edit()));
     this.#setFoot(...buttons, this.#branches());
   }
 
-  #edit() {
+  /** Turn the question into a field; back() puts the focus where it belongs when the user changes nothing. */
+  edit(back = () => this.foot.querySelector("button").focus()) {
     this.editing = true;
     const field = h("textarea", { "aria-label": "Edit question", rows: "1" });
     field.value = textOf(this.node);
@@ -63,7 +64,7 @@ export class MessageView {
       } else if (event.key === "Escape") {
         event.stopPropagation();
         leave();
-        this.foot.querySelector("button").focus();
+        back();
       }
     });
     const buttons = h(
@@ -260,6 +261,15 @@ function sectionsOf(parts, inspecting) {
     else if (part.text) sections.push({ type: "text", content: part.text });
   }
   return sections;
+}
+
+/** An answer's parts as elements that do not change any more. */
+export function elementsOf(parts) {
+  return sectionsOf(parts, false).map(({ type, content }) => {
+    const view = new VIEWS[type]();
+    view.update(content);
+    return view.element;
+  });
 }
 
 /** What the model gave to a tool, and what came back. */

@@ -31,6 +31,10 @@ export const preference = (name, fallback = null) => recall(lasting, `nanochat.$
 /** Keep a JSON value; null forgets it. */
 export const setPreference = (name, value) => keep(lasting, `nanochat.${name}`, value);
 
-// The API key goes with the tab: a shared computer should not remember it.
-export const apiKey = () => recall(session, "nanochat.api_key");
-export const setApiKey = (key) => keep(session, "nanochat.api_key", key);
+/** The same for what goes with the tab. */
+export const tabPreference = (name, fallback = null) => recall(session, `nanochat.${name}`) ?? fallback;
+export const setTabPreference = (name, value) => keep(session, `nanochat.${name}`, value);
+
+// A shared computer should not remember the API key.
+export const apiKey = () => tabPreference("api_key");
+export const setApiKey = (key) => setTabPreference("api_key", key);

@@ -1,8 +1,9 @@
-// The list of conversations: search, rename, delete, files in and out.
+// The list of conversations: search, pin, rename, delete, files in and out.
 
-import { exported, imported, matches } from "./conversation.js";
-import { note, openMenu } from "./dialogs.js";
+import { imported, matches } from "./conversation.js";
+import { askWith, note, openMenu } from "./dialogs.js";
 import { byId, h, iconButton } from "./dom.js";
+import { exportAll, waysToSave } from "./saving.js";
 import { Drawer } from "./shell.js";
 
 const DAY_MS = 24 * 60 * 60 * 1000;
@@ -17,7 +18,8 @@ export class Sidebar extends Drawer {
     this.search.addEventListener("keydown", (event) => this.#searchKey(event));
     byId("import").addEventListener("click", () => byId("import-file").click());
     byId("import-file").addEventListener("change", (event) => this.#import(event.target));
-    byId("export").addEventListener("click", () => this.#export(chat.conversations, "nanochat-conversations"));
+    byId("export").addEventListener("click", () => exportAll(chat.conversations, "nanochat-conversations"));
+    byId("delete-all").addEventListener("click", () => this.#removeAll());
     chat.addEventListener("change", () => this.render());
   }
 
@@ -29,18 +31,18 @@ export class Sidebar extends Drawer {
       ? `${found.length || "No"} conversation${found.length === 1 ? "" : "s"} found`
       : "";
     const focused = document.activeElement?.closest?.(".entry")?.dataset.id;
-    const groups = new Map();
+    const groups = new Map(found.some(({ pinned }) => pinned) ? [["Pinned", []]] : []);
     for (const conversation of found) {
-      const day = dayOf(conversation.updated);
-      groups.set(day, [...(groups.get(day) ?? []), this.#entry(conversation)]);
+      const group = conversation.pinned ? "Pinned" : dayOf(conversation.updated);
+      groups.set(group, [...(groups.get(group) ?? []), this.#entry(conversation)]);
     }
     this.list.replaceChildren(
-      ...[...groups].map(([day, entries]) =>
-        h("section", { "aria-label": day }, h("h2", {}, day), h("ul", {}, ...entries)),
+      ...[...groups].map(([name, entries]) =>
+        h("section", { "aria-label": name }, h("h2", {}, name), h("ul", {}, ...entries)),
       ),
     );
     if (focused) this.list.querySelector(`[data-id="${focused}"] a`)?.focus();
-    byId("export").disabled = this.chat.conversations.length === 0;
+    for (const id of ["export", "delete-all"]) byId(id).disabled = this.chat.conversations.length === 0;
   }
 
   #entry(conversation) {
@@ -63,9 +65,11 @@ export class Sidebar extends Drawer {
   }
 
   #menu(button, conversation, entry) {
+    const { pinned } = conversation;
     openMenu(button, [
       { label: "Rename", icon: "pencil", act: () => this.#rename(conversation, entry) },
-      { label: "Export", icon: "download", act: () => this.#export([conversation], fileName(conversation.title)) },
+      { label: pinned ? "Unpin" : "Pin", icon: "pin", act: () => this.chat.pin(conversation, !pinned) },
+      ...waysToSave(conversation),
       { label: "Delete", icon: "trash", act: () => this.#remove(conversation) },
     ]);
   }
@@ -93,21 +97,31 @@ export class Sidebar extends Drawer {
     field.select();
   }
 
-  #remove(conversation) {
-    const isCurrent = conversation === this.chat.current;
-    const undo = this.chat.remove(conversation);
-    if (isCurrent) location.hash = "";
-    note(`Deleted “${conversation.title}”.`, () => {
+  #remove(...conversations) {
+    const shown = this.chat.current;
+    const undo = this.chat.remove(...conversations);
+    const wasShown = conversations.includes(shown);
+    if (wasShown) location.hash = "";
+    const [{ title }] = conversations;
+    note(conversations.length === 1 ? `Deleted “${title}”.` : `Deleted ${conversations.length} conversations.`, () => {
       undo();
-      if (isCurrent) location.hash = conversation.id;
+      if (wasShown) location.hash = shown.id;
     });
     this.search.focus();
   }
 
-  #export(conversations, name) {
-    const address = URL.createObjectURL(new Blob([exported(conversations)], { type: "application/json" }));
-    h("a", { href: address, download: `${name}.json` }).click();
-    setTimeout(() => URL.revokeObjectURL(address), 1000); // the download starts from it after the click
+  async #removeAll() {
+    const { conversations } = this.chat;
+    const count = conversations.length === 1 ? "one conversation" : `${conversations.length} conversations`;
+    const pinned = conversations.some((conversation) => conversation.pinned) ? ", also the pinned ones" : "";
+    // Enter takes the first button: by mistake nothing gets lost.
+    const buttons = [
+      ["", "Keep them"],
+      ["delete", "Delete all"],
+    ];
+    const warning = h("p", {}, "They are kept in this browser only. For a copy, use “Export all” first.");
+    if ((await askWith(`Delete ${count}${pinned}?`, buttons, warning)) === "delete")
+      this.#remove(...this.chat.conversations);
   }
 
   async #import(input) {
@@ -153,10 +167,3 @@ function dayOf(time) {
   if (time >= today - 7 * DAY_MS) return "Last seven days";
   return "Earlier";
 }
-
-const fileName = (title) =>
-  title
-    .toLowerCase()
-    .replace(/[^\p{L}\p{N}]+/gu, "-")
-    .replace(/^-|-$/g, "")
-    .slice(0, 40) || "conversation";
