@@ -83,7 +83,11 @@ class Sharded(Owners):
 
     sent = 1  # every backward pass sends gradients, so a step cannot be computed anew
 
-    def __init__(self, matrices: Sequence[Mapping[str, nn.Parameter]], others: Mapping[str, nn.Parameter]):
+    def __init__(
+        self, matrices: Sequence[Mapping[str, nn.Parameter]], others: Mapping[str, nn.Parameter], itemsize: int
+    ):
+        """itemsize: bytes of a gathered weight."""
+        self.itemsize = itemsize
         self.parameters = {name: p for shape in (others, *matrices) for name, p in shape.items()}
         mesh = cast(DTensor, next(iter(self.parameters.values()))).device_mesh
         group = mesh.get_group(mesh.ndim - 1)
@@ -175,11 +179,16 @@ class Sharded(Owners):
     # ---- figures
 
     def traffic(self) -> dict[str, int]:
-        """The bytes that a rank sends in a step of one micro-batch, when rings carry them.
+        """The bytes that a rank sends within its node in a step of one micro-batch, when rings carry them, by kind.
 
-        weights: twice, for the forward and the backward pass. Further micro-batches send weights and gradients again.
+        Blocks are gathered twice, for the forward and for the backward pass. Further micro-batches send weights and
+        gradients again. muon: gradients to their owners and updates back. Between nodes only gradients travel.
         """
-        raise NotImplementedError
+        total = sum(parameter.numel() for parameter in self.parameters.values())
+        blocks = sum(bucket.like.numel() * len(bucket.parameters) for shape in self.matrices for bucket in shape)
+        share = (self.world - 1) / self.world
+        numbers = {"weights": self.itemsize * (total + blocks), "gradients": 4 * total, "muon": 8 * blocks}
+        return {**{kind: round(share * size) for kind, size in numbers.items()}, "norm": round(8 * share)}
 
 
 def _rows(tensor: Tensor) -> Tensor:

@@ -16,8 +16,10 @@ from nanochat.train import parallel
 from nanochat.train.parallel import layout_for
 
 FIGURES = ("loss", "grad_norm", "val_bpb")
-# Ranks, ranks of a node, mode, and the step to resume from: one run that moves from machine to machine.
-ROAD = [(2, 2, "shard", None), (4, 2, "hybrid", 2), (4, 4, "shard", 4), (2, 2, "replicate", 6)]
+# Ranks, ranks of a node, mode, the step to resume from, and other flags: one run that moves from machine to machine.
+ROAD = [
+    (2, 2, "shard", None, []), (4, 2, "hybrid", 2, []), (4, 4, "shard", 4, ["--recompute"]), (2, 2, "replicate", 6, [])
+]  # fmt: skip
 
 
 def figures(folder: Path) -> dict[tuple[int, str], float]:
@@ -53,9 +55,9 @@ def test_one_run_on_many_machines_is_the_run_of_one_rank(
     argv = flags(stage, base, *more, *(["--depth=2"] if stage == "base" else []))
     tag = "--model_tag" if stage == "base" else "--out_tag"
     train(stage, [*argv, f"{tag}=alone"])
-    for ranks, here, mode, step in ROAD:
+    for ranks, here, mode, step, others in ROAD:
         resumed = [f"--resume={step}"] if step else []
-        on_ranks(base, stage, [*argv, f"{tag}=road", f"--parallel={mode}", *resumed], ranks, here)
+        on_ranks(base, stage, [*argv, f"{tag}=road", f"--parallel={mode}", *resumed, *others], ranks, here)
     train(stage, [*argv, f"{tag}=road", "--resume=6"])
     folder = checkpoints_dir(stage)
     assert_equal(folder / "road", folder / "alone", 8)

@@ -73,7 +73,8 @@ def optimizer_for(
     from nanochat.sharded import Sharded
 
     others = {name: parameter for group in adamw for name, parameter in group.parameters.items()}
-    return Optimizer(list(adamw), list(muon), compiled, Sharded([group.parameters for group in muon], others))
+    parts = Sharded([group.parameters for group in muon], others, model.dtype.itemsize)
+    return Optimizer(list(adamw), list(muon), compiled, parts)
 
 
 def gathering(model: GPT) -> Callable[[], AbstractContextManager]:

@@ -14,6 +14,7 @@ from nanochat.checkpoint import manager
 from nanochat.config import changes
 from nanochat.data.batch import Batch
 from nanochat.data.streams import Source, batches_for, one_pass
+from nanochat.errors import UserError
 from nanochat.eval.bpb import text_loss
 from nanochat.gpt import count_parameters
 from nanochat.log import MetricsLog, strict_json
@@ -212,6 +213,8 @@ def prepared(run: Run) -> Run:
     model.document_bos = run.tokenizer.bos if flags.document_mask else None
     if rt.device.type != "cpu":  # which has no choice
         rt.print(f"attention: {backend_in_words(rt.device, model.dtype, model.config.head_size)}")
+    if flags.fp8 and run.layout.parts > 1:
+        raise UserError(f"--fp8 does not work with --parallel {run.layout.mode} yet; leave one of them out")
     if flags.fp8:
         run.extra["fp8"] = record = fp8.convert(model, rt.device)
         rt.print(f"{record['matrices']} matrices are multiplied in float8 ({record['recipe']} scaling)")
