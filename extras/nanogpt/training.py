@@ -35,7 +35,7 @@ from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Evaluation, Stage, TrainState, train
 from nanochat.train.memory import check_memory, needed
 from nanochat.train.objective import loss_of
-from nanochat.train.parallel import Layout, divide, gathering, layout_for, optimizer_for
+from nanochat.train.parallel import Layout, divide, layout_for, optimizer_for
 from nanochat.train.stage import is_finished
 
 NAME = "train"
@@ -99,7 +99,6 @@ def _train(
         model=run.model,
         loss=loss_of(run.model, settings.compile, rt),
         optimizer=optimizer,
-        gathered=gathering(run.model),
         stream=_stream(data["train"], settings, T, state, rt),
         accumulation=accumulation,
         rates=lambda step, _: Rates(lr=learning_rate(settings, step)),

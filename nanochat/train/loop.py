@@ -16,7 +16,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 
 import torch
@@ -30,6 +30,7 @@ from nanochat.optim import Optimizer, Rates
 from nanochat.plan.gpus import peak_of
 from nanochat.reduce import whole
 from nanochat.runtime import PeerFailed, Runtime, memory_used, repeatable
+from nanochat.train.parallel import gathered
 from nanochat.train.room import Room, is_out_of_memory, lowest, no_way_back
 from nanochat.train.stopping import EXIT_CODES, agreed, stop_signals
 from nanochat.train.times import Times, in_words
@@ -140,7 +141,6 @@ class Stage:
     grad_clip: float = 0.0  # largest norm of the whole gradient; 0 = off
     flops_per_token: int = 0
     evaluations: list[Evaluation] = field(default_factory=list)
-    gathered: Callable[[], AbstractContextManager] = nullcontext  # in it ranks may use the model at their own pace
     also: tuple[str, ...] = ()  # metrics that `loss` sums besides the loss
     shown: tuple[str, ...] = ()  # metrics in the progress line; none: the loss
     log_every: int = 0  # steps between lines, which show a step's own loss; 0 = as time passes, smoothed, or as a bar
@@ -182,7 +182,7 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                 raise SystemExit(code)
             if evaluations and not state.probed:
                 stage.optimizer.wait()
-                with checkpoints.rescuing(), times.of("evaluation"), stage.gathered():
+                with checkpoints.rescuing(), times.of("evaluation"), gathered(stage.model):
                     scores = _measure(evaluations, lambda: bool(agreed(stop, False, rt)[0]))
                 garbage.collect()
                 if scores is None:

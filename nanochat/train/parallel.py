@@ -3,8 +3,9 @@
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import NamedTuple
+
+from torch import nn
 
 from nanochat.errors import UserError
 from nanochat.gpt import GPT
@@ -77,10 +78,10 @@ def optimizer_for(
     return Optimizer(list(adamw), list(muon), compiled, parts)
 
 
-def gathering(model: GPT) -> Callable[[], AbstractContextManager]:
-    """What makes a context in which ranks may use the model at their own pace."""
+def gathered(model: nn.Module) -> AbstractContextManager:
+    """A context in which ranks may use the model at their own pace. A collective call."""
     if not in_parts(model):
-        return nullcontext
-    from nanochat.sharded import gathered
+        return nullcontext()
+    from nanochat import sharded
 
-    return partial(gathered, model)
+    return sharded.gathered(model)

@@ -26,7 +26,7 @@ from nanochat.train.flags import TrainFlags
 from nanochat.train.hyperparameters import accumulation
 from nanochat.train.loop import Evaluation, Stage, TrainState, probed_rows, train
 from nanochat.train.objective import DISTILLED, compiled_rows, loss_by, loss_of
-from nanochat.train.parallel import divide, gathering, optimizer_for
+from nanochat.train.parallel import divide, optimizer_for
 from nanochat.train.start import Run, as_json
 from nanochat.train.writer import CheckpointWriter
 
@@ -98,7 +98,6 @@ def run_stream(
         loss=run.loss or loss_of(run.model, flags.compile, rt),
         also=run.also,
         optimizer=optimizer,
-        gathered=gathering(run.model),
         stream=stream,
         accumulation=accumulation,
         on_policy=on_policy,
