@@ -336,7 +336,7 @@ class GPT(nn.Module):
         With a cache the ids continue what its rows hold; with last_only only the last id's logits are computed,
         (B, 1, V). Raises ValueError when the cache has no room for the ids, or for positions beyond the learned ones.
         """
-        x = self.hidden(ids, cache, last_only)
+        x = GPT.hidden(self, ids, cache, last_only)  # not self.hidden: FSDP watches both, and calls must not nest
         return self._logits(x) if targets is None else self.nll(x, targets)
 
     def nll(self, x: Tensor, targets: Tensor) -> Tensor:

@@ -110,9 +110,9 @@ def summary(model: GPT) -> str:
     return f"{adapters_of(model)}: {trained:,} numbers are trained, {count_parameters(model) - trained:,} are frozen"
 
 
-def state_of(model: GPT) -> dict[str, Tensor]:
-    """The tensors of the adapters alone, by name."""
-    return {name: tensor for name, tensor in model.state_dict().items() if name.endswith(PARTS)}
+def state_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of a model's state dict the tensors of its adapters alone."""
+    return {name: tensor for name, tensor in state.items() if name.endswith(PARTS)}
 
 
 @torch.no_grad()

@@ -11,10 +11,11 @@ gradients and weights. State is saved whole, by parameter name, so a run may res
 Shapes: a Muon group has matrices (rows, cols); this rank's n of them are stacked to (n, rows, cols).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -22,8 +23,11 @@ from torch import Tensor, nn
 
 from nanochat import lora
 from nanochat.gpt import GPT
-from nanochat.reduce import Bucket, Exchange, sliced
+from nanochat.reduce import Bucket, Exchange
 from nanochat.runtime import multiplies_bfloat16
+
+if TYPE_CHECKING:  # which imports FSDP, a second in every command
+    from nanochat.sharded import Sharded
 
 # Coefficients of `orthogonalize`: five steps of Polar Express (Amsel et al. 2025, arXiv 2505.16932) for singular values
 # in [1e-3, 1], with the safety factor 1.02.
@@ -78,19 +82,25 @@ class Optimizer:
     muon: list[MuonGroup]
     compiled: bool = False
     """whether Muon's step is compiled, one graph for each shape of its matrices"""
+    parts: "Sharded | None" = None
+    """who exchanges gradients and weights where these lie in parts; None where every rank has all weights"""
     state: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     """this rank's buffers by parameter name; a Muon group's, stacked, by the name of its first matrix"""
 
     def __post_init__(self) -> None:
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         others = {name: p for group in self.adamw for name, p in group.parameters.items()}
-        self.exchange = Exchange([group.parameters for group in self.muon], others, self.rank, self.world)
+        matrices = [group.parameters for group in self.muon]
+        self.exchange = self.parts or Exchange(matrices, others, self.rank, self.world)
         self.parameters = [p for group in (*self.adamw, *self.muon) for p in group.parameters.values()]
         self.device = self.parameters[0].device
         self.steps = torch.zeros((), device=self.device)  # float32, as the fused kernels want it
         # Where a kernel may still be running, reading `skip` would stop the host until it ends.
         self.skips_on_device = self.device.type == "cuda"
-        self._muon_step: Callable[..., Tensor] = torch.compile(muon_step, dynamic=False) if self.compiled else muon_step
+        self._muon_step, self._muon_direction = muon_step, muon_direction
+        if self.compiled:
+            self._muon_step = torch.compile(muon_step, dynamic=False)
+            self._muon_direction = torch.compile(muon_direction, dynamic=False)
         self._late: set[Bucket] = set()
 
     def zero_grad(self) -> None:
@@ -114,10 +124,8 @@ class Optimizer:
         """Sum the gradients over the ranks. Returns the norm of the whole gradient, 0-d, the same on all ranks."""
         if self.world == 1:
             return nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        self.exchange.finish()
-        rows = [bucket.row for bucket in self.exchange.buckets if bucket.row is not None]
-        square = nn.utils.get_total_norm(rows).square()
-        dist.all_reduce(square)
+        square = nn.utils.get_total_norm(self.exchange.finish()).square()
+        dist.all_reduce(square, group=self.exchange.group)
         return square.sqrt()
 
     def gather_late(self, blocks: Iterable[nn.Module]) -> None:
@@ -193,26 +201,32 @@ class Optimizer:
         if self.world == 1:
             parameters: list[Tensor] = list(group.parameters.values())
             return parameters, [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        mine = [sliced(p.detach(), self.rank, self.world) for p in group.parameters.values()]
-        return mine, [self.exchange.gradient_of(name) for name in group.parameters]
+        weights = [self.exchange.mine(parameter) for parameter in group.parameters.values()]
+        return weights, [self.exchange.gradient_of(name) for name in group.parameters]
 
     def _muon(self, n: int, group: MuonGroup, rates: Rates, factor: Tensor | None, skip: Tensor | None) -> None:
         """The n-th group's step. This rank computes it for its own matrices, stacked to (n, rows, cols)."""
-        mine: list[Tensor] = [group.parameters[name] for name in self._owned(n)]
-        like = next(iter(group.parameters.values()))
-        weights = torch.stack([p.detach() for p in mine]) if mine else like.new_empty(0, *like.shape)
-        gradient = self._gradient(n, mine)
-        if mine:
-            state, (rows, cols) = self._muon_state(group, gradient), like.shape
-            # A tall matrix gets a larger step, so that its outputs change by the same RMS as a square one's.
-            lr = rates.lr * group.lr * max(1.0, rows / cols) ** 0.5
-            decay = lr * group.weight_decay * rates.weight_decay
-            # As tensors, because a graph is compiled anew for each new number.
-            numbers = (lr, decay, rates.momentum, 1 - rates.momentum)
-            settings = [torch.full((), number, device=self.device) for number in numbers]
-            weights = self._muon_step(
-                weights, gradient, state["momentum"], state["second"], factor, skip, *settings, group.beta2
-            )
+        names, (rows, cols) = self._owned(n), next(iter(group.parameters.values())).shape
+        gradient = self._gradient(n, names)
+        # A tall matrix gets a larger step, so that its outputs change by the same RMS as a square one's.
+        lr = rates.lr * group.lr * max(1.0, rows / cols) ** 0.5
+        decay = lr * group.weight_decay * rates.weight_decay
+        # As tensors, because a graph is compiled anew for each new number.
+        lr, decay, beta1, new = (
+            torch.full((), number, device=self.device) for number in (lr, decay, rates.momentum, 1 - rates.momentum)
+        )
+        state = self._muon_state(group, gradient)
+        averages = state["momentum"], state["second"], factor, skip
+        if not isinstance(self.exchange, Exchange):  # each rank moves its rows of every matrix
+            update = self._muon_direction(gradient, *averages, beta1, new, group.beta2) if names else gradient
+            for weights, rows_of_update in self.exchange.rows_of(n, update):
+                weights.copy_(moved(weights, rows_of_update, skip, lr, decay))
+            return
+        mine: list[Tensor] = [group.parameters[name].detach() for name in names]
+        weights = gradient
+        if names:
+            settings = lr, decay, beta1, new, group.beta2
+            weights = self._muon_step(torch.stack(mine), gradient, *averages, *settings)
         if self.world > 1:
             self.exchange.send_matrices(n, weights)
         else:
@@ -222,10 +236,11 @@ class Optimizer:
         """The names of this rank's matrices of the n-th Muon group."""
         return self.exchange.owned(n) if self.world > 1 else list(self.muon[n].parameters)
 
-    def _gradient(self, n: int, mine: list[Tensor]) -> Tensor:
+    def _gradient(self, n: int, names: list[str]) -> Tensor:
         """The gradients of this rank's matrices of the n-th Muon group, stacked, and freed one by one."""
         if self.world > 1:
             return self.exchange.gradients_of(n)
+        mine = [self.muon[n].parameters[name] for name in names]
         gradient = torch.stack([torch.zeros_like(p) if p.grad is None else p.grad for p in mine])
         for parameter in mine:
             parameter.grad = None
@@ -254,8 +269,8 @@ class Optimizer:
                     state = {key: self._kept(self.exchange.whole_slices(parameter, x)) for key, x in state.items()}
                 whole[name] = state
         for n, group in enumerate(self.muon):
-            names, like = self._owned(n), next(iter(group.parameters.values()))
-            stacked = self._muon_state(group, like.new_empty(len(names), *like.shape))
+            names, shape = self._owned(n), next(iter(group.parameters.values())).shape
+            stacked = self._muon_state(group, torch.empty(len(names), *shape, device=self.device))
             for key, mine in stacked.items():
                 parts = self.exchange.whole_matrices(n, mine) if self.world > 1 else dict(zip(names, mine, strict=True))
                 for name, part in parts.items():
@@ -296,8 +311,8 @@ class Optimizer:
                 state.pop(name, None)
 
     def _mine(self, tensor: Tensor) -> Tensor:
-        """What this rank owns of a tensor with the shape of one of AdamW's parameters."""
-        return sliced(tensor.detach().contiguous(), self.rank, self.world) if self.world > 1 else tensor.detach()
+        """What this rank owns of a whole tensor with the shape of one of AdamW's parameters."""
+        return self.exchange.slice_of(tensor.detach()) if self.world > 1 else tensor.detach()
 
 
 def muon_step(
@@ -317,6 +332,21 @@ def muon_step(
 
     lr, decay (which has lr in it), beta1 and new = 1 - beta1 are 0-d, like factor and skip: see `Optimizer.step`.
     """
+    update = muon_direction(gradient, momentum, second, factor, skip, beta1, new, beta2)
+    return moved(weights, update, skip, lr, decay)
+
+
+def muon_direction(
+    gradient: Tensor,
+    momentum: Tensor,
+    second: Tensor,
+    factor: Tensor | None,
+    skip: Tensor | None,
+    beta1: Tensor,
+    new: Tensor,
+    beta2: float,
+) -> Tensor:
+    """What `moved` moves the weights (n, rows, cols) against; advances `momentum` and `second`."""
     if factor is not None:
         gradient = gradient * factor
     fresh: float | Tensor = 1 - beta2
@@ -324,8 +354,15 @@ def muon_step(
         # A gradient of 0 that has no weight changes nothing; one that is not finite would, whatever its weight.
         gradient = torch.where(skip, 0.0, gradient)
         applied = torch.where(skip, 0.0, 1.0)
-        lr, decay, new, fresh = lr * applied, decay * applied, new * applied, fresh * applied
-    update = muon_update(gradient, momentum, second, beta1, new, fresh)
+        new, fresh = new * applied, fresh * applied
+    return muon_update(gradient, momentum, second, beta1, new, fresh)
+
+
+def moved(weights: Tensor, update: Tensor, skip: Tensor | None, lr: Tensor, decay: Tensor) -> Tensor:
+    """The weights after an update, whole matrices or some of their rows; unchanged where `skip` is true."""
+    if skip is not None:
+        applied = torch.where(skip, 0.0, 1.0)
+        lr, decay = lr * applied, decay * applied
     # Cautious weight decay: only where the update, too, moves the weight towards zero.
     return weights - lr * update - decay * weights * (update * weights >= 0)
 

@@ -141,6 +141,25 @@ class Slices(Bucket):
         return [part[: len(sliced(p, rank, self.world))] for part, p in parts]
 
 
+def in_parts(module: nn.Module) -> bool:
+    """Whether each rank has some rows of each parameter only (`sharded`)."""
+    return hasattr(next(module.parameters()), "full_tensor")  # of a DTensor, whose class takes long to import
+
+
+def whole(state: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
+    """A state dict, or one that lies in parts (`sharded`) put together; empty where it is not to be kept.
+
+    A collective call for tensors in parts, which come to main memory.
+    """
+    full = {}
+    for name, tensor in state.items():
+        if hasattr(tensor, "full_tensor"):
+            tensor = getattr(tensor, "full_tensor")().cpu()  # noqa: B009
+        if keep:
+            full[name] = tensor
+    return full
+
+
 def sliced(tensor: Tensor, rank: int, world: int) -> Tensor:
     """A rank's slice of a contiguous tensor of any shape, as a 1-D view; the last slices may be short or empty."""
     width = -(-tensor.numel() // world)
@@ -159,21 +178,65 @@ def finished(name: str) -> float:
     return -float("inf") if name.startswith(("lm_head.", "transformer.ln_f.")) else 1.0
 
 
-class Exchange:
-    """The buckets of all parameters, and where their transfer stands.
+class Owners:
+    """Who owns what of the optimizer: whole matrices for Muon, a slice of everything else.
 
-    matrices: for each of Muon's shapes, its matrices by name; others: what AdamW has. Nothing is sent with one rank.
+    matrices: for each of Muon's shapes, its matrices by name. group: the ranks that share; None for all.
     """
 
     def __init__(
-        self, matrices: Sequence[Mapping[str, nn.Parameter]], others: Mapping[str, nn.Parameter], rank: int, world: int
-    ):
-        self.rank, self.world = rank, world
+        self, matrices: Sequence[Mapping[str, nn.Parameter]], rank: int, world: int,
+        group: dist.ProcessGroup | None = None,
+    ):  # fmt: skip
+        self.rank, self.world, self.group = rank, world, group
         self.matrices: list[list[Matrices]] = []
         first = 0
         for shape in matrices:
             buckets, first = _buckets_of_matrices(shape, world, first)
             self.matrices.append(buckets)
+
+    def owned(self, shape: int) -> list[str]:
+        """The names of this rank's matrices of a shape, in the order of their gradients."""
+        return [name for bucket in self.matrices[shape] for name in bucket.owned(self.rank)]
+
+    def width(self, like: Tensor) -> int:
+        """Numbers in a rank's slice of a parameter; the last slices may be short or empty."""
+        raise NotImplementedError
+
+    def slice_of(self, whole: Tensor) -> Tensor:
+        """This rank's slice, 1-D, of a whole tensor of a parameter's shape."""
+        width = self.width(whole)
+        return whole.reshape(-1)[self.rank * width : (self.rank + 1) * width]
+
+    # ---- state, to save it
+
+    def whole_matrices(self, shape: int, mine: Tensor) -> dict[str, Tensor]:
+        """This rank's stack (n, ...) of something per matrix -> that of all ranks, by name. A collective call."""
+        whole, counts = {}, [len(bucket.owned(self.rank)) for bucket in self.matrices[shape]]
+        for bucket, part in zip(self.matrices[shape], mine.split(counts), strict=True):
+            array = part.new_empty(self.world, bucket.k, *part.shape[1:])
+            _all_gather(array.view(-1), _filled(part, bucket.k).view(-1), group=self.group)
+            whole |= {name: array[place] for name, place in zip(bucket.parameters, bucket.places(), strict=True)}
+        return whole
+
+    def whole_slices(self, like: Tensor, mine: Tensor) -> Tensor:
+        """This rank's slice of something of a parameter's shape -> all of it. A collective call."""
+        width = self.width(like)
+        array = mine.new_empty(self.world * width)
+        _all_gather(array, _filled(mine, width), group=self.group)
+        return array[: like.numel()].view(like.shape)
+
+
+class Exchange(Owners):
+    """All weights on every rank: the buckets of all parameters, and where their transfer stands.
+
+    others: what AdamW has. Nothing is sent with one rank.
+    """
+
+    def __init__(
+        self, matrices: Sequence[Mapping[str, nn.Parameter]], others: Mapping[str, nn.Parameter], rank: int, world: int
+    ):
+        super().__init__(matrices, rank, world)
         self.slices = _buckets_of_slices(others, world)
         # All ranks send in this order, whatever order their gradients come in.
         self.buckets = sorted([*(b for shape in self.matrices for b in shape), *self.slices], key=lambda b: b.when)
@@ -218,8 +281,8 @@ class Exchange:
             bucket.work = dist.all_reduce(bucket.array, async_op=True)
         self.sent += 1
 
-    def finish(self) -> None:
-        """Send what is left and wait for all: each bucket's `row` is then this rank's part of the summed gradient.
+    def finish(self) -> list[Tensor]:
+        """Send what is left and wait for all. Returns this rank's part of the summed gradient, each bucket's `row`.
 
         On CUDA "wait" means that kernels started from now on come after the transfer; the host does not block.
         """
@@ -227,6 +290,7 @@ class Exchange:
             self._send_gradients(bucket)
         for bucket in self.buckets:
             self._await(bucket)
+        return [bucket.row for bucket in self.buckets if bucket.row is not None]
 
     def reset(self) -> None:
         """Drop the gradients of this step that were sent."""
@@ -248,9 +312,12 @@ class Exchange:
 
     # ---- weights
 
-    def owned(self, shape: int) -> list[str]:
-        """The names of this rank's matrices of a shape, in the order of their gradients."""
-        return [name for bucket in self.matrices[shape] for name in bucket.owned(self.rank)]
+    def width(self, like: Tensor) -> int:
+        return -(-like.numel() // self.world)
+
+    def mine(self, parameter: nn.Parameter) -> Tensor:
+        """This rank's slice of a parameter, 1-D, in place."""
+        return sliced(parameter.detach(), self.rank, self.world)
 
     def gradients_of(self, shape: int) -> Tensor:
         """This rank's summed gradients of a shape: (n, rows, cols)."""
@@ -297,24 +364,6 @@ class Exchange:
             if not bucket.is_exact:
                 torch._foreach_copy_(list(bucket.parameters.values()), bucket.unpack(bucket.array))
             bucket.work = bucket.array = bucket.row = None
-
-    # ---- state, to save it
-
-    def whole_matrices(self, shape: int, mine: Tensor) -> dict[str, Tensor]:
-        """This rank's stack (n, ...) of something per matrix -> that of all ranks, by name. A collective call."""
-        whole, counts = {}, [len(bucket.owned(self.rank)) for bucket in self.matrices[shape]]
-        for bucket, part in zip(self.matrices[shape], mine.split(counts), strict=True):
-            array = part.new_empty(self.world, bucket.k, *part.shape[1:])
-            _all_gather(array.view(-1), _filled(part, bucket.k).view(-1))
-            whole |= {name: array[place] for name, place in zip(bucket.parameters, bucket.places(), strict=True)}
-        return whole
-
-    def whole_slices(self, like: Tensor, mine: Tensor) -> Tensor:
-        """This rank's slice of something of a parameter's shape -> all of it. A collective call."""
-        width = -(-like.numel() // self.world)
-        array = mine.new_empty(self.world * width)
-        _all_gather(array, _filled(mine, width))
-        return array[: like.numel()].view_as(like)
 
     # ---- figures
 

@@ -56,16 +56,17 @@ def start(base: Path, stage: str, argv: list[str], **environment: str) -> BasePr
     return child
 
 
-def on_two_ranks(base: Path, stage: str, argv: list[str]) -> None:
-    """Run a stage on two ranks, as torchrun starts them."""
+def on_ranks(base: Path, stage: str, argv: list[str], world: int = 2, here: int | None = None) -> None:
+    """Run a stage on some ranks, as torchrun starts them; `here`: ranks of a node, all by default."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    ranks = [start(base, stage, argv, RANK=str(n), LOCAL_RANK=str(n), **both) for n in range(2)]
+    all_have = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(here or world), "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port}  # fmt: skip
+    ranks = [start(base, stage, argv, RANK=str(n), LOCAL_RANK=str(n), **all_have) for n in range(world)]
     for rank in ranks:
         rank.join(300)
-    assert [rank.exitcode for rank in ranks] == [0, 0]
+    assert [rank.exitcode for rank in ranks] == [0] * world
 
 
 def tensors(folder: Path, step: int = STEPS) -> dict[str, torch.Tensor]:

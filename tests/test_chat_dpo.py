@@ -12,7 +12,7 @@ import stages
 import torch
 import torch.nn.functional as F
 from scripted import scripted
-from stages import assert_same_run, lines, on_two_ranks, refused, tensors
+from stages import assert_same_run, lines, on_ranks, refused, tensors
 from test_chat_rl import ONE, SAYING, model_of, undecided
 from test_chat_rl import stage_of as rl_stage_of
 from torch import Tensor
@@ -354,7 +354,7 @@ def test_without_its_file_a_resumed_run_asks_the_model_that_it_started_from(whol
 
 
 def test_two_ranks_take_the_same_steps(whole: Path, dpo: Path, base: Path) -> None:
-    on_two_ranks(base, "dpo", argv(base))
+    on_ranks(base, "dpo", argv(base))
     for ours, theirs in zip(lines(dpo), lines(whole), strict=True):
         for name in {"loss", "grad_norm", *FIGURES, "val_loss", "val_margin", "val_drift"} & ours.keys():
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-4), name

@@ -13,7 +13,7 @@ import realsets
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from stages import lines, on_two_ranks
+from stages import lines, on_ranks
 
 from nanochat import chat
 from nanochat.checkpoint import door, manager
@@ -424,10 +424,11 @@ def test_the_run_folder_tells_the_run(whole: Path, monkeypatch, capsys) -> None:
     assert capsys.readouterr().out.strip()
 
 
-def test_two_ranks_take_the_same_step(rl: Path, base: Path) -> None:
+@pytest.mark.parametrize("parallel", ["replicate", "shard"])
+def test_two_ranks_take_the_same_step(parallel: str, rl: Path, base: Path) -> None:
     """They ask the same questions, three of them between two, and get the same answers."""
     argv = [*ARGV, "--num_iterations=2", "--warmdown_ratio=0"]
-    on_two_ranks(base, "rl", argv)
+    on_ranks(base, "rl", [*argv, f"--parallel={parallel}"])
     shutil.move(rl, two := rl.with_name("two"))
     chat_rl.main(argv)
     for ours, theirs in zip(lines(two), lines(rl), strict=True):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from gpt2s import write_gpt2
-from stages import STEPS, assert_same_run, flags, losses, on_two_ranks, refused, tensors, train
+from stages import STEPS, assert_same_run, flags, losses, on_ranks, refused, tensors, train
 from test_export import GENERATIONS, NEW, logits
 from test_export import loaded as made
 from test_export import modules as modules  # transformers keeps its copies of our modelling file there
@@ -138,7 +138,7 @@ def test_two_ranks_learn_what_one_learns(here, tmp_path):
     folder = checkpoints_dir("sft") / "d1"
     alone = shutil.copytree(folder, tmp_path / "alone")
     manager.delete(folder, [4, 6])
-    on_two_ranks(here, "sft", argv(here))
+    on_ranks(here, "sft", argv(here))
     assert losses(folder)[:2] == losses(alone)[:2]
     for (step, one), (_, two) in zip(losses(alone), losses(folder), strict=True):
         assert one == pytest.approx(two, rel=2e-3), step

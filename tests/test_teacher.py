@@ -9,7 +9,7 @@ import stages
 import torch
 import torch.nn.functional as F
 from conftest import TEXT
-from stages import assert_same_run, flags, lines, on_two_ranks, refused, tensors, train
+from stages import assert_same_run, flags, lines, on_ranks, refused, tensors, train
 from test_loss import MODEL, PADDED, B, D, T, V, example
 from torch import Tensor
 
@@ -185,7 +185,7 @@ def test_a_killed_run_resumes_to_the_bit(whole: Path, worlds: dict[str, Path], b
 def test_two_ranks_and_micro_batches_take_the_same_steps(whole: Path, worlds, base: Path) -> None:
     shutil.copytree(worlds["mid"], base)
     ours = checkpoints_dir("base") / "small"
-    on_two_ranks(base, "base", student(base))
+    on_ranks(base, "base", student(base))
     shutil.move(ours, two := ours.with_name("two"))
     train("base", student(base, "--device_batch_size=4"))
     for folder in (two, ours):

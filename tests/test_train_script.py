@@ -766,12 +766,13 @@ def two_ranks(here: Path, argv: list[str]) -> None:
     assert [rank.exitcode for rank in ranks] == [0, 0]
 
 
-def test_two_ranks_equal_one_that_accumulates(here):
+@pytest.mark.parametrize("parallel", ["replicate", "shard"])
+def test_two_ranks_equal_one_that_accumulates(parallel, here):
     """And a run resumes on another number of ranks. Without dropout, which each rank draws for itself."""
     argv = [*SMALL, "--dropout=0.0"]
     main([*argv, "--out_dir=alone"])
     main([*argv, "--max_iters=4"])
-    two_ranks(here, [*argv, "--init_from=resume"])
+    two_ranks(here, [*argv, "--init_from=resume", f"--parallel={parallel}"])
     assert [n for n, _ in losses("out")] == list(range(1, STEPS + 1))
     assert [loss for _, loss in losses("out")] == pytest.approx([loss for _, loss in losses("alone")], rel=1e-4)
     assert np.array(scores("out")) == pytest.approx(np.array(scores("alone")), rel=1e-4)

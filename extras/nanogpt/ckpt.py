@@ -27,12 +27,13 @@ def write(
     iter_num: int,
     best_val_loss: float,
     ours: Mapping | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a ckpt.pt that nanoGPT's sample.py reads and its train.py resumes, atomically, and its checksum.
 
     Raises UserError when the disk is full or the folder cannot be written.
     """
-    args, state = to_nanogpt(model.config, model.state_dict())
+    args, state = to_nanogpt(model.config, model.state_dict() if weights is None else weights)
     content = {
         "model": state,
         "optimizer": _to_torch(optimizer, state, settings),

@@ -27,6 +27,7 @@ from nanochat.paths import read_json
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import TrainState
+from nanochat.train.parallel import REPLICATED, Layout
 from nanochat.train.start import adopt
 from nanochat.train.writer import CheckpointWriter
 
@@ -55,6 +56,7 @@ class Run:
     data: dict = field(default_factory=dict)
     settings: dict = field(default_factory=dict)
     parent: dict | None = None
+    layout: Layout = REPLICATED
 
     def note(self, step: int, scores: dict[str, float]) -> bool:
         """Whether the val_loss of a step is the lowest so far."""
@@ -102,7 +104,7 @@ class CkptWriter(CheckpointWriter):
         self._write(self.latest_path, state, optimizer)
 
     def scored(self, state: TrainState, scores: dict[str, float]) -> None:
-        optimizer = self.optimizer.state_dict()  # collective
+        optimizer = self.gather()
         if not self.is_writing:
             return
         is_best = self.run.note(state.step, scores)
@@ -125,7 +127,7 @@ class CkptWriter(CheckpointWriter):
             "tokenizer_hash": run.tokenizer.hash if run.tokenizer else None,
             "data": run.data,
         }
-        ckpt.write(path, run.model, optimizer, self.settings, state.step, run.best, ours)
+        ckpt.write(path, run.model, optimizer, self.settings, state.step, run.best, ours, self.weights)
 
 
 @dataclass(kw_only=True)

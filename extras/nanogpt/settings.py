@@ -8,7 +8,7 @@ from nanochat.config import alias
 from nanochat.config_files import BITS
 from nanochat.errors import UserError
 from nanochat.paths import check_name
-from nanochat.train.flags import Compile, LoraFlags
+from nanochat.train.flags import Compile, LoraFlags, Parallel
 
 MOST_LAYERS = 1000  # more would take hours to build, before their memory is known to be missing
 MOST_TOKENS = 1 << 24
@@ -99,6 +99,8 @@ class Settings(LoraFlags):
     """compute dtype: auto, float32, bfloat16 or float16"""
     compile: Compile = True
     """use torch.compile if there is a compiler; max-autotune: try more kernels at the start, for long runs on GPUs"""
+    parallel: Parallel = "auto"
+    """on several ranks: replicate the model, shard it (FSDP), or shard it within each node (hybrid); auto: as fits"""
     seed: int = 1337
     """use this seed for the initial weights and the order of the data"""
     backend: str = "nccl"

@@ -33,8 +33,9 @@ from nanochat.report import sections
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Evaluation, Stage, TrainState, train
-from nanochat.train.memory import check_memory
+from nanochat.train.memory import check_memory, needed
 from nanochat.train.objective import loss_of
+from nanochat.train.parallel import Layout, divide, layout_for, optimizer_for
 from nanochat.train.stage import is_finished
 
 NAME = "train"
@@ -84,11 +85,10 @@ def _train(
 ) -> TrainState:  # fmt: skip
     """Train a run on windows of T tokens."""
     state, again = run.state, _again(settings)
-    optimizer = Optimizer(
-        # The schedule gives the rate itself, not a factor on it.
-        adamw_groups(run.model, 1.0, (settings.beta1, settings.beta2), settings.weight_decay), []
-    )
-    optimizer.gather_late(run.model.transformer.blocks)
+    divide(run.model, run.layout, rt)
+    # The schedule gives the rate itself, not a factor on it.
+    groups = adamw_groups(run.model, 1.0, (settings.beta1, settings.beta2), settings.weight_decay)
+    optimizer = optimizer_for(run.model, groups, [])
     if run.optimizer is not None:
         optimizer.load_state_dict(run.optimizer)
         run.optimizer = None  # a second copy
@@ -251,8 +251,8 @@ def begin(settings: Settings, folder: Path, rt: Runtime) -> Run:
 
     if settings.init_from == "scratch":
         config = _from_scratch(settings, tokenizer, folder)
-        check_fits(config, settings, rt)
-        return Run(GPT(config, rt.dtype).to(rt.device), tokenizer, TrainState())
+        layout = check_fits(config, settings, rt)
+        return Run(GPT(config, rt.dtype).to(rt.device), tokenizer, TrainState(), layout=layout)
     if settings.init_from == "resume":
         run = resume(out_dir, Tokenizer.load(out_dir) if out_dir in there else tokenizer, rt)
     else:
@@ -262,7 +262,7 @@ def begin(settings: Settings, folder: Path, rt: Runtime) -> Run:
         if adapters is not None:
             run.parent = door.record(found)
             rt.print(f"{NAME}: {lora.summary(lora.attach(run.model, adapters))}")
-    check_fits(run.model.config, settings, rt)
+    run.layout = check_fits(run.model.config, settings, rt)
     rows = run.model.config.padded_vocab
     if settings.vocab_size not in (None, rows):
         rt.print(f"{NAME}: --vocab_size {settings.vocab_size} has no effect on a trained model; this one has {rows}")
@@ -290,14 +290,17 @@ def _from_scratch(settings: Settings, tokenizer: Tokenizer | None, folder: Path)
     return gpt2.with_tokenizer(config, vocab_size)
 
 
-def check_fits(config: GPTConfig, settings: Settings, rt: Runtime) -> None:
-    """Raise UserError if training cannot fit into memory."""
-    if not settings.eval_only:
-        T = min(settings.block_size, config.sequence_len)
-        check_memory(
-            config, settings.batch_size, T, rt, bool(settings.compile), flag="batch_size",
-            smaller="--n_layer or --n_embd", adapters=lora.wanted(settings),
-        )  # fmt: skip
+def check_fits(config: GPTConfig, settings: Settings, rt: Runtime) -> Layout:
+    """How the model lies on the ranks. Raises UserError if training cannot fit into memory."""
+    if settings.eval_only:
+        return Layout()
+    size = (config, settings.batch_size, min(settings.block_size, config.sequence_len), rt, bool(settings.compile))
+    adapters = lora.wanted(settings)
+    layout = layout_for(settings.parallel, rt, lambda parts: needed(*size, adapters=adapters, parts=parts))
+    check_memory(
+        *size, flag="batch_size", smaller="--n_layer or --n_embd", adapters=adapters, parts=layout.parts
+    )
+    return layout
 
 
 def _adapted(run: Run, settings: Settings, rt: Runtime) -> Run:

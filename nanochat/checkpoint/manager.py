@@ -96,15 +96,19 @@ class Loaded:
         return f"step {self.step} of {self.folder}" + (f" ({self.note})" if self.note else "")
 
 
-def save(folder: Path, step: int, model: GPT, optimizer: dict | None, meta: dict) -> None:
+def save(
+    folder: Path, step: int, model: GPT, optimizer: dict | None, meta: dict, weights: dict[str, Tensor] | None = None
+) -> None:
     """Write a checkpoint whole or not at all; the step, architecture and checksums are added to meta.
 
     Of a model with adapters these alone are written; meta["parent"] then has to be the `door.record` of its parent.
-    A checkpoint without an optimizer can be started from, but not resumed.
+    A checkpoint without an optimizer can be started from, but not resumed. weights: the state dict of a model that lies
+    in parts, put together (`reduce.whole`).
     Raises UserError when the disk is full; files of an earlier save of the same step are replaced one by one.
     """
     adapters = lora.adapters_of(model)
-    state = model.state_dict() if adapters is None else lora.state_of(model)
+    state = model.state_dict() if weights is None else weights
+    state = state if adapters is None else lora.state_of(state)
     files = {_model_file(step): lambda file: torch.save(state, file)}
     if optimizer is not None:
         files[_optimizer_file(step)] = lambda file: torch.save(optimizer, file)

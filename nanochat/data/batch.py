@@ -52,6 +52,11 @@ class Batch:
         is_first = self.trained < start
         return replace(first, trained=self.trained[is_first]), replace(second, trained=self.trained[~is_first] - start)
 
+    def unlearned(self) -> "Batch":
+        """One row of it that teaches nothing and counts for nothing."""
+        rows = {"inputs": self.inputs[:1], "targets": self.targets[:1], "weights": torch.zeros_like(self.weights[:1])}
+        return replace(self, **rows, count=0, trained=None)
+
     def pinned(self) -> "Batch":
         """In pinned memory, from which a GPU can copy while the program continues."""
         return self._each(Tensor.pin_memory)

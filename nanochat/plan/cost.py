@@ -183,13 +183,14 @@ def training_memory(
     recompute: bool = False,
     adapters: Adapters | None = None,
     teacher: GPTConfig | None = None,
+    parts: int = 1,
 ) -> dict[str, float]:
     """On each of `ranks` GPUs that train on `rows` rows of `length` tokens at a time, when it is fullest.
 
     That is in a micro-batch after the first, when the gradients are there; a step of one micro-batch takes less.
     Without muon all parameters belong to AdamW, as in nanoGPT's way of training. With adapters these alone do, and
     have gradients, and the weights are frozen in 16 bits. A teacher's weights are there all the time; what it predicts
-    for a micro-batch is there while the student computes its loss.
+    for a micro-batch is there while the student computes its loss. parts: the ranks that the weights are divided among.
     """
     size = sizes(config)
     trained = size.all if adapters is None else lora.count(config, adapters)
@@ -197,7 +198,7 @@ def training_memory(
     muon = muon and adapters is None
     moments = [
         {
-            "weights in 16 bits": 2.0 * (0 if recompute else rounded),
+            "weights in 16 bits": 2.0 * (0 if recompute or parts > 1 else rounded),
             "activations": activation_bytes(config, rows, length, 2, compiled, recompute, adapters),
             "loss": float(loss_bytes(config, rows, length, compiled, adapters)),
         },
@@ -210,12 +211,18 @@ def training_memory(
         moments.append({"Muon's workspace": MUON_ELEMENT * size.group / ranks})
     # Each rank keeps the state of its part. Beside the step, its new weights are on their way in buffers of their own.
     state = (4.0 * size.matrices + 8.0 * (size.all - size.matrices) if muon else 8.0 * trained) / ranks
-    if muon and ranks > 1:
+    if muon and ranks > 1 and parts == 1:
         moments[-1]["weights on their way"] = 4.0 * size.matrices
+    if parts > 1:
+        # All but the blocks is gathered as one. Blocks come one by one, the next one while one computes; of that one
+        # there are also the gradients, as they are computed and in float32, to be summed.
+        block = size.matrices / config.n_layer
+        moments[0]["gathered weights"] = 2.0 * (size.all - size.matrices + 2 * block)
+        moments[0]["gradients on their way"] = 6.0 * max(block, size.all - size.matrices)
     fullest = max(moments, key=lambda parts: sum(parts.values()))
     return {
-        "weights": 4.0 * trained + 2.0 * size.all * (adapters is not None),
-        "gradients": 4.0 * trained,
+        "weights": (4.0 * trained + 2.0 * size.all * (adapters is not None)) / parts,
+        "gradients": 4.0 * trained / parts,
         "optimizer state": state,
         **({} if teacher is None else {"the teacher's weights": 2.0 * sizes(teacher).all}),
         "context and workspaces": CONTEXT + NCCL * (ranks > 1),

@@ -17,6 +17,7 @@ NOT_OF_ADAPTERS = ("embedding_lr", "unembedding_lr", "matrix_lr", "scalar_lr", "
 
 Compile = bool | Literal["max-autotune"]
 Rows = int | Literal["auto"]
+Parallel = Literal["auto", "replicate", "shard", "hybrid"]
 
 
 @dataclass
@@ -63,6 +64,8 @@ class TrainFlags:
     """use torch.compile if there is a compiler; max-autotune: try more kernels at the start, for long runs on GPUs"""
     recompute: bool = False
     """keep only the blocks' inputs from the forward pass and compute the rest again: less memory, a third more work"""
+    parallel: Parallel = "auto"
+    """on several ranks: replicate the model, shard it (FSDP), or shard it within each node (hybrid); auto: as fits"""
     document_mask: bool = False
     """keep packed documents and conversations from seeing those before them in their row"""
     fp8: bool = False

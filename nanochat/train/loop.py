@@ -28,7 +28,9 @@ from nanochat.errors import UserError, shown
 from nanochat.log import MetricsLog, Progress
 from nanochat.optim import Optimizer, Rates
 from nanochat.plan.gpus import peak_of
+from nanochat.reduce import whole
 from nanochat.runtime import PeerFailed, Runtime, memory_used, repeatable
+from nanochat.train.parallel import gathered
 from nanochat.train.room import Room, is_out_of_memory, lowest, no_way_back
 from nanochat.train.stopping import EXIT_CODES, agreed, stop_signals
 from nanochat.train.times import Times, in_words
@@ -180,7 +182,7 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                 raise SystemExit(code)
             if evaluations and not state.probed:
                 stage.optimizer.wait()
-                with checkpoints.rescuing(), times.of("evaluation"):
+                with checkpoints.rescuing(), times.of("evaluation"), gathered(stage.model):
                     scores = _measure(evaluations, lambda: bool(agreed(stop, False, rt)[0]))
                 garbage.collect()
                 if scores is None:
@@ -327,7 +329,7 @@ def compute(
     UserError where memory runs out and the step cannot be computed with fewer rows at a time.
     """
     while True:
-        batches = room.fitted(batches)
+        batches = _as_many(room.fitted(batches), stage, rt)
         try:
             loss = _add_gradients(stage, batches, counted, rt, scale)
             break
@@ -382,6 +384,15 @@ def probed_rows(model: nn.Module, loss: Callable[[Batch], Tensor], rows: int, T:
         if room.rows is None or room.rows == rows:
             return lowest(rows, rt)
         rows = room.rows
+
+
+def _as_many(batches: list[Batch], stage: Stage, rt: Runtime) -> list[Batch]:
+    """As many micro-batches on every rank, where each pass gathers weights: more that teach nothing on some."""
+    if stage.optimizer.parts is None:
+        return batches
+    most = torch.tensor(len(batches))
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return batches + [batches[-1].unlearned()] * (int(most) - len(batches))
 
 
 def _add_gradients(
@@ -536,7 +547,8 @@ class _Checkpoints:
 
     def _write(self, passing: bool) -> None:
         # A step whose loss was finite may still have made the weights infinite, or too large for any next step.
-        if not bool(torch.isfinite(nn.utils.get_total_norm(self.stage.model.parameters()))):
+        norm = nn.utils.get_total_norm(self.stage.model.parameters())
+        if not bool(torch.isfinite(whole({"norm": norm})["norm"])):
             raise UserError(
                 f"{self.stage.name} stopped at step {self.state.step} without saving: the norm of its weights is not "
                 f"finite; the last checkpoint is untouched. Lower the learning rates ({self.stage.rate_flags}) and "

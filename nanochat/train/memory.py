@@ -14,20 +14,20 @@ SLACK = 1.25  # the prediction may be 15 % off (tests/test_plan.py), so a run up
 def check_memory(
     config: GPTConfig, rows: int, T: int, rt: Runtime, compiled: bool, recompute: bool = False,
     flag: str = "device_batch_size", smaller: str = "--depth", adapters: Adapters | None = None,
-    teacher: GPTConfig | None = None,
+    teacher: GPTConfig | None = None, parts: int = 1,
 ) -> None:  # fmt: skip
     """Raise UserError where training on `rows` rows of T tokens cannot fit, before the system kills it.
 
     The message names the number of rows that fits, as --flag, or what makes the model `smaller`.
     """
-    there, needed = memory_of(rt.device), _needed(config, rows, T, rt, compiled, recompute, adapters, teacher)
-    if not there or needed <= there * SLACK:
+    there, wanted = memory_of(rt.device), needed(config, rows, T, rt, compiled, recompute, adapters, teacher, parts)
+    if not there or wanted <= there * SLACK:
         return
     fitting = rows
-    while fitting and _needed(config, fitting, T, rt, compiled, recompute, adapters, teacher) > there:
+    while fitting and needed(config, fitting, T, rt, compiled, recompute, adapters, teacher, parts) > there:
         fitting //= 2
     raise UserError(
-        f"training on {rows} rows of {T} tokens at a time takes about {needed / 1e9:,.0f} GB, but only "
+        f"training on {rows} rows of {T} tokens at a time takes about {wanted / 1e9:,.0f} GB, but only "
         f"{there / 1e9:,.0f} GB are available; " + (f"--{flag}={fitting} fits" if fitting else f"lower {smaller}")
     )
 
@@ -40,22 +40,23 @@ def rows_that_fit(
     Prints it. 1 where nothing fits, which `check_memory` then refuses, and where a device does not tell its memory.
     """
     there, rows = memory_of(rt.device), 1
-    while rows < MOST_ROWS and _needed(config, 2 * rows, T, rt, compiled, recompute, adapters) <= USABLE * there:
+    while rows < MOST_ROWS and needed(config, 2 * rows, T, rt, compiled, recompute, adapters) <= USABLE * there:
         rows *= 2
     rows = lowest(rows, rt)
     rt.print(
         f"device_batch_size=auto: {rows} rows of {T} tokens at a time, which take about "
-        f"{_needed(config, rows, T, rt, compiled, recompute, adapters) / 1e9:,.1f} of {there / 1e9:,.0f} GB"
+        f"{needed(config, rows, T, rt, compiled, recompute, adapters) / 1e9:,.1f} of {there / 1e9:,.0f} GB"
     )
     return rows
 
 
-def _needed(
-    config: GPTConfig, rows: int, T: int, rt: Runtime, compiled: bool, recompute: bool, adapters: Adapters | None,
-    teacher: GPTConfig | None = None,
+def needed(
+    config: GPTConfig, rows: int, T: int, rt: Runtime, compiled: bool, recompute: bool = False,
+    adapters: Adapters | None = None, teacher: GPTConfig | None = None, parts: int = 1,
 ) -> float:  # fmt: skip
+    """The bytes that training is predicted to take on a device, of all ranks where they share its memory."""
     sharing = rt.world if rt.device.type == "cpu" else 1  # ranks of one memory
-    parts = training_memory(
-        config, rows, T, compiled, rt.world, recompute=recompute, adapters=adapters, teacher=teacher
+    memory = training_memory(
+        config, rows, T, compiled, rt.world, recompute=recompute, adapters=adapters, teacher=teacher, parts=parts
     )
-    return sharing * sum(parts.values())
+    return sharing * sum(memory.values())

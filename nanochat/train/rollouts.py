@@ -31,6 +31,7 @@ from nanochat.engine.request import Reply, Request
 from nanochat.engine.tools import calculator_tools
 from nanochat.errors import UserError
 from nanochat.gpt import GPT
+from nanochat.reduce import whole
 from nanochat.tokenizer import Tokenizer
 
 LENGTHS = 16  # rows are a multiple of it long: for each length that oneDNN meets it keeps megabytes of kernels
@@ -142,7 +143,7 @@ def for_generating(model: GPT) -> GPT:
     """
     with torch.device("meta"):
         copy = GPT(model.config, model.dtype)
-    state = {name: tensor.detach().to(model.dtype) for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().to(model.dtype) for name, tensor in whole(model.state_dict()).items()}
     copy.load_state_dict(state, assign=True)
     pack(copy)
     return copy

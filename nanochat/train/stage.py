@@ -14,6 +14,7 @@ from nanochat.checkpoint import manager
 from nanochat.config import changes
 from nanochat.data.batch import Batch
 from nanochat.data.streams import Source, batches_for, one_pass
+from nanochat.errors import UserError
 from nanochat.eval.bpb import text_loss
 from nanochat.gpt import count_parameters
 from nanochat.log import MetricsLog, strict_json
@@ -25,6 +26,7 @@ from nanochat.train.flags import TrainFlags
 from nanochat.train.hyperparameters import accumulation
 from nanochat.train.loop import Evaluation, Stage, TrainState, probed_rows, train
 from nanochat.train.objective import DISTILLED, compiled_rows, loss_by, loss_of
+from nanochat.train.parallel import divide, optimizer_for
 from nanochat.train.start import Run, as_json
 from nanochat.train.writer import CheckpointWriter
 
@@ -144,8 +146,7 @@ def restored_optimizer(run: Run) -> Optimizer:
     )
     # On a CPU the graphs save a hundredth of a step and take a minute to compile.
     compiled = bool(run.start.flags.compile) and run.rt.device.type == "cuda"
-    optimizer = Optimizer(adamw, muon, compiled=compiled)
-    optimizer.gather_late(run.model.transformer.blocks)
+    optimizer = optimizer_for(run.model, adamw, muon, compiled)
     if run.saved is not None:
         optimizer.load_state_dict(run.saved["optimizer"])
         torch.set_rng_state(run.saved["rng"])
@@ -211,12 +212,15 @@ def prepared(run: Run) -> Run:
     model.document_bos = run.tokenizer.bos if flags.document_mask else None
     if rt.device.type != "cpu":  # which has no choice
         rt.print(f"attention: {backend_in_words(rt.device, model.dtype, model.config.head_size)}")
+    if flags.fp8 and run.layout.parts > 1:
+        raise UserError(f"--fp8 does not work with --parallel {run.layout.mode} yet; leave one of them out")
     if flags.fp8:
         run.extra["fp8"] = record = fp8.convert(model, rt.device)
         rt.print(f"{record['matrices']} matrices are multiplied in float8 ({record['recipe']} scaling)")
+    divide(model, run.layout, rt)
     run.rows = compiled_rows(model, flags.compile, rt, run.teacher)
     run.loss, run.also = loss_by(run.rows, model, run.teacher), DISTILLED if run.teacher else ()
-    if getattr(flags, "device_batch_size", None) == "auto":
+    if getattr(flags, "device_batch_size", None) == "auto" and run.layout.parts == 1:  # which ranks probe by themselves
         rows, T = hparams.device_batch_size, hparams.max_seq_len
         adapters = lora.adapters_of(model)
         memory = training_memory(model.config, rows, T, bool(flags.compile), rt.world, adapters=adapters)

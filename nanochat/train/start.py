@@ -32,7 +32,8 @@ from nanochat.tokenizer import Tokenizer
 from nanochat.train.flags import LaterFlags, StageLoraFlags, TrainFlags
 from nanochat.train.hyperparameters import Hyperparameters
 from nanochat.train.loop import TrainState
-from nanochat.train.memory import check_memory
+from nanochat.train.memory import check_memory, needed
+from nanochat.train.parallel import REPLICATED, Layout, layout_for
 from nanochat.train.teacher import Teacher
 
 Flags = TypeVar("Flags", bound=TrainFlags)
@@ -44,7 +45,7 @@ ALTERNATIVES = (
 )  # fmt: skip
 # Flags of one command, which a resumed run does not take over.
 OF_A_COMMAND = (
-    "run", "device_type", "resume", "overwrite", "dry_run", "source", "model_tag", "model_step", "out_tag",
+    "run", "device_type", "parallel", "resume", "overwrite", "dry_run", "source", "model_tag", "model_step", "out_tag",
     "resume_from_step",
 )  # fmt: skip
 
@@ -108,6 +109,7 @@ class Run:
     also: tuple[str, ...] = ()  # what it sums besides, as `Stage` has it
     rows: Rows | None = None  # what computes a chunk of it, compiled
     teacher: Teacher | None = None
+    layout: Layout = REPLICATED
 
     @property
     def rt(self) -> Runtime:
@@ -187,17 +189,17 @@ def begin(
     assert shape is not None
     flags = start.flags
     adapters = lora.wanted(flags)
-    check_memory(
-        shape, hparams.device_batch_size, hparams.max_seq_len, rt, bool(flags.compile), flags.recompute,
-        adapters=adapters, teacher=teacher and teacher.model.config,
-    )  # fmt: skip
+    size = (shape, hparams.device_batch_size, hparams.max_seq_len, rt, bool(flags.compile), flags.recompute)
+    besides = {"adapters": adapters, "teacher": teacher and teacher.model.config}
+    layout = layout_for(flags.parallel, rt, lambda parts: needed(*size, **besides, parts=parts))
+    check_memory(*size, **besides, parts=layout.parts)
     if teacher is not None:
         lineage = {**lineage, "teacher": teacher.record}
     if not start.is_resumed:
         model = loaded.model if loaded else GPT(shape, rt.dtype).to(rt.device)
         if adapters is not None:
             rt.print(lora.summary(lora.attach(model, adapters)))
-        return Run(start, hparams, lineage, tokenizer, model, TrainState(), teacher=teacher)
+        return Run(start, hparams, lineage, tokenizer, model, TrainState(), teacher=teacher, layout=layout)
     assert loaded is not None and loaded.optimizer is not None
     _check_same_run(start, loaded, lineage, config)
     start.has_begun = True
@@ -205,7 +207,8 @@ def begin(
         rt.print(note)
     meta_path = loaded.folder / f"meta_{loaded.step:06d}.json"
     state = TrainState.restored(loaded.meta.get("loop_state"), meta_path)
-    return Run(start, hparams, lineage, tokenizer, loaded.model, state, loaded.optimizer, teacher=teacher)
+    model, saved = loaded.model, loaded.optimizer
+    return Run(start, hparams, lineage, tokenizer, model, state, saved, teacher=teacher, layout=layout)
 
 
 def as_json(value: object) -> Any:

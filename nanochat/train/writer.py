@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from nanochat.checkpoint import manager
 from nanochat.errors import UserError
 from nanochat.gpt import GPT
 from nanochat.log import MetricsLog
 from nanochat.optim import Optimizer
+from nanochat.reduce import whole
 from nanochat.train.loop import TrainState
 
 
@@ -29,6 +31,7 @@ class CheckpointWriter:
     saved_at: int  # step of this run's latest checkpoint; -1 if it has none
     is_writing: bool  # on rank 0, unless nothing is to be written
     keep_tokenizer: Callable[[], object]
+    weights: dict[str, Tensor] | None = None  # of a model that lies in parts, put together for a save
     meta: dict = field(default_factory=dict)  # what every meta file of the run holds
     keep_last: int = 1
     best: str = "val_loss"
@@ -45,7 +48,7 @@ class CheckpointWriter:
 
     def save(self, state: TrainState, passing: bool) -> None:
         """Write a checkpoint; a passing one makes way for the next. A collective call."""
-        optimizer = self.optimizer.state_dict()  # collective
+        optimizer = self.gather()
         if not self.is_writing:
             return
         try:
@@ -58,6 +61,12 @@ class CheckpointWriter:
         self.clear(is_first)
         self.log.release()
 
+    def gather(self) -> dict:
+        """The optimizer's state, and in `weights` those of a model that lies in parts. A collective call."""
+        if self.optimizer.parts is not None:
+            self.weights = whole(self.model.state_dict(), self.is_writing)
+        return self.optimizer.state_dict()
+
     def scored(self, state: TrainState, scores: dict[str, float]) -> None:
         """Add the scores of an evaluation to the checkpoint of this step."""
         if self.is_writing:
@@ -68,7 +77,9 @@ class CheckpointWriter:
         """Write the checkpoint of this step, whole or not at all."""
         now = {"passing": passing, "dataloader_state_dict": state.cursor, "loop_state": state.state_dict()}
         saved = {"optimizer": optimizer, "rng": torch.get_rng_state()}
-        manager.save(self.folder, state.step, self.model, saved, {**self.meta, self.best: None, **now})
+        meta = {**self.meta, self.best: None, **now}
+        manager.save(self.folder, state.step, self.model, saved, meta, self.weights)
+        self.weights = None
 
     def clear(self, is_first: bool) -> None:
         """Delete the checkpoints that the one just written, perhaps the run's first, replaces."""
