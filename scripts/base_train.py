@@ -18,10 +18,7 @@ if TYPE_CHECKING:  # imported after the flags were parsed, since torch takes sec
 
 SAMPLED = ("Once upon a time", "The capital of", "My name is")  # what it continues while it trains
 LITTLE_WORLD = ("Once upon a time", "Mira lives in", "7 plus 5 is")  # the same for the text that nanochat makes
-BPB = (
-    "val_bpb, from time to time, is bits per byte: how many bits the model needs for a byte of text that it was not "
-    "trained on. Stored as it is, a byte takes 8; the better the model guesses what comes next, the fewer"
-)
+BPB = "val_bpb: bits per byte that the model needs for text it was not trained on; 8 without any model, fewer is better"
 
 
 @dataclass
