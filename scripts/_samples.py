@@ -106,7 +106,9 @@ class Watched:
         if start.flags.dry_run or not self.run.rt.is_main or not {*manager.recorded(start.folder)} - {*start.stale}:
             return
         self.is_announced = True
-        model = f"--source={start.stage}", f"--model_tag={start.tag}"
+        model = [f"--source={start.stage}", f"--model_tag={start.tag}"]
+        if self.run.rt.device.type == "cuda":
+            model.append("--device_type=cpu")  # the GPU's memory is the training's
         if self.is_chat:
             print(f"You can talk to it already: {typed('scripts.chat_cli', *model)}", flush=True)
         else:

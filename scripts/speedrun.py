@@ -395,7 +395,7 @@ class Runner:
 
     def finish(self, command: list[str]) -> None:
         """Run a final command that is not a stage. What it prints is shown only if it fails."""
-        with open(self.marks.folder / "last.log", "w+b") as log:
+        with open(self.marks.folder / "report.log", "w+b") as log:
             if code := self._wait(command, log) or self.exit_code:
                 log.seek(0)
                 print(log.read().decode("utf-8", "replace"), file=sys.stderr)
