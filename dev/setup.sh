@@ -27,7 +27,29 @@ if ! usable_uv "$UV"; then
         fi
     fi
 fi
-if ! "$UV" sync; then
-    echo "error: uv could not install the packages, see above; what was downloaded is kept for the next try" >&2
+
+# uv names some hundred packages, in a log. A terminal shows the log's last line, so that one sees something happen.
+SETUP_LOG=.cache/setup.log
+mkdir -p .cache
+show_setup() {
+    local seconds=0 line
+    sleep 2 >/dev/null 2>&1 # which outlives this by moments, and must not hold a pipe open; all installed, uv is done by now
+    echo "setting up .venv (the first time that takes some minutes and 6 GB); uv's output is in $SETUP_LOG"
+    while [ -t 1 ] && kill -0 $$ 2>/dev/null; do
+        line=$(tail -n 1 "$SETUP_LOG" 2>/dev/null | tr -cd '[:print:]' | cut -c -60)
+        printf '\r\033[K  %ds  %s' "$((seconds += 1))" "$line"
+        sleep 1 >/dev/null 2>&1
+    done
+}
+show_setup &
+SHOWING=$!
+SETUP_CODE=0
+"$UV" sync >"$SETUP_LOG" 2>&1 || SETUP_CODE=$?
+kill "$SHOWING" 2>/dev/null || true
+wait "$SHOWING" 2>/dev/null || true
+if [ -t 1 ]; then printf '\r\033[K'; fi
+if [ "$SETUP_CODE" != 0 ]; then
+    tail -n 40 "$SETUP_LOG" >&2
+    echo "error: uv could not install the packages, see above and $SETUP_LOG; what was downloaded is kept for the next try" >&2
     exit 2
 fi

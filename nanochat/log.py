@@ -174,7 +174,8 @@ class Progress:
 
     prints `base_train  120/900 steps  13%  loss 2.345  6.1k tok/s  3m12s left`. A figure named x_per_second is shown
     as x/s. The time left is estimated from the speed since the first update, which in training comes after compilation
-    and, in a resumed run, not at 0. With lines_every there is no bar, but a line every so many units.
+    and, in a resumed run, not at 0. With lines_every there is no bar, but a line every so many units. Without a unit
+    only the percentage is shown.
     """
 
     def __init__(
@@ -209,7 +210,7 @@ class Progress:
             return
         now = time.monotonic()
         percent = done * 100 // max(self.total, 1)
-        counts = [self.title, f"{done}/{self.total} {self.unit}", f"{percent}%"]
+        counts = [self.title, *([f"{done}/{self.total} {self.unit}"] if self.unit else []), f"{percent}%"]
         line = "  ".join([*counts, *shown, *self._time_left(now, done)])
         waited = now - self._printed_at >= self.seconds_between_lines
         if (done % self.lines_every == 0 if self.lines_every else waited) or done >= self.total:
@@ -241,9 +242,9 @@ def _bar(unit: str) -> "Bar":
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    counted = TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit)
+    counted = [TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit)] if unit else []
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), counted,
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), *counted,
         TextColumn("{task.fields[figures]}"), TimeRemainingColumn(), console=Console(file=sys.stdout),
     )  # fmt: skip
 

@@ -36,6 +36,10 @@ TOKENIZER_SPEED = 25e6  # characters per second: 80 s for 2 billion in published
 COMPARISON = 20  # seconds of tok_eval
 SHARD_BYTES, DOWNLOAD = 100e6, 100e6  # of a shard of 250 million characters; per second, assumed
 STARTUP = 90  # seconds per stage for imports, loading and compiling; assumed
+PLAIN_STARTUP = 10  # the same without compiling
+# The little world, on 2 cores of an Ice Lake at 2.8 GHz: seconds of a document of its text, of the tokenizer, of
+# comparing that, of samples; and as many tokens as could be read in the time of one question.
+DOCUMENT, LITTLE_TOKENIZER, LITTLE_COMPARISON, LITTLE_SAMPLES, QUESTION = 2.5e-4, 5, 4, 15, 130
 RL_QUESTIONS, RL_ANSWERS, RL_LENGTH, GSM8K = 16, 256, 512, 7473  # of a step, tokens per row, questions in all
 
 
@@ -174,6 +178,21 @@ def fine_tuning(name: str, steps: int, length: int, setting: Setting) -> Forecas
     return Forecast(name, setting, STARTUP + steps * step, tokens, flops, setting.memory(name, rows), steps, step)
 
 
+def little_world(stage: str, flags: Mapping[str, Any], setting: Setting) -> float:
+    """Seconds of a stage of the tiny recipe that does not train, on a processor."""
+    if stage == "data":
+        return DOCUMENT * flags["num_documents"]
+    if stage in ("tok_train", "tok_eval"):
+        return LITTLE_TOKENIZER if stage == "tok_train" else LITTLE_COMPARISON
+    if stage == "base_eval":
+        reading = cost.forward_seconds(setting.config, setting.on, 2 * flags["eval_tokens"])
+        return PLAIN_STARTUP + LITTLE_SAMPLES + reading
+    from tasks import catalog
+
+    asked = sum(min(len(task), flags["max_problems"]) for task in catalog.graded_tasks("littleworld", "test"))
+    return PLAIN_STARTUP + cost.forward_seconds(setting.config, setting.on, asked * QUESTION)
+
+
 def _training(stage: str, flags: Mapping[str, Any], setting: Setting) -> Forecast:
     """Training with a validation every so many steps and at the end."""
     config, on, length = setting.config, setting.on, setting.config.sequence_len
@@ -196,12 +215,12 @@ def _training(stage: str, flags: Mapping[str, Any], setting: Setting) -> Forecas
         step += cost.forward_seconds(setting.teacher, on, setting.total_batch / setting.gpus)
     every = flags.get("eval_every", EVAL_EVERY[stage])
     validations = 0 if every < 0 else 1 if every == 0 else 1 + (steps - 1) // every
-    seconds = STARTUP + steps * step
+    seconds = (STARTUP if setting.compiled else PLAIN_STARTUP) + steps * step
     read = validations * setting.eval_tokens
     if stage == "chat_dpo":  # all pairs once by the reference, and held-out ones
         read = (PAIRS + validations * EVAL_PAIRS) * PAIR_TOKENS
     seconds += cost.forward_seconds(config, on, read / setting.gpus)
-    if stage == "chat_sft":  # accuracies at the end
+    if stage == "chat_sft" and flags.get("eval_metrics_every", 0) >= 0:  # accuracies at the end
         seconds += _answering(2 * 1024, PROBE_SLOTS, setting)
     memory = setting.memory(stage, setting.rows)
     flops = tokens * cost.flops_per_token(config, adapters)

@@ -17,7 +17,7 @@ class Flags:
     paths: Annotated[list[Path], positional] = field(default_factory=list)
     """text, .jsonl, .json or .parquet files (text and JSON also as .gz or .zst), folders, or ORG/NAME on the hub"""
     name: str | None = None
-    """dataset name, later given as --dataset NAME (default: taken from the first path)"""
+    """dataset name, later given as --dataset NAME; default: taken from the first path"""
     val_fraction: float = 0.1
     """fraction of the documents held out for validation"""
     column: str = "text"
@@ -75,7 +75,7 @@ def add(texts: Iterable[str], name: str, val_fraction: float = 0.1, overwrite: b
     folder = dataset_dir(name)
     written = shards.write_shards(texts, folder, val_fraction=val_fraction, overwrite=overwrite)
     print(written.summary())
-    print(f"written to {folder} ({written.files} shards); {shards.how_to_train(name)}")
+    print(f"written to {folder} ({written.files} shards); {shards.how_to_train(name, written.train_chars)}")
 
 
 if __name__ == "__main__":

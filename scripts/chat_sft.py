@@ -51,6 +51,7 @@ def train(flags: Flags, rt: "Runtime") -> None:
     from nanochat.train.loop import Evaluation
     from nanochat.train.stage import run_stage
     from nanochat.train.start import begin, open_run
+    from scripts._samples import Watched
     from tasks import recipes
     from tasks.catalog import graded_tasks
 
@@ -74,9 +75,10 @@ def train(flags: Flags, rt: "Runtime") -> None:
         own = recipes.count_own(flags, recipe, tokenizer, hparams, start, flags.num_epochs)
         run.extra = {"data_path": flags.data_path, **own}
         accuracy = Evaluation(flags.eval_metrics_every, lambda stopping: accuracies(run, graded, stopping))
+        watched = Watched("chat_sft", run, recipes.questions(recipe, val_source), is_chat=True)
         run_stage(
             "chat_sft", run, train_source, val_source, num_iterations=flags.num_iterations,
-            num_epochs=flags.num_epochs, evaluations=[accuracy],
+            num_epochs=flags.num_epochs, evaluations=[accuracy, Evaluation(flags.sample_every, watched)],
         )  # fmt: skip
 
 

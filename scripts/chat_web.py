@@ -29,11 +29,11 @@ class Flags(DashboardFlags, NetworkFlags, ServingFlags):
     system: str = ""
     """system prompt of conversations that have none"""
     temperature: Annotated[float, alias("-t")] = 0.8
-    """default temperature; 0 takes the most likely token"""
+    """temperature of requests that name none; 0 takes the most likely token"""
     top_k: Annotated[int, alias("-k")] = 50
-    """default top_k; 0: sample from all tokens"""
+    """top_k of requests that name none; 0: sample from all tokens"""
     max_tokens: Annotated[int, alias("-m")] = 512
-    """default maximum number of tokens of a reply"""
+    """maximum tokens of a reply to requests that name none"""
     num_gpus: Annotated[int, alias("-n")] = 1
     """number of GPUs, each of which serves every model"""
     slots: int = 0

@@ -33,13 +33,13 @@ class Flags(NetworkFlags, ServingFlags):
     chat_template: Literal["plain", "none"] = "plain"
     """how a base model chats: plain (lines of User: and Assistant:), or none (it only continues texts)"""
     temperature: Annotated[float, alias("-t")] = 0.8
-    """default temperature; 0 takes the most likely token"""
+    """temperature of requests that name none; 0 takes the most likely token"""
     top_k: Annotated[int, alias("-k")] = 200
-    """default top_k; 0: sample from all tokens"""
+    """top_k of requests that name none; 0: sample from all tokens"""
     top_p: float = 1.0
-    """default top_p: sample from the fewest tokens whose probabilities sum to p"""
+    """top_p of requests that name none: sample from the fewest tokens whose probabilities sum to p"""
     max_tokens: Annotated[int, alias("-m", "--max-new-tokens")] = 256
-    """default maximum number of tokens of a reply"""
+    """maximum tokens of a reply to requests that name none"""
     cors_enabled: bool = False
     """let the pages of all web sites use the API, as --cors_origin '*' does"""
     compile: bool = False

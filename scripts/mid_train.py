@@ -55,8 +55,10 @@ def train(flags: Flags, rt: "Runtime") -> None:
     from nanochat.data.streams import MixedSource
     from nanochat.train import teacher
     from nanochat.train.hyperparameters import resolve_hyperparameters
+    from nanochat.train.loop import Evaluation
     from nanochat.train.stage import run_stage
     from nanochat.train.start import begin, open_run
+    from scripts._samples import Watched
     from tasks import recipes
 
     with open_run("mid", flags, rt) as start:
@@ -94,7 +96,11 @@ def train(flags: Flags, rt: "Runtime") -> None:
         run = begin(start, hparams, lineage, tokenizer, teacher=taught)
         own = recipes.count_own(flags, recipe, tokenizer, hparams, start, passes, text_share > 0)
         run.extra = {"data_path": flags.data_path, **own}
-        run_stage("mid_train", run, train_source, val_source, num_iterations=flags.num_iterations)
+        watched = Watched("mid_train", run, recipes.questions(recipe, val_source), is_chat=text_share < 1)
+        run_stage(
+            "mid_train", run, train_source, val_source, num_iterations=flags.num_iterations,
+            evaluations=[Evaluation(flags.sample_every, watched)],
+        )  # fmt: skip
 
 
 def mixed(flags: Flags, start: "Start") -> tuple[str, list[str], float]:

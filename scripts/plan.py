@@ -5,6 +5,7 @@ python -m scripts.plan --depth 34 --gpu h100 --stage mid                       a
 python -m scripts.plan --init_from gpt2 --init_from gpt2-xl --gpu t4           fine-tuning GPT-2
 """
 
+import json
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ from nanochat.config import alias, changes, given, parse
 from nanochat.errors import UserError, run
 from nanochat.log import duration, short
 from nanochat.train.flags import LoraFlags
+from scripts import _screen as screen
 from scripts import speedrun
 from scripts._marks import Marks
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from nanochat.plan.gpus import Accelerator
     from scripts._forecast import Forecast, Setting
 
-FOR_A_RECIPE = ("recipe", "depth", "gpu", "gpus", "price_per_gpu_hour")
+FOR_A_RECIPE = ("recipe", "depth", "gpu", "gpus", "price_per_gpu_hour", "brief", "seconds_file")
 STAGES = {"base": "base_train", "mid": "mid_train", "sft": "chat_sft", "dpo": "chat_dpo", "rl": "chat_rl"}
 ALL = ("tok_train", "base_train", "base_eval", "mid_train", "chat_eval_mid", "chat_sft", "chat_eval_sft")
 GB = 1e9
@@ -78,6 +80,10 @@ class Flags(LoraFlags):
     """have a teacher with this many layers beside the model in training (--teacher)"""
     compile: bool = True
     """use torch.compile"""
+    brief: bool = False
+    """print what a recipe's stages are for in place of their commands"""
+    seconds_file: Path | None = None
+    """write the predicted seconds of a recipe's stages to this file, as JSON"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -278,7 +284,7 @@ def plan_recipe(flags: Flags) -> None:
     """Print what speedrun.sh will do, and what its stages take, where that can be predicted."""
     from nanochat.gpt import GPTConfig
     from nanochat.plan import cost
-    from scripts._forecast import Setting, forecast
+    from scripts._forecast import Setting, forecast, little_world
 
     on, count, unknown = _accelerator(flags)
     environment, marks = dict(os.environ), Marks(paths.base_dir())
@@ -290,17 +296,24 @@ def plan_recipe(flags: Flags) -> None:
         environment["GPUS"] = "0" if flags.gpu == "cpu" else str(count)
     recipe = speedrun.recipe_for(environment, marks)
     setting = Setting(GPTConfig(), on, max(stage.processes for stage in recipe.stages))
-    plans, done = [], 0.0
+    plans, done, seconds = [], 0.0, {}
     print(f"The plan ({recipe.name}), in {marks.base}:\n")
     for stage, _, state in speedrun.walk(recipe.stages, marks):
-        print(f"  {state:8} {stage.name:15} python {shlex.join(stage.launched)}")
+        what = screen.about(stage.name) if flags.brief else f"python {shlex.join(stage.launched)}"
+        print(f"  {state:8} {stage.name:15} {what}")
         asked = {name: value for name, value in stage.flags.items() if value is not None}
         made = forecast(stage.name, asked | ({"device_batch_size": stage.rows} if stage.rows else {}), setting)
         setting = made.setting
-        # What the little world takes is known of its training only, and there of a number of steps only.
+        # Of the little world the table has training only, and that of a number of steps only.
         if made.seconds and (recipe.name == "real" or asked.get("num_iterations", -1) > 0):
             plans.append(made)
             done += made.seconds if state == "done" else 0
+        if recipe.name == "real" or asked.get("num_iterations", 0) > 0:
+            seconds[stage.name] = {"seconds": made.seconds, "steps": made.steps}
+        elif not stage.trains:
+            seconds[stage.name] = {"seconds": little_world(stage.name, asked, setting)}
+    if flags.seconds_file is not None:
+        paths.write_text(flags.seconds_file, json.dumps({} if unknown else seconds))
     print(f"\n{short(cost.sizes(setting.config).all)} parameters\n")
     _table(plans, done, is_known=not unknown)
     if unknown:
@@ -309,7 +322,7 @@ def plan_recipe(flags: Flags) -> None:
             "python -m scripts.plan --gpu=... plans for one that is like it\n"
         )
     else:
-        print(f"\non {_described(setting)}\n{HOW}\n")
+        print(f"\non {_described(setting)}\n" + ("" if flags.brief else f"{HOW}\n"))
 
 
 # ---------------------------------------------------------------- printing

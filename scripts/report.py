@@ -14,7 +14,7 @@ class Flags:
     """Print the report card of the stages run so far, and write it to <base>/report as report.md and report.html."""
 
     price_per_gpu_hour: float | None = None
-    """dollars for an hour of one GPU, to show what the run cost (default: $NANOCHAT_PRICE_PER_GPU_HOUR)"""
+    """dollars for an hour of one GPU, to show what the run cost; default: $NANOCHAT_PRICE_PER_GPU_HOUR"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

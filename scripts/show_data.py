@@ -34,7 +34,7 @@ class Flags:
     max_seq_len: int = 2048
     """context length in training; a warning names conversations with more tokens"""
     tokenizer: Path | None = None
-    """folder of the tokenizer (default: the one made by tok_train)"""
+    """folder of the tokenizer; default: the one made by tok_train"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,10 +8,10 @@ import fcntl
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,10 @@ from typing import IO, Any
 from nanochat.config import parse
 from nanochat.errors import UserError, run
 from nanochat.paths import base_dir, dataset_dir, write_text
+from scripts import _screen as screen
+from scripts._clock import Clock, left, rounded
 from scripts._marks import Marks, last_step
+from scripts._typed import typed
 
 # What the environment may change, and its default with PRESET=full, smoke and long. None follows from the rest.
 PRESETS = ("full", "smoke", "long")
@@ -360,8 +363,8 @@ def _own_identity(marks: Marks) -> str:
 class Runner:
     """Runs the stages of a recipe. A signal tells the running one to save and end, and ends the run after it."""
 
-    def __init__(self, marks: Marks, python: str, environment: Mapping[str, str]) -> None:
-        self.marks, self.python, self.environment = marks, python, environment
+    def __init__(self, marks: Marks, python: str, environment: Mapping[str, str], clock: Clock) -> None:
+        self.marks, self.python, self.environment, self.clock = marks, python, environment, clock
         self.lock = _locked(marks.folder)
         self.stage_process: subprocess.Popen | None = None
         self.download: subprocess.Popen | None = None
@@ -372,23 +375,34 @@ class Runner:
 
     def run(self, stages: Sequence[Stage]) -> None:
         """Run what is not done yet. Raises SystemExit with the code of the stage that fails, or of a signal."""
-        for stage, history, state in walk(stages, self.marks):
+        total = len([*walk(stages, self.marks)])
+        for number, (stage, history, state) in enumerate(walk(stages, self.marks), 1):
             if state == "done":
-                print(f"{stage.name} is done", flush=True)
+                print(f"[{number}/{total}] {stage.name} is done", flush=True)
             else:
-                self._run(stage, history, state)
+                times = self.times(stages)
+                time_left = left(times[stage.name], times.values())
+                self._run(stage, history, state, (number, total, time_left))
             for later in stages:
                 if later.ahead_from == stage.name and not self.marks.exists(later.name, "done"):
                     with open(self.marks.folder / f"{later.name}.log", "wb") as log:
                         self.download = self._start(later.launched, log)
 
-    def finish(self, command: list[str]) -> None:
-        """Run a final command that is not a stage."""
-        code = self._wait(command)
-        if self.exit_code or code:
-            self._end(self.exit_code or code)
+    def times(self, stages: Sequence[Stage]) -> dict[str, float | None]:
+        """The seconds that each stage still takes; None where they are not known."""
+        return {stage.name: self.clock.seconds(stage.name, state, stage.leaves)
+                for stage, _, state in walk(stages, self.marks)}  # fmt: skip
 
-    def _run(self, stage: Stage, history: list[str], state: str) -> None:
+    def finish(self, command: list[str]) -> None:
+        """Run a final command that is not a stage. What it prints is shown only if it fails."""
+        with open(self.marks.folder / "report.log", "w+b") as log:
+            if code := self._wait(command, log) or self.exit_code:
+                log.seek(0)
+                print(log.read().decode("utf-8", "replace"), file=sys.stderr)
+                self._end(self.exit_code or code)
+
+    def _run(self, stage: Stage, history: list[str], state: str, place: tuple[int, int, str]) -> None:
+        """place: the stage's number, that of the last one, and the time that is left."""
         marks, extra = self.marks, []
         found = marks.checksums(stage.leaves) if stage.trains else []
         own = marks.own_files(stage.name, found)
@@ -404,7 +418,8 @@ class Runner:
             print(f"waiting for the rest of the data; {log} shows its progress", flush=True)
             self.download.wait()  # what failed is tried again below, and shown
             self.download = None
-        print(f"\n== {stage.name}\n   python {' '.join(stage.launched)}", flush=True)
+        number, total, time_left = place
+        print(screen.header(number, total, stage.name, time_left, shlex.join(stage.launched)), flush=True)
         marks.remove(stage.name, "done")
         if "--resume=auto" not in extra:
             (marks.base / stage.section).unlink(missing_ok=True)
@@ -446,9 +461,9 @@ class Runner:
         print(message, file=sys.stderr)
         self._end(code)
 
-    def _wait(self, command: list[str]) -> int:
+    def _wait(self, command: list[str], output: IO[bytes] | None = None) -> int:
         """Run python with these words in the foreground; its exit code, as a shell has it."""
-        self.stage_process = self._start(command)
+        self.stage_process = self._start(command, output)
         code = self.stage_process.wait()
         self.stage_process = None
         return _as_in_a_shell(code)
@@ -530,9 +545,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     planner = [python, "-m", "scripts.plan", f"--recipe={recipe.name}"]
     planner += [f"--gpu={os.environ['GPU']}"] if os.environ.get("GPU") else []
     planner += [f"--gpus={recipe.gpus}"] if os.environ.get("GPUS") and recipe.gpus else []
-    _check_call(planner, environment)
     if flags.dry_run or os.environ.get("DRY_RUN"):
+        _check_call(planner, environment)
         return
+    with tempfile.TemporaryDirectory() as folder:  # nothing is written elsewhere before all was checked
+        file = Path(folder) / "seconds.json"
+        _check_call([*planner, "--brief", f"--seconds_file={file}"], environment)
+        clock = Clock.read(marks, file)
     _check(recipe, marks, python, environment)
 
     # malloc keeps its pages and asks for huge ones: training on a CPU is faster by a sixth (dev/LOG.md).
@@ -540,14 +559,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     environment["GLIBC_TUNABLES"] = os.environ.get("GLIBC_TUNABLES") or malloc
     # What one stage compiled is there for the next, and after a kill.
     environment["TORCHINDUCTOR_CACHE_DIR"] = os.environ.get("TORCHINDUCTOR_CACHE_DIR") or str(marks.base / "compiled")
-    runner = Runner(marks, python, environment)
+    runner = Runner(marks, python, environment, clock)
     write_text(marks.folder / "recipe", recipe.name + "\n")
+    if known := [seconds for seconds in runner.times(recipe.stages).values() if seconds]:
+        print(f"about {rounded(sum(known))} in all; Ctrl-C stops it, the same command resumes it", flush=True)
     runner.run(recipe.stages)
-    print(flush=True)
     runner.finish(["-m", "scripts.report"])
-    chat, page = (_chat_command(recipe, marks, script) for script in ("chat_cli", "chat_web"))
-    print(f'\nTo chat with the model, here or in the browser:\n\n    {chat}\n    {chat} -p "What is 123 + 456?"')
-    print(f"    {page}")
+    sft = next(stage for stage in recipe.stages if stage.name == "chat_sft")
+    tag, step = str(sft.flags["model_tag"]), last_step(marks.files(sft.leaves))
+    model = "--source=sft", f"--model_tag={tag}", f"--step={step}"
+    commands = {"talk to it": typed("scripts.chat_cli", *model), "or on a page": typed("scripts.chat_web", *model)}
+    print("\n" + screen.closing(marks, recipe.name, tag, [stage.name for stage in recipe.stages], commands))
 
 
 def _check(recipe: Recipe, marks: Marks, python: str, environment: Mapping[str, str]) -> None:
@@ -573,18 +595,6 @@ def _check_call(command: list[str], environment: Mapping[str, str]) -> None:
 def _as_in_a_shell(code: int) -> int:
     """128 + the number of the signal that ended a process, where subprocess has it negative."""
     return code if code >= 0 else 128 - code
-
-
-def _chat_command(recipe: Recipe, marks: Marks, script: str) -> str:
-    """The command, as typed in this folder, that starts chat_cli or chat_web with the model that was trained."""
-    sft = next(stage for stage in recipe.stages if stage.name == "chat_sft")
-    where = f"NANOCHAT_BASE_DIR={shlex.quote(str(marks.base))} " if os.environ.get("NANOCHAT_BASE_DIR") else ""
-    words = [os.environ.get("NANOCHAT_PYTHON") or sys.executable]
-    if (uv := os.environ.get("UV")) and not os.environ.get("NANOCHAT_PYTHON"):  # set by speedrun.sh
-        words = ["uv" if uv == shutil.which("uv") else ".uv/bin/uv", "run", "python"]
-    step = last_step(marks.files(sft.leaves))
-    words += ["-m", f"scripts.{script}", "--source=sft", f"--model_tag={sft.flags['model_tag']}", f"--step={step}"]
-    return where + shlex.join(words)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """What mid-training and fine-tuning learn from: chosen by what the model descends from, opened and counted."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import asdict
 
 from nanochat import hub
 from nanochat.data.shards import Split
-from nanochat.data.streams import ConversationSource
+from nanochat.data.streams import ConversationSource, MixedSource, Source
 from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.flags import ConversationFlags
@@ -18,6 +19,12 @@ from tasks.identity import identity_path
 from tasks.mixture import Mixture
 from tasks.survey import LOST, survey
 
+QUESTIONS = {  # that a model is watched by while it trains
+    "littleworld": ("Where does Mira live?", "What is 12 + 30?", "Who are you?"),
+    "real": ("Why is the sky blue?", "What is 12 + 30?", "Who are you?"),
+}
+LONGEST_QUESTION = 200  # characters of such a question, of the user's own
+FEW_STEPS, MORE_STEPS, FEW_ROWS = 20, 40, 8  # fewer steps change a model little; what to try then
 REAL = {"mid": "SmolTalk, MMLU, GSM8K and spelling", "sft": "ARC, GSM8K, SmolTalk and spelling"}
 
 
@@ -56,6 +63,21 @@ def conversations(
     return ConversationSource(mixture, tokenizer, hparams.max_seq_len + 1, masked=stage == "sft", order=stage)
 
 
+def questions(recipe: str, source: Source) -> list[str]:
+    """Three questions to watch a model by: the recipe's, or without one the first of the user's own in `source`."""
+    if recipe in QUESTIONS:
+        return [*QUESTIONS[recipe]]
+    if isinstance(source, MixedSource):  # text comes first
+        source = source.parts[-1][0]
+    own = source.conversations if isinstance(source, ConversationSource) else []
+    found: dict[str, None] = {}  # a set in order
+    for conversation in itertools.islice(own, 100):
+        asked = (message["content"] for message in conversation["messages"] if message["role"] == "user")
+        if 0 < len(first := next(asked, "")) <= LONGEST_QUESTION:
+            found[first] = None
+    return [*found][:3]
+
+
 @contextlib.contextmanager
 def other_ways() -> Iterator[None]:
     """Add the alternatives to the error if the real recipe's data cannot be fetched."""
@@ -90,6 +112,25 @@ def count_own(
         # Beside text or other conversations, which take their share of the steps, it is fewer.
         often = f"; {'at most' if is_mixed or recipe != 'none' else 'about'} {passes:.3g} passes over them"
     start.rt.print(f"your own data: {found}{often}")
+    if recipe == "none" and not is_mixed:
+        _warn_of_few_steps(flags, tokens, passes, hparams, start)
     if found.is_lossy:
         start.rt.print(f"warning: more than {LOST:.0%} of your conversations are too long; {found.remedy(context)}")
     return {"own_conversations": {**asdict(found), "passes": passes}}
+
+
+def _warn_of_few_steps(
+    flags: ConversationFlags, tokens: float, passes: float, hparams: Hyperparameters, start: Start
+) -> None:
+    """Print a warning where the user's own conversations fill so few steps that hardly anything is learned."""
+    steps = max(1, round(tokens * passes / hparams.total_batch_size))
+    if flags.num_iterations > 0 or flags.minutes > 0 or steps >= FEW_STEPS:
+        return
+    rows = hparams.total_batch_size // hparams.max_seq_len
+    fewer = rows > FEW_ROWS and hasattr(flags, "target_examples_per_step") and flags.total_batch_size is None
+    again = MORE_STEPS * (FEW_ROWS if fewer else rows) * hparams.max_seq_len / max(1, tokens)
+    start.rt.print(
+        f"warning: that is {steps} step{'s' * (steps > 1)} of {rows} rows, in which a model learns little; "
+        f"--num_iterations {MORE_STEPS}{f' --target_examples_per_step {FEW_ROWS}' * fewer} would read them about "
+        f"{again:.2g} times"
+    )

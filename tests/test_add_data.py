@@ -56,7 +56,9 @@ def test_everything_together_becomes_a_dataset(tmp_path, capsys):
     assert "5 documents, 34 characters" in said and str(folder) in said
     assert f"train       {len(train)} documents" in said and f"validation  {len(val)} documents" in said
     assert "python -m scripts.tok_train --dataset mine" in said
-    assert "python -m scripts.base_train --dataset mine" in said
+    assert "python -m scripts.tok_train --dataset mine --vocab_size 4096\n" in said
+    assert "python -m scripts.base_train config/chat_base.yaml --dataset mine\n" in said
+    assert "--dataset mine --depth 12" in shards.how_to_train("mine", 2_000_000_000)
     assert f"left out 1: a binary file\n  {tmp_path / 'in' / 'image.png'}\n" in said
 
 

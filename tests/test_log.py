@@ -143,6 +143,12 @@ def test_progress_says_how_long(capsys):
     assert lines == ["tok_eval  0/4 texts  0%", "tok_eval  2/4 texts  50%  loss nan  count 3  0s left"]
 
 
+def test_progress_of_unknown_length_is_a_percentage(capsys):
+    with Progress(100, "chat_sft", unit="") as progress:
+        progress.update(37, step=12)
+    assert capsys.readouterr().out == "chat_sft  37%  step 12\n"
+
+
 def test_progress_tells_where_a_broken_run_stood(capsys):
     with pytest.raises(KeyboardInterrupt), Progress(10, "mid_train", seconds_between_lines=math.inf) as progress:
         for done in range(7):

@@ -8,6 +8,7 @@ import contextlib
 import http.server
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -22,7 +23,9 @@ import pytest
 
 from nanochat.errors import UserError
 from nanochat.paths import dataset_dir
+from scripts import _screen as screen
 from scripts import speedrun
+from scripts._clock import Clock, left
 from scripts._marks import Marks
 
 SPEEDRUN = Path(__file__).parent.parent / "speedrun.sh"
@@ -132,8 +135,8 @@ def test_resumes_elsewhere_though_times_lie_and_the_newest_checkpoint_is_damaged
         NANOCHAT_PYTHON=quick,
     )  # fmt: skip
     assert code == 128 + signal.SIGTERM, output
-    assert "data is done\ntok_train is done\ntok_eval is done\n" in output
-    trained = output.split("== base_train")[1].split("== base_eval")[0]
+    assert "[1/9] data is done\n[2/9] tok_train is done\n[3/9] tok_eval is done\n" in output
+    trained = output.split("[4/9] base_train: ")[1].split("[5/9] base_eval: ")[0]
     assert newest.name in trained and "is damaged" in trained
     assert f"resuming from step {int(newest.stem.split('_')[1]) - 2}" in trained
     assert steps_logged(moved, "base_checkpoints") == list(range(1, STEPS + 1))
@@ -144,16 +147,23 @@ def test_resumes_elsewhere_though_times_lie_and_the_newest_checkpoint_is_damaged
 def test_comes_to_its_end(moved):
     done = run(moved)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "base_eval is done" in done.stdout and "resuming from step" in done.stdout
+    assert "[5/9] base_eval is done" in done.stdout and "resuming from step" in done.stdout
     assert steps_logged(moved, "mid_checkpoints") == list(range(1, STEPS + 1))
     assert set(states(moved).values()) == {"done"}
     assert "\n## Accuracy\n" in (moved / "report" / "report.md").read_text(encoding="utf-8")
+    assert "[7/9] chat_sft: learns to answer; only the assistant's words are trained on · about " in done.stdout
+    assert "\x1b" not in done.stdout and "\r" not in done.stdout  # a file gets plain lines
     # A deeper model beside it is not the one that was trained; and what is printed can be typed.
+    *_, ready, last = done.stdout.rstrip().partition("\nd1 is ready, ")
+    screen = (ready + last).splitlines()
+    assert len(screen) <= 12 and f"{moved}/report/report.html" in done.stdout
+    assert re.search(r"^facts +[ █▏-▉]{5} +\d+%  ", last, re.MULTILINE), last
+    talk, page = (re.search(f"^{words} +(NANOCHAT.*)$", last, re.MULTILINE) for words in ("talk to it", "or on a page"))
+    assert talk and page and page[1] == talk[1].replace("chat_cli", "chat_web")
     chat = f"{sys.executable} -m scripts.chat_cli --source=sft --model_tag=d1 --step=4"
-    *_, first, second, third = (line.strip() for line in done.stdout.rstrip().splitlines())
-    assert shlex.split(first) == [f"NANOCHAT_BASE_DIR={moved}", *chat.split()]
-    assert shlex.split(second) == [*shlex.split(first), "-p", "What is 123 + 456?"]
-    assert third == first.replace("chat_cli", "chat_web")
+    assert shlex.split(talk[1]) == [f"NANOCHAT_BASE_DIR={moved}", *chat.split()]
+    told = [line for line in done.stdout.splitlines() if line.startswith("You can talk to it already: ")]
+    assert [shlex.split(line)[-2] for line in told] == ["--source=mid", "--source=sft"]
 
 
 def test_a_changed_command_replaces_what_this_script_has_trained(moved, quick):
@@ -426,6 +436,47 @@ def test_it_refuses_before_anything_is_written(tmp_path, options, sentence):
     refused = run(tmp_path / "base", *options, PRESET="fast")
     assert refused.returncode == 2 and sentence in refused.stderr and refused.stdout == ""
     assert not (tmp_path / "base").exists()
+
+
+def test_the_time_left_is_corrected_by_what_training_took(tmp_path):
+    marks = Marks(tmp_path)
+    clock = Clock(marks, {"base_train": {"seconds": 600, "steps": 400}, "chat_sft": {"seconds": 900, "steps": 600},
+                          "chat_eval_sft": {"seconds": 60}})  # fmt: skip
+    assert left(clock.seconds("base_train", "to do"), [600, 900, 60]) == " · about 10m of 26m left"
+    assert left(None, [None, 60]) == "" and left(60, [60, None]) == " · about 60s of at least 60s left"
+    saved = "base_checkpoints/d1/meta_*.json"
+    (tmp_path / "base_checkpoints" / "d1").mkdir(parents=True)
+    (tmp_path / "base_checkpoints" / "d1" / "meta_000300.json").touch()
+    assert clock.seconds("base_train", "resumes", saved) == 150
+    marks.write("base_train", "done", [])
+    (tmp_path / "report").mkdir()
+    took = {"seconds": 1, "times": {"forward": 1000, "data": 200}}
+    (tmp_path / "report" / "base_train.json").write_text(json.dumps(took), encoding="utf-8")
+    assert clock.seconds("base_train", "done") == 0
+    assert (clock.seconds("chat_sft", "to do"), clock.seconds("chat_eval_sft", "to do")) == (1800, 120)
+    assert clock.seconds("tok_eval", "to do") is None
+
+
+def test_every_stage_of_a_recipe_is_explained():
+    all_stages = {"RL": "1", "GPUS": "1", "TINY_MID_STEPS": "4"}
+    recipes = [speedrun.recipe_for({"RECIPE": name, **all_stages}, Marks(Path("/none"))) for name in ("tiny", "real")]
+    assert all(screen.about(stage.name) for recipe in recipes for stage in recipe.stages)
+
+
+def test_setting_up_is_quiet_unless_it_fails(tmp_path):
+    (tmp_path / "dev").mkdir()
+    shutil.copy(SPEEDRUN.parent / "dev" / "setup.sh", tmp_path / "dev")
+    uv = tmp_path / "tools" / "uv"
+    uv.parent.mkdir()
+    program = '#!/bin/sh\n[ "$1" = version ] && echo "nanochat 0.1" && exit\necho " + torch"\nexit $CODE\n'
+    uv.write_text(program, encoding="utf-8")
+    uv.chmod(0o755)
+    command, path = ["bash", "-euo", "pipefail", "-c", "source dev/setup.sh; echo next"], os.environ["PATH"]
+    found = [subprocess.run(command, cwd=tmp_path, text=True, capture_output=True,
+                            env={"PATH": f"{uv.parent}:{path}", "CODE": code}) for code in "03"]  # fmt: skip
+    assert [(done.returncode, done.stdout) for done in found] == [(0, "next\n"), (2, "")]
+    assert found[0].stderr == "" and " + torch\nerror: uv could not install" in found[1].stderr
+    assert (tmp_path / ".cache" / "setup.log").read_text(encoding="utf-8") == " + torch\n"
 
 
 def test_help_lists_the_variables():

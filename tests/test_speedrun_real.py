@@ -102,7 +102,7 @@ def test_two_processes_resume_and_one_comes_to_the_end(hub: FakeHub, base: Path)
     os.killpg(process.pid, signal.SIGINT)  # Ctrl-C
     output, _ = process.communicate()
     assert process.returncode == 128 + signal.SIGINT, output
-    trained = output.split("== base_train")[1].split("== base_eval")[0]
+    trained = output.split("] base_train: ")[1].split("] base_eval: ")[0]
     assert trained.count("resuming from step") == 1  # one of the two speaks
     steps = [line["step"] for line in metrics(base, "base_checkpoints") if "loss" in line]
     assert steps == list(range(1, int(STEPS) + 1))

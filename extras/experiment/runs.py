@@ -144,7 +144,7 @@ class _Runner:
     def _execute_all(self, missing: Sequence[Run], runs: Sequence[Run]) -> None:
         ours = [run for run in runs if run.arm != SHARED]
         with (
-            Progress(100, self.experiment.name, "percent") as bar,
+            Progress(100, self.experiment.name, unit="") as bar,
             ThreadPoolExecutor(self.jobs) as pool,
         ):
             futures = {pool.submit(self._execute, run): run for run in missing}

@@ -30,6 +30,8 @@ ExamSplit = Literal["train", "val", "test"]  # of graded tasks: "test" is never 
 _SCHEMA = pa.schema([("text", pa.string())])
 _SHORTEST_SPLIT = 200  # characters; less validation text than a tenth of that is meaningless
 _HOW_TO_GET_DATA = "run python -m scripts.add_data YOUR_TEXT, python -m nanochat.data.shards, or bash speedrun.sh"
+# Characters that in four passes give a model of a depth 12 tokens per scaling parameter; fewer: config/chat_base.yaml
+DEPTHS = ((6e9, 20), (3.2e9, 16), (1.5e9, 12), (6e8, 8), (1e8, 6))
 
 # A malicious file of a few kilobytes can hold a million rows that repeat one huge string, so the output is limited. The
 # longest books are a tenth of MAX_DOCUMENT, and zstd makes web text four times smaller, not a thousand times.
@@ -46,10 +48,12 @@ def check_name(name: str) -> None:
         raise UserError(f"--name {name} is the name of the little world's dataset; choose another with --name")
 
 
-def how_to_train(name: str) -> str:
-    """The commands that train on a dataset, in three lines."""
-    commands = (f"  python -m scripts.{script} --dataset {name}" for script in ("tok_train", "base_train"))
-    return "\n".join(["train on it with", *commands])
+def how_to_train(name: str, chars: int | None = None) -> str:
+    """The commands that train on a dataset of so many characters, in three lines; None: as many as are wanted."""
+    depth = 20 if chars is None else next((depth for least, depth in DEPTHS if chars >= least), None)
+    tokenizer = f"tok_train --dataset {name}" + (" --vocab_size 4096" if depth is None else "")
+    model = f"config/chat_base.yaml --dataset {name}" if depth is None else f"--dataset {name} --depth {depth}"
+    return f"train on it with\n  python -m scripts.{tokenizer}\n  python -m scripts.base_train {model}"
 
 
 class Written(NamedTuple):

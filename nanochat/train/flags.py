@@ -178,6 +178,8 @@ class ConversationFlags(LaterFlags, StageLoraFlags, TeacherFlags, RowFlags, Conv
 
     eval_tokens: int | None = None
     """tokens per validation; default: inherited, else 10485760"""
+    sample_every: int = 100
+    """steps between answers to the same three questions; 0 shows them at the end only, -1 never"""
 
 
 def check_numbers(flags: TrainFlags) -> None:

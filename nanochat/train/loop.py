@@ -147,6 +147,7 @@ class Stage:
     rows_flag: str = "--device_batch_size"  # what to lower when memory runs out
     rate_flags: str = "--matrix_lr, --embedding_lr"  # what to lower when the loss is not finite
     after_signal: str = "step {step} is saved, start again to resume"
+    saves: bool = True  # False: `save` writes nothing
     times: Times = field(default_factory=Times)
 
 
@@ -161,7 +162,7 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
     measure_progress(stage, state, rt)  # a finished run may have been given more steps
     stage.times = times = Times(state.times, rt.device.type == "cuda", rt.began)
     every = 1 if stage.on_policy else COLLECT_EVERY  # generating leaves more garbage than learning
-    with stop_signals(rt) as stop, _progress_bar(stage, rt) as bar, few_collections(every) as garbage:
+    with stop_signals(rt, stage.saves) as stop, _progress_bar(stage, rt) as bar, few_collections(every) as garbage:
         steps = _Steps(stage, state, rt, log, bar)
         checkpoints = _Checkpoints(stage, state, steps.settle)
         while True:
@@ -175,10 +176,7 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                 steps.settle()
             checkpoints.save_if_due(done or code > 0, late)
             if code:
-                ending = "interrupted" if code == EXIT_CODES[signal.SIGINT] else "terminated"
-                saved = checkpoints.saved_step
-                result = stage.after_signal.format(step=saved) if saved else "no step was finished"
-                rt.print(f"{stage.name}: {ending}; {result}")
+                rt.print(f"{stage.name}: {_ending(stage, code, checkpoints.saved_step)}")
                 raise SystemExit(code)
             if evaluations and not state.probed:
                 stage.optimizer.wait()
@@ -200,6 +198,14 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                 return state
             steps.take(checkpoints)
             garbage.step()
+
+
+def _ending(stage: Stage, code: int, saved: int) -> str:
+    """How a signal has ended the run, and what is left of it: step `saved`, or nothing where that is 0."""
+    ending = "interrupted" if code == EXIT_CODES[signal.SIGINT] else "terminated"
+    if not stage.saves:
+        return f"{ending}; nothing was written (--dry_run)"
+    return f"{ending}; {stage.after_signal.format(step=saved) if saved else 'no step was finished'}"
 
 
 def measure_progress(stage: Stage, state: TrainState, rt: Runtime) -> None:
@@ -280,8 +286,8 @@ class _Steps:
         now = time.perf_counter()
         seconds, self.ended = now - max(step.began, self.ended), now
         state.seconds += seconds
-        state.timed += 0.0 if self.is_first else seconds
-        self.is_first = False
+        is_first, self.is_first = self.is_first, False
+        state.timed += 0.0 if is_first else seconds
         self._judge(step.step, loss, norm, scale)
         if self.scale is not None:
             state.loss_scale, state.good_steps = scale, int(good_steps)
@@ -297,7 +303,7 @@ class _Steps:
             metrics["mfu"] = 1e12 * metrics["tflop_per_second"] / self.peak
         metrics["memory_bytes"] = memory_used(self.rt.device)
         self.log.log(step.step, metrics)
-        _show(self.bar, stage, state, step, metrics)
+        _show(self.bar, stage, state, step, metrics, is_first)
 
     def _judge(self, step: int, loss: float, norm: float, scale: float) -> None:
         """Note the loss, or count a bad step, which the device did not apply. Raises UserError after too many."""
@@ -487,14 +493,19 @@ def _report(stage: Stage, state: TrainState, scores: dict[str, float], log: Metr
 def _progress_bar(stage: Stage, rt: Runtime) -> Progress:
     if stage.num_iterations > 0:
         return Progress(stage.num_iterations, stage.name, "steps", rt.is_main, lines_every=stage.log_every)
-    return Progress(100, stage.name, "percent", rt.is_main)
+    return Progress(100, stage.name, "", rt.is_main)  # how many steps there will be is not known
 
 
-def _show(bar: Progress, stage: Stage, state: TrainState, step: _Started, metrics: dict[str, float]) -> None:
+def _show(
+    bar: Progress, stage: Stage, state: TrainState, step: _Started, metrics: dict[str, float], is_first: bool
+) -> None:
     smooth = state.smooth_loss if state.smooth_loss is not None else math.nan
     shown = {name: metrics[name] for name in stage.shown} or {"loss": metrics["loss"] if stage.log_every else smooth}
-    reached = step.step if stage.num_iterations > 0 else round(100 * step.progress)
-    bar.update(reached, **shown, tok_per_second=metrics["tok_per_second"])
+    speed = {} if is_first else {"tok_per_second": metrics["tok_per_second"]}  # the first step compiles
+    if stage.num_iterations > 0:
+        bar.update(step.step, **shown, **speed)
+    else:
+        bar.update(round(100 * step.progress), step=step.step, **shown, **speed)
 
 
 def _due(every: int, step: int) -> bool:

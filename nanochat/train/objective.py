@@ -44,7 +44,7 @@ def compiled_rows(
 ) -> Rows:
     """What computes a chunk of the loss, compiled if wanted, and with it the parts of the model and of its teacher.
 
-    Prints a line if there is no compiler.
+    Prints that the first step takes long, or that there is no compiler.
     """
     rows = loss_of_rows if teacher is None else distilled_rows
     if wanted and not can_compile(rt.device):
@@ -52,6 +52,7 @@ def compiled_rows(
         wanted = False
     if not wanted:
         return rows
+    rt.print("torch.compile makes the model fast on this machine first; step 1 may take a minute or two")
     # Without CUDA graphs, whose static memory does not suit gradients that add up over micro-batches.
     mode = "max-autotune-no-cudagraphs" if wanted == "max-autotune" else None
     compile_parts(model, dynamic=False, mode=mode)

@@ -114,7 +114,7 @@ def run_stream(
         evaluations=evaluations,
         shown=shown,
         rate_flags="--lora_lr" if lora.adapters_of(run.model) else Stage.rate_flags,
-        after_signal="nothing was written (--dry_run)" if flags.dry_run else Stage.after_signal,
+        saves=not flags.dry_run,
     )
     if run.start.is_resumed and is_finished(stage, state):
         rt.print(f"{name}: {_how_to_train_more(stage, state)}")

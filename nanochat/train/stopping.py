@@ -39,16 +39,20 @@ def agreed(stop: Stop, late: bool, rt: Runtime) -> tuple[int, bool]:
 
 
 @contextmanager
-def stop_signals(rt: Runtime) -> Iterator[Stop]:
-    """Note SIGTERM and the first Ctrl-C for as long as the context lasts; a second Ctrl-C interrupts as usual."""
+def stop_signals(rt: Runtime, saves: bool = True) -> Iterator[Stop]:
+    """Note SIGTERM and the first Ctrl-C for as long as the context lasts; a second Ctrl-C interrupts as usual.
+
+    saves: whether the step is saved before the run ends.
+    """
     stop = Stop()
+    does = b"finishing this step and saving it" if saves else b"finishing this step"
 
     def note(number: int, frame: FrameType | None) -> None:
         is_ctrl_c = number == signal.SIGINT
         if not stop.code:
             stop.code, stop.since = EXIT_CODES[signal.Signals(number)], time.monotonic()
             if is_ctrl_c and rt.is_main:  # os.write, because a handler must not enter Python's buffered print again
-                os.write(2, b"\nCtrl-C: finishing this step and saving it; Ctrl-C again ends at once\n")
+                os.write(2, b"\nCtrl-C: " + does + b"; Ctrl-C again ends at once\n")
         elif is_ctrl_c and (rt.world == 1 or time.monotonic() - stop.since > SAME_CTRL_C):
             raise KeyboardInterrupt
 
