@@ -4,7 +4,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, parse
@@ -25,10 +25,14 @@ DIM, PLAIN = "\033[2m", "\033[0m"
 class Flags(ServingFlags):
     """Talk to a trained model. Type clear to start over, quit or exit to leave; Ctrl-C stops an answer."""
 
+    EXAMPLE: ClassVar = '"What is 123 + 456?"'
+
     prompt: Annotated[str | None, alias("-p")] = None
     """answer this question and exit; stdout gets the answer only"""
     system: str | None = None
     """system message to begin the conversation with"""
+
+    # --- generation
     temperature: Annotated[float, alias("-t")] = 0.6
     """sampling temperature; 0 takes the most likely token"""
     top_k: Annotated[int, alias("-k")] = 50
@@ -37,6 +41,7 @@ class Flags(ServingFlags):
     """maximum tokens of an answer"""
     seed: int | None = None
     """random seed: the same seed and questions give the same answers; default: a random one"""
+
 
 
 def main(argv: Sequence[str] | None = None) -> None:

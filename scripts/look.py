@@ -9,7 +9,7 @@ python -m scripts.look --source gpt2 --text "Anna went to the shop and" --other 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, parse
@@ -28,6 +28,8 @@ NEEDS = {"lens": ["text"], "neurons": ["file"], "similarity": ["file"], "probes"
 @dataclass
 class Flags(ServingFlags):
     """Look inside a model. Each question is answered for which the flags give what it needs."""
+
+    EXAMPLE: ClassVar = '--source gpt2 --text "When Mary and John went to the store"'
 
     dtype: Annotated[str, alias("-d")] = "float32"
     """compute dtype: float32, which adds up exactly, or auto, bfloat16, float16, int8"""

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 from nanochat.checkpoint.flags import check_dtype
 from nanochat.config import alias, parse, positional
@@ -32,6 +32,8 @@ What = Literal["perplexity", "speed", "prompts"]
 @dataclass
 class Flags:
     """Compare models by perplexity, speed or answers to prompts: a table, a picture per comparison, and JSON."""
+
+    EXAMPLE: ClassVar = "speed --source sft:d4 --source gpt2"
 
     what: Annotated[What | None, positional] = None
     """perplexity, speed or prompts"""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Annotated, BinaryIO, ClassVar, NamedTuple
 
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, as_field, changes, given, parse
@@ -28,6 +28,8 @@ SETTINGS = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "num_samp
 @dataclass
 class Flags(ServingFlags):
     """Continue texts with any model. Samples go to stdout, each followed by a line of dashes; all else to stderr."""
+
+    EXAMPLE: ClassVar = '--init_from gpt2 --start "Once upon a time" --num_samples 2'
 
     source: Annotated[str, alias("-i", "--init-from", "--model", "--checkpoint")] = "resume"
     out_dir: str = "out"
