@@ -26,7 +26,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from nanochat.config_files import CONFIG_FILES, fitted, read, spelled, unfolded
+from nanochat.config_files import CONFIG_FILES as CONFIG_FILES
+from nanochat.config_files import fitted, read, spelled, unfolded
 from nanochat.errors import LONGEST_SHOWN, UserError, shown
 from nanochat.flag_help import default as default
 from nanochat.flag_help import groups as groups
@@ -148,7 +149,7 @@ def _note(name: str, instead: str) -> None:
 def _sorted(flags: type, argv: list[str]) -> tuple[list[str], list[Path], set[str]]:
     """The arguments as tyro reads them, the config files among them, and the fields that they set.
 
-    A script with positional arguments takes no config files.
+    A script with positional arguments takes config files by --config only.
     """
     hints = typing.get_type_hints(flags)
     spellings = _spellings(flags)
@@ -179,7 +180,7 @@ def _sorted(flags: type, argv: list[str]) -> tuple[list[str], list[Path], set[st
         flag = _underscored(name)
         field = spellings.get(flag, spellings.get(flag.replace("--no_", "--", 1)))
         current, takes_value, choices = None, False, {}
-        if flag == "--config" and field is None and not has_positional:
+        if flag == "--config" and field is None:
             file = value or next(words, "")
             if not file:
                 raise UserError(f"--config names no file; expected one that ends in {', '.join(CONFIG_FILES)}")

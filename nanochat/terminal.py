@@ -117,13 +117,12 @@ def columns_of(text: str) -> int:
 @contextlib.contextmanager
 def keys_unseen() -> Iterator[None]:
     """Within this context, what is typed ahead is not shown among what is printed, but stands at the next prompt."""
-    try:
-        import termios
-
-        before = termios.tcgetattr(sys.stdin)
-    except (ImportError, OSError, ValueError, termios.error):  # Windows, or not a terminal
+    if not sys.stdin.isatty():
         yield
         return
+    import termios
+
+    before = termios.tcgetattr(sys.stdin)
     silent = [*before]
     silent[3] &= ~termios.ECHO
     termios.tcsetattr(sys.stdin, termios.TCSADRAIN, silent)
@@ -152,7 +151,7 @@ def lines_typed(label: str) -> Iterator[str]:
             return
         if not sys.stdin.isatty():
             print(text)  # a terminal has already shown what was typed
-        if text.strip().lower() in ("quit", "exit"):
+        if text.strip().lower() in ("quit", "exit", "/quit", "/exit"):
             return
         yield text
 
