@@ -31,11 +31,17 @@ class Flags(ServingFlags):
 
     EXAMPLE: ClassVar = '--source gpt2 --text "When Mary and John went to the store"'
 
-    dtype: Annotated[str, alias("-d")] = "float32"
-    """compute dtype: float32, which adds up exactly, or auto, bfloat16, float16, int8"""
     what: list[Question] = field(default_factory=list)
     """answer these: heads, lens (--text), attribution (--text), patching (--text, --other), neurons and similarity
     (--file), probes (--labelled); default: all that can be"""
+
+    # --- machine
+    dtype: Annotated[str, alias("-d")] = "float32"
+    """compute dtype: float32, which adds up exactly, or auto, bfloat16, float16, int8"""
+    seed: int = 0
+    """seed the random sequences, and which labelled texts are held out"""
+
+    # --- data
     text: str | None = None
     """show attention, logit lens, attribution and patching for this text"""
     other: str | None = None
@@ -48,20 +54,23 @@ class Flags(ServingFlags):
     """read texts from this text, JSONL or parquet file"""
     labelled: Path | None = None
     """read texts and labels from this CSV file with columns text and label, or JSONL file with these keys"""
-    pool: Literal["last", "mean"] = "last"
-    """probe the vector of each text's last token, or the mean of all"""
     tokens: int = 5000
     """read at most so many tokens of --file"""
+
+    # --- evaluation
+    pool: Literal["last", "mean"] = "last"
+    """probe the vector of each text's last token, or the mean of all"""
     neurons: int = 3
     """show so many neurons of each layer"""
     examples: int = 5
     """show so many places for each neuron"""
     rows: int = 8
     """score heads on so many random sequences"""
-    seed: int = 0
-    """seed the random sequences, and which labelled texts are held out"""
+
+    # --- output
     out: Path | None = None
     """write the report to this folder; default: look/NAME in the base folder"""
+
 
 
 def main(argv: Sequence[str] | None = None) -> None:
