@@ -246,19 +246,24 @@ def model_folder(flags: Flags) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["NANOCHAT_BASE_DIR"] = folder
         try:
-            torch.manual_seed(0)
-            tokenizer = Tokenizer.train(documents("train", count=3000), 4096, chat.SPECIALS)
-            model = GPT(scaling.config_from_depth(4, tokenizer.vocab_size, 256))
-            for parameter in model.parameters():
-                torch.nn.init.normal_(parameter, std=0.02)
-            tokenizer.save(tokenizer_dir())
-            manager.save(checkpoints_dir("sft") / "d4", 0, model, {}, {"tokenizer_hash": tokenizer.hash})
+            save_random_model()
             flags.source, flags.model_tag = "sft", "d4"
             yield "depth 4, random"
         finally:
             del os.environ["NANOCHAT_BASE_DIR"]
             if before is not None:
                 os.environ["NANOCHAT_BASE_DIR"] = before
+
+
+def save_random_model() -> None:
+    """Write a chat model of depth 4 with random weights, and its tokenizer, to the base folder."""
+    torch.manual_seed(0)
+    tokenizer = Tokenizer.train(documents("train", count=3000), 4096, chat.SPECIALS)
+    model = GPT(scaling.config_from_depth(4, tokenizer.vocab_size, 256))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    tokenizer.save(tokenizer_dir())
+    manager.save(checkpoints_dir("sft") / "d4", 0, model, {}, {"tokenizer_hash": tokenizer.hash})
 
 
 @contextlib.contextmanager

@@ -4,47 +4,41 @@ That is every flag, in docs/flags.md, from the scripts' own dataclasses, and the
 list. Without `--write` the flags are printed. Tests compare both with the documents.
 """
 
-import dataclasses
 import importlib
 import re
 import sys
-import typing
 from pathlib import Path
 
-from nanochat import config
+from nanochat import flag_help
+from scripts.__main__ import COMMANDS, script_of
 
 ROOT = Path(__file__).resolve().parent.parent
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "flags.md"
 BEGIN, END = "<!-- flags: written by dev/flags.py -->", "<!-- end of flags -->"
 COUNTED = re.compile(r"(?<=\| )\[`([\w/.]+)`\]\(\1\) \| *(\d+)")  # a row of the reading list: file and lines
-ORDER = [
-    "speedrun", "plan", "tok_train", "tok_eval", "base_train", "base_eval", "mid_train", "chat_sft", "chat_dpo",
-    "chat_rl", "chat_eval", "report", "chat_cli", "chat_web", "dashboard", "infer_bench", "measure", "look", "add_data",
-    "download_data", "clean_data", "show_data", "make_identity", "make_pairs", "pull", "push", "export", "merge",
-    "prepare", "train", "sample", "inference_server", "download_weights", "verify_weights",
-]  # the stages in turn, then the others
 
 
 def tables() -> str:
     """One section a script, in markdown: what it does, then a row a flag."""
-    names = [path.stem for path in (ROOT / "scripts").glob("*.py") if not path.stem.startswith("_")]
-    return "\n".join(section(name) for name in sorted(names, key=_place))
+    return "\n".join(section(script_of(name)) for group in COMMANDS.values() for name in group)
 
 
 def section(script: str) -> str:
     """The section of scripts/<script>.py."""
     flags = importlib.import_module(f"scripts.{script}").Flags
-    hints, helps = typing.get_type_hints(flags, include_extras=True), config.helps(flags)
     lines = [f"## {script}", "", " ".join((flags.__doc__ or "").split()), ""]
-    fields = dataclasses.fields(flags)
-    if fields:
+    if example := getattr(flags, "EXAMPLE", None):
+        lines += [f"Example: `python -m scripts.{script} {example}`", ""]
+    listed = flag_help.described(flags)
+    if listed:
         lines += ["| flag | default | |", "|---|---|---|"]
-    for field in fields:
-        marks = getattr(hints[field.name], "__metadata__", ())
-        short = [alias for mark in marks for alias in getattr(mark, "aliases", None) or ()]
-        spelled = next((given for mark in marks if (given := getattr(mark, "name", None))), field.name)
-        name = field.name.upper() if config.positional in marks else ", ".join([*short, f"--{spelled}"])
-        cells = [f"`{name}`", _default(field), " ".join(helps.get(field.name, "").split())]
+    group = ""
+    for flag in listed:
+        if flag.group != group:
+            group = flag.group
+            lines.append(f"| **{group}** | | |")
+        default = flag.default if flag.default in ("yes", "no", "required", "") else f"`{flag.default}`"
+        cells = [f"`{', '.join(flag.names)}`", default, flag.help]
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |")
     return "\n".join([*lines, ""])
 
@@ -63,21 +57,6 @@ def lines_of(file: str) -> int:
 def recount(readme: str) -> str:
     """The README's text with the line counts of the reading list renewed."""
     return COUNTED.sub(lambda row: f"[`{row[1]}`]({row[1]}) | {lines_of(row[1])}", readme)
-
-
-def _default(field: dataclasses.Field) -> str:
-    if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-        return "required"
-    value = config.default(field)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(f"`{item}`" for item in value)
-    return "" if value in (None, "") else f"`{value}`".replace("\n", "\\n")
-
-
-def _place(name: str) -> tuple[int, str]:
-    return (ORDER.index(name) if name in ORDER else len(ORDER)), name
 
 
 if __name__ == "__main__":

@@ -166,6 +166,8 @@ def _backend(
     newer = flash_in_use(device) if backend == "varlen" else None
     if dropout:
         return "efficient" if newer else "sdpa"
+    if backend == "sdpa":  # to ask what varlen_attn takes is to import torch's compiler, which takes seconds
+        return backend
     return "sdpa" if paged and not _varlen_takes("block_table", "seqused_k", "num_splits") else backend
 
 

@@ -12,25 +12,27 @@ Keys and flags of another program that mean nothing here may be listed in the cl
 `NO_EFFECT: ClassVar = {"debug": "what to do instead"}`: they are read, and a line on stderr names each.
 """
 
-import ast
 import contextlib
 import dataclasses
 import difflib
-import inspect
 import io
 import os
 import re
 import sys
-import textwrap
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
-from nanochat.config_files import CONFIG_FILES, fitted, read, spelled, unfolded
+from nanochat.config_files import CONFIG_FILES as CONFIG_FILES
+from nanochat.config_files import fitted, read, spelled, unfolded
 from nanochat.errors import LONGEST_SHOWN, UserError, shown
+from nanochat.flag_help import default as default
+from nanochat.flag_help import groups as groups
+from nanochat.flag_help import helps as helps
+from nanochat.flag_help import page
 
 Flags = TypeVar("Flags")
 
@@ -53,18 +55,20 @@ def parse(flags: type[Flags], argv: Sequence[str] | None = None) -> Flags:
     """Build the dataclass `flags` from command-line arguments (`sys.argv[1:]` when `argv` is None).
 
     Raises UserError for an unknown flag, a value of the wrong type or outside the choices, and for the same mistakes in
-    a config file, naming the file.
+    a config file, naming the file. Prints a page of help and exits for --help.
     """
-    args, files, given = _sorted(flags, _with_effect(flags, sys.argv[1:] if argv is None else argv))
+    words = _with_effect(flags, sys.argv[1:] if argv is None else argv)
+    if not {"-h", "--help"}.isdisjoint(words):
+        print(page(flags, command()))
+        sys.exit(0)
+    args, files, given = _sorted(flags, words)
     defaults, in_files = _from_files(flags, files)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            parsed, unknown = tyro.cli(
-                flags, prog=_command(), args=args, default=defaults, return_unknown_args=True
-            )
+            parsed, unknown = tyro.cli(flags, prog=command(), args=args, default=defaults, return_unknown_args=True)
     except SystemExit as stop:
-        if stop.code in (0, None):  # --help
+        if stop.code in (0, None):  # tyro has written a shell's completion
             raise
         raise UserError(_one_sentence(complaint.getvalue())) from None
     if unknown:
@@ -73,10 +77,18 @@ def parse(flags: type[Flags], argv: Sequence[str] | None = None) -> Flags:
     return parsed
 
 
-def _command() -> str | None:
-    """What was typed to start this program, for the first line of --help; None for what `python -m` did not start."""
+def command() -> str:
+    """What was typed to start this program, without its arguments: `python -m scripts.chat_cli`, `nanochat chat`."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return f"python -m {spec.name}" if spec else None
+    if spec is not None and os.path.isabs(sys.argv[0]):
+        return f"python -m {spec.name.removesuffix('.__main__')}"
+    name = os.path.basename(sys.argv[0])
+    return f"python {name}" if name.endswith(".py") else name
+
+
+def write_completion(commands: Mapping[str, type], program: str, words: Sequence[str]) -> None:
+    """Write what a shell needs to complete commands, each with its flags; words are tyro's: its flag and the shell."""
+    tyro.extras.subcommand_cli_from_dict({**commands}, prog=program, args=words, use_underscores=True)
 
 
 def given(flags: object) -> frozenset[str]:
@@ -96,27 +108,6 @@ def changes(flags: object) -> dict:
         for field in dataclasses.fields(flags)  # type: ignore[arg-type]
         if getattr(flags, field.name) != default(field)
     }
-
-
-def default(field: dataclasses.Field) -> object:
-    """The default of a dataclass field; None if the field has none."""
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return None if field.default is dataclasses.MISSING else field.default
-
-
-def helps(flags: type) -> dict[str, str]:
-    """The docstring below each field of a dataclass, those of its parents included, as {field: text}."""
-    found = {}
-    for each in reversed(flags.__mro__[:-1]):
-        body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for entry, below in zip(body.body, body.body[1:], strict=False):
-            if not (isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name)):
-                continue
-            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-                found[entry.target.id] = str(below.value.value)
-    return found
 
 
 def _spellings(flags: type) -> dict[str, str]:
@@ -158,7 +149,7 @@ def _note(name: str, instead: str) -> None:
 def _sorted(flags: type, argv: list[str]) -> tuple[list[str], list[Path], set[str]]:
     """The arguments as tyro reads them, the config files among them, and the fields that they set.
 
-    A script with positional arguments takes no config files.
+    A script with positional arguments takes config files by --config only.
     """
     hints = typing.get_type_hints(flags)
     spellings = _spellings(flags)
@@ -189,7 +180,7 @@ def _sorted(flags: type, argv: list[str]) -> tuple[list[str], list[Path], set[st
         flag = _underscored(name)
         field = spellings.get(flag, spellings.get(flag.replace("--no_", "--", 1)))
         current, takes_value, choices = None, False, {}
-        if flag == "--config" and field is None and not has_positional:
+        if flag == "--config" and field is None:
             file = value or next(words, "")
             if not file:
                 raise UserError(f"--config names no file; expected one that ends in {', '.join(CONFIG_FILES)}")

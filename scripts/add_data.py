@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from nanochat.config import alias, parse, positional
 from nanochat.errors import UserError, run
@@ -13,6 +13,8 @@ from nanochat.paths import dataset_dir
 @dataclass
 class Flags:
     """Turn text files, folders, JSONL, parquet or a dataset of the hub into a dataset to train on."""
+
+    EXAMPLE: ClassVar = "books/ notes.txt --name mine"
 
     paths: Annotated[list[Path], positional] = field(default_factory=list)
     """text, .jsonl, .json or .parquet files (text and JSON also as .gz or .zst), folders, or ORG/NAME on the hub"""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 from nanochat.checkpoint.flags import check_dtype
 from nanochat.config import alias, changes, parse
@@ -43,26 +43,25 @@ PROMPTS = (
 class Flags:
     """Measure models' bits per byte and perplexity on texts, their CORE scores, and show samples."""
 
+    EXAMPLE: ClassVar = "--source gpt2 --text notes.txt --eval bpb"
+
+    # --- model
     source: Annotated[list[str], alias("-i", "--init-from")] = field(default_factory=lambda: ["base"])
     """base, mid, sft, dpo, rl, base:d4:700, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name; repeat for several"""
     model_tag: Annotated[str | None, alias("-g", "--tag")] = None
     """tag of the model; default: the deepest d<number>"""
     step: Annotated[int | None, alias("-s")] = None
     """step of the model; default: the last"""
+
+    # --- evaluation
     eval: str = "bpb,sample"
     """what to do, joined by commas: core, bpb (with perplexity), sample"""
-    device_batch_size: int = 32
-    """rows per forward pass and device"""
-    dataset: list[str] = field(default_factory=list)
-    """dataset to evaluate on; repeat for several; default without --text: the one that the checkpoint was trained on"""
-    text: list[Path] = field(default_factory=list)
-    """text file or folder to evaluate on (.txt, .jsonl, .json, .parquet); repeat for several"""
-    column: str = "text"
-    """field or column that holds the text in .jsonl, .json and .parquet files"""
-    split: Literal["both", "train", "val"] = "both"
-    """split of the dataset to evaluate on"""
     eval_tokens: int = 10_485_760
     """tokens of each split or text to evaluate on; a smaller one is read once"""
+    split: Literal["both", "train", "val"] = "both"
+    """split of the dataset to evaluate on"""
+    device_batch_size: int = 32
+    """rows per forward pass and device"""
     max_per_task: int = 500
     """questions to ask per CORE task; 0: all"""
     bundle: Path | None = None
@@ -81,6 +80,16 @@ class Flags:
     """ask harness tasks as a chat, with the text before each answer as the user's turn"""
     harness_include_path: Path | None = None
     """load more harness tasks from the YAML files in this folder"""
+
+    # --- data
+    dataset: list[str] = field(default_factory=list)
+    """dataset to evaluate on; repeat for several; default without --text: the one that the checkpoint was trained on"""
+    text: list[Path] = field(default_factory=list)
+    """text file or folder to evaluate on (.txt, .jsonl, .json, .parquet); repeat for several"""
+    column: str = "text"
+    """field or column that holds the text in .jsonl, .json and .parquet files"""
+
+    # --- generation
     prompts: tuple[str, ...] = PROMPTS
     """prompts to continue"""
     num_samples: int = 3
@@ -93,10 +102,13 @@ class Flags:
     """sample from the k most likely tokens; 0: from all"""
     seed: int = 42
     """seed of the samples"""
+
+    # --- machine
     device_type: Annotated[str, alias("--device")] = ""
     """cuda, cuda:1, mps or cpu; default: the best available"""
     dtype: Annotated[str, alias("-d")] = "auto"
     """compute dtype: auto, float32, bfloat16 or float16"""
+
 
 
 def main(argv: Sequence[str] | None = None) -> None:

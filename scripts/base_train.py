@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from nanochat.config import alias, parse
 from nanochat.errors import UserError, run
@@ -25,22 +25,27 @@ BPB = "val_bpb: bits per byte that the model needs for text it was not trained o
 class ModelAndBatch:
     """The model, its data and its batch."""
 
+    # --- model
     depth: int = 20
     """layers of the model; shape, batch and length of the run follow from it"""
+
+    # --- data
+    dataset: list[str] = field(default_factory=lambda: [DEFAULT_DATASET])
+    """name of the dataset, as given to add_data; several are mixed by weight in tokens: a:0.7 b:0.3"""
+
+    # --- batch and length
+    max_seq_len: int = 2048
+    """context length in tokens"""
     device_batch_size: Rows = 32
     """rows per forward pass and rank; auto: as many as fit into memory"""
     total_batch_size: int = -1
     """tokens per optimizer step over all ranks; -1 follows the scaling rule"""
-    max_seq_len: int = 2048
-    """context length in tokens"""
-    dataset: list[str] = field(default_factory=lambda: [DEFAULT_DATASET])
-    """name of the dataset, as given to add_data; several are mixed by weight in tokens: a:0.7 b:0.3"""
-    model_tag: Annotated[str | None, alias("--out-tag")] = None
-    """tag to write the model under; default: d<depth>"""
     target_param_data_ratio: float = 12.0
     """train on this many tokens per scaling parameter"""
     target_flops: float = -1.0
     """train for this many floating-point operations; -1 is off"""
+
+    # --- optimization
     embedding_lr: float = 0.3
     """learning rate of the embeddings"""
     unembedding_lr: float = 0.008
@@ -52,25 +57,39 @@ class ModelAndBatch:
     weight_decay: float = 0.28
     """apply this weight decay to the blocks' matrices, before the scaling rule"""
 
+    # --- output
+    model_tag: Annotated[str | None, alias("--out-tag")] = None
+    """tag to write the model under; default: d<depth>"""
+
 
 @dataclass
 class Flags(TrainFlags, TeacherFlags, ModelAndBatch):
     """Train a base model on the text of a dataset; --depth sets everything that you do not pass."""
 
-    warmup_steps: int = 40
-    """steps of learning-rate warmup"""
-    eval_tokens: int = 41943040
-    """validate on this many tokens"""
-    sample_every: int = 100
-    """steps between continuations of the same three texts; 0 shows them at the end only, -1 never"""
+    EXAMPLE: ClassVar = "--depth 12 --dataset fineweb-edu --minutes 60"
+
+    # --- model
     aspect_ratio: int = 64
     """make the model this much wider per layer"""
     head_dim: int = 128
     """size of an attention head"""
     window_pattern: str = "SSSL"
     """use short (S) and long (L) attention windows, repeated over the layers"""
+
+    # --- optimization
+    warmup_steps: int = 40
+    """steps of learning-rate warmup"""
+
+    # --- evaluation
+    eval_tokens: int = 41943040
+    """validate on this many tokens"""
+    sample_every: int = 100
+    """steps between continuations of the same three texts; 0 shows them at the end only, -1 never"""
+
+    # --- output
     resume_from_step: int = -1
     """the older name of --resume STEP"""
+
 
 
 def main(argv: Sequence[str] | None = None) -> None:

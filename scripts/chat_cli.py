@@ -3,32 +3,39 @@
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, ClassVar, TextIO
 
 from nanochat.checkpoint.flags import ServingFlags
-from nanochat.config import alias, parse
+from nanochat.config import CONFIG_FILES, alias, parse, positional
 from nanochat.errors import UserError, run
-from nanochat.terminal import interrupts, lines_typed, show, tolerate_odd_text
+from nanochat.terminal import BOLD, DIM, Wrapped, interrupts, keys_unseen, lines_typed, styled, tolerate_odd_text
+from scripts import _chat_commands as commands
 
 if TYPE_CHECKING:  # main imports these after parsing, so that --help is quick
     from nanochat import chat
     from nanochat.engine.engine import Engine
     from nanochat.engine.request import Request
+    from nanochat.engine.serving import Serving
     from nanochat.engine.text import ReplyText, TextChunk
+    from nanochat.runtime import Runtime
     from nanochat.tokenizer import Tokenizer
-
-DIM, PLAIN = "\033[2m", "\033[0m"
 
 
 @dataclass
 class Flags(ServingFlags):
-    """Talk to a trained model. Type clear to start over, quit or exit to leave; Ctrl-C stops an answer."""
+    """Talk to a trained model, or ask it one question. In the conversation, /help lists what else can be typed."""
 
+    EXAMPLE: ClassVar = '"What is 123 + 456?"'
+
+    question: Annotated[list[str], positional] = field(default_factory=list)
+    """answer this and exit; stdout gets the answer only"""
     prompt: Annotated[str | None, alias("-p")] = None
-    """answer this question and exit; stdout gets the answer only"""
+    """the same, as a flag"""
     system: str | None = None
     """system message to begin the conversation with"""
+
+    # --- generation
     temperature: Annotated[float, alias("-t")] = 0.6
     """sampling temperature; 0 takes the most likely token"""
     top_k: Annotated[int, alias("-k")] = 50
@@ -41,24 +48,48 @@ class Flags(ServingFlags):
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
+    question = _question(flags)
     if flags.max_tokens < 1:
         raise UserError(f"--max_tokens is {flags.max_tokens}; expected 1 or more")
-    from nanochat import runtime
-    from nanochat.engine.serving import serve_model
-
     tolerate_odd_text()
-    notes = sys.stdout if flags.prompt is None else sys.stderr
-    with runtime.start(flags.device_type, seed=flags.seed) as rt:
-        with contextlib.redirect_stdout(notes):
-            serving = serve_model(flags.find(), rt.device, flags.dtype, 1)
-            serving.check_chat()
+    notes = sys.stdout if question is None else sys.stderr
+    with contextlib.ExitStack() as stack:
+        with keys_unseen():
+            if notes.isatty():
+                print(f"loading {commands.title(flags)} …", file=notes, flush=True)
+            from nanochat import runtime
+
+            rt = stack.enter_context(runtime.start(flags.device_type, seed=flags.seed))
+            serving = load(flags, rt, notes)
         print(f"{serving}; seed {rt.seed}", file=notes, flush=True)
         talk = Talk(serving.engine, serving.tokenizer, flags, rt.seed)
-        if flags.prompt is None:
-            converse(talk)
+        if question is None:
+            converse(talk, lambda name: load(replace(flags, source=name, model_tag=None, step=None), rt, notes))
         else:
-            talk.answer(talk.request(flags.prompt)[0], show_text)
-            print()
+            with keys_unseen():
+                show_answer(talk, question, with_calls=False)
+
+
+def load(flags: Flags, rt: "Runtime", notes: TextIO) -> "Serving":
+    """Load the model that the flags name; what loading prints goes to `notes`. Raises UserError."""
+    from nanochat.engine.serving import serve_model
+
+    with contextlib.redirect_stdout(notes):
+        serving = serve_model(flags.find(), rt.device, flags.dtype, 1)
+        serving.check_chat()
+    return serving
+
+
+def _question(flags: Flags) -> str | None:
+    """The question to answer, if the command line has one. Raises UserError for two of them."""
+    if not flags.question:
+        return flags.prompt
+    question = " ".join(flags.question)
+    if flags.prompt is not None:
+        raise UserError(f"the question {question!r} and --prompt are two; pass only one")
+    if len(flags.question) == 1 and question.endswith(CONFIG_FILES) and " " not in question:
+        raise UserError(f"{question} would be a question to the model; pass a config file with --config {question}")
+    return question
 
 
 class Talk:
@@ -131,45 +162,51 @@ class Talk:
         return reply
 
 
-def show_text(chunk: "TextChunk") -> None:
-    if chunk.kind == "text":
-        show(chunk.text)
+def show_answer(
+    talk: Talk, question: str, with_calls: bool = True, stopped: Callable[[], bool] = lambda: False
+) -> "ReplyText":
+    """Ask, and show the answer as it comes: its text, and the tool calls dimmed and in brackets."""
+    request, dropped = talk.request(question)
+    if dropped and with_calls:
+        print(f"[the context of {talk.engine.max_len} tokens is full; the oldest {dropped} turns are dropped; "
+              "/clear starts over]")  # fmt: skip
+    label = "model: " if with_calls else ""
+    print(styled(label, BOLD) if label else "", end="", flush=True)
+    shown = Wrapped(len(label))
+
+    def show(chunk: "TextChunk") -> None:
+        if chunk.kind == "text":
+            shown.add(chunk.text)
+        elif with_calls:
+            shown.style(DIM)
+            shown.add(f"[{'= ' * (chunk.kind == 'python_output')}{chunk.text}]")
+            shown.style("0")
+
+    reply = talk.answer(request, show, stopped)
+    shown.end()
+    print(flush=True)
+    return reply
 
 
-def show_all(chunk: "TextChunk") -> None:
-    """Show tool calls too: dimmed and in brackets."""
-    if chunk.kind == "text":
-        show(chunk.text)
-        return
-    dim, plain = (DIM, PLAIN) if sys.stdout.isatty() else ("", "")
-    print(f"{dim}[{'= ' if chunk.kind == 'python_output' else ''}", end="")
-    show(chunk.text)
-    print(f"]{plain}", end="", flush=True)
+def converse(talk: Talk, load: "Callable[[str], Serving]") -> None:
+    """Questions from stdin, answers to stdout, until quit, exit, Ctrl-C or the end of the input.
 
-
-def converse(talk: Talk) -> None:
-    """Questions from stdin, answers to stdout, until quit, exit, Ctrl-C or the end of the input."""
-    print("Type your message; clear starts over, quit exits, Ctrl-C stops an answer.")
+    load: opens the model that /model names.
+    """
+    print("Type your message; /help lists commands, /quit exits, Ctrl-C stops an answer.")
     for text in lines_typed("you: "):
-        command = text.strip().lower()
-        if command == "clear":
-            talk.clear()
-            print("Started a new conversation.")
-        elif command:
-            try:
-                request, dropped = talk.request(text)
-            except UserError as error:
-                print(f"[{error}]")
+        try:
+            typed = commands.typed(text)
+            with keys_unseen():
+                question = commands.obey(talk, *typed, load) if typed else text
+            if question is None or not question.strip():
                 continue
-            if dropped:
-                print(f"[the context of {talk.engine.max_len} tokens is full; the oldest {dropped} turns are dropped; "
-                      "clear starts over]")  # fmt: skip
-            print("model: ", end="", flush=True)
-            with interrupts() as stopped:
-                reply = talk.answer(request, show_all, stopped)
-            print()
+            with interrupts() as stopped, keys_unseen():
+                reply = show_answer(talk, question, stopped=stopped)
             if reply.finish == "length":
                 print(f"[cut off after {reply.sampled} tokens]")
+        except UserError as error:
+            print(f"[{error}]")
 
 
 if __name__ == "__main__":

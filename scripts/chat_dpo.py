@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from nanochat.checkpoint.flags import ModelName
 from nanochat.config import parse
@@ -27,16 +27,21 @@ SCORES = ("val_loss", "val_margin", "val_accuracy", "val_chosen_logp", "val_reje
 class Preferences:
     """The pairs, and how they are learned."""
 
+    # --- data
     data_path: list[Path] = field(default_factory=list)
     """learn from the pairs in these files, JSONL or a JSON array of {"prompt", "chosen", "rejected"}"""
     val_data_path: list[Path] = field(default_factory=list)
     """validate on the pairs in these files; default: a held-out part of --data_path"""
+
+    # --- optimization
     beta: float = 0.1
     """hold the model to the one it starts from: higher values allow less change"""
     label_smoothing: float = 0.0
     """fraction of the pairs that is taken to be labelled the wrong way round, below 0.5"""
     loss: Literal["sigmoid", "ipo"] = "sigmoid"
     """loss of a pair: sigmoid is that of DPO; ipo aims at a margin of 1 / (2 beta) nats and stops there"""
+
+    # --- evaluation
     eval_pairs: int = 1000
     """validate on at most this many held-out pairs"""
 
@@ -45,10 +50,17 @@ class Preferences:
 class Flags(LaterFlags, RowFlags, Preferences):
     """Direct preference optimization (DPO): learn from pairs of answers, of which one is preferred."""
 
+    EXAMPLE: ClassVar = "--source sft --data_path pairs.jsonl"
+
+    # --- model
     source: ModelName = "sft"
     """model to start from, which is also the reference: mid, sft, dpo, rl, sft:d4:700, a folder or user/name"""
+
+    # --- batch and length
     num_epochs: float = 1.0
     """passes over the pairs, unless --num_iterations is passed"""
+
+    # --- optimization
     init_lr_frac: float = 0.005
     """factor on all learning rates"""
     warmup_ratio: float = 0.1
@@ -57,10 +69,15 @@ class Flags(LaterFlags, RowFlags, Preferences):
     """fraction of the run spent in learning-rate warmdown"""
     final_lr_frac: float = 0.0
     """final learning rate as a fraction of the peak"""
+
+    # --- evaluation
     eval_every: int = 100
     """steps between validations, beside one before the first step; 0 validates before and after only, -1 never"""
+
+    # --- data
     document_mask: bool = True
     """keep the two answers of a pair from seeing each other; always on"""
+
 
 
 def main(argv: Sequence[str] | None = None) -> None:

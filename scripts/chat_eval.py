@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, changes, parse
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 class Flags(ServingFlags):
     """Measure a chat model's accuracy on held-out questions."""
 
+    EXAMPLE: ClassVar = "--source sft:d4 --max_problems 100"
+
+    # --- evaluation
     task_name: Annotated[str | None, alias("-a")] = None
     """tasks to evaluate, several joined by |; default: those of the little world, or else of the real recipe"""
     max_problems: Annotated[int | None, alias("-x")] = None
@@ -32,6 +35,12 @@ class Flags(ServingFlags):
     """answers per question, at least one of which must be correct; needs a temperature"""
     pass_k: int | None = None
     """score the chance that one of this many answers is correct, estimated from all --num_samples; default: of all"""
+    show_errors: int = 1
+    """wrong answers to print per task"""
+    unsafe_code: bool = False
+    """run HumanEval even where this machine cannot fully isolate model-written programs"""
+
+    # --- generation
     max_new_tokens: Annotated[int, alias("-m")] = 512
     """maximum tokens per answer; the model's context may allow less"""
     temperature: Annotated[float, alias("-t")] = 0.0
@@ -40,12 +49,11 @@ class Flags(ServingFlags):
     """sample from the k most likely tokens; 0: from all"""
     seed: int = 42
     """seed of the samples at a temperature above 0"""
-    show_errors: int = 1
-    """wrong answers to print per task"""
-    unsafe_code: bool = False
-    """run HumanEval even where this machine cannot fully isolate model-written programs"""
+
+    # --- machine
     dtype: Annotated[str, alias("-d")] = "auto"
     """compute dtype: auto, float32, bfloat16 or float16"""
+
 
 
 def main(argv: Sequence[str] | None = None) -> None:

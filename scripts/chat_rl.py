@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from nanochat.checkpoint.flags import ModelName
 from nanochat.config import parse
@@ -21,14 +21,19 @@ if TYPE_CHECKING:  # imported after the flags were parsed, since torch takes sec
 class Rollouts:
     """What is asked, and how it is answered."""
 
+    # --- data
     task: str = "spelling|counting"
     """tasks to learn: spelling, counting, arithmetic, GSM8K, SpellingBee, ...; several joined by |"""
+
+    # --- batch and length
     examples_per_step: int = 64
     """take this many prompts per optimizer step over all ranks"""
     num_samples: int = 8
     """completions sampled for each prompt"""
     device_batch_size: Rows | None = None
     """rows per forward pass and rank; auto: as many as fit into memory; default: inherited, else 32"""
+
+    # --- generation
     max_new_tokens: int = 256
     """longest completion in tokens; the model's context may allow less"""
     temperature: float = 1.0
@@ -41,28 +46,42 @@ class Rollouts:
 class Flags(LaterFlags, Rollouts):
     """Reinforcement learning: a chat model learns from its own answers, by which of them are right."""
 
+    EXAMPLE: ClassVar = "--task spelling --num_iterations 60"
+
+    # --- model
     source: ModelName = "sft"
     """model to start from: mid, sft, dpo, rl, sft:d4:700, a folder or user/name"""
+
+    # --- batch and length
     num_iterations: int = 30
     """optimizer steps; -1 makes --num_epochs passes over the prompts"""
     num_epochs: float = 1.0
     """passes over the prompts, if --num_iterations is -1"""
+
+    # --- optimization
     init_lr_frac: float = 0.1
     """factor on all learning rates"""
     warmdown_ratio: float = 0.5
     """fraction of the run spent in learning-rate warmdown"""
     final_lr_frac: float = 0.0
     """final learning rate as a fraction of the peak"""
-    compile: Compile = False
-    """use torch.compile for learning, if there is a compiler; sampling takes most of the time"""
+
+    # --- evaluation
     eval_every: int = 0
     """steps between evaluations on held-out prompts; 0 evaluates before the first and after the last, -1 never"""
     eval_examples: int = 400
     """evaluate on this many held-out prompts per task"""
     eval_samples: int = 4
     """completions sampled per held-out prompt, for pass@1 and pass@k"""
+
+    # --- output
     save_every: int = 10
     """steps between checkpoints; -1 saves at the end only"""
+
+    # --- machine
+    compile: Compile = False
+    """use torch.compile for learning, if there is a compiler; sampling takes most of the time"""
+
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from nanochat.config import parse
 from nanochat.errors import UserError, run
@@ -19,24 +19,32 @@ if TYPE_CHECKING:  # imported after the flags were parsed, since torch takes sec
 class Flags(ConversationFlags):
     """Fine-tune a base, mid-trained or fine-tuned model on conversations."""
 
+    EXAMPLE: ClassVar = "--source base --out_tag mine --data_path my.jsonl --conversations none"
+
+    # --- batch and length
     num_epochs: float = 1.0
     """passes over the conversations, unless --num_iterations is passed"""
+    target_examples_per_step: int | None = None
+    """rows per optimizer step, the older form of --total_batch_size; default: 32"""
+
+    # --- optimization
     init_lr_frac: float = 0.02
     """factor on all learning rates"""
+    warmdown_ratio: float = 1.0
+    """fraction of the run spent in learning-rate warmdown"""
+    final_lr_frac: float = 0.0
+    """final learning rate as a fraction of the peak"""
+
+    # --- evaluation
     eval_every: int = 100
     """steps between validations; 0 validates at the end only, -1 never"""
     eval_metrics_every: int = 200
     """steps between measurements of the accuracy; 0 measures at the end only, -1 never"""
     eval_metrics_max_problems: int = 1024
     """ask this many questions per task in those measurements"""
-    warmdown_ratio: float = 1.0
-    """fraction of the run spent in learning-rate warmdown"""
-    final_lr_frac: float = 0.0
-    """final learning rate as a fraction of the peak"""
-    target_examples_per_step: int | None = None
-    """rows per optimizer step, the older form of --total_batch_size; default: 32"""
     eval_steps: int | None = None
     """validate on this many batches, the older form of --eval_tokens"""
+
 
 
 def main(argv: Sequence[str] | None = None) -> None:

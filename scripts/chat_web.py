@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from extras.dashboard.flags import DashboardFlags
 from nanochat.checkpoint.flags import ServingFlags
@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 class Flags(DashboardFlags, NetworkFlags, ServingFlags):
     """Serve trained models on a page and by an API. Ctrl-C finishes the running replies, then exits."""
 
+    EXAMPLE: ClassVar = "--source sft:d4 --port 8001"
+
+    # --- model
     model: list[str] = field(default_factory=list)
     """serve this model instead, named as for --source; repeat it for several, the first is the default"""
     served_name: list[str] = field(default_factory=list)
     """name that clients see; with several models once for each, in order"""
     chat_template: Literal["plain", "none"] = "none"
     """how base models chat: plain (lines of User: and Assistant:), or none (they only continue texts)"""
+
+    # --- generation
     system: str = ""
     """system prompt of conversations that have none"""
     temperature: Annotated[float, alias("-t")] = 0.8
@@ -34,22 +39,27 @@ class Flags(DashboardFlags, NetworkFlags, ServingFlags):
     """top_k of requests that name none; 0: sample from all tokens"""
     max_tokens: Annotated[int, alias("-m")] = 512
     """maximum tokens of a reply to requests that name none"""
-    num_gpus: Annotated[int, alias("-n")] = 1
-    """number of GPUs, each of which serves every model"""
+
+    # --- server
     slots: int = 0
     """requests that run at once per model and GPU; 0: as many as fit this machine"""
-    compile: bool = False
-    """on a GPU: compile decoding, which makes it faster and the first replies late"""
     max_queue: int = 256
     """requests that may wait for a slot; further ones are refused"""
-    allow_code: bool = False
-    """let models run Python in a sandbox"""
-    unsafe_code: bool = False
-    """with --allow_code: run it even where this machine cannot fully isolate it"""
     drain_seconds: float = 30.0
     """seconds to wait for replies under way after SIGTERM or Ctrl-C"""
     log_prompts: bool = False
     """write prompts and replies to stderr"""
+    allow_code: bool = False
+    """let models run Python in a sandbox"""
+    unsafe_code: bool = False
+    """with --allow_code: run it even where this machine cannot fully isolate it"""
+
+    # --- machine
+    num_gpus: Annotated[int, alias("-n")] = 1
+    """number of GPUs, each of which serves every model"""
+    compile: bool = False
+    """on a GPU: compile decoding, which makes it faster and the first replies late"""
+
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from nanochat.config import parse
 from nanochat.errors import UserError, run
@@ -21,10 +21,15 @@ if TYPE_CHECKING:  # slow to import, so not before the flags are known
 class Flags:
     """Write a cleaned copy of a dataset; each rule has a flag that turns it on."""
 
+    EXAMPLE: ClassVar = "--dataset mine --name mine-clean --dedup --pii mask"
+
+    # --- data
     dataset: str = ""
     """dataset to clean: its name or a folder of shards"""
     name: str = ""
     """name of the cleaned dataset, later given as --dataset NAME"""
+    overwrite: bool = False
+    """replace an existing dataset of the same name"""
     dedup: bool = False
     """drop exact and near-duplicates; keeps the first one, and validation comes before training"""
     similarity: float = 0.7
@@ -41,12 +46,12 @@ class Flags:
     """drop documents with fewer characters"""
     quality: list[Literal["gopher", "c4"]] = field(default_factory=list)
     """drop text that is not prose by the rules of Gopher or C4 (which also removes lines), or both"""
-    overwrite: bool = False
-    """replace an existing dataset of the same name"""
-    executor: Literal["local", "slurm"] = "local"
-    """place to run: this machine, or a Slurm cluster (needs datatrove)"""
+
+    # --- machine
     workers: int = 0
     """number of processes, or of parallel jobs on the cluster (0: one per core, or 64)"""
+    executor: Literal["local", "slurm"] = "local"
+    """place to run: this machine, or a Slurm cluster (needs datatrove)"""
     partition: str = ""
     """Slurm partition"""
     time: str = "24:00:00"
@@ -55,6 +60,7 @@ class Flags:
     """memory per task on Slurm, in GB"""
     sbatch: list[str] = field(default_factory=list)
     """further sbatch options, such as account=NAME"""
+
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,7 +7,7 @@ python -m scripts.compare before=base:a-1,base:a-2,base:a-3 after=base:b-1,base:
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from nanochat.config import parse, positional
 from nanochat.errors import UserError, run
@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # imported after the flags were parsed
 @dataclass
 class Flags:
     """Compare runs that exist, in groups called arms: their scores, curves and compute, with a report."""
+
+    EXAMPLE: ClassVar = "before=base:d4 after=base:d4-new"
 
     runs: Annotated[list[str], positional]
     """compare these arms: a folder with a metrics.jsonl, or STAGE:TAG as base:d4; several runs as NAME=RUN,RUN"""

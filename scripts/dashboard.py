@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from extras.dashboard.flags import DashboardFlags
 from nanochat.config import parse
@@ -12,6 +13,8 @@ from nanochat.web.http.flags import NetworkFlags
 @dataclass
 class Flags(NetworkFlags, DashboardFlags):
     """Show runs and models in the browser, and with --allow_training start and stop training. Jobs outlive it."""
+
+    EXAMPLE: ClassVar = "--allow_training"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

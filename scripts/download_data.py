@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from nanochat.config import alias, parse
 from nanochat.errors import UserError, run
@@ -21,6 +21,8 @@ RECORD = ".source.json"  # records where a folder's shards come from; hidden fil
 @dataclass
 class Flags:
     """Download text to pretrain on, as shards; the last one is for validation. Run it again to resume."""
+
+    EXAMPLE: ClassVar = "--dataset fineweb-edu --num_shards 8"
 
     dataset: str = "fineweb-edu"
     """dataset to download: fineweb-edu, climbmix, or ORG/NAME on the hub with a text column"""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from nanochat import hub
 from nanochat.config import parse
@@ -11,6 +12,8 @@ from nanochat.errors import UserError, run
 @dataclass
 class Flags:
     """Download GPT-2's weights and tokenizer from the hub into its cache, for --init_from=gpt2 and the larger ones."""
+
+    EXAMPLE: ClassVar = "--model gpt2-medium"
 
     model: list[str] = field(default_factory=lambda: ["gpt2"])
     """gpt2, gpt2-medium, gpt2-large or gpt2-xl; repeat for several"""

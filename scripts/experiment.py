@@ -7,7 +7,7 @@ python -m scripts.experiment experiments/learning_rate.yaml --jobs 2
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from extras.experiment.settings import AgentFlags
 from nanochat.config import parse, positional
@@ -25,6 +25,8 @@ STARTING = 15  # seconds of a process until its first step, assumed
 @dataclass
 class Flags(AgentFlags):
     """Run the baseline and the arms of an experiment, and report what differs; resumes where it was stopped."""
+
+    EXAMPLE: ClassVar = "experiments/learning_rate.yaml --dry_run"
 
     file: Annotated[Path | None, positional] = None
     """read the experiment from this YAML file"""

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from nanochat.checkpoint.flags import ModelFlags, Style
 from nanochat.config import alias, parse
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 @dataclass
 class Flags(ModelFlags):
     """Write a model for other programs."""
+
+    EXAMPLE: ClassVar = "--source sft:d4 --out my-model"
 
     format: Style = "hf"
     """hf: a folder for transformers; nanogpt: ckpt.pt; nanochat: a checkpoint of the original, January 2026;

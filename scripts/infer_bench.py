@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import parse
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 @dataclass
 class Flags(ServingFlags):
     """Measure how fast a model answers; the last line is JSON."""
+
+    EXAMPLE: ClassVar = "--source sft:d4 --batch_sizes 1 8"
 
     batch_sizes: list[int] = field(default_factory=lambda: [1, 4, 16])
     """numbers of concurrent requests to measure"""

@@ -19,6 +19,8 @@ MOST_SLOTS = 4096  # no machine holds their caches, except for toy models
 class Flags(NetworkFlags, ServingFlags):
     """Serve one model: POST /generate continues a text, GET / shows what runs; also chat_web's page and API."""
 
+    EXAMPLE: ClassVar = "--init_from gpt2 --port 8001"
+
     source: Annotated[
         str, alias("-i", "--init-from", "--model-type", "--checkpoint", "--checkpoint-path")
     ] = "resume"  # fmt: skip

@@ -9,7 +9,7 @@ python -m scripts.look --source gpt2 --text "Anna went to the shop and" --other 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, parse
@@ -29,11 +29,19 @@ NEEDS = {"lens": ["text"], "neurons": ["file"], "similarity": ["file"], "probes"
 class Flags(ServingFlags):
     """Look inside a model. Each question is answered for which the flags give what it needs."""
 
-    dtype: Annotated[str, alias("-d")] = "float32"
-    """compute dtype: float32, which adds up exactly, or auto, bfloat16, float16, int8"""
+    EXAMPLE: ClassVar = '--source gpt2 --text "When Mary and John went to the store"'
+
     what: list[Question] = field(default_factory=list)
     """answer these: heads, lens (--text), attribution (--text), patching (--text, --other), neurons and similarity
     (--file), probes (--labelled); default: all that can be"""
+
+    # --- machine
+    dtype: Annotated[str, alias("-d")] = "float32"
+    """compute dtype: float32, which adds up exactly, or auto, bfloat16, float16, int8"""
+    seed: int = 0
+    """seed the random sequences, and which labelled texts are held out"""
+
+    # --- data
     text: str | None = None
     """show attention, logit lens, attribution and patching for this text"""
     other: str | None = None
@@ -46,20 +54,23 @@ class Flags(ServingFlags):
     """read texts from this text, JSONL or parquet file"""
     labelled: Path | None = None
     """read texts and labels from this CSV file with columns text and label, or JSONL file with these keys"""
-    pool: Literal["last", "mean"] = "last"
-    """probe the vector of each text's last token, or the mean of all"""
     tokens: int = 5000
     """read at most so many tokens of --file"""
+
+    # --- evaluation
+    pool: Literal["last", "mean"] = "last"
+    """probe the vector of each text's last token, or the mean of all"""
     neurons: int = 3
     """show so many neurons of each layer"""
     examples: int = 5
     """show so many places for each neuron"""
     rows: int = 8
     """score heads on so many random sequences"""
-    seed: int = 0
-    """seed the random sequences, and which labelled texts are held out"""
+
+    # --- output
     out: Path | None = None
     """write the report to this folder; default: look/NAME in the base folder"""
+
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from nanochat.config import parse
 from nanochat.errors import UserError, run
@@ -19,6 +20,8 @@ TRIES = 4  # requests to a server whose replies are not conversations
 @dataclass
 class Flags:
     """Write conversations that teach a model its name and facts about itself, for mid_train and chat_sft."""
+
+    EXAMPLE: ClassVar = "--name Ada --num 500"
 
     name: str = "nanochat"
     """name of the model"""

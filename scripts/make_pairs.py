@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import parse
@@ -23,14 +23,19 @@ AT_ONCE = 32  # questions whose answers are sampled together
 class Flags(ServingFlags):
     """Write pairs of a right and a wrong answer, sampled from a model, for chat_dpo."""
 
+    EXAMPLE: ClassVar = "--source sft:d4 --num 500"
+
+    # --- data
     task: str = "spelling|counting"
     """tasks to ask from their training questions: facts, numbers, spelling, GSM8K, ...; several joined by |"""
     num: int = 1000
     """number of pairs"""
-    num_samples: int = 8
-    """answers sampled for each question; one of them has to be wrong"""
     max_questions: int = 20000
     """most questions to ask, where the model is seldom wrong"""
+
+    # --- generation
+    num_samples: int = 8
+    """answers sampled for each question; one of them has to be wrong"""
     max_new_tokens: int = 128
     """longest answer in tokens; the model's context may allow less"""
     temperature: float = 1.0
@@ -39,12 +44,17 @@ class Flags(ServingFlags):
     """sample from the k most likely tokens; 0: from all"""
     seed: int = 42
     """seed of the samples"""
+
+    # --- output
     out: Path = Path("pairs.jsonl")
     """output file"""
     overwrite: bool = False
     """replace an existing file"""
+
+    # --- machine
     dtype: str = "auto"
     """compute dtype: auto, float32, bfloat16 or float16"""
+
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 from nanochat.checkpoint.flags import check_dtype
 from nanochat.config import alias, parse, positional
@@ -33,20 +33,28 @@ What = Literal["perplexity", "speed", "prompts"]
 class Flags:
     """Compare models by perplexity, speed or answers to prompts: a table, a picture per comparison, and JSON."""
 
+    EXAMPLE: ClassVar = "speed --source sft:d4 --source gpt2"
+
     what: Annotated[What | None, positional] = None
     """perplexity, speed or prompts"""
+
+    # --- model
     source: Annotated[list[str], alias("-i", "--init-from")] = field(default_factory=lambda: ["base"])
     """base, mid, sft or rl, or sft:d4, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name; repeat for several"""
+
+    # --- data
     text: list[Path] = field(default_factory=list)
     """perplexity: text file or folder (.txt, .jsonl, .json, .parquet); repeat for several"""
     column: str = "text"
     """perplexity: field or column that holds the text in .jsonl, .json and .parquet files"""
-    stride: int = 0
-    """perplexity: tokens between two windows of a long text; fewer show each token more context; 0: half a context"""
-    eval_tokens: int = 1_000_000
-    """perplexity: tokens of each text to read"""
     study: Path | None = None
     """prompts: YAML file with questions, templates and numbers of examples"""
+
+    # --- evaluation
+    eval_tokens: int = 1_000_000
+    """perplexity: tokens of each text to read"""
+    stride: int = 0
+    """perplexity: tokens between two windows of a long text; fewer show each token more context; 0: half a context"""
     batch_sizes: list[int] = field(default_factory=lambda: [1, 4, 16])
     """speed: numbers of concurrent requests"""
     prompt_tokens: int = 32
@@ -59,16 +67,21 @@ class Flags:
     """speed: rows of a training step, of the model's whole context; 0 leaves training out"""
     train_steps: int = 5
     """speed: measured training steps; the median is reported"""
-    compile: bool = True
-    """speed: train with torch.compile, as the stages do"""
-    price_per_hour: float | None = None
-    """speed: price of this machine, for the cost of a million tokens; default: a typical one of its GPU"""
+
+    # --- output
     out: Path | None = None
     """write the report to this folder; default: measure/WHAT in the base folder"""
+    price_per_hour: float | None = None
+    """speed: price of this machine, for the cost of a million tokens; default: a typical one of its GPU"""
+
+    # --- machine
     device_type: Annotated[str, alias("--device")] = ""
     """cuda, cuda:1, mps or cpu; default: the best available"""
     dtype: Annotated[str, alias("-d")] = "auto"
     """dtype to answer in: auto, float32, bfloat16, float16 or int8; perplexity and prompts take no int8"""
+    compile: bool = True
+    """speed: train with torch.compile, as the stages do"""
+
 
 
 class Found(NamedTuple):

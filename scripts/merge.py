@@ -6,7 +6,7 @@ python -m scripts.merge --source ~/adapters/poet --out_tag poet    one of peft's
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from nanochat.checkpoint.flags import ModelFlags
 from nanochat.config import parse
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 @dataclass
 class Flags(ModelFlags):
     """Write an adapter, merged into the model it was trained on, as an ordinary checkpoint."""
+
+    EXAMPLE: ClassVar = "--source sft:mine"
 
     out_tag: str | None = None
     """tag to write it under; default: that of the adapter with -merged behind it"""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from nanochat.checkpoint.flags import ModelName
 from nanochat.config import parse
@@ -23,6 +23,7 @@ TEXT_FRACTION = 0.3  # of the documents
 class Text:
     """The text that is mixed in."""
 
+    # --- data
     dataset: list[str] = field(default_factory=list)
     """dataset whose text is mixed in, or several by weight in tokens: a:0.7 b:0.3; default: the model's"""
     text_share: float | None = None
@@ -32,6 +33,8 @@ class Text:
 @dataclass
 class Flags(ConversationFlags, Text):
     """Continue a base model on text and conversations together."""
+
+    EXAMPLE: ClassVar = "--source base:d12 --text_share 0.5"
 
     source: ModelName = "base"
     """model to start from: base, mid, sft, dpo, rl, base:d4:700, gpt2, a folder, a ckpt.pt or user/name"""

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from nanochat import hub, paths
 from nanochat.config import alias, changes, given, parse
@@ -44,26 +44,31 @@ Both agree with published runs of this kind of model within 15 % (tests/test_pla
 class Flags(LoraFlags):
     """Predict memory by part, time and price of a model, or of everything that speedrun.sh will do."""
 
+    EXAMPLE: ClassVar = "--depth 20 --gpu h100 --gpus 8"
+
+    # --- model
     depth: int | None = None
     """plan for a model with this many layers, or the recipe with it; 32 and 34 mean the published models"""
-    gpu: str | None = None
-    """h100, h200, a100, a100-40, l40s, rtx4090, l4, a10g, t4, v100, v100-32, rtx3090, b200 or cpu; default: as here"""
-    gpus: int | None = None
-    """number of accelerators; default: all in this machine"""
-    stage: Literal["all", "base", "mid", "sft", "dpo", "rl", "serve"] = "all"
-    """plan all stages in brief, or one of them with its memory by part"""
-    recipe: Literal["auto", "tiny", "real"] | None = None
-    """recipe of speedrun.sh to plan: tiny, real, or auto (what this machine can do); default if no model is named"""
     source: Annotated[list[str], alias("-i", "--init-from")] = field(default_factory=list)
     """plan for a checkpoint of base, mid, sft, dpo or rl; or for fine-tuning gpt2 ... gpt2-xl, repeat for several"""
     model_tag: str | None = None
     """tag of the checkpoint to plan for; default: the deepest of --source"""
-    price_per_gpu_hour: float | None = None
-    """dollars for an hour of one GPU; default: $NANOCHAT_PRICE_PER_GPU_HOUR, else a typical price"""
     architecture: Literal["auto", "modern", "classic"] = "auto"
     """modern is what base_train makes, classic the first generation of 2025; auto: as published, else modern"""
     vocab_size: int | None = None
     """tokens in the vocabulary; default: 32768, classic 65536"""
+    teacher_depth: int | None = None
+    """have a teacher with this many layers beside the model in training (--teacher)"""
+
+    # --- recipe
+    stage: Literal["all", "base", "mid", "sft", "dpo", "rl", "serve"] = "all"
+    """plan all stages in brief, or one of them with its memory by part"""
+    recipe: Literal["auto", "tiny", "real"] | None = None
+    """recipe of speedrun.sh to plan: tiny, real, or auto (what this machine can do); default if no model is named"""
+    text_share: float = 0.0
+    """fraction of the documents of mid-training that are text"""
+
+    # --- batch and length
     max_seq_len: int = 2048
     """context length in tokens; GPT-2 has at most 1024"""
     device_batch_size: int | None = None
@@ -74,16 +79,21 @@ class Flags(LoraFlags):
     """optimizer steps to fine-tune GPT-2"""
     target_param_data_ratio: float = 12.0
     """tokens of base training per parameter that scales"""
-    text_share: float = 0.0
-    """fraction of the documents of mid-training that are text"""
-    teacher_depth: int | None = None
-    """have a teacher with this many layers beside the model in training (--teacher)"""
+
+    # --- machine
+    gpu: str | None = None
+    """h100, h200, a100, a100-40, l40s, rtx4090, l4, a10g, t4, v100, v100-32, rtx3090, b200 or cpu; default: as here"""
+    gpus: int | None = None
+    """number of accelerators; default: all in this machine"""
+    price_per_gpu_hour: float | None = None
+    """dollars for an hour of one GPU; default: $NANOCHAT_PRICE_PER_GPU_HOUR, else a typical price"""
     compile: bool = True
     """use torch.compile"""
     brief: bool = False
     """print what a recipe's stages are for in place of their commands"""
     seconds_file: Path | None = None
     """write the predicted seconds of a recipe's stages to this file, as JSON"""
+
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from nanochat.config import parse, positional
 from nanochat.data import urls
@@ -22,6 +22,8 @@ RECIPES = {"shakespeare_char": "train_shakespeare_char", "shakespeare": "finetun
 @dataclass
 class Flags:
     """Write train.bin and val.bin for shakespeare_char, shakespeare, openwebtext, or a text at a path or URL."""
+
+    EXAMPLE: ClassVar = "shakespeare.txt --tokenizer char"
 
     source: Annotated[str, positional]
     """a name, a folder, a URL, or a text, .jsonl, .json or .parquet file (text and JSON also as .gz or .zst)"""

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from nanochat import foreign_tokenizers, hub
 from nanochat.checkpoint import stages
@@ -24,6 +24,8 @@ FILES, READY = "files", "ready"
 @dataclass
 class Flags:
     """Download a model from the hub, check it, and put it where the stages find it. Resumes an interrupted download."""
+
+    EXAMPLE: ClassVar = "karpathy/nanochat-d34"
 
     repo: Annotated[str, positional] = ""
     """the repository, as in karpathy/nanochat-d34"""

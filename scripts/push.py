@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from nanochat import hub
 from nanochat.config import parse, positional
@@ -31,6 +31,8 @@ NAMES = ("dataset", "conversations", "data_path")
 @dataclass
 class Flags:
     """Upload a checkpoint to the hub: the model, its description, its tokenizer, and a page made from the report."""
+
+    EXAMPLE: ClassVar = "sft my-name/my-model --tag d4"
 
     source: Annotated[Literal["base", "mid", "sft", "dpo", "rl"], positional]
     """stage of the checkpoint"""

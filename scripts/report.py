@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from nanochat.config import parse
 from nanochat.errors import run
@@ -12,6 +13,8 @@ from nanochat.report import card, sections
 @dataclass
 class Flags:
     """Print the report card of the stages run so far, and write it to <base>/report as report.md and report.html."""
+
+    EXAMPLE: ClassVar = "--price_per_gpu_hour 3"
 
     price_per_gpu_hour: float | None = None
     """dollars for an hour of one GPU, to show what the run cost; default: $NANOCHAT_PRICE_PER_GPU_HOUR"""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Annotated, BinaryIO, ClassVar, NamedTuple
 
 from nanochat.checkpoint.flags import ServingFlags
 from nanochat.config import alias, as_field, changes, given, parse
@@ -29,11 +29,24 @@ SETTINGS = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "num_samp
 class Flags(ServingFlags):
     """Continue texts with any model. Samples go to stdout, each followed by a line of dashes; all else to stderr."""
 
+    EXAMPLE: ClassVar = '--init_from gpt2 --start "Once upon a time" --num_samples 2'
+
+    # --- model
     source: Annotated[str, alias("-i", "--init-from", "--model", "--checkpoint")] = "resume"
     out_dir: str = "out"
     """folder where resume looks for ckpt.pt"""
+
+    # --- data
     start: str = "\n"
     """text to continue; FILE:path reads it from a file"""
+    prompt: list[str] = field(default_factory=list)
+    """texts to continue, instead of --start"""
+    prompt_file: Path | None = None
+    """file with one text to continue per line, instead of --start"""
+    interactive: bool = False
+    """read texts to continue from the terminal until the end of the input"""
+
+    # --- generation
     num_samples: int | None = None
     """number of continuations of each text; default: 10 of --start, else 1"""
     max_new_tokens: Annotated[int, alias("--max-tokens")] = 500
@@ -46,20 +59,18 @@ class Flags(ServingFlags):
     """sample from the fewest tokens whose probabilities sum to p"""
     seed: int = 1337
     """random seed: the same seed gives the same samples"""
-    prompt: list[str] = field(default_factory=list)
-    """texts to continue, instead of --start"""
-    prompt_file: Path | None = None
-    """file with one text to continue per line, instead of --start"""
-    interactive: bool = False
-    """read texts to continue from the terminal until the end of the input"""
     stop: list[str] = field(default_factory=list)
     """strings that end a continuation; they are not shown"""
+
+    # --- output
     stream: bool = False
     """show text as it is generated instead of whole samples"""
     output: Path | None = None
     """JSON-lines file to write samples to (prompt, sample, text, finish) instead of showing them"""
     check: Path | None = None
     """compare with the samples that --output wrote to this file; the first difference is shown and ends with code 1"""
+
+    # --- machine
     compile: bool = False
     """has no effect; accepted so that nanoGPT's commands run"""
 

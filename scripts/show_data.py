@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from nanochat import paths
 from nanochat.config import parse
@@ -24,6 +24,8 @@ OPEN, CLOSE = "⟦", "⟧"  # around what is trained on, where there is no colou
 @dataclass
 class Flags:
     """Print conversations of a JSONL file and mark the tokens that are trained on in colour."""
+
+    EXAMPLE: ClassVar = "--data_path my.jsonl --num 3"
 
     data_path: Path | None = None
     """JSONL file to show, with {"messages": [...]} or a bare list of messages on each line"""

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, SimpleNamespace
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from nanochat.config import parse
 from nanochat.errors import UserError, run
@@ -522,6 +522,8 @@ def _locked(folder: Path) -> int:
 @dataclass
 class Flags:
     """From text to a chat model with one command. Use `bash speedrun.sh`; its --help lists the variables it reads."""
+
+    EXAMPLE: ClassVar = "--dry_run"
 
     dry_run: bool = False
     """print the plan and stop"""

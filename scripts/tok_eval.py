@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, ClassVar
 
 from nanochat import paths
 from nanochat.config import changes, parse
 from nanochat.errors import UserError, run
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 OURS = "ours"
 RIVALS = {"GPT-2": "gpt2", "GPT-4": "cl100k_base"}
@@ -61,6 +62,8 @@ Bäcker öffnete trotzdem pünktlich um sechs Uhr; für die Schüler gab es hei�
 class Flags:
     """Measure how many bytes a token holds, on the dataset and on other kinds of text."""
 
+    EXAMPLE: ClassVar = "--dataset mine"
+
     dataset: str = paths.DEFAULT_DATASET
     """dataset whose training and validation text to measure on"""
     sample_chars: int = 500_000
@@ -69,6 +72,8 @@ class Flags:
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
+    from rich.console import Console
+
     from nanochat.data import shards
     from nanochat.report.sections import write_section
     from nanochat.tokenizer import Tokenizer
@@ -146,8 +151,10 @@ def sample(documents: Iterable[str], characters: int) -> str:
     return "\n".join(taken)
 
 
-def table(compression: dict[str, dict], names: Sequence[str]) -> Table:
+def table(compression: dict[str, dict], names: Sequence[str]) -> "Table":
     """Bytes per token (more is better) of each text by each tokenizer, and how many more or fewer tokens ours needs."""
+    from rich.table import Table
+
     shown = Table("bytes per token")
     for name in ("bytes", *names, *(f"tokens vs {name}" for name in names if name != OURS)):
         shown.add_column(name, justify="right")

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from nanochat import foreign_tokenizers, paths
 from nanochat.config import changes, parse
@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # imported after the flags were parsed, since it takes a whil
 @dataclass
 class Flags:
     """Train the tokenizer on the training text of a dataset."""
+
+    EXAMPLE: ClassVar = "--dataset mine --vocab_size 4096"
 
     dataset: str = paths.DEFAULT_DATASET
     """dataset whose training split to read"""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # imported after the flags were parsed, since torch takes sec
 class Flags(Settings):
     """Train a GPT-2 with nanoGPT's flags, from scratch or from any model; config files come first, then flags."""
 
+    EXAMPLE: ClassVar = "config/train_shakespeare_char.py --max_iters=500"
+
     data_path: str | None = None
     """text to train on, a file or a URL; it is made into token files first, which are kept"""
     val_fraction: Annotated[float | None, alias("--train-val-split")] = None

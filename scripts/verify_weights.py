@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from nanochat import hub
 from nanochat.config import alias, parse, positional
@@ -31,6 +31,8 @@ BETTER = 0.5  # of the vocabulary size: random weights guess evenly, or are sure
 @dataclass
 class Flags:
     """Load models, measure them on a short text, English by default, and let each write a few words."""
+
+    EXAMPLE: ClassVar = "gpt2 sft:d4"
 
     names: Annotated[list[str], positional] = field(default_factory=list)
     """models: sft, sft:d4, sft:d4:700, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name or resume"""

@@ -153,6 +153,8 @@ def test_a_terminal_gets_no_control_characters_and_dimmed_tool_calls(tokenizer, 
     chat_cli.main([*CPU, "-p", "?"])
     assert capsys.readouterr().out == "\x1b[2J\n"  # a file gets what was said
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
     chat_cli.main([*CPU, "-p", "?"])
     assert capsys.readouterr().out == "�[2J\n"
     save(tokenizer, calculating(tokenizer, "é!"))

@@ -73,7 +73,7 @@ def test_a_form_offers_what_there_is(places: Places) -> None:
     fields = {each["name"]: each for each in forms.form(NAMES["chat_sft"], places)["fields"]}
     assert fields["source"]["type"] == "model" and {"base:d1", "out:mine"} <= {*fields["source"]["choices"]}
     assert fields["data_path"] | {"help": ""} == {
-        "name": "data_path", "help": "", "group": "Conversation data", "type": "file", "many": True, "default": [],
+        "name": "data_path", "help": "", "group": "Data", "type": "file", "many": True, "default": [],
         "choices": ["talk.jsonl"], "front": True,
     }  # fmt: skip
     assert fields["compile"]["choices"] == ["True", "False", "max-autotune"] and fields["compile"]["default"] == "True"

@@ -25,6 +25,7 @@ import yaml
 from dev import flags as flag_tables
 from nanochat import config
 from nanochat.paths import sha256
+from scripts.__main__ import script_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -54,6 +55,8 @@ class Command(NamedTuple):
         words = self.words
         if words[0] in GPT_COMMANDS:
             return GPT_COMMANDS[words[0]], words[1:]
+        if words[0] == "nanochat" and len(words) > 1 and not words[1].startswith("--tyro-"):
+            return f"scripts.{script_of(words[1])}", words[2:]
         if words[0] not in ("python", "torchrun") or "-m" not in words:
             return None
         at = words.index("-m")
@@ -127,7 +130,7 @@ def test_commands_exist_and_know_their_flags(block: Block, monkeypatch: pytest.M
         elif item.words and item.words[0] == "python":
             assert (ROOT / item.words[1]).is_file() or block.why
         elif item.words and item.words[0] not in ("bash", "export"):
-            assert item.words[0] in {*OTHERS, "pytest", "zensical"}, item.words
+            assert item.words[0] in {*OTHERS, "nanochat", "pytest", "zensical"}, item.words
 
 
 def in_tables() -> Iterator[tuple[str, str]]:
@@ -136,7 +139,7 @@ def in_tables() -> Iterator[tuple[str, str]]:
         text = FENCE.sub("", page.read_text(encoding="utf-8"))
         for line in text.splitlines():
             cell = re.split(r"(?<!\\)\|", line)[-2] if line.startswith("|") else line
-            for span in re.findall(r"`((?:uv run )?(?:python|torchrun|gpt-)[^`]*)`", cell):
+            for span in re.findall(r"`((?:uv run )?(?:python|torchrun|gpt-|nanochat [a-z])[^`]*)`", cell):
                 yield name(page), span.replace("\\|", "|").replace("…", "")
 
 

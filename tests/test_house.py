@@ -123,7 +123,8 @@ def test_importing_a_module_does_nothing(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- --help needs nothing heavy
 
 SCRIPTS = [path.stem for path in LIBRARY if within(path, ("scripts/",)) and not path.stem.startswith("_")]
-HEAVY = {"torch", "transformers", "pyarrow", "datasets"}
+HEAVY = {"torch", "transformers", "pyarrow", "datasets", "matplotlib", "numpy", "pandas", "scipy", "safetensors",
+         "wandb", "huggingface_hub", "httpx2", "fastapi", "starlette", "uvicorn", "pydantic", "rich"}  # fmt: skip
 HELP_OF_EACH = """
 import contextlib, importlib, io, json, os, sys
 import nanochat.config  # once, instead of in each child; it is light
@@ -139,7 +140,7 @@ for script in sys.stdin.read().split():
             except SystemExit as stop:
                 code = stop.code
         imported = sorted(name for name in sys.modules if "." not in name)
-        print(json.dumps([script, code, "--help" in text.getvalue(), imported]), flush=True)
+        print(json.dumps([script, code, text.getvalue().startswith("usage: "), imported]), flush=True)
         os._exit(0)
     os.waitpid(pid, 0)
 """
@@ -175,7 +176,7 @@ CALLS = {
 PACKAGES = {
     "tiktoken": ("nanochat/tokenizer.py", "scripts/tok_eval.py"),  # where it is compared with others
     "rustbpe": ("nanochat/tokenizer.py",),
-    "tyro": ("nanochat/config.py",),
+    "tyro": ("nanochat/config.py", "nanochat/flag_help.py"),
     "wandb": ("nanochat/log.py",),
     "yaml": ("nanochat/config_files.py", "tasks/core_bundle.py"),
     "huggingface_hub": ("nanochat/hub.py", "extras/export/"),

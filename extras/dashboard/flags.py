@@ -15,6 +15,7 @@ MOST_MEGABYTES = 1 << 20
 class DashboardFlags:
     """What the dashboard shows, and what its visitors may do."""
 
+    # --- dashboard
     allow_training: bool = False
     """let the page start, stop and delete runs, and take uploads; for other machines this needs an API key"""
     out_dir: list[Path] = field(default_factory=list)

@@ -5,7 +5,6 @@ What a form accepts, the command line accepts: values become words, which the st
 
 import contextlib
 import dataclasses
-import inspect
 import math
 import re
 import shlex
@@ -19,7 +18,7 @@ from typing import Any, Literal
 from extras.dashboard import reach
 from extras.dashboard.flags import Places
 from extras.dashboard.jobs import device_of, devices
-from nanochat.config import default, helps, parse, positional
+from nanochat.config import default, groups, helps, parse, positional
 from nanochat.errors import BITS, UserError, shown
 from nanochat.paths import SOURCES
 
@@ -80,31 +79,21 @@ class Command:
 
 def form(stage: Stage, places: Places) -> dict[str, Any]:
     """A form as the page gets it."""
-    texts, groups = helps(stage.flags), _groups(stage.flags)
+    texts, grouped = helps(stage.flags), groups(stage.flags)
     hints = typing.get_type_hints(stage.flags, include_extras=True)
     fields = []
     for entry in dataclasses.fields(stage.flags):
         kind, choices = _type(stage, entry.name, hints[entry.name], places)
         standard = _plain(default(entry))
         fields.append({
-            "name": entry.name, "help": " ".join(texts.get(entry.name, "").split()), "group": groups[entry.name],
+            "name": entry.name, "help": " ".join(texts.get(entry.name, "").split()),
+            "group": (grouped[entry.name] or "this stage").capitalize(),
             "type": kind, "many": _inner(hints[entry.name]) is not None,
             "default": str(standard) if choices and isinstance(standard, bool) else standard,
             "choices": choices, "front": entry.name in FRONT,
         })  # fmt: skip
     about = " ".join((stage.flags.__doc__ or "").split())
     return {"stage": stage.name, "title": stage.title, "about": about, "fields": fields}
-
-
-def _groups(flags: type) -> dict[str, str]:
-    """The group of each field: the class that has it first, as --help orders them, in words."""
-    found: dict[str, str] = {}
-    for each in reversed(flags.__mro__[:-1]):
-        name = re.sub(r"(Flags|Settings)$", "", each.__name__)
-        words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize()
-        for field in inspect.get_annotations(each):
-            found.setdefault(field, words or "This stage")
-    return found
 
 
 def _type(stage: Stage, name: str, hint: Any, places: Places) -> tuple[Type, list[Any] | None]:

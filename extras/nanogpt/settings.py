@@ -29,22 +29,9 @@ ADAPTERS = ("lora_rank", "lora_alpha", "lora_matrices")  # nor these its adapter
 class Settings(LoraFlags):
     """nanoGPT's settings, and those of adapters."""
 
-    dataset: str = "openwebtext"
-    """name or folder of token files made by scripts.prepare; a text is prepared first, as with --data_path"""
+    # --- model
     init_from: str = "scratch"
     """scratch, resume, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name, or a stage (base:d4)"""
-    out_dir: str = "out"
-    """folder of the checkpoints; init_from=resume also takes the settings that you do not pass from there"""
-    batch_size: int = 12
-    """windows per micro-batch"""
-    block_size: int = 1024
-    """context length in tokens; a longer context of a loaded model is cropped"""
-    gradient_accumulation_steps: int = 5 * 8
-    """micro-batches per step, over all ranks"""
-    max_iters: int = 600000
-    """stop after this many optimizer steps in all"""
-    learning_rate: float = 6e-4
-    """peak learning rate"""
     n_layer: int = 12
     """layers of a new model"""
     n_head: int = 12
@@ -57,14 +44,32 @@ class Settings(LoraFlags):
     """pad the vocabulary of a new model to this many tokens; default: a multiple of 64, for characters unpadded"""
     dropout: float = 0.0
     """dropout probability; for fine-tuning try 0.1 or more"""
+
+    # --- data
+    dataset: str = "openwebtext"
+    """name or folder of token files made by scripts.prepare; a text is prepared first, as with --data_path"""
+
+    # --- batch and length
+    batch_size: int = 12
+    """windows per micro-batch"""
+    block_size: int = 1024
+    """context length in tokens; a longer context of a loaded model is cropped"""
+    gradient_accumulation_steps: int = 5 * 8
+    """micro-batches per step, over all ranks"""
+    max_iters: int = 600000
+    """stop after this many optimizer steps in all"""
+
+    # --- optimization
+    learning_rate: float = 6e-4
+    """peak learning rate"""
+    min_lr: float = 6e-5
+    """final learning rate"""
     decay_lr: bool = True
     """warm up and decay the learning rate; otherwise it is constant"""
     warmup_iters: int = 2000
     """warmup steps"""
     lr_decay_iters: int = 600000
     """step at which the learning rate reaches min_lr"""
-    min_lr: float = 6e-5
-    """final learning rate"""
     weight_decay: float = 1e-1
     """apply this weight decay to the matrices"""
     beta1: float = 0.9
@@ -73,18 +78,24 @@ class Settings(LoraFlags):
     """AdamW's beta2"""
     grad_clip: float = 1.0
     """maximum gradient norm; 0 disables clipping"""
+
+    # --- evaluation
     eval_interval: int = 2000
     """steps between validations, each of which also saves a checkpoint"""
     eval_iters: int = 200
     """batches of each split in a validation"""
+    eval_only: bool = False
+    """validate once and write nothing"""
+
+    # --- output
+    out_dir: str = "out"
+    """folder of the checkpoints; init_from=resume also takes the settings that you do not pass from there"""
     always_save_checkpoint: bool = True
     """keep the latest in ckpt.pt, the best in ckpt_best.pt; if off, the best in ckpt.pt, the latest in ckpt_last.pt"""
     save_minutes: float = 10.0
     """save at least every so many minutes of training; 0 saves at validations only"""
     overwrite: bool = False
     """replace the checkpoints of another run in out_dir, at this run's first save"""
-    eval_only: bool = False
-    """validate once and write nothing"""
     log_interval: int = 1
     """print a line of progress every so many steps"""
     wandb_log: bool = False
@@ -93,6 +104,8 @@ class Settings(LoraFlags):
     """project of the wandb run"""
     wandb_run_name: str = "gpt2"
     """name of the wandb run"""
+
+    # --- machine
     device: Annotated[str, alias("--device-type")] = ""
     """cuda, cuda:1, mps or cpu; default: the best available"""
     dtype: str = "auto"

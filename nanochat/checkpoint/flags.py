@@ -21,6 +21,7 @@ ModelName = Annotated[str, alias("-i", "--init-from")]
 class ModelFlags:
     """The flags that name a model, the same in every script."""
 
+    # --- model
     source: ModelName = "sft"
     """base, mid, sft, dpo or rl, or sft:d4, sft:d4:700, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name, resume"""
     model_tag: Annotated[str | None, alias("-g", "--tag")] = None
@@ -39,6 +40,7 @@ class ModelFlags:
 class ServingFlags(ModelFlags):
     """The flags of scripts that load a model to generate with it."""
 
+    # --- machine
     device_type: Annotated[str, alias("--device")] = ""
     """cuda, cuda:1, mps or cpu; default: the best available"""
     dtype: Annotated[str, alias("-d")] = "auto"

@@ -1,6 +1,6 @@
 """The flags of the training stages. Nothing heavy is imported here, so that --help appears at once.
 
-`--help` lists a dataclass's fields from its last base class to its first: what people change first stands in the last.
+`--help` lists the fields of a group from the last base class to the first: what people change first stands in the last.
 """
 
 import math
@@ -24,10 +24,13 @@ Parallel = Literal["auto", "replicate", "shard", "hybrid"]
 class TrainFlags:
     """Flags of every training stage. Where the default is None, a later stage inherits from its checkpoint."""
 
+    # --- batch and length
     num_iterations: int = -1
     """optimizer steps; -1 lets the stage decide"""
     minutes: float = -1.0
     """train for so many minutes of steps, the schedule following the time, in place of a number of steps; -1 is off"""
+
+    # --- optimization
     warmup_steps: int = 0
     """steps of learning-rate warmup"""
     warmup_ratio: float = 0.0
@@ -40,8 +43,14 @@ class TrainFlags:
     """factors on the learning rates, evenly spaced over the run, in place of warmup and warmdown; momentum stays"""
     grad_clip: float = 0.0
     """maximum gradient norm; 0 disables clipping"""
+
+    # --- evaluation
     eval_every: int = 250
     """steps between validations; 0 validates at the end only, -1 never"""
+
+    # --- output
+    run: str = "dummy"
+    """name of the wandb run; dummy logs to files only"""
     save_every: int = -1
     """steps between checkpoints; -1 saves at the end only"""
     save_minutes: float = 10.0
@@ -52,10 +61,10 @@ class TrainFlags:
     """auto: resume the run in the output folder, else start one; never: start anew; a number: resume from that step"""
     overwrite: bool = False
     """replace the checkpoints of another run in the output folder, at this run's first save"""
-    run: str = "dummy"
-    """name of the wandb run; dummy logs to files only"""
-    seed: int = 42
-    """use this seed for the initial weights and the order of the data"""
+    dry_run: bool = False
+    """train and evaluate as usual, but write no checkpoint and no report"""
+
+    # --- machine
     device_type: str = ""
     """cuda, mps or cpu; default: the best available"""
     dtype: str = "auto"
@@ -66,12 +75,14 @@ class TrainFlags:
     """keep only the blocks' inputs from the forward pass and compute the rest again: less memory, a third more work"""
     parallel: Parallel = "auto"
     """on several ranks: replicate the model, shard it (FSDP), or shard it within each node (hybrid); auto: as fits"""
-    document_mask: bool = False
-    """keep packed documents and conversations from seeing those before them in their row"""
     fp8: bool = False
     """multiply the blocks' matrices in 8 bits, on GPUs that do (H100, L4, RTX 40 and newer); needs the extra fp8"""
-    dry_run: bool = False
-    """train and evaluate as usual, but write no checkpoint and no report"""
+    seed: int = 42
+    """use this seed for the initial weights and the order of the data"""
+
+    # --- data
+    document_mask: bool = False
+    """keep packed documents and conversations from seeing those before them in their row"""
 
     def check(self) -> None:
         """Raise UserError for what can be seen before anything is loaded."""
@@ -87,10 +98,21 @@ class TrainFlags:
 class ParentFlags:
     """The model that a later stage starts from, and what it inherits from it."""
 
+    # --- model
     source: ModelName = "mid"
     """model to start from: base, mid, sft, dpo, rl, sft:d4:700, gpt2, a folder, a ckpt.pt or user/name"""
+    model_tag: Annotated[str | None, alias("-g", "--tag")] = None
+    """tag of the model to start from; default: the deepest d<number>"""
+    model_step: Annotated[int | None, alias("-s", "--step")] = None
+    """step of the model to start from; default: the last"""
+
+    # --- batch and length
     device_batch_size: Rows | None = None
     """rows per forward pass and rank; auto: as many as fit into memory; default: inherited, else 32"""
+
+    # --- optimization
+    init_lr_frac: float = 1.0
+    """factor on all learning rates"""
     embedding_lr: float | None = None
     """learning rate of the embeddings; default: inherited, else 0.2"""
     unembedding_lr: float | None = None
@@ -99,14 +121,10 @@ class ParentFlags:
     """learning rate of the blocks' matrices (Muon); default: inherited, else 0.02"""
     scalar_lr: float | None = None
     """learning rate of the residual scalars; default: inherited, else 0.5"""
-    init_lr_frac: float = 1.0
-    """factor on all learning rates"""
     weight_decay: float = 0.0
     """apply this weight decay to the blocks' matrices"""
-    model_tag: Annotated[str | None, alias("-g", "--tag")] = None
-    """tag of the model to start from; default: the deepest d<number>"""
-    model_step: Annotated[int | None, alias("-s", "--step")] = None
-    """step of the model to start from; default: the last"""
+
+    # --- output
     out_tag: str | None = None
     """tag to write this run under; default: the tag of the model it starts from"""
 
@@ -115,6 +133,7 @@ class ParentFlags:
 class LoraFlags:
     """Low-rank adapters in place of all weights."""
 
+    # --- adapters (LoRA)
     lora_rank: int = 0
     """train adapters of this rank (LoRA) and leave all weights as they are; 0 trains all weights"""
     lora_alpha: float = 16.0
@@ -132,6 +151,7 @@ class LaterFlags(TrainFlags, ParentFlags):
 class TeacherFlags:
     """A larger model that is learned from besides the data."""
 
+    # --- teacher (distillation)
     teacher: ModelName | None = None
     """model of the same tokenizer to learn from as well, such as base:d12 or sft:d20 (distillation)"""
     teacher_weight: float = 0.5
@@ -144,6 +164,7 @@ class TeacherFlags:
 class ConversationData:
     """The conversations of a stage."""
 
+    # --- data
     data_path: list[Path] = field(default_factory=list)
     """train on your own conversations from these files, JSONL or a JSON array"""
     val_data_path: list[Path] = field(default_factory=list)
@@ -156,6 +177,7 @@ class ConversationData:
 class StageLoraFlags(LoraFlags):
     """The same, with a rate of their own."""
 
+    # --- adapters (LoRA)
     lora_lr: float = 2e-3
     """learning rate of the adapters, whatever the batch; --init_lr_frac and the other rates have no effect on them"""
 
@@ -164,6 +186,7 @@ class StageLoraFlags(LoraFlags):
 class RowFlags:
     """How long the rows of a stage are, and how many of them make a step."""
 
+    # --- batch and length
     device_batch_size: Rows | None = None
     """rows per forward pass and rank; auto: as many as fit into memory; default: inherited, else 32"""
     total_batch_size: int | None = None
@@ -176,6 +199,7 @@ class RowFlags:
 class ConversationFlags(LaterFlags, StageLoraFlags, TeacherFlags, RowFlags, ConversationData):
     """Flags of the stages that learn from given conversations."""
 
+    # --- evaluation
     eval_tokens: int | None = None
     """tokens per validation; default: inherited, else 10485760"""
     sample_every: int = 100

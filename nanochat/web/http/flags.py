@@ -34,6 +34,7 @@ def share_cores() -> None:
 class NetworkFlags:
     """Where a server listens, and whom it answers."""
 
+    # --- server
     host: str = "127.0.0.1"
     """address to listen on; use 0.0.0.0 to let other machines in"""
     port: Annotated[int, alias("-p")] = 8000
