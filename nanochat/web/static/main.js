@@ -86,7 +86,7 @@ byId("compare").addEventListener("click", () => {
   if (chat.current.columns.length === 1) chat.split();
   else acts.keepOnly(chat.current.columns[0]);
 });
-byId("retry").addEventListener("click", () => chat.connect());
+byId("retry").addEventListener("click", () => chat.tryAgain());
 
 function renderHeader() {
   const { columns, title } = chat.current;
@@ -152,4 +152,4 @@ if (wanted) {
   history.replaceState(null, "", location.pathname);
 }
 composer.focus();
-await chat.connect();
+await Promise.all([chat.connect(), chat.connection.start()]);
