@@ -20,14 +20,17 @@ the Engine inserts.
 Text is encoded without special tokens, so a message that spells "<|user_end|>" cannot end its turn.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, overload
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar, overload
 
 from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
 Conversation = Mapping[str, Any]
+AnyMessage = TypeVar("AnyMessage")
 
 BOS = "<|bos|>"
 USER_START, USER_END = "<|user_start|>", "<|user_end|>"
@@ -170,6 +173,57 @@ def prefilled_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[
 def _rendered(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     turns = _with_system(tokenizer, messages)
     return [tokenizer.special(BOS), *(id for turn in turns for id in _render_message(tokenizer, turn)[0])]
+
+
+# ---------------------------------------------------------------- conversations that outgrow the context
+
+
+def prompt_room(context: int, max_tokens: int | None) -> int:
+    """The most tokens of a prompt that leaves room for the answer: for max_tokens, or half the context if that is less.
+
+    max_tokens None: as many as fit.
+    """
+    half = context // 2
+    return context - (half if max_tokens is None else min(max_tokens, half))
+
+
+def newest(
+    messages: Sequence[AnyMessage],
+    prompt: Callable[[Sequence[AnyMessage]], list[int]],
+    room: float,
+    role: Callable[[Any], str] = itemgetter("role"),
+) -> tuple[Sequence[AnyMessage], list[int]]:
+    """The end of a conversation whose prompt has at most `room` tokens, and that prompt.
+
+    System messages stay. What stays of the others begins with a question; the last question and what follows it stay
+    even where they exceed the room. prompt: the token ids for messages. role: that of a message.
+    """
+    ids = prompt(messages)
+    questions = [number for number, message in enumerate(messages) if role(message) == "user"]
+    if len(ids) <= room or not questions:
+        return messages, ids
+
+    def since(first: int) -> list[AnyMessage]:
+        pairs = enumerate(messages)
+        return [message for number, message in pairs if number >= first or role(message) in ("system", "developer")]
+
+    # The later the first question, the shorter the prompt.
+    last = len(questions) - 1
+    first = bisect_left(questions, True, hi=last, key=lambda first: len(prompt(since(first))) <= room)
+    kept = since(questions[first])
+    return kept, prompt(kept)
+
+
+def without_beginning(ids: list[int], head: int, room: int, context: int) -> list[int]:
+    """A prompt that has at most `room` ids because what follows the first `head` ids has lost its beginning.
+
+    Where the head leaves little of the room, half of what it leaves of the context remains.
+    """
+    kept = max(room, (context + head) // 2) - head
+    return ids[:head] + ids[max(head, len(ids) - kept) :]
+
+
+# ---------------------------------------------------------------- texts
 
 
 def opening(tokenizer: Tokenizer) -> list[int]:

@@ -1,6 +1,7 @@
 """Talk to a trained model in the terminal."""
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -118,23 +119,17 @@ class Talk:
         from nanochat.engine.request import Request
         from nanochat.engine.tools import calculator_tools
 
-        messages = [*self.messages, {"role": "user", "content": text}]
-        context = self.engine.max_len
-        dropped = 0
-        while len(prompt := chat.prompt(self.tokenizer, messages)) > context - min(self.flags.max_tokens, context // 2):
-            first = 1 if messages[0]["role"] == "system" else 0
-            if first + 1 == len(messages):
-                break
-            del messages[first : first + 2]
-            dropped += 1
+        messages: list[chat.Message] = [*self.messages, {"role": "user", "content": text}]
+        room = chat.prompt_room(self.engine.max_len, self.flags.max_tokens)
+        kept, prompt = chat.newest(messages, functools.partial(chat.prompt, self.tokenizer), room)
         request = Request(
             prompt, self.flags.max_tokens, self.flags.temperature, self.flags.top_k, seed=self.seed,
             sample=self.asked, stop_ids=chat.stop_ids(self.tokenizer), tools=calculator_tools(self.tokenizer),
         )  # fmt: skip
         self.engine.check(request)
-        self.messages = messages
+        self.messages = list(kept)
         self.asked += 1
-        return request, dropped
+        return request, (len(messages) - len(kept)) // 2
 
     def answer(
         self,

@@ -118,15 +118,19 @@ def words_tokenizer() -> Tokenizer:
     return Tokenizer({token: i for i, token in enumerate(tokens)}, chat.SPECIALS)
 
 
+def chain(tokenizer: Tokenizer, first: int, fragments: Sequence[str]) -> list[int]:
+    """The ids of fragments that follow one another after the token `first`."""
+    return [first, *(tokenizer.tokens.index(text.encode()) for text in fragments)]
+
+
 @pytest.fixture(scope="module")
 def script(words_tokenizer: Tokenizer) -> dict[str, tuple[list[list[int]], int]]:
     """What each model says after any question, and its context."""
-    ids = {token: i for i, token in enumerate(words_tokenizer.tokens)}
     start = words_tokenizer.special(chat.ASSISTANT_START)
     tool = chat.tool_ids(words_tokenizer)
 
     def says(first: int, fragments: Sequence[str]) -> list[int]:
-        return [first, *(ids[text.encode()] for text in fragments)]
+        return chain(words_tokenizer, first, fragments)
 
     call = [start, tool.python_start, *words_tokenizer.encode("6*7"), tool.python_end]
     return {
@@ -135,7 +139,7 @@ def script(words_tokenizer: Tokenizer) -> dict[str, tuple[list[list[int]], int]]
         "sft:tool": ([call, says(tool.output_end, ANSWER)], 2048),
         "sft:hostile": ([says(start, HOSTILE)], 256),
         "sft:small": ([says(start, WORDS)], 64),
-        "base:words": ([says(ids[WORDS[0].encode()], WORDS[1:])], 256),
+        "base:words": ([says(chain(words_tokenizer, 0, WORDS)[1], WORDS[1:])], 256),
     }
 
 

@@ -448,41 +448,6 @@ def test_settings_reach_the_model(visit):
     expect(page.get_by_label("System prompt", exact=True)).to_have_value("Be brief.")
 
 
-def test_a_full_context_is_explained(visit):
-    page = visit()
-    choose_model(page, "sft:small")
-    ask_and_wait(page, "Say all words")
-    expect(page.locator(".notice")).to_contain_text("The answer is cut off")
-    ask(page, "And more?")
-    expect(page.locator(".notice.error")).to_contain_text("no longer fits into the model's memory of 64 tokens")
-    page.locator(".notice").get_by_role("button", name="New chat").click()
-    expect(page.locator("#welcome")).to_be_visible()
-
-
-def test_a_server_that_is_away_is_waited_for(script, words_tokenizer, visit, picture):
-    site = Site(script, words_tokenizer)
-    page = visit(site.url)
-    choose_model(page, "sft:tool")
-    ask_and_wait(page, "First question")
-    site.stop()
-    ask(page, "Second question")
-    error = page.locator(".notice.error")
-    expect(error).to_contain_text("The server does not answer.")
-    picture(page, "away-light")
-    page.get_by_role("button", name="New chat").first.click()
-    expect(page.locator("#down-notice")).to_contain_text("The server does not answer.")
-    titles(page).click()
-    site.start()
-    try:
-        error.get_by_role("button", name="Retry").click()
-        settled(page)
-        expect(page.locator(".message")).to_have_count(4)
-        assert "6 times 7 is 42." in text_of(last_answer(page))
-        expect(page.locator("#down-notice")).to_be_hidden()
-    finally:
-        site.stop()
-
-
 def test_a_key_is_asked_for_and_kept_in_the_tab(script, words_tokenizer, visit):
     site = Site({"sft:tool": script["sft:tool"]}, words_tokenizer, api_key="open sesame")
     try:

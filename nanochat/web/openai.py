@@ -1,7 +1,8 @@
 """OpenAI's API: models, chats and completions, and the tokenizer beside them.
 
 What differs: images are refused. Extensions are top_k, min_p and repetition_penalty, the parts of a reply (calls of the
-server's own tools and their output), resumable streams, and a last message of the assistant's, which is continued.
+server's own tools and their output), resumable streams, truncation of a prompt that is too long, and a last message of
+the assistant's, which is continued.
 Sampling settings that a client leaves out are the operator's. Usage counts token ids: those of the prompt, and those
 sampled, including the one that ended the reply.
 """
@@ -16,7 +17,7 @@ from starlette.responses import Response
 from nanochat import chat
 from nanochat.engine.request import Constraint
 from nanochat.engine.text import ReplyText, TokenLogprob, prompt_logprobs
-from nanochat.web.bodies import messages, toolcalls
+from nanochat.web.bodies import toolcalls
 from nanochat.web.bodies.grammar import demand
 from nanochat.web.bodies.schemas import (
     MAX_CHOICES,
@@ -24,6 +25,7 @@ from nanochat.web.bodies.schemas import (
     CompletionRequest,
     DetokenizeRequest,
     Prompts,
+    Sampling,
     TokenizeRequest,
     validated,
 )  # fmt: skip
@@ -36,10 +38,11 @@ from nanochat.web.replies import (
     add_route,
     begins_reply,
     chat_prompt,
-    chat_turns,
     check_ids,
     encoded,
     engine_request,
+    fitted_prompt,
+    prompt_room,
 )
 from nanochat.web.sse import EventStream, Stream
 from nanochat.web.state import ServedModel, ServerState
@@ -88,15 +91,18 @@ def _tokenizer_routes(router: APIRouter, state: ServerState) -> None:
             raise bad_request("give either text or messages", "text")
         functions = [tool.function for tool in body.tools]
         toolcalls.check(functions)
-        described = toolcalls.description(functions)
-        turns = chat_turns(state, model, body.messages, described) if body.messages is not None else []
-
-        def split() -> dict:
-            tokenizer = model.tokenizer
-            ids = tokenizer.encode(body.text) if body.text is not None else model.prompt(turns)
-            return {"tokens": ids, "count": len(ids), "texts": [tokenizer.decode([id]) for id in ids]}
-
-        return json_response(await encoded("text", len(body.text or "") + messages.characters(turns), split))
+        tokenizer = model.tokenizer
+        if body.text is not None:
+            ids = await encoded("text", len(body.text), tokenizer.encode, body.text)
+            figures = {}
+        else:
+            sampling = Sampling.model_construct(max_tokens=body.max_tokens, truncation=body.truncation)
+            room = prompt_room(state, model, sampling)
+            described = toolcalls.description(functions)
+            prompt = await fitted_prompt(state, model, body.messages or [], described, room=room)
+            ids, figures = prompt.ids, prompt.figures if sampling.truncates else {}
+        split = await encoded("text", len(ids), lambda: [tokenizer.decode([id]) for id in ids])
+        return json_response({"tokens": ids, "count": len(ids), "texts": split, **figures})
 
     @router.post("/detokenize", tags=["Tokenizer"], summary="Token ids to text", **describes(DetokenizeRequest))
     async def detokenize(http: HttpRequest) -> Response:
@@ -131,19 +137,21 @@ def _stream_routes(router: APIRouter, state: ServerState) -> None:
 
 
 async def plan_chat(
-    state: ServerState, body: ChatRequest, writer: Callable[[ServedModel, ChatRequest], ChatReplyWriter] = ChatWriter
+    state: ServerState, body: ChatRequest, writer: Callable[..., ChatReplyWriter] = ChatWriter
 ) -> Plan:
-    """writer: makes what writes the reply."""
+    """writer: makes what writes the reply, from the model, the body and what ChatPrompt.figures has for the client."""
     if body.top_logprobs and not body.logprobs:
         raise bad_request("top_logprobs requires logprobs to be true", "top_logprobs")
     model = state.pick(body.model)
     offer = toolcalls.offer(body)
     description = toolcalls.description(offer.described) if offer else ""
-    ids, prefill = await chat_prompt(state, model, body.messages, description, begins_reply(body))
+    room = prompt_room(state, model, body)
+    prompt = await chat_prompt(state, model, body.messages, description, begins_reply(body), room)
+    prefill = prompt.prefill
     constraint = await _constraint(model, body, offer, prefill)
     try:
         request = engine_request(
-            state, model, body, ids, "messages", tools=model.tools,
+            state, model, body, prompt.ids, "messages", tools=model.tools,
             logprobs=body.top_logprobs if body.logprobs else None, constraint=constraint,
         )  # fmt: skip
     except ApiError as error:
@@ -156,7 +164,7 @@ async def plan_chat(
     if offer and (offer.required or not (wanted and prefill)):  # JSON that has begun holds no calls
         for choice in choices:
             choice.expect_calls(toolcalls.CallParser(only_first=wanted is not None), offer.required)
-    writes = writer(model, body)
+    writes = writer(model, body, prompt.figures if body.truncates else {})
     return Plan(model, request.samples(body.n), choices, writes.whole, writes if body.stream else None, body.n)
 
 
@@ -183,15 +191,21 @@ async def plan_completion(state: ServerState, body: CompletionRequest) -> Plan:
     if len(prompts) * body.n > MAX_CHOICES:
         raise bad_request(f"{len(prompts)} prompts with n={body.n} exceed the limit of {MAX_CHOICES} replies", "n")
     constraint = await model.grammars.constraint(body)
-    requests, echoes = [], []
+    if body.truncates and body.echo:
+        raise bad_request("echo repeats the whole prompt and cannot be kept together with truncation", "truncation")
+    room = prompt_room(state, model, body)
+    requests, echoes, dropped = [], [], 0
     for prompt in prompts:
-        request = engine_request(
-            state, model, body, prompt.ids, "prompt", logprobs=body.logprobs, constraint=constraint
-        )
+        ids = prompt.ids
+        if len(ids) > room:
+            ids = chat.without_beginning(ids, prompt.before, int(room), model.context)
+            dropped += len(prompt.ids) - len(ids)
+        request = engine_request(state, model, body, ids, "prompt", logprobs=body.logprobs, constraint=constraint)
         requests += request.samples(body.n)
         echoes += [await _echo(model, prompt, body.logprobs) if body.echo else ("", [])] * body.n
     choices = [ReplyText(model.tokenizer, body.stops, parts=False, **body.ends) for _ in requests]
-    writer = CompletionWriter(model, echoes, body.stream_options.include_usage, body.logprobs is not None)
+    figures = {"prompt_tokens_dropped": dropped} if body.truncates else {}
+    writer = CompletionWriter(model, echoes, body.stream_options.include_usage, body.logprobs is not None, figures)
     return Plan(model, requests, choices, writer.whole, writer if body.stream else None, body.n)
 
 

@@ -4,14 +4,17 @@ A route is a Dialect: the body it reads, and a function that plans the reply. `h
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from nanochat import chat
 from nanochat.engine.request import ContextLengthError, Request
 from nanochat.engine.text import ReplyText
 from nanochat.errors import UserError
@@ -117,12 +120,10 @@ def engine_request(
     if body.ignore_eos and more.get("constraint") is not None:
         message = "ignore_eos cannot be kept together with a format or tools: only the model's end ends such a reply"
         raise bad_request(message, "ignore_eos", "invalid_value")
-    default = COMPLETION_TOKENS if isinstance(body, CompletionRequest) else settings.max_tokens
-    length = max(default, body.min_tokens) if body.length is None else body.length
     try:
         request = Request(
             ids,
-            max_tokens=None if length == -1 else length,
+            max_tokens=most_tokens(state, body),
             min_tokens=body.min_tokens,
             temperature=settings.temperature if body.temperature is None else body.temperature,
             top_k=settings.top_k if body.top_k is None else max(0, body.top_k),
@@ -142,6 +143,18 @@ def engine_request(
     except UserError as error:
         raise bad_request(str(error), str(error).split()[0]) from None
     return request
+
+
+def most_tokens(state: ServerState, body: Sampling) -> int | None:
+    """The most tokens of the reply; None: as many as the context holds."""
+    default = COMPLETION_TOKENS if isinstance(body, CompletionRequest) else state.settings.max_tokens
+    length = max(default, body.min_tokens) if body.length is None else body.length
+    return None if length == -1 else length
+
+
+def prompt_room(state: ServerState, model: ServedModel, body: Sampling) -> float:
+    """The most tokens of a prompt that is not to lose its beginning."""
+    return chat.prompt_room(model.context, most_tokens(state, body)) if body.truncates else math.inf
 
 
 async def encoded(param: str, characters: int, encode: Callable[..., Any], *args: Any) -> Any:
@@ -177,24 +190,60 @@ def chat_turns(
 class ChatPrompt(NamedTuple):
     """What the reply to a conversation follows."""
 
+    turns: list[dict[str, Any]]
     ids: list[int]
     prefill: str
     """the text of a last message of the assistant's that the reply continues"""
+    messages_dropped: int
+    """how many of the oldest messages are not in it"""
+    reply_tokens_dropped: int
+    """how many of the first tokens of that last message are not in it"""
+
+    @property
+    def figures(self) -> dict[str, int]:
+        """What a client that lets the server truncate its prompt learns about it."""
+        dropped = {"messages_dropped": self.messages_dropped, "reply_tokens_dropped": self.reply_tokens_dropped}
+        return {"prompt_tokens": len(self.ids), **dropped}
 
 
 async def chat_prompt(
-    state: ServerState, model: ServedModel, content: Sequence[Message], tools: str = "", begins: bool = True
+    state: ServerState, model: ServedModel, content: Sequence[Message], tools: str = "", begins: bool = True,
+    room: float = math.inf,
 ) -> ChatPrompt:  # fmt: skip
-    """The prompt for a conversation. begins: a last message of the assistant's is the beginning of the reply."""
-    turns = chat_turns(state, model, content, tools)
-    state.log("chat", model, turns)
-    prefill = ""
-    if turns[-1]["role"] == "assistant":
-        if begins:
-            prefill = "".join(part["text"] for part in turns[-1]["content"] if part["type"] == "text")
-        else:
+    """The prompt for the reply to a conversation; see `fitted_prompt`."""
+    prompt = await fitted_prompt(state, model, content, tools, begins, room)
+    state.log("chat", model, prompt.turns)
+    return prompt
+
+
+async def fitted_prompt(
+    state: ServerState, model: ServedModel, content: Sequence[Message], tools: str = "", begins: bool = True,
+    room: float = math.inf,
+) -> ChatPrompt:  # fmt: skip
+    """The prompt for a conversation. begins: a last message of the assistant's is the beginning of the reply.
+
+    room: the most tokens of a prompt that is not to lose its beginning.
+    """
+
+    def turns_of(kept: Sequence[Message]) -> list[dict[str, Any]]:
+        turns = chat_turns(state, model, kept, tools)
+        if turns[-1]["role"] == "assistant" and not begins:
             turns.append({"role": "assistant", "content": ""})  # whose end, like the end of any beginning, is left out
-    return ChatPrompt(await encoded("messages", messages.characters(turns), model.prompt, turns), prefill)
+        return turns
+
+    def fit() -> ChatPrompt:
+        kept, whole = chat.newest(content, lambda each: model.prompt(turns_of(each)), room, attrgetter("role"))
+        *before, last = turns = turns_of(kept)
+        prefill, ids = "", whole
+        if begins and last["role"] == "assistant":
+            prefill = "".join(part["text"] for part in last["content"] if part["type"] == "text")
+            if len(whole) > room and before and before[-1]["role"] == "user":
+                head = model.prompt(before)
+                if whole[: len(head)] == head:
+                    ids = chat.without_beginning(whole, len(head), int(room), model.context)
+        return ChatPrompt(turns, ids, prefill, len(content) - len(kept), len(whole) - len(ids))
+
+    return await encoded("messages", messages.characters(turns_of(content)), fit)
 
 
 async def chat_ids(state: ServerState, model: ServedModel, content: Sequence[Message]) -> list[int]:

@@ -4,6 +4,7 @@ A request is translated into a chat (`items`), planned as one, and its reply wri
 functions for the client to call. Streams hold an event for everything that begins, grows or ends.
 """
 
+import functools
 import secrets
 import time
 from typing import Any
@@ -41,7 +42,7 @@ def routes(state: ServerState) -> APIRouter:
 async def plan_response(state: ServerState, body: ResponsesRequest) -> Plan:
     as_one = as_chat(body)
     try:
-        return await plan_chat(state, as_one, lambda model, chat: ResponseWriter(state, model, body, chat))
+        return await plan_chat(state, as_one, functools.partial(ResponseWriter, state, body))
     except ApiError as error:
         raise renamed(error) from None
 
@@ -51,10 +52,15 @@ class ResponseWriter:
 
     stream: Stream | None = None  # set by `begin`, for a reply that is streamed
 
-    def __init__(self, state: ServerState, model: ServedModel, body: ResponsesRequest, chat: ChatRequest) -> None:
+    def __init__(
+        self, state: ServerState, body: ResponsesRequest, model: ServedModel, chat: ChatRequest, figures: dict
+    ) -> None:
+        """figures: those of the prompt, for a client that lets the server truncate it."""
         self.model = model
         self.logprobs = chat.logprobs
         self.response = _response(state, model, body)
+        if figures:
+            self.response["nanochat"] = figures
         self.items: list[dict[str, Any]] = self.response["output"]
         self._chunks: list[TextChunk] = []  # of the message
         self._number = 0  # of the next event
@@ -201,6 +207,7 @@ def _response(state: ServerState, model: ServedModel, body: ResponsesRequest) ->
         "tool_choice": choice if isinstance(choice, str) else choice.model_dump(),
         "parallel_tool_calls": body.parallel_tool_calls,
         "text": {"format": body.text.format or {"type": "text"}, "verbosity": body.text.verbosity or "medium"},
-        "truncation": "disabled", "reasoning": {"effort": None, "summary": None}, "service_tier": "default",
-        "background": False, "store": False, "previous_response_id": None, "completed_at": None, "usage": None,
+        "truncation": "auto" if body.truncates else "disabled", "reasoning": {"effort": None, "summary": None},
+        "service_tier": "default", "background": False, "store": False, "previous_response_id": None,
+        "completed_at": None, "usage": None,
     }  # fmt: skip

@@ -6,7 +6,7 @@ A writer makes one reply, either whole or as the events of a stream.
 import secrets
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nanochat.engine.text import ReplyText, TextChunk, TokenLogprob, merged, message_parts
@@ -26,12 +26,19 @@ class ReplyWriter:
 
     stream: Stream  # set by `begin`, for a reply that is streamed
 
-    def __init__(self, model: ServedModel, id: str, kind: str, usage: bool, logprobs: bool) -> None:
-        """usage: end a stream with the token counts. logprobs: report log probabilities."""
+    def __init__(
+        self, model: ServedModel, id: str, kind: str, usage: bool, logprobs: bool,
+        figures: Mapping[str, int] | None = None,
+    ) -> None:  # fmt: skip
+        """usage: end a stream with the token counts. logprobs: report log probabilities.
+
+        figures: those of the prompt, for a client that lets the server truncate it.
+        """
         self.model = model
         self.tokenizer = model.tokenizer
         self.usage = usage
         self.logprobs = logprobs
+        self.figures = figures or {}
         self.fields = {
             "id": f"{id}-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": model.id,
             "system_fingerprint": model.fingerprint,
@@ -58,13 +65,17 @@ class ReplyWriter:
         self.stream.write("[DONE]")
         self.stream.close()
 
-    def _chunk(self, index: int, content: dict, logprobs: dict | None = None, finish: str | None = None) -> None:
+    def _chunk(
+        self, index: int, content: dict, logprobs: dict | None = None, finish: str | None = None,
+        figures: Mapping[str, int] | None = None,
+    ) -> None:  # fmt: skip
         choice = {"index": index, **content, "logprobs": logprobs, "finish_reason": finish}
-        self.stream.write(to_json({**self.fields, "choices": [choice], **({"usage": None} if self.usage else {})}))
+        about = {**({"usage": None} if self.usage else {}), **({"nanochat": figures} if figures else {})}
+        self.stream.write(to_json({**self.fields, "choices": [choice], **about}))
 
     def _object(self, generation: Generation, choices: list[dict]) -> dict:
-        timing = _timing(generation, self.model)
-        return {**self.fields, "choices": choices, "usage": generation.usage, "nanochat": timing}
+        about = {**_timing(generation, self.model), **self.figures}
+        return {**self.fields, "choices": choices, "usage": generation.usage, "nanochat": about}
 
 
 class ChatWriter(ReplyWriter):
@@ -73,9 +84,9 @@ class ChatWriter(ReplyWriter):
     Calls of the server's own tools are an extension: `parts` of the message, delta.part instead of delta.content.
     """
 
-    def __init__(self, model: ServedModel, body: ChatRequest) -> None:
+    def __init__(self, model: ServedModel, body: ChatRequest, figures: Mapping[str, int] | None = None) -> None:
         kind = "chat.completion.chunk" if body.stream else "chat.completion"
-        super().__init__(model, "chatcmpl", kind, body.stream_options.include_usage, body.logprobs)
+        super().__init__(model, "chatcmpl", kind, body.stream_options.include_usage, body.logprobs, figures)
         self.choices = body.n
         self.older = bool(body.functions)  # calls in the older form: function_call instead of tool_calls
         self._calls: Counter[int] = Counter()  # by choice: how many have begun
@@ -83,7 +94,7 @@ class ChatWriter(ReplyWriter):
     def begin(self, stream: Stream) -> None:
         super().begin(stream)
         for index in range(self.choices):
-            self._chunk(index, {"delta": {"role": "assistant", "content": ""}})
+            self._chunk(index, {"delta": {"role": "assistant", "content": ""}}, figures=self.figures)
 
     def add(self, index: int, chunks: list[TextChunk], logprobs: list[TokenLogprob]) -> None:
         scored = self._logprobs(logprobs) if self.logprobs and logprobs else None
@@ -156,10 +167,11 @@ class CompletionWriter(ReplyWriter):
     """text_completion, whole or as events."""
 
     def __init__(
-        self, model: ServedModel, echoes: Sequence[tuple[str, Sequence[TokenLogprob]]], usage: bool, logprobs: bool
-    ) -> None:
+        self, model: ServedModel, echoes: Sequence[tuple[str, Sequence[TokenLogprob]]], usage: bool, logprobs: bool,
+        figures: Mapping[str, int],
+    ) -> None:  # fmt: skip
         """echoes: for each choice, the text before the reply, and its tokens."""
-        super().__init__(model, "cmpl", "text_completion", usage, logprobs)
+        super().__init__(model, "cmpl", "text_completion", usage, logprobs, figures)
         self.echoes = echoes
 
     def begin(self, stream: Stream) -> None:

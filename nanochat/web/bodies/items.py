@@ -92,7 +92,7 @@ class TextConfig(Body):
 class ResponsesRequest(Sampling):
     """Answer a conversation. Nothing is stored: each request holds the whole conversation.
 
-    Hints for other kinds of models (reasoning, text.verbosity, truncation, service_tier and such) have no effect.
+    Hints for other kinds of models (reasoning, text.verbosity, service_tier and such) have no effect.
     """
 
     input: str | list[dict[str, Any]] = Field(

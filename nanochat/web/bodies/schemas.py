@@ -175,6 +175,10 @@ Some = Field(min_length=1, max_length=MAX_CHOICES)
 Prompts = str | Ids | Annotated[list[str], Some] | Annotated[list[Ids], Some]
 
 
+TRUNCATED = '"oldest" or "auto": a prompt that leaves the reply no room loses its oldest messages, a text its beginning'
+Truncation = Annotated[Literal["disabled", "oldest", "auto"], Field(description=TRUNCATED)]
+
+
 class StreamOptions(Body):
     include_usage: bool = Field(default=False, description="end the stream with a chunk that has the usage")
 
@@ -234,6 +238,7 @@ class Sampling(Body):
     guided_grammar: str | None = None
     guided_whitespace_pattern: str | None = _optional("what may stand between two tokens of JSON; default: one space")
     structured_outputs: StructuredOutputs | None = None
+    truncation: Truncation = "disabled"
 
     @property
     def stops(self) -> list[str]:
@@ -243,6 +248,10 @@ class Sampling(Body):
     def ends(self) -> dict[str, Any]:
         """Where the text ends, for ReplyText."""
         return {"min_tokens": self.min_tokens, "show_stop": self.include_stop_str_in_output}
+
+    @property
+    def truncates(self) -> bool:
+        return self.truncation != "disabled"
 
     @property
     def penalties(self) -> bool:
@@ -309,6 +318,8 @@ class TokenizeRequest(Body):
     text: str | None = None
     messages: Messages | None = None
     tools: Tools = []
+    truncation: Truncation = "disabled"
+    max_tokens: int | None = _optional("for truncation: maximum tokens of the reply", ge=-1)
 
 
 class DetokenizeRequest(Body):

@@ -24,7 +24,7 @@ FIELDS = {
     "logits_processors": Field(), "return_tokens_as_token_ids": Field(), "skip_special_tokens": Field((True,)),
     "prompt_logprobs": Field((), "use echo and logprobs at /v1/completions"),
     "logprob_token_ids": Field(OFF, "use top_logprobs"), "return_token_ids": Field(OFF, "use /tokenize"),
-    "truncate_prompt_tokens": Field((), "send a shorter prompt"), "prompt_embeds": Field(OFF, "use prompt"),
+    "truncate_prompt_tokens": Field((), "use truncation"), "prompt_embeds": Field(OFF, "use prompt"),
     "bad_words": Field(OFF, "use logit_bias"), "allowed_token_ids": Field(OFF, "use logit_bias"),
     "structural_tag": Field(OFF, "use grammar or tools"), "guided_decoding": Field(OFF, "use structured_outputs"),
     "chat_template": Field(OFF, "the model has its own"), "documents": Field(OFF, "write them into a message"),

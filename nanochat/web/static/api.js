@@ -20,12 +20,28 @@ export class ApiError extends Error {
 
 const ROOT = new URL("../", import.meta.url);
 const AWAY = "The server does not answer.";
+const NOT_READY = {
+  draining: "The server is shutting down.",
+  failed: "The model has stopped; the server's log tells why.",
+};
+const SILENT_MS = 5000; // a server that says nothing for so long is not there
 
 let askForKey = async () => null;
+let noteLoss = () => {};
 
 /** Sets what is called when the server wants a key: wrong (a key was refused) → promise of a key, or of null. */
 export function onKeyNeeded(ask) {
   askForKey = ask;
+}
+
+/** Sets what is called whenever a request or a stream found no server. */
+export function onLoss(listener) {
+  noteLoss = listener;
+}
+
+function lost(message, retryAfter = null) {
+  noteLoss();
+  return new ApiError(message, { code: "away", retryAfter });
 }
 
 /** The server's response; `body` is sent as JSON, a Blob as it is. Asks for a key where one is needed. Throws ApiError. */
@@ -53,7 +69,7 @@ async function reach(path, options) {
     return await fetch(new URL(path, ROOT), options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(AWAY, { code: "away" });
+    throw lost(AWAY);
   }
 }
 
@@ -61,8 +77,8 @@ async function failure(response) {
   const retryAfter = Number(response.headers.get("Retry-After")) || null;
   const error = await errorIn(response);
   // Not the API itself, but a proxy or a tunnel before it, or a server that is about to end.
-  if (!error.message && [502, 503, 504].includes(response.status))
-    return new ApiError(AWAY, { code: "away", retryAfter });
+  if (!error.message && [502, 503, 504].includes(response.status)) return lost(AWAY, retryAfter);
+  if (error.code === "shutting_down") return lost(NOT_READY.draining, retryAfter);
   const code = retryAfter && [429, 503].includes(response.status) ? "busy" : (error.code ?? null);
   const message = error.message ? sentence(error.message) : `The server answered with status ${response.status}.`;
   return new ApiError(message, { code, status: response.status, retryAfter, details: error });
@@ -79,9 +95,17 @@ async function errorIn(response) {
 /** A message of the API as a sentence on the page. */
 export const sentence = (message) => message[0].toUpperCase() + message.slice(1) + (/[.!?]$/.test(message) ? "" : ".");
 
-/** Is the server there? Throws ApiError when it is not. */
-export async function health() {
-  return (await request("health")).json();
+/** Why the server cannot be used at the moment, as a sentence; null when it can. */
+export async function findTrouble() {
+  let response;
+  try {
+    response = await fetch(new URL("health", ROOT), { cache: "no-store", signal: AbortSignal.timeout(SILENT_MS) });
+  } catch {
+    return AWAY; // nothing listens there, or nothing is heard
+  }
+  if (response.ok) return null;
+  const { status } = await response.json().catch(() => ({})); // a proxy's answer is no JSON
+  return NOT_READY[status] ?? AWAY;
 }
 
 /** The models that can be asked, the default one first. */
@@ -89,7 +113,7 @@ export async function listModels() {
   return (await (await request("v1/models")).json()).data;
 }
 
-/** How many tokens the messages of a conversation are, or a text. */
+/** How many tokens the prompt for the messages of a conversation has, or a text. */
 export async function countTokens(body, signal) {
   return (await (await request("tokenize", { method: "POST", body, signal })).json()).count;
 }
@@ -151,6 +175,6 @@ async function read(reader) {
     return await reader.read();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError("The connection to the server broke.", { code: "away" });
+    throw lost("The connection to the server broke.");
   }
 }

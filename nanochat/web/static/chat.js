@@ -6,16 +6,18 @@
 //   "answered"  an answer has ended; `detail` is its node
 //   "trouble"   a sentence for the user in `detail`
 
-import { ApiError, countTokens, health, listModels } from "./api.js";
+import { ApiError, countTokens, listModels } from "./api.js";
+import { Connection } from "./connection.js";
 import { newConversation, titleFrom } from "./conversation.js";
 import { preference, setPreference } from "./preferences.js";
 import { Reply } from "./reply.js";
 import { settingsOf } from "./sampling.js";
 import { Store } from "./store.js";
-import { add, asMessages, choose, emptyTree, find, newId, path, pathTo, textOf, siblings } from "./tree.js";
+import { add, asMessages, choose, emptyTree, find, newId, path, pathTo, textOf, seenFrom, siblings } from "./tree.js";
 
 const TOP_LOGPROBS = 5;
-const LOOK_AGAIN_MS = 3000;
+// A conversation that outgrows the model's context loses its oldest messages.
+const TRUNCATION = "oldest";
 
 export class Chat extends EventTarget {
   constructor() {
@@ -27,8 +29,11 @@ export class Chat extends EventTarget {
     /** the latest first */
     this.conversations = [];
     this.models = [];
-    /** why the server cannot be used at the moment, or null */
-    this.down = null;
+    this.stale = true; // may the server have others by now?
+    /** why the server refused to name its models, or null */
+    this.refusal = null;
+    this.connection = new Connection();
+    this.connection.addEventListener("change", () => this.#connectionChanged());
     /** node id → Reply */
     this.replies = new Map();
     this.current = newConversation("");
@@ -47,27 +52,42 @@ export class Chat extends EventTarget {
     this.#sort();
     for (const conversation of early) this.store.save(conversation);
     for (const conversation of kept)
-      for (const node of unfinished(conversation)) this.#takeUp(conversation, node);
+      for (const [column, node] of unfinished(conversation)) this.#takeUp(conversation, column, node);
     this.#tell("change");
   }
 
-  /** Ask the server what models it has; while it is away, ask again every few seconds. */
+  /** Ask the server what models it has. One that is away is asked again when it is back. */
   async connect() {
-    clearTimeout(this.timer);
+    this.refusal = null;
     try {
-      if (this.models.length) await health();
-      else this.models = await listModels();
-      this.down = null;
+      await this.#listModels();
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      this.#isDown(error);
+      if (error.code !== "away") this.refusal = error.message;
     }
     this.#tell("change");
   }
 
-  #isDown(error) {
-    this.down = error.message;
-    if (error.code === "away" || error.code === "busy") this.timer = setTimeout(() => this.connect(), LOOK_AGAIN_MS);
+  async #listModels() {
+    this.models = await listModels();
+    this.stale = false;
+  }
+
+  #connectionChanged() {
+    if (this.connection.trouble !== null) this.stale = true;
+    else if (this.stale) this.connect();
+    this.#tell("change");
+  }
+
+  /** Why the server cannot be used at the moment, or null. */
+  get down() {
+    return this.connection.trouble ?? this.refusal;
+  }
+
+  /** Try again now what is tried again anyway, or what the server has refused. */
+  tryAgain() {
+    if (this.refusal === null) this.connection.check();
+    else this.connect();
   }
 
   // Models and settings
@@ -233,10 +253,10 @@ export class Chat extends EventTarget {
     this.#answer(this.current, column, find(column, node.parent));
   }
 
-  /** Continue an answer that broke off: resume its stream if there is one, else request the rest. */
+  /** Continue an answer that broke off. */
   continue(column, node) {
-    if (node.stream) this.#run(this.current, node, (reply) => reply.resume());
-    else this.#ask(this.current, column, node);
+    if (!this.models.some(({ id }) => id === node.model)) node.model = this.model(column)?.id ?? "";
+    this.#run(this.current, column, node);
   }
 
   /** Show the sibling that stands `step` further on. Returns it. */
@@ -259,51 +279,53 @@ export class Chat extends EventTarget {
       error: null,
       stream: null,
     });
-    this.#ask(conversation, column, node);
+    this.#run(conversation, column, node);
   }
 
-  #ask(conversation, column, node) {
-    const model = this.models.find(({ id }) => id === node.model) ?? this.model(column);
+  /** What to ask the server for an answer, or for the rest of one: {path, body}. Throws ApiError. */
+  async #question(conversation, column, node) {
+    if (this.stale) await this.#listModels();
+    const model = this.models.find(({ id }) => id === node.model);
+    if (!model) throw new ApiError(`The server no longer has the model ${node.model}.`, { code: "model_not_found" });
     const body = {
-      model: model?.id,
+      model: model.id,
       stream: true,
       stream_options: { include_usage: true },
+      truncation: TRUNCATION,
       ...settingsOf(this.sampling),
     };
-    if (model && !model.chat) {
+    if (!model.chat) {
       // A base model does not know about turns: it continues one text.
       body.prompt = pathTo(column, node).slice(-2).map(textOf).join("");
       body.max_tokens ??= model.defaults?.max_tokens ?? 256; // without it the API stops after 16 tokens
       if (this.inspecting) body.logprobs = TOP_LOGPROBS;
-      return this.#run(conversation, node, (reply) => reply.ask("v1/completions", body));
+      return { path: "v1/completions", body };
     }
     body.messages = asMessages(pathTo(column, node), conversation.system);
     if (this.inspecting) Object.assign(body, { logprobs: true, top_logprobs: TOP_LOGPROBS });
-    return this.#run(conversation, node, (reply) => reply.ask("v1/chat/completions", body));
+    return { path: "v1/chat/completions", body };
   }
 
-  async #run(conversation, node, work) {
-    const reply = new Reply(node, () => {
-      const named = node.stream?.after === -1;
+  async #run(conversation, column, node) {
+    const changed = (isText) => {
+      if (!isText) return this.#changed(conversation);
       this.#tell("progress", node);
-      if (named)
-        this.store.save(conversation); // from here on a reload loses nothing
-      else this.store.saveSoon(conversation);
-    });
+      this.store.saveSoon(conversation);
+    };
+    const question = () => this.#question(conversation, column, node);
+    const reply = new Reply(node, this.connection, question, changed);
     this.replies.set(node.id, reply);
     conversation.updated = Date.now();
     this.#sort();
-    this.#changed(conversation);
-    await work(reply);
+    await reply.run();
     this.replies.delete(node.id);
-    if (node.error?.code === "away") this.connect();
     conversation.updated = Date.now();
     this.#changed(conversation);
     this.#tell("answered", node);
   }
 
-  #takeUp(conversation, node) {
-    if (node.stream) this.#run(conversation, node, (reply) => reply.resume());
+  #takeUp(conversation, column, node) {
+    if (node.stream || node.outage) this.#run(conversation, column, node);
     else node.finish = "lost"; // the page was gone before the server had named the stream
   }
 
@@ -311,18 +333,26 @@ export class Chat extends EventTarget {
   textUpTo(column, node) {
     const model = this.models.find(({ id }) => id === node.model) ?? this.model(column);
     const nodes = pathTo(column, node);
-    if (model?.chat) return { model: model.id, messages: asMessages(nodes, this.current.system) };
+    if (model?.chat) return { model: model.id, messages: asMessages(nodes, this.current.system, node.view?.dropped) };
     return { model: model?.id, text: nodes.slice(-2).map(textOf).join("") };
   }
 
-  /** The tokens of what is shown in this column and of a draft, as the server counts them. */
-  async count(column, draft, signal) {
+  /** The first node of this column that the model saw for its latest answer; null: it saw all. */
+  seenFrom(column) {
+    const nodes = path(column);
+    return seenFrom(nodes, nodes.findLast((node) => node.view)?.view.dropped);
+  }
+
+  /** How many tokens the model would read for a draft after these nodes, and how many it can: {used, limit}. */
+  async count(column, nodes, draft, signal) {
     const model = this.model(column);
-    if (!model.chat) return countTokens({ model: model.id, text: draft }, signal);
-    const settled = path(column).filter((node) => !this.replies.has(node.id));
-    const messages = asMessages(settled, this.current.system);
+    const limit = model.context_length;
+    if (!model.chat) return { used: await countTokens({ model: model.id, text: draft }, signal), limit };
+    const messages = asMessages(nodes, this.current.system);
     if (draft) messages.push({ role: "user", content: draft });
-    return messages.length ? countTokens({ model: model.id, messages }, signal) : 0;
+    const { max_tokens } = settingsOf(this.sampling);
+    const body = { model: model.id, messages, truncation: TRUNCATION, max_tokens };
+    return { used: messages.length ? await countTokens(body, signal) : 0, limit };
   }
 
   // Everything else
@@ -350,4 +380,6 @@ export class Chat extends EventTarget {
 }
 
 const unfinished = (conversation) =>
-  conversation.columns.flatMap((column) => column.nodes.filter((node) => node.finish === null));
+  conversation.columns.flatMap((column) =>
+    column.nodes.filter((node) => node.finish === null).map((node) => [column, node]),
+  );

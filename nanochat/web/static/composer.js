@@ -1,11 +1,9 @@
 // Where questions are written: the field, the send and stop button, and how full the context is.
 
-import { ApiError } from "./api.js";
+import { DraftCount, markLength, mayExceed } from "./context.js";
 import { byId, icon } from "./dom.js";
 import { Drafts } from "./drafts.js";
 import { path } from "./tree.js";
-
-const COUNT_AFTER_MS = 250; // after the last key, so that typing does not ask the server for every letter
 
 export class Composer {
   constructor(chat, acts) {
@@ -14,7 +12,12 @@ export class Composer {
     this.field = byId("prompt");
     this.button = byId("send");
     this.meter = byId("meter");
-    this.counts = new WeakMap(); // column → tokens before the answer that is on its way
+    this.counts = new WeakMap(); // column → {used, limit} before the answer that is on its way
+    this.isTooLong = false;
+    this.draft = new DraftCount(
+      (signal) => this.#count(signal),
+      (counts) => this.#counted(counts),
+    );
     byId("composer").addEventListener("submit", (event) => {
       event.preventDefault();
       if (chat.isBusy()) acts.stop();
@@ -46,7 +49,7 @@ export class Composer {
     this.sendsSoon = false;
     this.#grow();
     this.#button();
-    this.#countSoon();
+    this.draft.soon();
   }
 
   /** Put a text into the field, and return the one that was there. */
@@ -63,8 +66,8 @@ export class Composer {
     const model = this.chat.model(this.chat.current.columns[0]);
     this.field.placeholder = model && !model.chat ? "Write the beginning of a text" : "Ask anything";
     this.#button();
-    this.#countSoon();
-    if (this.sendsSoon && this.chat.models.length) this.#send();
+    this.draft.soon();
+    if (this.sendsSoon) this.#send();
   }
 
   /** Ready to type; not where that would bring up a keyboard over half of the screen. */
@@ -74,11 +77,18 @@ export class Composer {
 
   #send() {
     const text = this.field.value.trim();
-    // Who types faster than the server tells its models has sent all the same.
-    this.sendsSoon = Boolean(text) && !this.chat.models.length;
-    if (!text || this.sendsSoon) return;
+    // Who types faster than the server tells its models, or counts a long text, has sent all the same.
+    this.sendsSoon = Boolean(text) && (!this.chat.models.length || this.#mayBeTooLong(text));
+    // A mark from before the last key does not count.
+    if (!text || this.sendsSoon || (this.isTooLong && !this.draft.isDue)) return;
     this.fill("");
     this.acts.send(text);
+  }
+
+  #mayBeTooLong(text) {
+    const { current, down } = this.chat;
+    const limits = current.columns.map((column) => this.chat.model(column).context_length);
+    return this.draft.isDue && down === null && mayExceed(Math.min(...limits), text, current.system);
   }
 
   #button() {
@@ -89,7 +99,7 @@ export class Composer {
       this.button.title = busy ? "Stop (Esc)" : "Send (Enter)";
       this.button.replaceChildren(icon(busy ? "stop" : "send"));
     }
-    this.button.disabled = !busy && (!this.field.value.trim() || !this.chat.models.length);
+    this.button.disabled = !busy && (!this.field.value.trim() || !this.chat.models.length || this.isTooLong);
   }
 
   #grow() {
@@ -97,45 +107,46 @@ export class Composer {
     this.field.style.height = `${this.field.scrollHeight}px`;
   }
 
-  #countSoon() {
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.#count(), COUNT_AFTER_MS);
+  /** Ask the server; while an answer is on its way, its tokens are added as they come. */
+  async #count(signal) {
+    const { chat } = this;
+    if (chat.down || !chat.models.length) return null;
+    const { columns } = chat.current;
+    const counts = columns.map((column) => {
+      const settled = path(column).filter((node) => !chat.replies.has(node.id));
+      return chat.count(column, settled, this.field.value.trim(), signal);
+    });
+    return (await Promise.all(counts)).map((count, i) => ({ ...count, column: columns[i] }));
   }
 
-  /** Ask the server; while an answer is on its way, its tokens are added as they come. */
-  async #count() {
-    const { chat } = this;
-    if (chat.down || !chat.models.length) return this.#meter();
-    this.counting?.abort();
-    this.counting = new AbortController();
-    const { signal } = this.counting;
-    const { columns } = chat.current;
-    try {
-      const counts = await Promise.all(columns.map((column) => chat.count(column, this.field.value.trim(), signal)));
-      columns.forEach((column, i) => this.counts.set(column, counts[i]));
-    } catch (error) {
-      // The count is a courtesy: without it the meter stays where it was.
-      if (!(error instanceof ApiError) && error.name !== "AbortError") throw error;
-    }
+  #counted(counts) {
+    for (const { column, ...count } of counts ?? []) this.counts.set(column, count);
+    // Without a draft there is nothing to refuse, whatever the conversation has come to.
+    const draft = this.field.value.trim();
+    const fullest = draft && counts ? counts.reduce((a, b) => (b.used - b.limit > a.used - a.limit ? b : a)) : null;
+    this.isTooLong = markLength(this.field, byId("too-long"), fullest ?? { used: 0, limit: 0 });
+    this.#button();
     this.#meter();
+    if (this.sendsSoon) this.#send();
   }
 
   /** The fuller of the columns. */
   #meter() {
     const { chat } = this;
     const fillings = chat.current.columns.map((column) => {
-      const last = path(column).at(-1);
-      const coming = chat.replies.get(last?.id)?.total ?? 0;
+      const reply = chat.replies.get(path(column).at(-1)?.id);
+      const { used = 0 } = this.counts.get(column) ?? {};
+      const read = reply?.node.view?.tokens ?? used;
       const limit = chat.model(column)?.context_length ?? 0;
-      return { used: (this.counts.get(column) ?? 0) + coming, limit };
+      return { used: Math.min(reply ? read + reply.total : used, limit), limit };
     });
     const { used, limit } = fillings.reduce((a, b) => (b.used / b.limit > a.used / a.limit ? b : a));
     this.meter.hidden = !limit || !used;
     if (!limit) return;
-    const fraction = Math.min(1, used / limit);
+    const fraction = used / limit;
     this.meter.classList.toggle("nearly-full", fraction > 0.85);
     this.meter.setAttribute("aria-valuemax", String(limit));
-    this.meter.setAttribute("aria-valuenow", String(Math.min(used, limit)));
+    this.meter.setAttribute("aria-valuenow", String(used));
     this.meter.setAttribute("aria-valuetext", `${used} of ${limit} tokens of the context are used`);
     byId("meter-fill").style.width = `${fraction * 100}%`;
     byId("meter-text").textContent = `${used} / ${limit}`;

@@ -123,6 +123,8 @@ function nodeFrom(data, where) {
       error: null,
       stream: null,
     });
+    const { tokens, dropped, cut } = data.view ?? {};
+    if ([tokens, dropped, cut].every(Number.isFinite)) node.view = { tokens, dropped, cut };
     const { prompt, completion, context, speed } = data.usage ?? {};
     if ([prompt, completion, context, speed].every(Number.isFinite))
       node.usage = { prompt, completion, context, speed };

@@ -94,7 +94,7 @@ byId("compare").addEventListener("click", () => {
   else acts.keepOnly(chat.current.columns[0]);
 });
 byId("save-chat").addEventListener("click", () => openMenu(byId("save-chat"), waysToSave(chat.current)));
-byId("retry").addEventListener("click", () => chat.connect());
+byId("retry").addEventListener("click", () => chat.tryAgain());
 
 function renderHeader() {
   const { columns, title } = chat.current;
@@ -155,4 +155,4 @@ await chat.start();
 address.show();
 address.follow();
 composer.focus();
-await chat.connect();
+await Promise.all([chat.connect(), chat.connection.start()]);

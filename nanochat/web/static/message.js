@@ -1,10 +1,11 @@
 // One message on the page: a question in its bubble, or an answer with its text, tools, tokens and buttons.
 
+import { DraftCount, markLength } from "./context.js";
 import { copyButton, h, icon, iconButton } from "./dom.js";
 import { lookInside } from "./inside.js";
 import { legend, Tokens } from "./inspector.js";
 import { Markdown } from "./markdown.js";
-import { textOf, siblings } from "./tree.js";
+import { find, pathTo, textOf, siblings } from "./tree.js";
 
 export class MessageView {
   /** The column and node that it shows; `acts` are the page's edit, regenerate, continue, turn and newChat. */
@@ -46,17 +47,24 @@ export class MessageView {
     this.editing = true;
     const field = h("textarea", { "aria-label": "Edit question", rows: "1" });
     field.value = textOf(this.node);
+    const before = pathTo(this.column, find(this.column, this.node.parent));
+    const length = new DraftCount(
+      (signal) => (this.chat.down ? null : this.chat.count(this.column, before, field.value.trim(), signal)),
+      (count) => (sendButton.disabled = markLength(field, tooLong, count ?? { used: 0, limit: 0 })),
+    );
     const leave = () => {
+      length.stop();
       this.editing = false;
       this.element.classList.remove("editing");
       this.update();
     };
     const send = () => {
       const text = field.value.trim();
-      if (!text) return;
+      if (!text || sendButton.disabled) return;
       leave();
       this.acts.edit(this.column, this.node, text);
     };
+    field.addEventListener("input", () => length.soon());
     field.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
         event.preventDefault();
@@ -67,14 +75,16 @@ export class MessageView {
         back();
       }
     });
+    const tooLong = h("p", { class: "too-long", role: "status", hidden: true });
+    const sendButton = h("button", { type: "button", class: "button primary", onclick: send }, "Send");
     const buttons = h(
       "div",
       { class: "edit-buttons" },
       h("button", { type: "button", class: "button", onclick: leave }, "Cancel"),
-      h("button", { type: "button", class: "button primary", onclick: send }, "Send"),
+      sendButton,
     );
     this.element.classList.add("editing");
-    this.body.replaceChildren(h("div", { class: "editor" }, field, buttons));
+    this.body.replaceChildren(h("div", { class: "editor" }, field, tooLong, buttons));
     this.foot.replaceChildren();
     field.focus();
     field.setSelectionRange(field.value.length, field.value.length);
@@ -151,7 +161,11 @@ export class MessageView {
     clearInterval(this.timer);
     this.notice.replaceChildren();
     const { node } = this;
-    if (running) return;
+    if (running) {
+      if (this.chat.replies.get(node.id).waits)
+        this.#say("hint", "Waiting for the server. The answer resumes as soon as it is back.");
+      return;
+    }
     if (
       this.chat.inspecting &&
       node.finish === "stop" &&
@@ -160,6 +174,8 @@ export class MessageView {
     ) {
       this.#say("hint", "This answer came while the inspector was off; answer again to see its tokens.");
     }
+    if (node.view?.cut)
+      this.#say("hint", "To make room for more, the model no longer read the beginning of this answer.");
     if (node.finish === "length")
       this.#say("hint", "The answer is cut off: it reached its length limit or the end of the context.");
     if (node.finish === "cancelled" && node.parts.length === 0) this.#say("hint", "Stopped before the first word.");
@@ -168,37 +184,34 @@ export class MessageView {
 
   #lost() {
     const { error, parts } = this.node;
-    const retry = () => this.acts.continue(this.column, this.node);
+    // What has begun has the button "Continue" below it.
+    const retry = parts.length ? null : ["Retry", () => this.acts.continue(this.column, this.node)];
     const limit = this.chat.model(this.column)?.context_length;
     switch (error?.code) {
       case "context_length_exceeded":
         return this.#say(
           "error",
-          `This conversation no longer fits into the model's memory${limit ? ` of ${limit} tokens` : ""}. ` +
-            "Start a new chat, or edit an earlier question.",
-          ["New chat", this.acts.newChat],
-        );
-      case "away":
-        return this.#say("error away", `${error.message} Is it still running? What you wrote is kept here.`, [
-          "Retry",
+          `This question and the system prompt are too long for the model's memory${limit ? ` of ${limit} tokens` : ""}. ` +
+            "Edit one of them, or choose another model.",
           retry,
-        ]);
+        );
       case "busy":
         return this.#busy(error, retry);
+      case "away":
       case "gone":
       case undefined:
         return this.#say(
-          "error",
+          "hint",
           parts.length ? "The answer was interrupted." : "The answer was interrupted before its first word.",
-          parts.length ? null : ["Retry", retry],
+          retry,
         );
       default:
-        return this.#say("error", error.message, ["Retry", retry]);
+        return this.#say("error", error.message, retry);
     }
   }
 
   #busy(error, retry) {
-    const sentence = this.#say("error", "", ["Retry", retry]);
+    const sentence = this.#say("error", "", retry);
     const tick = () => {
       const seconds = Math.ceil((error.retryAt - Date.now()) / 1000);
       const when =

@@ -4,22 +4,31 @@
 //   model     who answers
 //   finish    null on its way; then "stop" (the model ended), "length" (cut off), "cancelled" (by the user), "lost"
 //   stream    {id, after}: where to take the stream up again; null when there is nothing to take up
+//   outage    whether it waits for a server that is away, or did so before it went on
 //   error     {code, message, retryAt} when it failed
+//   view      {tokens, dropped, cut}: of the prompt, the messages left out of it, and the tokens left out of this answer
 //   usage     {prompt, completion, context, speed}: tokens, and tokens a second
 // A part may have tokens, [{text, logprob, top: [{text, logprob}, ...]}, ...], when the token inspector was on.
 
 import { ApiError, resumeStream, sentence, startStream, stopStream } from "./api.js";
 
-// A broken connection is taken up by itself before the user is asked; the server keeps a stream for 30 s.
-const RECONNECT_AFTER_MS = [300, 1000, 3000];
+// Of a server that is there, and yet breaks off every time. One that is away is waited for.
+const MOST_FAILURES = 3;
+const PAUSE_MS = 300;
 
 export class Reply {
-  /** onChange() is called after every change of the node. */
-  constructor(node, onChange) {
-    this.node = node;
-    this.onChange = onChange;
+  /**
+   * request() → promise of {path, body} that asks for the answer, or for what is missing of it
+   * onChange(isText) is called after every change of the node; isText: only what streams has changed.
+   */
+  constructor(node, connection, request, onChange) {
+    Object.assign(this, { node, connection, request, onChange });
     this.controller = new AbortController();
     this.stopped = false;
+    this.stopping = new Promise((resolve) => (this.endWait = resolve));
+    /** is it waiting for a server that is away? */
+    this.waits = false;
+    this.failures = 0; // since the last event
     this.finish = null;
     /** tokens that came here, those before a reload (an event each), and when the first one came */
     this.count = 0;
@@ -36,25 +45,78 @@ export class Reply {
     return this.count > 1 ? (this.count - 1) / ((performance.now() - this.since) / 1000) : null;
   }
 
-  /** Ask, and follow to the end. What the node already holds stays; the answer is appended. */
-  async ask(path, body) {
-    Object.assign(this.node, { finish: null, error: null, stream: null });
-    this.onChange();
-    await this.#guard(async () => {
-      const { id, events } = await startStream(path, body, this.controller.signal);
-      // The user may have been faster than the server.
-      if (this.stopped) return this.#stopAtServer(id);
-      this.node.stream = id && { id, after: -1 };
-      this.onChange();
-      await this.#follow(events);
-    });
+  /**
+   * Follow the answer to its end: take up its stream, or ask for it. What the node already holds stays; the rest is
+   * appended. A server that is away is waited for, and one that has forgotten the stream is asked for the rest.
+   */
+  async run() {
+    Object.assign(this.node, { finish: null, error: null });
+    this.onChange(false);
+    for (;;) {
+      try {
+        return await this.#follow();
+      } catch (error) {
+        if (this.stopped) return;
+        if (!(error instanceof ApiError)) throw error;
+        if (this.finish) return this.#end(this.finish); // only the end of the stream is missing
+        if (++this.failures > MOST_FAILURES || !(await this.#canRecover(error))) return this.#lose(error);
+      }
+    }
   }
 
-  /** Take up a stream that was left. */
-  async resume() {
-    Object.assign(this.node, { finish: null, error: null });
-    this.onChange();
-    await this.#guard(() => this.#follow(null));
+  async #follow() {
+    for await (const { id, data } of await this.#events()) {
+      if (this.stopped) return;
+      this.failures = 0;
+      if (data === null) return this.#end(this.finish ?? "stop");
+      const { view } = this.node;
+      this.#take(data);
+      if (this.node.stream && id !== null) this.node.stream.after = id;
+      this.onChange(this.node.view === view);
+    }
+    if (!this.stopped) throw new ApiError("The answer broke off.", { code: "away" });
+  }
+
+  async #events() {
+    const { node, controller } = this;
+    if (node.stream) return resumeStream(node.stream.id, node.stream.after, controller.signal);
+    const { path, body } = await this.request();
+    if (this.stopped) return [];
+    const { id, events } = await startStream(path, body, controller.signal);
+    // The user may have been faster than the server.
+    if (this.stopped) {
+      await this.#stopAtServer(id);
+      return [];
+    }
+    node.stream = id && { id, after: -1 };
+    this.before = this.count = 0; // what had come before is part of the prompt now
+    this.since = null;
+    this.onChange(false); // is kept at once: from here on a reload loses nothing
+    return events;
+  }
+
+  /** Can the answer be had after this failure? Waits until the server is back. */
+  async #canRecover(error) {
+    const { node, connection } = this;
+    if (!["away", "gone", "internal_error"].includes(error.code)) return false;
+    await connection.check();
+    // A server that ends tells so in the stream; otherwise the answer has failed by itself.
+    if (error.code === "internal_error" && connection.trouble === null) return false;
+    // Nobody has read the stream for long. If that is not because of the connection, the user decides.
+    if (error.code === "gone" && !this.broken && !node.outage) return false;
+    if (error.code !== "away") node.stream = null;
+    this.broken = true;
+    await (connection.trouble === null ? pause(PAUSE_MS * this.failures) : this.#wait());
+    return true;
+  }
+
+  async #wait() {
+    this.waits = this.node.outage = true;
+    this.onChange(false);
+    await Promise.race([this.connection.back(), this.stopping]);
+    this.waits = false;
+    this.failures = 0;
+    if (!this.stopped) this.onChange(false);
   }
 
   /** What has come stays. */
@@ -62,7 +124,8 @@ export class Reply {
     const id = this.node.stream?.id;
     this.stopped = true;
     this.#end("cancelled");
-    // Without its id the stream cannot be stopped yet: ask() does it as soon as the server names it.
+    this.endWait();
+    // Without its id the stream cannot be stopped yet: #events() does it as soon as the server names it.
     if (id) this.#stopAtServer(id);
   }
 
@@ -75,45 +138,15 @@ export class Reply {
     }
   }
 
+  #lose(error) {
+    const retryAt = error.retryAfter === null ? null : Date.now() + error.retryAfter * 1000;
+    this.#end("lost", { code: error.code, message: error.message, retryAt });
+  }
+
   #end(finish, error = null) {
-    // A stream that merely cannot be reached can be taken up again.
-    const stream = error?.code === "away" ? this.node.stream : null;
-    Object.assign(this.node, { finish, error, stream });
-    this.onChange();
-  }
-
-  async #guard(work) {
-    try {
-      await work();
-    } catch (error) {
-      if (this.stopped) return;
-      if (!(error instanceof ApiError)) throw error;
-      const retryAt = error.retryAfter === null ? null : Date.now() + error.retryAfter * 1000;
-      this.#end("lost", { code: error.code, message: error.message, retryAt });
-    }
-  }
-
-  /** Read events to the end; without any (null), and whenever the connection breaks, take up the stream. */
-  async #follow(events) {
-    for (let failures = 0; ;) {
-      try {
-        events ??= await resumeStream(this.node.stream.id, this.node.stream.after, this.controller.signal);
-        for await (const { id, data } of events) {
-          if (this.stopped) return;
-          failures = 0;
-          if (data === null) return this.#end(this.finish ?? "stop");
-          this.#take(data);
-          if (this.node.stream && id !== null) this.node.stream.after = id;
-          this.onChange();
-        }
-        throw new ApiError("The answer broke off.", { code: "away" });
-      } catch (error) {
-        if (this.stopped || error.code !== "away" || !this.node.stream || failures === RECONNECT_AFTER_MS.length)
-          throw error;
-        await new Promise((resolve) => setTimeout(resolve, RECONNECT_AFTER_MS[failures++]));
-        events = null;
-      }
-    }
+    Object.assign(this.node, { finish, error, stream: null });
+    delete this.node.outage;
+    this.onChange(false);
   }
 
   #take(data) {
@@ -124,6 +157,8 @@ export class Reply {
       this.#append(part, tokensOf(choice.logprobs));
       this.finish = choice.finish_reason ?? this.finish;
     }
+    const { prompt_tokens: tokens, messages_dropped: dropped, reply_tokens_dropped: cut } = data.nanochat ?? {};
+    if (dropped !== undefined && !data.usage) this.node.view = { tokens, dropped, cut };
     if (data.usage) {
       const { context_length: context, tokens_per_second: speed } = data.nanochat ?? {};
       this.node.usage = { prompt: data.usage.prompt_tokens, completion: data.usage.completion_tokens, context, speed };
@@ -159,3 +194,5 @@ function tokensOf(logprobs) {
 
 /** A token's text; the API writes one that is only part of a character as "bytes:\xe2". */
 const written = (token) => token.replace(/^bytes:(?=\\x)/, "");
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

@@ -43,9 +43,10 @@ export class Transcript {
     );
     shown.forEach((view, number) => {
       const nodes = path(columns[number]);
+      const first = chat.seenFrom(columns[number]);
       view.update(
         columns[number],
-        nodes.map((node) => this.#view(columns[number], node).element),
+        nodes.flatMap((node) => [node === first && view.horizon, this.#view(columns[number], node).element]),
       );
     });
     this.#scrolled();
@@ -113,6 +114,7 @@ class ColumnView {
     );
     this.head = h("div", { class: "column-head" }, this.select.element, keep);
     this.messages = h("div", { class: "messages" });
+    this.horizon = h("p", { class: "horizon" }, h("span", {}, "The model no longer sees what is above"));
     this.scroll = h("div", { class: "scroll" }, this.messages);
     this.element = h("section", { class: "column" }, this.head, this.scroll);
     this.scroll.addEventListener("scroll", () => {
@@ -133,7 +135,7 @@ class ColumnView {
     this.element.setAttribute("aria-label", several ? `Column ${this.number + 1}` : "Conversation");
     this.head.hidden = !several;
     this.select.update(column);
-    reconcile(this.messages, messages);
+    reconcile(this.messages, messages.filter(Boolean));
   }
   toEnd() {
     this.follows = true;

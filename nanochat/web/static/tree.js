@@ -59,16 +59,28 @@ export const textOf = (node) =>
     .map((part) => part.text)
     .join("");
 
-/** The messages as the API takes them. */
-export function asMessages(nodes, system) {
-  const messages = system ? [{ role: "system", content: system }] : [];
+/** The messages as the API takes them, without the `dropped` oldest of those that are not the system's. */
+export function asMessages(nodes, system, dropped = 0) {
+  const messages = turnsOf(nodes).slice(dropped);
+  return [
+    ...(system ? [{ role: "system", content: system }] : []),
+    ...messages.map(({ role, content }) => ({ role, content })),
+  ];
+}
+
+/** The first node of which the model saw anything when the `dropped` oldest messages were left out; null: saw all. */
+export const seenFrom = (nodes, dropped) => (dropped ? (turnsOf(nodes)[dropped]?.node ?? null) : null);
+
+/** Messages with the first node of each. */
+function turnsOf(nodes) {
+  const messages = [];
   for (const node of nodes) {
     const parts = node.parts.map(({ type, text }) => ({ type, text })).filter((part) => part.text !== "");
     if (node.role === "assistant" && parts.length === 0) continue; // it failed before its first word
     const content = parts.every((part) => part.type === "text") ? textOf(node) : parts;
     // The model was trained on turns: after an answer that failed, the new question joins the one without an answer.
     if (node.role === "user" && messages.at(-1)?.role === "user") messages.at(-1).content += `\n\n${content}`;
-    else messages.push({ role: node.role, content });
+    else messages.push({ role: node.role, content, node });
   }
   return messages;
 }
