@@ -113,7 +113,7 @@ def scores(model: Checkpoint, found: Mapping[str, dict]) -> dict[str, Any]:
                 measured["tasks"] = {name: _fraction(task) for name, task in tasks.items() if task["n"]}
             core = (section.get("core") or {}).get("core")
             known = {"chatcore": section.get("chatcore"), "core": core, "val_bpb": section.get("val_bpb")}
-            measured |= {name: float(value) for name, value in known.items() if _is_number(value)}
+            measured |= {name: value for name, given in known.items() if (value := _number(given)) is not None}
     return measured
 
 
@@ -158,14 +158,13 @@ def _trained(model: Checkpoint, found: Mapping[str, dict]) -> dict[str, Any] | N
     given = model.meta.get("parent")
     origin = given if isinstance(given, dict) else {}
     named = f"{origin['source']}:{origin['tag']}" if origin.get("source") and origin.get("tag") else origin.get("name")
-    val_bpb = model.meta.get("val_bpb")
     return {
         "stages": [_stage(each) for each in history],
         "parent": named,
         "dataset": model.meta.get("dataset"),
         "conversations": model.meta.get("conversations"),
         "own_files": _own_files(model.meta),
-        "val_bpb": float(val_bpb) if val_bpb is not None and _is_number(val_bpb) else None,
+        "val_bpb": _number(model.meta.get("val_bpb")),
         "scores": scores(model, found),
         "parent_scores": scores(before, found) if before else {},
     }
@@ -189,18 +188,18 @@ def _history(model: Checkpoint) -> Iterator[Checkpoint]:
 def _stage(model: Checkpoint) -> dict[str, Any]:
     """One stage; tokens only where a step has a fixed number of them."""
     meta = model.meta
-    rows = meta.get("total_batch_size") if model.source in ("base", "mid", "sft") else None
+    per_step = meta.get("total_batch_size") if model.source in ("base", "mid", "sft") else None
     state = meta.get("loop_state")
-    seconds = state.get("seconds") if isinstance(state, dict) else None
     return {
         "model": f"{model.source}:{model.tag}", "stage": model.source, "step": model.step,
-        "tokens": rows * model.step if isinstance(rows, int) else None,
-        "seconds": float(seconds) if seconds is not None and _is_number(seconds) else None,
+        "tokens": per_step * model.step if isinstance(per_step, int) else None,
+        "seconds": _number(state.get("seconds")) if isinstance(state, dict) else None,
     }  # fmt: skip
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _number(value: object) -> float | None:
+    """A number that JSON can hold; None for anything else."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 # ---------------------------------------------------------------- the curve
@@ -216,10 +215,12 @@ def curve(folder: Path, step: int, most: int = MOST_POINTS) -> dict[str, list]:
         for line in file:
             with contextlib.suppress(ValueError, RecursionError):
                 row = json.loads(line)
-                if isinstance(row, dict) and _is_number(row.get("step")) and row["step"] <= step:
-                    for name, points in rows.items():
-                        if _is_number(row.get(name)):
-                            points.append((row["step"], row[name]))
+                at = _number(row.get("step")) if isinstance(row, dict) else None
+                if at is None or at > step:
+                    continue
+                for name, points in rows.items():
+                    if (value := _number(row.get(name))) is not None:
+                        points.append((at, value))
     if rows["reward"]:
         rows["loss"] = []
     return {name: _thinned(points, most) for name, points in rows.items()}
