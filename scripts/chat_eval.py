@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -135,6 +136,7 @@ def is_chatcore(results: "Sequence[Result]") -> bool:
 
 def _save(flags: Flags, serving: "Serving", results: "Sequence[Result]", seconds: float, stage: str | None) -> None:
     """Write all questions with their answers, and the report's section if the model is one of `stage`."""
+    from nanochat.checkpoint.manager import record_of
     from nanochat.eval.accuracy import chatcore
     from nanochat.report.sections import write_section
     from tasks import catalog
@@ -149,15 +151,14 @@ def _save(flags: Flags, serving: "Serving", results: "Sequence[Result]", seconds
     section = {
         "flags": changes(flags),
         "seconds": seconds,
-        "source": stage,
-        "tag": serving.tag,
-        "step": serving.step,
+        **record_of(serving.meta, stage, serving.tag, serving.step),
         "tasks": {
             r.name: {"n": r.n, "correct": r.correct, "interval": r.interval, "asks": catalog.ASKS.get(r.name, "")}
             for r in results
         },
         "chatcore": chatcore(results) if is_chatcore(results) else None,
         "samples": [sample(result) for result in results if result.examples],
+        "examples": worth_asking(results),
     }
     write_section(f"chat_eval_{stage}", section)
 
@@ -203,6 +204,29 @@ def sample(result: "Result") -> dict:
     answered = [*first.messages[:-1], {"role": "assistant", "content": first.reply}]
     expected = first.messages[-1]["content"]
     return {"task": result.name, "messages": answered, "right": first.correct, "expected": expected}
+
+
+def worth_asking(results: "Sequence[Result]") -> list[dict]:
+    """For each task a question that the model answered right, and those before it: [{"task", "questions"}].
+
+    The page offers them to try, first those of catalog.FIRST_TO_TRY. Preferred are short and well-written ones with as
+    many questions as is usual for the task.
+    """
+    from nanochat.report.sections import questions
+    from tasks.catalog import FIRST_TO_TRY
+
+    found = {}
+    for result in results:
+        asked = [questions(example.messages) for example in result.examples if example.correct]
+        if known := [each for each in asked if each]:
+            usual = statistics.mode(map(len, known))
+            found[result.name] = min(known, key=lambda each: (len(each) != usual, not all(map(_reads_well, each))))
+    order = sorted(found, key=lambda name: FIRST_TO_TRY.index(name) if name in FIRST_TO_TRY else len(FIRST_TO_TRY))
+    return [{"task": name, "questions": found[name]} for name in order]
+
+
+def _reads_well(question: str) -> bool:
+    return len(question) <= 60 and question[:1].isupper() and question[-1:] in ".?!"
 
 
 if __name__ == "__main__":

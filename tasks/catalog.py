@@ -58,6 +58,8 @@ ASKS = {  # what each graded task asks, for people
     "SpellingBee": "How often a letter occurs in a word.",
 }
 GRADED = {"littleworld": (*KINDS, NEWCOMER), "real": tuple(_REAL), "none": ()}
+# Of these the chat page offers a question first: of each kind of skill one, and something that it should refuse.
+FIRST_TO_TRY = ("followup", "arithmetic", "spelling_plain", "stories", "refusal", "facts")
 TEST_ONLY = ("HumanEval", NEWCOMER)  # never for training, which has no other split of them
 
 

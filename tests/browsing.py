@@ -26,6 +26,8 @@ FLAGS = (
 
 SIZE = {"width": 1280, "height": 860}
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
+# What makes a visit not the first one, which would begin with the tour; a test may forbid storage.
+NO_TOUR = 'try { localStorage.setItem("nanochat.tour-seen", "true") } catch {}'
 WAIT_S = 60.0  # far more than anything takes, for a machine that is busy with other things
 
 
@@ -48,13 +50,15 @@ def profiles(browser: Browser) -> Iterator[Callable[..., Page]]:
         if "Content Security Policy" in message.text:
             errors.append(message.text)
 
-    def open_page(url: str, before: str = "", **options) -> Page:
+    def open_page(url: str, before: str = "", first_visit: bool = False, **options) -> Page:
         context = browser.new_context(**{"viewport": SIZE, **options})
         context.set_default_timeout(1000 * WAIT_S)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", refused)
+        if not first_visit:
+            page.add_init_script(NO_TOUR)
         if before:
             page.add_init_script(before)
         page.goto(url)

@@ -1,5 +1,6 @@
 """scripts/chat_eval.py: which questions it asks, what it prints and leaves, and every scorer against a plain one."""
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from fakehub import FakeHub
 from nanochat import hub, sandbox
 from nanochat.checkpoint import manager
 from nanochat.errors import UserError
-from nanochat.eval.accuracy import Result, interval
+from nanochat.eval.accuracy import Example, Result, interval
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import checkpoints_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
@@ -48,11 +49,30 @@ def test_it_prints_a_table_and_leaves_a_section_and_the_answers(tokenizer, base,
     assert section["samples"][0]["messages"][0] == {"role": "user", "content": "0?"}
     assert section["samples"][0]["messages"][1]["content"][-1] == {"type": "text", "text": "!"}
     assert (section["source"], section["tag"], section["step"], section["chatcore"]) == ("sft", "d1", 7, None)
+    assert section["examples"] == [{"task": "sums", "questions": ["0?"]}]
+    files = manager.read_meta(checkpoints_dir("sft") / "d1", 7)["files"]
+    assert section["sha256"] == files["model_000007.pt"]["sha256"]
     lines = (base / "eval" / "sft_d1_000007" / "sums.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["index"] for line in lines] == list(range(12))
     assert [json.loads(line)["right"] for line in lines] == [1, 0, 0] * 4
     assert json.loads(lines[1])["messages"] == Sums(20)[1]["messages"]
     assert json.loads(lines[1])["reply"][0] == {"type": "python", "text": "6*7"}
+
+
+def test_the_page_gets_questions_that_were_answered_right() -> None:
+    def example(*texts: str, right: int = 1, system: str = "") -> Example:
+        roles = itertools.cycle(("user", "assistant"))
+        messages = [{"role": role, "content": text} for role, text in zip(roles, [*texts, "…"], strict=False)]
+        return Example(0, [{"role": "system", "content": system}] * bool(system) + messages, [], right)
+
+    asked = [example("what is it", right=1), example("Wrong?", right=0), example("Well?", "Yes.", "And?"),
+             example("Brief?", system="Be brief."), example("Where is Mira?"), example("Where is Otto?")]  # fmt: skip
+    follows = [example("Alone?"), example("Where is she?", "There.", "And he?"), example("Who?", "He.", "And she?")]
+    results = [Result("brief", 1, 1, [asked[3]]), Result("newcomer", 6, 5, asked), Result("followup", 3, 3, follows)]
+    assert chat_eval.worth_asking(results) == [
+        {"task": "followup", "questions": ["Where is she?", "And he?"]},
+        {"task": "newcomer", "questions": ["Where is Mira?"]},
+    ]
 
 
 def test_one_of_k_answers(tokenizer, base, monkeypatch) -> None:

@@ -14,6 +14,7 @@ from nanochat.checkpoint import manager
 from nanochat.gpt import GPT
 from nanochat.paths import checkpoints_dir
 from nanochat.tokenizer import Tokenizer
+from scripts import chat_sft
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -103,6 +104,33 @@ def test_models_are_compared_by_bits_per_byte(
     rows = capsys.readouterr().out.splitlines()[1:]
     assert [row.split()[0] for row in rows] == ["base", "sft:d2"]
     assert rows[0].split()[1:] == rows[1].split()[1:] and float(rows[0].split()[-1]) > 1
+
+
+def test_the_first_hour_leaves_a_model_of_ones_own(
+    models: GPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def quickly(argv: list[str]) -> None:
+        trained([*argv, "--no-compile", "--dtype=float32", "--device_batch_size=2", "--total_batch_size=1024"])
+
+    trained = chat_sft.main
+    monkeypatch.setattr(chat_sft, "main", quickly)
+    monkeypatch.chdir(tmp_path)
+    manager.update_meta(checkpoints_dir("sft") / "d2", 1, {"conversations": "littleworld"})
+    given = ["--num=50", "--device_type=cpu"]
+    example("first_hour").main(given)
+    out = capsys.readouterr().out
+    assert [out.index(f"[{number}/5]") for number in range(1, 6)] == sorted(out.index(f"[{n}/5]") for n in range(1, 6))
+    own = Path("my.jsonl").read_text(encoding="utf-8").splitlines()
+    mix = Path("my-mix.jsonl").read_text(encoding="utf-8").splitlines()
+    assert (len(own), len(mix), sum(line in own for line in mix)) == (16, 50, 10)  # a fifth is one's own
+    assert re.search(r"^you: Who made you\?\nsft:d2: .*\nsft:mine: ", out, re.M)
+    assert out.splitlines()[-1].endswith("scripts.chat_web --model sft:d2 --model sft:mine")
+    meta = manager.read_meta(checkpoints_dir("sft") / "mine", manager.steps(checkpoints_dir("sft") / "mine")[-1])
+    assert meta["parent"]["tag"] == "d2"
+    Path("my.jsonl").write_text(own[0] + "\n", encoding="utf-8")  # change the data, and run it again
+    example("first_hour").main(given)
+    mix = Path("my-mix.jsonl").read_text(encoding="utf-8").splitlines()
+    assert mix.count(own[0]) == 10
 
 
 def test_every_example_is_tested() -> None:

@@ -37,6 +37,8 @@ class Serving:
     device: torch.device
     parameters: int
     note: str = ""
+    stage_is_known: bool = True
+    """whether its files name its stage; else source is assumed"""
 
     def __str__(self) -> str:
         place = f"from {self.folder}, in {self.dtype_name} on {self.device}" + (f" ({self.note})" if self.note else "")
@@ -82,7 +84,7 @@ def serve_model(
     engine = Engine(loaded.model, fit, compile="inductor" if compile else "")
     return Serving(
         engine, loaded.tokenizer, loaded.meta, source, loaded.tag, loaded.step, loaded.folder, chosen.name, device,
-        parameters, note,
+        parameters, note, bool(loaded.source),
     )  # fmt: skip
 
 

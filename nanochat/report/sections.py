@@ -21,9 +21,11 @@ base_eval
          "too_long": int}}, "max_per_task": int, "bundle": sha256},
          harness [{"task": str, "metric": str, "value": float, "error": float or None, "n": int}]
 chat_eval_*
+         sha256 (of the weights),
          tasks {name: {"n": int, "correct": float, "interval": [low, high], "asks": str}} with fractions, chatcore,
          samples [{"task": str, "messages": [{"role": str, "content": str or parts}], "right": bool,
-         "expected": str or parts}], the first question of each task, with the model's own answer at the end
+         "expected": str or parts}], the first question of each task, with the model's own answer at the end,
+         examples [{"task": str, "questions": [str]}], of each task one that was answered right
 
 `seconds` is the time the stage took, over all its starts if it was interrupted.
 """
@@ -34,6 +36,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -69,6 +72,13 @@ def read_sections() -> dict[str, dict]:
         stage: paths.read_json(path, f"delete it and run {stage} again")
         for stage, path in files.items() if path.exists()
     }  # fmt: skip
+
+
+def questions(messages: Sequence[Mapping]) -> list[str]:
+    """What the user asks in a conversation; [] for one with a system message, which changes their meaning."""
+    if any(message["role"] == "system" for message in messages):
+        return []
+    return [str(message["content"]) for message in messages if message["role"] == "user"]
 
 
 def price(flag: float | None) -> float | None:

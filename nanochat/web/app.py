@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from nanochat.web import inside, older, openai, responses, shell
+from nanochat.web import inside, older, openai, record, responses, shell
 from nanochat.web.bodies.items import ResponsesRequest
 from nanochat.web.bodies.schemas import BODIES
 from nanochat.web.errors import json_response
@@ -32,7 +32,7 @@ def chat_part(state: ServerState) -> Part:
         await state.stop()
 
     router = APIRouter()
-    for routes in (openai.routes, responses.routes, inside.routes, older.routes, _state_routes):
+    for routes in (openai.routes, responses.routes, inside.routes, record.routes, older.routes, _state_routes):
         router.include_router(routes(state))
     return Part(
         router,

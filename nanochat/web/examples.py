@@ -12,7 +12,15 @@ _CHAT = {
 
 # route: (body, reply); None for a route without a body
 EXAMPLES: dict[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
-    "/v1/models": (None, {"object": "list", "data": [{"id": "sft:d4", "object": "model", "context_length": 512}]}),
+    "/v1/models": (
+        None,
+        {"object": "list", "data": [
+            {"id": "sft:d4", "object": "model", "context_length": 512, "display_name": "d4 · SFT, step 1,400",
+             "about": "d4 knows the little world: its people, towns and animals, sums, spelling and stories.",
+             "examples": [{"task": "followup", "questions": ["Where does Mira live?", "And what is her job?"]}],
+             "trained": {"parent": "base:d4", "conversations": "littleworld"}},
+        ]},
+    ),
     "/v1/chat/completions": ({"messages": _HELLO, "temperature": 0}, _CHAT),
     "/v1/completions": (
         {"prompt": "Once upon a time", "max_tokens": 4},
@@ -38,5 +46,9 @@ EXAMPLES: dict[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
     "/chat/completions": ({"messages": _HELLO}, _CHAT),
     "/generate": ({"prompt": "Once upon a time", "max_tokens": 4}, {"text": "there was a fox"}),
     "/health": (None, {"status": "ok", "ready": True, "models": ["sft:d4"], "num_gpus": 1, "available_workers": 1}),
+    "/training": (
+        None,
+        {"model": "sft:d4", "loss": [[1, 2.31], [2, 2.28]], "reward": [], "val_bpb": [[1400, 0.12]]},
+    ),
     "/stats": (None, {"total_workers": 1, "available_workers": 1, "busy_workers": 0}),
 }  # fmt: skip

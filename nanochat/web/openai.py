@@ -7,6 +7,7 @@ Sampling settings that a client leaves out are the operator's. Usage counts toke
 sampled, including the one that ended the reply.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from starlette.responses import Response
 from nanochat import chat
 from nanochat.engine.request import Constraint
 from nanochat.engine.text import ReplyText, TokenLogprob, prompt_logprobs
+from nanochat.web import record
 from nanochat.web.bodies import toolcalls
 from nanochat.web.bodies.grammar import demand
 from nanochat.web.bodies.schemas import (
@@ -60,12 +62,13 @@ def routes(state: ServerState) -> APIRouter:
     @router.get("/models", include_in_schema=False)
     @router.get("/v1/models", tags=["OpenAI"], summary="The models of this server, the default first")
     async def list_models() -> Any:
-        return {"object": "list", "data": [_card(state, model) for model in state.models.values()]}
+        cards = [await asyncio.to_thread(_card, state, model) for model in state.models.values()]
+        return {"object": "list", "data": cards}
 
     @router.get("/models/{name:path}", include_in_schema=False)
     @router.get("/v1/models/{name:path}", tags=["OpenAI"], summary="One model", responses=errors(404))
     async def one_model(name: str) -> Any:
-        return _card(state, state.pick(name))
+        return await asyncio.to_thread(_card, state, state.pick(name))
 
     chats, completions = Dialect(ChatRequest, plan_chat), Dialect(CompletionRequest, plan_completion)
     add_route(router, "/v1/chat/completions", "OpenAI", "Answer a conversation", state, chats)
@@ -241,6 +244,7 @@ async def _echo(model: ServedModel, prompt: Prompt, logprobs: int | None) -> tup
 
 
 def _card(state: ServerState, model: ServedModel) -> dict:
+    """A model of the list; reads what is recorded of it."""
     settings = state.settings
     return {
         "id": model.id, "object": "model", "created": model.created, "owned_by": "nanochat",
@@ -252,4 +256,5 @@ def _card(state: ServerState, model: ServedModel) -> dict:
             "top_p": settings.top_p, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
         },
+        **record.describe(model),
     }  # fmt: skip

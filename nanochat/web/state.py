@@ -39,6 +39,7 @@ class ServedModel:
         self.id = id
         self.aliases = aliases
         self.source, self.tag, self.step = first.source, first.tag, first.step
+        self.meta, self.folder, self.stage_is_known = first.meta, first.folder, first.stage_is_known
         self.tokenizer = first.tokenizer
         self.pool = Pool([serving.engine for serving in servings], max_queue)
         self.context = first.engine.max_len

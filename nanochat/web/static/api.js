@@ -113,6 +113,11 @@ export async function listModels() {
   return (await (await request("v1/models")).json()).data;
 }
 
+/** The curves of a model's training: {loss, reward, val_bpb}, each [[step, value], ...]. */
+export async function trainingCurve(model) {
+  return (await request(`training?model=${encodeURIComponent(model)}`)).json();
+}
+
 /** How many tokens the prompt for the messages of a conversation has, or a text. */
 export async function countTokens(body, signal) {
   return (await (await request("tokenize", { method: "POST", body, signal })).json()).count;

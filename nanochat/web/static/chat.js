@@ -98,6 +98,11 @@ export class Chat extends EventTarget {
     return named(column.model) ?? named(preference("model")) ?? this.models[0] ?? null;
   }
 
+  /** What people call the model of this id; the id where the server no longer has it. */
+  nameOf(id) {
+    return this.models.find((model) => model.id === id)?.display_name ?? id;
+  }
+
   setModel(column, id) {
     column.model = id;
     if (column === this.current.columns[0]) setPreference("model", id);
@@ -203,6 +208,12 @@ export class Chat extends EventTarget {
       )?.id ?? "";
     this.current.columns.push(second);
     this.#changed(this.current);
+  }
+
+  /** Put another model beside the first one. */
+  compareWith(id) {
+    if (this.current.columns.length === 1) this.split();
+    this.setModel(this.current.columns[1], id);
   }
 
   /** Continue with this column only. Returns how to undo it. */

@@ -4,6 +4,7 @@ import { DraftCount, markLength, mayExceed } from "./context.js";
 import { byId, icon } from "./dom.js";
 import { Drafts } from "./drafts.js";
 import { path } from "./tree.js";
+import { examplesOf } from "./welcome.js";
 
 export class Composer {
   constructor(chat, acts) {
@@ -63,8 +64,11 @@ export class Composer {
 
   render() {
     this.drafts.follow();
-    const model = this.chat.model(this.chat.current.columns[0]);
-    this.field.placeholder = model && !model.chat ? "Write the beginning of a text" : "Ask anything";
+    const [column] = this.chat.current.columns;
+    const model = this.chat.model(column);
+    const example = model?.chat && column.nodes.length === 0 ? examplesOf(model)[0].questions[0] : "";
+    const invitation = example ? `For example: ${example}` : "Ask anything";
+    this.field.placeholder = model && !model.chat ? "Write the beginning of a text" : invitation;
     this.#button();
     this.draft.soon();
     if (this.sendsSoon) this.#send();

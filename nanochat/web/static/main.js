@@ -13,8 +13,10 @@ import { Panel } from "./panel.js";
 import { waysToSave } from "./saving.js";
 import { furnish } from "./shell.js";
 import { Sidebar } from "./sidebar.js";
+import { takeTour, tourOnFirstVisit } from "./tour.js";
 import { Transcript } from "./transcript.js";
 import { path } from "./tree.js";
+import { Welcome } from "./welcome.js";
 
 furnish();
 
@@ -66,6 +68,7 @@ const acts = {
 };
 
 const transcript = new Transcript(chat, acts);
+new Welcome(chat, acts);
 const composer = new Composer(chat, acts);
 const address = new Address(chat, composer);
 const sidebar = new Sidebar(chat);
@@ -147,6 +150,10 @@ function escape() {
 }
 
 byId("show-keys").addEventListener("click", () => byId("keys-dialog").showModal());
+byId("show-tour").addEventListener("click", () => {
+  byId("keys-dialog").close();
+  takeTour(chat, () => composer.focus());
+});
 
 // What streams is saved a few times a second; whoever leaves the page must not lose the last moment.
 addEventListener("pagehide", () => chat.store.flush());
@@ -156,3 +163,4 @@ address.show();
 address.follow();
 composer.focus();
 await Promise.all([chat.connect(), chat.connection.start()]);
+tourOnFirstVisit(chat, () => composer.focus());

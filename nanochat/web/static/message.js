@@ -153,7 +153,7 @@ export class MessageView {
     const figures = [];
     if (tokens) figures.push(`${tokens} token${tokens === 1 ? "" : "s"}`);
     if (speed) figures.push(`${speed < 10 ? speed.toFixed(1) : Math.round(speed)} tokens/s`);
-    if (tokens && !reply && this.chat.models.length > 1 && this.node.model) figures.push(this.node.model);
+    if (tokens && !reply && this.chat.models.length > 1 && this.node.model) figures.push(this.chat.nameOf(this.node.model));
     this.figures.textContent = figures.join(" · ");
   }
 

@@ -1,16 +1,22 @@
-// Choosing among the checkpoints that the server has.
+// Choosing among the checkpoints that the server has, and what they are called.
 
-import { h, icon } from "./dom.js";
+import { openAbout } from "./about.js";
+import { h, icon, iconButton } from "./dom.js";
+import { describe, nameOf } from "./words.js";
 
-/** A select box over all models. It stays the same element, so that choosing does not lose the focus. */
+/** A select box over all models, and a button that tells about the chosen one. With one model, the button is all. */
 export class ModelSelect {
   constructor(chat, label) {
     this.chat = chat;
+    const about = () => openAbout(chat, chat.model(this.column));
     this.select = h("select", { "aria-label": label, onchange: () => chat.setModel(this.column, this.select.value) });
-    this.element = h("span", { class: "select" }, this.select, icon("chevron"));
+    this.box = h("span", { class: "select" }, this.select, icon("chevron"));
+    this.name = h("button", { type: "button", class: "text-button model-name", "aria-haspopup": "dialog", onclick: about });
+    this.info = iconButton("info", "About this model", about, { "aria-haspopup": "dialog" });
+    this.element = h("span", { class: "model-choice" }, this.box, this.name, this.info);
   }
 
-  /** Show, and from now on set, the model of this column. */
+  /** Show, and from now on set, the model of this column. The select stays the same, so that it keeps the focus. */
   update(column) {
     this.column = column;
     const { models } = this.chat;
@@ -28,26 +34,18 @@ export class ModelSelect {
       ];
       this.select.replaceChildren(...(models.length ? options.filter(Boolean) : [h("option", {}, "no model")]));
       this.select.disabled = models.length === 0;
+      this.box.hidden = models.length === 1;
+      this.name.hidden = models.length !== 1;
+      this.info.hidden = models.length < 2;
     }
     const model = this.chat.model(column);
     if (model) this.select.value = model.id;
-    this.select.title = model ? describe(model) : "";
+    this.select.title = this.name.title = model ? describe(model) : "";
+    this.name.textContent = model ? nameOf(model) : "";
   }
 }
 
 function group(title, models) {
   if (models.length === 0) return null;
-  return h("optgroup", { label: title }, ...models.map(({ id }) => h("option", { value: id }, id)));
-}
-
-/** What distinguishes a model, in a line. */
-export function describe(model) {
-  const size =
-    model.parameters >= 1e6
-      ? `${(model.parameters / 1e6).toPrecision(3)} M`
-      : `${Math.round(model.parameters / 1e3)} k`;
-  return (
-    `Step ${model.step} · ${size} parameters · context of ${model.context_length} tokens · ` +
-    `${model.dtype} on ${model.device}`
-  );
+  return h("optgroup", { label: title }, ...models.map((model) => h("option", { value: model.id }, nameOf(model))));
 }

@@ -1,8 +1,8 @@
 // The panel on the right: the system prompt of this conversation, and how answers are sampled.
 
 import { byId, h } from "./dom.js";
-import { describe } from "./models.js";
 import { FIELDS, isPreset, PRESETS, problemWith, problemWithStops, withPreset } from "./sampling.js";
+import { describe } from "./words.js";
 
 const SETTINGS = "Settings: system prompt and sampling";
 const STOP_HINT = "One per line. The answer ends before the first of them.";

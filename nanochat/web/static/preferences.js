@@ -31,6 +31,15 @@ export const preference = (name, fallback = null) => recall(lasting, `nanochat.$
 /** Keep a JSON value; null forgets it. */
 export const setPreference = (name, value) => keep(lasting, `nanochat.${name}`, value);
 
+/** Will a preference of this name be there at the next visit? */
+export function willLast(name) {
+  try {
+    return lasting().getItem(`nanochat.${name}`) !== null;
+  } catch {
+    return false;
+  }
+}
+
 /** The same for what goes with the tab. */
 export const tabPreference = (name, fallback = null) => recall(session, `nanochat.${name}`) ?? fallback;
 export const setTabPreference = (name, value) => keep(session, `nanochat.${name}`, value);

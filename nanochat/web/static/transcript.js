@@ -5,9 +5,6 @@ import { MessageView } from "./message.js";
 import { ModelSelect } from "./models.js";
 import { path } from "./tree.js";
 
-const EXAMPLES = ["What is 123 + 456?", "Tell me a story about a fox", "How do you spell 'elephant'?", "Who are you?"];
-const BEGINNINGS = ["Mira lives in", "One rainy afternoon", "The fox ran", "In the morning"];
-
 const NEAR_PX = 80; // so close to the end, the page follows the answer
 
 export class Transcript {
@@ -30,7 +27,6 @@ export class Transcript {
     document.body.classList.toggle("empty", empty);
     document.body.classList.toggle("split", columns.length > 1);
     byId("welcome").hidden = !empty;
-    if (empty) this.#welcome();
     if (this.shown !== chat.current.id) {
       this.shown = chat.current.id;
       this.views.clear();
@@ -50,16 +46,6 @@ export class Transcript {
       );
     });
     this.#scrolled();
-  }
-
-  #welcome() {
-    const model = this.chat.model(this.chat.current.columns[0]);
-    const examples = model && !model.chat ? BEGINNINGS : EXAMPLES;
-    byId("examples").replaceChildren(
-      ...examples.map((text) =>
-        h("button", { type: "button", disabled: !model, onclick: () => this.acts.send(text) }, text),
-      ),
-    );
   }
 
   #view(column, node) {
