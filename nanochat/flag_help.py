@@ -25,7 +25,7 @@ from nanochat.terminal import BOLD, styled
 
 GROUPS = (
     "", "server", "model", "data", "batch and length", "optimization", "adapters (LoRA)", "teacher (distillation)",
-    "generation", "evaluation", "output", "dashboard", "recipe", "machine",
+    "generation", "evaluation", "output", "dashboard", "recipe", "agent", "machine",
 )  # fmt: skip
 HEADING = re.compile(r" *# --- (.+)")
 PLAIN = {int: "N", float: "X", str: "TEXT", Path: "PATH"}

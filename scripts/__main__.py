@@ -83,8 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 def program() -> str:
     """How this program was started: as nanochat, or as a module."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    is_module = spec is not None and spec.name.endswith(".__main__")
-    return f"python -m {spec.parent}" if is_module else "nanochat"
+    return f"python -m {spec.parent}" if spec is not None and spec.name.endswith(".__main__") else "nanochat"
 
 
 def script_of(command: str) -> str:

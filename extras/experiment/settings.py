@@ -8,6 +8,7 @@ from pathlib import Path
 class AgentFlags:
     """What scripts.experiment needs to know of an agent."""
 
+    # --- agent
     agent: str | None = None
     """have a model on an OpenAI-compatible server propose arms, such as http://localhost:8000/v1"""
     agent_model: str | None = None
