@@ -167,7 +167,8 @@ def test_progress_is_a_bar_on_a_terminal():
     code = (
         "from nanochat.log import Progress\n"
         "with Progress(50, 'base_train') as progress:\n"
-        "    for done in range(51): progress.update(done, loss=2.0)"
+        "    for done in range(51): progress.update(done, loss=2.0)\n"
+        "    print('x' * 150)"
     )
     leader, follower = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
@@ -180,6 +181,7 @@ def test_progress_is_a_bar_on_a_terminal():
     text = output.decode("utf-8")
     assert process.returncode == 0, text
     assert "━" in text and "50/50 steps" in text and "loss 2" in text
+    assert "x" * 150 in text  # which can be copied as one line
 
 
 def _read(descriptor: int) -> bytes:
