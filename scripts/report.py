@@ -1,4 +1,4 @@
-"""Print the report card of the stages run so far, and write it to <base>/report as report.md and report.html."""
+"""Print the report card of the stages run so far, and write it to <base>/report: report.md, .html and .png."""
 
 import sys
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from nanochat.report import card, sections
 
 @dataclass
 class Flags:
-    """Print the report card of the stages run so far, and write it to <base>/report as report.md and report.html."""
+    """Print the report card of the stages run so far, and write it to <base>/report: report.md, .html and .png."""
 
     EXAMPLE: ClassVar = "--price_per_gpu_hour 3"
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         Console().print(Markdown(text))
     else:
         print(text, end="")
-    print(f"\nwritten to {sections.folder() / 'report.md'}; report.html beside it includes the curves")
+    print(f"\nwritten to {sections.folder() / 'report.md'}; open report.html beside it, and share it with report.png")
 
 
 if __name__ == "__main__":

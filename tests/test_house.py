@@ -301,7 +301,7 @@ def test_no_exception_is_swallowed_whole() -> None:
 
 STEMS = {path.stem for room in ("tests", "dev") for path in (ROOT / room).glob("*.py")}  # imported by their bare names
 COMMANDS = {"import-linter", "pyright", "pytest-xdist", "ruff"}  # run, not imported
-IMPORTED_AS = {"markdown-it-py": "markdown_it", "pyyaml": "yaml"}
+IMPORTED_AS = {"markdown-it-py": "markdown_it", "pillow": "PIL", "pyyaml": "yaml"}
 
 
 def project() -> dict:

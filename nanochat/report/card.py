@@ -138,17 +138,18 @@ def _accuracy(found: Sections) -> str:
 
 
 def _tasks(found: Sections) -> str:
-    """A row per task: what it asks, and its first question with the model's answer, right or wrong."""
+    """A line per task: what it asks, and its first question with the model's answer, right or wrong."""
     examples = {sample.task: sample for sample in facts.samples(found)}
-    rows = [[task, text, *_example(examples.get(task))] for task, text in facts.asks(found).items() if text]
-    return table(["task", "asks", "for example", "answered", "which is"], rows)
+    asked = {task: text + _example(examples.get(task)) for task, text in facts.asks(found).items() if text}
+    return "\n".join(f"- **{_cell(task)}**: {_cell(text)}" for task, text in asked.items())
 
 
-def _example(sample: facts.Sample | None) -> list[str]:
+def _example(sample: facts.Sample | None) -> str:
     if sample is None:
-        return ["", "", ""]
+        return ""
     *asked, reply = (content(message["content"]) for message in sample.messages)
-    return [" / ".join(asked), reply, {True: "right", False: "wrong"}.get(bool(sample.right), "")]
+    verdict = "" if sample.right is None else " (right)" if sample.right else " (wrong)"
+    return f" For example: {' / '.join(asked)} – {reply}{verdict}"
 
 
 def _score(task: dict | None) -> str:

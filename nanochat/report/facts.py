@@ -207,7 +207,7 @@ def shown_samples(found: Sections) -> list[Sample]:
     """Three of them, whether right or wrong: one with the calculator, one with a follow-up, then the first others."""
     known = samples(found)
     calculated = [each for each in known if each.computes][:1]
-    followed = [each for each in known if each.questions > 1 and each not in calculated][:1]
+    followed = [each for each in known if each.questions > 1 and not each.computes][:1]
     others = [each for each in known if each not in calculated + followed]
     chosen = [*others[: SHOWN - len(calculated + followed)], *followed, *calculated]
     return sorted(chosen, key=known.index)
