@@ -62,7 +62,11 @@ const acts = {
   },
   write(at, begins) {
     chat.write(at, begins);
-    showAddress();
+    address.name();
+  },
+  keepText() {
+    chat.keepText();
+    address.name();
   },
   stop() {
     chat.stop();
@@ -92,7 +96,7 @@ onKeyNeeded(askForKey);
 // The skip link's target is no conversation, and must not become the address.
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
-  byId("prompt").focus();
+  byId(chat.isNotebook ? "text" : "prompt").focus();
 });
 
 // Header

@@ -5,7 +5,7 @@ import { byId, h, icon, iconButton } from "./dom.js";
 import { hideToken, Tokens } from "./inspector.js";
 import { scoreText } from "./scores.js";
 import { textOf } from "./tree.js";
-import { change, difference, emptyText, History, remember } from "./writing.js";
+import { change, difference, emptyText, History, remember, tinted } from "./writing.js";
 
 const BEGINNINGS = ["Mira lives in", "One rainy afternoon", "The fox ran", "In the morning"];
 
@@ -15,7 +15,7 @@ export class Notebook {
   #kept = []; // the scored tokens before a continuation
   #editing = false; // whether the text is being written while the inspector is open
 
-  /** acts: the page's write and stop. */
+  /** acts: the page's write, keepText and stop. */
   constructor(chat, acts) {
     this.chat = chat;
     this.acts = acts;
@@ -97,7 +97,6 @@ export class Notebook {
     if (!open) this.element.remove();
     else if (!this.element.isConnected) byId("columns").after(this.element);
     document.body.classList.toggle("notebook", open);
-    document.querySelector(".skip").href = open ? "#text" : "#prompt";
     if (!open) return;
     if (this.shown?.id !== chat.current.id) this.history = new History();
     this.shown = chat.current;
@@ -124,18 +123,12 @@ export class Notebook {
       if (cursor !== null) this.field.setSelectionRange(cursor, cursor);
     }
     this.field.readOnly = node !== null;
-    this.#tint(text, written);
+    this.#tint({ text, written });
     if (cursor === text.length) this.scroll.scrollTop = this.scroll.scrollHeight;
   }
 
-  #tint(text, written) {
-    const pieces = [];
-    let at = 0;
-    for (const [from, to] of written) {
-      pieces.push(text.slice(at, from), h("span", { class: "by-model" }, text.slice(from, to)));
-      at = to;
-    }
-    this.ink.replaceChildren(...pieces, `${text.slice(at)}\n`); // a last empty line has a height, too
+  #tint(writing) {
+    this.ink.replaceChildren(...tinted(writing), "\n"); // a last empty line has a height, too
   }
 
   #tools() {
@@ -181,6 +174,7 @@ export class Notebook {
     const figures = [];
     if (tokens) figures.push(`${tokens} token${tokens === 1 ? "" : "s"}`);
     if (speed) figures.push(`${Math.round(speed)} tokens/s`);
+    if (reply?.waits) figures.push("waiting for the server");
     if (node?.unread) figures.push(`the model did not read the first ${node.unread} tokens: its context is full`);
     this.figures.textContent = figures.join(" · ");
   }
@@ -204,7 +198,7 @@ export class Notebook {
     this.#editing = this.chat.inspecting;
     const writing = this.chat.startText();
     change(writing, difference(writing.text, this.field.value, this.field.selectionEnd));
-    this.#tint(writing.text, writing.written);
+    this.#tint(writing);
     this.#edited();
   }
 
@@ -219,7 +213,7 @@ export class Notebook {
   }
 
   #edited() {
-    this.chat.keepText();
+    this.acts.keepText();
     this.#tools();
   }
 

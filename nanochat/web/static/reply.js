@@ -7,6 +7,7 @@
 //   outage    whether it waits for a server that is away, or did so before it went on
 //   error     {code, message, retryAt} when it failed
 //   view      {tokens, dropped, cut}: of the prompt, the messages left out of it, and the tokens left out of this answer
+//   unread    tokens left out of the text that it continues
 //   usage     {prompt, completion, context, speed}: tokens, and tokens a second
 //   begins    ids of tokens that the server is to begin the answer with, until the first of them came
 //   seed      for both answers of two columns
@@ -161,6 +162,7 @@ export class Reply {
       this.finish = choice.finish_reason ?? this.finish;
     }
     const { prompt_tokens: tokens, messages_dropped: dropped, reply_tokens_dropped: cut } = data.nanochat ?? {};
+    this.node.unread = data.nanochat?.prompt_tokens_dropped ?? this.node.unread;
     if (dropped !== undefined && !data.usage) this.node.view = { tokens, dropped, cut };
     if (data.usage) {
       const { context_length: context, tokens_per_second: speed } = data.nanochat ?? {};

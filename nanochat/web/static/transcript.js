@@ -26,7 +26,11 @@ export class Transcript {
 
   render() {
     const { chat } = this;
-    if (chat.isNotebook) return document.body.classList.remove("empty", "split");
+    if (chat.isNotebook) {
+      document.body.classList.remove("split");
+      document.body.classList.toggle("empty", !chat.current.text);
+      return;
+    }
     const { columns } = chat.current;
     const empty = columns.every((column) => column.nodes.length === 0);
     document.body.classList.toggle("empty", empty);

@@ -7,6 +7,8 @@
 //   pending   {at} while a continuation is on its way: where it will stand
 //   last      {text, written, at}: before the last continuation, for another one in its place
 
+import { h } from "./dom.js";
+
 const MOST_VERSIONS = 100;
 const TYPED_TOGETHER_MS = 1000; // what is typed within it is undone together
 
@@ -47,6 +49,17 @@ function joined(parts) {
 export function change(writing, edit, byModel = false) {
   writing.written = afterEdit(writing.written, edit, byModel);
   writing.text = writing.text.slice(0, edit.start) + edit.inserted + writing.text.slice(edit.end);
+}
+
+/** The text as nodes, what the model wrote of it in elements of a class. */
+export function tinted({ text, written }) {
+  const pieces = [];
+  let at = 0;
+  for (const [from, to] of written) {
+    pieces.push(text.slice(at, from), h("span", { class: "by-model" }, text.slice(from, to)));
+    at = to;
+  }
+  return [...pieces, text.slice(at)];
 }
 
 /** Keep the text as it stands among its versions, if it is not there. Returns its place. */
