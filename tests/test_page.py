@@ -323,37 +323,6 @@ def test_two_models_side_by_side(visit, site, picture):
     expect(columns).to_have_count(2)
 
 
-def test_the_inspector_shows_the_most_likely_tokens(visit, picture):
-    page = visit()
-    choose_model(page, "sft:story")
-    ask_and_wait(page, "Tell me a story")
-    expect(page.locator(".token")).to_have_count(0)
-    page.get_by_role("button", name="Token inspector").click()
-    expect(page.locator(".notice")).to_contain_text("This answer came while the inspector was off")
-    page.get_by_role("button", name="Answer again").click()
-    settled(page)
-    tokens = page.locator(".token")
-    expect(tokens).to_have_count(len(STORY))
-    assert "".join(tokens.all_text_contents()) == "".join(STORY)
-    tokens.nth(2).click()
-    card = page.get_by_role("dialog", name=re.compile("Token"))
-    expect(card.locator(".bars li")).to_have_count(5)
-    expect(card.locator(".bars li.it code")).to_have_text(STORY[2].replace(" ", "␣"))
-    expect(card).to_contain_text("most likely")
-    expect(card.locator(".bars li").nth(1).locator("code")).to_have_text(STORY[3].replace(" ", "␣"))
-    first, second = (float(text.removesuffix(" %")) for text in card.locator(".figure").all_inner_texts()[:2])
-    assert first > second > 1 and first + second > 95
-    picture(page, "inspector-light")
-    page.keyboard.press("ArrowRight")
-    expect(card.locator(".bars li.it code")).to_have_text(STORY[3].replace(" ", "␣"))
-    page.keyboard.press("Escape")
-    expect(card).to_have_count(0)
-    expect(tokens.nth(3)).to_be_focused()
-    page.get_by_role("button", name="Token inspector").click()
-    expect(tokens).to_have_count(0)
-    expect(page.locator("h3", has_text="The fox and the winter")).to_be_visible()
-
-
 def test_inside_the_model_are_attention_and_the_lens(visit, site, picture):
     page = visit()
     choose_model(page, "sft:story")
@@ -394,24 +363,13 @@ def test_inside_the_model_are_attention_and_the_lens(visit, site, picture):
 def test_a_tool_call_is_a_block_with_its_result(visit):
     page = visit()
     choose_model(page, "sft:tool")
-    page.get_by_role("button", name="Token inspector").click()
     ask_and_wait(page, "What is 6 times 7?")
     tool = page.locator(".tool")
     expect(tool.locator("figcaption")).to_have_text("Calculator")
     expect(tool.locator("pre")).to_have_text(["6*7", "42"])
-    page.get_by_role("button", name="Token inspector").click()
-    expect(tool.locator("pre")).to_have_text(["6*7", "42"])
     expect(page.locator(".markdown")).to_have_text("6 times 7 is 42.")
     ask_and_wait(page, "And again?")  # the call goes back to the server as part of the conversation
     expect(page.locator(".tool")).to_have_count(2)
-
-
-def test_a_base_model_continues_a_text(visit):
-    page = visit()
-    choose_model(page, "base:words")
-    expect(page.locator("#base-notice")).to_contain_text("base:words: a base model")
-    ask_and_wait(page, WORDS[0].strip() + WORDS[0])
-    expect(body(last_answer(page))).to_have_text("".join(WORDS[1:]).strip())
 
 
 def test_a_base_model_with_the_plain_template_chats(visit, words_tokenizer):

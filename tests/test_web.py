@@ -60,6 +60,7 @@ def test_the_models_are_listed_with_what_a_page_needs(live: Live) -> None:
     first, base = listed["data"][:2]
     assert first["default"] and first["chat"] and first["tools"] == ["calculator"] and not base["chat"]
     assert (first["context_length"], first["step"], first["dtype"]) == (128, 7, "float32")
+    assert first["special_tokens"][chat.BOS] == live.state.default.tokenizer.bos
     assert first["defaults"]["temperature"] == 0.8 and first["defaults"]["max_tokens"] == 512
     assert live.get("/v1/models/sft:d1").json() == first
     assert error(live.get("/v1/models/none"), 404)["code"] == "model_not_found"
@@ -207,7 +208,7 @@ def test_log_probabilities_of_a_chat(live: Live, tokenizer: Tokenizer) -> None:
     assert bytes(byte for entry in entries for byte in entry["bytes"]).decode() == "é! Rome"
     assert [entry["token"] for entry in entries[2:]] == [tokenizer.decode([id]) for id in tokenizer.encode("! Rome")]
     for entry in entries:
-        assert entry["top_logprobs"][0] == {key: entry[key] for key in ("token", "bytes", "logprob")}  # greedy
+        assert entry["top_logprobs"][0] == {key: entry[key] for key in ("token", "id", "bytes", "logprob")}  # greedy
         assert len(entry["top_logprobs"]) == 2 and -1e-3 < entry["logprob"] <= 0
     chunks = events(live.post(CHAT, {"messages": HELLO, "stream": True, **body}))
     streamed = [e for chunk in chunks for c in chunk["choices"] if c["logprobs"] for e in c["logprobs"]["content"]]
@@ -235,7 +236,31 @@ def test_log_probabilities_of_a_completion(live: Live, tokenizer: Tokenizer) -> 
     streamed = [part["logprobs"] for part in parts if part["logprobs"]]
     assert {name: [value for each in streamed for value in each[name]] for name in found} == found
     ids = ask(live, COMPLETIONS, **{**body, "prompt": prompt, "max_tokens": 0})["choices"][0]["logprobs"]
-    assert ids["token_logprobs"][0] is None and len(ids["tokens"]) == len(prompt)
+    assert ids["token_logprobs"][0] is None and ids["token_ids"] == prompt
+    for top, named in zip(ids["top_logprobs"][1:], ids["top_token_ids"][1:], strict=True):
+        assert set(top) == set(named) and len(set(named.values())) == 3
+        assert all(key.startswith("bytes:") or key == tokenizer.decode([id]) for key, id in named.items())
+
+
+def test_a_reply_begins_with_given_tokens(live: Live, tokenizer: Tokenizer) -> None:
+    start, end = (tokenizer.special(name) for name in (chat.PYTHON_START, chat.PYTHON_END))
+    call = [start, *tokenizer.encode("6*8"), end]  # runs like one that the model has written
+    (choice,) = ask(live, begins_with=call)["choices"]
+    assert [part["text"] for part in choice["message"]["parts"]] == ["6*8", "48", "é! Rome"]
+    half = tokenizer.encode("é")[:1]
+    body = {"begins_with": half, "temperature": 0, "logprobs": True, "top_logprobs": 1}
+    entry = ask(live, **body)["choices"][0]["logprobs"]["content"][0]
+    assert entry["id"] == half[0] != entry["top_logprobs"][0]["id"] and entry["logprob"] < -1  # of the model itself
+    (ended,) = ask(live, begins_with=[tokenizer.special(chat.ASSISTANT_END)])["choices"]
+    assert (ended["message"]["content"], ended["finish_reason"]) == ("", "stop")
+    ada = tokenizer.encode("Ada")
+    body = {"model": "base:d1", "prompt": "Hello", "max_tokens": len(ada) + 2, "temperature": 0}
+    (text,) = said(ask(live, COMPLETIONS, begins_with=ada, **body))
+    whole = [tokenizer.bos, *tokenizer.encode("Hello"), *ada]
+    assert text == "Ada" + said(ask(live, COMPLETIONS, **{**body, "prompt": whole, "max_tokens": 2}))[0]
+    assert error(live.post(CHAT, {"messages": HELLO, "begins_with": [10**6]}))["param"] == "begins_with"
+    both = {"messages": HELLO, "begins_with": ada, "response_format": {"type": "json_object"}}
+    assert "cannot be combined" in error(live.post(CHAT, both))["message"]
 
 
 def test_prompts_of_all_kinds(live: Live, tokenizer: Tokenizer) -> None:

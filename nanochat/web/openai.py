@@ -16,6 +16,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from nanochat import chat
+from nanochat.engine.beginning import Beginning
 from nanochat.engine.request import Constraint
 from nanochat.engine.text import ReplyText, TokenLogprob, prompt_logprobs
 from nanochat.web import record
@@ -151,7 +152,7 @@ async def plan_chat(
     room = prompt_room(state, model, body)
     prompt = await chat_prompt(state, model, body.messages, description, begins_reply(body), room)
     prefill = prompt.prefill
-    constraint = await _constraint(model, body, offer, prefill)
+    constraint = _begun(model, body, await _constraint(model, body, offer, prefill))
     try:
         request = engine_request(
             state, model, body, prompt.ids, "messages", tools=model.tools,
@@ -180,6 +181,17 @@ async def _constraint(
     return await toolcalls.constraint(model.grammars, offer, model.tools and model.tools.ids, demand(body), prefill)
 
 
+def _begun(model: ServedModel, body: Sampling, constraint: Constraint | None) -> Constraint | None:
+    """What the reply must follow, with the tokens that it begins with."""
+    if not body.begins_with:
+        return constraint
+    check_ids(model, body.begins_with, "begins_with")
+    if constraint is not None:
+        message = "begins_with cannot be combined with a format or tools: leave one of them out"
+        raise bad_request(message, "begins_with", "invalid_value")
+    return Beginning(body.begins_with, model.tokenizer.vocab_size)
+
+
 async def plan_completion(state: ServerState, body: CompletionRequest) -> Plan:
     if body.suffix:
         raise bad_request("suffix is not supported: the models here write forward only", "suffix")
@@ -193,7 +205,7 @@ async def plan_completion(state: ServerState, body: CompletionRequest) -> Plan:
     state.log("completion", model, [prompt.text for prompt in prompts])
     if len(prompts) * body.n > MAX_CHOICES:
         raise bad_request(f"{len(prompts)} prompts with n={body.n} exceed the limit of {MAX_CHOICES} replies", "n")
-    constraint = await model.grammars.constraint(body)
+    constraint = _begun(model, body, await model.grammars.constraint(body))
     if body.truncates and body.echo:
         raise bad_request("echo repeats the whole prompt and cannot be kept together with truncation", "truncation")
     room = prompt_room(state, model, body)

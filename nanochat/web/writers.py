@@ -154,7 +154,8 @@ def scored_tokens(tokenizer: Tokenizer, tokens: Sequence[TokenLogprob]) -> list[
 
     def one(id: int, logprob: float) -> dict[str, Any]:
         raw = tokenizer.decode_bytes([id])
-        return {"token": raw.decode("utf-8", "replace"), "bytes": list(raw), "logprob": max(logprob, LEAST)}
+        shown = raw.decode("utf-8", "replace")
+        return {"token": shown, "id": id, "bytes": list(raw), "logprob": max(logprob, LEAST)}
 
     content = []
     for id, _, scored in tokens:
@@ -209,6 +210,8 @@ class CompletionWriter(ReplyWriter):
                 score and {self._key(id): max(logprob, LEAST) for id, logprob in score.top} for score in scores
             ],
             "text_offset": [offset + token.start for token in tokens],
+            "token_ids": [token.id for token in tokens],
+            "top_token_ids": [score and {self._key(id): id for id, _ in score.top} for score in scores],
         }
 
     def _key(self, id: int) -> str:

@@ -222,6 +222,9 @@ class Sampling(Body):
     stop: Stops = Field(
         default=[], description=f"one to {MAX_STOPS} strings, of up to {MAX_STOP_CHARACTERS} characters each"
     )
+    begins_with: list[int] = Field(
+        default=[], description="the reply begins with these token ids, which count as sampled", max_length=100_000
+    )
     stop_token_ids: list[int] = Field(default=[], description="these tokens end the reply, too", max_length=1000)
     ignore_eos: bool = Field(default=False, description="the model's own end of a text does not end the reply")
     include_stop_str_in_output: bool = Field(default=False, description="show the stop string that ended the reply")

@@ -118,9 +118,19 @@ export async function trainingCurve(model) {
   return (await request(`training?model=${encodeURIComponent(model)}`)).json();
 }
 
+/** The tokens of the messages of a conversation as the model reads them, or of a text: {tokens: ids, texts, count}. */
+export async function tokenize(body, signal) {
+  return (await request("tokenize", { method: "POST", body, signal })).json();
+}
+
 /** How many tokens the prompt for the messages of a conversation has, or a text. */
 export async function countTokens(body, signal) {
-  return (await (await request("tokenize", { method: "POST", body, signal })).json()).count;
+  return (await tokenize(body, signal)).count;
+}
+
+/** The whole reply to a text or to token ids. */
+export async function complete(body, signal) {
+  return (await request("v1/completions", { method: "POST", body, signal })).json();
 }
 
 /** The attention of a head and the predictions of all layers for {model, messages or text, layer, head}. */

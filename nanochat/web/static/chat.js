@@ -5,6 +5,7 @@
 //   "progress"  that text; `detail` is the node
 //   "answered"  an answer has ended; `detail` is its node
 //   "trouble"   a sentence for the user in `detail`
+//   "leave"     a new conversation is wanted in place of this one; `detail` is why, a sentence
 
 import { ApiError, countTokens, listModels } from "./api.js";
 import { Connection } from "./connection.js";
@@ -12,10 +13,12 @@ import { newConversation, titleFrom } from "./conversation.js";
 import { preference, setPreference } from "./preferences.js";
 import { Reply } from "./reply.js";
 import { settingsOf } from "./sampling.js";
+import { readMessages, Scorer, scoreText, TOP } from "./scores.js";
 import { Store } from "./store.js";
 import { add, asMessages, choose, emptyTree, find, newId, path, pathTo, textOf, seenFrom, siblings } from "./tree.js";
+import { accept, emptyText, remember } from "./writing.js";
 
-const TOP_LOGPROBS = 5;
+const CONTINUATION = 64; // tokens of a text, where the user sets no limit
 // A conversation that outgrows the model's context loses its oldest messages.
 const TRUNCATION = "oldest";
 
@@ -39,6 +42,9 @@ export class Chat extends EventTarget {
     this.current = newConversation("");
     /** whether answers are asked for with the probabilities of their tokens */
     this.inspecting = preference("inspecting", false);
+    /** whether the inspector shows all that the model reads in place of the messages */
+    this.reading = false;
+    this.scorer = new Scorer(this);
     this.sampling = preference("sampling", {});
   }
 
@@ -103,10 +109,26 @@ export class Chat extends EventTarget {
     return this.models.find((model) => model.id === id)?.display_name ?? id;
   }
 
+  /** The model of an answer; that of its column where the server no longer has it. */
+  modelOf(column, node) {
+    return this.models.find(({ id }) => id === node.model) ?? this.model(column);
+  }
+
   setModel(column, id) {
+    const model = this.models.find((each) => each.id === id);
+    if (model && this.#suitsNot(model, column)) {
+      setPreference("model", id);
+      return this.#tell("leave", `${id} ${model.chat ? "chats: a new chat" : "continues texts: a new text"}.`);
+    }
     column.model = id;
     if (column === this.current.columns[0]) setPreference("model", id);
     this.#changed(this.current);
+  }
+
+  /** Is this a conversation and the model one that continues a text, or the other way round? */
+  #suitsNot(model, column) {
+    const { columns, text } = this.current;
+    return columns.length === 1 && (text ? model.chat : column.nodes.length > 0 && !model.chat);
   }
 
   setSampling(texts) {
@@ -123,6 +145,12 @@ export class Chat extends EventTarget {
   setInspecting(on) {
     this.inspecting = on;
     setPreference("inspecting", on);
+    this.scorer.forget();
+    this.#tell("change");
+  }
+
+  setReading(on) {
+    this.reading = on;
     this.#tell("change");
   }
 
@@ -185,6 +213,44 @@ export class Chat extends EventTarget {
     this.conversations.sort((a, b) => b.updated - a.updated);
   }
 
+  // Texts
+
+  /** Does the page show one text that a base model continues, in place of messages? */
+  get isNotebook() {
+    const { columns, text } = this.current;
+    const [column] = columns;
+    return Boolean(text) || (columns.length === 1 && column.nodes.length === 0 && this.model(column)?.chat === false);
+  }
+
+  /** The current text, which is from now on one. */
+  startText() {
+    this.current.text ??= emptyText();
+    return this.current.text;
+  }
+
+  /** Keep the current text, which has changed. */
+  keepText() {
+    const conversation = this.current;
+    const { text, versions } = conversation.text;
+    conversation.updated = Date.now();
+    if (!versions.length) conversation.title = titleFrom(text) || "New text";
+    if (this.conversations.includes(conversation)) return this.store.saveSoon(conversation);
+    this.conversations.unshift(conversation);
+    this.#changed(conversation);
+  }
+
+  /** Continue the current text after so many characters; `begins` has ids of tokens that the continuation begins with. */
+  write(at, begins) {
+    const writing = this.startText();
+    this.keepText();
+    if (!begins) remember(writing);
+    writing.last = { text: writing.text, written: writing.written, at };
+    writing.pending = { at };
+    const [column] = this.current.columns;
+    Object.assign(column, emptyTree());
+    this.#answer(this.current, column, null, begins ? { begins } : {});
+  }
+
   // Side by side
 
   /** A second column: the conversation so far, and from now on the answers of a second model. */
@@ -244,12 +310,11 @@ export class Chat extends EventTarget {
       conversation.title = titleFrom(text);
       this.conversations.unshift(conversation);
     }
+    // What differs between two answers is to be the models' own.
+    const seed = conversation.columns.length > 1 ? { seed: settingsOf(this.sampling).seed ?? newSeed() } : {};
     for (const column of conversation.columns) {
-      this.#answer(
-        conversation,
-        column,
-        add(column, path(column).at(-1) ?? null, "user", { parts: [{ type: "text", text }] }),
-      );
+      const question = add(column, path(column).at(-1) ?? null, "user", { parts: [{ type: "text", text }] });
+      this.#answer(conversation, column, question, seed);
     }
   }
 
@@ -262,6 +327,13 @@ export class Chat extends EventTarget {
   /** Another answer to the same question, as a branch beside it. */
   regenerate(column, node) {
     this.#answer(this.current, column, find(column, node.parent));
+  }
+
+  /** Another answer that begins as this one does, up to token `at` of a part, and there takes the token `id` instead. */
+  branch(column, node, part, at, id) {
+    const parts = structuredClone(node.parts.slice(0, part));
+    const begins = [...(node.parts[part]?.tokens.slice(0, at) ?? []).map((token) => token.id), id];
+    this.#answer(this.current, column, find(column, node.parent), { model: node.scored, parts, begins });
   }
 
   /** Continue an answer that broke off. */
@@ -283,13 +355,9 @@ export class Chat extends EventTarget {
     for (const column of this.current.columns) for (const node of path(column)) this.replies.get(node.id)?.stop();
   }
 
-  #answer(conversation, column, question) {
-    const node = add(column, question, "assistant", {
-      model: this.model(column)?.id ?? "",
-      finish: null,
-      error: null,
-      stream: null,
-    });
+  #answer(conversation, column, question, fields = {}) {
+    const model = this.model(column)?.id ?? "";
+    const node = add(column, question, "assistant", { model, finish: null, error: null, stream: null, ...fields });
     this.#run(conversation, column, node);
   }
 
@@ -305,15 +373,24 @@ export class Chat extends EventTarget {
       truncation: TRUNCATION,
       ...settingsOf(this.sampling),
     };
+    if (node.seed !== undefined) body.seed = node.seed;
+    if (node.begins) body.begins_with = node.begins;
+    if (conversation.text) {
+      const { text, pending } = conversation.text;
+      body.prompt = text.slice(0, pending.at) + textOf(node);
+      body.max_tokens ??= CONTINUATION;
+      if (this.inspecting) body.logprobs = TOP;
+      return { path: "v1/completions", body };
+    }
     if (!model.chat) {
       // A base model does not know about turns: it continues one text.
       body.prompt = pathTo(column, node).slice(-2).map(textOf).join("");
       body.max_tokens ??= model.defaults?.max_tokens ?? 256; // without it the API stops after 16 tokens
-      if (this.inspecting) body.logprobs = TOP_LOGPROBS;
+      if (this.inspecting) body.logprobs = TOP;
       return { path: "v1/completions", body };
     }
     body.messages = asMessages(pathTo(column, node), conversation.system);
-    if (this.inspecting) Object.assign(body, { logprobs: true, top_logprobs: TOP_LOGPROBS });
+    if (this.inspecting) Object.assign(body, { logprobs: true, top_logprobs: TOP });
     return { path: "v1/chat/completions", body };
   }
 
@@ -323,6 +400,7 @@ export class Chat extends EventTarget {
       this.#tell("progress", node);
       this.store.saveSoon(conversation);
     };
+    Object.assign(node, { scored: null, end: null });
     const question = () => this.#question(conversation, column, node);
     const reply = new Reply(node, this.connection, question, changed);
     this.replies.set(node.id, reply);
@@ -330,6 +408,7 @@ export class Chat extends EventTarget {
     this.#sort();
     await reply.run();
     this.replies.delete(node.id);
+    if (conversation.text?.pending) accept(conversation.text, textOf(node));
     conversation.updated = Date.now();
     this.#changed(conversation);
     this.#tell("answered", node);
@@ -337,15 +416,27 @@ export class Chat extends EventTarget {
 
   #takeUp(conversation, column, node) {
     if (node.stream || node.outage) this.#run(conversation, column, node);
-    else node.finish = "lost"; // the page was gone before the server had named the stream
+    else {
+      node.finish = "lost"; // the page was gone before the server had named the stream
+      if (conversation.text?.pending) accept(conversation.text, textOf(node));
+    }
   }
 
   /** What the model of an answer had read when it ended, as a request names it: {model, messages} or {model, text}. */
   textUpTo(column, node) {
-    const model = this.models.find(({ id }) => id === node.model) ?? this.model(column);
+    const model = this.modelOf(column, node);
     const nodes = pathTo(column, node);
     if (model?.chat) return { model: model.id, messages: asMessages(nodes, this.current.system, node.view?.dropped) };
     return { model: model?.id, text: nodes.slice(-2).map(textOf).join("") };
+  }
+
+  /** All that the model of this column reads, as {tokens, over} or {tokens, unread}; see scores.js. */
+  read(column, signal) {
+    const nodes = path(column).filter((node) => node.role === "user" || node.parts.length);
+    const model = this.model(column);
+    if (!model.chat) return scoreText(model, nodes.map(textOf).join(""), signal);
+    const messages = asMessages(nodes, this.current.system, nodes.findLast((node) => node.view)?.view.dropped);
+    return readMessages(model, messages, nodes.at(-1)?.finish === "stop", null, signal);
   }
 
   /** The first node of this column that the model saw for its latest answer; null: it saw all. */
@@ -358,6 +449,7 @@ export class Chat extends EventTarget {
   async count(column, nodes, draft, signal) {
     const model = this.model(column);
     const limit = model.context_length;
+    if (!model.chat && draft === "") return { used: 0, limit };
     if (!model.chat) return { used: await countTokens({ model: model.id, text: draft }, signal), limit };
     const messages = asMessages(nodes, this.current.system);
     if (draft) messages.push({ role: "user", content: draft });
@@ -389,6 +481,8 @@ export class Chat extends EventTarget {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }
+
+const newSeed = () => Math.floor(Math.random() * 2 ** 31);
 
 const unfinished = (conversation) =>
   conversation.columns.flatMap((column) =>

@@ -1,9 +1,12 @@
 // What a conversation is, and how it gets into a file and out of one.
 //
-// {id, title, created, updated, pinned, system, columns: [{model, nodes, chosen}, ...]}
+// {id, title, created, updated, pinned, system, columns: [{model, nodes, chosen}, ...], text}
 // A column is a tree of messages with one model; two of them stand side by side. Times are milliseconds since 1970.
+// `text` is there in place of messages where a base model continues a text; see writing.js. The column then has the last
+// continuation only.
 
 import { add, asMessages, emptyTree, newId, path, textOf } from "./tree.js";
+import { importedText } from "./writing.js";
 
 const FORMAT = "nanochat-conversations";
 
@@ -22,7 +25,7 @@ export function titleFrom(text) {
 /** Does every word occur in the title or in any message, shown or not? */
 export function matches(conversation, words) {
   const texts = conversation.columns.flatMap((column) => column.nodes.map(textOf));
-  const all = [conversation.title, ...texts].join("\n").toLowerCase();
+  const all = [conversation.title, conversation.text?.text ?? "", ...texts].join("\n").toLowerCase();
   return words.every((word) => all.includes(word));
 }
 
@@ -30,7 +33,7 @@ export function matches(conversation, words) {
 export function exported(conversations) {
   const withMessages = conversations.map((conversation) => ({
     ...conversation,
-    messages: asMessages(path(conversation.columns[0]), conversation.system),
+    ...(conversation.text ? {} : { messages: asMessages(path(conversation.columns[0]), conversation.system) }),
   }));
   return JSON.stringify({ format: FORMAT, version: 1, conversations: withMessages }, null, 1);
 }
@@ -92,6 +95,7 @@ function conversationFrom(data, where) {
     });
   if (columns.length === 0) throw new Error(`${where} is empty`);
   const conversation = newConversation("");
+  const text = importedText(data.text);
   return {
     ...conversation,
     id: /^[0-9a-f]{24}$/.test(data.id) ? data.id : conversation.id,
@@ -100,7 +104,7 @@ function conversationFrom(data, where) {
     updated: time(data.updated),
     pinned: data.pinned === true,
     system: string(data.system),
-    columns,
+    ...(text ? { text, columns: [{ model: columns[0].model, ...emptyTree() }] } : { columns }),
   };
 }
 
@@ -137,18 +141,9 @@ function partsFrom(data, where) {
     if (!["text", "python", "python_output"].includes(part?.type) || typeof part.text !== "string") {
       throw new Error(`${where} holds a message with an unknown part`);
     }
-    const tokens = Array.isArray(part.tokens)
-      ? part.tokens.filter(isToken).map(({ text, logprob, top }) => ({ text, logprob, top }))
-      : [];
-    return { type: part.type, text: part.text, ...(tokens.length ? { tokens } : {}) };
+    return { type: part.type, text: part.text };
   });
 }
-
-const isToken = (token) =>
-  typeof token?.text === "string" &&
-  Number.isFinite(token.logprob) &&
-  Array.isArray(token.top) &&
-  token.top.every((other) => typeof other?.text === "string" && Number.isFinite(other.logprob));
 
 /** A conversation from plain messages, as they are used for training. */
 function conversationOf(messages, where) {

@@ -4,13 +4,16 @@ import { Address } from "./address.js";
 import { onKeyNeeded } from "./api.js";
 import { Chat } from "./chat.js";
 import { SystemChip } from "./chip.js";
+import { Comparison } from "./compare.js";
 import { Composer } from "./composer.js";
 import { askForKey, note, openMenu, warn } from "./dialogs.js";
 import { byId } from "./dom.js";
 import { hideToken } from "./inspector.js";
 import { ModelSelect } from "./models.js";
+import { Notebook } from "./notebook.js";
 import { Panel } from "./panel.js";
 import { waysToSave } from "./saving.js";
+import { InspectorBar } from "./reading.js";
 import { furnish } from "./shell.js";
 import { Sidebar } from "./sidebar.js";
 import { takeTour, tourOnFirstVisit } from "./tour.js";
@@ -42,6 +45,10 @@ const acts = {
     chat.regenerate(column, node);
     composer.focus();
   },
+  branch(column, node, part, at, id) {
+    chat.branch(column, node, part, at, id);
+    composer.focus();
+  },
   continue(column, node) {
     chat.continue(column, node);
     composer.focus();
@@ -54,6 +61,14 @@ const acts = {
   keepOnly(column) {
     note("The other column is closed.", chat.keepOnly(column));
     composer.focus();
+  },
+  write(at, begins) {
+    chat.write(at, begins);
+    address.name();
+  },
+  keepText() {
+    chat.keepText();
+    address.name();
   },
   stop() {
     chat.stop();
@@ -74,6 +89,9 @@ const address = new Address(chat, composer);
 const sidebar = new Sidebar(chat);
 const panel = new Panel(chat);
 new SystemChip(chat, () => panel.toggle(true));
+new Comparison(chat);
+new InspectorBar(chat);
+new Notebook(chat, acts);
 const modelSelect = new ModelSelect(chat, "Model");
 byId("model").append(modelSelect.element);
 onKeyNeeded(askForKey);
@@ -81,7 +99,7 @@ onKeyNeeded(askForKey);
 // The skip link's target is no conversation, and must not become the address.
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
-  byId("prompt").focus();
+  byId(chat.isNotebook ? "text" : "prompt").focus();
 });
 
 // Header
@@ -107,11 +125,12 @@ function renderHeader() {
   modelSelect.update(columns[0]);
   byId("model").hidden = !single;
   byId("compare").setAttribute("aria-pressed", String(!single));
+  byId("compare").disabled = Boolean(chat.current.text);
   byId("inspect").setAttribute("aria-pressed", String(chat.inspecting));
   byId("down-notice").hidden = chat.down === null;
   byId("down-text").textContent = chat.down ?? "";
   const base = columns.map((column) => chat.model(column)).filter((each) => each && !each.chat);
-  byId("base-notice").hidden = base.length === 0;
+  byId("base-notice").hidden = base.length === 0 || chat.isNotebook;
   byId("base-notice").textContent = base.length
     ? `${base.map(({ id }) => id).join(" and ")}: a base model. It continues your text and does not chat.`
     : "";
@@ -119,6 +138,10 @@ function renderHeader() {
 
 chat.addEventListener("change", renderHeader);
 chat.addEventListener("trouble", (event) => warn(event.detail));
+chat.addEventListener("leave", (event) => {
+  acts.newChat();
+  note(event.detail);
+});
 
 // Read aloud when it is complete: a screen reader cannot follow text that changes many times a second.
 chat.addEventListener("answered", ({ detail: node }) => {

@@ -3,19 +3,19 @@
 import { DraftCount, markLength } from "./context.js";
 import { copyButton, h, icon, iconButton } from "./dom.js";
 import { lookInside } from "./inside.js";
-import { legend, Tokens } from "./inspector.js";
+import { Tokens } from "./inspector.js";
 import { Markdown } from "./markdown.js";
 import { find, pathTo, textOf, siblings } from "./tree.js";
 
 export class MessageView {
-  /** The column and node that it shows; `acts` are the page's edit, regenerate, continue, turn and newChat. */
+  /** The column and node that it shows; `acts` are the page's edit, regenerate, branch, continue, turn, newChat. */
   constructor(chat, column, node, acts) {
     Object.assign(this, { chat, column, node, acts });
     this.head = h("h2", { class: "visually-hidden" }, node.role === "user" ? "You" : node.model || "Answer");
     this.body = h("div", { class: "body" });
     this.notice = h("div", { class: "notice-place" });
     this.foot = h("div", { class: "foot" });
-    this.element = h("article", { class: `message ${node.role}` }, this.head, this.body, this.notice, this.foot);
+    this.element = h("article", { class: `message token-place ${node.role}` }, this.head, this.body, this.notice, this.foot);
     this.element.dataset.id = node.id;
     this.sections = [];
     this.update();
@@ -124,14 +124,13 @@ export class MessageView {
       ...(running ? [] : buttons),
       this.#branches(),
       this.figures,
-      this.chat.inspecting && node.parts.some((part) => part.tokens) && legend(),
     );
     this.#figures();
   }
 
   /** The parts of the answer: runs of text, tokens where the inspector has some, and tool calls with their results. */
   #sections() {
-    const wanted = sectionsOf(this.node.parts, this.chat.inspecting);
+    const wanted = this.#wanted();
     wanted.forEach((section, i) => {
       if (this.sections[i]?.type !== section.type) {
         for (const old of this.sections.splice(i)) old.view.element.remove();
@@ -145,6 +144,19 @@ export class MessageView {
     this.element.classList.toggle("waiting", wanted.length === 0 && this.chat.replies.has(this.node.id));
   }
 
+  /** Tokens where the inspector is open; those of a finished answer can be changed for others. */
+  #wanted() {
+    const { node, chat } = this;
+    if (!chat.inspecting) return sectionsOf(node.parts);
+    const free = node.scored && !chat.isBusy(this.column);
+    const chooser = (part) => (free ? (at, { id }) => this.acts.branch(this.column, node, part, at, id) : null);
+    const sections = sectionsOf(node.parts, chooser);
+    if (node.end && sections.at(-1)?.type === "tokens") sections.at(-1).content.tokens.push(node.end);
+    else if (node.end)
+      sections.push({ type: "tokens", content: { tokens: [node.end], choose: chooser(node.parts.length) } });
+    return sections;
+  }
+
   #figures() {
     const { usage } = this.node;
     const reply = this.chat.replies.get(this.node.id);
@@ -154,6 +166,8 @@ export class MessageView {
     if (tokens) figures.push(`${tokens} token${tokens === 1 ? "" : "s"}`);
     if (speed) figures.push(`${speed < 10 ? speed.toFixed(1) : Math.round(speed)} tokens/s`);
     if (tokens && !reply && this.chat.models.length > 1 && this.node.model) figures.push(this.chat.nameOf(this.node.model));
+    const { scored, model } = this.node;
+    if (this.chat.inspecting && scored && model && scored !== model) figures.push(`scored by ${this.chat.nameOf(scored)}`);
     this.figures.textContent = figures.join(" · ");
   }
 
@@ -166,14 +180,8 @@ export class MessageView {
         this.#say("hint", "Waiting for the server. The answer resumes as soon as it is back.");
       return;
     }
-    if (
-      this.chat.inspecting &&
-      node.finish === "stop" &&
-      node.parts.length &&
-      !node.parts.some((part) => part.tokens)
-    ) {
-      this.#say("hint", "This answer came while the inspector was off; answer again to see its tokens.");
-    }
+    const failure = this.chat.inspecting && !node.scored && this.chat.scorer.failure(node);
+    if (failure) this.#say("hint", `The tokens of this answer cannot be shown. ${failure}`);
     if (node.view?.cut)
       this.#say("hint", "To make room for more, the model no longer read the beginning of this answer.");
     if (node.finish === "length")
@@ -259,20 +267,18 @@ export class MessageView {
   }
 }
 
-function sectionsOf(parts, inspecting) {
+/** chooser(number of a part), for the inspector, returns what takes another token in it. */
+function sectionsOf(parts, chooser = null) {
   const sections = [];
-  for (const part of parts) {
+  parts.forEach((part, number) => {
     const before = sections.at(-1);
+    const tokens = chooser && part.tokens ? { tokens: [...part.tokens], choose: chooser(number) } : null;
     if (part.type === "python_output" && before?.type === "tool") before.content.output = part.text;
-    else if (part.type === "python")
-      sections.push({
-        type: "tool",
-        content: { code: part.text, output: null, tokens: inspecting ? part.tokens : null },
-      });
+    else if (part.type === "python") sections.push({ type: "tool", content: { code: part.text, output: null, tokens } });
     else if (part.type === "python_output") sections.push({ type: "tool", content: { code: "", output: part.text } });
-    else if (inspecting && part.tokens) sections.push({ type: "tokens", content: part.tokens });
+    else if (tokens) sections.push({ type: "tokens", content: tokens });
     else if (part.text) sections.push({ type: "text", content: part.text });
-  }
+  });
   return sections;
 }
 
@@ -303,7 +309,7 @@ class ToolView {
   update({ code, output, tokens }) {
     this.name.textContent = code.includes("\n") ? "Python" : "Calculator";
     if (tokens) {
-      this.tokens ??= new Tokens();
+      this.tokens ??= new Tokens("Tokens of the call");
       this.tokens.update(tokens);
       if (this.code.firstChild !== this.tokens.element) this.code.replaceChildren(this.tokens.element);
     } else this.code.textContent = code;

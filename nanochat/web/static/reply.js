@@ -7,10 +7,14 @@
 //   outage    whether it waits for a server that is away, or did so before it went on
 //   error     {code, message, retryAt} when it failed
 //   view      {tokens, dropped, cut}: of the prompt, the messages left out of it, and the tokens left out of this answer
+//   unread    tokens left out of the text that it continues
 //   usage     {prompt, completion, context, speed}: tokens, and tokens a second
-// A part may have tokens, [{text, logprob, top: [{text, logprob}, ...]}, ...], when the token inspector was on.
+//   begins    ids of tokens that the server is to begin the answer with, until the first of them came
+//   seed      for both answers of two columns
+// A part may have tokens, as scores.js makes them, when the token inspector was on.
 
 import { ApiError, resumeStream, sentence, startStream, stopStream } from "./api.js";
+import { tokensOf } from "./scores.js";
 
 // Of a server that is there, and yet breaks off every time. One that is away is waited for.
 const MOST_FAILURES = 3;
@@ -158,6 +162,7 @@ export class Reply {
       this.finish = choice.finish_reason ?? this.finish;
     }
     const { prompt_tokens: tokens, messages_dropped: dropped, reply_tokens_dropped: cut } = data.nanochat ?? {};
+    this.node.unread = data.nanochat?.prompt_tokens_dropped ?? this.node.unread;
     if (dropped !== undefined && !data.usage) this.node.view = { tokens, dropped, cut };
     if (data.usage) {
       const { context_length: context, tokens_per_second: speed } = data.nanochat ?? {};
@@ -169,6 +174,7 @@ export class Reply {
     if (text === "" && tokens.length === 0) return;
     this.since ??= performance.now();
     this.count += tokens.length || 1;
+    delete this.node.begins;
     const { parts } = this.node;
     // Tokens without text belong to what is being written, such as the half of a character.
     if (parts.at(-1)?.type !== type && !(text === "" && parts.length)) parts.push({ type, text: "" });
@@ -177,22 +183,3 @@ export class Reply {
     if (tokens.length) (part.tokens ??= []).push(...tokens);
   }
 }
-
-/** Log probabilities in the form of chats, or in that of completions, as tokens. */
-function tokensOf(logprobs) {
-  if (!logprobs) return [];
-  if (logprobs.content) {
-    const scored = ({ token, logprob }) => ({ text: written(token), logprob });
-    return logprobs.content.map((token) => ({ ...scored(token), top: token.top_logprobs.map(scored) }));
-  }
-  return logprobs.tokens.map((text, i) => ({
-    text: written(text),
-    logprob: logprobs.token_logprobs[i],
-    top: Object.entries(logprobs.top_logprobs[i]).map(([other, logprob]) => ({ text: written(other), logprob })),
-  }));
-}
-
-/** A token's text; the API writes one that is only part of a character as "bytes:\xe2". */
-const written = (token) => token.replace(/^bytes:(?=\\x)/, "");
-
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

@@ -3,6 +3,7 @@
 import { byId, h, reconcile } from "./dom.js";
 import { MessageView } from "./message.js";
 import { ModelSelect } from "./models.js";
+import { Reading } from "./reading.js";
 import { path } from "./tree.js";
 
 const NEAR_PX = 80; // so close to the end, the page follows the answer
@@ -13,7 +14,7 @@ export class Transcript {
     this.acts = acts;
     this.place = byId("columns");
     this.views = new Map(); // node id → MessageView
-    this.columns = [0, 1].map((number) => new ColumnView(chat, number, acts, () => this.#scrolled()));
+    this.columns = [0, 1].map((number) => new ColumnView(chat, number, acts, (view) => this.#together(view)));
     this.downButton = byId("down");
     this.downButton.addEventListener("click", () => this.toEnd());
     chat.addEventListener("change", () => this.render());
@@ -22,6 +23,11 @@ export class Transcript {
 
   render() {
     const { chat } = this;
+    if (chat.isNotebook) {
+      document.body.classList.remove("split");
+      document.body.classList.toggle("empty", !chat.current.text);
+      return;
+    }
     const { columns } = chat.current;
     const empty = columns.every((column) => column.nodes.length === 0);
     document.body.classList.toggle("empty", empty);
@@ -74,14 +80,34 @@ export class Transcript {
     for (const view of this.columns) view.toEnd();
   }
 
+  /** Two columns scroll as one: they show the same turn. */
+  #together(view) {
+    const other = this.columns.find((each) => each !== view && each.element.isConnected);
+    if (other && !view.isCarried) other.carry(alongside(view, other));
+    this.#scrolled();
+  }
+
   #scrolled() {
     this.downButton.hidden = this.columns.every((view) => view.follows || !view.element.isConnected);
   }
 }
 
+/** Where one column has to be scrolled to, to show the turn that another shows. */
+function alongside(view, other) {
+  const [mine, theirs] = [view.turns, other.turns];
+  const [end, otherEnd] = [view.end, other.end];
+  const marks = [[0, 0]];
+  for (let i = 1; i < Math.min(mine.length, theirs.length); i++)
+    if (mine[i] < end && theirs[i] < otherEnd) marks.push([mine[i], theirs[i]]);
+  marks.push([end, otherEnd]);
+  const next = Math.max(1, marks.findIndex(([top]) => top >= view.top));
+  const [[from, otherFrom], [to, otherTo]] = [marks[next - 1], marks[next]];
+  return otherFrom + (to > from ? (view.top - from) / (to - from) : 0) * (otherTo - otherFrom);
+}
+
 /** The messages with one model, below a head with its name where there are two columns. */
 class ColumnView {
-  /** onScroll() is called when `follows`, whether the end is in sight and to be kept there, may have changed. */
+  /** onScroll(view) is called when `follows`, whether the end is in sight and to be kept there, may have changed. */
   constructor(chat, number, acts, onScroll) {
     this.chat = chat;
     this.number = number;
@@ -101,7 +127,8 @@ class ColumnView {
     this.head = h("div", { class: "column-head" }, this.select.element, keep);
     this.messages = h("div", { class: "messages" });
     this.horizon = h("p", { class: "horizon" }, h("span", {}, "The model no longer sees what is above"));
-    this.scroll = h("div", { class: "scroll" }, this.messages);
+    this.reading = new Reading(chat);
+    this.scroll = h("div", { class: "scroll" }, this.messages, this.reading.element);
     this.element = h("section", { class: "column" }, this.head, this.scroll);
     this.scroll.addEventListener("scroll", () => {
       const { scrollTop, scrollHeight, clientHeight } = this.scroll;
@@ -109,7 +136,10 @@ class ColumnView {
       // Only the user scrolls up; that the end is out of sight may be because the answer has grown in the meantime.
       this.follows = atEnd || (this.follows && scrollTop >= this.top);
       this.top = scrollTop;
-      onScroll();
+      // The event of a scroll that was for the sake of the other column.
+      this.isCarried = this.carried === scrollTop;
+      this.carried = null;
+      onScroll(this);
     });
     const resized = new ResizeObserver(() => this.follows && this.toEnd());
     for (const element of [this.messages, this.scroll]) resized.observe(element);
@@ -122,7 +152,28 @@ class ColumnView {
     this.head.hidden = !several;
     this.select.update(column);
     reconcile(this.messages, messages.filter(Boolean));
+    const isRead = this.chat.inspecting && this.chat.reading;
+    this.messages.hidden = isRead;
+    this.reading.element.hidden = !isRead;
+    if (isRead) this.reading.update(column);
   }
+
+  /** How far down each question is, and the furthest that one can scroll. */
+  get turns() {
+    return [...this.messages.querySelectorAll(".message.user")].map((message) => message.offsetTop);
+  }
+
+  get end() {
+    return this.scroll.scrollHeight - this.scroll.clientHeight;
+  }
+
+  /** Scroll because the other column was scrolled. */
+  carry(top) {
+    if (Math.abs(this.scroll.scrollTop - top) < 1) return;
+    this.scroll.scrollTop = top;
+    this.carried = this.scroll.scrollTop;
+  }
+
   toEnd() {
     this.follows = true;
     this.scroll.scrollTop = this.scroll.scrollHeight;

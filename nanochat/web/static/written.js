@@ -4,6 +4,7 @@
 import { h } from "./dom.js";
 import { elementsOf } from "./message.js";
 import { path, textOf } from "./tree.js";
+import { tinted } from "./writing.js";
 
 const NO_ANSWER = "(no answer)";
 const nameOf = (node) => (node.role === "user" ? "You" : node.model || "Answer");
@@ -21,6 +22,7 @@ function aboutLine({ created, columns }) {
 export function asMarkdown(conversation) {
   const { title, system, columns } = conversation;
   const blocks = [`# ${title}`, aboutLine(conversation)];
+  if (conversation.text) return `${[...blocks, conversation.text.text].join("\n\n")}\n`;
   if (system) blocks.push("## System prompt", quoted(system));
   columns.forEach((column, i) => {
     const several = columns.length > 1;
@@ -66,7 +68,9 @@ export function contentOf(conversation) {
     h("h1", {}, title),
     h("p", { class: "field-hint" }, aboutLine(conversation)),
     system ? h("blockquote", { class: "bubble" }, system) : null,
-    ...columns.map((column) => h("section", {}, ...path(column).map(article))),
+    ...(conversation.text
+      ? [h("div", { class: "written-text" }, ...tinted(conversation.text))]
+      : columns.map((column) => h("section", {}, ...path(column).map(article)))),
   );
 }
 
