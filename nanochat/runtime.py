@@ -6,22 +6,19 @@ import os
 import random
 import resource
 import shutil
-import signal
 import sys
-import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
-from nanochat.errors import UserError, sentence_of
-
-PATIENCE = 5.0  # seconds that a rank waits for another one's exit code
+from nanochat import peers
+from nanochat.errors import UserError
 
 Answer = TypeVar("Answer", bound=Callable)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -53,18 +50,17 @@ class Runtime:
             dist.barrier()
 
 
-class PeerFailed(Exception):
-    """This rank cannot continue because another one failed, which prints the reason."""
-
-
 @contextmanager
-def start(device_type: str = "", dtype: str = "auto", seed: int | None = None) -> Iterator[Runtime]:
+def start(
+    device_type: str = "", dtype: str = "auto", seed: int | None = None, collective_minutes: float = 30.0
+) -> Iterator[Runtime]:
     """Set up the process: ranks of torchrun (NCCL for CUDA tensors, else Gloo), device, compute dtype, random seeds.
 
     device_type "" takes cuda, then mps, then cpu. dtype "auto" takes $NANOCHAT_DTYPE, else the dtype that the device
     multiplies fastest. seed None draws one. Raises UserError for a device or dtype that is not available.
 
-    An error ends all ranks with one message (`_fail`); a rank whose launcher died gets a SIGTERM (`_with_parent`).
+    An error ends all ranks with one message, and so does a collective that takes more than collective_minutes; a rank
+    whose launcher died gets a SIGTERM (`peers`).
     """
     rank, local = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
     world = int(os.environ.get("WORLD_SIZE", 1))
@@ -84,20 +80,17 @@ def start(device_type: str = "", dtype: str = "auto", seed: int | None = None) -
     if "RANK" not in os.environ:
         yield runtime
         return
-    with _with_parent() if "TORCHELASTIC_RUN_ID" in os.environ else nullcontext():
+    with peers.with_parent() if "TORCHELASTIC_RUN_ID" in os.environ else nullcontext():
         if world == 1 or dist.is_initialized():
             yield runtime
             return
         store, _, _ = next(dist.rendezvous("env://"))
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world)
+        longest = timedelta(minutes=collective_minutes)
+        dist.init_process_group(backend, timeout=longest, store=store, rank=rank, world_size=world)
         try:
-            yield runtime
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            _fail(error, dist.PrefixStore("nanochat", store))
-            raise  # not reached
+            with peers.Peers(dist.PrefixStore("nanochat", store), rank, world, longest).reported():
+                yield runtime
         finally:
             dist.destroy_process_group()
 
@@ -136,78 +129,6 @@ def _set_deterministic(mode: int) -> None:
         torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
     else:
         torch.set_deterministic_debug_mode(mode)
-
-
-def _fail(error: BaseException, store: dist.Store) -> None:
-    """End this rank: with a message if the error is its own, quietly if another rank caused it.
-
-    When a rank ends, collectives fail on all others, so it leaves its exit code in the store. If several ranks have a
-    message, the first is printed. os._exit, because threads of gloo and of the prefetcher may be running: tearing down
-    C++ objects under them aborts the process, and that message would bury ours.
-    """
-    if _is_of_a_peer(error):
-        code = _code_of_a_peer(store)
-        if code is None:
-            print("error: another rank ended without an error message; start the run again to resume", file=sys.stderr)
-            code = 1
-    else:
-        sentence = sentence_of(error)
-        code = 1 if sentence is None else 2
-        if sentence is None:
-            traceback.print_exception(error)
-        elif _is_first(store):
-            print(f"error: {sentence}", file=sys.stderr)
-        with suppress(RuntimeError):
-            store.set("code", str(code))
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)
-
-
-def _is_of_a_peer(error: BaseException) -> bool:
-    """Whether an error only reports a lost connection to another rank; gloo raises plain RuntimeErrors."""
-    return isinstance(error, (PeerFailed, dist.DistError)) or isinstance(error, RuntimeError) and "gloo" in str(error)
-
-
-def _code_of_a_peer(store: dist.Store) -> int | None:
-    """The exit code of the rank that failed; None if it was killed or was hosting the store."""
-    until = time.monotonic() + PATIENCE
-    with suppress(RuntimeError):
-        while time.monotonic() < until:
-            if store.check(["code"]):
-                return int(store.get("code"))
-            time.sleep(0.05)
-    return None
-
-
-def _is_first(store: dist.Store) -> bool:
-    """Whether no other rank has reported why the run ends."""
-    try:
-        return store.add("reported", 1) == 1
-    except RuntimeError:  # the store died with the rank that hosts it
-        return True
-
-
-@contextmanager
-def _with_parent() -> Iterator[None]:
-    """Send this process a SIGTERM, on which training saves and exits, once its parent is gone.
-
-    A killed launcher cannot stop its ranks, and a second run would find them still working in its folder.
-    """
-    parent, done = os.getppid(), threading.Event()
-
-    def watch() -> None:
-        while not done.wait(1):
-            if os.getppid() != parent:
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
-    try:
-        yield
-    finally:
-        done.set()
 
 
 def asked_once(function: Answer) -> Answer:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -186,8 +187,25 @@ def vanish(rank: int) -> None:
 
 def test_a_rank_that_was_killed_is_a_sentence_of_the_other(tmp_path):
     errors, codes = failed(tmp_path, vanish, 0)
-    assert_one_sentence(errors, "another rank ended without an error message")
+    assert_one_sentence(errors, f"rank 0 on {socket.gethostname()} ended without an error message")
     assert codes == [-signal.SIGKILL, 1]
+
+
+def sleep_forever(rank: int) -> None:
+    with runtime.start("cpu", "float32", 0, collective_minutes=0.03) as rt:
+        rt.wait()
+        if rt.rank == rank:
+            time.sleep(100)  # where the others are not
+        rt.wait()
+
+
+def test_a_collective_that_hangs_ends_with_the_place_of_each_rank(tmp_path):
+    errors, codes = failed(tmp_path, sleep_forever, 1)
+    sentence, *stack = errors[0].splitlines()
+    assert sentence.startswith("error: rank 0 waited 0.03 minutes for the others (--collective_minutes)")
+    assert stack[0].startswith("rank 0 on") and "in wait" in errors[0]
+    assert errors[1].startswith("rank 1 on") and "where the others are not" in errors[1]
+    assert "Traceback" not in "".join(errors) and codes == [1, 1]
 
 
 @pytest.mark.parametrize("flag", ["--window_pattern=X", "--depth=none"])  # found with the other ranks, and before

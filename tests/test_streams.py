@@ -29,7 +29,7 @@ from nanochat.data.packing import Document, pack
 from nanochat.data.shards import TextReader, write_shards
 from nanochat.data.streams import ConversationSource, MixedSource, TextSource, batches
 from nanochat.errors import UserError
-from nanochat.runtime import PeerFailed
+from nanochat.peers import PeerFailed
 from nanochat.tokenizer import Tokenizer
 
 BOS = 0

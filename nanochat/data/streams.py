@@ -32,7 +32,8 @@ from nanochat.data.order import Shuffled
 from nanochat.data.packing import Document, pack
 from nanochat.data.shards import TextReader
 from nanochat.errors import UserError
-from nanochat.runtime import PeerFailed, Runtime
+from nanochat.peers import PeerFailed
+from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 
 CHUNK = 1024  # documents packed together

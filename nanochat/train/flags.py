@@ -75,6 +75,8 @@ class TrainFlags:
     """keep only the blocks' inputs from the forward pass and compute the rest again: less memory, a third more work"""
     parallel: Parallel = "auto"
     """on several ranks: replicate the model, shard it (FSDP), or shard it within each node (hybrid); auto: as fits"""
+    collective_minutes: float = 30.0
+    """on several ranks: end the run, and print where each rank is, when one has waited so long for the others"""
     fp8: bool = False
     """multiply the blocks' matrices in 8 bits, on GPUs that do (H100, L4, RTX 40 and newer); needs the extra fp8"""
     seed: int = 42

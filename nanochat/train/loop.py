@@ -27,9 +27,10 @@ from nanochat.data.batch import Batch
 from nanochat.errors import UserError, shown
 from nanochat.log import MetricsLog, Progress
 from nanochat.optim import Optimizer, Rates
+from nanochat.peers import PeerFailed
 from nanochat.plan.gpus import peak_of
 from nanochat.reduce import whole
-from nanochat.runtime import PeerFailed, Runtime, memory_used, repeatable
+from nanochat.runtime import Runtime, memory_used, repeatable
 from nanochat.train.parallel import gathered
 from nanochat.train.room import Room, is_out_of_memory, lowest, no_way_back
 from nanochat.train.stopping import EXIT_CODES, agreed, stop_signals

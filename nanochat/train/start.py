@@ -45,8 +45,8 @@ ALTERNATIVES = (
 )  # fmt: skip
 # Flags of one command, which a resumed run does not take over.
 OF_A_COMMAND = (
-    "run", "device_type", "parallel", "resume", "overwrite", "dry_run", "source", "model_tag", "model_step", "out_tag",
-    "resume_from_step",
+    "run", "device_type", "parallel", "collective_minutes", "resume", "overwrite", "dry_run", "source", "model_tag",
+    "model_step", "out_tag", "resume_from_step",
 )  # fmt: skip
 
 BY_CONTENT = ("parent", "teacher", "dataset", "conversations", "data")  # recorded by name, compared by content
@@ -118,7 +118,7 @@ class Run:
 
 def launch(flags: Flags, train: Callable[[Flags, Runtime], None]) -> None:
     """Start the runtime and call `train`, again from the start if --overwrite is to replace another run."""
-    with runtime.start(flags.device_type, flags.dtype, flags.seed) as rt:
+    with runtime.start(flags.device_type, flags.dtype, flags.seed, flags.collective_minutes) as rt:
         try:
             return train(flags, rt)
         except OtherRun:
