@@ -1,6 +1,6 @@
 // Whether the server can be reached: one state for the whole page.
 //
-// While somebody looks at the page, the server is asked often; that costs it less than a millisecond each time. A kept
+// While somebody looks at the page, the server is asked often, which costs it about a millisecond each time. A kept
 // connection would notice a loss sooner, but browsers allow six to a server, which answers need. A page in the
 // background asks nothing until it is looked at again, unless the server is away.
 

@@ -183,3 +183,5 @@ export class Reply {
     if (tokens.length) (part.tokens ??= []).push(...tokens);
   }
 }
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
