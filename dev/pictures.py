@@ -11,25 +11,26 @@ import io
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, ViewportSize, expect
+from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 
 from nanochat.config import parse
 from nanochat.errors import UserError, run
 from nanochat.report import sections
-from tests.browsing import CHROMIUM, PHONE, SIZE, chromium
+from tests.browsing import CHROMIUM, PHONE, chromium, profiles
 from tests.served import started
 
 ASSETS = Path(__file__).resolve().parent.parent / "docs" / "assets"
-LOOKS = {"desktop": {"viewport": SIZE}, "laptop": {"viewport": {"width": 1024, "height": 700}}, "phone": PHONE}
+LOOKS = {"desktop": {}, "laptop": {"viewport": {"width": 1024, "height": 700}}, "phone": PHONE}
 FILM: ViewportSize = {"width": 960, "height": 640}
 MOST_BYTES, QUALITY = 1_000_000, 70  # of the moving picture
 TALK = ("Where does Mira live?", "And what is her job?", "What is 123 + 456?")
+
+State = Callable[[Page], None]  # brings an empty tab into a state
 
 
 @dataclass
@@ -37,13 +38,15 @@ class Flags:
     """Take pictures of the chat page, the dashboard and the report card of the base folder in use."""
 
     model: str = "sft:d4"
-    """serve this model, named as for scripts.chat_web --model"""
+    """talk to this model, named as for scripts.chat_web --model"""
+    base: str = "base:d4"
+    """let this base model continue a text"""
     out: Path = field(default_factory=lambda: Path(tempfile.gettempdir()) / "nanochat-pictures")
     """write the pictures to this folder"""
     docs: bool = False
     """renew those of docs/assets as well"""
     only: str = ""
-    """take only the states whose name has this in it; "film" is the moving picture"""
+    """take only the states whose name has this in it, such as page-talk, card or film"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,67 +57,53 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not report.exists():
         raise UserError(f"{report} does not exist; write it with python -m scripts.report")
     flags.out.mkdir(parents=True, exist_ok=True)
-    with started("chat_web", f"--model={flags.model}", "--temperature=0") as (_, url, _), chromium() as browser:
-        for name, states in (("page", chat_states(url)), ("card", card_states(report))):
-            take(browser, states, flags, name)
+    models = [f"--model={flags.model}", f"--model={flags.base}"]
+    with chromium() as browser, started("chat_web", *models, "--temperature=0") as (_, url, _):
         with started("dashboard") as (_, board, _):
-            take(browser, board_states(board, flags.model), flags, "board")
-        if flags.only in "film":
-            film(browser, url, flags.out / "page.webp")
-        if flags.docs:
-            for_docs(browser, url, report)
+            states = chat_states(url, flags.base) | card_states(report) | board_states(board, flags.model)
+            take(browser, {name: reach for name, reach in states.items() if flags.only in name}, flags.out)
+            if flags.docs:
+                for_docs(browser, states, report)
+        if flags.docs or flags.only in "film":
+            written = film(browser, url, flags.out / "page.webp")
+            if flags.docs:
+                shutil.copyfile(written, ASSETS / written.name)
     print(f"the pictures are in {flags.out}" + (f" and {ASSETS}" if flags.docs else ""))
 
 
-State = Callable[[Page], None]  # brings a fresh page into a state
-
-
-def take(browser: Browser, states: dict[str, State], flags: Flags, kind: str) -> None:
+def take(browser: Browser, states: dict[str, State], out: Path) -> None:
     """A picture of each state on each device, by day and by night."""
     for name, reach in states.items():
-        if flags.only not in f"{kind}-{name}":
-            continue
         for device, options in LOOKS.items():
             for look in ("light", "dark"):
-                with visit(browser, color_scheme=look, **options) as page:
+                with profiles(browser) as open_page:
+                    page = open_page("about:blank", color_scheme=look, **options)
                     reach(page)
-                    page.screenshot(path=flags.out / f"{kind}-{name}-{device}-{look}.png", animations="disabled")
-        print(f"{kind}-{name}", flush=True)
-
-
-@contextmanager
-def visit(browser: Browser, **options) -> Iterator[Page]:
-    """A page in a browser profile of its own, in which no error may occur."""
-    errors: list[str] = []
-    context = browser.new_context(**options)
-    context.set_default_timeout(60_000)
-    expect.set_options(timeout=60_000)
-    page = context.new_page()
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    context.close()
-    if errors:
-        raise UserError(f"the page failed while it was pictured: {errors[0]}")
+                    page.screenshot(path=out / f"{name}-{device}-{look}.png", animations="disabled")
+        print(name, flush=True)
 
 
 # ---------------------------------------------------------------- the chat page
 
 
+def answers(page: Page) -> Locator:
+    return page.get_by_role("article").and_(page.locator("[aria-busy]"))
+
+
 def ask(page: Page, text: str) -> None:
     """Ask, and wait for the end of the answer."""
-    answers = page.get_by_role("article").and_(page.locator("[aria-busy]"))
-    before = answers.count()
+    before = answers(page).count()
     page.get_by_label("Your question").fill(text)
     page.get_by_label("Your question").press("Enter")
-    expect(answers).to_have_count(before + 1)
-    expect(answers.last).to_have_attribute("aria-busy", "false")
+    expect(answers(page)).to_have_count(before + 1)
+    expect(answers(page).last).to_have_attribute("aria-busy", "false")
 
 
 def press(page: Page, name: str) -> None:
     page.get_by_role("button", name=name, exact=True).filter(visible=True).first.click()
 
 
-def chat_states(url: str) -> dict[str, State]:
+def chat_states(url: str, base: str) -> dict[str, State]:
     def opened(page: Page) -> None:
         page.goto(url)
         expect(page.get_by_label("Model", exact=True)).to_be_enabled()
@@ -133,7 +122,14 @@ def chat_states(url: str) -> dict[str, State]:
     def besides(page: Page) -> None:
         opened(page)
         press(page, "Two models side by side")
-        ask(page, TALK[2])
+        page.get_by_label("Your question").fill(TALK[2])
+        page.get_by_label("Your question").press("Enter")
+        expect(answers(page)).to_have_count(2)
+        expect(page.locator("[aria-busy=true]")).to_have_count(0)
+
+    def continued(page: Page) -> None:
+        opened(page)
+        page.get_by_label("Model", exact=True).select_option(base)
 
     def pressed(name: str, then: State = opened) -> State:
         def reach(page: Page) -> None:
@@ -142,12 +138,10 @@ def chat_states(url: str) -> dict[str, State]:
 
         return reach
 
-    def cut_off(page: Page) -> None:
+    def away(page: Page) -> None:
         talked(page)
-        page.route("**/v1/**", lambda route: route.abort())
-        page.get_by_label("Your question").fill(TALK[0])
-        page.get_by_label("Your question").press("Enter")
-        expect(page.get_by_text(re.compile("Is it still running|reach")).first).to_be_visible()
+        page.context.set_offline(True)
+        expect(page.get_by_role("alert")).to_be_visible()
 
     def shortcuts(page: Page) -> None:
         opened(page)
@@ -159,8 +153,10 @@ def chat_states(url: str) -> dict[str, State]:
         expect(page.get_by_role("heading", level=1)).to_be_visible()
 
     return {
-        "empty": opened, "talk": talked, "inspector": inspected, "side-by-side": besides, "shortcuts": shortcuts,
-        "settings": pressed("System prompt and sampling", talked), "away": cut_off, "docs": documented,
+        "page-empty": opened, "page-talk": talked, "page-inspector": inspected, "page-besides": besides,
+        "page-base": continued, "page-settings": pressed("Settings: system prompt and sampling", talked),
+        "page-sidebar": pressed("Open sidebar", talked), "page-away": away, "page-shortcuts": shortcuts,
+        "page-docs": documented,
     }  # fmt: skip
 
 
@@ -183,7 +179,7 @@ def card_states(report: Path) -> dict[str, State]:
         top(page)
 
     return {
-        "top": top, "conversations": at("Conversations"), "detail": at("In detail"), "print": printed,
+        "card-top": top, "card-talk": at("Conversations"), "card-rest": at("In detail"), "card-print": printed,
     }  # fmt: skip
 
 
@@ -197,7 +193,7 @@ def board_states(url: str, model: str) -> dict[str, State]:
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         expect(page.get_by_text(model.partition(":")[2]).first).to_be_visible()
 
-    return {"runs": runs, "models": models}
+    return {"board-runs": runs, "board-models": models}
 
 
 # ---------------------------------------------------------------- README and documentation
@@ -232,58 +228,49 @@ class Film:
         print(f"{path}: {len(self.frames)} frames, {seconds:.0f} s, {size / 1000:.0f} kB", flush=True)
 
 
-def film(browser: Browser, url: str, path: Path) -> None:
+def film(browser: Browser, url: str, path: Path) -> Path:
     """Three questions, then the token inspector, as a moving picture. Typing is shown at a reader's pace."""
-    with visit(browser, viewport=FILM, color_scheme="light") as page:
-        page.goto(url)
+    with profiles(browser) as open_page:
+        page = open_page(url, viewport=FILM, color_scheme="light")
         expect(page.get_by_label("Model", exact=True)).to_be_enabled()
         reel = Film(page)
         reel.shoot(1200)
         for question in TALK:
-            _type(page, reel, question)
-            _answer(page, reel)
+            _question(page, reel, question)
         press(page, "Token inspector")
         reel.shoot(500)
-        _type(page, reel, "How do you spell meadow?")
-        _answer(page, reel)
+        _question(page, reel, "How do you spell meadow?")
         tokens = page.get_by_label("Tokens of the answer").last.get_by_role("button")
         for i in range(min(3, tokens.count())):
             tokens.nth(i).click()
             reel.shoot(1300)
         reel.write(path)
+    return path
 
 
-def _type(page: Page, reel: Film, text: str) -> None:
+def _question(page: Page, reel: Film, text: str) -> None:
+    """Type and send a question, and film the answer while it comes."""
     page.get_by_label("Your question").focus()
-    for begin in range(0, len(text), 2):
-        page.keyboard.type(text[begin : begin + 2])
-        reel.shoot(80)
+    for begin in range(0, len(text), 3):
+        page.keyboard.type(text[begin : begin + 3])
+        reel.shoot(110)
     reel.shoot(350)
-
-
-def _answer(page: Page, reel: Film) -> None:
-    """Send what was typed, and film the answer while it comes."""
-    answers = page.get_by_role("article").and_(page.locator("[aria-busy]"))
-    before = answers.count()
+    before = answers(page).count()
     page.keyboard.press("Enter")
-    expect(answers).to_have_count(before + 1)
-    while answers.last.get_attribute("aria-busy") == "true":
+    expect(answers(page)).to_have_count(before + 1)
+    while answers(page).last.get_attribute("aria-busy") == "true":
         reel.shoot(120)
-    expect(answers.last).to_have_attribute("aria-busy", "false")
     reel.shoot(1600)
 
 
-def for_docs(browser: Browser, url: str, report: Path) -> None:
-    """Renew the pictures of docs/assets."""
-    film(browser, url, ASSETS / "page.webp")
-    with visit(browser, viewport=SIZE, color_scheme="light") as page:
-        chat_states(url)["talk"](page)
-        page.screenshot(path=ASSETS / "page.png", animations="disabled")
-        shutil.copyfile(report.with_name("report.png"), ASSETS / "report.png")
-        with started("dashboard") as (_, board, _):
-            page.goto(board)
-            expect(page.get_by_role("img", name=re.compile("^Training loss"))).to_be_visible()
-            page.screenshot(path=ASSETS / "dashboard.png", animations="disabled")
+def for_docs(browser: Browser, states: dict[str, State], report: Path) -> None:
+    """Renew the pictures of docs/assets, but the moving one."""
+    for name, state in (("page", "page-talk"), ("dashboard", "board-runs")):
+        with profiles(browser) as open_page:
+            page = open_page("about:blank", color_scheme="light")
+            states[state](page)
+            page.screenshot(path=ASSETS / f"{name}.png", animations="disabled")
+    shutil.copyfile(report.with_name("report.png"), ASSETS / "report.png")
 
 
 if __name__ == "__main__":
