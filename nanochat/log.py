@@ -244,7 +244,7 @@ def _bar(unit: str) -> "Bar":
 
     counted = [TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit)] if unit else []
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), *counted,
+        TextColumn("{task.description}"), BarColumn(20), TaskProgressColumn(), *counted,
         TextColumn("{task.fields[figures]}"), TimeRemainingColumn(),
         console=Console(file=sys.stdout, soft_wrap=True),  # a command that is printed meanwhile stays one line to copy
     )  # fmt: skip
