@@ -164,7 +164,7 @@ def test_a_switch_shows_the_prompt_as_the_model_reads_it(visit, picture):
     whole = "".join(texts(reading))
     assert "user_startWhat is 6 times 7? <|user_end|>user_end" in whole  # what is merely spelled is no special token
     assert "output_start42output_end" in whole
-    expect(reading.get_by_role("status")).to_have_text(re.compile(r"^\d+ tokens, as sft:tool reads them$"))
+    expect(reading.get_by_role("status")).to_have_text(re.compile(r"^\d+ tokens, as tool reads them$"))
     picture(page, "reading-light")
     ask(page, "And again?")
     expect(reading.locator(".special", has_text="user_start")).to_have_count(2)
@@ -310,7 +310,7 @@ def test_a_text_and_a_chat_do_not_mix(notebook):
     page = notebook
     written(page).fill(BEGINNING)
     choose_model(page, "sft:tool")
-    expect(page.locator(".note")).to_contain_text("sft:tool chats: a new chat.")
+    expect(page.locator(".note")).to_contain_text("chats: a new chat.")
     ask_and_wait(page, "What is 6 times 7?")
     expect(titles(page)).to_have_text(["What is 6 times 7?", BEGINNING])
     titles(page).last.click()
@@ -350,7 +350,7 @@ def test_two_models_are_chosen_before_and_compared_after(visit, picture):
     assert {first["model"], second["model"]} == {"sft:story", "sft:tool"} and first["seed"] == second["seed"]
     comparison = page.get_by_role("group", name="Comparison")
     expect(comparison).to_contain_text(f"{len(STORY) + 1} tokens")
-    expect(comparison).to_contain_text(re.compile(r"Longer: sft:story, \d+\.\d times · Seed of both: \d+"))
+    expect(comparison).to_contain_text(re.compile(r"Longer: story .*, \d+\.\d times · Seed of both: \d+"))
     for _ in range(2):
         ask_and_wait(page, "And then?")
     picture(page, "side-by-side-compared")

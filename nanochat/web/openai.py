@@ -263,6 +263,7 @@ def _card(state: ServerState, model: ServedModel) -> dict:
         "source": model.source, "tag": model.tag, "step": model.step, "context_length": model.context,
         "chat": model.chats, "parameters": model.parameters, "dtype": model.dtype, "device": model.device,
         "default": model is state.default, "tools": model.tool_names,
+        "special_tokens": model.tokenizer.specials,
         "defaults": {
             "temperature": settings.temperature, "top_k": settings.top_k, "max_tokens": settings.max_tokens,
             "top_p": settings.top_p, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0,

@@ -118,7 +118,7 @@ export class Chat extends EventTarget {
     const model = this.models.find((each) => each.id === id);
     if (model && this.#suitsNot(model, column)) {
       setPreference("model", id);
-      return this.#tell("leave", `${id} ${model.chat ? "chats: a new chat" : "continues texts: a new text"}.`);
+      return this.#tell("leave", `This model ${model.chat ? "chats: a new chat" : "continues texts: a new text"}.`);
     }
     column.model = id;
     if (column === this.current.columns[0]) setPreference("model", id);

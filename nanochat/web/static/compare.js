@@ -45,7 +45,7 @@ export class Comparison {
     if (node?.role !== "assistant") return null;
     const reply = this.chat.replies.get(node.id);
     return {
-      name: node.model,
+      name: this.chat.nameOf(node.model),
       length: reply ? reply.total : (node.usage?.completion ?? 0),
       speed: reply ? reply.speed : (node.usage?.speed ?? null),
       seed: node.seed ?? null,

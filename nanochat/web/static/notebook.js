@@ -5,9 +5,9 @@ import { byId, h, icon, iconButton } from "./dom.js";
 import { hideToken, Tokens } from "./inspector.js";
 import { scoreText } from "./scores.js";
 import { textOf } from "./tree.js";
+import { examplesOf } from "./welcome.js";
+import { labelOf } from "./words.js";
 import { change, difference, emptyText, History, remember, tinted } from "./writing.js";
-
-const BEGINNINGS = ["Mira lives in", "One rainy afternoon", "The fox ran", "In the morning"];
 
 export class Notebook {
   #scored = null; // {writing, text, tokens, unread} of the inspector
@@ -35,7 +35,6 @@ export class Notebook {
     this.field = h("textarea", {
       id: "text",
       "aria-label": "Your text",
-      placeholder: "Write the beginning of a text, and let the model continue it.",
       autocomplete: "off",
       oninput: () => this.#typed(),
       onkeydown: (event) => this.#key(event),
@@ -156,7 +155,9 @@ export class Notebook {
   }
 
   #beginnings() {
-    const texts = this.chat.model(this.chat.current.columns[0])?.examples ?? BEGINNINGS;
+    const model = this.#model;
+    const texts = model ? examplesOf(model).map(({ questions: [text] }) => text) : [];
+    this.field.placeholder = `Write the beginning of a text, and let ${model ? labelOf(model) : "the model"} continue it.`;
     const begin = (text) => {
       this.#set({ text, written: [], cursor: text.length });
       this.#go();

@@ -5,6 +5,7 @@ import { ApiError } from "./api.js";
 import { byId, h } from "./dom.js";
 import { hideToken, legend, Tokens } from "./inspector.js";
 import { path, textOf } from "./tree.js";
+import { labelOf } from "./words.js";
 
 /** The bar above the messages, while the inspector is open. */
 export class InspectorBar {
@@ -66,7 +67,7 @@ export class Reading {
       const { tokens, over } = await this.chat.read(column, asked.signal);
       hideToken();
       this.tokens.update({ tokens });
-      const count = `${tokens.length} tokens, as ${model.id} reads them`;
+      const count = `${tokens.length} tokens, as ${labelOf(model)} reads them`;
       this.status.textContent = over ? `The last ${count}; ${over} before them do not fit into its context.` : count;
     } catch (error) {
       if (error.name === "AbortError") return;
