@@ -190,6 +190,15 @@ BEGINNING = WORDS[0].strip() + WORDS[0]
 CONTINUED = "".join(WORDS[1:65])
 
 
+KEPT = """async text => {
+    const done = request => new Promise(resolve => request.onsuccess = () => resolve(request.result));
+    const database = await done(indexedDB.open("nanochat"));
+    const kept = await done(database.transaction("conversations").objectStore("conversations").getAll());
+    database.close();
+    return kept.some(conversation => conversation.text?.text === text);
+}"""
+
+
 @pytest.fixture
 def notebook(visit) -> Page:
     page = visit()
@@ -218,6 +227,7 @@ def test_a_base_model_continues_a_text_where_the_cursor_is(notebook, picture):
     written(page).evaluate("(field, at) => field.setSelectionRange(at, at)", at)
     page.keyboard.type("!")  # among the model's words
     assert by_model(page) == [WORDS[1], CONTINUED[len(WORDS[1]) :]]
+    page.wait_for_function(KEPT, arg=f"{BEGINNING}{WORDS[1]}!{CONTINUED[len(WORDS[1]) :]}")
     page.reload()
     expect(written(page)).to_have_value(f"{BEGINNING}{WORDS[1]}!{CONTINUED[len(WORDS[1]) :]}")
     assert by_model(page) == [WORDS[1], CONTINUED[len(WORDS[1]) :]]
