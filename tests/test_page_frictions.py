@@ -306,6 +306,8 @@ def test_a_link_brings_a_question_and_does_not_send_it(visit, site):
     field(page).press("Enter")
     settled(page)
     assert "6 times 7 is 42." in text_of(last_answer(page))
+    page.goto(f"{site.url}?model=base:words&q=Once+upon+a+time")
+    expect(page.get_by_label("Your text")).to_have_value("Once upon a time")
 
 
 NOTE = "async (undo) => (await import('/static/dialogs.js')).note('Something happened.', undo ? () => {} : null)"

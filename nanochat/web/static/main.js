@@ -183,7 +183,8 @@ addEventListener("pagehide", () => chat.store.flush());
 
 await chat.start();
 address.show();
-address.follow();
+const question = address.take();
 composer.focus();
 await Promise.all([chat.connect(), chat.connection.start()]);
+address.offer(question);
 tourOnFirstVisit(chat, () => composer.focus());
