@@ -35,7 +35,9 @@ export function exported(conversations) {
     ...conversation,
     ...(conversation.text ? {} : { messages: asMessages(path(conversation.columns[0]), conversation.system) }),
   }));
-  return JSON.stringify({ format: FORMAT, version: 1, conversations: withMessages }, null, 1);
+  // Without the scores of tokens, which the inspector asks for again.
+  const kept = (key, value) => (key === "scored" || (key === "tokens" && Array.isArray(value)) ? undefined : value);
+  return JSON.stringify({ format: FORMAT, version: 1, conversations: withMessages }, kept, 1);
 }
 
 /** The conversations of a file: an export, one {"messages"}, a list of them, or JSONL. Throws Error with a reason. */
