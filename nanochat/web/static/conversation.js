@@ -36,7 +36,8 @@ export function exported(conversations) {
     ...(conversation.text ? {} : { messages: asMessages(path(conversation.columns[0]), conversation.system) }),
   }));
   // Without the scores of tokens, which the inspector asks for again.
-  const kept = (key, value) => (key === "scored" || (key === "tokens" && Array.isArray(value)) ? undefined : value);
+  const isScore = (key, value) => ["end", "scored"].includes(key) || (key === "tokens" && Array.isArray(value));
+  const kept = (key, value) => (isScore(key, value) ? undefined : value);
   return JSON.stringify({ format: FORMAT, version: 1, conversations: withMessages }, kept, 1);
 }
 
