@@ -28,6 +28,7 @@ ASSETS = Path(__file__).resolve().parent.parent / "docs" / "assets"
 LOOKS = {"desktop": {}, "laptop": {"viewport": {"width": 1024, "height": 700}}, "phone": PHONE}
 FILM: ViewportSize = {"width": 960, "height": 640}
 MOST_BYTES, QUALITY = 1_000_000, 70  # of the moving picture
+TEXT = "Once upon a time"
 TALK = ("Where does Mira live?", "And what is her job?", "What is 123 + 456?")
 
 State = Callable[[Page], None]  # brings an empty tab into a state
@@ -114,10 +115,26 @@ def chat_states(url: str, base: str) -> dict[str, State]:
             ask(page, question)
 
     def inspected(page: Page) -> None:
-        opened(page)
+        talked(page)
         press(page, "Token inspector")
-        ask(page, TALK[0])
-        page.get_by_label("Tokens of the answer").get_by_role("button").nth(2).click()
+        page.get_by_label("Tokens of the answer").last.get_by_role("button").nth(2).click()
+
+    def read(page: Page) -> None:
+        talked(page)
+        press(page, "Token inspector")
+        page.get_by_role("switch", name="As the model reads it").check()
+        expect(page.get_by_label("All tokens that the model reads").get_by_role("button").last).to_be_visible()
+
+    def full(page: Page) -> None:
+        opened(page)
+        for question in TALK * 4:
+            ask(page, question)
+        expect(page.get_by_text("The model no longer sees what is above").first).to_be_attached()
+
+    def first_visit(page: Page) -> None:
+        page.add_init_script('localStorage.removeItem("nanochat.tour-seen")')
+        page.goto(url)
+        expect(page.get_by_role("dialog")).to_be_visible()
 
     def besides(page: Page) -> None:
         opened(page)
@@ -130,6 +147,10 @@ def chat_states(url: str, base: str) -> dict[str, State]:
     def continued(page: Page) -> None:
         opened(page)
         page.get_by_label("Model", exact=True).select_option(base)
+        page.get_by_label("Your text").fill(TEXT)
+        press(page, "Continue")
+        expect(page.get_by_label("Your text")).not_to_have_value(TEXT)
+        expect(page.get_by_role("button", name="Another continuation")).to_be_enabled()
 
     def pressed(name: str, then: State = opened) -> State:
         def reach(page: Page) -> None:
@@ -153,10 +174,11 @@ def chat_states(url: str, base: str) -> dict[str, State]:
         expect(page.get_by_role("heading", level=1)).to_be_visible()
 
     return {
-        "page-empty": opened, "page-talk": talked, "page-inspector": inspected, "page-besides": besides,
-        "page-base": continued, "page-settings": pressed("Settings: system prompt and sampling", talked),
-        "page-sidebar": pressed("Open sidebar", talked), "page-away": away, "page-shortcuts": shortcuts,
-        "page-docs": documented,
+        "page-empty": opened, "page-talk": talked, "page-inspector": inspected, "page-read": read,
+        "page-besides": besides, "page-text": continued, "page-full": full, "page-tour": first_visit,
+        "page-about": pressed("About this model"), "page-sidebar": pressed("Open sidebar", talked),
+        "page-settings": pressed("Settings: system prompt and sampling", talked), "page-away": away,
+        "page-shortcuts": shortcuts, "page-docs": documented,
     }  # fmt: skip
 
 
@@ -229,7 +251,7 @@ class Film:
 
 
 def film(browser: Browser, url: str, path: Path) -> Path:
-    """Three questions, then the token inspector, as a moving picture. Typing is shown at a reader's pace."""
+    """Three questions, then the token inspector, as a moving picture: typing at a reader's pace, answers at their own."""
     with profiles(browser) as open_page:
         page = open_page(url, viewport=FILM, color_scheme="light")
         expect(page.get_by_label("Model", exact=True)).to_be_enabled()
@@ -239,6 +261,7 @@ def film(browser: Browser, url: str, path: Path) -> Path:
             _question(page, reel, question)
         press(page, "Token inspector")
         reel.shoot(500)
+        press(page, "New chat")  # an answer near the top leaves room for a token's card below it
         _question(page, reel, "How do you spell meadow?")
         tokens = page.get_by_label("Tokens of the answer").last.get_by_role("button")
         for i in range(min(3, tokens.count())):
