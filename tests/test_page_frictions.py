@@ -366,9 +366,10 @@ def test_the_headers_buttons_are_labelled_where_there_is_room(visit, picture):
     expect(page.locator("#show-keys")).to_have_text("Shortcuts")
 
 
-# Tokens are parts of a text, each as wide as what it says; radio buttons and switches have their label.
+# Tokens are parts of a text, each as wide as what it says; radio buttons and boxes have their label.
 TARGETS = """() => [...document.querySelectorAll(
-    "button, select, summary, textarea, input:not([type=radio], [role=switch]), label:has([type=radio], [role=switch]), .pages a, .side-list a"
+    "button, select, summary, textarea, input:not([type=radio], [type=checkbox]), .pages a, .side-list a," +
+    "label:has(input[type=radio], input[type=checkbox])"
 )].filter(element => element.checkVisibility({visibilityProperty: true, opacityProperty: false}))
   .map(element => [element.outerHTML.slice(0, 120), element.getBoundingClientRect()])
   .filter(([, {width, height}]) => width < 40 || height < 40)
