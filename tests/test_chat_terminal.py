@@ -127,7 +127,8 @@ def test_a_conversation_in_a_terminal(words: str, base: Path, tmp_path: Path) ->
         }
         seen.type("/quit\n")
         assert seen.process.wait(timeout=PATIENCE) == 0
-    (saved,) = CustomJSON(file).contents() and [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert CustomJSON(file).contents()
+    (saved,) = map(json.loads, file.read_text(encoding="utf-8").splitlines())
     assert [message["role"] for message in saved["messages"]] == ["user", "assistant"]  # /again replaced the answer
     assert saved["messages"][0]["content"] == "Who sleeps?"
 
