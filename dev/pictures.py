@@ -251,7 +251,7 @@ class Film:
 
 
 def film(browser: Browser, url: str, path: Path) -> Path:
-    """Three questions, then the token inspector, as a moving picture; typed at a reader's pace, answered at the model's."""
+    """Three questions, then the token inspector, as a moving picture; typed at a reader's pace."""
     with profiles(browser) as open_page:
         page = open_page(url, viewport=FILM, color_scheme="light")
         expect(page.get_by_label("Model", exact=True)).to_be_enabled()
