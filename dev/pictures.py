@@ -117,7 +117,7 @@ def chat_states(url: str, base: str) -> dict[str, State]:
     def inspected(page: Page) -> None:
         talked(page)
         press(page, "Token inspector")
-        page.get_by_label("Tokens of the answer").last.get_by_role("button").nth(2).click()
+        page.get_by_label("Tokens of the answer").first.get_by_role("button").nth(2).click()
 
     def read(page: Page) -> None:
         talked(page)
@@ -251,7 +251,7 @@ class Film:
 
 
 def film(browser: Browser, url: str, path: Path) -> Path:
-    """Three questions, then the token inspector, as a moving picture; typed at a reader's pace."""
+    """Three questions, then the token inspector, as a moving picture. Only the typing is slowed down."""
     with profiles(browser) as open_page:
         page = open_page(url, viewport=FILM, color_scheme="light")
         expect(page.get_by_label("Model", exact=True)).to_be_enabled()
