@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -16,12 +15,12 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import Match, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Scope
 
 from nanochat.web import documentation
 from nanochat.web.errors import ApiError, json_response
+from nanochat.web.files import ASSETS, Files
 from nanochat.web.http.front import Front, place
 from nanochat.web.http.limits import Cors, Gate, asks_for_html
 from nanochat.web.http.origins import Origins
@@ -56,15 +55,6 @@ class Part:
     """entered when the server starts, left when it ends"""
 
 
-class Files(StaticFiles):
-    """The page's files. Browsers revalidate them every time, so that all are of one version."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers["Cache-Control"] = "no-cache"
-        return response
-
-
 def build(service: Service, parts: Sequence[Part]) -> ASGIApp:
     """The app of a server with these parts."""
 
@@ -91,15 +81,17 @@ def build(service: Service, parts: Sequence[Part]) -> ASGIApp:
     _own_routes(app, service)
     for path, answer in pages.items():
         app.add_api_route(path, _shows(answer), methods=["GET"], include_in_schema=False)
-    for path, folder in files.items():
-        app.mount(path, Files(directory=folder))
+    app.state.files = Files(files)
+    for path in files:
+        app.router.routes.append(Route(f"{path}/{{name:path}}", _file(path)))
+        app.router.routes.append(Route(f"{ASSETS}/{{version}}{path}/{{name:path}}", _file(path)))
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
     limits = {path: limit for part in parts for path, limit in part.limits.items()}
     # The gate is around the whole app, its handler of bugs included.
-    gate = Gate(app, service, OPEN, pages, [f"{path}/" for path in files], limits)
+    gate = Gate(app, service, OPEN, pages, [f"{path}/" for path in (ASSETS, *files)], limits)
     readable = [*READABLE, *(header for part in parts for header in part.readable)]
     return Front(Cors(gate, Origins(service.settings.cors_origins), readable), service.settings.root_path)
 
@@ -117,6 +109,14 @@ def _shows(answer: Callable[[Request], Response]) -> Callable[[Request], Awaitab
         return answer(request)
 
     return show
+
+
+def _file(folder: str) -> Callable[[Request], Awaitable[Response]]:
+    async def file(request: Request) -> Response:
+        found = request.path_params
+        return request.app.state.files.get(request, f"{folder}/{found['name']}", found.get("version", ""))
+
+    return file
 
 
 def _own_routes(app: FastAPI, service: Service) -> None:
@@ -168,9 +168,8 @@ def _methods(request: Request) -> list[str]:
     found = []
     for method in ("GET", "POST", "DELETE"):
         scope = {**request.scope, "method": method, "root_path": ""}
-        routes = [route for route in request.app.routes if route.matches(scope)[0] is Match.FULL]
-        if method == "GET" or any(not isinstance(route, Mount) for route in routes):
-            found += [method] if routes else []
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            found.append(method)
     return [*found, *(["HEAD"] if "GET" in found else []), "OPTIONS"]
 
 
