@@ -26,6 +26,7 @@ from nanochat.web.http.limits import Cors, Gate, asks_for_html
 from nanochat.web.http.origins import Origins
 from nanochat.web.pages import page
 from nanochat.web.service import Service
+from nanochat.web.typesetter import TypesetRequest, Typesetter
 
 STATIC = Path(__file__).parent / "static"
 API = ("docs", "API")  # the last link of the navigation
@@ -57,10 +58,12 @@ class Part:
 
 def build(service: Service, parts: Sequence[Part]) -> ASGIApp:
     """The app of a server with these parts."""
+    typesetter = Typesetter()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(typesetter.end)
             for part in parts:
                 await stack.enter_async_context(part.running())
             yield
@@ -70,7 +73,7 @@ def build(service: Service, parts: Sequence[Part]) -> ASGIApp:
         redirect_slashes=False,
     )  # fmt: skip
     app.state.pages = (*(link for part in parts for link in part.links), API)
-    app.state.bodies = tuple(body for part in parts for body in part.bodies)
+    app.state.bodies = (TypesetRequest, *(body for part in parts for body in part.bodies))
     files = {"/static": STATIC}
     pages = {path: answer for part in parts for path, answer in part.pages.items()}
     for path, answer in pages.items():  # before the API, which has a /models as well
@@ -78,6 +81,7 @@ def build(service: Service, parts: Sequence[Part]) -> ASGIApp:
     for part in parts:
         app.include_router(part.router)
         files |= part.files
+    app.include_router(typesetter.routes())
     _own_routes(app, service)
     for path, answer in pages.items():
         app.add_api_route(path, _shows(answer), methods=["GET"], include_in_schema=False)
