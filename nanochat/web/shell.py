@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Scope
 
-from nanochat.web import documentation
+from nanochat.web import documentation, reference
 from nanochat.web.errors import ApiError, json_response
 from nanochat.web.files import ASSETS, Files
 from nanochat.web.http.front import Front, place
@@ -136,7 +136,9 @@ def _own_routes(app: FastAPI, service: Service) -> None:
     @app.get("/docs", include_in_schema=False)
     @app.get("/api", include_in_schema=False)
     async def docs(request: Request) -> Response:
-        return page(documentation.page(documentation.describe(app), place(request).url), request, "docs")
+        key = service.settings.api_key is not None
+        html = reference.page(documentation.describe(app), place(request).url, service.example_model, key)
+        return page(html, request, "docs")
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi(request: Request) -> Response:
