@@ -190,6 +190,8 @@ PACKAGES = {
     "pydantic": ("nanochat/web/", "extras/dashboard/"),
     "prometheus_client": ("nanochat/web/",),
     "llguidance": ("nanochat/web/",),
+    "latex2mathml": ("nanochat/web/typeset.py",),
+    "pygments": ("nanochat/web/typeset.py",),
     "dill": (),
     "marshal": (),
     "shelve": (),

@@ -17,7 +17,7 @@ from nanochat.config import parse
 from nanochat.engine.engine import Engine
 from nanochat.errors import UserError
 from nanochat.tokenizer import Tokenizer
-from nanochat.web.examples import EXAMPLES
+from nanochat.web.examples import EXAMPLES, Example
 from nanochat.web.http.flags import allowed_hosts
 from nanochat.web.state import Settings
 from scripts import chat_web, inference_server
@@ -353,17 +353,17 @@ def fits(example: Any, real: Any) -> bool:
     return type(example) is type(real)
 
 
-@pytest.mark.parametrize("path", EXAMPLES)
-def test_the_examples_in_the_documentation_are_true(live: Live, path: str) -> None:
-    request, reply = EXAMPLES[path]
-    real = live.get(path) if request is None else live.post(path, request)
-    assert real.status_code == 200 and fits(reply, real.json())
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
+def test_the_examples_in_the_documentation_are_true(live: Live, example: Example) -> None:
+    real = live.get(example.path) if example.request is None else live.post(example.path, example.request)
+    assert real.status_code == example.status
+    assert fits(example.reply, events(real) if example.streams else real.json())
 
 
 def test_the_documentation_shows_the_address_that_was_reached(live: Live) -> None:
     for path in ("/docs", "/api"):
         page = live.get(path).text
-        assert f"curl {live.url}/v1/chat/completions" in page and page.count("<pre>") == 2 * len(EXAMPLES)
+        assert all(f"{live.url}{example.path}" in page for example in EXAMPLES)
     proxy = {"Host": "localhost", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "chat.example.com",
              "X-Forwarded-Prefix": "/a"}  # fmt: skip
     assert "curl https://chat.example.com/a/v1/models" in live.get("/docs", headers=proxy).text

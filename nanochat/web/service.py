@@ -62,5 +62,10 @@ class Service:
         """What is at an address, in words."""
         return "the page"
 
+    @property
+    def example_model(self) -> str:
+        """The model that examples in the documentation name; "" where there is none."""
+        return ""
+
     def abort(self, reason: str) -> None:
         """End all replies under way."""

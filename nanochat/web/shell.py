@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -16,17 +15,18 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import Match, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Scope
 
-from nanochat.web import documentation
+from nanochat.web import documentation, reference
 from nanochat.web.errors import ApiError, json_response
+from nanochat.web.files import ASSETS, Files
 from nanochat.web.http.front import Front, place
 from nanochat.web.http.limits import Cors, Gate, asks_for_html
 from nanochat.web.http.origins import Origins
 from nanochat.web.pages import page
 from nanochat.web.service import Service
+from nanochat.web.typesetter import TypesetRequest, Typesetter
 
 STATIC = Path(__file__).parent / "static"
 API = ("docs", "API")  # the last link of the navigation
@@ -56,21 +56,14 @@ class Part:
     """entered when the server starts, left when it ends"""
 
 
-class Files(StaticFiles):
-    """The page's files. Browsers revalidate them every time, so that all are of one version."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers["Cache-Control"] = "no-cache"
-        return response
-
-
 def build(service: Service, parts: Sequence[Part]) -> ASGIApp:
     """The app of a server with these parts."""
+    typesetter = Typesetter()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(typesetter.end)
             for part in parts:
                 await stack.enter_async_context(part.running())
             yield
@@ -80,7 +73,7 @@ def build(service: Service, parts: Sequence[Part]) -> ASGIApp:
         redirect_slashes=False,
     )  # fmt: skip
     app.state.pages = (*(link for part in parts for link in part.links), API)
-    app.state.bodies = tuple(body for part in parts for body in part.bodies)
+    app.state.bodies = (TypesetRequest, *(body for part in parts for body in part.bodies))
     files = {"/static": STATIC}
     pages = {path: answer for part in parts for path, answer in part.pages.items()}
     for path, answer in pages.items():  # before the API, which has a /models as well
@@ -88,18 +81,21 @@ def build(service: Service, parts: Sequence[Part]) -> ASGIApp:
     for part in parts:
         app.include_router(part.router)
         files |= part.files
+    app.include_router(typesetter.routes())
     _own_routes(app, service)
     for path, answer in pages.items():
         app.add_api_route(path, _shows(answer), methods=["GET"], include_in_schema=False)
-    for path, folder in files.items():
-        app.mount(path, Files(directory=folder))
+    app.state.files = Files(files)
+    for path in files:
+        app.router.routes.append(Route(f"{path}/{{name:path}}", _file(path)))
+        app.router.routes.append(Route(f"{ASSETS}/{{version}}{path}/{{name:path}}", _file(path)))
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
     limits = {path: limit for part in parts for path, limit in part.limits.items()}
     # The gate is around the whole app, its handler of bugs included.
-    gate = Gate(app, service, OPEN, pages, [f"{path}/" for path in files], limits)
+    gate = Gate(app, service, OPEN, pages, [f"{path}/" for path in (ASSETS, *files)], limits)
     readable = [*READABLE, *(header for part in parts for header in part.readable)]
     return Front(Cors(gate, Origins(service.settings.cors_origins), readable), service.settings.root_path)
 
@@ -119,6 +115,14 @@ def _shows(answer: Callable[[Request], Response]) -> Callable[[Request], Awaitab
     return show
 
 
+def _file(folder: str) -> Callable[[Request], Awaitable[Response]]:
+    async def file(request: Request) -> Response:
+        found = request.path_params
+        return request.app.state.files.get(request, f"{folder}/{found['name']}", found.get("version", ""))
+
+    return file
+
+
 def _own_routes(app: FastAPI, service: Service) -> None:
     @app.get("/health", tags=["Server"], summary="Whether the server accepts requests")
     async def health() -> Response:
@@ -132,7 +136,9 @@ def _own_routes(app: FastAPI, service: Service) -> None:
     @app.get("/docs", include_in_schema=False)
     @app.get("/api", include_in_schema=False)
     async def docs(request: Request) -> Response:
-        return page(documentation.page(documentation.describe(app), place(request).url), request, "docs")
+        key = service.settings.api_key is not None
+        html = reference.page(documentation.describe(app), place(request).url, service.example_model, key)
+        return page(html, request, "docs")
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi(request: Request) -> Response:
@@ -168,9 +174,8 @@ def _methods(request: Request) -> list[str]:
     found = []
     for method in ("GET", "POST", "DELETE"):
         scope = {**request.scope, "method": method, "root_path": ""}
-        routes = [route for route in request.app.routes if route.matches(scope)[0] is Match.FULL]
-        if method == "GET" or any(not isinstance(route, Mount) for route in routes):
-            found += [method] if routes else []
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            found.append(method)
     return [*found, *(["HEAD"] if "GET" in found else []), "OPTIONS"]
 
 

@@ -149,6 +149,10 @@ class ServerState(Service):
     def at(self, address: str) -> str:
         return f"the page; the API is at {address}/v1, its documentation at {address}/docs"
 
+    @property
+    def example_model(self) -> str:
+        return next((model for model in self.models.values() if model.chats), self.default).id
+
     def start(self) -> None:
         for model in self.models.values():
             model.pool.start()

@@ -20,7 +20,7 @@ export function setAddress(values, step = false) {
   history[step ? "pushState" : "replaceState"](null, "", wanted);
 }
 
-const ROOT = new URL("../../", import.meta.url); // wherever a proxy shows the server
+const ROOT = new URL("../../../../", import.meta.url); // wherever a proxy shows the server
 
 /** The address of another page, with what it is to show. */
 export const pageOf = (name, values = {}) => new URL(name, ROOT).href + addressOf(values);

@@ -25,6 +25,7 @@ SECURITY_HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
 ]  # fmt: skip
+FILE_HEADERS = SECURITY_HEADERS[1:2]  # of the pages' own scripts and styles, which a browser never shows as pages
 
 
 class Gate:
@@ -55,7 +56,8 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
+                protects = FILE_HEADERS if scope["path"].startswith(self.below) else SECURITY_HEADERS
+                message["headers"] = [*message.get("headers", ()), *protects]
             await send(message)
 
         async def measured() -> Message:

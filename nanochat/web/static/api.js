@@ -18,7 +18,7 @@ export class ApiError extends Error {
   }
 }
 
-const ROOT = new URL("../", import.meta.url);
+const ROOT = new URL("../../../", import.meta.url); // above assets/<version>/static/
 const AWAY = "The server does not answer.";
 const NOT_READY = {
   draining: "The server is shutting down.",

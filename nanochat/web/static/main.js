@@ -10,13 +10,12 @@ import { askForKey, note, openMenu, warn } from "./dialogs.js";
 import { byId } from "./dom.js";
 import { hideToken } from "./inspector.js";
 import { ModelSelect } from "./models.js";
-import { Notebook } from "./notebook.js";
 import { Panel } from "./panel.js";
+import { preference, setPreference, willLast } from "./preferences.js";
 import { waysToSave } from "./saving.js";
 import { InspectorBar } from "./reading.js";
 import { furnish } from "./shell.js";
 import { Sidebar } from "./sidebar.js";
-import { takeTour, tourOnFirstVisit } from "./tour.js";
 import { Transcript } from "./transcript.js";
 import { path } from "./tree.js";
 import { Welcome } from "./welcome.js";
@@ -91,7 +90,6 @@ const panel = new Panel(chat);
 new SystemChip(chat, () => panel.toggle(true));
 new Comparison(chat);
 new InspectorBar(chat);
-new Notebook(chat, acts);
 const modelSelect = new ModelSelect(chat, "Model");
 byId("model").append(modelSelect.element);
 onKeyNeeded(askForKey);
@@ -99,7 +97,7 @@ onKeyNeeded(askForKey);
 // The skip link's target is no conversation, and must not become the address.
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
-  byId(chat.isNotebook ? "text" : "prompt").focus();
+  (byId(chat.isNotebook ? "text" : "prompt") ?? byId("prompt")).focus();
 });
 
 // Header
@@ -172,10 +170,34 @@ function escape() {
   else composer.focus();
 }
 
+// What few visits need is loaded when they do.
+
+/** Base models write into a notebook. */
+async function openNotebook() {
+  if (!chat.isNotebook) return;
+  chat.removeEventListener("change", openNotebook);
+  const { Notebook } = await import("./notebook.js");
+  new Notebook(chat, acts).render();
+}
+
+chat.addEventListener("change", openNotebook);
+
+async function takeTour() {
+  (await import("./tour.js")).takeTour(chat, () => composer.focus());
+}
+
+/** Show the tour to who has never been here; never where the browser cannot remember that it was shown. */
+async function tourOnFirstVisit() {
+  const isNew = !preference("tour-seen", false) && chat.conversations.length === 0 && chat.models.length > 0;
+  if (!isNew || document.querySelector("dialog[open]")) return;
+  setPreference("tour-seen", true);
+  if (willLast("tour-seen")) await takeTour();
+}
+
 byId("show-keys").addEventListener("click", () => byId("keys-dialog").showModal());
 byId("show-tour").addEventListener("click", () => {
   byId("keys-dialog").close();
-  takeTour(chat, () => composer.focus());
+  takeTour();
 });
 
 // What streams is saved a few times a second; whoever leaves the page must not lose the last moment.
@@ -187,4 +209,4 @@ const question = address.take();
 composer.focus();
 await Promise.all([chat.connect(), chat.connection.start()]);
 address.offer(question);
-tourOnFirstVisit(chat, () => composer.focus());
+await tourOnFirstVisit();

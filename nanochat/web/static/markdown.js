@@ -1,9 +1,11 @@
 // Markdown as a model writes it, turned into elements. Nothing is ever parsed as HTML and nothing is loaded: text
-// becomes text nodes, a link leads only to http, https or mailto, an image is shown as a link to it.
+// becomes text nodes, a link leads only to http, https or mailto, an image is shown as a link to it. Formulas and code
+// are drawn as soon as they are complete; see drawing.js.
 //
 // Every step reads each character a bounded number of times and depth is limited, so that no text can hang the page.
 
 import { copyButton, h } from "./dom.js";
+import { colour, formula, MAX_TEX } from "./drawing.js";
 
 const MAX_DEPTH = 16; // of blocks within blocks, and of emphasis within emphasis
 
@@ -32,6 +34,9 @@ const HEADING = /^ {0,3}(#{1,6})(?:[ \t](.*))?$/;
 const RULE = /^ {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$/;
 const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^( *)(?:[-*+]|(\d{1,9})[.)])( +|$)/;
+const TASK = /^\[([ xX])\](?:\s+|$)/; // at the beginning of an item
+const MATH = /^ {0,3}(\$\$|\\\[)/; // a formula on lines of its own
+const MATH_LINES = 60;
 
 const isBlank = (line) => line.trim() === "";
 const indentOf = (line) => line.length - line.trimStart().length;
@@ -63,6 +68,8 @@ function parseOne(lines, at, depth) {
   }
   if (RULE.test(lines[at])) return [{ type: "rule" }, at + 1];
   if (isTable(lines, at)) return parseTable(lines, at);
+  const math = parseMath(lines, at);
+  if (math) return math;
   if (depth < MAX_DEPTH && QUOTE.test(lines[at])) {
     const end = after(lines, at, (line) => QUOTE.test(line));
     const inner = lines.slice(at, end).map((line) => line.replace(QUOTE, ""));
@@ -84,7 +91,9 @@ function after(lines, at, wanted) {
 function startsBlock(lines, at) {
   const item = ITEM.exec(lines[at]);
   if (item && (item[2] === undefined || Number(item[2]) === 1)) return true;
-  return [FENCE, HEADING, RULE, QUOTE].some((start) => start.test(lines[at])) || isTable(lines, at);
+  return (
+    [FENCE, HEADING, RULE, QUOTE].some((start) => start.test(lines[at])) || isTable(lines, at) || !!parseMath(lines, at)
+  );
 }
 
 /** Without a closing fence it is code to the end: it is still being written. */
@@ -92,7 +101,27 @@ function parseCode(lines, at, marks, language) {
   const closes = (line) => line.startsWith(marks) && line === marks[0].repeat(line.length);
   const end = after(lines, at + 1, (line) => !closes(line.trim()));
   const code = lines.slice(at + 1, end).map((line) => withoutIndent(line, indentOf(lines[at])));
-  return [{ type: "code", language, text: code.join("\n") }, end + 1];
+  return [{ type: "code", language, text: code.join("\n"), closed: end < lines.length }, end + 1];
+}
+
+/** $$ or \[ to its counterpart at the end of a line, without a blank line; or to the end: it is still being written. */
+function parseMath(lines, at) {
+  const opens = MATH.exec(lines[at])?.[1];
+  if (!opens) return null;
+  const closes = opens === "$$" ? "$$" : "\\]";
+  const start = lines[at].indexOf(opens) + opens.length;
+  for (let end = at; end < Math.min(lines.length, at + MATH_LINES); end++) {
+    const line = (end === at ? lines[at].slice(start) : lines[end]).trimEnd();
+    const place = line.indexOf(closes);
+    if (place >= 0 && place < line.length - closes.length) return null; // text follows: it is part of a paragraph
+    if (place >= 0) {
+      const text = [...(end > at ? [lines[at].slice(start)] : []), ...lines.slice(at + 1, end), line.slice(0, place)];
+      return [{ type: "math", source: lines.slice(at, end + 1).join("\n"), text: text.join("\n").trim() }, end + 1];
+    }
+    if (end > at && end < lines.length - 1 && isBlank(line)) return null;
+  }
+  const isOpen = lines.length - at <= MATH_LINES;
+  return isOpen ? [{ type: "math", source: lines.slice(at).join("\n"), text: "" }, lines.length] : null;
 }
 
 function isTable(lines, at) {
@@ -148,11 +177,15 @@ function belongs(lines, at, base) {
 
 // Elements from blocks. The page's own headings are h1 and h2; what is below them belongs to the message.
 
+// Each runs from right to left where its first letter does.
+const dir = "auto";
+
 const RENDER = {
-  heading: ({ level, text }) => h(`h${Math.min(level + 2, 6)}`, { class: `level-${level}` }, inline(text)),
+  heading: ({ level, text }) => h(`h${Math.min(level + 2, 6)}`, { class: `level-${level}`, dir }, inline(text)),
   rule: () => h("hr"),
-  quote: ({ blocks }) => h("blockquote", {}, ...blocks.map(blockElement)),
-  paragraph: ({ text }) => h("p", {}, inline(text)),
+  quote: ({ blocks }) => h("blockquote", { dir }, ...blocks.map(blockElement)),
+  paragraph: ({ text }) => h("p", { dir }, inline(text)),
+  math: ({ source, text }) => formula(source, text, true),
   code: codeElement,
   list: listElement,
   table: tableElement,
@@ -160,26 +193,37 @@ const RENDER = {
 
 const blockElement = (block) => RENDER[block.type](block);
 
-function codeElement({ language, text }) {
+function codeElement({ language, text, closed }) {
+  const code = h("code", {}, text);
+  if (closed && language) colour(code, language, text);
   const copy = copyButton("Copy code", () => text);
   const name = language ? `Code: ${language}` : "Code";
   return h(
     "div",
     { class: "code" },
     h("div", { class: "code-head" }, h("span", {}, language || "code"), copy),
-    h("pre", { tabindex: "0", role: "group", "aria-label": name }, h("code", {}, text)),
+    h("pre", { tabindex: "0", role: "group", "aria-label": name, dir: "ltr" }, code),
   );
 }
 
 function listElement({ start, loose, items }) {
   const content = (block) => (block.type === "paragraph" && !loose ? inline(block.text) : blockElement(block));
-  const entries = items.map((blocks) => h("li", {}, ...blocks.map(content)));
-  return start === null ? h("ul", {}, ...entries) : h("ol", { start: start === 1 ? null : start }, ...entries);
+  const entries = items.map((blocks) => {
+    const [first, ...rest] = blocks;
+    const task = first?.type === "paragraph" && TASK.exec(first.text);
+    if (!task) return h("li", { dir }, ...blocks.map(content));
+    const text = { ...first, text: first.text.slice(task[0].length) };
+    return h("li", { dir, class: "task" }, box(task[1] !== " "), ...[text, ...rest].map(content));
+  });
+  return start === null ? h("ul", { dir }, ...entries) : h("ol", { dir, start: start === 1 ? null : start }, ...entries);
 }
+
+const box = (checked) =>
+  h("input", { type: "checkbox", disabled: true, checked, "aria-label": checked ? "Done" : "To do" });
 
 function tableElement({ align, head, rows }) {
   const row = (tag, texts, scope) =>
-    h("tr", {}, ...align.map((name, column) => h(tag, { class: name, scope }, inline(texts[column] ?? ""))));
+    h("tr", {}, ...align.map((name, column) => h(tag, { class: name, scope, dir }, inline(texts[column] ?? ""))));
   const body = rows.map((texts) => row("td", texts));
   const table = h("table", {}, h("thead", {}, row("th", head, "col")), h("tbody", {}, ...body));
   return h("div", { class: "table", tabindex: "0", role: "group", "aria-label": "Table" }, table);
@@ -189,6 +233,7 @@ function tableElement({ align, head, rows }) {
 // remembered; when its counterpart comes, all nodes since then move into a new element.
 
 const TOKEN = [
+  /(?<math>\\[([]|\$\$?)/,
   /\\(?<escaped>[!-/:-@[-`{-~])/,
   /(?<newline>\n)/,
   /(?<ticks>`+)/,
@@ -209,14 +254,21 @@ export function inline(source, inLink = false) {
   const nodes = []; // and texts
   const openers = []; // {mark, position in nodes}
   const unclosed = new Set(); // runs of backticks that do not come again
+  const closers = {}; // where the end of a formula comes next, so that the text is searched once
   let at = 0;
   const text = (end) => end > at && nodes.push(source.slice(at, end));
 
   for (let found; (found = token.exec(source)); ) {
-    const { escaped, newline, ticks, marks, bracket, label, pointed, bare } = found.groups;
+    const { math, escaped, newline, ticks, marks, bracket, label, pointed, bare } = found.groups;
     text(found.index);
     at = token.lastIndex;
-    if (escaped) nodes.push(escaped);
+    if (math) {
+      const end = endOfMath(source, found.index, math, closers);
+      const whole = source.slice(found.index, end);
+      if (end) nodes.push(formula(whole, whole.slice(math.length, -math.length).trim(), /^(\$\$|\\\[)/.test(math)));
+      else nodes.push(math[0] === "\\" ? math[1] : math); // a bracket after a backslash is one
+      at = end || at;
+    } else if (escaped) nodes.push(escaped);
     else if (newline) nodes.push(h("br")); // models mean the line breaks that they write
     else if (marks) emphasize(nodes, openers, marks, source[found.index - 1] ?? " ", source[at] ?? " ");
     else if (ticks) {
@@ -237,6 +289,22 @@ export function inline(source, inLink = false) {
   const fragment = document.createDocumentFragment();
   fragment.append(...nodes);
   return fragment;
+}
+
+const CLOSES = { "\\(": "\\)", "\\[": "\\]", $$: "$$", $: "$" };
+
+/** Where the formula ends that begins here, or 0. A price is none: $5 and $6. */
+function endOfMath(source, from, opens, closers) {
+  const inside = from + opens.length;
+  const closes = CLOSES[opens];
+  if (!(closers[closes] >= inside || closers[closes] === -1)) closers[closes] = source.indexOf(closes, inside);
+  const place = closers[closes];
+  if (place <= inside || place - inside > MAX_TEX) return 0;
+  const end = place + closes.length;
+  if (opens !== "$") return end;
+  const [before, first, last, after] = [from - 1, inside, place - 1, end].map((i) => source[i] ?? " ");
+  const isText = /\w/.test(before) || /\s/.test(first) || /[\s\\]/.test(last) || /[\w$]/.test(after);
+  return isText || source.slice(inside, place).includes("\n") ? 0 : end;
 }
 
 /** A run of marks, between two characters: each mark closes what it can, else opens what it may, else is text. */

@@ -2,7 +2,6 @@
 
 import { DraftCount, markLength } from "./context.js";
 import { copyButton, h, icon, iconButton } from "./dom.js";
-import { lookInside } from "./inside.js";
 import { Tokens } from "./inspector.js";
 import { Markdown } from "./markdown.js";
 import { find, pathTo, textOf, siblings } from "./tree.js";
@@ -36,7 +35,8 @@ export class MessageView {
   #question() {
     if (this.editing) return;
     // A question never changes; drawn once, it keeps what the user has selected in it.
-    if (!this.body.querySelector(".bubble")) this.body.replaceChildren(h("div", { class: "bubble" }, textOf(this.node)));
+    if (!this.body.querySelector(".bubble"))
+      this.body.replaceChildren(h("div", { class: "bubble", dir: "auto" }, textOf(this.node)));
     const buttons = [copyButton("Copy question", () => textOf(this.node))];
     if (!this.chat.isBusy(this.column)) buttons.unshift(iconButton("pencil", "Edit question", () => this.edit()));
     this.#setFoot(...buttons, this.#branches());
@@ -45,7 +45,7 @@ export class MessageView {
   /** Turn the question into a field; back() puts the focus where it belongs when the user changes nothing. */
   edit(back = () => this.foot.querySelector("button").focus()) {
     this.editing = true;
-    const field = h("textarea", { "aria-label": "Edit question", rows: "1" });
+    const field = h("textarea", { "aria-label": "Edit question", rows: "1", dir: "auto" });
     field.value = textOf(this.node);
     const before = pathTo(this.column, find(this.column, this.node.parent));
     const length = new DraftCount(
@@ -118,7 +118,7 @@ export class MessageView {
         );
     }
     if (this.chat.inspecting && !empty)
-      buttons.push(iconButton("layers", "Inside the model", () => lookInside(this.chat.textUpTo(this.column, node))));
+      buttons.push(iconButton("layers", "Inside the model", () => this.#inside()));
     this.figures = h("span", { class: "figures" });
     this.#setFoot(
       ...(running ? [] : buttons),
@@ -126,6 +126,11 @@ export class MessageView {
       this.figures,
     );
     this.#figures();
+  }
+
+  async #inside() {
+    const { lookInside } = await import("./inside.js");
+    lookInside(this.chat.textUpTo(this.column, this.node));
   }
 
   /** The parts of the answer: runs of text, tokens where the inspector has some, and tool calls with their results. */

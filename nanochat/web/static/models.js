@@ -1,6 +1,5 @@
 // Choosing among the checkpoints that the server has, and what they are called.
 
-import { openAbout } from "./about.js";
 import { h, icon, iconButton } from "./dom.js";
 import { describe, nameOf } from "./words.js";
 
@@ -8,7 +7,7 @@ import { describe, nameOf } from "./words.js";
 export class ModelSelect {
   constructor(chat, label) {
     this.chat = chat;
-    const about = () => openAbout(chat, chat.model(this.column));
+    const about = async () => (await import("./about.js")).openAbout(chat, chat.model(this.column));
     this.select = h("select", { "aria-label": label, onchange: () => chat.setModel(this.column, this.select.value) });
     this.box = h("span", { class: "select" }, this.select, icon("chevron"));
     this.name = h("button", { type: "button", class: "text-button model-name", "aria-haspopup": "dialog", onclick: about });

@@ -1,9 +1,7 @@
 // Five steps through the page, shown once to who comes for the first time; docs/start/first-hour.md has them at length.
 
 import { copyButton, h } from "./dom.js";
-import { preference, setPreference, willLast } from "./preferences.js";
 
-const SEEN = "tour-seen";
 const GAP = 12; // pixels between what a step is about and the dialog, and from there to the window's edge
 const RETRAIN = "uv run python examples/first_hour.py";
 const LINE = '{"messages": [{"role": "user", "content": "Who made you?"}, {"role": "assistant", "content": "I did it."}]}';
@@ -32,14 +30,6 @@ const steps = (name) => [
     text: "Then serve both models, as the command prints it, and put them side by side: one question, two answers.",
   },
 ];
-
-/** Show the tour to who has never been here; never where the browser cannot remember that it was shown. */
-export function tourOnFirstVisit(chat, done) {
-  const isNew = !preference(SEEN, false) && chat.conversations.length === 0 && chat.models.length > 0;
-  if (!isNew || document.querySelector("dialog[open]")) return;
-  setPreference(SEEN, true);
-  if (willLast(SEEN)) takeTour(chat, done);
-}
 
 /** done() is called when it is over. */
 export function takeTour(chat, done) {
