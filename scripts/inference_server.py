@@ -34,6 +34,8 @@ class Flags(NetworkFlags, ServingFlags):
     """name that clients see; repeat it for more names of the model"""
     chat_template: Literal["plain", "none"] = "plain"
     """how a base model chats: plain (lines of User: and Assistant:), or none (it only continues texts)"""
+
+    # --- generation
     temperature: Annotated[float, alias("-t")] = 0.8
     """temperature of requests that name none; 0 takes the most likely token"""
     top_k: Annotated[int, alias("-k")] = 200
@@ -42,6 +44,8 @@ class Flags(NetworkFlags, ServingFlags):
     """top_p of requests that name none: sample from the fewest tokens whose probabilities sum to p"""
     max_tokens: Annotated[int, alias("-m", "--max-new-tokens")] = 256
     """maximum tokens of a reply to requests that name none"""
+
+    # --- server
     cors_enabled: bool = False
     """let the pages of all web sites use the API, as --cors_origin '*' does"""
     compile: bool = False

@@ -157,7 +157,7 @@ def test_comes_to_its_end(moved):
     *_, ready, last = done.stdout.rstrip().partition("\nd1 is ready, ")
     screen = (ready + last).splitlines()
     assert len(screen) <= 12 and f"{moved}/report/report.html" in done.stdout
-    assert re.search(r"^facts +[ █▏-▉]{5} +\d+%  ", last, re.MULTILINE), last
+    assert re.search(r"^facts +[ █▉-▏]{5} +\d+%  ", last, re.MULTILINE), last
     talk, page = (re.search(f"^{words} +(NANOCHAT.*)$", last, re.MULTILINE) for words in ("talk to it", "or on a page"))
     assert talk and page and page[1] == talk[1].replace("chat_cli", "chat_web")
     chat = f"{sys.executable} -m scripts.chat_cli --source=sft --model_tag=d1 --step=4"
