@@ -139,6 +139,10 @@ def test_of_a_model_without_a_record_nothing_is_claimed(visit) -> None:
     page.get_by_role("button", name="About this model").click()
     expect(card(page)).to_contain_text("is not recorded with its files")
     expect(card(page).locator("svg[role=img], table")).to_have_count(0)
+    page.keyboard.press("Escape")
+    page.get_by_label("Model", exact=True).select_option("base:d4")  # trained here, but never evaluated
+    page.get_by_role("button", name="About this model").click()
+    expect(card(page)).to_contain_text("not been evaluated. python -m scripts.base_eval --source base:d4 does that.")
 
 
 def test_with_one_model_its_name_opens_the_card(live: Live, visit, monkeypatch) -> None:

@@ -27,7 +27,7 @@ export function openAbout(chat, model) {
     h("p", {}, model.about),
     facts(model),
     trained ? curve : h("p", { class: "field-hint" }, "How it was trained and what it scores is not recorded with its files."),
-    trained && scoreTable(trained),
+    trained && scoreTable(model),
     trained?.parent && comparison(chat, model, close),
   );
   dialog.addEventListener("close", () => dialog.remove());
@@ -46,6 +46,11 @@ function facts(model) {
   if (trained?.dataset) rows.push(["Text", inWords(trained.dataset)]);
   const conversations = [trained?.conversations, ...(trained?.own_files ?? [])].filter((each) => each && each !== "none");
   if (conversations.length) rows.push(["Conversations", conversations.map(inWords).join(", ")]);
+  for (const [name, label] of [
+    ["core", "CORE"],
+    ["chatcore", "ChatCORE"],
+  ])
+    if (trained?.scores[name] !== undefined) rows.push([label, trained.scores[name].toFixed(4)]);
   if (Number.isFinite(trained?.val_bpb)) rows.push(["Validation", `${trained.val_bpb.toFixed(3)} bits per byte`]);
   return h("dl", { class: "facts" }, ...rows.flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)]));
 }
@@ -97,9 +102,14 @@ function line(points, text) {
 
 // Scores
 
-function scoreTable({ scores, parent_scores: before, parent }) {
+function scoreTable(model) {
+  const { scores, parent_scores: before, parent } = model.trained;
   const tasks = Object.entries(scores.tasks ?? {});
-  if (tasks.length === 0) return h("p", { class: "field-hint" }, "It has not been evaluated: python -m scripts.chat_eval does.");
+  if (Object.keys(scores).length === 0) {
+    const command = `python -m scripts.${model.chat ? "chat_eval" : "base_eval"} --source ${model.source}:${model.tag}`;
+    return h("p", { class: "field-hint" }, "It has not been evaluated. ", h("code", {}, command), " does that.");
+  }
+  if (tasks.length === 0) return null;
   const earlier = before.tasks ?? {};
   const compared = tasks.some(([name]) => earlier[name]);
   const head = h(
