@@ -1,5 +1,6 @@
 """What an answer looks like: formulas, colours of code, tables, task lists, and text from right to left."""
 
+import asyncio
 import re
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from playwright.sync_api import expect
 from nanochat import chat
 from nanochat.tokenizer import Tokenizer
 from nanochat.web import typeset
+from nanochat.web.typesetter import Typesetter
 from tests.browsing import PHONE, needs_chromium, serious
 from tests.pageside import (
     Site,
@@ -233,14 +235,29 @@ def test_what_is_too_much_is_refused_or_left_plain(site):
     refusal(httpx.post(url, content=b"x" * (5 << 20), timeout=PATIENCE), 413)
 
 
-def test_what_does_not_end_is_ended(site):
-    """A formula whose macros grow tenfold at each step is stopped by time or memory; the next one is drawn."""
+def test_a_formula_that_grows_without_end_harms_nobody(site):
+    """A formula whose macros grow tenfold at each step stays plain; the next one is drawn."""
     names = "abcdefghij"
     steps = [f"\\def\\{name}{{{f'{chr(92)}{names[i]} ' * 10}}}" for i, name in enumerate(names[1:])]
     bomb = f"\\def\\a{{x}}{''.join(steps)}\\j"
     assert drawn(site, math(bomb))[0] is None
     assert drawn(site, math("x"))[0] is not None
     assert httpx.get(f"{site.url}health", timeout=PATIENCE).status_code == 200
+
+
+def test_what_takes_too_long_stays_plain_and_is_ended():
+    async def check() -> None:
+        typesetter = Typesetter(seconds=PATIENCE)
+        item = {"type": "math", "text": "x", "display": False}
+        [first] = await typesetter.typeset([item])
+        typesetter.seconds = 0.0
+        slow = {"type": "code", "text": "x = 1\n" * 3000, "language": "python"}
+        assert await typesetter.typeset([slow, item]) == [None, None]
+        typesetter.seconds = PATIENCE
+        assert first is not None and await typesetter.typeset([item]) == [first]
+        await typesetter.end()
+
+    asyncio.run(check())
 
 
 @pytest.mark.parametrize(
