@@ -207,6 +207,7 @@ def test_a_conversation_is_saved_to_be_read_elsewhere(visit, picture, tmp_path):
         expect(copy).to_have_title("What is `6` times 7?")
         expect(copy.locator(".tool pre")).to_have_text(["6*7", "42"])
         expect(copy.locator("td").first).to_have_text("November")
+        expect(copy.locator("pre .hl-keyword").first).to_have_text("def")
         expect(copy.locator("button, script, link, img")).to_have_count(0)
         picture(copy, f"saved-{look}")
     page.emulate_media(color_scheme="dark")

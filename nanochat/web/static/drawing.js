@@ -13,6 +13,10 @@ const LONG = 40; // characters of a formula that may be wider than a phone
 const results = new Map(); // item as JSON → what came back; null stays plain
 const waiting = new Map(); // item as JSON → elements
 let asking = false;
+let done = Promise.resolve();
+
+/** Resolves when all that waits to be drawn is drawn. */
+export const drawn = () => done;
 
 /** A formula's element; "" for tex leaves it as it is written. */
 export function formula(source, tex, display) {
@@ -32,7 +36,7 @@ function draw(element, item) {
   const key = JSON.stringify(item);
   if (results.has(key)) return show(element, results.get(key));
   waiting.set(key, [...(waiting.get(key) ?? []), element]);
-  if (!asking) ask();
+  if (!asking) done = ask();
 }
 
 async function ask() {

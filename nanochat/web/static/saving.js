@@ -8,7 +8,7 @@ import { asMarkdown, asPage, contentOf } from "./written.js";
 /** The entries of a menu, as openMenu takes them. */
 export function waysToSave(conversation) {
   const name = fileName(conversation.title);
-  const saved = (ending, type, write) => () => save(`${name}.${ending}`, type, write(conversation));
+  const saved = (ending, type, write) => async () => save(`${name}.${ending}`, type, await write(conversation));
   return [
     { label: "Copy", icon: "copy", act: () => copyAll(conversation) },
     { label: "Save as Markdown", icon: "page", act: saved("md", "text/markdown", asMarkdown) },
@@ -29,7 +29,7 @@ function save(name, type, text) {
 /** As formatted text for editors that take it, as Markdown for the others. */
 async function copyAll(conversation) {
   const markdown = asMarkdown(conversation);
-  const forms = { "text/plain": markdown, "text/html": contentOf(conversation).outerHTML };
+  const forms = { "text/plain": markdown, "text/html": (await contentOf(conversation)).outerHTML };
   const blobs = Object.entries(forms).map(([type, text]) => [type, new Blob([text], { type })]);
   let done = true;
   try {

@@ -2,6 +2,7 @@
 // the other versions of its messages; for those there is the export of conversation.js.
 
 import { h } from "./dom.js";
+import { drawn } from "./drawing.js";
 import { elementsOf } from "./message.js";
 import { path, textOf } from "./tree.js";
 import { tinted } from "./writing.js";
@@ -59,10 +60,10 @@ body { display: block; overflow: visible; padding: 1.5rem 0; }
 .messages > .field-hint, .messages > .bubble { margin: 0 0 2rem; }
 .message > h2.field-hint { margin-bottom: 0.4rem; font-size: var(--small); }`;
 
-/** The whole conversation as one element that nothing happens in. */
-export function contentOf(conversation) {
+/** The whole conversation as one element that nothing happens in, its formulas and code drawn. */
+export async function contentOf(conversation) {
   const { title, system, columns } = conversation;
-  return h(
+  const content = h(
     "main",
     { class: "messages" },
     h("h1", {}, title),
@@ -72,12 +73,14 @@ export function contentOf(conversation) {
       ? [h("div", { class: "written-text" }, ...tinted(conversation.text))]
       : columns.map((column) => h("section", {}, ...path(column).map(article)))),
   );
+  await drawn();
+  return content;
 }
 
-export function asPage(conversation) {
+export async function asPage(conversation) {
   // A document of its own, which is shown nowhere: to find out which rules apply to it.
   const page = document.implementation.createHTMLDocument(conversation.title);
-  page.body.append(contentOf(conversation));
+  page.body.append(await contentOf(conversation));
   const head = [
     h("meta", { charset: "utf-8" }),
     h("meta", { name: "viewport", content: "width=device-width, initial-scale=1" }),
@@ -91,7 +94,7 @@ export function asPage(conversation) {
 
 function article(node) {
   const name = h("h2", { class: node.role === "user" ? "visually-hidden" : "field-hint" }, nameOf(node));
-  const content = node.role === "user" ? [h("div", { class: "bubble" }, textOf(node))] : elementsOf(node.parts);
+  const content = node.role === "user" ? [h("div", { class: "bubble", dir: "auto" }, textOf(node))] : elementsOf(node.parts);
   const body = h("div", { class: "body" }, ...(isAnswered(node) ? content : [NO_ANSWER]));
   for (const button of body.querySelectorAll("button")) button.remove();
   return h("article", { class: `message ${node.role}` }, name, body);
