@@ -400,7 +400,8 @@ export class Chat extends EventTarget {
       this.#tell("progress", node);
       this.store.saveSoon(conversation);
     };
-    Object.assign(node, { scored: null, end: null });
+    delete node.scored;
+    delete node.end;
     const question = () => this.#question(conversation, column, node);
     const reply = new Reply(node, this.connection, question, changed);
     this.replies.set(node.id, reply);

@@ -162,7 +162,8 @@ export class Reply {
       this.finish = choice.finish_reason ?? this.finish;
     }
     const { prompt_tokens: tokens, messages_dropped: dropped, reply_tokens_dropped: cut } = data.nanochat ?? {};
-    this.node.unread = data.nanochat?.prompt_tokens_dropped ?? this.node.unread;
+    const { prompt_tokens_dropped: unread } = data.nanochat ?? {};
+    if (unread !== undefined) this.node.unread = unread;
     if (dropped !== undefined && !data.usage) this.node.view = { tokens, dropped, cut };
     if (data.usage) {
       const { context_length: context, tokens_per_second: speed } = data.nanochat ?? {};
