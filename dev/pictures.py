@@ -129,7 +129,7 @@ def chat_states(url: str, base: str) -> dict[str, State]:
         opened(page)
         for question in TALK * 4:
             ask(page, question)
-        expect(page.get_by_text("The model no longer sees what is above").first).to_be_attached()
+        page.get_by_text("The model no longer sees what is above").first.scroll_into_view_if_needed()
 
     def first_visit(page: Page) -> None:
         page.add_init_script('localStorage.removeItem("nanochat.tour-seen")')
