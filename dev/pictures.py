@@ -177,7 +177,7 @@ def chat_states(url: str, base: str) -> dict[str, State]:
         expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
 
     def documented(page: Page) -> None:
-        page.goto(f"{url}docs")
+        page.goto(f"{url}/docs")
         expect(page.get_by_role("heading", level=1)).to_be_visible()
 
     return {
@@ -214,11 +214,11 @@ def card_states(report: Path) -> dict[str, State]:
 
 def board_states(url: str, model: str) -> dict[str, State]:
     def runs(page: Page) -> None:
-        page.goto(f"{url}#runs={model}")
+        page.goto(f"{url}/runs#runs={model}")
         expect(page.get_by_role("img", name=re.compile("^Training loss"))).to_be_visible()
 
     def models(page: Page) -> None:
-        page.goto(f"{url}models")
+        page.goto(f"{url}/models")
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         expect(page.get_by_text(model.partition(":")[2]).first).to_be_visible()
 
