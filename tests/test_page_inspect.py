@@ -227,7 +227,7 @@ def test_a_base_model_continues_a_text_where_the_cursor_is(notebook, picture):
     written(page).evaluate("(field, at) => field.setSelectionRange(at, at)", at)
     page.keyboard.type("!")  # among the model's words
     assert by_model(page) == [WORDS[1], CONTINUED[len(WORDS[1]) :]]
-    page.wait_for_function(KEPT, arg=f"{BEGINNING}{WORDS[1]}!{CONTINUED[len(WORDS[1]) :]}")
+    wait(lambda: page.evaluate(KEPT, f"{BEGINNING}{WORDS[1]}!{CONTINUED[len(WORDS[1]) :]}"))
     page.reload()
     expect(written(page)).to_have_value(f"{BEGINNING}{WORDS[1]}!{CONTINUED[len(WORDS[1]) :]}")
     assert by_model(page) == [WORDS[1], CONTINUED[len(WORDS[1]) :]]
