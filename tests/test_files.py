@@ -122,7 +122,7 @@ def test_the_page_is_light_and_a_second_visit_loads_next_to_nothing(live: Live) 
             received.clear()
             tab.goto("about:blank")
             tab.goto(f"{live.url}/")
-            tab.wait_for_function("document.querySelector('#examples button')")
+            tab.wait_for_function("() => document.querySelector('#examples button')")
             tab.wait_for_load_state("networkidle")
             of_each = {urls.get(id, "?"): size for id, size in received.items()}
             assert 0 < sum(of_each.values()) < most, sorted(of_each.items(), key=lambda each: -each[1])

@@ -353,11 +353,22 @@ def fits(example: Any, real: Any) -> bool:
     return type(example) is type(real)
 
 
+@pytest.fixture(scope="module")
+def roomy(tokenizer: Tokenizer) -> Iterator[Live]:
+    """A server whose model has the context that the description of a tool takes."""
+    with served([loaded(Engine(calculating(tokenizer, "é! Rome", 1024), slots=4), tokenizer)]) as live:
+        yield live
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
-def test_the_examples_in_the_documentation_are_true(live: Live, example: Example) -> None:
-    real = live.get(example.path) if example.request is None else live.post(example.path, example.request)
+def test_the_examples_in_the_documentation_are_true(roomy: Live, example: Example) -> None:
+    real = roomy.get(example.path) if example.request is None else roomy.post(example.path, example.request)
     assert real.status_code == example.status
-    assert fits(example.reply, events(real) if example.streams else real.json())
+    reply = example.reply
+    if example.title == "Models":  # this one has no record of its training; tests/test_record.py has one that does
+        assert isinstance(reply, dict)
+        reply = {**reply, "data": [{name: each for name, each in reply["data"][0].items() if name != "trained"}]}
+    assert fits(reply, events(real) if example.streams else real.json())
 
 
 def test_the_documentation_shows_the_address_that_was_reached(live: Live) -> None:

@@ -519,7 +519,7 @@ def test_no_text_makes_markdown_dangerous_or_endless(visit):
     texts = [wall * (20_000 // len(wall)) for wall in walls] + ["[a](b" + " " * 20_000, "[ " + "[b]" * 6_000]
     # Not awaited here, since nothing interrupts a renderer that never ends but this wait's time-out of 30 seconds.
     page.evaluate(f"texts => void ({draw.replace('RESULT', '1')})(texts).then(drawn => window.drawn = drawn)", texts)
-    page.wait_for_function(f"window.drawn?.length === {len(texts)}")
+    page.wait_for_function(f"() => window.drawn?.length === {len(texts)}")
 
 
 MARKDOWN = {
@@ -679,7 +679,7 @@ def test_the_page_links_the_documentation_of_the_api(visit, site: Site) -> None:
     page.get_by_role("link", name="POST /v1/responses", exact=True).click()
     expect(page.get_by_role("heading", name="POST /v1/responses")).to_be_in_viewport()
     assert serious(page) == []
-    page.get_by_role("link", name="Chat", exact=True).click()
+    page.get_by_role("navigation", name="Pages").get_by_role("link", name="Chat").click()
     expect(page.get_by_label("Your question")).to_be_visible()
 
 

@@ -366,7 +366,7 @@ def test_two_models_are_chosen_before_and_compared_after(visit, picture):
     picture(page, "side-by-side-compared")
     left, right = page.locator(".scroll").first, page.locator(".scroll").last
     left.evaluate("scroll => scroll.scrollTop = 0")
-    page.wait_for_function("[...document.querySelectorAll('.scroll')].every(scroll => scroll.scrollTop === 0)")
+    page.wait_for_function("() => [...document.querySelectorAll('.scroll')].every(scroll => scroll.scrollTop === 0)")
     right.evaluate("scroll => scroll.scrollTop = scroll.querySelectorAll('.message.user')[1].offsetTop")
     page.wait_for_function("""() => {
         const columns = [...document.querySelectorAll('.column')];

@@ -486,7 +486,7 @@ def test_a_run_keeps_its_settings(here, whole, capsys):
     assert saved == {**ckpt(whole / "ckpt.pt")["config"], "out_dir": "out"} and saved["init_from"] == "scratch"
     Path("more.py").write_text("dropout = 0.0\nbatch_size = 12\n", encoding="utf-8")  # the defaults
     main(["--init_from=resume", "more.py", "--max_iters=16", "--learning_rate=6e-4"])
-    changes = "batch_size 2 -> 12, max_iters 12 -> 16, learning_rate 0.01 -> 0.0006, dropout 0.1 -> 0.0\n"
+    changes = "dropout 0.1 -> 0.0, batch_size 2 -> 12, max_iters 12 -> 16, learning_rate 0.01 -> 0.0006\n"
     assert f"resumed with other settings: {changes}" in capsys.readouterr().out
     assert ckpt("out/ckpt.pt")["config"]["batch_size"] == 12 and ckpt("out/ckpt.pt")["model_args"]["dropout"] == 0
     before = Path("out/ckpt.pt").read_bytes()

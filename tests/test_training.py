@@ -18,7 +18,7 @@ from stages import (
     lines,
     listing,
     losses,
-    on_two_ranks,
+    on_ranks,
     refused,
     scores,
     tensors,
@@ -195,11 +195,11 @@ def test_two_ranks_equal_one_that_accumulates(world, base, tmp_path):
     train("base", argv)
     alone = tmp_path / "alone"
     shutil.move(folder, alone)
-    on_two_ranks(base, "base", argv)
+    on_ranks(base, "base", argv)
     assert_close_runs(folder, alone)
 
 
-def test_fine_tuning_resumes_on_two_ranks(world, base, tmp_path):
+def test_fine_tuning_resumes_on_ranks(world, base, tmp_path):
     """Conversations give the ranks different numbers of supervised tokens, and the first steps were one rank's."""
     folder = world("sft")
     argv = flags("sft", base, "--keep_last=0")
@@ -207,19 +207,19 @@ def test_fine_tuning_resumes_on_two_ranks(world, base, tmp_path):
     alone = tmp_path / "alone"
     shutil.copytree(folder, alone)
     manager.delete(folder, [4, 6])
-    on_two_ranks(base, "sft", argv)
+    on_ranks(base, "sft", argv)
     assert losses(folder)[:2] == losses(alone)[:2]
     assert_close_runs(folder, alone)
 
 
-def test_a_base_run_resumes_with_its_batch_on_two_ranks(world, base, tmp_path):
+def test_a_base_run_resumes_with_its_batch_on_ranks(world, base, tmp_path):
     folder = world("base")
     argv = flags("base", base, "--keep_last=0", "--device_batch_size=4")
     train("base", argv)
     alone = tmp_path / "alone"
     shutil.copytree(folder, alone)
     manager.delete(folder, [4, 6])
-    on_two_ranks(base, "base", [*argv, "--total_batch_size=-1"])
+    on_ranks(base, "base", [*argv, "--total_batch_size=-1"])
     meta = manager.read_meta(folder, STEPS)
     assert (meta["total_batch_size"], meta["device_batch_size"]) == (128, 2)
     assert_close_runs(folder, alone)
@@ -264,9 +264,9 @@ def test_as_many_rows_as_fit(stage, world, base, worlds, capsys):
     assert_same_run(folder, whole)
 
 
-def test_as_many_rows_as_fit_on_two_ranks(world, base):
+def test_as_many_rows_as_fit_on_ranks(world, base):
     folder = world("base")
-    on_two_ranks(base, "base", flags("base", base, AUTO))
+    on_ranks(base, "base", flags("base", base, AUTO))
     assert manager.read_meta(folder, STEPS)["device_batch_size"] == 2
 
 

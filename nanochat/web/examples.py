@@ -116,8 +116,8 @@ EXAMPLES = (
     ),
     Example(
         "/v1/chat/completions", "Errors", {"model": MODEL, "messages": "Hello!"},
-        {"error": {"message": "messages: Input should be a valid list", "type": "invalid_request_error",
-                   "param": "messages", "code": None}},
+        {"error": {"message": 'messages is "Hello!"; expected a list', "type": "invalid_request_error",
+                   "param": "messages", "code": "invalid_value"}},
         "What is wrong with a request, and with which field.", "reply.error.message",
         python='reply["error"]["message"]', status=400,
     ),

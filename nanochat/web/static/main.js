@@ -172,12 +172,12 @@ function escape() {
 
 // What few visits need is loaded when they do.
 
-/** Base models write into a notebook. */
-async function openNotebook() {
-  if (!chat.isNotebook) return;
-  chat.removeEventListener("change", openNotebook);
-  const { Notebook } = await import("./notebook.js");
-  new Notebook(chat, acts).render();
+let notebook = null;
+
+/** Base models write into a notebook. Resolves when it is there. */
+function openNotebook() {
+  if (chat.isNotebook) notebook ??= import("./notebook.js").then(({ Notebook }) => new Notebook(chat, acts).render());
+  return notebook;
 }
 
 chat.addEventListener("change", openNotebook);
@@ -208,5 +208,6 @@ address.show();
 const question = address.take();
 composer.focus();
 await Promise.all([chat.connect(), chat.connection.start()]);
+await openNotebook();
 address.offer(question);
 await tourOnFirstVisit();
