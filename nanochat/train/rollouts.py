@@ -143,7 +143,8 @@ def for_generating(model: GPT) -> GPT:
     """
     with torch.device("meta"):
         copy = GPT(model.config, model.dtype)
-    state = {name: tensor.detach().to(model.dtype) for name, tensor in whole(model.state_dict()).items()}
+    weights = whole(model.state_dict())  # in main memory, where they lay in parts
+    state = {name: tensor.detach().to(model.device, model.dtype) for name, tensor in weights.items()}
     copy.load_state_dict(state, assign=True)
     pack(copy)
     return copy
