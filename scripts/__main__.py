@@ -87,7 +87,7 @@ def program() -> str:
 
 
 def script_of(command: str) -> str:
-    """The script of a command, which may be spelled with _ as well. Raises UserError if there is none."""
+    """The script of a command, which may be spelled with _ as well. Raises UserError for an unknown one."""
     names = {name: SHORT.get(name, name.replace("-", "_")) for group in COMMANDS.values() for name in group}
     spelled = command.replace("_", "-")
     if spelled in names:

@@ -99,7 +99,7 @@ def set_system(talk: Talk, text: str) -> None:
 
 
 def save(talk: Talk, name: str) -> Path:
-    """Write the conversation to a new file. Raises UserError if there is none, or if the file exists."""
+    """Write the conversation to a new file. Raises UserError for an empty one, or if the file exists."""
     if all(message["role"] == "system" for message in talk.messages):
         raise UserError("there is nothing to save yet; ask a question first")
     path = Path(name or time.strftime("chat-%Y%m%d-%H%M%S.jsonl")).expanduser()

@@ -111,7 +111,7 @@ export class History {
   }
 }
 
-/** A text out of a file, copied field by field; null if there is none in it. */
+/** A text out of a file, copied field by field, or null. */
 export function importedText(data) {
   if (typeof data?.text !== "string") return null;
   const versions = Array.isArray(data.versions) ? data.versions.filter((each) => typeof each?.text === "string") : [];
