@@ -42,7 +42,7 @@ class Clock:
 
 
 def section(marks: Marks, stage: str) -> dict:
-    """A stage's section of the report; empty where there is none that can be read."""
+    """A stage's section of the report; empty if it is missing or unreadable."""
     with contextlib.suppress(OSError, ValueError):
         found = json.loads((marks.base / "report" / f"{stage}.json").read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}

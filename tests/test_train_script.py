@@ -782,6 +782,17 @@ def test_two_ranks_equal_one_that_accumulates(parallel, here):
         assert torch.allclose(a["model"][name], b["model"][name], atol=1e-4), name
 
 
+def test_the_best_checkpoint_of_a_model_in_parts_is_written_after_a_kill(here):
+    """The kill came between the latest and the best; each rank has some rows of the weights only."""
+    argv = [*SMALL, "--dropout=0.0", "--max_iters=4"]
+    main(argv)
+    best = ckpt("out/ckpt_best.pt")["model"]
+    Path("out/ckpt_best.pt").unlink()
+    two_ranks(here, [*argv, "--init_from=resume", "--parallel=shard"])
+    again = ckpt("out/ckpt_best.pt")["model"]
+    assert again.keys() == best.keys() and all(torch.equal(again[name], best[name]) for name in best)
+
+
 def test_two_ranks_with_dropout_resume_exactly(here):
     """Each rank draws what it drops from the step and its own number."""
     two_ranks(here, [*SMALL, "--out_dir=whole"])

@@ -102,6 +102,7 @@ class CkptWriter(CheckpointWriter):
 
     def write(self, state: TrainState, optimizer: dict, passing: bool) -> None:
         self._write(self.latest_path, state, optimizer)
+        self.weights = None
 
     def scored(self, state: TrainState, scores: dict[str, float]) -> None:
         optimizer = self.gather()
@@ -111,6 +112,7 @@ class CkptWriter(CheckpointWriter):
         self._write(self.latest_path, state, optimizer)
         if is_best:
             self._write(self.best_path, state, optimizer)  # a copy of its own, so damage to the other cannot reach it
+        self.weights = None
 
     def clear(self, is_first: bool) -> None:
         if is_first:  # of a run that replaces another

@@ -158,9 +158,10 @@ def _writer(
     }
     if fits_ckpt(run.model.config) and not settings.lora_rank:
         writer = CkptWriter(**shared, always=settings.always_save_checkpoint, settings=effective)
-        saved = optimizer.state_dict()  # collective
+        saved = writer.gather()
         if rt.is_main:
             writer.recover(saved)
+            writer.weights = None
     else:
         tokenizer_hash = run.tokenizer.hash if run.tokenizer else None
         meta = {"user_config": effective, "tokenizer_hash": tokenizer_hash, "data": run.data}

@@ -64,7 +64,7 @@ class Service:
 
     @property
     def example_model(self) -> str:
-        """The model that examples in the documentation name; "" where there is none."""
+        """The model that examples in the documentation name; empty without a model."""
         return ""
 
     def abort(self, reason: str) -> None:
