@@ -369,5 +369,5 @@ def test_axe_finds_nothing_serious(visit, picture, look: str) -> None:
     picture(page, f"dashboard-train-{look}")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.goto(page.url.partition("train")[0] + "models")
-    expect(page.get_by_role("heading", name="Models")).to_be_visible()
+    expect(page.get_by_role("heading", name="Models", exact=True)).to_be_visible()
     assert serious(page) == []
