@@ -42,10 +42,13 @@ from tests.chaosruns import (
     cannot_write,
     clock_set,
     dies_after,
+    dies_at,
     dies_in_call,
     differences,
+    is_stopped,
     logged,
     newest,
+    slow_disk,
     small_files,
     trained,
 )  # fmt: skip
@@ -112,6 +115,16 @@ def kill_9_in_a_save(c: Case) -> str:
     ended = c.start(hook=partial(dies_in_call, c.chance.randint(1, 60))).wait()
     if ended.code != 0:
         died(ended, (-signal.SIGKILL, 128 + signal.SIGKILL), c.ranks)
+    return c.equal()
+
+
+@fault()
+def kill_9_beside_a_save(c: Case) -> str:
+    """kill -9 after a step, on a disk so slow that the checkpoint of an earlier step is still being written: equal."""
+    c.fresh_or_interrupted()
+    step = c.chance.randint(min(trained(c.folder) + 1, STEPS), STEPS)
+    hook = partial(slow_disk, c.chance.uniform(0.01, 0.1), partial(dies_at, step))
+    died(c.start(hook=hook).wait(), (-signal.SIGKILL, 128 + signal.SIGKILL), c.ranks)
     return c.equal()
 
 
@@ -198,6 +211,8 @@ def a_second_run(c: Case) -> str:
     while not (c.folder / ".lock").exists():
         time.sleep(0.01)
     os.killpg(running.pid, signal.SIGSTOP)
+    while not all(map(is_stopped, running.pids)):  # a thread may be writing a checkpoint
+        time.sleep(0.01)
     try:
         more = c.chance.choice([["--seed=7"], [], ["--eval_only=False" if c.stage.name == "train" else "--overwrite"]])
         c.refused(rf"in use by process {running.pids[0]} on .* started at 20", *more)
@@ -216,7 +231,7 @@ def full_disk(c: Case) -> str:
     with mounted(c, 96):
         c.fresh_or_interrupted()
         kept = newest(c.folder)
-        size = sum(path.stat().st_size for path in c.templates.whole(c.stage, c.ranks).iterdir())
+        size = sum(path.stat().st_size for path in c.whole.rglob("*"))
         filler = c.world.parent / "filler"
         filler.write_bytes(bytes(shutil.disk_usage(c.root).free - c.chance.randint(8 * 4096, max(10 * 4096, size))))
         ended = c.start().wait()
@@ -258,7 +273,7 @@ def refused_writes(c: Case) -> str:
 def file_size_limit(c: Case) -> str:
     """ulimit -f below the size of a checkpoint: a sentence; equal without it."""
     c.fresh_or_interrupted()
-    largest = max(path.stat().st_size for path in c.templates.whole(c.stage, c.ranks).iterdir())
+    largest = max(path.stat().st_size for path in c.whole.rglob("*"))
     sentence(c.start(hook=partial(small_files, c.chance.randint(300, largest - 1))).wait())
     return c.equal_after_a_stop()
 
@@ -540,7 +555,7 @@ def grown_data(c: Case) -> str:
     c.accept()
     once, folder = c.root / "once", c.stage.folder
     shutil.copytree(c.world, once)
-    Running(once, c.stage, (), c.ranks).must_finish()
+    Running(once, c.stage, (f"--parallel={c.mode}",), c.ranks).must_finish()
     if c.start(hook=partial(dies_after, 11)).wait().code == 0:
         raise Lost("it was not killed")
     c.start().must_finish()
@@ -548,7 +563,7 @@ def grown_data(c: Case) -> str:
         raise Lost(f"other results: {different[:5]}")
     whole, now = (
         [line for line in logged(where) if line["step"] <= 8]
-        for where in (c.templates.whole(c.stage, c.ranks), c.folder)
+        for where in (c.whole, c.folder)
     )
     if now != whole:
         raise Lost("the steps before are not those of the run")
@@ -611,30 +626,39 @@ class Flags:
     """stages to disturb, joined by commas"""
     ranks: str = "1,2"
     """numbers of ranks, joined by commas"""
+    modes: str = "replicate,shard"
+    """--parallel of several ranks, joined by commas"""
     folder: str = ""
     """folder to work in; default: a temporary one; lost cases are kept"""
 
 
-def inject(kind: Fault, stage: str, ranks: int, seed: str, templates: Templates, root: Path) -> str:
+def inject(
+    kind: Fault, stage: str, ranks: int, seed: str, templates: Templates, root: Path, mode: str = "replicate"
+) -> str:
     """Inject one fault; returns its result, or LOST with the details. Nothing is left but what was lost."""
     root.mkdir()
-    case = Case(root, STAGES[stage], ranks, random.Random(seed), templates)
+    case = Case(root, STAGES[stage], ranks, random.Random(seed), templates, mode)
     try:
         result = kind(case)
     except Lost as lost:
-        (root / "lost.txt").write_text(f"{kind.__name__} {stage} {ranks} {seed}\n{lost}\n", encoding="utf-8")
+        (root / "lost.txt").write_text(f"{kind.__name__} {stage} {ranks} {mode} {seed}\n{lost}\n", encoding="utf-8")
         return f"{LOST}: {lost}"
     shutil.rmtree(root)
     return result
 
 
-def drawn(flags: Flags) -> list[tuple[Fault, str, int]]:
-    """Kinds in turn, each with its stages and ranks in turn from a random one on."""
+def drawn(flags: Flags) -> list[tuple[Fault, str, int, str]]:
+    """Kinds in turn, each with its stages, ranks and modes in turn from a random one on."""
     chance = random.Random(flags.seed)
     stages, ranks = flags.stages.split(","), [int(n) for n in flags.ranks.split(",")]
     queues = {}
     for kind, (where, counts) in KINDS.items():
-        places = [(stage, n) for stage in where if stage in stages for n in counts if n in ranks]
+        places = [
+            (stage, n, mode)
+            for stage in where if stage in stages
+            for n in counts if n in ranks
+            for mode in (flags.modes.split(",") if n > 1 else ["replicate"])
+        ]  # fmt: skip
         if kind.__name__ in flags.kinds.split(",") and places:
             queues[kind] = chance.sample(places, len(places))
     chosen = []
@@ -655,9 +679,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     templates = Templates(root / "templates")
     counts: dict[str, dict[str, int]] = {}
     lost: list[str] = []
-    for number, (kind, stage, ranks) in enumerate(drawn(flags), 1):
-        name = f"{number:03d}_{kind.__name__}_{stage}_{ranks}"
-        result = inject(kind, stage, ranks, f"{flags.seed} {name}", templates, root / name)
+    for number, (kind, stage, ranks, mode) in enumerate(drawn(flags), 1):
+        name = f"{number:03d}_{kind.__name__}_{stage}_{ranks}_{mode}"
+        result = inject(kind, stage, ranks, f"{flags.seed} {name}", templates, root / name, mode)
         print(f"{time.monotonic() - began:5.0f}s  {name}: {result[:1500]}", flush=True)
         result, _, details = result.partition(":")
         if details:

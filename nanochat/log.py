@@ -66,6 +66,10 @@ class MetricsLog:
         again = {"reached": self._reached} if self._reached > step else {}
         self._noted = [_line(step, {"start": {**start, **again}})]
 
+    @property
+    def is_held(self) -> bool:
+        return self._held is not None
+
     def hold(self) -> None:
         """Buffer all lines until `release`: a run that replaces another one touches nothing before its first save."""
         self._held = []

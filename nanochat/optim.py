@@ -6,7 +6,7 @@ direction dominates the step. Two additions to it: NorMuon (Li et al. 2025, arXi
 update, and cautious weight decay (Chen et al. 2025, arXiv 2510.12402) only shrinks what the update shrinks anyway.
 
 Each rank keeps the state of a part of the parameters and computes their update; `reduce` says who owns what and carries
-gradients and weights. State is saved whole, by parameter name, so a run may resume on another number of ranks.
+gradients and weights. State is saved by parameter and row, so a run may resume on another number of ranks.
 
 Shapes: a Muon group has matrices (rows, cols); this rank's n of them are stacked to (n, rows, cols).
 """
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from nanochat import lora
 from nanochat.gpt import GPT
-from nanochat.reduce import Bucket, Exchange
+from nanochat.reduce import Bucket, Exchange, Rows
 from nanochat.runtime import multiplies_bfloat16
 
 if TYPE_CHECKING:  # which imports FSDP, a second in every command
@@ -184,10 +184,7 @@ class Optimizer:
         if factor is not None and self.device.type not in ("cpu", "cuda"):  # others may not read grad_scale
             torch._foreach_mul_(gradients, factor)
             factor = None
-        for name, weight in zip(group.parameters, weights, strict=True):
-            if name not in self.state:
-                self.state[name] = {key: torch.zeros_like(weight) for key in ("exp_avg", "exp_avg_sq")}
-        states = [self.state[name] for name in group.parameters]
+        states = [self._adamw_state(name, weight) for name, weight in zip(group.parameters, weights, strict=True)]
         torch._fused_adamw_(
             weights, gradients, [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states], [],
             [self.steps] * len(weights), lr=rates.lr * group.lr, beta1=group.betas[0], beta2=group.betas[1],
@@ -195,6 +192,12 @@ class Optimizer:
             grad_scale=None if factor is None else factor.reciprocal().float(),
             found_inf=None if skip is None else skip.float(),
         )  # fmt: skip
+
+    def _adamw_state(self, name: str, like: Tensor) -> dict[str, Tensor]:
+        """The running means of this rank's part of a parameter, of its gradient and of the gradient's square."""
+        if name not in self.state:
+            self.state[name] = {key: torch.zeros_like(like) for key in ("exp_avg", "exp_avg_sq")}
+        return self.state[name]
 
     def _slices(self, group: AdamWGroup) -> tuple[list[Tensor], list[Tensor]]:
         """This rank's part of a group's parameters and of their gradients; all of them on one rank."""
@@ -257,8 +260,31 @@ class Optimizer:
 
     # ---- its state
 
+    def buffers(self) -> dict[str, Tensor | Rows]:
+        """All that it remembers, to be saved or filled in place: by parameter and buffer, "lm_head.weight.exp_avg".
+
+        Of AdamW's a rank has the rows of its slice, of Muon's those of its matrices, whole. "steps" has one number.
+        """
+        named: dict[str, Tensor | Rows] = {"steps": self.steps.view(1)}
+        for group in self.adamw:
+            for name, parameter in group.parameters.items():
+                mine = self.exchange.mine(parameter) if self.world > 1 else parameter.detach()
+                for key, buffer in self._adamw_state(name, mine).items():
+                    named[f"{name}.{key}"] = (
+                        self.exchange.rows_of_slice(parameter, buffer) if self.world > 1 else buffer
+                    )
+        for n, group in enumerate(self.muon):
+            names, shape = self._owned(n), next(iter(group.parameters.values())).shape
+            stacked = self._muon_state(group, torch.empty(len(names), *shape, device=self.device))
+            for key, buffers in stacked.items():
+                named |= {f"{name}.{key}": buffer for name, buffer in zip(names, buffers, strict=True)}
+        return named
+
     def state_dict(self) -> dict:
-        """{"steps": int, "state": {parameter name: {buffer name: tensor}}}; on ranks above 0 the state is empty."""
+        """{"steps": int, "state": {parameter name: {buffer name: tensor}}}, whole, as nanoGPT's format wants it.
+
+        On ranks above 0 the state is empty. A collective call.
+        """
         steps, whole = int(self.steps), {}
         if not steps:
             return {"steps": 0, "state": {}}
@@ -291,28 +317,20 @@ class Optimizer:
         self.state = {}
         if not saved["steps"]:
             return
-        for group in self.adamw:
-            for name, parameter in group.parameters.items():
-                if name not in state:
-                    self.state[name] = {
-                        key: torch.zeros_like(self._mine(parameter)) for key in ("exp_avg", "exp_avg_sq")
-                    }
-                    continue
-                loaded = state.pop(name)
-                self.state[name] = {key: self._mine(x).to(self.device, copy=True) for key, x in loaded.items()}
-        for n, group in enumerate(self.muon):
-            mine, names = self._owned(n), list(group.parameters)
-            if mine:
-                self.state[names[0]] = {
-                    key: torch.stack([state[name][key] for name in mine]).to(self.device)
-                    for key in ("momentum", "second")
-                }
-            for name in names:
-                state.pop(name, None)
-
-    def _mine(self, tensor: Tensor) -> Tensor:
-        """What this rank owns of a whole tensor with the shape of one of AdamW's parameters."""
-        return self.exchange.slice_of(tensor.detach()) if self.world > 1 else tensor.detach()
+        matrices = {name for group in self.muon for name in group.parameters}
+        for full_name, part in self.buffers().items():
+            name, _, key = full_name.rpartition(".")
+            if name not in state:
+                if name in matrices:
+                    raise KeyError(name)
+                continue  # "steps", or what begins anew
+            whole = state[name].pop(key)
+            if isinstance(part, Rows):
+                part.here.copy_(whole[part.first : part.first + len(part.here)])
+            else:
+                part.copy_(whole)
+            if not state[name]:
+                del state[name]
 
 
 def muon_step(

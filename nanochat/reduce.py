@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -25,6 +26,17 @@ BUCKET_BYTES = 32 * 2**20
 # Their names before and since torch 2.13.
 _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+
+class Rows(NamedTuple):
+    """What a rank has of a tensor of this shape that lies on several ranks: some rows, perhaps none.
+
+    Of R rows, rank r of `world` has those from r c on, c = ceil(R / world); the last ranks may have fewer.
+    """
+
+    here: Tensor  # (rows, *shape[1:])
+    shape: torch.Size
+    first: int  # which of the whole tensor's rows is here[0]
 
 
 @dataclass(eq=False)
@@ -108,11 +120,11 @@ class Matrices(Bucket):
 
 @dataclass(eq=False)
 class Slices(Bucket):
-    """Parameters of any shapes, each cut into `world` slices of ceil(numel / world) numbers; the last may be short."""
+    """Parameters of any shapes, cut into `world` slices each, of ceil(R / world) of R rows; the last may be short."""
 
     @property
     def widths(self) -> list[int]:
-        return [-(-parameter.numel() // self.world) for parameter in self.parameters.values()]
+        return [width_of(parameter, self.world) for parameter in self.parameters.values()]
 
     @property
     def width(self) -> int:
@@ -120,7 +132,7 @@ class Slices(Bucket):
 
     @property
     def is_exact(self) -> bool:
-        return len(self.parameters) == 1 and self.like.numel() % self.world == 0
+        return len(self.parameters) == 1 and self.like.size(0) % self.world == 0
 
     def pack(self, tensors: Sequence[Tensor]) -> Tensor:
         if self.is_exact:
@@ -160,9 +172,27 @@ def whole(state: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
     return full
 
 
+def as_rows(state: Mapping[str, Tensor]) -> dict[str, Tensor | Rows]:
+    """A state dict, where what lies in parts (`sharded`) is this rank's rows; all in place."""
+    named: dict[str, Tensor | Rows] = {}
+    for name, tensor in state.items():
+        if hasattr(tensor, "to_local"):  # a DTensor
+            here, world = getattr(tensor, "to_local")(), getattr(tensor, "device_mesh").size(-1)  # noqa: B009
+            rank = getattr(tensor, "device_mesh").get_local_rank(-1)  # noqa: B009
+            named[name] = Rows(here, tensor.shape, rank * -(-tensor.size(0) // world))
+        else:
+            named[name] = tensor
+    return named
+
+
+def width_of(tensor: Tensor, world: int) -> int:
+    """How many numbers a rank's rows of a tensor have; the last ranks may have fewer."""
+    return -(-tensor.size(0) // world) * (tensor.numel() // tensor.size(0))
+
+
 def sliced(tensor: Tensor, rank: int, world: int) -> Tensor:
-    """A rank's slice of a contiguous tensor of any shape, as a 1-D view; the last slices may be short or empty."""
-    width = -(-tensor.numel() // world)
+    """A rank's rows of a contiguous tensor, as a 1-D view; the last slices may be short or empty."""
+    width = width_of(tensor, world)
     return tensor.view(-1)[rank * width : (rank + 1) * width]
 
 
@@ -199,14 +229,11 @@ class Owners:
         """The names of this rank's matrices of a shape, in the order of their gradients."""
         return [name for bucket in self.matrices[shape] for name in bucket.owned(self.rank)]
 
-    def width(self, like: Tensor) -> int:
-        """Numbers in a rank's slice of a parameter; the last slices may be short or empty."""
-        raise NotImplementedError
-
-    def slice_of(self, whole: Tensor) -> Tensor:
-        """This rank's slice, 1-D, of a whole tensor of a parameter's shape."""
-        width = self.width(whole)
-        return whole.reshape(-1)[self.rank * width : (self.rank + 1) * width]
+    def rows_of_slice(self, like: Tensor, mine: Tensor) -> Rows:
+        """This rank's slice, 1-D, of something of a parameter's shape, as the rows that it is; a view."""
+        first = self.rank * -(-like.size(0) // self.world)
+        count = min(max(like.size(0) - first, 0), -(-like.size(0) // self.world))
+        return Rows(mine.view(count, *like.shape[1:]), like.shape, first)
 
     # ---- state, to save it
 
@@ -221,7 +248,7 @@ class Owners:
 
     def whole_slices(self, like: Tensor, mine: Tensor) -> Tensor:
         """This rank's slice of something of a parameter's shape -> all of it. A collective call."""
-        width = self.width(like)
+        width = width_of(like, self.world)
         array = mine.new_empty(self.world * width)
         _all_gather(array, _filled(mine, width), group=self.group)
         return array[: like.numel()].view(like.shape)
@@ -311,9 +338,6 @@ class Exchange(Owners):
         bucket.work = bucket.array = None
 
     # ---- weights
-
-    def width(self, like: Tensor) -> int:
-        return -(-like.numel() // self.world)
 
     def mine(self, parameter: nn.Parameter) -> Tensor:
         """This rank's slice of a parameter, 1-D, in place."""

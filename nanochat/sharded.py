@@ -160,9 +160,6 @@ class Sharded(Owners):
 
     # ---- weights
 
-    def width(self, like: Tensor) -> int:
-        return -(-like.size(0) // self.world) * (like.numel() // like.size(0))
-
     def mine(self, parameter: nn.Parameter) -> Tensor:
         return _rows(parameter.detach()).view(-1)
 

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{flags.repo!r} is not a repository name; expected user/name")
     if not re.fullmatch(r"[\w.-]*", flags.license):
         raise UserError(f"--license {flags.license!r} is not a license name; expected one such as mit")
-    from nanochat.checkpoint import door
+    from nanochat.checkpoint import door, manager
 
     found = door.find(flags.source, flags.tag, flags.step)
     if "lora" in found.meta:
@@ -73,10 +73,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     page = card(loaded, meta, place, flags)
     files = {f"model_{loaded.step:06d}.pt"}
     if flags.with_optimizer:
-        states = {path.name for path in loaded.folder.glob(f"optim_{loaded.step:06d}_rank*.pt")}
-        if not states:
+        states = manager.state_files(loaded.step, loaded.meta)
+        if not all((loaded.folder / name).exists() for name in states):
             raise UserError(f"{loaded.folder} has no optimizer of step {loaded.step}; leave out --with_optimizer")
-        files |= states
+        files |= {*states}
     with tempfile.TemporaryDirectory(prefix="nanochat-push-") as folder:
         stage(Path(folder), loaded, meta, page, sorted(files))
         show(Path(folder), loaded.meta, flags)
@@ -106,6 +106,7 @@ def stage(folder: Path, loaded: "Loaded", meta: Mapping, page: str, files: Seque
     recorded = meta.get("files") or {}
     meta = {**meta, "files": {name: recorded[name] for name in files if name in recorded}}
     for name in files:
+        (folder / name).parent.mkdir(exist_ok=True)
         os.symlink(loaded.folder.absolute() / name, folder / name)
     manager.write_meta(folder / f"meta_{loaded.step:06d}.json", dict(meta))
     loaded.tokenizer.save(folder / "tokenizer")

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 
 from nanochat import chat, errors
 from nanochat.checkpoint import manager
@@ -29,6 +30,8 @@ from nanochat.data.shards import write_shards
 from nanochat.log import MetricsLog
 from nanochat.paths import SOURCES, sha256
 from nanochat.tokenizer import Tokenizer
+from nanochat.train.loop import TrainState
+from nanochat.train.writer import CheckpointWriter
 from tests.children import processes
 from tests.scripted import scripted
 
@@ -155,6 +158,12 @@ def _is_alive(pid: int) -> bool:
         return False
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether all threads of a process have stopped; one may have to finish a system call first."""
+    threads = (path.read_text(encoding="utf-8") for path in Path(f"/proc/{pid}/task").glob("*/stat"))
+    return all(stat.rpartition(")")[2].split()[0] in "Tt" for stat in threads)
+
+
 def _launched(world: str, stage: Stage, argv: list[str], ranks: int, hook: Hook | None, heard: str) -> None:
     os.setpgid(0, 0)
     os.chdir(world)
@@ -227,7 +236,31 @@ def slow(seconds: float, rank: int) -> None:
 
 
 def dies_after(last: int, rank: int) -> None:
-    """kill -9 after a step, before anything is saved or measured at it."""
+    """kill -9 after a step, before anything is saved or measured at it, but after the save before."""
+    begin = CheckpointWriter.save
+
+    def save(self: CheckpointWriter, state: TrainState, passing: bool) -> None:
+        begin(self, state, passing)
+        self.landed()
+
+    CheckpointWriter.save = save
+    dies_at(last, rank)
+
+
+def slow_disk(seconds: float, then: Hook, rank: int) -> None:
+    """Flushing a file takes so long that training is some steps ahead when a checkpoint is written."""
+    real = os.fsync
+
+    def late(descriptor: int) -> None:
+        time.sleep(seconds)
+        real(descriptor)
+
+    os.fsync = late
+    then(rank)
+
+
+def dies_at(last: int, rank: int) -> None:
+    """kill -9 after a step, whatever is being written."""
     before_logging(lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == last else None)
 
 
@@ -335,7 +368,10 @@ def newest(folder: Path) -> list[Path]:
     if (folder / CKPT).exists():
         return [folder / CKPT]
     found = manager.steps(folder)
-    return [next(folder.glob(f"{name}_{found[-1]:06d}*")) for name in ("model", "optim", "meta")] if found else []
+    if not found:
+        return []
+    files = manager.read_meta(folder, found[-1])["files"]
+    return [folder / name for name in (*files, f"meta_{found[-1]:06d}.json")]
 
 
 def logged(folder: Path) -> list[dict]:
@@ -361,7 +397,7 @@ def saved(folder: Path) -> int:
 def differences(one: Path, other: Path, besides: tuple[str, ...] = ()) -> list[str]:
     """What differs between two finished runs, besides some keys: in weights, optimizer, meta, losses and scores."""
     found = [] if logged(one) == logged(other) else ["metrics.jsonl"]
-    files = [path.name for path in newest(other)] + [path.name for path in other.glob("ckpt_best.pt")]
+    files = [str(path.relative_to(other)) for path in (*newest(other), *other.glob("ckpt_best.pt"))]
     for name in files:
         if not (one / name).exists():
             return [f"{name} is not there", *found]
@@ -377,6 +413,8 @@ def differences(one: Path, other: Path, besides: tuple[str, ...] = ()) -> list[s
 def _content(path: Path) -> object:
     if path.suffix == ".pt":
         return torch.load(path, weights_only=True)
+    if path.suffix == ".safetensors":
+        return load_file(path)
     meta = manager.read_meta(path.parent, int(path.stem.split("_")[1]))
     for name in ("files", "git_commit"):
         meta.pop(name, None)

@@ -18,6 +18,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
     "kind, stage, ranks",
     [
         *((chaos.kill_9, stage, 1) for stage in chaos.STAGES),
+        *((chaos.kill_9_beside_a_save, stage, 1) for stage in ("sft", "train")),
         (chaos.kill_9_in_a_save, "base", 1),
         (chaos.kill_9_in_a_save, "train", 1),
         (chaos.terminated, "base", 1),
@@ -41,6 +42,11 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
 )
 def test_nothing_is_lost(kind, stage: str, ranks: int, templates: Templates, tmp_path: Path) -> None:
     assert chaos.inject(kind, stage, ranks, "1", templates, tmp_path / "case") in (EQUAL, STOPPED)
+
+
+@pytest.mark.parametrize("kind", [chaos.kill_9_beside_a_save, chaos.kill_9_in_a_save, chaos.full_disk])
+def test_nothing_is_lost_of_a_model_in_parts(kind, templates: Templates, tmp_path: Path) -> None:
+    assert chaos.inject(kind, "base", 2, "1", templates, tmp_path / "case", "shard") in (EQUAL, STOPPED)
 
 
 def test_a_missing_guard_is_a_loss(templates: Templates, tmp_path: Path) -> None:

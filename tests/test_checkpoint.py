@@ -10,8 +10,8 @@ import pytest
 import torch
 from children import processes
 
-from nanochat.checkpoint import door, manager
-from nanochat.checkpoint.manager import LoadAs
+from nanochat.checkpoint import door, manager, parts
+from nanochat.checkpoint.manager import LoadAs, Loaded
 from nanochat.errors import UserError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.paths import checkpoints_dir, tokenizer_dir
@@ -28,9 +28,18 @@ def model(seed: int = 0, config: GPTConfig = CONFIG) -> GPT:
     return made
 
 
-def optimizer_state(value: float = 1.5) -> dict:
-    state = {"w": {"exp_avg": torch.full((4,), value)}}
-    return {"optimizer": {"steps": 3, "state": state}, "rng": torch.get_rng_state()}
+STATE = "optim_{:06d}/shard-00001-model-00001-of-00001.safetensors"
+
+
+def optimizer_state(value: float = 1.5) -> dict[str, torch.Tensor]:
+    return {"steps": torch.tensor([3.0]), "w.exp_avg": torch.full((400,), value)}
+
+
+def read_state(loaded: Loaded) -> dict[str, torch.Tensor]:
+    assert isinstance(loaded.optimizer, Path)
+    state = {name: torch.zeros_like(tensor) for name, tensor in optimizer_state().items()}
+    assert parts.read(loaded.optimizer, {**state, "other": torch.ones(2)}, None) == {"other"}
+    return state
 
 
 @pytest.fixture
@@ -65,19 +74,25 @@ def test_what_is_loaded_is_what_was_saved_to_the_bit(folder, tokenizer):
     assert state.keys() == saved.state_dict().keys()
     assert all(torch.equal(state[name], tensor) for name, tensor in saved.state_dict().items())
     assert all(parameter.requires_grad for parameter in loaded.model.parameters())
-    assert loaded.optimizer is not None and loaded.optimizer["optimizer"]["steps"] == 3
-    assert torch.equal(loaded.optimizer["optimizer"]["state"]["w"]["exp_avg"], torch.full((4,), 1.5))
+    assert all(torch.equal(tensor, optimizer_state()[name]) for name, tensor in read_state(loaded).items())
     ids = torch.tensor([[1, 2, 3]])
     assert torch.equal(loaded.model(ids), saved(ids))
     assert door.open("base").optimizer is None
 
 
+def test_the_state_of_another_model_is_refused(folder, tokenizer):
+    save(folder, 42, tokenizer)
+    with pytest.raises(UserError, match=r"optim_000042 cannot be read as .* optimizer .Size mismatch"):
+        parts.read(folder / "optim_000042", {"w.exp_avg": torch.zeros(5)}, None)
+
+
 def test_the_folder_holds_three_files_with_six_digits(folder, tokenizer):
     save(folder, 42, tokenizer)
-    assert listing(folder) == ["meta_000042.json", "model_000042.pt", "optim_000042_rank0.pt"]
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    assert names == ["meta_000042.json", "model_000042.pt", STATE.format(42)]
     meta = json.loads((folder / "meta_000042.json").read_text(encoding="utf-8"))
     assert GPTConfig(**meta["model_config"]) == CONFIG
-    assert meta["files"].keys() == {"model_000042.pt", "optim_000042_rank0.pt"}
+    assert meta["files"].keys() == {"model_000042.pt", STATE.format(42)}
     assert meta["files"]["model_000042.pt"]["size"] == (folder / "model_000042.pt").stat().st_size
     state = torch.load(folder / "model_000042.pt", weights_only=True)
     assert state["lm_head.weight"].shape == (320, 32)
@@ -156,7 +171,7 @@ def test_foreign_files_in_the_folder_are_ignored(folder, tokenizer):
 # ---------------------------------------------------------------- damage
 
 
-@pytest.mark.parametrize("name", ["model_000006.pt", "optim_000006_rank0.pt"])
+@pytest.mark.parametrize("name", ["model_000006.pt", STATE.format(6)])
 @pytest.mark.parametrize("harm", ["cut", "flip", "remove", "empty"])
 def test_a_damaged_file_is_named_and_the_step_before_is_offered(folder, tokenizer, name, harm):
     for step in (2, 4, 6):
@@ -240,7 +255,7 @@ def test_the_newest_and_the_best_stay(folder, tokenizer, keep_last, kept):
         save(folder, step, tokenizer, val_bpb=score)
     assert manager.prune(folder, keep_last) == []  # nothing is damaged
     assert manager.steps(folder) == kept
-    assert len(listing(folder)) == 3 * len(kept)
+    assert len(listing(folder)) == 4 * len(kept)  # two files, and a folder with one
     for step in kept:
         manager.load_step(*manager.find("base", step=step), with_optimizer=True)
 
@@ -284,18 +299,17 @@ def save_without_end(base: str, generation: int) -> None:
         step += 1
 
 
-class Killing:
-    """What nobody can save: pickling it kills the process."""
+class Killing(dict):
+    """What nobody can save: looking at it kills the process."""
 
-    def __reduce__(self) -> str:
+    def items(self):
         os.kill(os.getpid(), signal.SIGKILL)
-        return ""
 
 
 def save_half(base: str) -> None:
     """Save step 5 once more, and die after its model, before its optimizer."""
     os.environ["NANOCHAT_BASE_DIR"] = base
-    manager.save(checkpoints_dir("base") / "d2", 5, model(1), {"optimizer": Killing()}, {})
+    manager.save(checkpoints_dir("base") / "d2", 5, model(1), Killing(steps=torch.ones(1)), {})
 
 
 def test_a_step_that_is_saved_again_is_vouched_for_by_no_old_meta(base, folder, tokenizer):
@@ -326,9 +340,8 @@ def test_a_kill_at_any_moment_leaves_whole_checkpoints_only(base, folder):
         newest = there[-1]
         for step in there:
             loaded = manager.load_step(*manager.find("base", step=step), with_optimizer=True)
-            assert loaded.optimizer is not None
             values = {float(p.detach().unique()) for p in loaded.model.parameters()}
-            values |= {float(loaded.optimizer["optimizer"]["state"]["w"]["exp_avg"].unique())}
+            values |= {float(read_state(loaded)["w.exp_avg"].unique())}
             assert values == {loaded.meta["number"]}
     assert len(manager.steps(folder)) <= 4
 
@@ -340,8 +353,8 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_nothing_else(small_disk, m
     folder = checkpoints_dir("base") / "d2"
     saved = save(folder, 2, tokenizer)
     before = listing(small_disk)
-    pages = {path.name: -(-path.stat().st_size // 4096) for path in folder.iterdir()}
-    model_pages, optimizer_pages = pages["model_000002.pt"], pages["optim_000002_rank0.pt"]
+    files = folder / "model_000002.pt", folder / STATE.format(2)
+    model_pages, optimizer_pages = (-(-path.stat().st_size // 4096) for path in files)
     leave = {
         "for half a model": model_pages // 2,
         "for the model only": model_pages,

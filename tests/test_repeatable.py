@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TEXT
+from stages import saved_state, tensors
 
 from nanochat import runtime
 from nanochat.checkpoint import manager
@@ -40,19 +41,8 @@ def test_a_compiled_run_that_was_resumed_is_the_same_to_the_bit(two_threads, tok
     manager.delete(folder, [8])
     torch.compiler.reset()  # as in a new process
     base_train.main(FLAGS)
-    for name in ("model_000008.pt", "optim_000008_rank0.pt"):
-        assert_same(*(torch.load(where / name, weights_only=True) for where in (whole, folder)), name)
-
-
-def assert_same(one: object, other: object, name: str) -> None:
-    if isinstance(one, dict) and isinstance(other, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key], f"{name} {key}")
-    elif isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        assert torch.equal(one, other), name
-    else:
-        assert one == other, name
+    for one, other in ((tensors(whole, 8), tensors(folder, 8)), (saved_state(whole, 8), saved_state(folder, 8))):
+        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_repeatable_leaves_pytorch_as_it_was():

@@ -174,7 +174,7 @@ def test_what_is_whole_is_never_passed_over(world, base, capsys):
     manager.write_meta(folder / "meta_000006.json", {**meta, "format": manager.FORMAT + 1})
     assert "use the newer one to read it" in refused("base", flags("base", base), capsys)
     manager.write_meta(folder / "meta_000006.json", {**meta, "files": {}})
-    (folder / "optim_000006_rank0.pt").unlink()
+    shutil.rmtree(folder / "optim_000006")
     assert "optim_000006_rank0.pt is missing" in refused("base", flags("base", base), capsys)
     asked = flags("base", base, "--seed=9", "--resume=4", "--overwrite")  # a step that is asked for is that step
     assert "seed is 42, not 9" in refused("base", asked, capsys)

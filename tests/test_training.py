@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from stages import (
     losses,
     on_ranks,
     refused,
+    saved_state,
     scores,
     tensors,
     train,
@@ -28,6 +30,7 @@ from stages import (
 from nanochat import chat, config, errors
 from nanochat.checkpoint import door, manager
 from nanochat.errors import UserError
+from nanochat.log import MetricsLog
 from nanochat.paths import checkpoints_dir, dataset_dir, tokenizer_dir
 from nanochat.runtime import Runtime, can_compile
 from nanochat.tokenizer import Tokenizer
@@ -129,6 +132,62 @@ def test_resuming_equals_never_having_stopped(stage, world, base, tmp_path):
     assert_same_run(folder, whole)
     train(stage, argv)  # and once more, when there is nothing left to do
     assert_same_run(folder, whole)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_of_an_earlier_version_is_resumed(ranks, world, base, tmp_path):
+    """It kept its state in one file, whole."""
+    folder = world("base")
+    argv = flags("base", base, "--keep_last=0", "--total_batch_size=128")
+    train("base", argv)
+    shutil.copytree(folder, whole := tmp_path / "whole")
+    manager.delete(folder, [4, 6])
+    state = saved_state(folder, 2)
+    steps, random = int(state.pop("steps")), state.pop("rng")
+    buffers: dict[str, dict] = {}
+    for name, buffer in state.items():
+        buffers.setdefault(name.rpartition(".")[0], {})[name.rpartition(".")[2]] = buffer
+    old = {"optimizer": {"steps": steps, "state": buffers}, "rng": random}
+    torch.save(old, folder / "optim_000002_rank0.pt")
+    shutil.rmtree(folder / "optim_000002")
+    files = {"model_000002.pt": manager.read_meta(folder, 2)["files"]["model_000002.pt"]}
+    manager.update_meta(folder, 2, {"files": files})
+    if ranks == 1:
+        train("base", argv)
+        assert_same_run(folder, whole)
+    else:
+        on_ranks(base, "base", [*argv, "--parallel=shard"], 2)
+        assert dict(losses(folder)) == {step: pytest.approx(loss, rel=2e-4) for step, loss in losses(whole)}
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(world, base, tmp_path, monkeypatch, capsys):
+    """Step 2 is written only once step 3 was taken, and holds the weights and momenta of step 2."""
+    folder = world("base")
+    argv = flags("base", base, "--keep_last=0")
+    train("base", argv)
+    shutil.copytree(folder, whole := tmp_path / "whole")
+    manager.delete(folder, [2, 4, 6])
+    capsys.readouterr()
+    was_taken, save, log = threading.Event(), manager.save, MetricsLog.log
+
+    def late(folder: Path, step: int, *rest: object) -> None:
+        assert step != 2 or was_taken.wait(60)
+        save(folder, step, *rest)
+
+    def logged(self: MetricsLog, step: int, metrics: dict) -> None:
+        log(self, step, metrics)
+        if step == 3:
+            was_taken.set()
+
+    monkeypatch.setattr(manager, "save", late)
+    monkeypatch.setattr(MetricsLog, "log", logged)
+    train("base", [*argv, "--eval_every=-1"])
+    first, second = tensors(folder, 2), tensors(whole, 2)
+    assert all(torch.equal(first[name], second[name]) for name in second)
+    first, second = saved_state(folder, 2), saved_state(whole, 2)
+    assert all(torch.equal(first[name], second[name]) for name in second)
+    saved = r"base_train: step (\d) saved in [\d.]+s; training waited [\d.]+s for it"
+    assert re.findall(saved, capsys.readouterr().out) == ["2", "4", "6"]
 
 
 def test_resuming_an_explicit_step_drops_later_ones(world, base, tmp_path):

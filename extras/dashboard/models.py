@@ -24,7 +24,8 @@ from nanochat.report import sections
 # What training writes into a folder besides checkpoints. Nothing else is ever deleted.
 BESIDE = (METRICS, "config.json", "wandb_run.json", "tokenizer.json", "token_bytes.json", "meta.pkl")
 FOLDERS = ("tokenizer", "wandb")
-LEFTOVER = re.compile(r"\..+\.tmp|(model_\d{6,}|optim_\d{6,}_rank\d+)\.pt")  # of a save or a deletion that was killed
+# Of a save or a deletion that was killed.
+LEFTOVER = re.compile(r"\..+\.tmp|(model_\d{6,}|optim_\d{6,}_rank\d+)\.pt|optim_\d{6,}")
 MOST_LAYERS = 1000
 UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)  # JSON of another shape
 
@@ -223,8 +224,9 @@ def _empty(folder: Path) -> int:
     for name in CKPTS:
         ckpt.remove(folder / name)
     for path in folder.iterdir():
-        if path.name in BESIDE or LEFTOVER.fullmatch(path.name):
+        is_ours = path.name in BESIDE or LEFTOVER.fullmatch(path.name)
+        if is_ours and not path.is_dir():
             path.unlink()
-        elif path.name in FOLDERS and path.is_dir() and not path.is_symlink():
+        elif (is_ours or path.name in FOLDERS) and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
     return before - size_of(folder)

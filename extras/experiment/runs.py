@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,7 +195,7 @@ class _Runner:
                 for pattern in WEIGHTS:
                     for path in run.folder.glob(pattern):
                         if not path.parent.is_symlink():
-                            path.unlink()
+                            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _write(self, run: Run, record: dict) -> None:
         paths.write_text(run.folder / RECORD, strict_json(record, indent=2) + "\n")

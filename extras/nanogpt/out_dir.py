@@ -5,13 +5,13 @@
     ckpt_last.pt   without it the latest
     *.pt.sha256    their checksums
 
-A model that nanoGPT's format cannot hold is kept in our own: model_*.pt, optim_*.pt and meta_*.json.
+A model that nanoGPT's format cannot hold is kept in our own: model_*.pt, optim_*/ and meta_*.json.
 """
 
 import contextlib
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +24,7 @@ from nanochat.checkpoint.nanogpt import BEST_CKPT, CKPT, LAST_CKPT
 from nanochat.errors import UserError, shown
 from nanochat.gpt import GPT
 from nanochat.paths import read_json
+from nanochat.reduce import whole
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import TrainState
@@ -50,7 +51,7 @@ class Run:
     model: GPT
     tokenizer: Tokenizer | None
     state: TrainState
-    optimizer: dict | None = None
+    optimizer: Path | dict | None = None
     best: float = math.inf
     best_step: int | None = None
     data: dict = field(default_factory=dict)
@@ -78,11 +79,14 @@ class CkptWriter(CheckpointWriter):
         names = (CKPT, BEST_CKPT) if self.always else (LAST_CKPT, CKPT)
         self.latest_path, self.best_path = (self.folder / name for name in names)
 
-    def recover(self, optimizer: dict) -> None:
+    def recover(self) -> None:
         """Finish what a kill kept an earlier process from, and give the files the names that --always asks for.
 
-        `optimizer` is the state of the checkpoint that is resumed.
+        A collective call, at the checkpoint that is resumed.
         """
+        write = self._snapshot(self.run.state)
+        if not self.is_main:
+            return
         for leftover in self.folder.glob(".ckpt*.tmp"):  # of a killed save; the lock keeps other processes out
             leftover.unlink(missing_ok=True)
         if self.saved_at < 0:
@@ -98,38 +102,53 @@ class CkptWriter(CheckpointWriter):
                 ckpt.move(self.folder / old, self.folder / new)
         if self.run.best_step == self.run.state.step == _step(self.latest_path) != _step(self.best_path):
             # Killed inside `scored`.
-            self._write(self.best_path, self.run.state, optimizer)
+            write(self.best_path)
 
-    def write(self, state: TrainState, optimizer: dict, passing: bool) -> None:
-        self._write(self.latest_path, state, optimizer)
-        self.weights = None
+    def copied(self, state: TrainState, passing: bool) -> Callable[[], list[str]]:
+        write, is_first = self._snapshot(state), self.saved_at < 0
+
+        def land() -> list[str]:
+            if self.is_main:
+                write(self.latest_path)
+                self.clear(state.step, is_first)
+            return []
+
+        return land
 
     def scored(self, state: TrainState, scores: dict[str, float]) -> None:
-        optimizer = self.gather()
-        if not self.is_writing:
-            return
+        self.landed()
         is_best = self.run.note(state.step, scores)
-        self._write(self.latest_path, state, optimizer)
+        write = self._snapshot(state)
+        if not self.is_main:
+            return
+        write(self.latest_path)
         if is_best:
-            self._write(self.best_path, state, optimizer)  # a copy of its own, so damage to the other cannot reach it
-        self.weights = None
+            write(self.best_path)  # a copy of its own, so damage to the other cannot reach it
 
-    def clear(self, is_first: bool) -> None:
+    def clear(self, step: int, is_first: bool) -> list[str]:
         if is_first:  # of a run that replaces another
             for name in CKPTS:
                 if self.folder / name != self.latest_path:
                     ckpt.remove(self.folder / name)
             manager.delete(self.folder, manager.steps(self.folder))
+        return []
 
-    def _write(self, path: Path, state: TrainState, optimizer: dict) -> None:
-        run = self.run
+    def _snapshot(self, state: TrainState) -> Callable[[Path], None]:
+        """Copy what a ckpt.pt holds. Returns what writes it, which rank 0 can use. A collective call."""
+        run, optimizer = self.run, self.optimizer.state_dict()
+        weights = self.copies.of(whole(run.model.state_dict(), self.is_main))
+        moments = {
+            name: {key: self.copies.of({f"{name}.{key}": x})[f"{name}.{key}"] for key, x in buffers.items()}
+            for name, buffers in optimizer["state"].items()
+        }
         ours = {
             "loop_state": state.state_dict(),
             "best_step": run.best_step,
             "tokenizer_hash": run.tokenizer.hash if run.tokenizer else None,
             "data": run.data,
         }
-        ckpt.write(path, run.model, optimizer, self.settings, state.step, run.best, ours, self.weights)
+        content = {**optimizer, "state": moments}, self.settings, state.step, run.best, ours, weights
+        return lambda path: ckpt.write(path, run.model, *content)
 
 
 @dataclass(kw_only=True)
@@ -138,19 +157,19 @@ class OutDirStepWriter(CheckpointWriter):
 
     run: Run
 
-    def write(self, state: TrainState, optimizer: dict, passing: bool) -> None:
+    def copied(self, state: TrainState, passing: bool) -> Callable[[], list[str]]:
         self.meta |= self._best()
-        super().write(state, optimizer, passing)
+        return super().copied(state, passing)
 
     def scored(self, state: TrainState, scores: dict[str, float]) -> None:
         self.run.note(state.step, scores)
         super().scored(state, {**scores, **self._best()})
 
-    def clear(self, is_first: bool) -> None:
+    def clear(self, step: int, is_first: bool) -> list[str]:
         if is_first:
             for name in CKPTS:
                 ckpt.remove(self.folder / name)
-        super().clear(is_first)
+        return super().clear(step, is_first)
 
     def _best(self) -> dict:
         return {"best_val_loss": self.run.best if math.isfinite(self.run.best) else None}
@@ -182,12 +201,13 @@ def resume(folder: Path, tokenizer: Tokenizer | None, rt: Runtime) -> Run:
     if state.cursor and not isinstance(state.cursor.get("window"), int):
         raise UserError(f"{path} is damaged: it does not record where its data resumes")
     optimizer = ckpt.optimizer_of(read, path)
+    saved = None if optimizer is None else {"optimizer": optimizer}
     config, load_as = gpt2.with_tokenizer(read.config, known), manager.LoadAs(rt.device, rt.dtype)
     model = manager.build(config, read.state, path, load_as)
     if damage:
         rt.print(f"train: {damage.partition(';')[0]}; resuming from {path} instead, at step {state.step}")
     best_step, data = ours.get("best_step"), ours.get("data") or {}
-    return Run(model, tokenizer, state, optimizer, read.best_val_loss, best_step, data, read.settings)
+    return Run(model, tokenizer, state, saved, read.best_val_loss, best_step, data, read.settings)
 
 
 def _ours(read: nanogpt.Checkpoint, path: Path) -> dict:
@@ -218,14 +238,13 @@ def _resume_steps(folder: Path, rt: Runtime) -> Run:
             rt.print(f"train: {damage.partition(';')[0]}; resuming from step {step} instead")
         meta, where = loaded.meta, f"the meta file of step {step} of {folder}"
         state = TrainState.restored(meta.get("loop_state"), where)
-        optimizer = (loaded.optimizer or {}).get("optimizer")
         is_of_a_stage = state.cursor and "window" not in state.cursor  # it reads documents
-        if optimizer is None or is_of_a_stage:
+        if is_of_a_stage:
             raise UserError(f"{where} does not hold a run of scripts.train; start from it with --init_from={folder}")
         best, data, settings = meta.get("best_val_loss"), meta.get("data") or {}, meta.get("user_config") or {}
         best = math.inf if best is None else best
         parent = meta.get("parent")
-        return Run(loaded.model, loaded.tokenizer, state, optimizer, best, None, data, settings, parent)
+        return Run(loaded.model, loaded.tokenizer, state, loaded.optimizer, best, None, data, settings, parent)
     raise UserError(damage or _nothing_in(folder))
 
 

@@ -19,6 +19,7 @@ from extras.nanogpt.out_dir import CkptWriter, OutDirStepWriter, Run, checkpoint
 from extras.nanogpt.settings import OF_ONE_START, SHAPE, Settings, check
 from nanochat import foreign_tokenizers, gpt2_tokenizer, lora
 from nanochat.checkpoint import door, gpt2, manager
+from nanochat.checkpoint.parts import Ranks
 from nanochat.config import changes
 from nanochat.data import tokens
 from nanochat.data.batch import Batch
@@ -36,7 +37,7 @@ from nanochat.train.loop import Evaluation, Stage, TrainState, train
 from nanochat.train.memory import check_memory, needed
 from nanochat.train.objective import loss_of
 from nanochat.train.parallel import Layout, divide, layout_for, optimizer_for
-from nanochat.train.stage import is_finished
+from nanochat.train.stage import is_finished, restore
 
 NAME = "train"
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -86,14 +87,15 @@ def _train(
     """Train a run on windows of T tokens."""
     state, again = run.state, _again(settings)
     divide(run.model, run.layout, rt)
+    ranks = run.layout.ranks(rt)
     # The schedule gives the rate itself, not a factor on it.
     groups = adamw_groups(run.model, 1.0, (settings.beta1, settings.beta2), settings.weight_decay)
     optimizer = optimizer_for(run.model, groups, [])
     if run.optimizer is not None:
-        optimizer.load_state_dict(run.optimizer)
+        restore(optimizer, run.optimizer, ranks)
         run.optimizer = None  # a second copy
     rt.wait()  # every rank has read the files that may now be renamed
-    writer = _writer(settings, run, optimizer, T, folder, rt)
+    writer = _writer(settings, run, optimizer, T, folder, rt, ranks)
     stage = Stage(
         name=NAME,
         model=run.model,
@@ -103,6 +105,7 @@ def _train(
         accumulation=accumulation,
         rates=lambda step, _: Rates(lr=learning_rate(settings, step)),
         save=writer.save,
+        landed=writer.landed,
         scored=writer.scored,
         num_iterations=settings.max_iters,
         save_every=settings.eval_interval,
@@ -139,7 +142,7 @@ def _start(settings: Settings) -> dict:
 
 
 def _writer(
-    settings: Settings, run: Run, optimizer: Optimizer, T: int, folder: Path, rt: Runtime
+    settings: Settings, run: Run, optimizer: Optimizer, T: int, folder: Path, rt: Runtime, ranks: Ranks | None
 ) -> CkptWriter | OutDirStepWriter:
     """What writes ckpt.pt, or our own format if nanoGPT's cannot hold the model."""
     out_dir, is_new = Path(settings.out_dir), settings.init_from != "resume"
@@ -152,24 +155,21 @@ def _writer(
         "optimizer": optimizer,
         "log": MetricsLog(out_dir, wandb_run, config, rt.is_main, settings.wandb_project, not is_new),
         "saved_at": -1 if is_new else run.state.step,
-        "is_writing": rt.is_main,
+        "is_main": rt.is_main,
+        "ranks": ranks,
+        "tell": lambda message: rt.print(f"{NAME}: {message}"),
         "keep_tokenizer": lambda: keep_tokenizer(folder, out_dir, run.tokenizer),
         "run": run,
     }
     if fits_ckpt(run.model.config) and not settings.lora_rank:
         writer = CkptWriter(**shared, always=settings.always_save_checkpoint, settings=effective)
-        saved = writer.gather()
-        if rt.is_main:
-            writer.recover(saved)
-            writer.weights = None
+        writer.recover()
     else:
         tokenizer_hash = run.tokenizer.hash if run.tokenizer else None
         meta = {"user_config": effective, "tokenizer_hash": tokenizer_hash, "data": run.data}
         meta |= {"parent": run.parent} if run.parent else {}
         stale = manager.steps(out_dir) if is_new else []
-        writer = OutDirStepWriter(
-            **shared, meta=meta, keep_last=1, best="val_loss", stale=stale, warn=lambda damage: rt.print(damage)
-        )
+        writer = OutDirStepWriter(**shared, meta=meta, keep_last=1, best="val_loss", stale=stale)
     writer.begin(run.state, replaces=is_new and bool(checkpoints(out_dir)))
     return writer
 
@@ -331,7 +331,8 @@ def _adapted(run: Run, settings: Settings, rt: Runtime) -> Run:
     state = run.model.state_dict()
     if POSITIONS in state:
         state[POSITIONS] = state[POSITIONS][: wanted.sequence_len].clone()
-        moments = (run.optimizer or {}).get("state", {}).get(POSITIONS, {})
+        saved = run.optimizer["optimizer"]["state"] if isinstance(run.optimizer, dict) else {}
+        moments = saved.get(POSITIONS, {})
         moments.update({name: moment[: wanted.sequence_len].clone() for name, moment in moments.items()})
     run.model = manager.build(wanted, state, Path(settings.init_from), manager.LoadAs(rt.device, rt.dtype))
     return run

@@ -1,14 +1,15 @@
 """THE checkpoint format: what is saved, when it exists, what is kept, how it is found and loaded.
 
     <base>/<stage>_checkpoints/<tag>/model_SSSSSS.pt        state dict
-                                     optim_SSSSSS_rank0.pt  optimizer state by parameter name, random state
+                                     optim_SSSSSS/          optimizer and random state, see `parts`
                                      meta_SSSSSS.json       everything else; written last
                                      tokenizer/             only where it is not the one of the base folder
 
 A checkpoint exists once its meta file does. The meta file holds the size and sha256 of the others and a checksum of
 itself, so a file that was cut short, changed or belongs to another step is noticed before any tensor of it is used.
 An adapter's (`lora`) model file holds the adapter alone; its meta file names the parent, which `door` loads with it.
-Checkpoints of the original nanochat have the same names and load as they are (`legacy`).
+Checkpoints of the original nanochat have the same names and load as they are (`legacy`). Its optimizer's state, and
+that of our earlier versions, is one file, optim_SSSSSS_rank0.pt.
 """
 
 import contextlib
@@ -19,15 +20,18 @@ import os
 import re
 import reprlib
 import shlex
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from nanochat import foreign_tokenizers, lora
-from nanochat.checkpoint import legacy, reading
+from nanochat.checkpoint import legacy, parts, reading
+from nanochat.checkpoint.parts import Ranks
 from nanochat.errors import UserError
 from nanochat.foreign_tokenizers import LENGTHS
 from nanochat.gpt import GPT, GPTConfig
@@ -43,6 +47,8 @@ from nanochat.paths import (
     write_atomically,
     write_text,
 )
+from nanochat.peers import PeerFailed
+from nanochat.reduce import Rows, as_rows, whole
 from nanochat.tokenizer import Tokenizer
 
 STAGE_COMMAND = {"base": "scripts.base_train", "mid": "scripts.mid_train", "sft": "scripts.chat_sft",
@@ -59,12 +65,14 @@ class LoadAs:
     """Where and how a model is loaded: it computes in `dtype` on `device`.
 
     keep_float32 keeps weights as stored (bfloat16 becomes float32 on a CPU), for training; without it they are
-    converted to dtype, for generating.
+    converted to dtype, for generating. mapped leaves them in the file, as far as they need no other dtype, until they
+    are moved to the device or divided among ranks (`sharded`).
     """
 
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
     keep_float32: bool = True
+    mapped: bool = False
 
 
 AS_STORED = LoadAs()
@@ -78,7 +86,8 @@ class Damaged(UserError):
 class Loaded:
     """A checkpoint in memory.
 
-    optimizer is what `save` was given, or None if it was not requested. note names what had to be assumed because the
+    optimizer is the folder of the state that `save` was given, or the content of an earlier version's file, or None if
+    it was not requested. note names what had to be assumed because the
     file does not record it; "" if nothing. source is the stage (base, mid, sft, dpo or rl); "" if unknown.
     """
 
@@ -88,7 +97,7 @@ class Loaded:
     folder: Path
     tag: str
     step: int
-    optimizer: dict | None = None
+    optimizer: Path | dict | None = None
     note: str = ""
     source: str = ""
 
@@ -96,37 +105,63 @@ class Loaded:
         return f"step {self.step} of {self.folder}" + (f" ({self.note})" if self.note else "")
 
 
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of a model, or of its adapters, with what describes them."""
+
+    tensors: Mapping[str, Tensor | Rows]
+    config: GPTConfig
+    adapters: lora.Adapters | None = None
+
+
+def weights_of(model: GPT) -> Weights:
+    """What a checkpoint has of a model, in place: of one with adapters these alone, of one in parts this rank's."""
+    adapters = lora.adapters_of(model)
+    state = model.state_dict()
+    return Weights(as_rows(state if adapters is None else lora.state_of(state)), model.config, adapters)
+
+
 def save(
-    folder: Path, step: int, model: GPT, optimizer: dict | None, meta: dict, weights: dict[str, Tensor] | None = None
-) -> None:
+    folder: Path, step: int, model: GPT | Weights, state: Mapping[str, Tensor | Rows] | None, meta: dict,
+    ranks: Ranks | None = None,
+) -> None:  # fmt: skip
     """Write a checkpoint whole or not at all; the step, architecture and checksums are added to meta.
 
-    Of a model with adapters these alone are written; meta["parent"] then has to be the `door.record` of its parent.
-    A checkpoint without an optimizer can be started from, but not resumed. weights: the state dict of a model that lies
-    in parts, put together (`reduce.whole`).
-    Raises UserError when the disk is full; files of an earlier save of the same step are replaced one by one.
+    state: what a run needs besides to be resumed; None for a model that others can only start from. For adapters
+    meta["parent"] has to be the `door.record` of their parent. On several ranks it is a collective call, with tensors
+    in main memory. Raises UserError when a disk is full; files of an earlier save of the same step are replaced one by
+    one.
     """
-    adapters = lora.adapters_of(model)
-    state = model.state_dict() if weights is None else weights
-    state = state if adapters is None else lora.state_of(state)
-    files = {_model_file(step): lambda file: torch.save(state, file)}
-    if optimizer is not None:
-        files[_optimizer_file(step)] = lambda file: torch.save(optimizer, file)
-    delete(folder, [])
-    meta_path = folder / _meta_file(step)
-    meta_path.unlink(missing_ok=True)  # the files it has checksums of are about to change
-    for leftover in folder.glob(".*.tmp"):  # of a save that was killed
-        leftover.unlink(missing_ok=True)
-    described = {}
+    weights = model if isinstance(model, Weights) else weights_of(model)
+    is_main = ranks is None or ranks.rank == 0
+    model_path, meta_path = folder / _model_file(step), folder / _meta_file(step)
+    tensors = whole(parts.laid_out(weights.tensors, ranks), is_main)
+
+    def begin() -> dict:
+        if not is_main:
+            return {}
+        delete(folder, [])
+        meta_path.unlink(missing_ok=True)  # the files it has checksums of are about to change
+        _remove_state(folder, step)
+        for leftover in folder.glob(".*.tmp"):  # of a save that was killed
+            leftover.unlink(missing_ok=True)
+        digest = write_atomically(model_path, lambda file: torch.save(tensors, file))
+        return {model_path.name: {"size": model_path.stat().st_size, "sha256": digest}}
+
     try:
-        for name, write in files.items():
-            digest = write_atomically(folder / name, write)
-            described[name] = {"size": (folder / name).stat().st_size, "sha256": digest}
-        made = {"format": WHOLE} if adapters is None else {"format": ADAPTER, "lora": asdict(adapters)}
-        write_meta(meta_path, {"step": step, **meta, **made, "model_config": asdict(model.config), "files": described})
-    except UserError:
-        for name in files:
-            (folder / name).unlink(missing_ok=True)
+        files = begin() if ranks is None else ranks.together(begin)
+        if state:
+            written = parts.write(folder / _state_folder(step), state, ranks)
+            files |= {f"{_state_folder(step)}/{name}": entry for name, entry in written.items()}
+        if is_main:
+            adapter = weights.adapters and {"lora": asdict(weights.adapters)}
+            made = {"format": ADAPTER if adapter else WHOLE, **(adapter or {})}
+            described = {"step": step, **meta, **made, "model_config": asdict(weights.config), "files": files}
+            write_meta(meta_path, described)
+    except (UserError, PeerFailed):
+        if is_main:
+            model_path.unlink(missing_ok=True)
+            _remove_state(folder, step)
         raise
 
 
@@ -190,8 +225,15 @@ def delete(folder: Path, gone: Sequence[int]) -> None:
     for step in {*gone, *(step for step in killed if not (folder / _meta_file(step)).exists())}:
         with contextlib.suppress(FileNotFoundError):
             os.replace(folder / _meta_file(step), folder / _doomed_file(f"{step:06d}"))
-        for name in (_model_file(step), _optimizer_file(step), _doomed_file(f"{step:06d}")):
-            (folder / name).unlink(missing_ok=True)
+        (folder / _model_file(step)).unlink(missing_ok=True)
+        _remove_state(folder, step)
+        (folder / _doomed_file(f"{step:06d}")).unlink(missing_ok=True)
+
+
+def _remove_state(folder: Path, step: int) -> None:
+    (folder / _earlier_file(step)).unlink(missing_ok=True)
+    if (folder / _state_folder(step)).exists():
+        shutil.rmtree(folder / _state_folder(step))
 
 
 def steps(folder: Path) -> list[int]:
@@ -294,9 +336,14 @@ def load_step(
             f"{folder} was trained by the original nanochat, whose run cannot be resumed here; "
             "start the next stage from it, or train under another --model_tag"
         )
-    _check_files(folder, step, meta, [model_path.name] + ([_optimizer_file(step)] if with_optimizer else []))
+    names = [model_path.name, *(state_files(step, meta) if with_optimizer else [])]
+    if with_optimizer and dist.is_initialized() and dist.get_world_size() > 1:
+        _share_checks(folder, step, meta, names)
+    else:
+        _check_files(folder, step, meta, names)
     alternative = _alternative(folder, step)
-    state = reading.weights(reading.torch_file(model_path, alternative), model_path)
+    lazily = load_as.mapped or torch.device(load_as.device).type != "cpu"  # then it is copied
+    state = reading.weights(reading.torch_file(model_path, alternative, lazily), model_path)
     if "lora" not in meta and "n_layer" in meta["model_config"]:  # before as many are made as a damaged file claims
         reading.check_layers(meta["model_config"]["n_layer"], state, model_path)
     tokenizer = load_tokenizer(meta, model_path)
@@ -305,10 +352,12 @@ def load_step(
         model = _with_adapters(parent, meta, state, model_path)
     else:
         model, is_unknown = _whole(meta, state, model_path, load_as)
-    optimizer = None
+    optimizer: Path | dict | None = None
     if with_optimizer:
-        # Memory-mapped: it is copied tensor by tensor, so that resuming takes no more memory than starting.
-        optimizer = reading.torch_file(folder / _optimizer_file(step), alternative, lazily=True)
+        optimizer = folder / _state_folder(step)
+        if not optimizer.exists():
+            # Memory-mapped: it is copied tensor by tensor, so that resuming takes no more memory than starting.
+            optimizer = reading.torch_file(folder / _earlier_file(step), alternative, lazily=True)
     return Loaded(model, tokenizer, meta, folder, tag, step, optimizer, _softcap_note(folder) if is_unknown else "")
 
 
@@ -354,9 +403,10 @@ def build(config: GPTConfig, state: dict[str, Tensor], path: Path, load_as: Load
 def placed(model: GPT, load_as: LoadAs) -> GPT:
     """The model with its parameters where and as load_as asks for, all of them to be trained."""
     on_cpu = torch.device(load_as.device).type != "cuda"
+    place = "cpu" if load_as.mapped else load_as.device
     for parameter in model.parameters():
         stored = torch.float32 if on_cpu else parameter.dtype
-        parameter.data = parameter.data.to(load_as.device, stored if load_as.keep_float32 else load_as.dtype)
+        parameter.data = parameter.data.to(place, stored if load_as.keep_float32 else load_as.dtype)
     return model.requires_grad_(True)
 
 
@@ -415,6 +465,26 @@ def keep_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
         save_lengths(folder / "tokenizer", tokenizer)
 
 
+def state_files(step: int, meta: dict) -> list[str]:
+    """The files that a checkpoint's state should have, by their names in its folder."""
+    recorded = [name for name in meta.get("files") or {} if name.startswith(f"{_state_folder(step)}/")]
+    return recorded or [_earlier_file(step)]
+
+
+def _share_checks(folder: Path, step: int, meta: dict, names: Sequence[str]) -> None:
+    """`_check_files`, each rank some of the files, and all raise what one finds. A collective call."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    found: tuple[bool, str] | None = None
+    try:
+        _check_files(folder, step, meta, names[rank::world])
+    except UserError as error:
+        found = isinstance(error, Damaged), str(error)
+    all_found: list[tuple[bool, str] | None] = [None] * world
+    dist.all_gather_object(all_found, found)
+    for first in filter(None, all_found):
+        raise (Damaged if first[0] else UserError)(first[1])
+
+
 def _check_files(folder: Path, step: int, meta: dict, names: Sequence[str]) -> None:
     """Compare files with the sizes and checksums of their meta file; checkpoints of other programs record none."""
     alternative = _alternative(folder, step)
@@ -447,7 +517,12 @@ def _model_file(step: int) -> str:
     return f"model_{step:06d}.pt"
 
 
-def _optimizer_file(step: int) -> str:
+def _state_folder(step: int) -> str:
+    return f"optim_{step:06d}"
+
+
+def _earlier_file(step: int) -> str:
+    """Where the original, and earlier versions of ours, keep an optimizer's state."""
     return f"optim_{step:06d}_rank0.pt"
 
 

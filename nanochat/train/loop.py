@@ -16,7 +16,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, fields
 
 import torch
@@ -120,7 +120,8 @@ class Stage:
     """A stage as data. loss(batch) is the sum of nll * weight of a micro-batch, a float32 scalar with a gradient.
 
     It may be a vector: that sum, and one for each name in `also`, which are divided by the same count and only logged.
-    `save(state, passing)` writes a checkpoint; a passing one was due by time only and is replaced by the next one.
+    `save(state, passing)` begins to write a checkpoint; a passing one was due by time only and is replaced by the next
+    one. `landed(wait)` raises what kept it from being written; with `wait` it blocks until that is known.
     `scored(state, scores)` adds scores to the latest checkpoint.
     """
 
@@ -133,6 +134,7 @@ class Stage:
     rates: Callable[[int, float], Rates]  # of step and progress
     save: Callable[[TrainState, bool], None]
     scored: Callable[[TrainState, dict[str, float]], None]
+    landed: Callable[[bool], None] = lambda wait: None
     on_policy: bool = False  # whether the stream samples from the model, which must then be this step's
     num_iterations: int = -1  # -1 = until the stream has made num_epochs
     num_epochs: float = 1.0
@@ -155,15 +157,20 @@ class Stage:
 def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> TrainState:
     """Run a stage from `state` to its end, saving and evaluating on the way.
 
-    A checkpoint is always written before anything is measured at its step. On SIGTERM or Ctrl-C the step is finished,
-    saved, and SystemExit raised with the signal's code; a second Ctrl-C raises KeyboardInterrupt at once.
-    Raises UserError after TOLERATED_BAD_STEPS losses in a row that are not finite, and what the stream raises, after
-    saving what was learned before.
+    A checkpoint is begun before anything is measured at its step, and written when this returns or raises. On SIGTERM
+    or Ctrl-C the step is finished, saved, and SystemExit raised with the signal's code; a second Ctrl-C raises
+    KeyboardInterrupt at once. Raises UserError after TOLERATED_BAD_STEPS losses in a row that are not finite, and what
+    the stream raises, after saving what was learned before.
     """
     measure_progress(stage, state, rt)  # a finished run may have been given more steps
     stage.times = times = Times(state.times, rt.device.type == "cuda", rt.began)
     every = 1 if stage.on_policy else COLLECT_EVERY  # generating leaves more garbage than learning
-    with stop_signals(rt, stage.saves) as stop, _progress_bar(stage, rt) as bar, few_collections(every) as garbage:
+    with (
+        stop_signals(rt, stage.saves) as stop,
+        _progress_bar(stage, rt) as bar,
+        few_collections(every) as garbage,
+        _landing(stage),
+    ):
         steps = _Steps(stage, state, rt, log, bar)
         checkpoints = _Checkpoints(stage, state, steps.settle)
         while True:
@@ -177,6 +184,7 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                 steps.settle()
             checkpoints.save_if_due(done or code > 0, late)
             if code:
+                checkpoints.land()
                 rt.print(f"{stage.name}: {_ending(stage, code, checkpoints.saved_step)}")
                 raise SystemExit(code)
             if evaluations and not state.probed:
@@ -194,11 +202,24 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                     with times.of("saving"):
                         stage.scored(state, scores)
             if done:
+                checkpoints.land()
                 state.times = times.read()
                 rt.print(f"{stage.name}: time {in_words(state.times)}")
                 return state
+            stage.landed(False)
             steps.take(checkpoints)
             garbage.step()
+
+
+@contextmanager
+def _landing(stage: Stage) -> Iterator[None]:
+    """When an error ends the run, let a checkpoint that was begun be written; that error is the one to report."""
+    try:
+        yield
+    except Exception:
+        with suppress(Exception):
+            stage.landed(True)
+        raise
 
 
 def _ending(stage: Stage, code: int, saved: int) -> str:
@@ -550,6 +571,11 @@ class _Checkpoints:
             if self.saved_step != self.state.step and not self.state.bad_steps:
                 self._save(passing=True)
             raise
+
+    def land(self) -> None:
+        """Wait for the checkpoint that was begun last."""
+        with self.stage.times.of("saving"):
+            self.stage.landed(True)
 
     def _save(self, passing: bool) -> None:
         self.stage.optimizer.wait()

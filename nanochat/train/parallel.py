@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from nanochat.checkpoint.parts import Ranks, ranks_for
 from nanochat.errors import UserError
 from nanochat.gpt import GPT
 from nanochat.optim import AdamWGroup, MuonGroup, Optimizer
@@ -20,6 +21,10 @@ class Layout(NamedTuple):
 
     mode: str = "replicate"
     parts: int = 1
+
+    def ranks(self, rt: Runtime) -> Ranks | None:
+        """The ranks that save and load together. A collective call."""
+        return ranks_for(rt.world // self.parts if self.parts > 1 else 1)
 
 
 REPLICATED = Layout()

@@ -5,16 +5,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from itertools import takewhile
+from pathlib import Path
 
 import torch
 
 from nanochat import fp8, lora, schedule
 from nanochat.attention import backend_in_words
-from nanochat.checkpoint import manager
+from nanochat.checkpoint import manager, parts
+from nanochat.checkpoint.parts import Ranks
 from nanochat.config import changes
 from nanochat.data.batch import Batch
 from nanochat.data.streams import Source, batches_for, one_pass
-from nanochat.errors import UserError
+from nanochat.errors import UserError, shown
 from nanochat.eval.bpb import text_loss
 from nanochat.gpt import count_parameters
 from nanochat.log import MetricsLog, strict_json
@@ -28,7 +30,7 @@ from nanochat.train.loop import Evaluation, Stage, TrainState, probed_rows, trai
 from nanochat.train.objective import DISTILLED, compiled_rows, loss_by, loss_of
 from nanochat.train.parallel import divide, optimizer_for
 from nanochat.train.start import Run, as_json
-from nanochat.train.writer import CheckpointWriter
+from nanochat.train.writer import RNG, CheckpointWriter
 
 
 def run_stage(
@@ -103,6 +105,7 @@ def run_stream(
         on_policy=on_policy,
         rates=lambda step, progress: rates(flags, step, progress),
         save=writer.save,
+        landed=writer.landed,
         scored=writer.scored,
         num_iterations=-1 if flags.minutes > 0 else num_iterations,
         num_epochs=num_epochs,
@@ -122,13 +125,11 @@ def run_stream(
         writer.log.note(state.step, {key: writer.meta[key] for key in ("git_commit", "changed_flags")})
     state = train(stage, state, rt, writer.log)
     writer.log.close()
-    if flags.dry_run:
-        rt.print(f"{name}: done; nothing was written (--dry_run)")
-        return state
-    if rt.is_main:
+    ended = "nothing was written (--dry_run)" if flags.dry_run else f"step {state.step} is in {run.start.folder}"
+    if rt.is_main and not flags.dry_run:
         own = results(state, manager.read_meta(run.start.folder, state.step))
         sections.write_section(name, {**_section(run, own["tokens"]), **own})
-    rt.print(f"{name}: done; step {state.step} is in {run.start.folder}")
+    rt.print(f"{name}: done; {ended}")
     return state
 
 
@@ -148,10 +149,26 @@ def restored_optimizer(run: Run) -> Optimizer:
     compiled = bool(run.start.flags.compile) and run.rt.device.type == "cuda"
     optimizer = optimizer_for(run.model, adamw, muon, compiled)
     if run.saved is not None:
-        optimizer.load_state_dict(run.saved["optimizer"])
-        torch.set_rng_state(run.saved["rng"])
+        restore(optimizer, run.saved, run.ranks)
         run.saved = None  # a second copy of the optimizer
     return optimizer
+
+
+def restore(optimizer: Optimizer, saved: Path | dict, ranks: Ranks | None) -> None:
+    """Give an optimizer, and torch's random generator, the state that a checkpoint was loaded with.
+
+    Raises UserError where a folder does not hold that of these parameters.
+    """
+    if isinstance(saved, dict):  # of an earlier version, or in nanoGPT's format
+        optimizer.load_state_dict(saved["optimizer"])
+        torch.set_rng_state(saved.get("rng", torch.get_rng_state()))
+        return
+    random = torch.get_rng_state()
+    buffers = optimizer.buffers()
+    missing = parts.read(saved, {**buffers, RNG: random}, ranks)
+    if lacking := sorted(name for name in missing if name.endswith(".momentum") or "." not in name):
+        raise UserError(f"{saved} lacks {shown(', '.join(lacking))}; it belongs to another model")
+    torch.set_rng_state(random)
 
 
 def writer_of(name: str, run: Run, optimizer: Optimizer, best: str) -> CheckpointWriter:
@@ -171,21 +188,24 @@ def writer_of(name: str, run: Run, optimizer: Optimizer, best: str) -> Checkpoin
         **run.extra,
     }
     run_config = json.loads(strict_json(run_config))  # paths become strings
-    is_writing = run.rt.is_main and not flags.dry_run
     described = {**run_config, "model_config": asdict(run.model.config)}
     writer = CheckpointWriter(
         folder=start.folder,
         model=run.model,
         optimizer=optimizer,
-        log=MetricsLog(start.folder, flags.run, described, is_writing, resumed=start.is_resumed),
+        log=MetricsLog(
+            start.folder, flags.run, described, run.rt.is_main and not flags.dry_run, resumed=start.is_resumed
+        ),
         saved_at=run.state.step if start.is_resumed else -1,
-        is_writing=is_writing,
+        is_main=run.rt.is_main,
+        saves=not flags.dry_run,
+        ranks=run.ranks,
         keep_tokenizer=lambda: manager.keep_tokenizer(start.folder, run.tokenizer),
         meta=run_config,
         keep_last=flags.keep_last,
         best=best,
         stale=start.stale,
-        warn=lambda message: run.rt.print(f"{name}: {message}"),
+        tell=lambda message: run.rt.print(f"{name}: {message}"),
     )
     writer.begin(run.state, replaces=bool(start.stale) and not start.is_resumed)
     return writer
@@ -218,6 +238,7 @@ def prepared(run: Run) -> Run:
         run.extra["fp8"] = record = fp8.convert(model, rt.device)
         rt.print(f"{record['matrices']} matrices are multiplied in float8 ({record['recipe']} scaling)")
     divide(model, run.layout, rt)
+    run.ranks = run.layout.ranks(rt)
     run.rows = compiled_rows(model, flags.compile, rt, run.teacher)
     run.loss, run.also = loss_by(run.rows, model, run.teacher), DISTILLED if run.teacher else ()
     if getattr(flags, "device_batch_size", None) == "auto" and run.layout.parts == 1:  # which ranks probe by themselves

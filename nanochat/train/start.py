@@ -19,6 +19,7 @@ from torch import Tensor
 from nanochat import lora, runtime
 from nanochat.checkpoint import door, manager
 from nanochat.checkpoint.manager import LoadAs, Loaded
+from nanochat.checkpoint.parts import Ranks
 from nanochat.config import as_field, default, given
 from nanochat.data import contents
 from nanochat.data.batch import Batch
@@ -103,13 +104,14 @@ class Run:
     tokenizer: Tokenizer
     model: GPT
     state: TrainState
-    saved: dict | None = None  # optimizer and random state of the checkpoint, until they are restored
+    saved: Path | dict | None = None  # optimizer and random state of the checkpoint, until they are restored
     extra: dict = field(default_factory=dict)
     loss: Callable[[Batch], Tensor] | None = None  # of a micro-batch, as `Stage` has it
     also: tuple[str, ...] = ()  # what it sums besides, as `Stage` has it
     rows: Rows | None = None  # what computes a chunk of it, compiled
     teacher: Teacher | None = None
     layout: Layout = REPLICATED
+    ranks: Ranks | None = None  # that save and load the run together
 
     @property
     def rt(self) -> Runtime:
@@ -153,7 +155,7 @@ def open_run(stage: str, flags: Flags, rt: Runtime, tag: str | None = None) -> I
             rt.print(f"resuming from step {loaded.step} of {folder}")
             rt = dataclasses.replace(rt, dtype=loaded.model.dtype)
         elif found is not None:
-            loaded = found.load(LoadAs(rt.device, rt.dtype, keep_float32=not lora.wanted(flags)))
+            loaded = found.load(_placed(LoadAs(rt.device, rt.dtype, keep_float32=not lora.wanted(flags)), flags, rt))
             rt.print(f"starting from {loaded}")
         flags = _with_matrices(flags, parent, loaded)
         if found is not None and lora.wanted(flags):
@@ -193,6 +195,8 @@ def begin(
     besides = {"adapters": adapters, "teacher": teacher and teacher.model.config}
     layout = layout_for(flags.parallel, rt, lambda parts: needed(*size, **besides, parts=parts))
     check_memory(*size, **besides, parts=layout.parts)
+    if loaded is not None and layout.parts == 1:
+        loaded.model.to(rt.device)
     if teacher is not None:
         lineage = {**lineage, "teacher": teacher.record}
     if not start.is_resumed:
@@ -301,8 +305,13 @@ def _own_checkpoint(stage: str, folder: Path, tag: str, flags: TrainFlags, rt: R
 def _load(folder: Path, tag: str, step: int, flags: TrainFlags, rt: Runtime) -> Loaded:
     """A checkpoint with its optimizer, in the run's own dtype unless another is passed."""
     name = flags.dtype if "dtype" in given(flags) else manager.read_meta(folder, step).get("dtype") or flags.dtype
-    load_as = LoadAs(rt.device, compute_dtype(name, rt.device))
+    load_as = _placed(LoadAs(rt.device, compute_dtype(name, rt.device)), flags, rt)
     return door.load_step(folder, tag, step, load_as, with_optimizer=True, merged=False)
+
+
+def _placed(load_as: LoadAs, flags: TrainFlags, rt: Runtime) -> LoadAs:
+    """The same, or mapped, where the model may be too large for one device: `begin` decides, `divide` takes parts."""
+    return dataclasses.replace(load_as, mapped=rt.world > 1 and flags.parallel != "replicate")
 
 
 def adopt(

@@ -68,4 +68,5 @@ def _short(seconds: float) -> str:
 def _compiled() -> float:
     """Seconds that torch.compile has taken in this process; 0 where nothing has imported it."""
     dynamo = sys.modules.get("torch._dynamo.utils")
-    return dynamo.calculate_time_spent()["total_wall_time"] if dynamo else 0.0
+    spent = getattr(dynamo, "calculate_time_spent", None)  # missing while a checkpoint's thread is importing it
+    return spent()["total_wall_time"] if spent else 0.0
