@@ -31,6 +31,7 @@ from nanochat.peers import PeerFailed
 from nanochat.plan.gpus import peak_of
 from nanochat.reduce import whole
 from nanochat.runtime import Runtime, memory_used, repeatable
+from nanochat.train.pace import Pace, check_same_step
 from nanochat.train.parallel import gathered
 from nanochat.train.room import Room, is_out_of_memory, lowest, no_way_back
 from nanochat.train.stopping import EXIT_CODES, agreed, stop_signals
@@ -162,6 +163,8 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
     """
     measure_progress(stage, state, rt)  # a finished run may have been given more steps
     stage.times = times = Times(state.times, rt.device.type == "cuda", rt.began)
+    pace = Pace(stage.name, times, rt)
+    check_same_step(state.step, rt)
     every = 1 if stage.on_policy else COLLECT_EVERY  # generating leaves more garbage than learning
     with stop_signals(rt, stage.saves) as stop, _progress_bar(stage, rt) as bar, few_collections(every) as garbage:
         steps = _Steps(stage, state, rt, log, bar)
@@ -198,6 +201,7 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                 rt.print(f"{stage.name}: time {in_words(state.times)}")
                 return state
             steps.take(checkpoints)
+            pace.step(state.step)
             garbage.step()
 
 
