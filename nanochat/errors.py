@@ -2,10 +2,13 @@
 
 import errno
 import io
+import json
 import os
 import reprlib
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 REFUSALS = {  # why a file system refuses a write
@@ -52,6 +55,13 @@ def escape_unshowable() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def leave_reason(reason: str) -> None:
+    """Leave the reason of a failure where torchrun looks for it, and shows it at the end of its summary."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        with suppress(OSError), open(path, "w", encoding="utf-8") as file:
+            json.dump({"message": reason, "timestamp": int(time.time())}, file)
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Call a script's `main` as a program: a UserError becomes one line on stderr and exit code 2.
 
@@ -68,6 +78,7 @@ def run(main: Callable[[], int | None]) -> None:
         if (sentence := sentence_of(error)) is None:
             raise
         message, code = f"error: {sentence}", 2
+        leave_reason(sentence)
     except KeyboardInterrupt:
         message, code = "interrupted", EXIT_INTERRUPTED
     if message and os.environ.get("LOCAL_RANK", "0") == "0":

@@ -17,7 +17,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from nanochat import peers
+from nanochat import nodes, peers
 from nanochat.errors import UserError
 
 Answer = TypeVar("Answer", bound=Callable)
@@ -84,7 +84,8 @@ def start(
         if world == 1 or dist.is_initialized():
             yield runtime
             return
-        store, _, _ = next(dist.rendezvous("env://"))
+        nodes.use_interface()
+        store = nodes.store()
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         longest = timedelta(minutes=collective_minutes)
         dist.init_process_group(backend, timeout=longest, store=store, rank=rank, world_size=world)

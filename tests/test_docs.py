@@ -32,7 +32,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 FENCE = re.compile(r"^(?:<!-- not run: (?P<why>[^\n]+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
 LINK = re.compile(r"(?<!`)\[[^\]\n]*(?:\n[^\]\n]*)?\]\(([^)\s]+)\)")
 FLAGS_ELSEWHERE = {"nanochat.data.shards": "scripts.download_data", "tasks.littleworld": "tasks.littleworld.__main__"}
-OTHERS = {"cd", "curl", "docker", "nohup", "pip", "ssh", "tail", "transformers", "uv", "vllm"}  # programs, not ours
+OTHERS = {"cd", "curl", "docker", "kubectl", "nohup", "pip", "sbatch", "sky", "ssh", "tail", "transformers", "uv",
+          "vllm"}  # programs, not ours  # fmt: skip
 
 
 class Block(NamedTuple):

@@ -42,6 +42,49 @@ def test_of_a_gpu_the_parts_of_a_step_are_one() -> None:
     assert spent.read() == {"data": 1, "computing": 3, "other": 5}
 
 
+@pytest.mark.usefixtures("clock")
+def test_what_a_rank_does_at_its_own_pace() -> None:
+    spent = Times({"forward": 7.0})  # the clock says 0
+    with spent.of("data"), spent.of("waiting"):  # 1 to 4
+        pass
+    with spent.of("backward"):  # 5 to 6
+        pass
+    with spent.of("optimizer"):
+        pass
+    assert spent.own() == 7 + 2 + 1
+
+
+class Moment:
+    """A moment on a GPU, which it reaches when `now` is there."""
+
+    now = next_one = 0
+
+    def __init__(self) -> None:
+        Moment.next_one += 1
+        self.at = Moment.next_one
+
+    def query(self) -> bool:
+        return self.at <= Moment.now
+
+    def elapsed_time(self, later: "Moment") -> float:
+        return 1000.0 * (later.at - self.at)
+
+
+@pytest.mark.usefixtures("clock")
+def test_what_a_gpu_does_is_measured_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(times, "_now_on_gpu", Moment)
+    spent = Times(is_gpu=True)
+    spent.has_events = True
+    with spent.of("data"):
+        pass
+    for part in ("forward", "backward", "optimizer"):
+        with spent.of(part):
+            pass
+    for now, seconds in ((1, 0), (2, 1), (4, 2), (4, 2)):
+        monkeypatch.setattr(Moment, "now", now)
+        assert spent.own() == 1 + seconds
+
+
 def test_without_torch_compile_nothing_of_it_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "torch._dynamo.utils", raising=False)
     with (spent := Times()).of("forward"):

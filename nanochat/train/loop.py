@@ -31,6 +31,7 @@ from nanochat.peers import PeerFailed
 from nanochat.plan.gpus import peak_of
 from nanochat.reduce import whole
 from nanochat.runtime import Runtime, memory_used, repeatable
+from nanochat.train.pace import Pace, check_same_step
 from nanochat.train.parallel import gathered
 from nanochat.train.room import Room, is_out_of_memory, lowest, no_way_back
 from nanochat.train.stopping import EXIT_CODES, agreed, stop_signals
@@ -164,6 +165,8 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
     """
     measure_progress(stage, state, rt)  # a finished run may have been given more steps
     stage.times = times = Times(state.times, rt.device.type == "cuda", rt.began)
+    pace = Pace(stage.name, times, rt)
+    check_same_step(state.step, rt)
     every = 1 if stage.on_policy else COLLECT_EVERY  # generating leaves more garbage than learning
     with (
         stop_signals(rt, stage.saves) as stop,
@@ -208,6 +211,7 @@ def train(stage: Stage, state: TrainState, rt: Runtime, log: MetricsLog) -> Trai
                 return state
             stage.landed(False)
             steps.take(checkpoints)
+            pace.step(state.step)
             garbage.step()
 
 
