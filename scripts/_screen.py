@@ -1,7 +1,9 @@
 """What a speedrun shows to the one who watches it: what each stage is for, and a last screen."""
 
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 from nanochat.log import duration, short
 from scripts._clock import TRAINING, section, taken
@@ -20,7 +22,8 @@ ABOUT = {
     "chat_rl": "tries maths questions and learns from the answers that were right",
 }
 EVALUATIONS = {"mid": "after mid_train", "sft": "after chat_sft", "rl": "after chat_rl"}
-COLUMNS, BAR, NAME = 3, 5, 14  # of the bars: side by side, and the characters of a bar and of a name
+BAR, NAME = 5, 14  # the characters of a bar and of a name
+COLUMNS, WIDE = (4, 3), 100  # of the bars: the first that fits into the terminal, or into so many characters of a file
 NEXT = {
     "tiny": "PRESET=long NANOCHAT_BASE_DIR=~/long bash speedrun.sh, or your own text: docs/guides/own-text.md",
     "real": "RL=1 bash speedrun.sh, or your own conversations: docs/guides/own-conversations.md",
@@ -59,14 +62,25 @@ def closing(marks: Marks, recipe: str, tag: str, stages: Sequence[str], commands
 
 
 def bars(tasks: Mapping[str, dict]) -> list[str]:
-    """The fraction of right answers to each task, and their mean, as bars: COLUMNS in a line."""
+    """The fraction of right answers to each task, and their mean, as bars, side by side where there is room."""
     found = {name: task["correct"] / task["n"] for name, task in tasks.items() if task.get("n")}
     if not found:
         return []
     found["mean"] = sum(found.values()) / len(found)
-    cells = [f"{name[:NAME]:{NAME}} {_bar(value)} {100 * value:3.0f}%" for name, value in found.items()]
-    rows = -(-len(cells) // COLUMNS)
-    return ["  ".join(cells[row::rows]).rstrip() for row in range(rows)]
+    room = shutil.get_terminal_size((WIDE, 24)).columns
+    tables = (_table(found, columns) for columns in COLUMNS)
+    return next((lines for lines in tables if max(map(len, lines)) <= room), _table(found, COLUMNS[-1]))
+
+
+def _table(found: Mapping[str, float], columns: int) -> list[str]:
+    """The lines of the table, which is read from top to bottom."""
+    rows, names = -(-len(found) // columns), list(found)
+    cells = []
+    for first in range(0, len(names), rows):
+        column = names[first : first + rows]
+        width = min(NAME, max(map(len, column)))
+        cells.append([f"{name[:NAME]:{width}} {_bar(found[name])} {100 * found[name]:3.0f}%" for name in column])
+    return ["  ".join(line).rstrip() for line in zip_longest(*cells, fillvalue="")]
 
 
 def _bar(fraction: float) -> str:

@@ -1,10 +1,12 @@
 """What every test stands on: a base folder of its own, one thread, and a small tokenizer."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -13,6 +15,9 @@ import torch
 from nanochat import chat
 from nanochat.paths import checkpoints_dir
 from nanochat.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 # One thread makes sums independent of the machine, and two ranks fit on two cores. The variable is for child processes.
 torch.set_num_threads(1)
@@ -87,6 +92,21 @@ def worlds(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> di
     return stages.worlds(tmp_path_factory.mktemp("worlds"), tokenizer)
 
 
+@pytest.fixture(scope="session")
+def littleworld_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base folder, to read only, with base:d2 and sft:d2 of the little world: trained once for all workers."""
+    import stages
+
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root  # each worker has a folder of its own there
+    with open(root / "littleworld.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (made := root / "littleworld").exists():
+            stages.little_world(root / "littleworld in the making")
+            (root / "littleworld in the making").rename(made)
+    return made
+
+
 @pytest.fixture
 def world(worlds: dict[str, Path], base: Path) -> Callable[[str], Path]:
     """A function that makes this test's base folder ready for a stage and returns where that will write."""
@@ -96,3 +116,19 @@ def world(worlds: dict[str, Path], base: Path) -> Callable[[str], Path]:
         return checkpoints_dir(stage) / "d1"
 
     return prepare
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    from tests.browsing import chromium
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Callable[["Page", str], None]:
+    """Takes a picture of a page by a name."""
+    from tests.browsing import pictures
+
+    return pictures(tmp_path)

@@ -7,7 +7,6 @@ import itertools
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -18,7 +17,7 @@ from nanochat.tokenizer import Tokenizer
 from nanochat.web.app import build_app
 from nanochat.web.server import Server, listen
 from nanochat.web.state import ServedModel, ServerState, Settings
-from tests.browsing import chromium, pictures, profiles
+from tests.browsing import profiles
 from tests.scripted import scripted
 from tests.served import loaded, wait
 
@@ -158,22 +157,11 @@ def calm(site: Site) -> Iterator[None]:
         engine.left = None
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
 @pytest.fixture
 def visit(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
     """Opens the chat page, or another address."""
     with profiles(browser) as open_page:
         yield lambda url="", **options: open_page(url or site.url, **options)
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> Callable[[Page, str], None]:
-    return pictures(tmp_path)
 
 
 def choose_model(page: Page, id: str, label: str = "Model") -> None:
@@ -221,3 +209,42 @@ def paused_answer(page: Page, site: Site, words: int, question: str = "Say all w
     site.engines["sft:words"].left = words
     ask(page, question)
     expect(body(last_answer(page))).to_have_text("".join(WORDS[:words]).strip())
+
+
+def figures(page: Page) -> tuple[int, int]:
+    """What the meter reads."""
+    used, limit = page.locator("#meter-text").inner_text().split(" / ")
+    return int(used), int(limit)
+
+
+# The inspector and the notebook
+
+
+def inspect(page: Page) -> None:
+    page.get_by_role("button", name="Token inspector").click()
+
+
+def tokens(place: Locator) -> Locator:
+    return place.locator(".token")
+
+
+def texts(place: Locator) -> list[str]:
+    return tokens(place).all_text_contents()
+
+
+def card(page: Page) -> Locator:
+    return page.get_by_role("dialog", name=re.compile("^Token"))
+
+
+def written(page: Page) -> Locator:
+    return page.get_by_label("Your text")
+
+
+def by_model(page: Page) -> list[str]:
+    return page.locator(".ink .by-model").all_text_contents()
+
+
+def told(page: Page) -> None:
+    """The continuation is complete."""
+    expect(page.get_by_role("button", name="Continue", exact=True)).to_be_visible()
+    expect(page.locator(".notebook-bar .figures")).to_have_text(re.compile(r"\d tokens?"))

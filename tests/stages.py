@@ -19,6 +19,8 @@ from nanochat.checkpoint import manager
 from nanochat.data.shards import write_shards
 from nanochat.paths import dataset_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
+from scripts import speedrun
+from scripts._marks import Marks
 
 STEPS = 6
 COMMON = [
@@ -148,3 +150,19 @@ def worlds(root: Path, tokenizer: Tokenizer) -> dict[str, Path]:
             patch.setenv("NANOCHAT_BASE_DIR", str(made[next_stage]))
             train(stage, flags(stage, made[next_stage]))
     return made
+
+
+LITTLE = {"TINY_DOCUMENTS": 1500, "TINY_VOCAB": 512, "TINY_DEPTH": 2, "TINY_ROWS": 8, "TINY_BASE_STEPS": 60,
+          "TINY_SFT_STEPS": 60, "TINY_EVAL_TOKENS": 2048, "TINY_PROBLEMS": 2}  # fmt: skip
+
+
+def little_world(root: Path) -> None:
+    """Run the tiny recipe in this process, much smaller: base:d2 and sft:d2, who know a little of the little world."""
+    settings = {"RECIPE": "tiny", **{name: str(value) for name, value in LITTLE.items()}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NANOCHAT_BASE_DIR", str(root))
+        for stage in speedrun.recipe_for(settings, Marks(root)).stages:
+            if stage.name in ("data", "tok_train", "base_train", "chat_sft", "chat_eval_sft"):
+                module = stage.module if stage.name != "data" else f"{stage.module}.__main__"
+                more = ["--no-compile", "--dtype=float32"] if stage.trains else []
+                importlib.import_module(module).main([*stage.command[2:], *more])

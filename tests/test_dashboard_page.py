@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from nanochat.data.shards import write_shards
 from nanochat.paths import dataset_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
-from tests.browsing import PHONE, chromium, needs_chromium, pictures, profiles, serious
+from tests.browsing import PHONE, needs_chromium, profiles, serious
 from tests.served import ROOT
 
 pytestmark = needs_chromium
@@ -96,22 +96,11 @@ def dashboard(folder: Path) -> Iterator[Dashboard]:
                 os.kill(job["pid"], signal.SIGKILL)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
 @pytest.fixture
 def visit(browser: Browser, dashboard: Dashboard) -> Iterator[Callable[..., Page]]:
     """Opens a page of the dashboard, such as runs#runs=base:d4."""
     with profiles(browser) as open_page:
         yield lambda path, **options: open_page(dashboard.url + path, **options)
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> Callable[[Page, str], None]:
-    return pictures(tmp_path)
 
 
 def enter(page: Page, name: str, text: str) -> None:

@@ -26,12 +26,10 @@ from tests.pageside import (
     ask,
     ask_and_wait,
     body,
-    browser,
     calm,
     choose_model,
     last_answer,
     paused_answer,
-    picture,
     script,
     settled,
     site,
@@ -272,32 +270,44 @@ def test_training_conversations_can_be_imported(visit, tmp_path):
     expect(page.locator(".message.assistant .body")).to_have_text("Hi.")
 
 
-def test_what_is_imported_while_the_database_opens_is_kept(visit, tmp_path):
-    slow = """
-        const open = indexedDB.open.bind(indexedDB);
-        indexedDB.open = (...names) => {
-            const request = {};
-            setTimeout(() => {
-                const real = open(...names);
-                for (const event of ["onupgradeneeded", "onsuccess", "onerror", "onblocked"])
-                    real[event] = (happened) => {
-                        request.result = real.result;
-                        request.transaction = real.transaction;
-                        request[event]?.(happened);
-                    };
-            }, 1500);
-            return request;
+# The database opens when the test says, once for each time that the page loads.
+HELD = """
+    const open = indexedDB.open.bind(indexedDB);
+    indexedDB.open = (...names) => {
+        const request = {};
+        indexedDB.open = open;
+        window.letOpen = () => {
+            const real = open(...names);
+            for (const event of ["onupgradeneeded", "onsuccess", "onerror", "onblocked"])
+                real[event] = (happened) => {
+                    request.result = real.result;
+                    request.transaction = real.transaction;
+                    request[event]?.(happened);
+                };
         };
-    """
-    page = visit(before=slow)
+        return request;
+    };
+"""
+IS_KEPT = """async () => {
+    const done = (request) => new Promise((resolve) => request.onsuccess = () => resolve(request.result));
+    const database = await done(indexedDB.open("nanochat", 1));
+    const count = await done(database.transaction("conversations").objectStore("conversations").count());
+    database.close();
+    return count === 1;
+}"""
+
+
+def test_what_is_imported_while_the_database_opens_is_kept(visit, tmp_path):
+    page = visit(before=HELD)
     line = {"messages": [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Hi."}]}
     (tmp_path / "data.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
     page.locator("#import-file").set_input_files(tmp_path / "data.jsonl")
     expect(page.get_by_text("Imported 1 conversation.")).to_be_visible()
-    page.wait_for_timeout(2000)
+    page.evaluate("letOpen()")
+    wait(lambda: page.evaluate(IS_KEPT))
     expect(titles(page)).to_have_text(["Hello!"])
-    page.evaluate("location.reload()")
-    page.wait_for_timeout(2500)
+    page.reload()
+    page.evaluate("letOpen()")
     expect(titles(page)).to_have_text(["Hello!"])
 
 

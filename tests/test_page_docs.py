@@ -18,7 +18,7 @@ from nanochat.engine.engine import Engine
 from nanochat.tokenizer import Tokenizer
 from nanochat.web.examples import EXAMPLES, KEY, Example, for_model, programs
 from nanochat.web.state import Settings
-from tests.browsing import PHONE, chromium, needs_chromium, pictures, profiles, serious
+from tests.browsing import PHONE, needs_chromium, profiles, serious
 from tests.scripted import calculating
 from tests.served import Live, loaded, served
 
@@ -30,12 +30,6 @@ def live(tokenizer: Tokenizer) -> Iterator[Live]:
     engine = Engine(calculating(tokenizer, "é! Rome", 1024), slots=4)
     with served([loaded(engine, tokenizer)], settings=Settings(temperature=0)) as live:
         yield live
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -121,11 +115,10 @@ def test_the_language_is_chosen_once_and_code_is_copied(docs, live: Live) -> Non
 
 
 @pytest.mark.parametrize("look", ["light", "dark", "phone"])
-def test_the_page_looks_like_the_others_and_can_be_walked(docs, tmp_path, look: str) -> None:
+def test_the_page_looks_like_the_others_and_can_be_walked(docs, picture, look: str) -> None:
     page = docs(**(PHONE if look == "phone" else {"color_scheme": look}), reduced_motion="reduce")
     assert serious(page) == []
-    take = pictures(tmp_path)
-    take(page, f"docs-{look}")
+    picture(page, f"docs-{look}")
     for link in ("Keys", "Errors", "POST /v1/responses"):
         if look == "phone":
             page.get_by_role("button", name="Open sidebar").tap()
@@ -135,10 +128,10 @@ def test_the_page_looks_like_the_others_and_can_be_walked(docs, tmp_path, look: 
     page.locator("section#chat").get_by_text("Try it").click()
     page.locator("section#post-v1-responses summary").first.click()
     assert serious(page) == []
-    take(page, f"docs-open-{look}")
+    picture(page, f"docs-open-{look}")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.locator("section#chat").scroll_into_view_if_needed()
-    take(page, f"docs-chat-{look}")
+    picture(page, f"docs-chat-{look}")
 
 
 def test_where_a_key_is_needed_the_page_says_so_and_asks(tokenizer: Tokenizer, browser: Browser) -> None:

@@ -1,7 +1,7 @@
 """Conversations on the page that outgrow the context, and servers that go away: in a real browser, on a real server."""
 
 import re
-import time
+from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -17,13 +17,12 @@ from tests.pageside import (
     ask,
     ask_and_wait,
     body,
-    browser,
     calm,
     chain,
     choose_model,
+    figures,
     last_answer,
     paused_answer,
-    picture,
     settled,
     site,
     text_of,
@@ -44,12 +43,6 @@ def script(words_tokenizer: Tokenizer) -> dict[str, tuple[list[list[int]], int]]
         "sft:words": (words, 1024),
         "sft:small": (words, 64),
     }
-
-
-def figures(page: Page) -> tuple[int, int]:
-    """What the meter reads."""
-    used, limit = page.locator("#meter-text").inner_text().split(" / ")
-    return int(used), int(limit)
 
 
 def below_the_line(page: Page) -> list[str]:
@@ -200,9 +193,7 @@ def test_a_loss_shows_while_nobody_asks_anything(visit, weak, picture):
     page.get_by_label("Your question").fill("What was written stays")
     banner = page.locator("#down-notice")
     weak.stop()
-    began = time.monotonic()
     expect(banner).to_contain_text("The server does not answer.")
-    print(f"the loss showed after {time.monotonic() - began:.2f} s")
     picture(page, "outage-idle-phone")
     assert banner.bounding_box()["height"] <= 60
     page.get_by_label("Your question").press("Enter")  # is asked when the server is back
@@ -215,6 +206,46 @@ def test_a_loss_shows_while_nobody_asks_anything(visit, weak, picture):
     settled(page)
     expect(page.locator(".message.assistant")).to_have_count(2)
     expect(banner).to_be_hidden()
+
+
+FAR = 4_000_000_000  # a time in seconds that no clock shows yet
+
+
+def test_silence_is_noticed_within_two_seconds_and_a_slow_line_is_no_silence(visit, site):
+    """By the page's own clock, which the test moves."""
+    page = visit("about:blank")
+    held: list[Callable[[], None]] = []
+    under_way: list[str] = []
+    is_silent = False
+    page.route("**/health", lambda route: held.append(route.continue_) if is_silent else route.continue_())
+    page.on("request", lambda request: request.url.endswith("/health") and under_way.append(request.url))
+    page.on("requestfinished", lambda request: request.url.endswith("/health") and under_way.remove(request.url))
+    page.clock.install()
+    page.goto(site.url)
+    banner = page.locator("#down-notice")
+    expect(page.get_by_label("Model", exact=True)).to_have_value("sft:brief")
+    page.clock.pause_at(FAR)
+
+    def now() -> int:
+        page.wait_for_timeout(10)  # playwright tells of requests only while one waits
+        return page.evaluate("Date.now()")
+
+    def move_until(condition: Callable[[], bool]) -> None:
+        while not condition():
+            page.clock.run_for(100)
+            assert now() < 1000 * FAR + 100_000
+
+    wait(lambda: now() and not under_way)
+    is_silent, began = True, now()
+    move_until(banner.is_visible)
+    assert now() - began <= 2000 and len(held) == 1
+    expect(banner).to_contain_text("The server does not answer.")
+    held.pop()()
+    expect(banner).to_be_hidden()
+    move_until(lambda: len(held) == 1)
+    page.clock.run_for(2000)  # the answer before took about a second, so this one may take longer
+    expect(banner).to_be_hidden()
+    held.pop()()
 
 
 def test_an_answer_that_waits_is_taken_up_after_a_reload(visit, weak):
@@ -269,8 +300,8 @@ def test_a_model_that_the_server_no_longer_has_does_not_answer_as_another(visit,
 
 def test_only_a_page_that_is_seen_asks_for_signs_of_life(visit, site):
     page = visit("about:blank")
-    beats: list[float] = []
-    page.on("request", lambda request: request.url.endswith("/health") and beats.append(time.monotonic()))
+    beats: list[str] = []
+    page.on("request", lambda request: request.url.endswith("/health") and beats.append(request.url))
     page.clock.install()
     page.goto(site.url)
     wait(lambda: page.wait_for_timeout(10) is None and len(beats) == 1)

@@ -19,7 +19,7 @@ from nanochat.paths import checkpoints_dir
 from nanochat.report import sections
 from nanochat.tokenizer import Tokenizer
 from tests.browsing import PHONE, needs_chromium, profiles, serious
-from tests.pageside import ask_and_wait, browser, picture, script, settled, words_tokenizer
+from tests.pageside import ask_and_wait, script, settled, words_tokenizer
 from tests.scripted import scripted
 from tests.served import Live, loaded, served
 

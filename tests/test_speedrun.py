@@ -38,7 +38,7 @@ STEPS = 60  # of base and mid-training: long enough to be caught in the middle
 
 def environment(base: Path, **changed: str) -> dict[str, str]:
     ours = ("TINY_", "REAL_", "RECIPE", "PRESET", "DRY_RUN", "WANDB_RUN", "GPU", "DEPTH", "RL", "IDENTITY",
-            "CUDA_VISIBLE_DEVICES")  # fmt: skip
+            "CUDA_VISIBLE_DEVICES", "COLUMNS")  # fmt: skip
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     sizes = {"TINY_BASE_STEPS": str(STEPS), "TINY_MID_STEPS": str(STEPS), "OMP_NUM_THREADS": "1"}
     setup = {"NANOCHAT_BASE_DIR": str(base), "NANOCHAT_PYTHON": sys.executable, "RECIPE": "tiny", "PRESET": "smoke"}
@@ -156,7 +156,7 @@ def test_comes_to_its_end(moved):
     # A deeper model beside it is not the one that was trained; and what is printed can be typed.
     *_, ready, last = done.stdout.rstrip().partition("\nd1 is ready, ")
     screen = (ready + last).splitlines()
-    assert len(screen) <= 12 and f"{moved}/report/report.html" in done.stdout
+    assert len(screen) == 11 and screen[0] == "" and f"{moved}/report/report.html" in done.stdout
     assert re.search(r"^facts +[ █▉-▏]{5} +\d+%  ", last, re.MULTILINE), last
     talk, page = (re.search(f"^{words} +(NANOCHAT.*)$", last, re.MULTILINE) for words in ("talk to it", "or on a page"))
     assert talk and page and page[1] == talk[1].replace("chat_cli", "chat_web")

@@ -19,7 +19,7 @@ export class ApiError extends Error {
 }
 
 const ROOT = new URL("../../../", import.meta.url); // above assets/<version>/static/
-const AWAY = "The server does not answer.";
+export const AWAY = "The server does not answer.";
 const NOT_READY = {
   draining: "The server is shutting down.",
   failed: "The model has stopped; the server's log tells why.",

@@ -4,9 +4,12 @@
 // connection would notice a loss sooner, but browsers allow six to a server, which answers need. A page in the
 // background asks nothing until it is looked at again, unless the server is away.
 
-import { findTrouble, onLoss } from "./api.js";
+import { AWAY, findTrouble, onLoss } from "./api.js";
 
-const BEAT_MS = 1500; // so that a loss shows within two seconds
+// Together less than two seconds: so soon a loss shows, also that of a server that neither answers nor refuses.
+const BEAT_MS = 1000;
+const SILENCE_MS = 900;
+const SLOWER = 3; // times the last answer's delay: on a slow line silence means less
 const AGAIN_MS = 1000; // while the server is away
 const AGAIN_LATER_MS = 5000; // when it has been away for long, or nobody looks
 const LONG_MS = 60_000;
@@ -18,6 +21,7 @@ export class Connection extends EventTarget {
     /** why the server cannot be used at the moment, or null */
     this.trouble = null;
     this.since = 0; // when the trouble began
+    this.delay = 0; // of the last answer, in ms
   }
 
   /** Watch the server from now on. */
@@ -36,13 +40,21 @@ export class Connection extends EventTarget {
 
   async #ask() {
     clearTimeout(this.timer);
+    const asked = Date.now();
+    const silence = setTimeout(() => this.#found(AWAY), Math.max(SILENCE_MS, SLOWER * this.delay));
     const trouble = await findTrouble();
-    if (trouble !== null && this.trouble === null) this.since = Date.now();
-    const changed = trouble !== this.trouble;
-    this.trouble = trouble;
+    clearTimeout(silence);
+    if (trouble === null) this.delay = Date.now() - asked;
+    this.#found(trouble);
     const pause = this.#pause();
     if (pause !== null) this.timer = setTimeout(() => this.check(), pause);
-    if (changed) this.dispatchEvent(new Event("change"));
+  }
+
+  #found(trouble) {
+    if (trouble === this.trouble) return;
+    if (this.trouble === null) this.since = Date.now();
+    this.trouble = trouble;
+    this.dispatchEvent(new Event("change"));
   }
 
   #pause() {

@@ -200,8 +200,10 @@ byId("show-tour").addEventListener("click", () => {
   takeTour();
 });
 
-// What streams is saved a few times a second; whoever leaves the page must not lose the last moment.
+// What streams or is typed is saved a few times a second; whoever leaves the page must not lose the last moment. A phone
+// may end a page in the background without another word.
 addEventListener("pagehide", () => chat.store.flush());
+document.addEventListener("visibilitychange", () => document.hidden && chat.store.flush());
 
 await chat.start();
 address.show();

@@ -13,7 +13,7 @@
 //   seed      for both answers of two columns
 // A part may have tokens, as scores.js makes them, when the token inspector was on.
 
-import { ApiError, resumeStream, sentence, startStream, stopStream } from "./api.js";
+import { ApiError, AWAY, resumeStream, sentence, startStream, stopStream } from "./api.js";
 import { tokensOf } from "./scores.js";
 
 // Of a server that is there, and yet breaks off every time. One that is away is waited for.
@@ -57,6 +57,9 @@ export class Reply {
     Object.assign(this.node, { finish: null, error: null });
     this.onChange(false);
     for (;;) {
+      // A server that refuses nothing and says nothing would keep the question without a word.
+      if (this.connection.trouble === AWAY) await this.#wait();
+      if (this.stopped) return;
       try {
         return await this.#follow();
       } catch (error) {
@@ -117,6 +120,7 @@ export class Reply {
   async #wait() {
     this.waits = this.node.outage = true;
     this.onChange(false);
+    this.connection.check();
     await Promise.race([this.connection.back(), this.stopping]);
     this.waits = false;
     this.failures = 0;

@@ -31,7 +31,7 @@ function themeSwitch() {
       h("span", { class: "visually-hidden" }, label),
     ),
   );
-  return h("fieldset", { class: "theme" }, h("legend", { class: "visually-hidden" }, "Colours"), ...choices);
+  return h("fieldset", { class: "segments theme" }, h("legend", { class: "visually-hidden" }, "Colours"), ...choices);
 }
 
 /** The sidebar, beside the page or, in a narrow window, a drawer over it. */

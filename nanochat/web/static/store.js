@@ -72,6 +72,7 @@ export class Store {
     try {
       const table = this.#table("readwrite");
       work(table);
+      table.transaction.commit(); // at once: a page that goes away does not live to do it later
       await finished(table.transaction);
       for (const id of ids) this.channel.postMessage(id);
     } catch (error) {
