@@ -154,8 +154,8 @@ class Slices(Bucket):
 
 
 def in_parts(module: nn.Module) -> bool:
-    """Whether each rank has some rows of each parameter only (`sharded`)."""
-    return hasattr(next(module.parameters()), "full_tensor")  # of a DTensor, whose class takes long to import
+    """Whether each rank has some rows of each parameter only (`sharded`), but for while they are gathered."""
+    return hasattr(module, "unshard")  # a method of FSDPModule, whose class takes long to import
 
 
 def whole(state: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
