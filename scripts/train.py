@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     changed: list[str] = []
     if flags.init_from == "resume":
         flags, changed = resumed_settings(flags, names)
-    with runtime.start(flags.device, flags.dtype, flags.seed) as rt:
+    with runtime.start(flags.device, flags.dtype, flags.seed, flags.collective_minutes) as rt:
         if text is not None:
             make_tokens(text, flags, rt)
         train_as_nanogpt(flags, rt, changed)

@@ -99,7 +99,7 @@ def littleworld_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.getbasetemp()
     root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root  # each worker has a folder of its own there
-    with open(root / "littleworld.lock", "w") as lock:
+    with open(root / "littleworld.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (made := root / "littleworld").exists():
             stages.little_world(root / "littleworld in the making")

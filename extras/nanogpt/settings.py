@@ -20,7 +20,10 @@ NOT_NEGATIVE = (
     "learning_rate", "min_lr", "weight_decay", "grad_clip", "warmup_iters", "lr_decay_iters", "save_minutes",
 )  # fmt: skip
 # Settings that no run keeps.
-OF_ONE_START = ("out_dir", "init_from", "eval_only", "overwrite", "data_path", "val_fraction", "allow_private_urls")
+OF_ONE_START = (
+    "out_dir", "init_from", "eval_only", "overwrite", "data_path", "val_fraction", "allow_private_urls", "parallel",
+    "collective_minutes",
+)  # fmt: skip
 SHAPE = ("n_layer", "n_head", "n_embd", "bias")  # what a trained model cannot change
 ADAPTERS = ("lora_rank", "lora_alpha", "lora_matrices")  # nor these its adapters
 
@@ -114,6 +117,8 @@ class Settings(LoraFlags):
     """use torch.compile if there is a compiler; max-autotune: try more kernels at the start, for long runs on GPUs"""
     parallel: Parallel = "auto"
     """on several ranks: replicate the model, shard it (FSDP), or shard it within each node (hybrid); auto: as fits"""
+    collective_minutes: float = 30.0
+    """on several ranks: end the run, and print where each rank is, when one has waited so long for the others"""
     seed: int = 1337
     """use this seed for the initial weights and the order of the data"""
     backend: str = "nccl"
