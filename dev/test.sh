@@ -8,4 +8,4 @@ source dev/setup.sh
 # The tests start some hundred processes. Where the environment forbids bytecode, as container images like to, each of
 # them would compile torch's sources anew: importing it took 7.9 s of a busy core instead of 3.4.
 unset PYTHONDONTWRITEBYTECODE
-exec "$UV" run pytest --durations=10 --numprocesses=logical --dist=loadfile --no-loadscope-reorder "$@"
+exec "$UV" run pytest --durations=40 --numprocesses=logical --dist=loadfile --no-loadscope-reorder "$@"

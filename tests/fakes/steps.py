@@ -120,7 +120,7 @@ def counted_part(planned: dict[str, float]) -> float:
     return sum(planned.values()) - planned["context and workspaces"] - planned["gaps"]
 
 
-@pytest.mark.parametrize("depth, rows", [(12, 32), (20, 32), (26, 16), (32, 8), (34, 4), (34, 1)])
+@pytest.mark.parametrize("depth, rows", [(12, 32), (20, 32), (26, 16), (34, 1)])
 def test_the_plan_predicts_the_peak_of_a_training_step(depth, rows):
     """Not more and not less, within 3 %. What Inductor makes of it is counted in kernels.py."""
     config = config_from_depth(depth, 32768, 2048)
