@@ -128,7 +128,7 @@ def on_ranks(ranks: int, here: int, asked: dict) -> dict:
         port = str(free.getsockname()[1])
     common = {**os.environ, "PYTHONPATH": str(ROOT), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(here),
               "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
-              "BENCH_SCALE": json.dumps(asked)}  # fmt: skip
+              "KINETO_LOG_LEVEL": "99", "BENCH_SCALE": json.dumps(asked)}  # fmt: skip
     processes = [
         subprocess.Popen([sys.executable, "-m", "dev.scale_rank"], cwd=ROOT, stdout=subprocess.PIPE, text=True,
                          env={**common, "RANK": str(n), "LOCAL_RANK": str(n % here)})

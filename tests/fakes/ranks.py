@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-import torch
 import torch.distributed as dist
 from fakecuda import Memory, Training, fake_cuda, on_cuda
 from steps import counted_part
