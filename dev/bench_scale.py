@@ -285,7 +285,7 @@ def predicted(flags: Flags) -> tuple[Table, list[dict]]:
     return table, results
 
 
-def _predicted(setting: Setting, layout: Layout) -> dict[str, float]:
+def _predicted(setting: Setting, layout: Layout) -> dict:
     """The figures of base training with as many rows as fit; none where not even one does."""
     rows = setting.largest_rows("base_train")
     if not rows:
