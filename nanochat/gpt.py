@@ -12,7 +12,7 @@ GPT-2 has.
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -130,6 +130,10 @@ class Gate(Linear):
 class Embedding(nn.Embedding):
     def reset_parameters(self) -> None:
         """Do nothing: GPT.init_weights draws all parameters."""
+
+    def while_whole(self, function: Callable[..., Any], *args: Any) -> Any:
+        """function(*args), which reads this table. A rank that has a part of it (`sharded`) has all of it meanwhile."""
+        return function(*args)
 
 
 class Norm(nn.Module):
@@ -369,7 +373,7 @@ class GPT(nn.Module):
     def hidden(self, ids: Tensor, cache: Cached | None = None, last_only: bool = False) -> Tensor:
         """ids (B, T) -> what the output layer reads, (B, T, D), or (B, 1, D) with last_only. Raises as `forward`."""
         c = self.config
-        x, cos_sin, documents = self._enter(ids, cache)
+        x, cos_sin, documents = self.transformer.wte.while_whole(self._enter, ids, cache)
         # A view, because a block whose x and x0 are one tensor would be a kind of its own to torch.compile.
         recompute = self.recompute and torch.is_grad_enabled()
         middle, beside = x, Beside(ids, x.view_as(x), cos_sin, cache, documents, recompute)
@@ -378,13 +382,21 @@ class GPT(nn.Module):
             scales = self.resid_lambdas.to(x.dtype).unbind(), self.x0_lambdas.to(x.dtype).unbind()
         for layer, block in enumerate(self.transformer.blocks):
             own = None if scales is None else (scales[0][layer], scales[1][layer])
-            table = self.value_embeds[str(layer)].weight if c.has_value_embed(layer) else None
-            x = block(x, own, table, beside)
+            x = self._through(layer, block, x, own, beside)
             if layer == c.n_layer // 2:
                 middle = x
         if cache is not None:
             cache.finish(ids)
         return self._leave(x, middle, cache, last_only)
+
+    def _through(
+        self, layer: int, block: Block, x: Tensor, scales: tuple[Tensor, Tensor] | None, beside: Beside
+    ) -> Tensor:
+        """What a block makes of x (B, T, D), with the table of its layer's value embeddings if there is one."""
+        if not self.config.has_value_embed(layer):
+            return block(x, scales, None, beside)
+        table = cast(Embedding, self.value_embeds[str(layer)])
+        return table.while_whole(lambda x: block(x, scales, table.weight, beside), x)
 
     def _enter(self, ids: Tensor, cache: Cached | None) -> tuple[Tensor, Rotary | None, Documents | None]:
         """ids (B, T) -> the first block's input (B, T, D), cos and sin of RoPE, documents."""
@@ -424,7 +436,7 @@ class GPT(nn.Module):
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids (...) -> (..., D), normed if the model does that, without smear and positions."""
-        x = self.transformer.wte(ids).to(self.dtype)
+        x = F.embedding(ids, self.transformer.wte.weight).to(self.dtype)
         return norm(x, self.config.norm_eps) if self.config.embed_norm else x
 
     def _smear(self, embedded: Tensor, before: Tensor, shifted: bool) -> Tensor:

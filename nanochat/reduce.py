@@ -400,6 +400,26 @@ class Exchange(Owners):
         return {"gradients": once, "weights": once, "norm": 8 * (self.world - 1) // self.world}
 
 
+def traffic_in_parts(
+    parameters: int, blocks: int, matrices: int, parts: int, itemsize: int = 2, trained: int | None = None
+) -> dict[str, int]:
+    """The bytes that a rank sends in a step of one micro-batch, by kind, when weights lie in so many parts (`sharded`).
+
+    weights, of itemsize bytes each: all are gathered for the forward pass, and the blocks' once more for the backward
+    pass. gradients: each, or those that are `trained`, is summed at the rank that keeps it, in float32. muon: of each
+    matrix a rank sends its part of the gradient to the owner, and owners send the parts of the update back. Further
+    micro-batches send weights and gradients again. Sums over nodes (hybrid) come on top.
+    """
+    share = (parts - 1) / parts
+    numbers = {
+        "weights": itemsize * (parameters + blocks),
+        "gradients": 4 * (parameters if trained is None else trained),
+        "muon": 8 * matrices / parts,
+        "norm": 8,
+    }
+    return {kind: round(share * size) for kind, size in numbers.items()}
+
+
 def _filled(part: Tensor, n: int) -> Tensor:
     """`part` with zeros behind it, so that its first axis has n entries; contiguous."""
     if len(part) == n:

@@ -1,9 +1,10 @@
 """Weights in parts, for a model that one device cannot hold: each rank keeps some rows of every parameter.
 
 torch's FSDP2 (`fully_shard`; Zhao et al. 2023, arXiv 2304.11277, after ZeRO-3, Rajbhandari et al. 2020) gathers a
-block's weights right before it runs, in the dtype it computes in, and frees them after it. Each micro-batch's gradients
-are summed in float32 at the rank that keeps those rows. What is left to do here: Muon needs a matrix whole. So each
-matrix has an owner, which gathers its gradient, computes the update, and sends every rank its rows of it.
+block's weights right before it runs, in the dtype it computes in, and frees them after it. So it does with a table of
+embeddings, which the backward pass does not need: value embeddings are half of a small model. Each micro-batch's
+gradients are summed in float32 at the rank that keeps those rows. What is left to do here: Muon needs a matrix whole.
+So each matrix has an owner, which gathers its gradient, computes the update, and sends every rank its rows of it.
 
 Over several nodes, `hybrid` keeps all parts on each node, so that weights travel within a node and only sums of
 gradients between nodes. Ranks with the same rows then compute the same update.
@@ -24,7 +25,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from nanochat.gpt import GPT
-from nanochat.reduce import Matrices, Owners
+from nanochat.reduce import Matrices, Owners, traffic_in_parts
 from nanochat.runtime import Runtime
 
 
@@ -37,19 +38,36 @@ def mesh_for(rt: Runtime, hybrid: bool) -> DeviceMesh:
 
 
 def shard(model: GPT, mesh: DeviceMesh) -> None:
-    """Leave each rank its rows of the model's parameters, in place: a group for each block, and one for all else.
+    """Leave each rank its rows of the model's parameters, in place.
 
-    The model must be the same on all ranks. It keeps the dtype of its weights; they travel in the model's own.
+    A group for each block and for each table that is only looked up; one for all else, which is gathered until the
+    backward pass ends. The model must be the same on all ranks. It keeps the dtype of its weights; they travel in the
+    model's own.
     """
     policy = MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    for block in model.transformer.blocks:
-        fully_shard(block, mesh=mesh, mp_policy=policy)
+    blocks, tables = model.transformer.blocks, _tables(model)
+    for module in (*blocks, *tables.values()):
+        fully_shard(module, mesh=mesh, mp_policy=policy)
     root = cast(FSDPModule, fully_shard(model, mesh=mesh, mp_policy=policy))
     register_fsdp_forward_method(model, "hidden")  # which training calls in place of `forward`
+    for layer, table in tables.items():
+        register_fsdp_forward_method(table, "while_whole")
+        # A lookup has its gradient without the table, unless the block is computed anew.
+        cast(FSDPModule, table).set_unshard_in_backward(model.recompute and layer >= 0)
+    # By itself FSDP would prefetch what ran before: a table, in place of a block.
+    for layer, after in enumerate([*blocks[1:], model]):
+        again = [tables[layer]] if model.recompute and layer in tables else []
+        cast(FSDPModule, after).set_modules_to_backward_prefetch(cast(list[FSDPModule], [blocks[layer], *again]))
     for module in _groups(root):
         # The loss is divided by the tokens of all ranks before the backward pass, so gradients are summed.
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
+
+
+def _tables(model: GPT) -> dict[int, nn.Module]:
+    """The value embeddings by layer, and at -1 the embedding, where the output layer does not read it."""
+    tables = {int(layer): table for layer, table in model.value_embeds.items()} if model.config.value_embeds else {}
+    return tables if model.lm_head is None else {-1: model.transformer.wte, **tables}
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -176,16 +194,14 @@ class Sharded(Owners):
     # ---- figures
 
     def traffic(self) -> dict[str, int]:
-        """The bytes that a rank sends within its node in a step of one micro-batch, when rings carry them, by kind.
+        """The bytes that a rank sends within its node in a step of one micro-batch, by kind: see `traffic_in_parts`.
 
-        Blocks are gathered twice, for the forward and for the backward pass. Further micro-batches send weights and
-        gradients again. muon: gradients to their owners and updates back. Between nodes only gradients travel.
+        Of frozen weights, which are gathered too, and of what --recompute gathers again, nothing is counted.
         """
         total = sum(parameter.numel() for parameter in self.parameters.values())
-        blocks = sum(bucket.like.numel() * len(bucket.parameters) for shape in self.matrices for bucket in shape)
-        share = (self.world - 1) / self.world
-        numbers = {"weights": self.itemsize * (total + blocks), "gradients": 4 * total, "muon": 8 * blocks}
-        return {**{kind: round(share * size) for kind, size in numbers.items()}, "norm": round(8 * share)}
+        blocks = sum(p.numel() for name, p in self.parameters.items() if name.startswith("transformer.h."))
+        matrices = sum(bucket.like.numel() * len(bucket.parameters) for shape in self.matrices for bucket in shape)
+        return traffic_in_parts(total, blocks, matrices, self.world, self.itemsize)
 
 
 def _rows(tensor: Tensor) -> Tensor:

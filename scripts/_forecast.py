@@ -12,8 +12,9 @@ from typing import Any
 from nanochat.checkpoint import gpt2
 from nanochat.gpt import GPTConfig
 from nanochat.lora import Adapters
-from nanochat.plan import cost
+from nanochat.plan import cost, scale
 from nanochat.plan.gpus import Accelerator
+from nanochat.plan.scale import NETWORK, Layout
 from nanochat.scaling import SFT_ROWS, config_from_depth, horizon, shared
 
 ADAPTING = ("mid_train", "chat_sft")  # the stages that --lora_rank is for
@@ -47,7 +48,7 @@ RL_QUESTIONS, RL_ANSWERS, RL_LENGTH, GSM8K = 16, 256, 512, 7473  # of a step, to
 class Setting:
     """A model on `gpus` devices: `rows` in a forward pass on each, total_batch tokens per optimizer step.
 
-    Later stages inherit it. A total_batch of -1 follows from the model's size.
+    Later stages inherit it. A total_batch of -1 follows from the model's size. parallel is that of training.
     """
 
     config: GPTConfig
@@ -59,33 +60,68 @@ class Setting:
     compiled: bool = True
     adapters: Adapters | None = None  # of the stages that can be trained with them
     teacher: GPTConfig | None = None  # of the stages that can have one
+    parallel: str = "replicate"
+
+    @property
+    def layouts(self) -> dict[str, Layout]:
+        """How the model can lie on the devices, with as many in a node as `NETWORK` has; all, or the one asked for."""
+        possible = scale.layouts(self.gpus, min(self.gpus, NETWORK.per_node))
+        if self.gpus == 1 or self.parallel == "auto":
+            return possible
+        return {self.parallel: possible[self.parallel]}
+
+    def layout(self, stage: str, rows: int | None = None) -> Layout:
+        """The one that training takes, as `train.parallel.layout_for` chooses it."""
+
+        def fits(parts: int) -> bool:
+            return cost.fits(self._training(stage, self.rows if rows is None else rows, parts), self.on)
+
+        return scale.first_that_fits(self.layouts, fits)
 
     def adapted(self, stage: str) -> Adapters | None:
         """The adapters of a stage; None where all weights are trained."""
         return self.adapters if stage in (*ADAPTING, *gpt2.SIZES) else None
 
-    def memory(self, stage: str, rows: int) -> dict[str, float]:
-        """Bytes on a GPU while a training stage works on `rows` rows at a time."""
-        if stage != "chat_rl":
-            muon, length, adapters = stage not in gpt2.SIZES, self.config.sequence_len, self.adapted(stage)
-            memory = cost.training_memory(
-                self.config, rows, length, self.compiled, self.gpus, muon, adapters=adapters,
-                teacher=self.teacher if stage in TAUGHT else None,
-            )  # fmt: skip
-            if stage == "chat_dpo" and self.compiled:  # without compiling the loss itself takes more than that
-                memory["reading the answers"] = cost.unlearned_bytes(self.config, rows, length)
-            return memory
-        serving = cost.serving_memory(self.config, min(-(-RL_ANSWERS // self.gpus), self.slots))
-        copy = {"weights to answer with": serving["weights"], "keys and values": serving["keys and values"]}
-        return cost.training_memory(self.config, rows, RL_LENGTH, False, self.gpus) | copy
+    def memory(self, stage: str, rows: int, layout: Layout | None = None) -> dict[str, float]:
+        """Bytes on a GPU while a training stage works on `rows` rows at a time, in a layout or in that it takes."""
+        memory = self._training(stage, rows, (layout or self.layout(stage, rows)).parts)
+        if stage == "chat_dpo" and self.compiled:  # without compiling the loss itself takes more than that
+            memory["reading the answers"] = cost.unlearned_bytes(self.config, rows, self.config.sequence_len)
+        if stage == "chat_rl":
+            serving = cost.serving_memory(self.config, min(-(-RL_ANSWERS // self.gpus), self.slots))
+            memory |= {"weights to answer with": serving["weights"], "keys and values": serving["keys and values"]}
+        return memory
+
+    def _training(self, stage: str, rows: int, parts: int) -> dict[str, float]:
+        """The part of it that decides the layout."""
+        if stage == "chat_rl":
+            return cost.training_memory(self.config, rows, RL_LENGTH, False, self.gpus, parts=parts)
+        muon, length, adapters = stage not in gpt2.SIZES, self.config.sequence_len, self.adapted(stage)
+        return cost.training_memory(
+            self.config, rows, length, self.compiled, self.gpus, muon, adapters=adapters,
+            teacher=self.teacher if stage in TAUGHT else None, parts=parts,
+        )  # fmt: skip
 
     def largest_rows(self, stage: str) -> int:
-        """The largest power of two of rows that fits the device and is no more than a step; 0 if none fits."""
+        """The largest power of two of rows that fits the device and is no more than a step; 0 if none fits.
+
+        In the layout with the least traffic in which one row fits.
+        """
         step = RL_ANSWERS if stage == "chat_rl" else max(self.total_batch, 1) // self.config.sequence_len
-        found, rows = 0, 1
-        while (rows == 1 or rows * self.gpus <= step) and cost.fits(self.memory(stage, rows), self.on):
+        layout, found, rows = self.layout(stage, 1), 0, 1
+        while (rows == 1 or rows * self.gpus <= step) and cost.fits(self.memory(stage, rows, layout), self.on):
             found, rows = rows, 2 * rows
         return found
+
+    def step(self, stage: str) -> scale.Step:
+        """An optimizer step of a stage that trains, in the layout that it takes."""
+        is_rl = stage == "chat_rl"
+        length, batch = (RL_LENGTH, RL_ANSWERS * RL_LENGTH) if is_rl else (self.config.sequence_len, self.total_batch)
+        tokens = self.rows * length
+        return scale.step(
+            self.config, self.on, tokens, max(1, -(-batch // (tokens * self.gpus))), self.gpus, self.layout(stage),
+            self.compiled and not is_rl, stage not in gpt2.SIZES, self.adapted(stage),
+        )  # fmt: skip
 
     @property
     def slots(self) -> int:
@@ -170,9 +206,7 @@ def fine_tuning(name: str, steps: int, length: int, setting: Setting) -> Forecas
     rows = setting.rows or max(setting.largest_rows(name), 1)
     accumulation = max(1, round(total / (rows * length * setting.gpus)))
     setting = replace(setting, rows=rows, total_batch=accumulation * rows * length * setting.gpus)
-    step = cost.step_seconds(
-        config, setting.on, rows * length, accumulation, setting.gpus, setting.compiled, False, setting.adapters
-    )
+    step = setting.step(name).seconds
     tokens = steps * setting.total_batch
     flops = tokens * cost.flops_per_token(config, setting.adapters)
     return Forecast(name, setting, STARTUP + steps * step, tokens, flops, setting.memory(name, rows), steps, step)
@@ -195,7 +229,7 @@ def little_world(stage: str, flags: Mapping[str, Any], setting: Setting) -> floa
 
 def _training(stage: str, flags: Mapping[str, Any], setting: Setting) -> Forecast:
     """Training with a validation every so many steps and at the end."""
-    config, on, length = setting.config, setting.on, setting.config.sequence_len
+    config, on = setting.config, setting.on
     steps = flags.get("num_iterations", -1)
     if stage == "base_train":
         ratio = flags.get("target_param_data_ratio", 12)
@@ -206,11 +240,7 @@ def _training(stage: str, flags: Mapping[str, Any], setting: Setting) -> Forecas
         once = {"mid_train": MID_TOKENS + text, "chat_sft": SFT_TOKENS, "chat_dpo": PAIRS * PAIR_TOKENS}[stage]
         steps = max(1, math.ceil(once / setting.total_batch))
     tokens = steps * setting.total_batch
-    accumulation = max(1, setting.total_batch // (setting.rows * length * setting.gpus))
-    adapters = setting.adapted(stage)
-    step = cost.step_seconds(
-        config, on, setting.rows * length, accumulation, setting.gpus, setting.compiled, adapters=adapters
-    )
+    step = setting.step(stage).seconds
     if setting.teacher is not None and stage in TAUGHT:
         step += cost.forward_seconds(setting.teacher, on, setting.total_batch / setting.gpus)
     every = flags.get("eval_every", EVAL_EVERY[stage])
@@ -223,7 +253,7 @@ def _training(stage: str, flags: Mapping[str, Any], setting: Setting) -> Forecas
     if stage == "chat_sft" and flags.get("eval_metrics_every", 0) >= 0:  # accuracies at the end
         seconds += _answering(2 * 1024, PROBE_SLOTS, setting)
     memory = setting.memory(stage, setting.rows)
-    flops = tokens * cost.flops_per_token(config, adapters)
+    flops = tokens * cost.flops_per_token(config, setting.adapted(stage))
     return Forecast(stage, setting, seconds, tokens, flops, memory, steps, step)
 
 
@@ -235,8 +265,7 @@ def _rl(flags: Mapping[str, Any], setting: Setting) -> Forecast:
         steps = -(-GSM8K // RL_QUESTIONS)
     mine = -(-RL_ANSWERS // gpus)
     slots = min(mine, setting.slots)
-    rounds = -(-mine // setting.rows)
-    step = cost.step_seconds(config, setting.on, setting.rows * RL_LENGTH, rounds, gpus, compiled=False)
+    step = setting.step("chat_rl").seconds
     step += _answering(-(-mine // slots), 1, setting)
     seconds = STARTUP + steps * step + _answering(2 * 400 * 4, slots * gpus, setting)
     tokens = steps * RL_ANSWERS * RL_LENGTH

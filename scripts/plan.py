@@ -18,6 +18,7 @@ from nanochat import hub, paths
 from nanochat.config import alias, changes, given, parse
 from nanochat.errors import UserError, run
 from nanochat.log import duration, short
+from nanochat.terminal import columns
 from nanochat.train.flags import LoraFlags
 from scripts import _screen as screen
 from scripts import speedrun
@@ -84,7 +85,9 @@ class Flags(LoraFlags):
     gpu: str | None = None
     """h100, h200, a100, a100-40, l40s, rtx4090, l4, a10g, t4, v100, v100-32, rtx3090, b200 or cpu; default: as here"""
     gpus: int | None = None
-    """number of accelerators; default: all in this machine"""
+    """number of accelerators; default: all in this machine; more than 8 are nodes of 8"""
+    parallel: Literal["auto", "replicate", "shard", "hybrid"] = "auto"
+    """how the model lies on several GPUs, as in training; auto: the first of replicate, hybrid and shard that fits"""
     price_per_gpu_hour: float | None = None
     """dollars for an hour of one GPU; default: $NANOCHAT_PRICE_PER_GPU_HOUR, else a typical price"""
     compile: bool = True
@@ -93,7 +96,6 @@ class Flags(LoraFlags):
     """print what a recipe's stages are for in place of their commands"""
     seconds_file: Path | None = None
     """write the predicted seconds of a recipe's stages to this file, as JSON"""
-
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -150,15 +152,17 @@ def plan_gpt2(flags: Flags) -> None:
     from scripts._forecast import Setting, fine_tuning
 
     ours = {"source", "gpu", "gpus", "price_per_gpu_hour", "max_seq_len", "device_batch_size", "total_batch_size",
-            "num_iterations", "compile", "lora_rank", "lora_alpha", "lora_matrices"}  # fmt: skip
+            "num_iterations", "compile", "parallel", "lora_rank", "lora_alpha", "lora_matrices"}  # fmt: skip
     if others := [name for name in given(flags) if name not in ours]:
         raise UserError(f"--{others[0]} does not belong to the plan of fine-tuning GPT-2; leave it out")
     if unknown := [name for name in flags.source if name not in hub.GPT2]:
         raise UserError(f"--source {unknown[0]!r} is not a GPT-2; plan for {', '.join(hub.GPT2)}, or for it alone")
     on, count = _known_accelerator(flags)
     length = min(flags.max_seq_len, 1024)
-    setting = Setting(GPTConfig(), on, count, flags.device_batch_size or 0, flags.total_batch_size or 32768,
-                      compiled=flags.compile, adapters=lora.wanted(flags))  # fmt: skip
+    setting = Setting(
+        GPTConfig(), on, count, flags.device_batch_size or 0, flags.total_batch_size or 32768, compiled=flags.compile,
+        adapters=lora.wanted(flags), parallel=_parallel(flags, count),
+    )  # fmt: skip
     plans = [fine_tuning(name, flags.num_iterations, length, setting) for name in flags.source]
     print(f"fine-tuning with scripts.train on {_described(setting)}\n")
     _table(plans, in_all=False)
@@ -197,7 +201,8 @@ def plan_model(flags: Flags) -> None:
     plans = [forecast(name, asked, setting) for name in (ALL if flags.stage == "all" else [stage])]
     if flags.stage != "all":
         setting = plans[0].setting
-        _columns("GB at device_batch_size", ROWS, [setting.memory(stage, rows) for rows in ROWS], setting)
+        layout = setting.layout(stage)
+        _columns("GB at device_batch_size", ROWS, [setting.memory(stage, rows, layout) for rows in ROWS], setting)
         print(f"\nthe largest that fits: {largest}\n" if largest else "\nnot even one row fits\n")
     _table(plans)
     print(f"\nwith --device_batch_size={setting.rows}; --stage shows one stage with its memory by part")
@@ -214,17 +219,30 @@ def plan_model(flags: Flags) -> None:
 
 
 def _print_communication(made: "Forecast") -> None:
-    from nanochat.plan import cost
+    """What a step sends in the layout that it has, and what every possible one takes of memory and time."""
+    from nanochat.plan import scale
+    from nanochat.plan.cost import fits
 
-    setting = made.setting
-    tokens = setting.rows * setting.config.sequence_len
-    adapters = setting.adapted(made.stage)
-    sent = cost.communication(setting.config, setting.on, tokens, setting.gpus, setting.compiled, adapters)
+    setting, stage = made.setting, made.stage
+    chosen, step = setting.layout(stage), setting.step(stage)
+    parts = f" ({chosen.parts} parts)" if chosen.parts > 1 else ""
     print(
-        f"each of {setting.gpus} GPUs sends {sent.sent / GB:.1f} GB in a step of {made.stage}: "
-        f"{1e3 * sent.seconds:.0f} ms of {1e3 * made.step:.0f}, of which {1e3 * sent.exposed:.0f} ms wait for it and "
-        "the rest is hidden behind computing (assumed, not measured)"
+        f"parallel={chosen.mode}{parts}: each of {setting.gpus} GPUs sends {step.sent / GB:.1f} GB in a step of "
+        f"{stage}: {1e3 * step.communication:.0f} ms of {1e3 * made.step:.0f}, of which {1e3 * step.exposed:.0f} ms "
+        "wait for it and the rest is hidden behind computing (assumed, not measured)\n"
     )
+    rows = [["--parallel", "GB per GPU", "fits", "GB sent", "ms of communication", "ms that wait", "s per step"]]
+    possible = replace(setting, parallel="auto").layouts
+    for mode in possible:
+        like = replace(setting, parallel=mode)
+        memory, found = like.memory(stage, setting.rows), like.step(stage)
+        rows.append([
+            mode, _gb(memory), "yes" if fits(memory, setting.on) else "no", f"{found.sent / GB:.1f}",
+            f"{1e3 * found.communication:.0f}", f"{1e3 * found.exposed:.0f}",
+            f"{made.step - step.seconds + found.seconds:.3g}",
+        ])  # fmt: skip
+    print(columns(rows))
+    print(f"\nassumed: {scale.NETWORK.in_words(setting.on)}")
 
 
 def _plan_serving(setting: "Setting") -> None:
@@ -267,7 +285,20 @@ def _setting(flags: Flags) -> tuple["Setting", str]:
     if flags.teacher_depth is not None:
         teacher = _forecast.config_of(flags.teacher_depth, classic, config.vocab_size, config.sequence_len)
         name += f", with a teacher of {flags.teacher_depth} layers"
-    return _forecast.Setting(config, on, count, 1, batch, eval_tokens, flags.compile, adapters, teacher), name
+    parallel = _parallel(flags, count)
+    return _forecast.Setting(config, on, count, 1, batch, eval_tokens, flags.compile, adapters, teacher, parallel), name
+
+
+def _parallel(flags: Flags, count: int) -> str:
+    """--parallel. Raises UserError for hybrid where so many GPUs are not several whole nodes."""
+    from nanochat.plan.scale import NETWORK, layouts
+
+    if count > 1 and flags.parallel not in ("auto", *layouts(count, min(count, NETWORK.per_node))):
+        raise UserError(
+            f"--parallel hybrid needs several whole nodes of {NETWORK.per_node} GPUs; --gpus is {count}: pass --gpus "
+            f"{2 * NETWORK.per_node} or --parallel shard"
+        )
+    return flags.parallel
 
 
 def recorded_config(meta: dict, folder: Path) -> tuple["GPTConfig", bool]:
@@ -305,7 +336,7 @@ def plan_recipe(flags: Flags) -> None:
     if flags.gpus is not None or flags.gpu is not None:
         environment["GPUS"] = "0" if flags.gpu == "cpu" else str(count)
     recipe = speedrun.recipe_for(environment, marks)
-    setting = Setting(GPTConfig(), on, max(stage.processes for stage in recipe.stages))
+    setting = Setting(GPTConfig(), on, max(stage.processes for stage in recipe.stages), parallel="auto")
     plans, done, seconds = [], 0.0, {}
     print(f"The plan ({recipe.name}), in {marks.base}:\n")
     for stage, _, state in speedrun.walk(recipe.stages, marks):

@@ -214,7 +214,7 @@ def test_blocks_of_one_kind_share_a_graph_and_only_training_is_compiled():
     # Before and after the blocks; and blocks with a window or without, with value embeddings or without.
     assert counter.frame_count == 2 + 4
     again = copy.deepcopy(model)
-    assert again.transformer.blocks[0].forward.args[-1] is again.transformer.blocks[0]  # a copy computes its own
+    assert again.transformer.blocks[0]._computed.args[-1] is again.transformer.blocks[0]  # a copy computes its own
 
 
 def gradients(model: GPT, ids: Tensor) -> tuple[list[Tensor], int]:

@@ -189,6 +189,25 @@ def test_the_plan_of_a_stage_shows_memory_by_part_time_and_price(capsys):
     assert float(table_of(eager)["mid_train"]["GB"]) > float(row["GB"])
 
 
+def test_the_plan_of_several_gpus_shows_each_way_to_lay_the_model_on_them(capsys):
+    asked = ("--depth=48", "--gpu=h100", "--stage=base", "--device_batch_size=4")
+    printed = planned(capsys, *asked, "--gpus=16")
+    lines = printed.split("--parallel  GB per GPU")[1].splitlines()[1:4]
+    rows = {line.split()[0]: line.split() for line in lines}
+    assert [*rows] == ["replicate", "hybrid", "shard"] and "nodes of 8 GPUs" in printed
+    memory = [float(row[1]) for row in rows.values()]
+    assert memory == sorted(memory, reverse=True) and rows["replicate"][2] == "no" and rows["hybrid"][2] == "yes"
+    assert re.search(r"parallel=hybrid \(8 parts\): each of 16 GPUs sends [\d.]+ GB in a step of base_train", printed)
+    assert table_of(printed)["base_train"]["GB"] == rows["hybrid"][1]
+    assert table_of(printed)["base_train"]["s per step"] == rows["hybrid"][-1]
+    printed = planned(capsys, *asked, "--gpus=16", "--parallel=shard")
+    assert "parallel=shard (16 parts)" in printed and table_of(printed)["base_train"]["GB"] == rows["shard"][1]
+    assert "runs out of memory" in planned(capsys, *asked, "--gpus=16", "--parallel=replicate")
+    assert "parallel=" not in planned(capsys, *asked, "--gpus=1")
+    with pytest.raises(UserError, match="hybrid needs several whole nodes of 8 GPUs; --gpus is 8: pass --gpus 16"):
+        plan.main([*asked, "--gpus=8", "--parallel=hybrid"])
+
+
 def test_the_plan_shows_what_does_not_fit(capsys):
     printed = planned(capsys, "--depth=34", "--gpu=h100", "--stage=mid", "--device_batch_size=32")
     assert "mid_train runs out of memory: --device_batch_size=32 needs 222.2 of 85.0 GB, and 8 fits" in printed

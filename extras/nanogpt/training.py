@@ -36,7 +36,7 @@ from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import Evaluation, Stage, TrainState, train
 from nanochat.train.memory import check_memory, needed
 from nanochat.train.objective import loss_of
-from nanochat.train.parallel import Layout, divide, layout_for, optimizer_for
+from nanochat.train.parallel import Layout, divide, layout_for, optimizer_for, ranks_that_save
 from nanochat.train.stage import is_finished, restore
 
 NAME = "train"
@@ -87,7 +87,7 @@ def _train(
     """Train a run on windows of T tokens."""
     state, again = run.state, _again(settings)
     divide(run.model, run.layout, rt)
-    ranks = run.layout.ranks(rt)
+    ranks = ranks_that_save(run.layout, rt)
     # The schedule gives the rate itself, not a factor on it.
     groups = adamw_groups(run.model, 1.0, (settings.beta1, settings.beta2), settings.weight_decay)
     optimizer = optimizer_for(run.model, groups, [])

@@ -57,13 +57,18 @@ def flops_per_token(config: GPTConfig, adapters: Adapters | None = None) -> int:
 
 
 class Sizes(NamedTuple):
-    """Numbers of parameters; group is the most that Muon works on together, rest is lm_head and scalars."""
+    """Numbers of parameters; group is the most that Muon works on together, rest is lm_head and scalars.
+
+    Of the embeddings, looked_up are those that no product reads, and table those of one layer's value embeddings.
+    """
 
     all: int
     matrices: int
     embeddings: int
     rest: int
     group: int
+    looked_up: int
+    table: int
 
 
 @lru_cache(maxsize=16)
@@ -74,8 +79,11 @@ def sizes(config: GPTConfig) -> Sizes:
     groups = [sum(matrix.numel() for matrix in group.parameters.values()) for group in muon]
     tables = (".wte", ".wpe", "value_embeds", "bigram")
     embeddings = sum(p.numel() for name, p in model.named_parameters() if any(table in name for table in tables))
+    values = [p.numel() for name, p in model.named_parameters() if name.startswith("value_embeds.")]
+    looked_up = sum(values) + (0 if model.lm_head is None else model.transformer.wte.weight.numel())
     whole = count_parameters(model)
-    return Sizes(whole, sum(groups), embeddings, whole - sum(groups) - embeddings, max(groups))
+    rest = whole - sum(groups) - embeddings
+    return Sizes(whole, sum(groups), embeddings, rest, max(groups), looked_up, max(values, default=0))
 
 
 # ---------------------------------------------------------------- memory: bytes on a device, by part
@@ -116,9 +124,7 @@ def activation_bytes(
     return rows * length * (itemsize * (c.n_layer * layer + values + ends) + c.n_layer * small)
 
 
-def _adapters_activations(
-    config: GPTConfig, tokens: int, itemsize: int, recompute: bool, adapters: Adapters
-) -> float:
+def _adapters_activations(config: GPTConfig, tokens: int, itemsize: int, recompute: bool, adapters: Adapters) -> float:
     c, there = config, set(adapters.matrices)
     D, kv = c.n_embd, c.n_kv_head * c.head_size
     # As above, but what norms and the activation give only where an adapter reads it.
@@ -196,6 +202,7 @@ def training_memory(
     trained = size.all if adapters is None else lora.count(config, adapters)
     rounded = size.matrices if adapters is None else trained
     muon = muon and adapters is None
+    shares = parts if parts > 1 else ranks  # of the optimizer; nodes that have all parts have all of it
     moments = [
         {
             "weights in 16 bits": 2.0 * (0 if recompute or parts > 1 else rounded),
@@ -208,17 +215,20 @@ def training_memory(
     if teacher is not None:
         moments[0]["the teacher's predictions"] = predicted_bytes(teacher, rows, length, compiled)
     if muon:
-        moments.append({"Muon's workspace": MUON_ELEMENT * size.group / ranks})
+        moments.append({"Muon's workspace": MUON_ELEMENT * size.group / shares})
     # Each rank keeps the state of its part. Beside the step, its new weights are on their way in buffers of their own.
-    state = (4.0 * size.matrices + 8.0 * (size.all - size.matrices) if muon else 8.0 * trained) / ranks
+    state = (4.0 * size.matrices + 8.0 * (size.all - size.matrices) if muon else 8.0 * trained) / shares
     if muon and ranks > 1 and parts == 1:
         moments[-1]["weights on their way"] = 4.0 * size.matrices
     if parts > 1:
-        # All but the blocks is gathered as one. Blocks come one by one, the next one while one computes; of that one
-        # there are also the gradients, as they are computed and in float32, to be summed.
-        block = size.matrices / config.n_layer
-        moments[0]["gathered weights"] = 2.0 * (size.all - size.matrices + 2 * block)
-        moments[0]["gradients on their way"] = 6.0 * max(block, size.all - size.matrices)
+        # Tables are there while they are looked up, blocks one by one, the next one while one computes, and all else
+        # until the backward pass ends. Of a block and its table there are also the gradients, as they are computed and,
+        # one of the two at a time, in float32, to be summed.
+        block, table = size.matrices / config.n_layer, size.table
+        again = table if recompute else 0
+        moments[0]["gathered weights"] = 2.0 * (size.all - size.matrices - size.looked_up + 2 * block + again)
+        if adapters is None:
+            moments[0]["gradients on their way"] = 2.0 * (block + table) + 4.0 * max(block, table)
     fullest = max(moments, key=lambda parts: sum(parts.values()))
     return {
         "weights": (4.0 * trained + 2.0 * size.all * (adapters is not None)) / parts,
@@ -266,10 +276,10 @@ def communication(
     Gradients leave while the backward pass still runs, except those of the input's tables, which come at its end.
     New weights of the blocks arrive while the next forward pass runs; the others are waited for.
     """
+    sent = float(sum(replicated_traffic(config, ranks, adapters).values()))
     if adapters is not None:  # so few that it makes no difference what hides them
-        sent = 8.0 * lora.count(config, adapters) * (ranks - 1) / ranks
         return Communication(sent, sent / on.link, sent / on.link)
-    size, sent = sizes(config), float(sum(_traffic(config, ranks).values()))
+    size = sizes(config)
     share = 4 * (ranks - 1) / ranks / on.link  # seconds per parameter
     forward = tokens * flops_per_token(config) / 3 / (on.peak * on.mfu * (1 if compiled else EAGER))
     last = (config.padded_vocab + config.bigram_rows) * config.n_embd
@@ -279,7 +289,11 @@ def communication(
 
 
 @lru_cache(maxsize=16)
-def _traffic(config: GPTConfig, ranks: int) -> dict[str, int]:
+def replicated_traffic(config: GPTConfig, ranks: int, adapters: Adapters | None = None) -> dict[str, int]:
+    """The bytes that a rank sends in a step, by kind, when each holds all weights (`Exchange.traffic`)."""
+    if adapters is not None:
+        each = 4 * lora.count(config, adapters) * (ranks - 1) // ranks
+        return {"gradients": each, "weights": each}
     with torch.device("meta"):
         model = GPT(config)
     adamw, muon = parameter_groups(model, 1, 1, 1, 1, 0)
@@ -305,13 +319,31 @@ def step_seconds(
     muon: bool = True,
     adapters: Adapters | None = None,
 ) -> float:
-    """An optimizer step of `accumulation` micro-batches of `tokens` tokens on each of `ranks` devices."""
+    """An optimizer step of `accumulation` micro-batches of `tokens` tokens on each of `ranks` devices of a node.
+
+    `scale.step` has other ways for a model to lie on them, and several nodes.
+    """
+    compute = compute_seconds(config, on, tokens, accumulation, ranks, compiled, muon, adapters)
+    return compute + communication(config, on, tokens, ranks, compiled, adapters).exposed
+
+
+def compute_seconds(
+    config: GPTConfig,
+    on: Accelerator,
+    tokens: float,
+    accumulation: int = 1,
+    shares: int = 1,
+    compiled: bool = True,
+    muon: bool = True,
+    adapters: Adapters | None = None,
+) -> float:
+    """The same without communication, on a device that owns one of so many shares of the optimizer."""
     speed = on.peak * on.mfu * (1 if compiled else EAGER)
     compute = accumulation * tokens * flops_per_token(config, adapters) / speed
-    compute += (muon and adapters is None) * muon_flops(config) / ranks / speed
+    compute += (muon and adapters is None) * muon_flops(config) / shares / speed
     parameters = sizes(config).all if adapters is None else lora.count(config, adapters)
-    moved = (accumulation * MICRO_BATCH_TRAFFIC + STEP_TRAFFIC / ranks) * parameters / (on.bandwidth * BANDWIDTH)
-    return compute + moved + communication(config, on, tokens, ranks, compiled, adapters).exposed
+    moved = (accumulation * MICRO_BATCH_TRAFFIC + STEP_TRAFFIC / shares) * parameters / (on.bandwidth * BANDWIDTH)
+    return compute + moved
 
 
 def seconds_to_gpt2(on: Accelerator, ranks: int = 8) -> float:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
 
 from torch import nn
 
@@ -12,22 +11,9 @@ from nanochat.errors import UserError
 from nanochat.gpt import GPT
 from nanochat.optim import AdamWGroup, MuonGroup, Optimizer
 from nanochat.plan.cost import USABLE
+from nanochat.plan.scale import REPLICATED, Layout, first_that_fits, layouts
 from nanochat.reduce import in_parts
 from nanochat.runtime import Runtime, memory_of
-
-
-class Layout(NamedTuple):
-    """How a model lies on the ranks: replicate, shard or hybrid, and in how many parts."""
-
-    mode: str = "replicate"
-    parts: int = 1
-
-    def ranks(self, rt: Runtime) -> Ranks | None:
-        """The ranks that save and load together. A collective call."""
-        return ranks_for(rt.world // self.parts if self.parts > 1 else 1)
-
-
-REPLICATED = Layout()
 
 
 def layout_for(wanted: str, rt: Runtime, needed: Callable[[int], float]) -> Layout:
@@ -36,28 +22,29 @@ def layout_for(wanted: str, rt: Runtime, needed: Callable[[int], float]) -> Layo
     needed(parts) predicts the bytes on a device. Raises UserError for hybrid where there is one node only.
     """
     here = int(os.environ.get("LOCAL_WORLD_SIZE", rt.world))
-    layouts = {"replicate": REPLICATED, "hybrid": Layout("hybrid", here), "shard": Layout("shard", rt.world)}
-    has_nodes = 1 < here < rt.world and rt.world % here == 0
+    possible = layouts(rt.world, here)
     if rt.world == 1:
         return REPLICATED
-    if wanted == "hybrid" and not has_nodes:
+    if wanted == "hybrid" and "hybrid" not in possible:
         raise UserError(
             f"--parallel hybrid needs several nodes of two or more ranks each; this run has {rt.world} ranks, {here} "
             "of them on this node: pass --parallel shard"
         )
     if wanted != "auto":
-        return layouts[wanted]
-    if not has_nodes:
-        del layouts["hybrid"]
+        return possible[wanted]
     there = memory_of(rt.device)
-    fitting = (name for name, layout in layouts.items() if not there or needed(layout.parts) <= USABLE * there)
-    chosen = layouts[next(fitting, "shard")]
+    chosen = first_that_fits(possible, lambda parts: not there or needed(parts) <= USABLE * there)
     if chosen.parts > 1:
         rt.print(
             f"parallel={chosen.mode}: the whole model takes {needed(1) / 1e9:,.0f} of {there / 1e9:,.0f} GB on each "
             f"rank, in {chosen.parts} parts {needed(chosen.parts) / 1e9:,.0f} GB"
         )
     return chosen
+
+
+def ranks_that_save(layout: Layout, rt: Runtime) -> Ranks | None:
+    """The ranks that save and load together. A collective call."""
+    return ranks_for(rt.world // layout.parts if layout.parts > 1 else 1)
 
 
 def divide(model: GPT, layout: Layout, rt: Runtime) -> None:

@@ -28,7 +28,7 @@ from nanochat.train.flags import TrainFlags
 from nanochat.train.hyperparameters import accumulation
 from nanochat.train.loop import Evaluation, Stage, TrainState, probed_rows, train
 from nanochat.train.objective import DISTILLED, compiled_rows, loss_by, loss_of
-from nanochat.train.parallel import divide, optimizer_for
+from nanochat.train.parallel import divide, optimizer_for, ranks_that_save
 from nanochat.train.start import Run, as_json
 from nanochat.train.writer import RNG, CheckpointWriter
 
@@ -238,7 +238,7 @@ def prepared(run: Run) -> Run:
         run.extra["fp8"] = record = fp8.convert(model, rt.device)
         rt.print(f"{record['matrices']} matrices are multiplied in float8 ({record['recipe']} scaling)")
     divide(model, run.layout, rt)
-    run.ranks = run.layout.ranks(rt)
+    run.ranks = ranks_that_save(run.layout, rt)
     run.rows = compiled_rows(model, flags.compile, rt, run.teacher)
     run.loss, run.also = loss_by(run.rows, model, run.teacher), DISTILLED if run.teacher else ()
     if getattr(flags, "device_batch_size", None) == "auto" and run.layout.parts == 1:  # which ranks probe by themselves

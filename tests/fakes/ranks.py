@@ -4,19 +4,16 @@ What each rank would send in a step is counted at the collective calls, and memo
 with nanochat.plan. That ranks get the same numbers is shown with real ones (tests/test_ranks.py).
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-import torch
 import torch.distributed as dist
 from fakecuda import Memory, Training, fake_cuda, on_cuda
 from steps import counted_part
 from torch.testing._internal.distributed.fake_pg import FakeStore
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from dev.scale_rank import Sent
 from nanochat.gpt import GPTConfig
 from nanochat.optim import Optimizer, adamw_groups, parameter_groups
 from nanochat.plan import cost
@@ -36,22 +33,6 @@ def rank_of_eight(rank: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-class Sent(TorchDispatchMode):
-    """The bytes that a rank sends over a ring, by collective."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace == "c10d":
-            name = func.__name__.split(".")[0].strip("_")
-            # Of the tensors in a call the largest is the whole, the other one rank's part.
-            largest = max(tensor.nbytes for tensor in tree_leaves(args) if isinstance(tensor, torch.Tensor))
-            self.bytes[name] += (2 if "allreduce" in name else 1) * largest * (WORLD - 1) // WORLD
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("rank, rows, accumulated", [(0, 32, False), (7, 4, True)])
 def test_bytes_and_memory_of_a_rank_are_those_of_the_plan(rank, rows, accumulated):
     config = config_from_depth(20, 32768, 2048)
@@ -62,8 +43,7 @@ def test_bytes_and_memory_of_a_rank_are_those_of_the_plan(rank, rows, accumulate
         training.step()
         training.optimizer.wait()
         traffic = training.optimizer.traffic()
-    gathered = sum(size for name, size in sent.bytes.items() if "gather" in name)
-    scattered = sum(size for name, size in sent.bytes.items() if "scatter" in name)
+    gathered, scattered = sent.bytes["weights"], sent.bytes["gradients"]
     planned = cost.communication(config, GPUS["h100"], rows * 2048, WORLD)
     assert gathered == scattered == pytest.approx(traffic["weights"], abs=100) == pytest.approx(traffic["gradients"])
     assert planned.sent == pytest.approx(gathered + scattered, rel=1e-6)
