@@ -62,13 +62,15 @@ def receive(source: Remote, size: int, digest: str, target: Path) -> None:
     if target.is_file() and target.stat().st_size == size and (not digest or sha256(target) == digest):
         return
     partial = target.with_name(f"{target.name}.{digest[:12] or size}.incomplete")
+    scale, unit = (1e6, "MB") if size > 20e6 else (1e3, "kB")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(2):
-            with open(partial, "ab") as out, Progress(math.ceil(size / 1e6), f"fetching {source.name}", "MB") as shown:
+            progress = Progress(math.ceil(size / scale), f"fetching {source.name}", unit)
+            with open(partial, "ab") as out, progress as shown:
                 while (have := out.tell()) < size:
                     out.write(source.read(have, min(have + BLOCK, size)))
-                    shown.update(math.ceil(out.tell() / 1e6))
+                    shown.update(math.ceil(out.tell() / scale))
                 out.flush()
                 os.fsync(out.fileno())
             if not digest or sha256(partial) == digest:

@@ -1,5 +1,6 @@
 """An object store on loopback: moto's S3 server, in front of which a gate counts requests and lets some fail."""
 
+import logging
 import os
 import re
 import threading
@@ -70,6 +71,7 @@ def running() -> Iterator[Store]:
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     store = Store()
     app = DomainDispatcherApplication(create_backend_app)
     server = make_server("127.0.0.1", 0, store.gate(app), threaded=True)

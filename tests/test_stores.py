@@ -83,12 +83,12 @@ def test_a_dataset_in_a_store_is_the_one_on_disk(store, there, local, tokenizer,
     assert len(store.got("^GET data/shard")) == len(reader.paths) and not groups_read(store)
     assert reader.read(45, 10) == here.read(45, 10)
     assert len(groups_read(store)) == 1
-    whole = take(batches(source_of(local, tokenizer), 2, 24), 60)
-    again = take(batches(source_of(there, tokenizer), 2, 24), 60)
-    assert whole[-1].progress > 0.5 and all(same(a, b) for a, b in zip(whole, again, strict=True))
+    whole = take(batches(source_of(local, tokenizer), 2, 24), 300)
+    again = take(batches(source_of(there, tokenizer), 2, 24), 300)
+    assert whole[-1].progress > 1 and all(same(a, b) for a, b in zip(whole, again, strict=True))
     cursor = json.loads(json.dumps(whole[20].cursor))
     moved = take(batches(source_of(there, tokenizer), 2, 24, cursor), 39)
-    assert all(same(a, b) for a, b in zip(moved, whole[21:], strict=True))
+    assert all(same(a, b) for a, b in zip(moved, whole[21:60], strict=True))
     (source,) = [texts.text_source([f"{DATA}:0.3"], "val", tokenizer)]
     assert isinstance(source, TextSource) and source.reader.read(0, 2) == ["held out", "also"]
     assert texts.mixture([f"{DATA}:3", "mine:1"]) == "0.75:0.25"
@@ -104,15 +104,12 @@ def test_each_row_group_is_fetched_by_one_rank(world, store, there, tokenizer, s
     store.asked.clear()
 
     def work(rank: int, group) -> list:
-        with closing(batches(source_of(there, tokenizer), 2, 24, ahead=rank, group=group)) as stream:
-            return take(stream, epoch // world)
+        return take(batches(source_of(there, tokenizer), 2, 24, group=group), epoch // world)
 
     rounds = list(zip(*on_ranks(world, work), strict=True))
     flat = list(itertools.chain(*rounds))
     assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(flat, alone, strict=False))
-    read = groups_read(store)
-    ahead = [each for each, times in read.items() if times > 1]  # of the next epoch
-    assert len(read) == groups and sum(read.values()) < groups * (1.6 if world == 2 else 2), (len(ahead), read)
+    assert set(groups_read(store).values()) == {1} and len(groups_read(store)) > 0.8 * groups
     stop = epoch // world // 2 * world
     cursor = json.loads(json.dumps(flat[stop - 1].cursor))
     rest = take(batches(source_of(there, tokenizer), 2, 24, cursor), 9)
@@ -223,22 +220,22 @@ def test_a_checkpoint_goes_to_a_store_and_comes_back_whole(store, checkpoint, tm
 
 
 def test_an_interrupted_push_leaves_no_checkpoint_and_resumes(store, checkpoint, tmp_path, monkeypatch, capsys):
-    url = "s3://lab/interrupted"
-    store.fail("PUT interrupted/tokenizer/tokenizer.json", times=10_000, status=403)
-    with pytest.raises(UserError, match=r"s3://lab/interrupted/tokenizer/tokenizer.json cannot be reached"):
+    url = "s3://lab/cut/d4"
+    store.fail("PUT cut/d4/tokenizer/tokenizer.json", times=10_000, status=403)
+    with pytest.raises(UserError, match=r"s3://lab/cut/d4/tokenizer/tokenizer.json cannot be reached"):
         push.main(["base", url])
     names = Remote(url).sizes(deep=True)
     assert "model_000700.pt" in names and "meta_000700.json" not in names
     store.faults.clear()
     push.main(["base", url])
-    assert len(store.got(r"^(PUT|POST) interrupted/model")) == 1
+    assert len(store.got(r"^(PUT|POST) cut/d4/model")) == 1
     manager.save(checkpoint.folder, 700, served.random_model(checkpoint.tokenizer, seed=1), None, checkpoint.meta)
-    with pytest.raises(UserError, match=r"s3://lab/interrupted holds another (meta_000700.json|model_000700.pt)"):
+    with pytest.raises(UserError, match=r"s3://lab/cut/d4 holds another (meta_000700.json|model_000700.pt)"):
         push.main(["base", url])
 
 
 def test_an_interrupted_pull_resumes_and_what_is_damaged_is_not_placed(store, checkpoint, tmp_path, monkeypatch):
-    url = "s3://lab/pulled"
+    url = "s3://lab/pulled/d4"
     push.main(["base", url])
     folder = elsewhere(tmp_path, monkeypatch)
     monkeypatch.setattr("scripts._store.BLOCK", 50_000)
@@ -254,12 +251,12 @@ def test_an_interrupted_pull_resumes_and_what_is_damaged_is_not_placed(store, ch
         pull.main([url])
     store.asked.clear()
     pull.main([url])
-    assert next(each for each in store.got("GET pulled/model")).range.startswith("bytes=150000-")
+    assert next(each for each in store.got("GET pulled/d4/model")).range.startswith("bytes=150000-")
     assert sha256(folder / "model_000700.pt") == sha256(checkpoint.folder / "model_000700.pt")
     content = bytearray((folder / "model_000700.pt").read_bytes())
     content[1000] ^= 1
     Remote(f"{url}/model_000700.pt").write(bytes(content))
-    with pytest.raises(UserError, match="pulled/model_000700.pt arrived twice with another checksum than SHA256SUMS"):
+    with pytest.raises(UserError, match="d4/model_000700.pt arrived twice with another checksum than SHA256SUMS"):
         pull.main([url, "--tag", "other"])
     assert not (checkpoints_dir("base") / "other").exists()
 

@@ -126,7 +126,7 @@ class TextReader:
         self.ends: list[int] = []  # the documents up to the end of each shard
         self.groups: list[Group] = []  # those that have documents
         self.num_documents = 0
-        for shard, (path, (digest, metadata)) in enumerate(zip(self.paths, read_footers(self.paths), strict=True)):
+        for shard, (path, (digest, metadata)) in enumerate(zip(self.paths, self._footers(), strict=True)):
             _check_column(path, metadata.schema.to_arrow_schema(), "text")
             self.digests.append(digest)
             self.num_documents += metadata.num_rows
@@ -140,6 +140,13 @@ class TextReader:
         self.starts = [0, *itertools.accumulate(group.rows for group in self.groups)]  # of the groups
         self._latest = -1  # the group in memory
         self._texts: list[str] = []
+
+    def _footers(self) -> list[tuple[str, pq.FileMetaData]]:
+        """Those of all shards; a store is asked for many at the same time."""
+        if isinstance(self.folder, Path):
+            return [read_footer(path) for path in self.paths]
+        with ThreadPool(AT_ONCE) as pool:
+            return pool.map(self._footer, self.paths)
 
     def contents(self) -> dict:
         """The identity of the split's data, for nanochat/data/contents.py."""
@@ -190,14 +197,9 @@ class TextReader:
 
 def check_same(path: Path | Remote, digest: str) -> None:
     """Raise UserError if a shard is gone or no longer has the footer with this digest."""
-    gone = f"{path} was removed while this run was reading it; put it back and start again"
-    if isinstance(path, Path) and not path.exists():
-        raise UserError(gone)
-    try:
-        now = read_footer(path)[0]
-    except FileNotFoundError as error:
-        raise UserError(gone) from error
-    if now != digest:
+    if not path.exists():
+        raise UserError(f"{path} was removed while this run was reading it; put it back and start again")
+    if read_footer(path)[0] != digest:
         raise UserError(f"{path} changed while this run was reading it; put the old file back and start again")
 
 
@@ -226,14 +228,6 @@ def _fetched(remote: Remote, metadata: pq.FileMetaData, number: int) -> pq.Parqu
     file = Ranges(remote)
     file.fetch(start, start + chunk.total_compressed_size)
     return pq.ParquetFile(file, metadata=metadata, buffer_size=1 << 20, page_checksum_verification=True)
-
-
-def read_footers(paths: Sequence[Path] | Sequence[Remote]) -> list[tuple[str, pq.FileMetaData]]:
-    """`read_footer` of several files; those in an object store are asked for at the same time."""
-    if not paths or isinstance(paths[0], Path):
-        return [read_footer(path) for path in paths]
-    with ThreadPool(min(AT_ONCE, len(paths))) as pool:
-        return pool.map(read_footer, paths)
 
 
 def read_footer(path: Path | Remote) -> tuple[str, pq.FileMetaData]:

@@ -66,16 +66,15 @@ class Remote:
         """The files in this folder whose names match, sorted."""
         return [self / name for name in self.sizes() if fnmatch(name, pattern)]
 
-    def size(self) -> int | None:
-        """The file's size in bytes; None if it does not exist."""
+    def exists(self) -> bool:
+        """Whether there is such a file or folder now."""
         fs, path = self._opened()
 
-        def found() -> Mapping:
+        def found() -> bool:
             fs.invalidate_cache()
-            return fs.info(path)
+            return bool(fs.info(path))
 
-        about = self._insist(found, missing=None)
-        return None if about is None or about.get("type") == "directory" else int(about["size"])
+        return self._insist(found, missing=False)
 
     def read(self, start: int | None = None, end: int | None = None) -> bytes:
         """The bytes from `start` to `end`, the last one not included; a negative start counts from the end.
@@ -140,7 +139,10 @@ class Remote:
 
 
 class Ranges(io.RawIOBase):
-    """A remote file for a reader that seeks: what `fetch` brought is in memory, all else is fetched when it is read."""
+    """A remote file for a reader that seeks, as far as the end of what `fetch` brought.
+
+    That part is in memory; any other is fetched when it is read.
+    """
 
     def __init__(self, remote: Remote):
         self._remote, self._at = remote, 0
@@ -157,9 +159,8 @@ class Ranges(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        assert whence == io.SEEK_SET  # pyarrow has the metadata, so it never asks where the end is
-        self._at = offset
-        return offset
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._start + len(self._part)}[whence]
+        return self._at
 
     def tell(self) -> int:
         return self._at
