@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
+import fakehub
 import pytest
 import served
 import torch
@@ -109,7 +110,8 @@ def test_each_row_group_is_fetched_by_one_rank(world, store, there, tokenizer, s
     rounds = list(zip(*on_ranks(world, work), strict=True))
     flat = list(itertools.chain(*rounds))
     assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(flat, alone, strict=False))
-    assert set(groups_read(store).values()) == {1} and len(groups_read(store)) > 0.8 * groups
+    read = groups_read(store)
+    assert len(read) == groups and sum(read.values()) < 1.4 * groups  # with the first window of the next epoch
     stop = epoch // world // 2 * world
     cursor = json.loads(json.dumps(flat[stop - 1].cursor))
     rest = take(batches(source_of(there, tokenizer), 2, 24, cursor), 9)
@@ -171,13 +173,23 @@ def test_what_is_missing_or_changed_is_named(store, local, tokenizer, monkeypatc
     s3fs.S3FileSystem().rm("lab/changing/shard_00000.parquet")
     with pytest.raises(UserError, match="changing/shard_00000.parquet was removed while this run was reading it"):
         TextReader.load(reader, reader.groups[2])
-    with pytest.raises(UserError, match="no data in s3://lab/none: expected shard_00000.parquet"):
+    with pytest.raises(UserError, match="no data in s3://lab/none: expected parquet files; check the URL"):
         TextReader(Remote("s3://lab/none"), "train")
     with pytest.raises(UserError, match=r"xyz://a/b cannot be opened .*; expected a URL such as s3://bucket/folder"):
         TextReader(Remote("xyz://a/b"), "train")
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(UserError, match=r"gs://a/b needs a package that is not installed .*`uv sync --extra stores`"):
         TextReader(Remote("gs://a/b"), "train")
+
+
+def test_a_dataset_of_the_hub_is_read_in_place(local, tmp_path, monkeypatch):
+    monkeypatch.setattr("nanochat.data.shards.TAIL", 64)  # so that no read is of a whole file
+    with fakehub.running(tmp_path / "huggingface", monkeypatch) as fake:
+        fake.add("datasets/tester/words", local)
+        reader = TextReader(Remote("hf://datasets/tester/words"), "train")
+        assert reader.read(45, 10) == TextReader(local, "train").read(45, 10)
+        asked = fake.sent("resolve/main")
+        assert asked and all(each.range for each in asked)
 
 
 # ---------------------------------------------------------------- checkpoints

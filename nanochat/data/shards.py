@@ -88,6 +88,10 @@ def list_shards(folder: Path | Remote, split: Split) -> list[Path] | list[Remote
     if isinstance(folder, Path) and not folder.is_dir():
         raise UserError(f"no data in {folder}: the folder does not exist; {_HOW_TO_GET_DATA}")
     shards = sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
+    if not shards and isinstance(folder, Remote):
+        raise UserError(
+            f"no data in {folder}: expected parquet files; check the URL, and which account the store is read with"
+        )
     if not shards:
         raise UserError(
             f"no data in {folder}: expected shard_00000.parquet, shard_00001.parquet and so on; {_HOW_TO_GET_DATA}"

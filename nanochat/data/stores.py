@@ -77,7 +77,7 @@ class Remote:
         return self._insist(found, missing=False)
 
     def read(self, start: int | None = None, end: int | None = None) -> bytes:
-        """The bytes from `start` to `end`, the last one not included; a negative start counts from the end.
+        """The bytes from `start` to `end`, the last one not included; without an end, -n means the last n or fewer.
 
         Raises FileNotFoundError if the file does not exist.
         """
@@ -87,7 +87,7 @@ class Remote:
 
         def received() -> bytes:
             content = fs.cat_file(path, start=start, end=end, **options)
-            if start is not None and end is not None and start >= 0 and len(content) < end - start:
+            if start is not None and end is not None and len(content) != end - start:
                 raise ConnectionError(f"it sent {len(content)} of {end - start} bytes")
             return content
 
