@@ -167,7 +167,7 @@ def _scan(plan: Plan, number: int) -> None:
     write_text(plan.file(number, "tally.json"), strict_json(tally.counts))
 
 
-def _check_length(text: str, shard: Path) -> None:
+def _check_length(text: str, shard: Path | Remote) -> None:
     """Refuse here what the write stage could not read again."""
     if (length := len(text.encode())) > shards.MAX_DOCUMENT:
         raise UserError(

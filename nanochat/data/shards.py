@@ -83,7 +83,7 @@ class Written(NamedTuple):
         )
 
 
-def list_shards(folder: Path | Remote, split: Split) -> list[Path] | list[Remote]:
+def list_shards(folder: Path | Remote, split: Split) -> Sequence[Path | Remote]:
     """The parquet files of one split in order. Raises UserError unless the folder holds at least two shards."""
     if isinstance(folder, Path) and not folder.is_dir():
         raise UserError(f"no data in {folder}: the folder does not exist; {_HOW_TO_GET_DATA}")
