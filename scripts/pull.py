@@ -16,7 +16,7 @@ from nanochat.config import changes, named, parse, positional
 from nanochat.data.stores import Remote
 from nanochat.data.urls import is_url
 from nanochat.errors import UserError, run
-from nanochat.paths import alone_in, base_dir, check_tag, fsync_folder, sha256, write_atomically
+from nanochat.paths import alone_in, base_dir, check_tag, fsync_folder, sha256, tokenizer_dir, write_atomically
 from scripts import _repository as repository
 from scripts import _store
 from scripts._repository import Place
@@ -153,6 +153,8 @@ def pull(files: Files, draft: Path, chosen: tuple[PurePosixPath, int] | None, fl
         repository.record_softcap(ready, [place.step], flags.softcap)
         note = f"its softcap of {flags.softcap:g} is recorded"
     settle(ready, place)
+    if flags.with_optimizer and not foreign_tokenizers.holds(tokenizer_dir()):  # where base_train looks for it
+        loaded.tokenizer.save(tokenizer_dir())
     print(f"{place}: {repository.describe(loaded)}" + (f"; {note}" if note else ""))
     print(f"in {place.folder}; continue with")
     for command in repository.commands(place, loaded.tokenizer, recipe_of(loaded.meta)):

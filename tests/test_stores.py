@@ -227,6 +227,7 @@ def test_a_checkpoint_goes_to_a_store_and_comes_back_whole(store, checkpoint, tm
     for name in ("model_000700.pt", *manager.state_files(700, checkpoint.meta)):
         assert (folder / name).read_bytes() == (checkpoint.folder / name).read_bytes()
     assert manager.load_step(folder, "d4", 700, with_optimizer=True).meta["data"] == checkpoint.meta["data"]
+    assert Tokenizer.load(tokenizer_dir()).hash == checkpoint.tokenizer.hash  # where base_train looks for it
     pull.main([url])
     assert "is already in" in capsys.readouterr().out
 
