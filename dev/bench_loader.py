@@ -64,6 +64,7 @@ class Joined:
 
     cut = True
     most: int | None = None
+    aligned = False
 
     def __init__(self, source: TextSource):
         self.source = source
@@ -71,6 +72,9 @@ class Joined:
 
     def locate(self, position: int) -> Place:
         return Place(*divmod(position, self.size), self.size)
+
+    def span(self, position: int) -> tuple[int, int]:
+        return position, position + 1
 
     def contents(self) -> list[dict]:
         return self.source.contents()

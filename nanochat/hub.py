@@ -99,7 +99,7 @@ def look(
     for path in _chosen(siblings, allow):
         size, lfs = siblings[path].size, siblings[path].lfs
         digest = lfs.sha256 if lfs else siblings[path].blob_id
-        if not _is_safe(path):
+        if not is_safe(path):
             raise UserError(f"{repo} names a file that must not be written, {path[:80]!r}; do not use this repository")
         # A digest becomes a file's name in the cache, so it must be one.
         if not info.sha or not DIGEST.fullmatch(str(digest)) or not isinstance(size, int):
@@ -292,7 +292,7 @@ def _chosen(paths: Iterable[str], allow: Sequence[str] | None = None) -> list[st
     return found
 
 
-def _is_safe(path: str) -> bool:
+def is_safe(path: str) -> bool:
     """Whether a path stays inside its folder, and every file system accepts its names."""
     parts = PurePosixPath(path).parts
     inside = not PurePosixPath(path).is_absolute() and ".." not in parts and "\\" not in path

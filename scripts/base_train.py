@@ -31,7 +31,7 @@ class ModelAndBatch:
 
     # --- data
     dataset: list[str] = field(default_factory=lambda: [DEFAULT_DATASET])
-    """name of the dataset, as given to add_data; several are mixed by weight in tokens: a:0.7 b:0.3"""
+    """name of a dataset, or a URL of shards (s3://...); several are mixed by weight in tokens: a:0.7 b:0.3"""
 
     # --- batch and length
     max_seq_len: int = 2048

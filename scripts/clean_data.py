@@ -15,6 +15,7 @@ from nanochat.paths import dataset_dir
 if TYPE_CHECKING:  # slow to import, so not before the flags are known
     from extras.clean.rules import Rules
     from extras.clean.stages import Plan
+    from nanochat.data.stores import Remote
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Flags:
 
     # --- data
     dataset: str = ""
-    """dataset to clean: its name or a folder of shards"""
+    """dataset to clean: its name, a folder of shards, or the URL of one (s3://...)"""
     name: str = ""
     """name of the cleaned dataset, later given as --dataset NAME"""
     overwrite: bool = False
@@ -94,15 +95,17 @@ def _pii_alone(argv: Sequence[str]) -> list[str]:
     return [f"{arg}=mask" if arg == "--pii" and following.startswith("--") else arg for arg, following in pairs]
 
 
-def _folders(flags: Flags) -> tuple[Path, Path]:
+def _folders(flags: Flags) -> "tuple[Path | Remote, Path]":
     if not flags.dataset:
         raise UserError("no data given; name a dataset, or a folder of shards: clean_data --dataset NAME --name NEW")
-    from nanochat.data import shards
+    from nanochat.data import shards, stores
 
     shards.check_name(flags.name)
-    named, folder = dataset_dir(flags.dataset), Path(flags.dataset).expanduser()
-    source = (folder if folder.is_dir() and not named.is_dir() else named).resolve()
     target = dataset_dir(flags.name).resolve()
+    named, folder = stores.dataset(flags.dataset), Path(flags.dataset).expanduser()
+    if isinstance(named, stores.Remote):
+        return named, target
+    source = (folder if folder.is_dir() and not named.is_dir() else named).resolve()
     if source == target:
         raise UserError(f"--name {flags.name} is the dataset to clean; give the cleaned one another name")
     return source, target

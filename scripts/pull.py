@@ -1,6 +1,7 @@
-"""Download a model from the hub and put it where the stages find it."""
+"""Download a model from the hub or an object store and put it where the stages find it."""
 
 import contextlib
+import hashlib
 import os
 import shlex
 import shutil
@@ -12,9 +13,12 @@ from typing import Annotated, ClassVar, Literal
 from nanochat import foreign_tokenizers, hub
 from nanochat.checkpoint import stages
 from nanochat.config import changes, named, parse, positional
+from nanochat.data.stores import Remote
+from nanochat.data.urls import is_url
 from nanochat.errors import UserError, run
-from nanochat.paths import alone_in, base_dir, check_tag, fsync_folder, sha256, write_atomically
+from nanochat.paths import alone_in, base_dir, check_tag, fsync_folder, sha256, tokenizer_dir, write_atomically
 from scripts import _repository as repository
+from scripts import _store
 from scripts._repository import Place
 
 # The two folders of a draft: what is downloaded, and what is complete and only waits for its check.
@@ -23,12 +27,12 @@ FILES, READY = "files", "ready"
 
 @dataclass
 class Flags:
-    """Download a model from the hub, check it, and put it where the stages find it. Resumes an interrupted download."""
+    """Download a model, check it, and put it where the stages find it. Resumes an interrupted download."""
 
     EXAMPLE: ClassVar = "karpathy/nanochat-d34"
 
     repo: Annotated[str, positional] = ""
-    """the repository, as in karpathy/nanochat-d34"""
+    """the repository, as in karpathy/nanochat-d34, or a folder of an object store (s3://...)"""
     stage: Annotated[Literal["base", "mid", "sft", "dpo", "rl"] | None, named("as")] = None
     """the stage of the checkpoint; default: inferred from its files or name"""
     tag: str | None = None
@@ -37,6 +41,8 @@ class Flags:
     """step of the checkpoint; default: the last"""
     revision: str | None = None
     """branch, tag or commit of the repository; default: the newest commit"""
+    with_optimizer: bool = False
+    """also fetch the optimizer state from an object store, to resume the run here"""
     dry_run: bool = False
     """print what would be downloaded, and stop"""
     softcap: float | None = None
@@ -70,6 +76,31 @@ class Files:
         return hub.is_here(next(file for file in self.listing.files if file.path == path), place)
 
 
+@dataclass(frozen=True)
+class Stored(Files):
+    """The files of a folder in an object store; their listing has "" as the digest of those that SHA256SUMS lacks."""
+
+    place: Remote
+
+    def bring(self, paths: Sequence[str]) -> None:
+        """Make sure that `folder` holds these files, complete."""
+        for path in paths:
+            file = self._listed(path)
+            hub.check_space(file.size, self.folder, f"fetching {path}")
+            _store.receive(self.place / path, file.size, file.digest, self.folder / path)
+
+    def has(self, path: str, place: Path) -> bool:
+        """Whether `place` is a file that holds exactly what the store has at `path`."""
+        file = self._listed(path)
+        if not place.is_file() or place.stat().st_size != file.size:
+            return False
+        return sha256(place) == (file.digest or _store.digest_of(self.place / path, file.size))
+
+    def _listed(self, path: str) -> hub.RemoteFile:
+        assert self.listing is not None
+        return next(file for file in self.listing.files if file.path == path)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     if flags.softcap not in (None, 15, 20):
@@ -83,8 +114,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_tag("tag", flags.tag)
         if ":" in flags.tag:
             raise UserError(f"--tag {flags.tag!r} has a colon, which separates it from the step (base:d4:700)")
-    draft = base_dir() / ".pull" / flags.repo.replace("/", "--")
-    files = look(flags.repo, flags.revision, draft / FILES)
+    flags.repo = flags.repo.removeprefix("hf://")
+    if is_url(flags.repo):
+        store = Remote(flags.repo.rstrip("/"))
+        draft = base_dir() / ".pull" / f"{store.name}-{hashlib.sha256(store.url.encode()).hexdigest()[:12]}"
+        files: Files = look_in(store, flags, draft / FILES)
+    else:
+        draft = base_dir() / ".pull" / flags.repo.replace("/", "--")
+        files = look(flags.repo, flags.revision, draft / FILES)
     chosen = choose(files.paths, flags)
     if flags.dry_run:
         announce(files, chosen)
@@ -116,6 +153,8 @@ def pull(files: Files, draft: Path, chosen: tuple[PurePosixPath, int] | None, fl
         repository.record_softcap(ready, [place.step], flags.softcap)
         note = f"its softcap of {flags.softcap:g} is recorded"
     settle(ready, place)
+    if flags.with_optimizer and not foreign_tokenizers.holds(tokenizer_dir()):  # where base_train looks for it
+        loaded.tokenizer.save(tokenizer_dir())
     print(f"{place}: {repository.describe(loaded)}" + (f"; {note}" if note else ""))
     print(f"in {place.folder}; continue with")
     for command in repository.commands(place, loaded.tokenizer, recipe_of(loaded.meta)):
@@ -136,6 +175,21 @@ def record_by_hand(flags: Flags, folder: Path) -> None:
         raise UserError(f"--set_softcap {folder} holds no checkpoint; expected model_*.pt with meta_*.json in it")
     recorded = repository.record_softcap(folder, steps, flags.softcap)
     print(f"{folder}: a softcap of {flags.softcap:g} is recorded for step {', '.join(map(str, recorded))}")
+
+
+def look_in(store: Remote, flags: Flags, into: Path) -> Stored:
+    """The files of a folder in an object store. Raises UserError if there are none, or one must not be written."""
+    if flags.revision is not None:
+        raise UserError(f"--revision is for the hub; {store} has no revisions, so leave it out")
+    sizes = store.sizes(deep=True)
+    if not sizes:
+        raise UserError(f"there are no files in {store}; check the URL, and which account it is read with")
+    if unsafe := [path for path in sizes if not hub.is_safe(path)]:
+        raise UserError(f"{store} names a file that must not be written, {unsafe[0][:80]!r}; do not use this folder")
+    sums = _store.read_sums(store, sizes)
+    listed = tuple(hub.RemoteFile(path, size, sums.get(path, "")) for path, size in sizes.items())
+    commit = hashlib.sha256(repr(listed).encode()).hexdigest()
+    return Stored(store.url, commit, list(sizes), into, hub.Listing(store.url, commit, listed), store)
 
 
 def look(repo: str, revision: str | None, into: Path) -> Files:
@@ -203,14 +257,28 @@ def take_over(files: Files, draft: Path, chosen: tuple[PurePosixPath, int], flag
             if files.has(model, place.folder / Path(model).name):
                 return place
             raise taken(place)
-    files.bring([model])
+    others = optimizer_of(files, inside, about, model) if flags.with_optimizer else []
+    files.bring([model, *others])
     ready = draft / READY
     for path in (model, meta):
         put(files.folder / path, ready / Path(path).name)
+    for path in others:
+        put(files.folder / path, ready / PurePosixPath(path).relative_to(inside))
     tokenizer.save(ready / "tokenizer")
     if (lengths := str(tokenizer_at / manager.LENGTHS)) in tokenizer_files:
         put(files.folder / lengths, ready / "tokenizer" / manager.LENGTHS)
     return place
+
+
+def optimizer_of(files: Files, inside: PurePosixPath, about: dict, model: str) -> list[str]:
+    """The paths of what a checkpoint has besides its model. Raises UserError where the optimizer state is missing."""
+    paths = [str(inside / name) for name in about.get("files") or {} if str(inside / name) != model]
+    if not paths or not set(paths) <= set(files.paths):
+        raise UserError(
+            f"{files.repo} offers no optimizer state of this checkpoint; leave out --with_optimizer, or push it to an "
+            "object store with --with_optimizer first"
+        )
+    return paths
 
 
 def convert(files: Files, draft: Path, flags: Flags) -> Place:

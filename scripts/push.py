@@ -1,4 +1,4 @@
-"""Upload a checkpoint to the hub, with a page that describes it."""
+"""Upload a checkpoint to the hub or an object store, with a page that describes it."""
 
 import json
 import os
@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from nanochat import hub
 from nanochat.config import parse, positional
+from nanochat.data.stores import Remote
+from nanochat.data.urls import is_url
 from nanochat.errors import UserError, run
 from nanochat.paths import SOURCES, checkpoints_dir, write_text
 from scripts import _repository as repository
+from scripts import _store
 from scripts._repository import Place
 
 if TYPE_CHECKING:
@@ -30,14 +33,14 @@ NAMES = ("dataset", "conversations", "data_path")
 
 @dataclass
 class Flags:
-    """Upload a checkpoint to the hub: the model, its description, its tokenizer, and a page made from the report."""
+    """Upload a checkpoint: the model, its description, its tokenizer, and a page made from the report."""
 
     EXAMPLE: ClassVar = "sft my-name/my-model --tag d4"
 
     source: Annotated[Literal["base", "mid", "sft", "dpo", "rl"], positional]
     """stage of the checkpoint"""
     repo: Annotated[str, positional]
-    """repository to upload to, user/name; created if it does not exist"""
+    """repository to upload to, user/name, created if it does not exist; or a folder of an object store (s3://...)"""
     tag: str | None = None
     """tag of the model; default: the deepest d<number>"""
     step: int | None = None
@@ -54,8 +57,12 @@ class Flags:
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", flags.repo):
-        raise UserError(f"{flags.repo!r} is not a repository name; expected user/name")
+    flags.repo = flags.repo.removeprefix("hf://")
+    store = Remote(flags.repo.rstrip("/")) if is_url(flags.repo) else None
+    if store is None and not re.fullmatch(r"[\w.-]+/[\w.-]+", flags.repo):
+        raise UserError(f"{flags.repo!r} is not a repository name; expected user/name, or a URL such as s3://bucket/d4")
+    if store and flags.private:
+        raise UserError(f"--private is for the hub; who may read {store} is decided by the store, so leave it out")
     if not re.fullmatch(r"[\w.-]*", flags.license):
         raise UserError(f"--license {flags.license!r} is not a license name; expected one such as mit")
     from nanochat.checkpoint import door, manager
@@ -69,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     place = Place(flags.source, loaded.tag, loaded.step)
     if loaded.note:
         print(f"{place}: {loaded.note}")
-    meta = public(loaded.meta, place.source)
+    meta = {**loaded.meta, "source": place.source} if store else public(loaded.meta, place.source)
     page = card(loaded, meta, place, flags)
     files = {f"model_{loaded.step:06d}.pt"}
     if flags.with_optimizer:
@@ -79,11 +86,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         files |= {*states}
     with tempfile.TemporaryDirectory(prefix="nanochat-push-") as folder:
         stage(Path(folder), loaded, meta, page, sorted(files))
-        show(Path(folder), loaded.meta, flags)
+        if not store or flags.dry_run:
+            show(Path(folder), loaded.meta, flags)
         if flags.dry_run:
             return
-        address = hub.upload(flags.repo, Path(folder), flags.private, f"Upload {place.source}, step {place.step}")
-    print(f"{place} is at {address}; others get it with\n  python -m scripts.pull {flags.repo}")
+        address = str(store)
+        if store:
+            _store.send(Path(folder), store, loaded.meta.get("files") or {})
+        else:
+            address = hub.upload(flags.repo, Path(folder), flags.private, f"Upload {place.source}, step {place.step}")
+    pull = f"python -m scripts.pull {flags.repo}" + (" --with_optimizer" if store and flags.with_optimizer else "")
+    print(f"{place} is at {address}; others get it with\n  {pull}")
 
 
 def show(folder: Path, whole: Mapping, flags: Flags) -> None:
@@ -94,7 +107,8 @@ def show(folder: Path, whole: Mapping, flags: Flags) -> None:
     print(f"{meta.name}:\n{meta.read_text(encoding='utf-8')}")
     if kept := sorted(str(name) for name in whole.keys() - json.loads(meta.read_text(encoding="utf-8")).keys()):
         print(f"not uploaded from the meta file: {', '.join(kept)}")
-    print(f"\n{flags.repo} ({'private' if flags.private else 'public'}) gets")
+    who = "" if is_url(flags.repo) else " (private)" if flags.private else " (public)"
+    print(f"\n{flags.repo}{who} gets")
     for path in files:
         print(f"{hub.in_bytes(path.stat().st_size):>8}  {path.relative_to(folder)}", flush=True)
 

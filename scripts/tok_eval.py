@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     from rich.console import Console
 
-    from nanochat.data import shards
+    from nanochat.data import shards, stores
     from nanochat.report.sections import write_section
     from nanochat.tokenizer import Tokenizer
 
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--sample_chars is {flags.sample_chars}; expected 1 or more")
     started = time.monotonic()
     tokenizer = Tokenizer.load(paths.tokenizer_dir())
-    folder = paths.dataset_dir(flags.dataset)
+    folder = stores.dataset(flags.dataset)
     texts = {
         **SAMPLES,
         f"{flags.dataset} train": sample(shards.iterate(folder, "train"), flags.sample_chars),

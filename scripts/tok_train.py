@@ -87,10 +87,10 @@ def train(flags: Flags, folder: Path) -> None:
 
 def texts(flags: Flags, seen: Seen) -> Iterator[str]:
     """The text to learn from, with progress shown; counts it in `seen`."""
-    from nanochat.data import shards
+    from nanochat.data import shards, stores
     from nanochat.log import Progress, short
 
-    folder = paths.dataset_dir(flags.dataset)
+    folder = stores.dataset(flags.dataset)
     total = shards.TextReader(folder, "train").num_documents
     started = time.monotonic()
     with Progress(total, "tok_train", unit="documents") as progress:

@@ -254,14 +254,15 @@ def handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
 
         def part(self, content: bytes, headers: dict[str, str]) -> None:
             """The bytes that were asked for."""
-            asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+            asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
             if not asked or not hub.ranges:
                 return self.send(200, content, headers)
             start = int(asked[1])
             if start >= len(content):
                 return self.send(416, b"", {"Content-Range": f"bytes */{len(content)}"})
-            told = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
-            self.send(206, content[start:], {**headers, **told})
+            end = min(int(asked[2] or len(content)) + 1, len(content))
+            told = {"Content-Range": f"bytes {start}-{end - 1}/{len(content)}"}
+            self.send(206, content[start:end], {**headers, **told})
 
         # ------------------------------------------------ filling a repository
 

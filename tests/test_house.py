@@ -180,6 +180,7 @@ PACKAGES = {
     "wandb": ("nanochat/log.py",),
     "yaml": ("nanochat/config_files.py", "tasks/core_bundle.py"),
     "huggingface_hub": ("nanochat/hub.py", "extras/export/"),
+    "fsspec": ("nanochat/data/stores.py",),
     "tokenizers": ("nanochat/checkpoint/", "extras/export/"),
     "transformers": ("nanochat/checkpoint/", "extras/export/"),
     "pyarrow": ("nanochat/data/", "extras/clean/"),
@@ -302,7 +303,9 @@ def test_no_exception_is_swallowed_whole() -> None:
 # ---------------------------------------------------------------- what is installed is what is written
 
 STEMS = {path.stem for room in ("tests", "dev") for path in (ROOT / room).glob("*.py")}  # imported by their bare names
-COMMANDS = {"import-linter", "pyright", "pytest-xdist", "ruff"}  # run, not imported
+# Run, or imported by others: by fsspec for a URL, and by moto's server.
+COMMANDS = {"import-linter", "pyright", "pytest-xdist", "ruff", "flask", "flask-cors"}
+DRIVERS = {"gcsfs", "s3fs"}
 IMPORTED_AS = {"markdown-it-py": "markdown_it", "pillow": "PIL", "pyyaml": "yaml"}
 
 
@@ -319,13 +322,13 @@ def distribution(requirement: str) -> str:
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
     by_extra = project()["project"]["optional-dependencies"]
     extras = [item for extra, items in by_extra.items() for item in items if extra != "dev"]
-    declared = {distribution(item) for item in (*project()["project"]["dependencies"], *extras)}
+    declared = {distribution(item) for item in (*project()["project"]["dependencies"], *extras)} - DRIVERS
     dev = {distribution(item) for item in by_extra["dev"]} - COMMANDS
     assert project()["dependency-groups"]["dev"] == ["nanochat[dev]"]  # what `uv sync` installs
     ours = {"nanochat", "scripts", "tasks", "extras", "dev", "tests", *sys.stdlib_module_names, *STEMS}
     library = {package for path in LIBRARY for package, _ in imports(path)} - ours
     around = {package for path in SOURCES for package, _ in imports(path)} - ours - library
-    dev -= {distribution(item) for item in extras}  # which the tests need as well
+    dev -= {distribution(item) for item in extras} - DRIVERS  # which the tests need as well
     assert library == {IMPORTED_AS.get(item, item.replace("-", "_")) for item in declared}
     assert around == {IMPORTED_AS.get(item, item.replace("-", "_")) for item in dev}
 

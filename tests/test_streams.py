@@ -89,6 +89,7 @@ class Numbers:
     """Document n of an epoch of `size` is bos and its own number, `lengths[n]` times."""
 
     most = None
+    aligned = False
 
     def __init__(self, lengths: list[int], cut: bool):
         self.lengths = lengths
@@ -97,6 +98,9 @@ class Numbers:
 
     def locate(self, position: int) -> streams.Place:
         return streams.Place(*divmod(position, self.size), self.size)
+
+    def span(self, position: int) -> tuple[int, int]:
+        return position, position + 1
 
     def contents(self) -> list[dict]:
         return [{"what": "numbers", "made": self.lengths}]
@@ -412,7 +416,7 @@ def test_what_is_appended_joins_with_the_next_epoch(tokenizer, tmp_path, small_w
     assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(whole, alone[middle + 1 : ends], strict=False))
     assert [batch.progress for batch in whole] == sorted(batch.progress for batch in whole)
     state = whole[0].cursor["of"]
-    assert state == {"seed": 1, "sizes": [[0, 220], [220, 300]]}
+    assert state == {"seed": 1, "sizes": [[0, 220], [220, 300]], "aligned": True}
     then = grown.resumed(state, 220)
     assert then.texts(0, 220) == first
     assert sorted(then.texts(220, 300)) == sorted(f"document {n}" for n in range(300))

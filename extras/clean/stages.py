@@ -32,6 +32,7 @@ from extras.clean import sketches
 from extras.clean.rules import Rules, Tally, excerpt, judge
 from extras.clean.sketches import EXACT, MEETINGS, Sketcher
 from nanochat.data import shards
+from nanochat.data.stores import Remote
 from nanochat.errors import UserError
 from nanochat.log import Progress, strict_json
 from nanochat.paths import refusal, write_atomically, write_text
@@ -59,7 +60,7 @@ class Piece(NamedTuple):
 class Plan:
     """Everything that the tasks need to know; pieces are numbered from the first of the validation split."""
 
-    source: Path
+    source: Path | Remote
     target: Path
     rules: Rules
     overwrite: bool
@@ -98,7 +99,7 @@ class Step:
             {"scan": _scan, "match": _match, "write": _write}[self.stage](self.plan, rank)
 
 
-def plan(source: Path, target: Path, rules: Rules, overwrite: bool = False) -> Plan:
+def plan(source: Path | Remote, target: Path, rules: Rules, overwrite: bool = False) -> Plan:
     """Divide a dataset's documents into pieces. Raises UserError as `shards.TextReader` does."""
     pieces: list[Piece] = []
     for split in _SPLITS:
@@ -166,7 +167,7 @@ def _scan(plan: Plan, number: int) -> None:
     write_text(plan.file(number, "tally.json"), strict_json(tally.counts))
 
 
-def _check_length(text: str, shard: Path) -> None:
+def _check_length(text: str, shard: Path | Remote) -> None:
     """Refuse here what the write stage could not read again."""
     if (length := len(text.encode())) > shards.MAX_DOCUMENT:
         raise UserError(

@@ -19,17 +19,29 @@ WINDOW_BYTES = 64 << 20  # of text; a dozen row groups of web text
 WINDOW_DOCUMENTS = 1 << 16
 
 
-class Shuffled:
-    """The first `size` documents of a split, shuffled by `seed`; a shard must end there."""
+class Windows:
+    """The windows of the first `size` documents of a split, shuffled by `seed`; a shard must end there."""
 
     def __init__(self, reader: TextReader, size: int, seed: str):
         groups = [group for group, end in zip(reader.groups, reader.starts[1:], strict=True) if end <= size]
         random.Random(seed).shuffle(groups)
-        self.reader = reader
         self.seed = seed
         self.windows = list(_windows(groups))
         self.starts = [0, *itertools.accumulate(sum(group.rows for group in window) for window in self.windows)]
         assert self.starts[-1] == size
+
+    def around(self, place: int) -> tuple[int, int]:
+        """The first document of the window that document `place` of this order is in, and the first after it."""
+        n = bisect.bisect_right(self.starts, place)
+        return self.starts[n - 1], self.starts[n]
+
+
+class Shuffled:
+    """The documents of a split in the order of `windows`."""
+
+    def __init__(self, reader: TextReader, windows: Windows):
+        self.reader = reader
+        self.seed, self.windows, self.starts = windows.seed, windows.windows, windows.starts
         self._latest = -1  # the window in memory
         self._texts: pa.ChunkedArray
         self._order: array
@@ -51,7 +63,7 @@ class Shuffled:
         if n == self._latest:
             return
         self._latest, self._texts = -1, pa.chunked_array([], pa.string())  # free the old window first
-        chunks = [chunk for group in self.windows[n] for chunk in self.reader.load(group).chunks]
+        chunks = [chunk for texts in self.reader.load_all(self.windows[n]) for chunk in texts.chunks]
         if len({chunk.type for chunk in chunks}) > 1:  # shards of several programs
             chunks = [chunk.cast(pa.large_string()) for chunk in chunks]
         self._texts = pa.chunked_array(chunks)

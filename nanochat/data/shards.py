@@ -1,26 +1,30 @@
 """Text on disk: a dataset is a folder of parquet shards, in the layout of the published nanochat data.
 
 Files `shard_00000.parquet`, `shard_00001.parquet`, … have one string column `text`, with one document per row. In
-sorted order of their names the last file is the validation split, and all others are the training split.
+sorted order of their names the last file is the validation split, and all others are the training split. A dataset that
+is only read may also be in an object store (nanochat/data/stores.py): then its row groups are fetched when needed.
 
 `python -m nanochat.data.shards` downloads such datasets: it is another name of scripts/download_data.py.
 """
 
 import bisect
 import contextlib
+import functools
 import hashlib
 import itertools
 import os
 import re
 import runpy
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nanochat.data.stores import Ranges, Remote
 from nanochat.errors import UserError
 from nanochat.paths import DEFAULT_DATASET, draft_of
 
@@ -38,6 +42,10 @@ DEPTHS = ((6e9, 20), (3.2e9, 16), (1.5e9, 12), (6e8, 8), (1e8, 6))
 MAX_DOCUMENT = 64 << 20  # bytes of text
 MAX_GROUP = 1 << 30  # bytes of text
 MAX_RATIO = 1000  # bytes of text per byte of the file, if that allows more than MAX_GROUP
+
+AT_ONCE = 16  # requests to an object store
+TAIL = 64 << 10  # bytes read from the end of a remote shard, which most footers fit into
+FOOTERS = 256  # of remote shards, kept in memory
 
 
 def check_name(name: str) -> None:
@@ -75,19 +83,24 @@ class Written(NamedTuple):
         )
 
 
-def list_shards(folder: Path, split: Split) -> list[Path]:
+def list_shards(folder: Path | Remote, split: Split) -> Sequence[Path | Remote]:
     """The parquet files of one split in order. Raises UserError unless the folder holds at least two shards."""
-    if not folder.is_dir():
+    if isinstance(folder, Path) and not folder.is_dir():
         raise UserError(f"no data in {folder}: the folder does not exist; {_HOW_TO_GET_DATA}")
     shards = sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
+    if not shards and isinstance(folder, Remote):
+        raise UserError(
+            f"no data in {folder}: expected parquet files; check the URL, and which account the store is read with"
+        )
     if not shards:
         raise UserError(
             f"no data in {folder}: expected shard_00000.parquet, shard_00001.parquet and so on; {_HOW_TO_GET_DATA}"
         )
     if len(shards) == 1:
+        split_it = f"run python -m scripts.add_data {shlex.quote(str(shards[0]))} --name NEW_NAME to split it in two"
         raise UserError(
             f"{folder} holds {shards[0].name} only, but the last shard is for validation, so nothing is left to train "
-            f"on; run python -m scripts.add_data {shlex.quote(str(shards[0]))} --name NEW_NAME to split it in two"
+            f"on; {split_it if isinstance(folder, Path) else 'put a second shard there'}"
         )
     return shards[:-1] if split == "train" else shards[-1:]
 
@@ -106,18 +119,18 @@ class TextReader:
 
     Only the footers are read at construction. The last row group stays in memory, so reading forward is cheap.
     Raises UserError for a shard that is damaged, has no string column `text` or has changed since its footer was read,
-    and for a split without documents.
+    for a store that cannot be reached, and for a split without documents.
     """
 
-    def __init__(self, folder: Path, split: Split):
+    def __init__(self, folder: Path | Remote, split: Split):
         self.folder, self.split = folder, split
         self.paths = list_shards(folder, split)
+        self._footer = functools.lru_cache(FOOTERS)(read_footer)
         self.digests: list[str] = []  # of the shards' footers
         self.ends: list[int] = []  # the documents up to the end of each shard
         self.groups: list[Group] = []  # those that have documents
         self.num_documents = 0
-        for shard, path in enumerate(self.paths):
-            digest, metadata = read_footer(path)
+        for shard, (path, (digest, metadata)) in enumerate(zip(self.paths, self._footers(), strict=True)):
             _check_column(path, metadata.schema.to_arrow_schema(), "text")
             self.digests.append(digest)
             self.num_documents += metadata.num_rows
@@ -131,6 +144,13 @@ class TextReader:
         self.starts = [0, *itertools.accumulate(group.rows for group in self.groups)]  # of the groups
         self._latest = -1  # the group in memory
         self._texts: list[str] = []
+
+    def _footers(self) -> list[tuple[str, pq.FileMetaData]]:
+        """Those of all shards; a store is asked for many at the same time."""
+        if isinstance(self.folder, Path):
+            return [read_footer(path) for path in self.paths]
+        with ThreadPool(AT_ONCE) as pool:
+            return pool.map(self._footer, self.paths)
 
     def contents(self) -> dict:
         """The identity of the split's data, for nanochat/data/contents.py."""
@@ -153,50 +173,92 @@ class TextReader:
             texts += self._texts[offset : offset + count - len(texts)]
         return texts
 
-    def shard_of(self, position: int) -> Path:
+    def shard_of(self, position: int) -> Path | Remote:
         """The file that document `position` is in."""
         return self.paths[bisect.bisect_right(self.ends, position)]
 
     def load(self, group: Group) -> pa.ChunkedArray:
         """The documents of a row group, as many as its shard's footer announced."""
-        path = self.paths[group.shard]
+        path, digest = self.paths[group.shard], self.digests[group.shard]
         with _naming(path):
-            if not path.exists():
-                raise UserError(f"{path} was removed while this run was reading it; put it back and start again")
-            if read_footer(path)[0] != self.digests[group.shard]:
-                raise UserError(f"{path} changed while this run was reading it; put the old file back and start again")
-            parts, rows, size = [], 0, 0
-            with _open(path) as file:
-                for batch in _batches_of(file, "text", group.number):
-                    size += batch.nbytes
-                    rows += len(batch)
-                    if size > MAX_GROUP:
-                        raise UserError(
-                            f"{path} has a row group of more than {MAX_GROUP:,} bytes of text, which is read at once; "
-                            f"run python -m scripts.add_data {shlex.quote(str(path))} --name NEW_NAME to divide it"
-                        )
-                    parts.append(batch)
-            if rows != group.rows:
-                raise pa.ArrowInvalid(f"row group {group.number} has {rows} documents, not {group.rows}")
-        return pa.chunked_array(parts)
+            if isinstance(path, Path):
+                check_same(path, digest)
+                with _open(path) as file:
+                    return _texts_of(path, file, group)
+            try:
+                return _texts_of(path, _fetched(path, self._footer(path)[1], group.number), group)
+            except (pa.ArrowException, OSError):
+                check_same(path, digest)
+                raise
+
+    def load_all(self, groups: Sequence[Group]) -> list[pa.ChunkedArray]:
+        """`load` for several row groups; those in an object store are fetched at the same time."""
+        if isinstance(self.folder, Path) or len(groups) == 1:
+            return [self.load(group) for group in groups]
+        with ThreadPool(min(AT_ONCE, len(groups))) as pool:
+            return pool.map(self.load, groups)
 
 
-def read_footer(path: Path) -> tuple[str, pq.FileMetaData]:
+def check_same(path: Path | Remote, digest: str) -> None:
+    """Raise UserError if a shard is gone or no longer has the footer with this digest."""
+    if not path.exists():
+        raise UserError(f"{path} was removed while this run was reading it; put it back and start again")
+    if read_footer(path)[0] != digest:
+        raise UserError(f"{path} changed while this run was reading it; put the old file back and start again")
+
+
+def _texts_of(path: Path | Remote, file: pq.ParquetFile, group: Group) -> pa.ChunkedArray:
+    """The documents of a row group of an open shard. Raises UserError for more than MAX_GROUP bytes of them."""
+    parts, rows, size = [], 0, 0
+    for batch in _batches_of(file, "text", group.number):
+        size += batch.nbytes
+        rows += len(batch)
+        if size > MAX_GROUP:
+            raise UserError(
+                f"{path} has a row group of more than {MAX_GROUP:,} bytes of text, which is read at once; "
+                f"run python -m scripts.add_data {shlex.quote(str(path))} --name NEW_NAME to divide it"
+            )
+        parts.append(batch)
+    if rows != group.rows:
+        raise pa.ArrowInvalid(f"row group {group.number} has {rows} documents, not {group.rows}")
+    return pa.chunked_array(parts)
+
+
+def _fetched(remote: Remote, metadata: pq.FileMetaData, number: int) -> pq.ParquetFile:
+    """A remote shard of which one row group's texts are in memory, fetched in one request."""
+    group = metadata.row_group(number)
+    chunk = next(each for each in map(group.column, range(group.num_columns)) if each.path_in_schema == "text")
+    start = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
+    file = Ranges(remote)
+    file.fetch(start, start + chunk.total_compressed_size)
+    return pq.ParquetFile(file, metadata=metadata, buffer_size=1 << 20, page_checksum_verification=True)
+
+
+def read_footer(path: Path | Remote) -> tuple[str, pq.FileMetaData]:
     """A hash of a parquet file's footer, 16 hex digits, and its content. Raises UserError for a damaged file."""
-    with _naming(path), open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 8))
-        end = file.read()
-        length = int.from_bytes(end[:4], "little") + 8  # with its own length and the magic bytes
-        if end[4:] != b"PAR1" or length > size:
+    with _naming(path):
+        end = _end_of(path, TAIL)
+        length = int.from_bytes(end[-8:-4], "little") + 8  # with its own length and the magic bytes
+        if end[-4:] == b"PAR1" and length > len(end) == TAIL:
+            end = _end_of(path, length)
+        if end[-4:] != b"PAR1" or length > len(end):
             raise pa.ArrowInvalid("it does not end with a parquet footer")
-        file.seek(size - length)
-        footer = file.read()
+        footer = end[len(end) - length :]
         metadata = pq.read_metadata(pa.BufferReader(b"PAR1" + footer))
     return hashlib.sha256(footer).hexdigest()[:16], metadata
 
 
-def iterate(folder: Path, split: Split) -> Iterator[str]:
+def _end_of(path: Path | Remote, length: int) -> bytes:
+    """The last `length` bytes of a file, or all of a shorter one."""
+    if isinstance(path, Remote):
+        return path.read(-length)
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - length))
+        return file.read()
+
+
+def iterate(folder: Path | Remote, split: Split) -> Iterator[str]:
     """All documents of one split, in order, a row group in memory at a time. Raises as TextReader does."""
     reader = TextReader(folder, split)
     for position in range(0, reader.num_documents, 1024):
@@ -439,7 +501,7 @@ def _open(path: Path) -> pq.ParquetFile:
     return pq.ParquetFile(path, buffer_size=1 << 20, page_checksum_verification=True)
 
 
-def _check_column(path: Path, schema: pa.Schema, column: str) -> None:
+def _check_column(path: Path | Remote, schema: pa.Schema, column: str) -> None:
     columns = {field.name: field.type for field in schema}
     kind = columns.get(column)
     if kind is None or not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
@@ -448,7 +510,7 @@ def _check_column(path: Path, schema: pa.Schema, column: str) -> None:
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(path: Path | Remote) -> Iterator[None]:
     """Turn pyarrow's errors for a damaged file into a sentence that names it."""
     try:
         yield

@@ -10,9 +10,14 @@ Three ideas make that work.
    one chunk again and skipping the used rows. This pair, with the source's `state`, is the `cursor` of a batch.
 3. The rows of all chunks form one global sequence. Ranks deal it out in turn, `rows` rows each, so that W ranks see in
    one round what a single rank sees in W batches: training continues with the same data on another number of GPUs.
+
+Shuffled text is read in windows (nanochat/data/order.py) of about 14 chunks. One rank makes all chunks of a window, and
+the windows go round, so that each part of the data is read by one rank only. No chunk spans two windows.
 """
 
+import functools
 import itertools
+import math
 import random
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -28,7 +33,7 @@ from torch import Tensor
 from nanochat import chat
 from nanochat.data import contents
 from nanochat.data.batch import Batch, trained_positions
-from nanochat.data.order import Shuffled
+from nanochat.data.order import Shuffled, Windows
 from nanochat.data.packing import Document, pack
 from nanochat.data.shards import TextReader
 from nanochat.errors import UserError
@@ -51,12 +56,20 @@ class Place(NamedTuple):
 
 
 class Source(Protocol):
-    """Documents 0, 1, 2, ... without end. `cut`: whether they may be cut to fill rows; `most`: as many in a row."""
+    """Documents 0, 1, 2, ... without end. `cut`: whether they may be cut to fill rows; `most`: as many in a row.
+
+    `aligned`: whether a chunk ends where a `span` does.
+    """
 
     cut: bool
     most: int | None
+    aligned: bool
 
     def locate(self, position: int) -> Place: ...
+
+    def span(self, position: int) -> tuple[int, int]:
+        """The first of the documents that are read together with document `position`, and the first after them."""
+        ...
 
     def read(self, position: int, count: int) -> list[Document]:
         """`count` documents from `position` on; those that fit into no row are left out."""
@@ -81,6 +94,7 @@ class TextSource:
     With a `seed` each epoch has its own order, shuffled over all shards; without, documents come in the order of the
     files. Shards that are appended to the dataset count from the next epoch on, so that the current one stays as it
     was. `sizes` records that as pairs: the first document of an epoch, and the documents per epoch from there on.
+    Runs that older versions began are not `aligned`.
     """
 
     cut = True
@@ -88,11 +102,13 @@ class TextSource:
 
     def __init__(
         self, reader: TextReader, tokenizer: Tokenizer, seed: int | None = None,
-        sizes: Sequence[Sequence[int]] | None = None,
+        sizes: Sequence[Sequence[int]] | None = None, aligned: bool = True,
     ):  # fmt: skip
         self.reader = reader
         self.tokenizer = tokenizer
         self.seed = seed
+        self.aligned = aligned and seed is not None
+        self._windows = functools.lru_cache(4)(lambda epoch, size: Windows(reader, size, f"{seed}/{epoch}"))
         self.sizes = [(0, reader.num_documents)] if sizes is None else [(start, size) for start, size in sizes]
         self._shuffled: tuple[int, Shuffled] | None = None  # the latest epoch and its order
         known = {0, *reader.ends}  # an epoch ends where a shard did
@@ -112,6 +128,13 @@ class TextSource:
             epoch += (end - start) // size
         raise AssertionError(position)
 
+    def span(self, position: int) -> tuple[int, int]:
+        if self.seed is None:
+            return position, position + 1
+        epoch, offset, size = self.locate(position)
+        first, end = self._windows(epoch, size).around(offset)
+        return position - offset + first, position - offset + end
+
     def read(self, position: int, count: int) -> list[Document]:
         encoded = self.tokenizer.encode_arrays(self.texts(position, count), prepend=self.tokenizer.bos)
         return [(ids, np.ones_like(ids)) for ids in encoded]
@@ -128,14 +151,15 @@ class TextSource:
         if self.seed is None:
             return self.reader
         if self._shuffled is None or self._shuffled[0] != epoch:
-            self._shuffled = epoch, Shuffled(self.reader, size, f"{self.seed}/{epoch}")
+            self._shuffled = epoch, Shuffled(self.reader, self._windows(epoch, size))
         return self._shuffled[1]
 
     def contents(self) -> list[dict]:
         return [self.reader.contents()]
 
     def state(self) -> dict:
-        return {"seed": self.seed, "sizes": [list(pair) for pair in self.sizes]}
+        state = {"seed": self.seed, "sizes": [list(pair) for pair in self.sizes]}
+        return {**state, "aligned": True} if self.aligned else state
 
     def resumed(self, state: Any, position: int, grows: bool = True) -> "TextSource":
         """`grows`: shards appended since then are read from the next epoch on.
@@ -144,12 +168,13 @@ class TextSource:
         """
         if not isinstance(state, dict):
             state = {"seed": None, "sizes": [(0, self.reader.num_documents if state is None else state)]}
-        then = TextSource(self.reader, self.tokenizer, state["seed"], state["sizes"])
+        aligned = state.get("aligned", False)
+        then = TextSource(self.reader, self.tokenizer, state["seed"], state["sizes"], aligned)
         if not grows or then.sizes[-1][1] == self.reader.num_documents:
             return then
         _, offset, size = then.locate(position)
         appended = (position - offset + size, self.reader.num_documents)
-        return TextSource(self.reader, self.tokenizer, then.seed, [*then.sizes, appended])
+        return TextSource(self.reader, self.tokenizer, then.seed, [*then.sizes, appended], aligned)
 
 
 class ConversationSource:
@@ -162,6 +187,7 @@ class ConversationSource:
 
     cut = False
     most: int | None = None
+    aligned = False
 
     def __init__(
         self, conversations: Sequence[dict], tokenizer: Tokenizer, max_tokens: int, masked: bool, order: str = ""
@@ -200,6 +226,9 @@ class ConversationSource:
     def locate(self, position: int) -> Place:
         return Place(*divmod(position, self.size), self.size)
 
+    def span(self, position: int) -> tuple[int, int]:
+        return position, position + 1
+
     def contents(self) -> list[dict]:
         return contents.of(self.conversations, "conversations")
 
@@ -226,6 +255,7 @@ class MixedSource:
         self.parts = [(source, weight / sum(self.weights)) for source, weight in parts if weight > 0]
         self.cut = all(source.cut for source, _ in self.parts)
         self.most: int | None = None
+        self.aligned = False
         # An epoch ends when every source has been read at least once.
         self.size = 0
         for source, share in self.parts:
@@ -234,6 +264,15 @@ class MixedSource:
 
     def locate(self, position: int) -> Place:
         return Place(*divmod(position, self.size), self.size)
+
+    def span(self, position: int) -> tuple[int, int]:
+        """That of the source whose spans are the shortest here but longer than a document: most bytes are its."""
+        spans = [(position, position + 1)]
+        for source, share in self.parts:
+            first, end = source.span(int(position * share))
+            if end - first > 1:
+                spans.append((math.ceil(first / share), math.ceil(end / share)))
+        return min(spans[1:] or spans, key=lambda span: span[1] - span[0])
 
     def read(self, position: int, count: int) -> list[Document]:
         documents = []
@@ -274,10 +313,10 @@ def batches(
 ) -> Generator[Batch]:
     """Batches of `rows` rows of T tokens for this rank, without end, from `cursor` on.
 
-    Each of the W ranks of a `group` makes every W-th chunk and they exchange rows, so all must ask for their batches in
-    step. `ahead` chunks are made in the background. `pin` puts the tensors into pinned memory. Raises UserError if no
-    document fits into a row or the source does not match the cursor, what the source raises, and PeerFailed on the
-    other ranks.
+    The W ranks of a `group` take turns in making chunks and exchange rows, so all must ask for their batches in step.
+    `ahead` chunks are made in the background, or on several ranks those of a whole window if these are more, 128 MB of
+    web text. `pin` puts the tensors into pinned memory. Raises UserError if no document fits into a row or the source
+    does not match the cursor, what the source raises, and PeerFailed on the other ranks.
     """
     dealt = _dealt(source, rows, T, cursor, seed, ahead, group)
     with closing(dealt):
@@ -336,86 +375,123 @@ def _dealt(
         source = source.resumed(cursor.get("of"), position)
     state = source.state()
     rank, world = (0, 1) if group is None else (group.rank(), group.size())
-    chunks = _chunks(source, T, position, seed, rank, world)
+    if ahead and world > 1:  # while the others' windows are used, this rank makes all of its next one
+        first, end = source.span(position)
+        ahead = max(ahead, -(-(end - first) // CHUNK) + 1)
+    chunks, plan = _chunks(source, T, position, seed, rank, world), _plan(source, position, world)
     start = 0  # number of the next row, counted from the cursor
     fruitless = 0  # documents in a row that fitted into no row
     with closing(ahead_of(chunks, ahead) if ahead else chunks) as chunks:
         while True:
-            chunk, totals = _next_chunk(chunks, group)
-            rounds, receives, sends = [], [], []
-            for each, total in enumerate(totals):
-                epoch, offset, size = source.locate(position)
-                count, used = _chunk_len(source, position), min(used, total)
+            turn = list(itertools.islice(plan, world))
+            made, totals = _next_chunks(chunks, turn, group)
+            rounds, owners, unused = [], [], []
+            for chunk, total in zip(turn, totals, strict=True):
+                epoch, offset, size = source.locate(chunk.position)
+                used = min(used, total)
                 # Rows used before the cursor are gone; the others are dealt to the ranks, `rows` at a time.
-                owners = np.arange(start, start + total - used) // rows % world
-                if each == rank:
-                    chunk, sends = chunk[used:][owners.argsort(kind="stable")], _counted(owners, world)
-                receives.append(_counted(owners, world)[rank])
+                owners.append(np.arange(start, start + total - used) // rows % world)
+                if chunk.maker == rank:
+                    unused.append(made.popleft()[used:])
                 # The rows n of this chunk with which a round is complete, and with it a batch on every rank.
                 for n in range(used + -(start + 1) % (rows * world), total, rows * world):
-                    progress = (epoch * size + offset + count * (n + 1) / total) / size
-                    rounds.append((progress, {"document": position, "row": n + 1, "of": state}))
-                start, position, used = start + total - used, position + count, 0
-                fruitless = 0 if total else fruitless + count
+                    progress = (epoch * size + offset + chunk.count * (n + 1) / total) / size
+                    rounds.append((progress, {"document": chunk.position, "row": n + 1, "of": state}))
+                start, used = start + total - used, 0
+                fruitless = 0 if total else fruitless + chunk.count
             if fruitless > size:
                 raise UserError(
                     f"none of the {size} documents fits into {T} tokens; shorten them, or train a model whose context "
                     "is longer (--max_seq_len may rise as far as that)"
                 )
-            yield _swapped(torch.from_numpy(chunk), sends, receives, group), rounds
+            yield _swapped(unused, [chunk.maker for chunk in turn], owners, T, group), rounds
+
+
+class Chunk(NamedTuple):
+    """`count` documents from `position` on, which the rank `maker` packs into rows."""
+
+    position: int
+    count: int
+    maker: int
+
+
+def _plan(source: Source, position: int, world: int) -> Generator[Chunk]:
+    """The chunks from `position` on. Those that begin in one span of the source have one maker; ranks take turns."""
+    turn, latest = -1, (-1, -1)
+    while True:
+        span, place = source.span(position), source.locate(position)
+        if span != latest:
+            turn, latest = turn + 1, span
+        # No chunk spans two epochs, so epochs do not affect each other.
+        count = min(CHUNK, place.size - place.offset, span[1] - position if source.aligned else CHUNK)
+        yield Chunk(position, count, turn % world)
+        position += count
 
 
 def _chunks(source: Source, T: int, position: int, seed: int, rank: int, world: int) -> Generator[np.ndarray]:
     """A rank's chunks from `position` on: the ids and weights of n shuffled rows, (n, 2, T+1) int32."""
-    for n in itertools.count():
-        count = _chunk_len(source, position)
-        if n % world == rank:
-            packed = pack(source.read(position, count), T + 1, source.cut, source.most)
-            random.Random(f"{seed}/{position}").shuffle(packed)
+    for chunk in _plan(source, position, world):
+        if chunk.maker == rank:
+            packed = pack(source.read(chunk.position, chunk.count), T + 1, source.cut, source.most)
+            random.Random(f"{seed}/{chunk.position}").shuffle(packed)
             yield np.array(packed, np.int32).reshape(-1, 2, T + 1)
-        position += count
 
 
-def _chunk_len(source: Source, position: int) -> int:
-    """How many documents the chunk at `position` has. No chunk spans two epochs, so epochs do not affect each other."""
-    place = source.locate(position)
-    return min(CHUNK, place.size - place.offset)
-
-
-def _counted(owners: np.ndarray, world: int) -> list[int]:
-    return np.bincount(owners, minlength=world).tolist()
-
-
-def _next_chunk(chunks: Iterator[np.ndarray], group: dist.ProcessGroup | None) -> tuple[np.ndarray, list[int]]:
-    """This rank's next chunk, and the number of rows of every rank's chunk, in the order of the ranks."""
+def _next_chunks(
+    chunks: Iterator[np.ndarray], turn: Sequence[Chunk], group: dist.ProcessGroup | None
+) -> tuple[deque[np.ndarray], list[int]]:
+    """Those chunks of a turn that this rank makes, and the number of rows of every chunk of the turn."""
+    if group is None:
+        made = deque(itertools.islice(chunks, len(turn)))
+        return made, [len(chunk) for chunk in made]
+    rank, world = group.rank(), group.size()
+    totals, failed = [0] * world, [0] * world
+    made: deque[np.ndarray] = deque()
     try:
-        chunk = next(chunks)
+        for n, chunk in enumerate(turn):
+            if chunk.maker == rank:
+                made.append(next(chunks))
+                totals[n] = len(made[-1])
     except BaseException:
-        if group is not None:
-            _gathered(-1, group)  # the others wait for this rank's number
+        failed[rank] = 1
+        _summed([*totals, *failed], group)  # the others wait for this rank's numbers
         raise
+    numbers = _summed([*totals, *failed], group)
+    if 1 in numbers[world:]:
+        raise PeerFailed(f"rank {numbers[world:].index(1)} could not read its share of the data")
+    return made, numbers[:world]
+
+
+def _summed(numbers: list[int], group: dist.ProcessGroup) -> list[int]:
+    """The sums over all ranks."""
+    sums = torch.tensor(numbers)
+    dist.all_reduce(sums, group=group)
+    return sums.tolist()
+
+
+def _swapped(
+    made: Sequence[np.ndarray], makers: list[int], owners: list[np.ndarray], T: int, group: dist.ProcessGroup | None
+) -> Tensor:
+    """This rank's rows (n, 2, T+1) of a turn's chunks, in order, exchanged for those it `made` of them for others.
+
+    `makers` has the rank that made each chunk, `owners` the ranks that its rows are for.
+    """
     if group is None:
-        return chunk, [len(chunk)]
-    totals = _gathered(len(chunk), group)
-    if -1 in totals:
-        raise PeerFailed(f"rank {totals.index(-1)} could not read its share of the data")
-    return chunk, totals
-
-
-def _gathered(number: int, group: dist.ProcessGroup) -> list[int]:
-    """One number from each rank."""
-    numbers = [torch.zeros(1, dtype=torch.int64) for _ in range(group.size())]
-    dist.all_gather(numbers, torch.tensor([number]), group)
-    return [int(each) for each in numbers]
-
-
-def _swapped(sent: Tensor, sends: list[int], receives: list[int], group: dist.ProcessGroup | None) -> Tensor:
-    """The rows that all ranks have for this one, exchanged for those it has for them: `sends` rows to each rank."""
-    if group is None:
-        return sent
+        return torch.from_numpy(np.concatenate(made))
+    rank, world = group.rank(), group.size()
+    counts = np.array([np.bincount(each, minlength=world) for each in owners])  # of rows, by chunk and owner
+    made_by = [[n for n, maker in enumerate(makers) if maker == each] for each in range(world)]
+    mine = made_by[rank]
+    sends = counts[mine].sum(0).tolist()
+    receives = [int(counts[chunks, rank].sum()) for chunks in made_by]
+    sent = np.concatenate([np.empty((0, 2, T + 1), np.int32), *made])
+    to = np.concatenate([np.empty(0, int), *(owners[n] for n in mine)])
+    sent = torch.from_numpy(sent[to.argsort(kind="stable")])
     received = sent.new_empty(sum(receives), *sent.shape[1:])
     dist.all_to_all_single(received, sent, receives, sends, group)
-    return received
+    came = list(itertools.chain.from_iterable(made_by))  # their order now; that of the turn is wanted
+    parts = dict(zip(came, received.split([int(counts[n, rank]) for n in came]), strict=True))
+    return torch.cat([parts[n] for n in range(len(makers))])
 
 
 def one_pass(stream: Iterator[Batch], tokens: int, world: int = 1) -> Iterator[Batch]:

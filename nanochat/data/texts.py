@@ -1,14 +1,15 @@
-"""Datasets by their names, one or several mixed by weight: `mine`, or `climbmix:0.7` and `mine:0.3`.
+"""Datasets by their names or URLs, one or several mixed by weight: `mine`, or `s3://lab/climbmix:0.7` and `mine:0.3`.
 
 A weight is a fraction of the tokens, not of the documents: those may be lines in one dataset and books in another.
 """
 
 from collections.abc import Sequence
 
+from nanochat.data import stores
 from nanochat.data.shards import Split, TextReader
 from nanochat.data.streams import MixedSource, Source, TextSource
+from nanochat.data.urls import is_url
 from nanochat.errors import UserError
-from nanochat.paths import dataset_dir
 from nanochat.tokenizer import Tokenizer
 
 SAMPLED_GROUPS, SAMPLED_DOCUMENTS = 16, 64  # row groups sampled per dataset, and documents from each
@@ -18,7 +19,9 @@ def weights(datasets: Sequence[str]) -> dict[str, float]:
     """Each dataset's name with its weight, by default 1. Raises UserError for invalid or repeated names and weights."""
     found: dict[str, float] = {}
     for dataset in datasets:
-        name, colon, number = dataset.partition(":")
+        name, colon, number = dataset.rpartition(":") if is_url(dataset) else dataset.partition(":")
+        if number.startswith("//"):  # of a URL without a weight
+            name, colon, number = dataset, "", ""
         try:
             weight = float(number) if colon else 1.0
         except ValueError:
@@ -39,7 +42,7 @@ def text_source(datasets: Sequence[str], split: Split, tokenizer: Tokenizer, see
     Raises as `weights` and TextReader do.
     """
     seed = seed if split == "train" else None
-    readers = [(TextReader(dataset_dir(name), split), weight) for name, weight in weights(datasets).items()]
+    readers = [(TextReader(stores.dataset(name), split), weight) for name, weight in weights(datasets).items()]
     if len(readers) == 1:
         return TextSource(readers[0][0], tokenizer, seed)
     parts = [(TextSource(reader, tokenizer, seed), weight / tokens_per_document(reader, tokenizer))
