@@ -15,6 +15,7 @@ import json
 import os
 import re
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,7 @@ from nanochat.tokenizer import Tokenizer
 from scripts._forecast import Setting, forecast, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
+SAVE_EVERY = 8  # steps, so that one is over before the next
 WAYS = [(2, 2, "replicate"), (2, 2, "shard"), (4, 4, "replicate"), (4, 2, "hybrid"), (4, 4, "shard")]
 DEPTHS, CLUSTERS = (20, 34, 48), (8, 64, 512)
 Table = list[list[str]]
@@ -144,18 +146,22 @@ def on_ranks(ranks: int, here: int, asked: dict) -> dict:
 
 
 def saving(flags: Flags) -> tuple[Table, list[dict]]:
-    """A row for each mode: what a save takes of the time of the steps, in a short training on two ranks."""
-    table = [["ranks", "mode", "checkpoint, MB", "step, s", "saving within steps, s per save"]]
+    """A row for each number of ranks and mode: how long a save takes, and training waits for it, in a short training.
+
+    The last save is left out, which a run waits for.
+    """
+    table = [["ranks", "mode", "checkpoint, MB", "step, s", "save, s", "training waits, s", "of the save"]]
     results = []
     with tempfile.TemporaryDirectory() as folder:
         base = world(Path(folder))
-        for mode in ("replicate", "shard"):
-            tag, saves = f"save-{mode}", 3
-            more = [f"--num_iterations={2 * saves}", "--save_every=2"]
-            finish(train(base, 2, tag, mode, flags.state_depth, more), folder)
-            found = {"ranks": 2, "mode": mode, "bytes": checkpoint_bytes(base, tag), **times(base, tag)}
-            found["save"] = found["saving"] / saves
-            table.append(["2", mode, f"{found['bytes'] / 1e6:.0f}", f"{found['step']:.2f}", f"{found['save']:.2f}"])
+        for ranks, mode in ((1, "replicate"), (2, "replicate"), (2, "shard")):
+            tag, every = f"save-{mode}-{ranks}", SAVE_EVERY
+            more = [f"--num_iterations={4 * every}", f"--save_every={every}"]
+            finish(train(base, ranks, tag, mode, flags.state_depth, more), folder)
+            found = {"ranks": ranks, "mode": mode, "bytes": checkpoint_bytes(base, tag), **times(base, tag)}
+            share = f"{found['waits'] / found['save']:.1%}"
+            table.append([str(ranks), mode, f"{found['bytes'] / 1e6:.0f}", f"{found['step']:.2f}",
+                          f"{found['save']:.2f}", f"{found['waits']:.2f}", share])  # fmt: skip
             results.append(found)
     return table, results
 
@@ -252,12 +258,14 @@ def checkpoint_bytes(base: Path, tag: str) -> int:
 
 
 def times(base: Path, tag: str) -> dict[str, float]:
-    """The median step and the seconds of all saves that a run has logged."""
+    """The medians of what a run has logged: a step, a save, and how long training waited for it, without the last."""
     folder = base / "base_checkpoints" / tag
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    seconds = sorted(line["seconds"] for line in lines if "seconds" in line)
-    printed = re.findall(r"saving ([\d.]+)s", (base / "output").read_text(encoding="utf-8"))
-    return {"step": seconds[len(seconds) // 2], "saving": float(printed[-1]) if printed else 0.0}
+    seconds = [line["seconds"] for line in lines if "seconds" in line]
+    said = r"saved in ([\d.]+)s; training waited ([\d.]+)s"
+    saves = re.findall(said, (base / "output").read_text(encoding="utf-8"))[:-1]
+    save, waits = (statistics.median(map(float, each)) for each in zip(*saves, strict=True))
+    return {"step": statistics.median(seconds), "save": save, "waits": waits}
 
 
 # ---------------------------------------------------------------- predictions
