@@ -1,10 +1,11 @@
 """Ask a model the held-out questions of the tasks and count the correct answers."""
 
+import contextlib
 import dataclasses
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from nanochat.data.task import Task
     from nanochat.engine.serving import Serving
     from nanochat.eval.accuracy import Example, Result
+
+# Flags that change what a model answers, or how much it is asked.
+ANSWERED_WITH = ("max_problems", "num_samples", "pass_k", "max_new_tokens", "temperature", "top_k", "dtype")
 
 
 @dataclass
@@ -138,7 +142,7 @@ def _save(flags: Flags, serving: "Serving", results: "Sequence[Result]", seconds
     """Write all questions with their answers, and the report's section if the model is one of `stage`."""
     from nanochat.checkpoint.manager import record_of
     from nanochat.eval.accuracy import chatcore
-    from nanochat.report.sections import write_section
+    from nanochat.report.sections import read_sections, write_section
     from tasks import catalog
 
     folder = base_dir() / "eval" / f"{serving.source}_{serving.tag.replace('/', '--')}_{serving.step:06d}"
@@ -160,7 +164,36 @@ def _save(flags: Flags, serving: "Serving", results: "Sequence[Result]", seconds
         "samples": [sample(result) for result in results if result.examples],
         "examples": worth_asking(results),
     }
-    write_section(f"chat_eval_{stage}", section)
+    name = f"chat_eval_{stage}"
+    before: Mapping = {}
+    with contextlib.suppress(UserError):  # a damaged one, which this one replaces
+        before = read_sections().get(name, {})
+    whole = joined(section, before)
+    if whole is None:
+        print("the report card keeps its scores of more tasks, which this model answered with other settings")
+        return
+    write_section(name, whole)
+
+
+def joined(section: dict, before: Mapping) -> dict | None:
+    """A section of the report with the tasks that it lacks, where the one before has them of the same model.
+
+    None where those were answered with other settings: one task at a higher temperature is no reason to lose them.
+    """
+    tasks, known = section["tasks"], before.get("tasks") or {}
+    if before.get("sha256") != section["sha256"] or section["sha256"] is None or not known.keys() - tasks.keys():
+        return section
+    if any(section["flags"].get(name) != before.get("flags", {}).get(name) for name in ANSWERED_WITH):
+        return None
+    same = all(tasks[name] == known.get(name) for name in tasks)
+    kept = {
+        key: [each for each in before.get(key) or [] if each["task"] not in tasks] for key in ("samples", "examples")
+    }
+    return {
+        **section, "flags": before["flags"], "tasks": {**known, **tasks},
+        "chatcore": before.get("chatcore") if same else None,
+        **{key: [*kept[key], *section[key]] for key in kept},
+    }  # fmt: skip
 
 
 def table(results: "Sequence[Result]") -> str:

@@ -59,6 +59,34 @@ def test_it_prints_a_table_and_leaves_a_section_and_the_answers(tokenizer, base,
     assert json.loads(lines[1])["reply"][0] == {"type": "python", "text": "6*7"}
 
 
+def test_a_task_alone_leaves_the_report_its_other_tasks(tokenizer, base, capsys, monkeypatch) -> None:
+    """Asked in the same way again, its score is replaced; asked in another way, it is not in the report."""
+
+    class Others(Sums):
+        name = "others"
+
+    def section() -> dict:
+        return json.loads((base / "report" / "chat_eval_sft.json").read_text(encoding="utf-8"))
+
+    save(tokenizer)
+    both = {"sums": Sums(20), "others": Others(20)}
+    chosen = lambda names, meta: [both[name] for name in names if name in both] or [*both.values()]  # noqa: E731
+    monkeypatch.setattr(chat_eval, "tasks", chosen)
+    monkeypatch.setattr(chat_eval, "select", lambda names: names.split("|"))
+    chat_eval.main(["-i", "sft", *ON_CPU, "-x", "6"])
+    whole = section()
+    assert list(whole["tasks"]) == ["sums", "others"]
+    chat_eval.main(["-i", "sft", *ON_CPU, "-x", "6", "-a", "others"])
+    again = section()
+    assert all(again[key] == whole[key] for key in ("tasks", "samples", "examples", "flags"))
+    capsys.readouterr()
+    chat_eval.main(["-i", "sft", *ON_CPU, "-x", "6", "-a", "others", "-t", "0.6"])
+    assert section() == again and "the report card keeps its scores of more tasks" in capsys.readouterr().out
+    save(tokenizer, calculating(tokenizer, "?"))
+    chat_eval.main(["-i", "sft", *ON_CPU, "-x", "6", "-a", "others"])
+    assert list(section()["tasks"]) == ["others"]
+
+
 def test_the_page_gets_questions_that_were_answered_right() -> None:
     def example(*texts: str, right: int = 1, system: str = "") -> Example:
         roles = itertools.cycle(("user", "assistant"))
