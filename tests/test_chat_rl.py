@@ -424,24 +424,29 @@ def test_the_run_folder_tells_the_run(whole: Path, monkeypatch, capsys) -> None:
     assert capsys.readouterr().out.strip()
 
 
-@pytest.mark.parametrize("parallel", ["replicate", "shard"])
-def test_two_ranks_take_the_same_step(parallel: str, rl: Path, base: Path) -> None:
-    """They ask the same questions, three of them between two, and get the same answers."""
-    argv = [*ARGV, "--num_iterations=2", "--warmdown_ratio=0"]
-    on_ranks(base, "rl", [*argv, f"--parallel={parallel}"])
-    shutil.move(rl, two := rl.with_name("two"))
-    chat_rl.main(argv)
-    for ours, theirs in zip(lines(two), lines(rl), strict=True):
+# Ranks, ranks of a node, mode, and the step to resume from: one run that moves from machine to machine.
+ROAD = [(2, 2, "shard", None), (4, 2, "hybrid", 2), (2, 2, "replicate", 4)]
+
+
+def test_one_run_on_many_machines_is_the_run_of_one_rank(rl: Path, base: Path, whole: Path) -> None:
+    """It asks the same questions, three of them among two or four ranks, and gets the same answers."""
+    for ranks, here, mode, step in ROAD:
+        resumed = [f"--resume={step}"] if step else []
+        on_ranks(base, "rl", [*ARGV, f"--parallel={mode}", *resumed], ranks, here)
+    chat_rl.main([*ARGV, "--resume=6"])
+    found, wanted = ([line for line in lines(folder) if "start" not in line] for folder in (rl, whole))
+    for ours, theirs in zip(found, wanted, strict=True):
         for name in ours.keys() & {*STEP_METRICS, "pass@1/refusal"}:
             assert ours[name] == pytest.approx(theirs[name], rel=1e-12), name
         if "loss" in ours:
-            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4, abs=1e-6)
-            assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
-    a, b = (torch.load(folder / "model_000002.pt", weights_only=True) for folder in (two, rl))
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3, abs=1e-5)
+            assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-3)
+    a, b = (torch.load(folder / f"model_{STEPS:06d}.pt", weights_only=True) for folder in (rl, whole))
     for name in a:
         assert (a[name] - b[name]).norm() <= 0.02 * b[name].norm() + 1e-3, name
-    cursors = [manager.read_meta(folder, 2)["dataloader_state_dict"] for folder in (two, rl)]
-    assert cursors[0] == cursors[1]
+    metas = [manager.read_meta(folder, STEPS) for folder in (rl, whole)]
+    for name in ("dataloader_state_dict", "tokenizer_hash"):
+        assert metas[0][name] == metas[1][name]
 
 
 def test_gsm8k_from_the_hub(sft: Path, base: Path, tmp_path: Path, monkeypatch, capsys) -> None:
