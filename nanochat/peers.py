@@ -43,6 +43,8 @@ class Peers:
     longest: timedelta
     over: threading.Event = field(default_factory=threading.Event)
     failure: tuple[int, str] | None = None  # exit code and reason that a rank has left, once this one has read them
+    has_signed: bool = False  # that it needs the store no more; rank 0 may be gone then
+    lock: threading.Lock = field(default_factory=threading.Lock)  # on the store, until that
     is_alone: bool = False  # whether the store is gone, and `store` one of this rank's own
 
     @contextmanager
@@ -94,8 +96,10 @@ class Peers:
     def _leave_store(self) -> None:
         """Sign that this rank has read what it has to know; in the store's own process, wait until all have."""
         until = time.monotonic() + PATIENCE
-        with suppress(RuntimeError):
-            self._sign("read")
+        with suppress(RuntimeError), self.lock:
+            if not self.has_signed:
+                self._sign("read")
+                self.has_signed = True
             while self._has_store and time.monotonic() < until:
                 if self.store.check([f"read{n}" for n in range(self.world)]):
                     return
@@ -115,7 +119,9 @@ class Peers:
         """The exit code of the rank that failed; 1 if it was killed, and then the first of the others names it."""
         until = time.monotonic() + PATIENCE
         try:
-            self._sign("lives")
+            with self.lock:
+                if not self.has_signed:
+                    self._sign("lives")
             while time.monotonic() < until and not self._has_read_failure():
                 time.sleep(0.05)
         except RuntimeError:  # it died with the rank that it lived in; whoever asks it again makes torch print a page
@@ -132,9 +138,12 @@ class Peers:
 
     def _has_read_failure(self) -> bool:
         """Read the exit code and the reason that another rank has left; False if none has."""
-        if self.failure is None and self.store.check(["failure"]):
-            code, _, reason = self.store.get("failure").decode().partition(" ")
-            self.failure = int(code), reason
+        with self.lock:
+            if self.failure is None and self.store.check(["failure"]):
+                code, _, reason = self.store.get("failure").decode().partition(" ")
+                self.failure = int(code), reason
+                self._sign("read")
+                self.has_signed = True
         return self.failure is not None
 
     def _dead(self) -> str:
@@ -184,8 +193,8 @@ class Peers:
                     main = sys._current_frames().get(threading.main_thread().ident or 0)
                     self._print_place(traceback.format_stack(main))
                     self._end(1)
-                if self.failure is None and self._has_read_failure():
-                    self._sign("read")
+                if self._has_read_failure():
+                    return
 
 
 def _is_timeout(error: BaseException) -> bool:

@@ -190,7 +190,7 @@ def test_the_plan_has_the_figures_of_the_pages(walk: Walk) -> None:
     assert (round(float(row[4])), row[6], row[7]) == (82, "4h49m", "$14.50")
     assert walk.type(f"{plan} sft").said.rpartition("\nchat_sft")[2].split()[6] == "17m36s"
     documented("guides/d34.md", "82 GB, five hours and $14.50", "18 minutes for the SFT")
-    for depth, words in ((20, "reads 5.2B tokens: predicted 1h50m and $44"), (32, "reads 20B: 21h52m, $525")):
+    for depth, words in ((20, "reads 5.2B tokens: predicted 1h50m and $44"), (32, "reads 20B: 21h53m, $525")):
         documented("from/nanochat.md", words)
         made = walk.type(f"python -m scripts.plan --depth {depth} --architecture modern --gpus 8 --gpu h100").said
         tokens = made.rpartition("\nbase_train")[2].split()[0]
