@@ -41,7 +41,7 @@ from nanochat.tokenizer import Tokenizer
 from scripts._forecast import Setting, forecast, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
-SAVE_EVERY = 8  # steps, so that one is over before the next
+SAVE_EVERY = 6  # steps, so that one is over before the next
 WAYS = [(2, 2, "replicate"), (2, 2, "shard"), (4, 4, "replicate"), (4, 2, "hybrid"), (4, 4, "shard")]
 DEPTHS, CLUSTERS = (20, 34, 48), (8, 64, 512)
 Table = list[list[str]]
