@@ -59,6 +59,6 @@ def needed(
     memory = training_memory(
         config, rows, T, compiled, rt.world, recompute=recompute, adapters=adapters, teacher=teacher, parts=parts
     )
-    if rt.device.type == "cpu":  # the copies that are written while training goes on (`writer`)
+    if rt.device.type == "cpu":  # the copies that are written while training continues (`writer`)
         memory["copies to save"] = memory["weights"] + memory["optimizer state"]
     return sharing * sum(memory.values())

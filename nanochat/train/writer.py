@@ -1,6 +1,6 @@
 """What a run writes while it trains: its checkpoints, and its metrics, which always end at the same step.
 
-A checkpoint is copied to main memory, and a thread writes it while training goes on; nothing waits for a disk but the
+A checkpoint is copied to main memory, and a thread writes it while training continues; nothing waits for a disk but the
 end of a run, and the next save.
 """
 
