@@ -87,8 +87,8 @@ class Loaded:
     """A checkpoint in memory.
 
     optimizer is the folder of the state that `save` was given, or the content of an earlier version's file, or None if
-    it was not requested. note names what had to be assumed because the
-    file does not record it; "" if nothing. source is the stage (base, mid, sft, dpo or rl); "" if unknown.
+    it was not requested. note names what had to be assumed because the file does not record it; "" if nothing. source
+    is the stage (base, mid, sft, dpo or rl); "" if unknown.
     """
 
     model: GPT

@@ -37,8 +37,11 @@ class Copies:
     memory: dict[str, Tensor] = field(default_factory=dict)
 
     def of(self, state: Mapping[str, Part]) -> dict[str, Part]:
-        """The same, copied. From a GPU the copies are queued; `torch.cuda.synchronize` before they are read."""
-        return {name: self._copy(name, part) for name, part in state.items()}
+        """The same, copied. A GPU's copies are queued together, and waited for."""
+        copied = {name: self._copy(name, part) for name, part in state.items()}
+        if any((part.here if isinstance(part, Rows) else part).is_cuda for part in state.values()):
+            torch.cuda.synchronize()
+        return copied
 
     def _copy(self, name: str, part: Part) -> Part:
         if isinstance(part, Rows):
@@ -104,8 +107,6 @@ class CheckpointWriter:
             with self._taking_back():
                 self.keep_tokenizer()
         write = self.copied(state, passing)
-        if self.optimizer.device.type == "cuda":
-            torch.cuda.synchronize(self.optimizer.device)
         self.begun = Begun(state.step, self.thread.submit(lambda: (write(), time.perf_counter())), began)
         self.begun.waited = time.perf_counter() - began
         if self.log.is_held:  # a kill must not leave this run's checkpoint beside the metrics of the one it replaces
