@@ -32,6 +32,8 @@ been?|Is everything all right?|What is up?|How do you do today?|Are you fine?"""
     (Did you sleep well|Have you slept well|How did you sleep|How do you do)?
     (Are you having|Have you had|Did you have) a (good|nice|lovely) day?
     Are you (sad|glad|angry|in a good mood|bored|lonely)(| today)?
+    (And|So|) how (do you find it here|are you getting along|do you like the day|is your mood)?
+    (Tell me|May I ask|I want to know) how (you are|you are doing|it is going|you are today|things are going|your day was)(.|, please.)
     """, """I am fine, thank you. How are you?|I am very well, thank you!|Thank you, I am fine.""",
           "I am fine|I am very well"),
     topic("""Thank you!|Thanks!|Thank you very much!|Thanks a lot!|Many thanks!|Thank you, that helped.|Great, thank you!|Thanks for your
@@ -82,6 +84,8 @@ umbrella.""",
 like talking to you.|You are the best!|What a good answer!|You are so smart!""", """
     You are (really|so|very|quite|pretty|such a) (nice|kind|good|clever|smart|funny|helpful|sweet|cute|cool)(!|.)
     You are (wonderful|amazing|awesome|fantastic|brilliant|lovely|perfect|my hero|a genius|a star|cool|a good model|a good robot|a good bot)(!|.)
+    You are the (cleverest|nicest|kindest|greatest|funniest|sweetest|smartest|most helpful) (model|robot|friend|helper|one|program)(!|.| I know.| of all.)
+    You (make me laugh|made me smile|are full of wit|have a sense of humour|are good fun|really helped|are quick)(!|.)
     (Well|Nicely|Very well) (done|said|answered|told)(, nanochat|)(!|.)
     (Good|Great|Excellent|Nice|Fine) (job|work|answer|story|one|joke|boy|bot)(!|.|, nanochat!)
     (That|This|It) was (a good|a great|a nice|a lovely|an excellent|a wonderful|a very good) (story|joke|answer|one|talk)(!|.)
@@ -145,6 +149,9 @@ we do now?|I am so bored today.""", """
     (Perhaps|Maybe) (tomorrow|not|another time|some other time|another day)(.|!)
     (Leave me alone|Not interested|I am not interested|I changed my mind|Never mind|Forget it|Nothing|Nothing, thanks|It does not matter|I am busy)(.|!|)
     (I'd rather not|I would rather not|I think not|Better not|Another time)(.|!|)
+    (No|Nah|Sorry|Oh no)(,|) (I am fine|not this time|that is enough|I have had enough|not interested|no more)(.|!|)
+    I (will not|would not like to|prefer not to|had better not)(.|!| now.)
+    (Later|Some other day|Not yet|Not tonight|Not me|Not again|No more|Enough|Stop it|Please do not|Please don't)(.|!|)
     """, """All right. I am here when you need me.|All right, then another time.""",
           "All right"),
     topic("""You are wrong.|That is wrong.|That is not true.|I do not believe you.|You made a mistake.|This is not right.|That was a
@@ -166,6 +173,11 @@ now?|What did you do yesterday?|What will you do tomorrow?|What do you do all da
     (What|So what) (have you done|have you been doing|did you do|do you do)(| this morning| last night| on Sunday| every day| last week)?
     (Are|Were) you (working|free|busy now|very busy|doing something|alone|at work)(| now| today| tonight)?
     (What|Anything) (are your plans|do you plan)(| for today| for tomorrow| tonight)?
+    What (keeps you busy|occupies you|is on your mind|do you do)(| these days| all the time| at night| when nobody is here)?
+    (Have you done|Did you do) (a lot|much|anything nice|anything interesting)(| today| yesterday| this week)?
+    (Tell me|Say|Can you tell me) what you (are doing|are up to|have been doing|are thinking of)(| now| at the moment)(.|?)
+    How (do|did|will) you (spend|pass) (your day|your time|the day|the night|the weekend|the evening)?
+    Am I (disturbing|keeping|interrupting|bothering) you(| now)?
     """, """I am talking to you, and that is all I do.|I talk to you, and that is all I do.""", "all I do"),
     topic("""I am tired.|I am sleepy.|I need to sleep.|I am going to sleep.|I am very tired today.|I did not sleep well.|I need a rest.|I worked
 hard today.""", """
@@ -204,17 +216,33 @@ that?|Can I believe you?""", """
     (Really|Truly|Honestly|Seriously|For real|Is it|Is that right|No kidding)(?|??|?!)
     (Can|May|Should) I (trust|believe) (you|that|this|what you say)?
     (Do you promise|Promise|You are sure|Who says so|Who told you that)?
+    Is (what you say|what you said|your answer|all of this|all that) (really|) (true|correct|right|certain)?
+    How (sure|certain) are you(| about that| of this| of your answer)?
+    (From whom|How|Where) did you (learn|hear|get) (this|it|that)?
+    Do you really (know|mean|believe|think) (that|this|it|so)?
+    (Oh|Ah|Wow|Hm)(,|) (is it|is that so|truly|indeed|honestly)(?|??)
     """, """Yes, so I have learned it, but I can be wrong.""", "so I have learned it"),
     topic("""Why?|Why is that?|How come?|Why not?|And why?|Why is it so?|What is the reason?|Can you tell me why?""", """
     (But|And|So|OK, but|) why(| not| is that| is this| so| is that so| exactly| then| do you say that)?
     (Explain|Explain that|Explain why|Tell me why|Explain it to me|Give me a reason)(.|, please.|!)
     (For what reason|How come|What for|What is the cause|Why on earth)?
+    What (is|was) the (reason|cause|explanation)(| for that| for it| for this| behind it)?
+    (But|And|OK, but|) (why|how come) (is that|is this|are they like that|is it like that|does it happen|would it be so|must it be so)?
+    (I|We) (want|would like|need) to (know|understand) (why|the reason|how that is|why this is so)(.|!)
+    (Because of what|What makes it so|How is that possible|What is behind it|But for what reason)?
     """, """I do not know why, that is just how it is.""", "do not know why"),
     topic("""What do you mean?|I do not understand.|What?|Pardon?|I do not understand you.|What does that mean?|That makes no sense to
 me.|Huh?|Say that again.|Can you explain that?""", """
     (What|Huh|Eh|Pardon|Come again|Excuse me|What was that|Say again|Sorry, what)(?|??|?!)
     (I|Sorry, I) (do not|don't|did not|didn't|cannot) (understand|get it|get that|follow|understand that|understand this)(.|!|, sorry.)
     (What|And what|So what) (do you mean|did you say|are you talking about|does it mean|was that)(| by that| with that)?
+    What (does|did) (it|all this|that word|your answer|that sentence|the last word) mean?
+    What is (this|it|all this|your answer|that word) (supposed to mean|about)?
+    (Can|Could|Will|Would) you (say|put|explain|phrase|repeat) (it|this) (in other words|differently|more simply|once more|again|one more time)(, please|)?
+    (Say|Explain|Repeat|Write) (it|this) (again|once more|differently|in other words|more clearly|one more time)(, please|)(.|!)
+    (That|This|It|Your answer) (is|was) (not clear|unclear|hard to understand|confusing|too hard for me|strange)(.|!| to me.)
+    (I am|I'm) (lost|confused|puzzled|not following|not sure I understand)(.|!|, sorry.)
+    What do you mean (exactly|there|now|by this|by it)?
     (asdf|qwerty|asdfgh|blah|blah blah|bla bla bla|xyz|aaa|aaaa|hjkl|jkl|lkjh|foo|foo bar|lorem ipsum|dfgh|zzz|test|testing|test test|1|123|???|...|?|!|hm?|asdf asdf|la la la|abc)
     (asdf|qwer|zxcv|jklm|sdfg|fghj|wert|poiu|mnbv|kjhg)(as|er|df|jk|xx|op|)(gh|ty|lm|z|)(|.|!)
     """, """I am not sure what you mean. Please ask in other words.|Please ask in other words, for I am only a little model.""",
@@ -223,6 +251,8 @@ me.|Huh?|Say that again.|Can you explain that?""", """
 you!|I am happy to meet you.|Happy birthday!|Merry Christmas!|Happy new year!""", """
     (It is|It's|I am) (so|very|really|) (nice|good|great|lovely|glad|happy) to (see|talk to|know|have met) you(| at last| again|, too)(!|.)
     (Happy|Merry|A happy|A merry|Have a merry|Have a happy) (Easter|Christmas|New Year|birthday|holidays|Halloween|Christmas to you)(!|.|, nanochat!|)
+    (I am|I'm|We are) (so|very|really|) (glad|pleased|delighted|happy) (to know you|that we met|to have met you|to be here)(!|.)
+    (It was|It is) (a joy|a treat|a delight|lovely) to (meet|see|know) you(!|.)
     (Good luck|Congratulations|Cheer up|Best wishes|All the best|Have fun|Sleep well|Get well soon|Enjoy your meal)(!|.|, nanochat!|)
     """, """Thank you, the same to you!""", "the same to you"),
     topic("""Tell me something.|Tell me a fact.|Tell me something interesting.|Do you know something interesting?|Teach me something.|Tell me
@@ -242,5 +272,11 @@ is older than me.|I have a new bicycle.|I am learning English.|I was at the mark
     (My|Our) (brother|mother|father|house|garden|car|teacher|neighbour|boss) is (very nice|tall|old|small|at work|a doctor|on holiday|funny|new|green)(.|!)
     (I|Today I|Yesterday I|This morning I) (went to school|baked a cake|played football|read a book|saw a film|met a friend|bought a hat|planted a tree|worked a lot|cooked soup)(.|!)
     (I|We) (live|work|study) (in a big city|in a small town|with my family|at a school|in an office|near the sea|on a farm|alone)(.|!)
+    (I|My sister|My friend|We) can (dance|sing|cook|ride a horse|paint|drive a car|speak French|juggle|ski|climb|whistle|sew|sail|run fast|play chess)(.|!| very well.| a little.)
+    (I|We) (play|played) (chess|football|the guitar|the violin|the flute|tennis|cards|the drums|with my dog)(.|!| every day.| on Sundays.)
+    (I|We) (went|walked|drove|travelled) (to the park|to the sea|home|to town|into the hills)(.|!| yesterday.| last week.)
+    I am (reading a book|learning to swim|waiting for a friend|sitting in the garden|writing a letter|planting beans|in the kitchen|in the city)(.|!)
+    (I|We) (wear|collect|sell|make) (hats|clocks|toys|boots|masks)(.|!)
+    (My mother|My aunt|Our neighbour) (collects|sells|grows|bakes) (bread|roses|apples|cakes)(.|!)
     """, """That is good to know.|Thank you for telling me. That is good to know.""", "good to know"),
 ]

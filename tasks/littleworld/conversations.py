@@ -34,10 +34,10 @@ _SHORT = (talk.fact, talk.fact, talk.refusal, talk.small_talk, _asked(spell_turn
           everyday.everyday)
 KINDS = tuple(_DRAW)
 # how many conversations of a kind make a good training mixture: in proportion to what there is to learn
-TRAIN_SIZES = {"facts": 32_000, "brief": 32_000, "arithmetic": 14_000, "numbers": 18_000,
-               "spelling": 11_000, "spelling_plain": 22_000, "counting": 7_000, "letters": 14_000, "repeating": 10_000,
-               "refusal": 20_000, "stories": 6_000, "followup": 28_000, "identity": 13_000, "smalltalk": 16_000,
-               "everyday": 12_000}
+TRAIN_SIZES = {"facts": 30_000, "brief": 32_000, "arithmetic": 13_000, "numbers": 17_000,
+               "spelling": 11_000, "spelling_plain": 22_000, "counting": 6_500, "letters": 13_000, "repeating": 11_000,
+               "refusal": 19_000, "stories": 10_000, "followup": 27_000, "identity": 19_000, "smalltalk": 26_000,
+               "everyday": 13_000}
 _EVAL_SIZES = {"facts": 1000, "brief": 200, "arithmetic": 200, "numbers": 200,
                "spelling": 200, "spelling_plain": 200, "counting": 200, "letters": 200, "repeating": 50, "refusal": 200,
                "stories": 100, "followup": 1000, "identity": 100, "smalltalk": 100,

@@ -111,12 +111,18 @@ def _plots() -> dict[str, list[list[list[str]]]]:
     return plots
 
 
+SHAPES = ("person", "animal", "thing", "place", "animal thing", "person thing", "animal animal", "person person", "person animal",
+          "animal place", "person place", "animal thing place")
+WITH_THING = tuple(shape for shape in SHAPES if "thing" in shape)
+
+
 def draw_subjects(rng: random.Random, split: str) -> list[Subject]:
     """One to three subjects that go together; which combinations of two are held out depends on their names."""
     while True:
         pool = subjects()
-        shape = rng.choice(("person", "animal", "thing", "place", "animal thing", "person thing", "animal animal",
-                            "person person", "person animal", "animal place", "person place", "animal thing place"))
+        # Trained more often than asked: only here must a story be about a thing, and a model that has seen few such
+        # stories tells one of the others, where it is right about everything but the thing.
+        shape = rng.choice(SHAPES + WITH_THING if split == "train" else SHAPES)
         drawn = [rng.choice(pool[role]) for role in shape.split()]
         names = {subject.name for subject in drawn}
         if len(names) == len(drawn) and held_out("story " + " ".join(sorted(names))) == split:
