@@ -30,13 +30,13 @@ from scripts._typed import typed
 PRESETS = ("full", "smoke", "long")
 TINY: dict[str, tuple[Any, Any, Any]] = {
     "TINY_DOCUMENTS": (60_000, 2_000, 150_000),
-    "TINY_VOCAB": (4096, 512, 4096),
+    "TINY_VOCAB": (2048, 512, 2048),  # few tokens: words fall into pieces that other words share, and are spelled better
     "TINY_CONTEXT": (256, 128, 256),
     "TINY_DEPTH": (4, 1, 5),
     "TINY_ROWS": (16, 4, 16),  # rows per forward pass
-    "TINY_BASE_STEPS": (420, 6, 1200),
+    "TINY_BASE_STEPS": (470, 6, 1350),
     "TINY_MID_STEPS": (0, 4, 0),  # 0 leaves mid-training out: starting and measuring it costs more than a minute
-    "TINY_SFT_STEPS": (580, 4, 2200),
+    "TINY_SFT_STEPS": (680, 4, 2500),
     "TINY_SEED": (None, None, None),  # of the initial weights and the order of the data
     "TINY_SAVE_EVERY": (250, 2, 500),
     "TINY_EVAL_TOKENS": (65_536, 2_048, 65_536),
@@ -127,7 +127,7 @@ def tiny(s: SimpleNamespace) -> list[Stage]:
     tag = f"d{s.depth}"
     train = {
         "seed": s.seed, "compile": s.compile, "save_every": s.save_every, "eval_every": 300,
-        "eval_tokens": s.eval_tokens,
+        "eval_tokens": s.eval_tokens, "document_mask": True,
     }  # fmt: skip
     base = {
         "depth": s.depth, "head_dim": 64, "max_seq_len": s.context, "device_batch_size": s.rows,
