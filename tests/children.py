@@ -7,8 +7,9 @@ HEAVY = (
     "extras.nanogpt.training", "nanochat.train.rollouts", "nanochat.train.stage", "tasks.recipes",
     "tasks.littleworld.conversations",
 )  # fmt: skip
+RANKS = ("nanochat.sharded", "torch.distributed.checkpoint", "torch._dynamo")  # with half of torch's compiler: seconds for each rank
 TESTS = ("tests.chaosruns", "hypothesis.strategies", "pytest")
 SCRIPTS = ("base_train", "mid_train", "chat_sft", "chat_dpo", "chat_rl", "train", "inference_server", "sample")
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload([*HEAVY, *TESTS, *(f"scripts.{name}" for name in SCRIPTS)])
+processes.set_forkserver_preload([*HEAVY, *RANKS, *TESTS, *(f"scripts.{name}" for name in SCRIPTS)])
