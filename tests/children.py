@@ -7,7 +7,8 @@ HEAVY = (
     "extras.nanogpt.training", "nanochat.train.rollouts", "nanochat.train.stage", "tasks.recipes",
     "tasks.littleworld.conversations",
 )  # fmt: skip
-RANKS = ("nanochat.sharded", "torch.distributed.checkpoint", "torch._dynamo")  # with half of torch's compiler: seconds for each rank
+# With these comes half of torch's compiler; each rank would take seconds to import it.
+RANKS = ("nanochat.sharded", "torch.distributed.checkpoint", "torch._dynamo")
 TESTS = ("tests.chaosruns", "hypothesis.strategies", "pytest")
 SCRIPTS = ("base_train", "mid_train", "chat_sft", "chat_dpo", "chat_rl", "train", "inference_server", "sample")
 
