@@ -43,10 +43,11 @@ def assert_equal(one: Path, other: Path, step: int) -> None:
 def test_one_run_on_many_machines_is_the_run_of_one_rank(
     stage: str, world: Callable[[str], Path], base: Path
 ) -> None:
-    """A step on each of ten machines, in all modes; eight rows in micro-batches of two are shared by up to four."""
+    """A validation and a step in all modes; eight rows in micro-batches of two are shared by up to four ranks."""
     world(stage)
     n = len(ROAD)
-    more = [f"--num_iterations={n}", "--total_batch_size=256", "--grad_clip=0.5", "--document_mask"]
+    more = [f"--num_iterations={n}", "--total_batch_size=256", "--grad_clip=0.5", "--document_mask", "--eval_every=1",
+            "--eval_tokens=256"]  # fmt: skip
     argv = flags(stage, base, *more, *(["--depth=2"] if stage == "base" else []))
     tag = "--model_tag" if stage == "base" else "--out_tag"
     train(stage, [*argv, f"{tag}=alone"])

@@ -758,7 +758,7 @@ def test_a_run_of_the_original_resumes(here):
 
 def test_one_run_on_many_machines_is_the_run_of_one_rank(here):
     """In every mode, stopped and resumed on each. Without dropout, which each rank draws for itself."""
-    argv = [*SMALL, "--dropout=0.0", "--gradient_accumulation_steps=4"]
+    argv = [*SMALL, "--dropout=0.0", "--gradient_accumulation_steps=4", "--eval_interval=1"]
     main([*argv, "--out_dir=alone"])
     travel(here / "base", "train", argv, ["--init_from=resume"])
     assert [n for n, _ in losses("out")] == list(range(1, STEPS + 1))
