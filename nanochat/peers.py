@@ -121,7 +121,7 @@ class Peers:
         try:
             self.store.set("broken", "")
             self._sign_of_life()
-            while time.monotonic() < until and not self._has_read_failure():
+            while time.monotonic() < until and not (self._has_read_failure() or self.store.check(["mourned"])):
                 time.sleep(0.05)
         except RuntimeError:  # it died with the rank that it lived in; whoever asks it again makes torch print a page
             self.store, self.is_alone = dist.HashStore(), True
