@@ -87,6 +87,17 @@ def test_auto_takes_the_least_traffic_that_fits(
     assert printed == "" if mode == "replicate" else f"parallel={mode}: the whole model takes 100 of" in printed
 
 
+@pytest.mark.parametrize(("whole", "parts", "mode"), [(64e9, 7e9, "hybrid"), (12e9, 7e9, "replicate")])
+def test_auto_sends_no_padding(whole: float, parts: float, mode: str, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    monkeypatch.setattr(parallel, "memory_of", lambda device: 200e9)
+    rt = Runtime(torch.device("cpu"), torch.float32, 0, 512, 0)
+    found = layout_for("auto", rt, predicted, lambda layout: whole if layout.parts == 1 else parts)
+    assert found.mode == mode
+    said = "parallel=hybrid: the whole model fits, but 512 ranks are many for its matrices: each would send 64.0 GB"
+    assert (said in capsys.readouterr().out) == (mode == "hybrid")
+
+
 def test_one_node_is_no_hybrid(monkeypatch) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     rt = Runtime(torch.device("cpu"), torch.float32, 0, 2, 0)
