@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 from dataclasses import asdict
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -700,6 +701,22 @@ def test_a_line_of_progress_shows_the_loss_of_its_step(here, capsys):
     main([*SMALL, "--log_interval=1"])
     shown = re.findall(r"^train +(\d+)/12 steps .* loss (\S+)", capsys.readouterr().out, re.MULTILINE)
     assert shown == [(str(step), f"{loss:.4g}") for step, loss in losses("out")]
+
+
+def test_a_validation_is_added_beside_the_training(here, monkeypatch):
+    """On the thread that writes, from the copies that the save of its step has made."""
+    write, state_dict, threads, copied = writing.write, Optimizer.state_dict, [], []
+
+    def written(path: Path, *more) -> None:
+        threads.append((path.name, threading.current_thread().name.partition("_")[0]))
+        write(path, *more)
+
+    monkeypatch.setattr(writing, "write", written)
+    monkeypatch.setattr(Optimizer, "state_dict", lambda self: copied.append(1) or state_dict(self))
+    main([*SMALL, "--max_iters=8"])
+    each = ("ckpt.pt", "ckpt.pt", "ckpt_best.pt")
+    assert threads == [(name, "checkpoint") for name in (*each, *each)]
+    assert len(copied) == 3  # at the start, and of two steps
 
 
 def test_ctrl_c_says_where_the_run_stands(here):
