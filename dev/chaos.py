@@ -38,6 +38,7 @@ from tests.chaosruns import (
     STAGES,
     STEPS,
     Running,
+    Way,
     cannot_read,
     cannot_write,
     clock_set,
@@ -45,6 +46,7 @@ from tests.chaosruns import (
     dies_at,
     dies_in_call,
     differences,
+    distances,
     is_stopped,
     logged,
     newest,
@@ -58,11 +60,14 @@ LATER = ("mid", "sft", "rl")
 WITH_DATA = ("base", "mid", "sft", "train")
 OUR_FORMAT = ("base", "mid", "sft", "rl")
 
+# Hybrid is two nodes of two ranks.
+WAYS = (Way(), *(Way(n, mode) for n in (2, 4) for mode in ("replicate", "shard")), Way(4, "hybrid"))
+
 Fault = Callable[[Case], str]
 KINDS: dict[Fault, tuple[tuple[str, ...], tuple[int, ...]]] = {}  # and where they can be: stages, ranks
 
 
-def fault(stages: tuple[str, ...] = ANYWHERE, ranks: tuple[int, ...] = (1, 2)) -> Callable[[Fault], Fault]:
+def fault(stages: tuple[str, ...] = ANYWHERE, ranks: tuple[int, ...] = (1, 2, 4)) -> Callable[[Fault], Fault]:
     """Register a function as a kind of fault."""
 
     def register(kind: Fault) -> Fault:
@@ -73,7 +78,7 @@ def fault(stages: tuple[str, ...] = ANYWHERE, ranks: tuple[int, ...] = (1, 2)) -
 
 
 def damage(
-    stages: tuple[str, ...] = ANYWHERE, ranks: tuple[int, ...] = (1, 2), meta_only: bool = False
+    stages: tuple[str, ...] = ANYWHERE, ranks: tuple[int, ...] = (1, 2, 4), meta_only: bool = False
 ) -> Callable[[Callable[[Case, Path], str | None]], Fault]:
     """Make a kind of a function that damages a file of the newest checkpoint.
 
@@ -114,7 +119,7 @@ def kill_9_in_a_save(c: Case) -> str:
     c.fresh_or_interrupted()
     ended = c.start(hook=partial(dies_in_call, c.chance.randint(1, 60))).wait()
     if ended.code != 0:
-        died(ended, (-signal.SIGKILL, 128 + signal.SIGKILL), c.ranks)
+        died(ended, (-signal.SIGKILL, 128 + signal.SIGKILL), c.way)
     return c.equal()
 
 
@@ -124,7 +129,7 @@ def kill_9_beside_a_save(c: Case) -> str:
     c.fresh_or_interrupted()
     step = c.chance.randint(min(trained(c.folder) + 1, STEPS), STEPS)
     hook = partial(slow_disk, c.chance.uniform(0.01, 0.1), partial(dies_at, step))
-    died(c.start(hook=hook).wait(), (-signal.SIGKILL, 128 + signal.SIGKILL), c.ranks)
+    died(c.start(hook=hook).wait(), (-signal.SIGKILL, 128 + signal.SIGKILL), c.way)
     return c.equal()
 
 
@@ -167,19 +172,19 @@ def two_ctrl_c(c: Case) -> str:
     return c.equal()
 
 
-@fault(ranks=(2,))
+@fault(ranks=(2, 4))
 def one_rank_killed(c: Case) -> str:
-    """kill -9 of one of two ranks: the other ends by itself, with at most one sentence; equal."""
+    """kill -9 of one of several ranks: the others end by themselves, with at most one sentence; equal."""
     c.fresh()
     running = c.midway()
     os.kill(c.chance.choice(running.pids), signal.SIGKILL)
-    died(running.wait(), (1, 137), c.ranks)
+    died(running.wait(), (1, 137), c.way)
     return c.equal()
 
 
-@fault(ranks=(2,))
+@fault(ranks=(2, 4))
 def launcher_killed(c: Case) -> str:
-    """kill -9 of what started two ranks: they save and end by themselves, and meanwhile keep the folder; equal."""
+    """kill -9 of what started the ranks: they save and end by themselves, and meanwhile keep the folder; equal."""
     c.fresh()
     running = c.midway()
     os.kill(running.pid, signal.SIGKILL)
@@ -461,6 +466,31 @@ def another_tokenizer(c: Case) -> str:
     return c.equal_after_a_stop()
 
 
+@fault()
+def moved_to_other_ranks(c: Case) -> str:
+    """Killed, perhaps damaged, and resumed on other ranks or in another mode, and killed there, too, perhaps in a save:
+    equal to a run that was moved and not killed again, and but for rounding to one that was never moved."""
+    c.interrupted()
+    if c.chance.random() < 0.5:
+        path = c.chance.choice(newest(c.folder))
+        os.truncate(path, path.stat().st_size // 2)
+    never_moved, once = c.whole, c.root / "once"
+    c.way = c.chance.choice([way for way in WAYS if way != c.way])
+    shutil.copytree(c.world, once)
+    Running(once, c.stage, way=c.way).must_finish()
+    in_a_save, step = partial(dies_in_call, c.chance.randint(1, 40)), c.chance.randint(trained(c.folder), STEPS)
+    beside_one = partial(slow_disk, c.chance.uniform(0.01, 0.1), partial(dies_at, step))
+    ended = c.start(hook=c.chance.choice([in_a_save, beside_one])).wait()
+    if ended.code != 0:
+        died(ended, (-signal.SIGKILL, 128 + signal.SIGKILL), c.way)
+    c.start().must_finish()
+    if different := differences(c.folder, once / c.stage.folder):
+        raise Lost(f"other results on {c.way}: {different[:5]}")
+    if c.stage.name != "train" and (far := distances(c.folder, never_moved, 2e-3)):  # which drops other units there
+        raise Lost(f"far from a run that was never moved, on {c.way}: {far[:5]}")
+    return EQUAL
+
+
 # ---------------------------------------------------------------- other data
 
 
@@ -539,7 +569,7 @@ def changed_under_a_run(c: Case) -> str:
 def unreadable(c: Case) -> str:
     """A disk that fails under one rank while the run reads its tokens: a sentence, nothing lost; equal afterwards."""
     c.fresh()
-    rank, reads = c.chance.randrange(c.ranks), c.chance.randint(40 // c.ranks, 55 // c.ranks)
+    rank, reads = c.chance.randrange(c.way.ranks), c.chance.randint(40 // c.way.ranks, 55 // c.way.ranks)
     sentence(c.start(hook=partial(cannot_read, reads, rank)).wait(), r"cannot read .*\.bin")
     if trained(c.folder):
         c.nothing_lost()
@@ -555,7 +585,7 @@ def grown_data(c: Case) -> str:
     c.accept()
     once, folder = c.root / "once", c.stage.folder
     shutil.copytree(c.world, once)
-    Running(once, c.stage, (f"--parallel={c.mode}",), c.ranks).must_finish()
+    Running(once, c.stage, way=c.way).must_finish()
     if c.start(hook=partial(dies_after, 11)).wait().code == 0:
         raise Lost("it was not killed")
     c.start().must_finish()
@@ -624,40 +654,37 @@ class Flags:
     """kinds of faults, joined by commas"""
     stages: str = ",".join(STAGES)
     """stages to disturb, joined by commas"""
-    ranks: str = "1,2"
+    ranks: str = "1,2,4"
     """numbers of ranks, joined by commas"""
-    modes: str = "replicate,shard"
-    """--parallel of several ranks, joined by commas"""
+    modes: str = "replicate,shard,hybrid"
+    """--parallel of several ranks, joined by commas; hybrid is for four, as two nodes of two"""
     folder: str = ""
     """folder to work in; default: a temporary one; lost cases are kept"""
 
 
-def inject(
-    kind: Fault, stage: str, ranks: int, seed: str, templates: Templates, root: Path, mode: str = "replicate"
-) -> str:
+def inject(kind: Fault, stage: str, way: Way, seed: str, templates: Templates, root: Path) -> str:
     """Inject one fault; returns its result, or LOST with the details. Nothing is left but what was lost."""
     root.mkdir()
-    case = Case(root, STAGES[stage], ranks, random.Random(seed), templates, mode)
+    case = Case(root, STAGES[stage], way, random.Random(seed), templates)
     try:
         result = kind(case)
     except Lost as lost:
-        (root / "lost.txt").write_text(f"{kind.__name__} {stage} {ranks} {mode} {seed}\n{lost}\n", encoding="utf-8")
+        (root / "lost.txt").write_text(f"{kind.__name__} {stage} {way} {seed}\n{lost}\n", encoding="utf-8")
         return f"{LOST}: {lost}"
     shutil.rmtree(root)
     return result
 
 
-def drawn(flags: Flags) -> list[tuple[Fault, str, int, str]]:
+def drawn(flags: Flags) -> list[tuple[Fault, str, Way]]:
     """Kinds in turn, each with its stages, ranks and modes in turn from a random one on."""
     chance = random.Random(flags.seed)
-    stages, ranks = flags.stages.split(","), [int(n) for n in flags.ranks.split(",")]
+    stages, ranks, modes = flags.stages.split(","), [int(n) for n in flags.ranks.split(",")], flags.modes.split(",")
     queues = {}
     for kind, (where, counts) in KINDS.items():
         places = [
-            (stage, n, mode)
+            (stage, way)
             for stage in where if stage in stages
-            for n in counts if n in ranks
-            for mode in (flags.modes.split(",") if n > 1 else ["replicate"])
+            for way in WAYS if way.ranks in counts and way.ranks in ranks and (way.ranks == 1 or way.mode in modes)
         ]  # fmt: skip
         if kind.__name__ in flags.kinds.split(",") and places:
             queues[kind] = chance.sample(places, len(places))
@@ -679,9 +706,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     templates = Templates(root / "templates")
     counts: dict[str, dict[str, int]] = {}
     lost: list[str] = []
-    for number, (kind, stage, ranks, mode) in enumerate(drawn(flags), 1):
-        name = f"{number:03d}_{kind.__name__}_{stage}_{ranks}_{mode}"
-        result = inject(kind, stage, ranks, f"{flags.seed} {name}", templates, root / name, mode)
+    for number, (kind, stage, way) in enumerate(drawn(flags), 1):
+        name = f"{number:03d}_{kind.__name__}_{stage}_{way.ranks}_{way.mode}"
+        result = inject(kind, stage, way, f"{flags.seed} {name}", templates, root / name)
         print(f"{time.monotonic() - began:5.0f}s  {name}: {result[:1500]}", flush=True)
         result, _, details = result.partition(":")
         if details:

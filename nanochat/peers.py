@@ -2,8 +2,8 @@
 
 A rank that fails leaves its exit code and its reason in torchrun's store and prints its sentence. The others only see
 that a collective broke; they look the code up and end without a word. Where no code comes, a rank was killed: the ones
-that are left sign the store, and the first of them names those that did not. When a collective takes too long, every
-rank prints where it is.
+that are left sign the store, also those whose own collective waits for one that has noticed, and the first of them
+names those that did not. When a collective takes too long, every rank prints where it is.
 
 The store is torchrun's, or lives in rank 0 (TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, without which torchrun cannot
 replace a lost node). So every rank reads in good time what it has to know, and rank 0 waits for that before it ends.
@@ -119,10 +119,9 @@ class Peers:
         """The exit code of the rank that failed; 1 if it was killed, and then the first of the others names it."""
         until = time.monotonic() + PATIENCE
         try:
-            with self.lock:
-                if not self.has_signed:
-                    self._sign("lives")
-            while time.monotonic() < until and not self._has_read_failure():
+            self.store.set("broken", "")
+            self._sign_of_life()
+            while time.monotonic() < until and not (self._has_read_failure() or self.store.check(["mourned"])):
                 time.sleep(0.05)
         except RuntimeError:  # it died with the rank that it lived in; whoever asks it again makes torch print a page
             self.store, self.is_alone = dist.HashStore(), True
@@ -135,6 +134,11 @@ class Peers:
         if self._is_first("mourned"):
             print(f"error: {reason}", file=sys.stderr)
         return 1
+
+    def _sign_of_life(self) -> None:
+        with self.lock:
+            if not self.has_signed:
+                self._sign("lives")
 
     def _has_read_failure(self) -> bool:
         """Read the exit code and the reason that another rank has left; False if none has."""
@@ -185,7 +189,8 @@ class Peers:
         print(place, file=sys.stderr, flush=True)
 
     def _watch(self) -> None:
-        """Read how a rank failed while the store is there; print this rank's stack and end it where others hang."""
+        """Read how a rank failed while the store is there, and say that this one lives when others ask; print its stack
+        and end it where others hang."""
         while not self.over.wait(LOOK_EVERY):
             with suppress(RuntimeError):
                 if self.store.check(["hangs"]) and not self.over.is_set():
@@ -193,6 +198,8 @@ class Peers:
                     main = sys._current_frames().get(threading.main_thread().ident or 0)
                     self._print_place(traceback.format_stack(main))
                     self._end(1)
+                if self.store.check(["broken"]):
+                    self._sign_of_life()
                 if self._has_read_failure():
                     return
 

@@ -76,7 +76,17 @@ class Setting:
         def fits(parts: int) -> bool:
             return cost.fits(self._training(stage, self.rows if rows is None else rows, parts), self.on)
 
-        return scale.first_that_fits(self.layouts, fits)
+        def sent(layout: Layout) -> float:
+            batches = self._micro_batches(stage, self.rows if rows is None else rows)
+            return sum(scale.traffic(self.config, batches, self.gpus, layout, True, self.adapted(stage)).values())
+
+        return scale.automatic(self.layouts, fits, None if stage in gpt2.SIZES else sent)
+
+    def _micro_batches(self, stage: str, rows: int) -> int:
+        """Of a step."""
+        is_rl = stage == "chat_rl"
+        length, batch = (RL_LENGTH, RL_ANSWERS * RL_LENGTH) if is_rl else (self.config.sequence_len, self.total_batch)
+        return max(1, -(-batch // (rows * length * self.gpus)))
 
     def adapted(self, stage: str) -> Adapters | None:
         """The adapters of a stage; None where all weights are trained."""
@@ -116,10 +126,9 @@ class Setting:
     def step(self, stage: str) -> scale.Step:
         """An optimizer step of a stage that trains, in the layout that it takes."""
         is_rl = stage == "chat_rl"
-        length, batch = (RL_LENGTH, RL_ANSWERS * RL_LENGTH) if is_rl else (self.config.sequence_len, self.total_batch)
-        tokens = self.rows * length
+        tokens = self.rows * (RL_LENGTH if is_rl else self.config.sequence_len)
         return scale.step(
-            self.config, self.on, tokens, max(1, -(-batch // (tokens * self.gpus))), self.gpus, self.layout(stage),
+            self.config, self.on, tokens, self._micro_batches(stage, self.rows), self.gpus, self.layout(stage),
             self.compiled and not is_rl, stage not in gpt2.SIZES, self.adapted(stage),
         )  # fmt: skip
 

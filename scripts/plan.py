@@ -87,7 +87,7 @@ class Flags(LoraFlags):
     gpus: int | None = None
     """number of accelerators; default: all in this machine; more than 8 are nodes of 8"""
     parallel: Literal["auto", "replicate", "shard", "hybrid"] = "auto"
-    """how the model lies on several GPUs, as in training; auto: the first of replicate, hybrid and shard that fits"""
+    """how the model lies on several GPUs, as in training, also what auto takes"""
     price_per_gpu_hour: float | None = None
     """dollars for an hour of one GPU; default: $NANOCHAT_PRICE_PER_GPU_HOUR, else a typical price"""
     compile: bool = True

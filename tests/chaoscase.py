@@ -19,6 +19,7 @@ from tests.chaosruns import (
     Lost,
     Running,
     Stage,
+    Way,
     contents,
     dies_after,
     differences,
@@ -39,20 +40,20 @@ class Templates:
         self.root = root
         self.fresh = worlds(root / "fresh")
 
-    def interrupted(self, stage: Stage, ranks: int, mode: str, step: int) -> Path:
+    def interrupted(self, stage: Stage, way: Way, step: int) -> Path:
         """A run that was killed after a step."""
-        return self._made(stage, ranks, mode, f"{step}", functools.partial(dies_after, step))
+        return self._made(stage, way, f"{step}", functools.partial(dies_after, step))
 
-    def whole(self, stage: Stage, ranks: int, mode: str) -> Path:
+    def whole(self, stage: Stage, way: Way) -> Path:
         """The folder of a finished run."""
-        return self._made(stage, ranks, mode, "whole", None) / stage.folder
+        return self._made(stage, way, "whole", None) / stage.folder
 
-    def _made(self, stage: Stage, ranks: int, mode: str, name: str, hook: Hook | None) -> Path:
+    def _made(self, stage: Stage, way: Way, name: str, hook: Hook | None) -> Path:
         stage = STAGES[stage.name]  # by its own command
-        world = self.root / f"{stage.name}{ranks}{mode}_{name}" / "world"
+        world = self.root / f"{stage.name}{way.ranks}{way.mode}_{name}" / "world"
         if not world.exists():
             shutil.copytree(self.fresh[stage.name], world)
-            ended = Running(world, stage, (f"--parallel={mode}",), ranks, hook).wait()
+            ended = Running(world, stage, way=way, hook=hook).wait()
             assert "Traceback" not in ended.errors and (ended.code == 0) == (hook is None), ended
         return world
 
@@ -63,10 +64,9 @@ class Case:
 
     root: Path
     stage: Stage
-    ranks: int
+    way: Way
     chance: random.Random
     templates: Templates
-    mode: str = "replicate"  # --parallel
     world: Path = field(init=False)
     before: dict[str, str] = field(init=False)
 
@@ -85,7 +85,7 @@ class Case:
     @property
     def whole(self) -> Path:
         """The folder of the same run, undisturbed."""
-        return self.templates.whole(self.stage, self.ranks, self.mode)
+        return self.templates.whole(self.stage, self.way)
 
     def fresh(self) -> None:
         self._copy(self.templates.fresh[self.stage.name])
@@ -93,7 +93,7 @@ class Case:
     def interrupted(self, *steps: int) -> None:
         """The world of a run that was killed, by default after some step, with two checkpoints or more."""
         step = self.chance.choice(steps or (8, 9, 10, 11))
-        self._copy(self.templates.interrupted(self.stage, self.ranks, self.mode, step))
+        self._copy(self.templates.interrupted(self.stage, self.way, step))
 
     def _copy(self, template: Path) -> None:
         shutil.copytree(template, self.world)
@@ -123,7 +123,7 @@ class Case:
         return contents(self.world, without=(self.stage.folder, "base/report"))
 
     def start(self, *more: str, hook: Hook | None = None) -> Running:
-        return Running(self.world, self.stage, (*more, f"--parallel={self.mode}"), self.ranks, hook)
+        return Running(self.world, self.stage, more, self.way, hook)
 
     @contextlib.contextmanager
     def instead(self, *flags: str, without: Sequence[str] = ()) -> Iterator[None]:
@@ -194,9 +194,9 @@ def sentence(ended: Ended, says: str = "") -> str:
     return lines[0]
 
 
-def died(ended: Ended, codes: tuple[int, ...], ranks: int) -> None:
+def died(ended: Ended, codes: tuple[int, ...], way: Way) -> None:
     """After kill -9 of one process; on several ranks another one may say that it is gone, and none may hang."""
-    is_right = ended.errors == "" or ranks > 1 and re.fullmatch(GONE, ended.errors)
+    is_right = ended.errors == "" or way.ranks > 1 and re.fullmatch(GONE, ended.errors)
     if ended.code not in codes or not is_right:
         raise Lost(f"killed, it ended with {ended}")
 

@@ -1,4 +1,4 @@
-"""Tiny runs of every stage, alone or on two ranks, that can be killed, starved of disk, and compared to the bit."""
+"""Tiny runs of every stage, alone or on some ranks, that can be killed, starved of disk, and compared to the bit."""
 
 import builtins
 import errno
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple, cast
 
 import torch
 import torch.distributed as dist
@@ -43,9 +44,24 @@ Hook = Callable[[int], None]  # called in each process of a run before it starts
 COMMON = (
     "--device_type=cpu", "--dtype=float32", "--no-compile", f"--num_iterations={STEPS}", "--save_every=2",
 )  # fmt: skip
-TEXT = (*COMMON, "--device_batch_size=2", "--total_batch_size=128", "--warmup_steps=2", "--eval_every=3",
-        "--eval_tokens=128")  # fmt: skip
+TEXT = (*COMMON, "--device_batch_size=2", "--total_batch_size=256", "--warmup_steps=2", "--eval_every=3",
+        "--eval_tokens=256")  # fmt: skip
 TALK = (*TEXT, "--conversations=none", "--data_path=base/talk.jsonl", "--init_lr_frac=1", "--model_tag=d1")
+
+
+class Way(NamedTuple):
+    """How a run is started: on so many ranks, with --parallel."""
+
+    ranks: int = 1
+    mode: str = "replicate"
+
+    @property
+    def here(self) -> int:
+        """Ranks of a node; for hybrid two nodes share this machine."""
+        return self.ranks // 2 if self.mode == "hybrid" else self.ranks
+
+
+ALONE = Way()
 
 
 @dataclass(frozen=True)
@@ -78,7 +94,7 @@ STAGES = {
             "base/chatrl_checkpoints/d1"),
         Stage("train", "scripts.train", (
             "--device=cpu", "--dtype=float32", "--compile=False", "--dataset=cats", "--n_layer=1", "--n_head=2",
-            "--n_embd=32", "--block_size=16", "--batch_size=2", "--gradient_accumulation_steps=2", "--dropout=0.1",
+            "--n_embd=32", "--block_size=16", "--batch_size=2", "--gradient_accumulation_steps=4", "--dropout=0.1",
             f"--max_iters={STEPS}", "--learning_rate=1e-2", "--warmup_iters=2", f"--lr_decay_iters={STEPS}",
             "--min_lr=1e-3", "--eval_interval=4", "--eval_iters=3"), "out"),
     )
@@ -102,13 +118,15 @@ class Lost(Exception):
 
 
 class Running:
-    """A run that was started: one process, or a launcher with two ranks."""
+    """A run that was started: one process, or a launcher with some ranks."""
 
-    def __init__(self, world: Path, stage: Stage, more: tuple[str, ...] = (), ranks: int = 1, hook: Hook | None = None):
+    def __init__(
+        self, world: Path, stage: Stage, more: tuple[str, ...] = (), way: Way = ALONE, hook: Hook | None = None
+    ):  # fmt: skip
         self.heard = world.parent / f"said{time.monotonic_ns()}"
         self.heard.mkdir()
-        argv = [*stage.command(world), *more]
-        self.process = processes.Process(target=_launched, args=(str(world), stage, argv, ranks, hook, str(self.heard)))
+        argv = [*stage.command(world), *more, f"--parallel={way.mode}"]
+        self.process = processes.Process(target=_launched, args=(str(world), stage, argv, way, hook, str(self.heard)))
         self.process.start()
         assert self.process.pid
         self.pid = self.process.pid
@@ -164,20 +182,20 @@ def is_stopped(pid: int) -> bool:
     return all(stat.rpartition(")")[2].split()[0] in "Tt" for stat in threads)
 
 
-def _launched(world: str, stage: Stage, argv: list[str], ranks: int, hook: Hook | None, heard: str) -> None:
+def _launched(world: str, stage: Stage, argv: list[str], way: Way, hook: Hook | None, heard: str) -> None:
     os.setpgid(0, 0)
     os.chdir(world)
     pids = Path(heard, "pids")
-    if ranks == 1:
+    if way.ranks == 1:
         pids.write_text(f"[{os.getpid()}]", encoding="utf-8")
         _rank(0, {}, stage, argv, hook, heard)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    both = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-            "TORCHELASTIC_USE_AGENT_STORE": "True"}  # fmt: skip
+    both = {"WORLD_SIZE": str(way.ranks), "LOCAL_WORLD_SIZE": str(way.here), "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}  # fmt: skip
     children: list[int] = []
-    for n in range(ranks):
+    for n in range(way.ranks):
         children.append(os.fork())
         if children[n] == 0:
             _rank(n, {**both, "RANK": str(n), "LOCAL_RANK": str(n)}, stage, argv, hook, heard)
@@ -237,14 +255,21 @@ def slow(seconds: float, rank: int) -> None:
 
 def dies_after(last: int, rank: int) -> None:
     """kill -9 after a step, before anything is saved or measured at it, but after the save before."""
-    begin = CheckpointWriter.save
+    begin, writers = CheckpointWriter.save, []
 
     def save(self: CheckpointWriter, state: TrainState, passing: bool) -> None:
         begin(self, state, passing)
         self.landed()
+        writers.append(self)
+
+    def die(step: int) -> None:
+        if step == last:
+            for writer in writers:  # of nanoGPT's format, which adds a validation
+                writer.landed()
+            os.kill(os.getpid(), signal.SIGKILL)
 
     CheckpointWriter.save = save
-    dies_at(last, rank)
+    before_logging(die)
 
 
 def slow_disk(seconds: float, then: Hook, rank: int) -> None:
@@ -421,6 +446,22 @@ def _content(path: Path) -> object:
     if paths := meta.get("changed_flags", {}).get("data_path"):  # recorded as absolute ones
         meta["changed_flags"]["data_path"] = [Path(path).name for path in paths]
     return meta
+
+
+def distances(one: Path, other: Path, rel: float) -> list[str]:
+    """The losses and scores of two finished runs, and the cursors of their last checkpoint, that differ by more."""
+    found = []
+    for ours, theirs in zip(logged(one), logged(other), strict=True):
+        for name in ("step", "loss", "val_bpb", "val_loss"):
+            if abs(ours.get(name, 0) - theirs.get(name, 0)) > rel * (1 + abs(theirs.get(name, 0))):
+                found.append(f"step {theirs['step']}: {name} {ours.get(name)}, not {theirs.get(name)}")
+    first, second = (_cursor(newest(folder)[-1]) for folder in (one, other))
+    return [*found, *([] if first == second else [f"cursor {first}, not {second}"])]
+
+
+def _cursor(path: Path) -> dict:
+    content = cast(dict, _content(path))
+    return content.get("nanochat", content)["loop_state"]["cursor"]
 
 
 def _leaves(value: object, where: str = "") -> Iterator[tuple[str, object]]:

@@ -5,9 +5,11 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import socket
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from nanochat.paths import dataset_dir, tokenizer_dir
 from nanochat.tokenizer import Tokenizer
 from scripts import speedrun
 from scripts._marks import Marks
+from tests.chaosruns import before_logging
 
 STEPS = 6
 COMMON = [
@@ -29,6 +32,7 @@ COMMON = [
 ]  # fmt: skip
 BASE = [*COMMON, "--dataset=tiny", "--depth=1", "--aspect_ratio=32", "--head_dim=32", "--max_seq_len=32"]
 SCRIPTS = {"base": "scripts.base_train", "mid": "scripts.mid_train", "sft": "scripts.chat_sft"}
+OTHERS = {"dpo": "scripts.chat_dpo", "rl": "scripts.chat_rl", "train": "scripts.train"}
 
 
 def flags(stage: str, base: Path, *more: str) -> list[str]:
@@ -41,34 +45,67 @@ def flags(stage: str, base: Path, *more: str) -> list[str]:
 
 def train(stage: str, argv: list[str]) -> None:
     """Run a stage in this process, on the base folder of the environment."""
-    importlib.import_module({**SCRIPTS, "dpo": "scripts.chat_dpo", "rl": "scripts.chat_rl"}[stage]).main(argv)
+    importlib.import_module({**SCRIPTS, **OTHERS}[stage]).main(argv)
 
 
-def in_child(base: str, stage: str, argv: list[str], environment: dict[str, str]) -> None:
+def in_child(base: str, stage: str, argv: list[str], last: int, here: str, environment: dict[str, str]) -> None:
+    os.chdir(here)
     os.environ.update(environment, NANOCHAT_BASE_DIR=base)
     torch.set_num_threads(1)
+    if last:
+        before_logging(lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == last else None)
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
         errors.run(lambda: train(stage, argv))
 
 
-def start(base: Path, stage: str, argv: list[str], **environment: str) -> BaseProcess:
-    """Run a stage in a process of its own."""
-    child = processes.Process(target=in_child, args=(str(base), stage, argv, environment))
+def start(base: Path, stage: str, argv: list[str], last: int = 0, **environment: str) -> BaseProcess:
+    """Run a stage in a process of its own, which SIGTERM ends after the step `last`."""
+    child = processes.Process(target=in_child, args=(str(base), stage, argv, last, os.getcwd(), environment))
     child.start()
     return child
 
 
-def on_ranks(base: Path, stage: str, argv: list[str], world: int = 2, here: int | None = None) -> None:
+def on_ranks(base: Path, stage: str, argv: list[str], world: int = 2, here: int | None = None, last: int = 0) -> None:
     """Run a stage on some ranks, as torchrun starts them; `here`: ranks of a node, all by default."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     all_have = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(here or world), "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": port}  # fmt: skip
-    ranks = [start(base, stage, argv, RANK=str(n), LOCAL_RANK=str(n), **all_have) for n in range(world)]
+    ranks = [start(base, stage, argv, last, RANK=str(n), LOCAL_RANK=str(n), **all_have) for n in range(world)]
     for rank in ranks:
         rank.join(300)
-    assert [rank.exitcode for rank in ranks] == [0] * world
+    assert [rank.exitcode for rank in ranks] == [143 if last else 0] * world
+
+
+class Leg(NamedTuple):
+    """A part of a run's way: ranks, ranks of a node, --parallel."""
+
+    ranks: int
+    here: int
+    mode: str
+
+
+ALONE = Leg(1, 1, "replicate")
+# From one rank to two, four and back in every mode. Hybrid is for nodes of several ranks, so two ranks have none.
+ROAD = [
+    ALONE, Leg(2, 2, "replicate"), Leg(4, 4, "replicate"),
+    ALONE, Leg(2, 2, "shard"), Leg(4, 4, "shard"),
+    ALONE, Leg(2, 2, "replicate"), Leg(4, 2, "hybrid"),
+    ALONE,
+]  # fmt: skip
+
+
+def travel(base: Path, stage: str, argv: list[str], resume: list[str] | None = None) -> None:
+    """Run a stage along ROAD, a step on each leg, the last one to the end; `resume`: flags of all but the first.
+
+    Where there is --recompute, four ranks of a model in parts have it.
+    """
+    for n, leg in enumerate(ROAD):
+        more = [*((resume or []) if n else []), f"--parallel={leg.mode}"]
+        if stage in SCRIPTS and leg == Leg(4, 4, "shard"):
+            more.append("--recompute")
+        on_ranks(base, stage, [*argv, *more], leg.ranks, leg.here, (n + 1) % len(ROAD))
 
 
 def tensors(folder: Path, step: int = STEPS) -> dict[str, torch.Tensor]:

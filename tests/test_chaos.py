@@ -1,4 +1,4 @@
-"""A short form of dev/chaos.py: a fault of each sort, over all stages, on one process and on two ranks."""
+"""A short form of dev/chaos.py: a fault of each sort, over all stages, on one process and on several ranks."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pytest
 from dev import chaos
 from nanochat.checkpoint import manager
 from tests.chaoscase import EQUAL, LOST, STOPPED, Templates
+from tests.chaosruns import Way
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +42,20 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
     ],
 )
 def test_nothing_is_lost(kind, stage: str, ranks: int, templates: Templates, tmp_path: Path) -> None:
-    assert chaos.inject(kind, stage, ranks, "1", templates, tmp_path / "case") in (EQUAL, STOPPED)
+    assert chaos.inject(kind, stage, Way(ranks), "1", templates, tmp_path / "case") in (EQUAL, STOPPED)
 
 
-@pytest.mark.parametrize("kind", [chaos.kill_9_beside_a_save, chaos.kill_9_in_a_save, chaos.full_disk])
-def test_nothing_is_lost_of_a_model_in_parts(kind, templates: Templates, tmp_path: Path) -> None:
-    assert chaos.inject(kind, "base", 2, "1", templates, tmp_path / "case", "shard") in (EQUAL, STOPPED)
+@pytest.mark.parametrize(
+    "kind, ranks, mode",
+    [
+        (chaos.kill_9_beside_a_save, 2, "shard"),
+        (chaos.kill_9_in_a_save, 4, "hybrid"),
+        (chaos.full_disk, 2, "shard"),
+        (chaos.moved_to_other_ranks, 4, "hybrid"),
+    ],
+)
+def test_nothing_is_lost_of_a_model_in_parts(kind, ranks: int, mode: str, templates: Templates, tmp_path: Path) -> None:
+    assert chaos.inject(kind, "base", Way(ranks, mode), "1", templates, tmp_path / "case") in (EQUAL, STOPPED)
 
 
 def test_a_missing_guard_is_a_loss(templates: Templates, tmp_path: Path) -> None:
@@ -60,7 +69,8 @@ def test_a_missing_guard_is_a_loss(templates: Templates, tmp_path: Path) -> None
         manager.write_meta(c.folder / f"meta_{step:06d}.json", meta)  # with a checksum that is right
         return c.equal()
 
-    assert chaos.inject(unnoticed, "base", 1, "1", templates, tmp_path / "case").startswith(f"{LOST}: other results")
+    found = chaos.inject(unnoticed, "base", Way(), "1", templates, tmp_path / "case")
+    assert found.startswith(f"{LOST}: other results")
     assert (tmp_path / "case" / "lost.txt").exists()
     counts = {"kill_9": {EQUAL: 2}, "flipped_bit": {EQUAL: 1, LOST: 1}}
     assert chaos.table(counts).splitlines()[-2:] == ["| flipped bit | 2 | 1 | 0 | 1 |", "| all | 4 | 3 | 0 | 1 |"]

@@ -13,7 +13,7 @@ import realsets
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from stages import lines, on_ranks
+from stages import ROAD, lines, travel
 
 from nanochat import chat
 from nanochat.checkpoint import door, manager
@@ -355,7 +355,7 @@ def test_a_reward_rises(tokenizer, tmp_path) -> None:
 
 # ---------------------------------------------------------------- the script
 
-STEPS = 8
+STEPS = len(ROAD)
 ARGV = [
     "--device_type=cpu", "--dtype=float32", "--task=refusal", f"--num_iterations={STEPS}", "--examples_per_step=3",
     "--num_samples=4", "--max_new_tokens=12", "--device_batch_size=4", "--eval_every=4", "--eval_examples=3",
@@ -401,19 +401,19 @@ def whole(sft: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_run_folder_tells_the_run(whole: Path, monkeypatch, capsys) -> None:
     found = [line for line in lines(whole) if "start" not in line]
-    assert [line["step"] for line in found] == [0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
+    assert [line["step"] for line in found] == [0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 8, 9, 10, 10]
     assert found[1].keys() >= {*STEP_METRICS, "loss", "grad_norm", "lr"}
-    for measured in (found[0], found[5], found[10]):
+    for measured in (found[0], found[5], found[10], found[13]):
         assert measured.keys() == {"step", "time", "pass@1/refusal", "pass@2/refusal", "val_error"}
     assert 0.2 < found[1]["reward"] < 0.8
     meta = manager.read_meta(whole, STEPS)
     assert meta["dataloader_state_dict"]["question"] == 3 * STEPS
     assert (meta["parent"]["source"], meta["parent"]["step"], meta["task"]) == ("sft", 5, "refusal")
-    assert meta["val_error"] == 1 - meta["pass@1/refusal"] == found[-1]["val_error"]
+    assert meta["val_error"] == 1 - meta["pass@1/refusal"] == found[13]["val_error"]
     assert meta["conversations"] == "littleworld"
     section = json.loads((whole.parents[1] / "report" / "chat_rl.json").read_text(encoding="utf-8"))
     assert section["tokens"] == meta["dataloader_state_dict"]["sampled"] > 0 and section["steps"] == STEPS
-    for name, line in (("before", found[0]), ("scores", found[10])):
+    for name, line in (("before", found[0]), ("scores", found[13])):
         assert section[name] == {key: line[key] for key in ("pass@1/refusal", "pass@2/refusal")}
     assert (section["questions"], section["samples"]) == ({"refusal": 3}, 2)
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(whole.parents[1]))
@@ -424,16 +424,9 @@ def test_the_run_folder_tells_the_run(whole: Path, monkeypatch, capsys) -> None:
     assert capsys.readouterr().out.strip()
 
 
-# Ranks, ranks of a node, mode, and the step to resume from: one run that moves from machine to machine.
-ROAD = [(2, 2, "shard", None), (4, 2, "hybrid", 2), (2, 2, "replicate", 4)]
-
-
 def test_one_run_on_many_machines_is_the_run_of_one_rank(rl: Path, base: Path, whole: Path) -> None:
-    """It asks the same questions, three of them among two or four ranks, and gets the same answers."""
-    for ranks, here, mode, step in ROAD:
-        resumed = [f"--resume={step}"] if step else []
-        on_ranks(base, "rl", [*ARGV, f"--parallel={mode}", *resumed], ranks, here)
-    chat_rl.main([*ARGV, "--resume=6"])
+    """It asks the same questions, three of them among two or four ranks, and gets the same answers in every mode."""
+    travel(base, "rl", ARGV)
     found, wanted = ([line for line in lines(folder) if "start" not in line] for folder in (rl, whole))
     for ours, theirs in zip(found, wanted, strict=True):
         for name in ours.keys() & {*STEP_METRICS, "pass@1/refusal"}:

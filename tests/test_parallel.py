@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stages import STEPS, flags, lines, on_ranks, saved_state, tensors, train
+from stages import ROAD, STEPS, flags, lines, on_ranks, saved_state, tensors, train, travel
 
 from nanochat.checkpoint import manager
 from nanochat.errors import UserError
@@ -16,10 +16,6 @@ from nanochat.train import parallel
 from nanochat.train.parallel import layout_for
 
 FIGURES = ("loss", "grad_norm", "val_bpb")
-# Ranks, ranks of a node, mode, the step to resume from, and other flags: one run that moves from machine to machine.
-ROAD = [
-    (2, 2, "shard", None, []), (4, 2, "hybrid", 2, []), (4, 4, "shard", 4, ["--recompute"]), (2, 2, "replicate", 6, [])
-]  # fmt: skip
 
 
 def figures(folder: Path) -> dict[tuple[int, str], float]:
@@ -47,18 +43,17 @@ def assert_equal(one: Path, other: Path, step: int) -> None:
 def test_one_run_on_many_machines_is_the_run_of_one_rank(
     stage: str, world: Callable[[str], Path], base: Path
 ) -> None:
-    """Its eight steps in four modes; three rows of a micro-batch do not divide among four ranks."""
+    """A validation and a step in all modes; eight rows in micro-batches of two are shared by up to four ranks."""
     world(stage)
-    more = ["--num_iterations=8", "--keep_last=0", "--total_batch_size=256", "--grad_clip=0.5", "--document_mask"]
+    n = len(ROAD)
+    more = [f"--num_iterations={n}", "--total_batch_size=256", "--grad_clip=0.5", "--document_mask", "--eval_every=1",
+            "--eval_tokens=256"]  # fmt: skip
     argv = flags(stage, base, *more, *(["--depth=2"] if stage == "base" else []))
     tag = "--model_tag" if stage == "base" else "--out_tag"
     train(stage, [*argv, f"{tag}=alone"])
-    for ranks, here, mode, step, others in ROAD:
-        resumed = [f"--resume={step}"] if step else []
-        on_ranks(base, stage, [*argv, f"{tag}=road", f"--parallel={mode}", *resumed, *others], ranks, here)
-    train(stage, [*argv, f"{tag}=road", "--resume=6"])
+    travel(base, stage, [*argv, f"{tag}=road"])
     folder = checkpoints_dir(stage)
-    assert_equal(folder / "road", folder / "alone", 8)
+    assert_equal(folder / "road", folder / "alone", n)
 
 
 def test_a_model_in_parts_keeps_its_adapters(world: Callable[[str], Path], base: Path) -> None:
@@ -90,6 +85,17 @@ def test_auto_takes_the_least_traffic_that_fits(
     assert layout_for("auto", rt, predicted) == (mode, parts)
     printed = capsys.readouterr().out
     assert printed == "" if mode == "replicate" else f"parallel={mode}: the whole model takes 100 of" in printed
+
+
+@pytest.mark.parametrize(("whole", "parts", "mode"), [(64e9, 7e9, "hybrid"), (12e9, 7e9, "replicate")])
+def test_auto_sends_no_padding(whole: float, parts: float, mode: str, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    monkeypatch.setattr(parallel, "memory_of", lambda device: 200e9)
+    rt = Runtime(torch.device("cpu"), torch.float32, 0, 512, 0)
+    found = layout_for("auto", rt, predicted, lambda layout: whole if layout.parts == 1 else parts)
+    assert found.mode == mode
+    said = "parallel=hybrid: the whole model fits, but 512 ranks are many for its matrices: each would send 64.0 GB"
+    assert (said in capsys.readouterr().out) == (mode == "hybrid")
 
 
 def test_one_node_is_no_hybrid(monkeypatch) -> None:

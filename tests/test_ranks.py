@@ -1,4 +1,4 @@
-"""Runs on two ranks that fail: one sentence from the rank that knows, no other traceback, no rank left behind."""
+"""Runs on several ranks that fail: one sentence from the rank that knows, no other traceback, no rank left behind."""
 
 import importlib
 import json
@@ -22,7 +22,7 @@ from children import processes
 from conftest import TEXT
 from stages import saved_state
 
-from nanochat import errors, runtime
+from nanochat import errors, peers, runtime
 from nanochat.checkpoint import manager
 from nanochat.data.shards import write_shards
 from nanochat.errors import UserError
@@ -34,7 +34,7 @@ from nanochat.train import pace
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = [
-    "--device_type=cpu", "--dtype=float32", "--no-compile", "--device_batch_size=2", "--total_batch_size=128",
+    "--device_type=cpu", "--dtype=float32", "--no-compile", "--device_batch_size=2", "--total_batch_size=256",
     "--warmup_steps=2", "--eval_every=-1", "--eval_tokens=128", "--sample_every=-1", "--dataset=tiny", "--depth=1",
     "--aspect_ratio=32", "--head_dim=32", "--max_seq_len=32", "--num_iterations=4",
 ]  # fmt: skip
@@ -86,8 +86,8 @@ def stores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return request.param
 
 
-def start(folder: Path, main: Callable[..., None], *arguments: object) -> list[BaseProcess]:
-    """Two ranks of a program, as torchrun starts them, whose store is here unless the environment forbids it."""
+def start(folder: Path, main: Callable[..., None], *arguments: object, world: int = 2) -> list[BaseProcess]:
+    """Ranks of a program, two a node, as torchrun starts them; the store is here unless the environment forbids it."""
     folder.mkdir(exist_ok=True)
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     is_shared, port = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE" not in os.environ, store.port
@@ -95,10 +95,10 @@ def start(folder: Path, main: Callable[..., None], *arguments: object) -> list[B
         del store  # and with it its port is free
     environment = {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": str(is_shared),
-        "WORLD_SIZE": "2", "NANOCHAT_BASE_DIR": os.environ["NANOCHAT_BASE_DIR"],
+        "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": "2", "NANOCHAT_BASE_DIR": os.environ["NANOCHAT_BASE_DIR"],
     }  # fmt: skip
     ranks = []
-    for n in range(2):
+    for n in range(world):
         mine = {**environment, "RANK": str(n), "LOCAL_RANK": str(n)}
         ranks.append(processes.Process(target=as_rank, args=(str(folder), mine, main, list(arguments))))
         ranks[n].start()
@@ -107,10 +107,20 @@ def start(folder: Path, main: Callable[..., None], *arguments: object) -> list[B
     return ranks
 
 
-def failed(folder: Path, main: Callable[..., None], *arguments: object) -> tuple[list[str], list[int | None]]:
-    """What both ranks wrote to stderr, and their exit codes."""
-    codes = [rank.exitcode for rank in start(folder, main, *arguments)]
-    return [(folder / f"err{n}").read_text(encoding="utf-8") for n in range(2)], codes
+def failed(
+    folder: Path, main: Callable[..., None], *arguments: object, world: int = 2
+) -> tuple[list[str], list[int | None]]:
+    """What the ranks wrote to stderr, and their exit codes."""
+    codes = [rank.exitcode for rank in start(folder, main, *arguments, world=world)]
+    return [(folder / f"err{n}").read_text(encoding="utf-8") for n in range(world)], codes
+
+
+def failed_to_train(folder: Path, main: Callable[..., None], argv: list[str], mode: str, *more: object) -> list[str]:
+    """What the ranks of a training in this mode wrote to stderr; hybrid takes four. All must end with code 2."""
+    world = 4 if mode == "hybrid" else 2
+    errors, codes = failed(folder, main, [*argv, f"--parallel={mode}"], *more, world=world)
+    assert codes == [2] * world
+    return errors
 
 
 def assert_one_sentence(errors: list[str], sentence: str) -> None:
@@ -147,12 +157,11 @@ def test_weights_that_arrive_late_are_there_in_time(world, tmp_path):
     assert losses[0] == losses[1] and any("val_bpb" in line for line in losses[0])
 
 
-@pytest.mark.parametrize("shard, mode", [(0, "replicate"), (1, "replicate"), (1, "shard")])
+@pytest.mark.parametrize("shard, mode", [(0, "replicate"), (1, "replicate"), (1, "shard"), (1, "hybrid")])
 def test_a_damaged_shard_is_one_sentence(shard, mode, world, tmp_path):
     damage(sorted(dataset_dir("tiny").iterdir())[shard])
-    errors, codes = failed(tmp_path / "said", train, [*FLAGS, f"--parallel={mode}"])
+    errors = failed_to_train(tmp_path / "said", train, FLAGS, mode)
     assert_one_sentence(errors, f"shard_{shard:05d}.parquet")
-    assert codes == [2, 2]
 
 
 def train_full(argv: list[str], rank: int) -> None:
@@ -170,11 +179,10 @@ def train_full(argv: list[str], rank: int) -> None:
     train(argv)
 
 
-@pytest.mark.parametrize("rank, mode", [(0, "replicate"), (1, "replicate"), (1, "shard")])
+@pytest.mark.parametrize("rank, mode", [(0, "replicate"), (1, "replicate"), (1, "shard"), (3, "hybrid")])
 def test_memory_that_one_rank_lacks_is_one_sentence(rank, mode, world, tmp_path):
-    errors, codes = failed(tmp_path / "said", train_full, [*FLAGS, f"--parallel={mode}"], rank)
+    errors = failed_to_train(tmp_path / "said", train_full, FLAGS, mode, rank)
     assert_one_sentence(errors, "base_train ran out of memory")
-    assert codes == [2, 2]
 
 
 def fail(rank: int, error: BaseException) -> None:
@@ -231,6 +239,23 @@ def test_a_rank_that_was_killed_is_a_sentence_of_the_other(stores, tmp_path):
     assert codes == [-signal.SIGKILL, 1]
 
 
+def vanish_apart() -> None:
+    """Rank 0 waits for rank 2, which is gone, and rank 1 for rank 0."""
+    peers.PATIENCE = 2.5
+    with runtime.start("cpu", "float32", 0) as rt:
+        pairs = [dist.new_group([0, n]) for n in (1, 2)]
+        rt.wait()
+        if rt.rank == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        dist.all_reduce(torch.ones(1), group=pairs[rt.rank == 0])
+
+
+def test_a_rank_that_waits_for_one_that_has_noticed_is_not_named(tmp_path):
+    errors, codes = failed(tmp_path, vanish_apart, world=3)
+    assert_one_sentence(errors, f"error: rank 2 on {socket.gethostname()} ended without an error message")
+    assert codes == [1, 1, -signal.SIGKILL]
+
+
 def sleep_forever(rank: int) -> None:
     with runtime.start("cpu", "float32", 0, collective_minutes=0.03) as rt:
         rt.wait()
@@ -255,14 +280,12 @@ def test_what_all_ranks_refuse_is_printed_once(flag, world, tmp_path):
     assert codes == [2, 2]
 
 
-@pytest.mark.parametrize("mode", ["replicate", "shard"])
-def test_a_full_disk_on_two_ranks(mode, world, small_disk, tmp_path, monkeypatch):
+@pytest.mark.parametrize("mode", ["replicate", "shard", "hybrid"])
+def test_a_full_disk_is_one_sentence(mode, world, small_disk, tmp_path, monkeypatch):
     shutil.move(world, small_disk / "base")
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(small_disk / "base"))
     (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - 8 * 4096))
-    errors, codes = failed(tmp_path / "said", train, [*FLAGS, "--save_every=1", f"--parallel={mode}"])
-    assert_one_sentence(errors, "the disk is full")
-    assert codes == [2, 2]
+    assert_one_sentence(failed_to_train(tmp_path / "said", train, [*FLAGS, "--save_every=1"], mode), "the disk is full")
 
 
 def test_ranks_whose_torchrun_was_killed_save_and_end(world):

@@ -141,6 +141,16 @@ def test_parts_need_less_memory_and_nodes_have_an_optimizer_each() -> None:
     assert again["gathered weights"] == pytest.approx(held + 2 * 32768 * 1280, rel=1e-3)
 
 
+def test_auto_replicates_until_padding_doubles_what_is_sent() -> None:
+    taken = {}
+    for ranks in (8, 64, 512):
+        sent = {}
+        for layout in scale.layouts(ranks, min(8, ranks)).values():
+            sent[layout] = sum(scale.traffic(D20, 1, ranks, layout).values())
+        taken[ranks] = scale.automatic(scale.layouts(ranks, min(8, ranks)), lambda parts: True, sent.__getitem__).mode
+    assert taken == {8: "replicate", 64: "replicate", 512: "hybrid"}
+
+
 def test_what_several_collectives_share_counts_once() -> None:
     assert covered([(5, 6), (0, 2), (1, 4), (1.5, 2)]) == 5
 

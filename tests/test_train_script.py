@@ -9,8 +9,8 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
+import threading
 from dataclasses import asdict
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -23,6 +23,7 @@ from children import processes
 from conftest import TEXT
 from hypothesis import given
 from hypothesis import strategies as st
+from stages import on_ranks, travel
 
 from extras.nanogpt import ckpt as writing
 from extras.nanogpt.settings import OF_ONE_START, Settings
@@ -702,6 +703,22 @@ def test_a_line_of_progress_shows_the_loss_of_its_step(here, capsys):
     assert shown == [(str(step), f"{loss:.4g}") for step, loss in losses("out")]
 
 
+def test_a_validation_is_added_beside_the_training(here, monkeypatch):
+    """On the thread that writes, from the copies that the save of its step has made."""
+    write, state_dict, threads, copied = writing.write, Optimizer.state_dict, [], []
+
+    def written(path: Path, *more) -> None:
+        threads.append((path.name, threading.current_thread().name.partition("_")[0]))
+        write(path, *more)
+
+    monkeypatch.setattr(writing, "write", written)
+    monkeypatch.setattr(Optimizer, "state_dict", lambda self: copied.append(1) or state_dict(self))
+    main([*SMALL, "--max_iters=8"])
+    each = ("ckpt.pt", "ckpt.pt", "ckpt_best.pt")
+    assert threads == [(name, "checkpoint") for name in (*each, *each)]
+    assert len(copied) == 3  # at the start, and of two steps
+
+
 def test_ctrl_c_says_where_the_run_stands(here):
     child = start(here, [*SMALL, "--max_iters=400000", "--eval_interval=400000", "--out_dir=out {x}"])
     while child.is_alive() and (not Path("out {x}", "metrics.jsonl").exists() or len(losses("out {x}")) < 6):
@@ -753,34 +770,27 @@ def test_a_run_of_the_original_resumes(here):
     assert losses("out")[-1][1] < losses("out")[0][1] + 1
 
 
-# ---------------------------------------------------------------- two ranks
+# ---------------------------------------------------------------- several ranks
 
 
-def two_ranks(here: Path, argv: list[str]) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    both = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    ranks = [start(here, argv, RANK=str(n), LOCAL_RANK=str(n), **both) for n in range(2)]
-    for rank in ranks:
-        rank.join(300)
-    assert [rank.exitcode for rank in ranks] == [0, 0]
-
-
-@pytest.mark.parametrize("parallel", ["replicate", "shard"])
-def test_two_ranks_equal_one_that_accumulates(parallel, here):
-    """And a run resumes on another number of ranks. Without dropout, which each rank draws for itself."""
-    argv = [*SMALL, "--dropout=0.0"]
+def test_one_run_on_many_machines_is_the_run_of_one_rank(here):
+    """In every mode, stopped and resumed on each. Without dropout, which each rank draws for itself."""
+    argv = [*SMALL, "--dropout=0.0", "--gradient_accumulation_steps=4", "--eval_interval=1"]
     main([*argv, "--out_dir=alone"])
-    two_ranks(here, [*argv, "--max_iters=4", f"--parallel={parallel}"])
-    main([*argv, "--init_from=resume"])
+    travel(here / "base", "train", argv, ["--init_from=resume"])
     assert [n for n, _ in losses("out")] == list(range(1, STEPS + 1))
     assert [loss for _, loss in losses("out")] == pytest.approx([loss for _, loss in losses("alone")], rel=1e-4)
     assert np.array(scores("out")) == pytest.approx(np.array(scores("alone")), rel=1e-4)
     a, b = ckpt("out/ckpt.pt"), ckpt("alone/ckpt.pt")
-    assert a["nanochat"]["loop_state"]["cursor"] == b["nanochat"]["loop_state"]["cursor"]
+    ours, theirs = a["nanochat"], b["nanochat"]
+    assert ours["loop_state"]["cursor"] == theirs["loop_state"]["cursor"]
+    assert all(ours[name] == theirs[name] for name in ("tokenizer_hash", "data"))
     for name in b["model"]:
         assert torch.allclose(a["model"][name], b["model"][name], atol=1e-4), name
+    first, second = (each["optimizer"]["state"] for each in (a, b))
+    assert first.keys() == second.keys()
+    for n, state in second.items():
+        assert all(torch.allclose(first[n][key], value, rtol=0.05, atol=1e-4) for key, value in state.items()), n
 
 
 def test_the_best_checkpoint_of_a_model_in_parts_is_written_after_a_kill(here):
@@ -789,16 +799,16 @@ def test_the_best_checkpoint_of_a_model_in_parts_is_written_after_a_kill(here):
     main(argv)
     best = ckpt("out/ckpt_best.pt")["model"]
     Path("out/ckpt_best.pt").unlink()
-    two_ranks(here, [*argv, "--init_from=resume", "--parallel=shard"])
+    on_ranks(here / "base", "train", [*argv, "--init_from=resume", "--parallel=shard"])
     again = ckpt("out/ckpt_best.pt")["model"]
     assert again.keys() == best.keys() and all(torch.equal(again[name], best[name]) for name in best)
 
 
 def test_two_ranks_with_dropout_resume_exactly(here):
     """Each rank draws what it drops from the step and its own number."""
-    two_ranks(here, [*SMALL, "--out_dir=whole"])
-    two_ranks(here, [*SMALL, "--max_iters=8"])
-    two_ranks(here, ["--init_from=resume", f"--max_iters={STEPS}"])
+    on_ranks(here / "base", "train", [*SMALL, "--out_dir=whole"])
+    on_ranks(here / "base", "train", [*SMALL, "--max_iters=8"])
+    on_ranks(here / "base", "train", ["--init_from=resume", f"--max_iters={STEPS}"])
     assert_same_run("out", "whole")
     main([*SMALL, "--out_dir=alone"])
     assert losses("alone") != losses("whole")

@@ -30,7 +30,7 @@ from nanochat.tokenizer import Tokenizer
 from nanochat.train.loop import TrainState
 from nanochat.train.parallel import REPLICATED, Layout
 from nanochat.train.start import adopt
-from nanochat.train.writer import CheckpointWriter
+from nanochat.train.writer import Begun, CheckpointWriter
 
 METRICS = "metrics.jsonl"
 CKPTS = (CKPT, LAST_CKPT, BEST_CKPT)
@@ -74,6 +74,7 @@ class CkptWriter(CheckpointWriter):
     run: Run
     always: bool  # --always_save_checkpoint
     settings: dict
+    held: tuple[int, dict, dict] = (-1, {}, {})  # the step whose optimizer and weights were copied last, and these
 
     def __post_init__(self) -> None:
         names = (CKPT, BEST_CKPT) if self.always else (LAST_CKPT, CKPT)
@@ -119,11 +120,15 @@ class CkptWriter(CheckpointWriter):
         self.landed()
         is_best = self.run.note(state.step, scores)
         write = self._snapshot(state)
-        if not self.is_main:
-            return
-        write(self.latest_path)
-        if is_best:
-            write(self.best_path)  # a copy of its own, so damage to the other cannot reach it
+
+        def land() -> list[str]:
+            if self.is_main:
+                write(self.latest_path)
+                if is_best:
+                    write(self.best_path)  # a copy of its own, so damage to the other cannot reach it
+            return []
+
+        self.begun = Begun(state.step, self.written(land), again=True)
 
     def clear(self, step: int, is_first: bool) -> list[str]:
         if is_first:  # of a run that replaces another
@@ -134,21 +139,32 @@ class CkptWriter(CheckpointWriter):
         return []
 
     def _snapshot(self, state: TrainState) -> Callable[[Path], None]:
-        """Copy what a ckpt.pt holds. Returns what writes it, which rank 0 can use. A collective call."""
-        run, optimizer = self.run, self.optimizer.state_dict()
-        weights = self.copies.of(whole(run.model.state_dict(), self.is_main))
-        moments = {
-            name: {key: self.copies.of({f"{name}.{key}": x})[f"{name}.{key}"] for key, x in buffers.items()}
-            for name, buffers in optimizer["state"].items()
-        }
+        """Copy what a ckpt.pt holds, if this step's is not. Returns what writes it, which rank 0 can use.
+
+        A collective call.
+        """
+        run = self.run
+        if self.held[0] != state.step:
+            self.held = (state.step, *self._copied_tensors())
+        _, optimizer, weights = self.held
         ours = {
             "loop_state": state.state_dict(),
             "best_step": run.best_step,
             "tokenizer_hash": run.tokenizer.hash if run.tokenizer else None,
             "data": run.data,
         }
-        content = {**optimizer, "state": moments}, self.settings, state.step, run.best, ours, weights
+        content = optimizer, self.settings, state.step, run.best, ours, weights
         return lambda path: ckpt.write(path, run.model, *content)
+
+    def _copied_tensors(self) -> tuple[dict, dict]:
+        """The optimizer's state and the weights; on ranks above 0 without tensors. A collective call."""
+        optimizer = self.optimizer.state_dict()
+        weights = self.copies.of(whole(self.run.model.state_dict(), self.is_main))
+        moments = {
+            name: {key: self.copies.of({f"{name}.{key}": x})[f"{name}.{key}"] for key, x in buffers.items()}
+            for name, buffers in optimizer["state"].items()
+        }
+        return {**optimizer, "state": moments}, weights
 
 
 @dataclass(kw_only=True)

@@ -27,10 +27,11 @@ class Layout(NamedTuple):
 
 
 REPLICATED = Layout()
+WASTE = 2.0  # below it the two take about as long (dev/LOG.md)
 
 
 def layouts(ranks: int, here: int) -> dict[str, Layout]:
-    """The possible ones, that with the least traffic first, when `here` of the ranks are on this node."""
+    """The possible ones, the least traffic (but for padding) first, when `here` of the ranks are on this node."""
     if ranks == 1:
         return {"replicate": REPLICATED}
     has_nodes = 1 < here < ranks and ranks % here == 0
@@ -38,10 +39,20 @@ def layouts(ranks: int, here: int) -> dict[str, Layout]:
     return {"replicate": REPLICATED, **hybrid, "shard": Layout("shard", ranks)}
 
 
-def first_that_fits(possible: dict[str, Layout], fits: Callable[[int], bool]) -> Layout:
-    """What --parallel auto takes: the first whose number of parts fits, else the last."""
+def automatic(
+    possible: dict[str, Layout], fits: Callable[[int], bool], sent: Callable[[Layout], float] | None = None
+) -> Layout:
+    """What --parallel auto takes: the first whose number of parts fits, else the last.
+
+    But hybrid in place of replicate if that sends more than WASTE times as much. With more ranks than Muon has matrices
+    of a shape, replicate's buckets are mostly padding. sent: the bytes that a rank sends in a step, if they matter.
+    """
     *_, last = possible.values()
-    return next((layout for layout in possible.values() if fits(layout.parts)), last)
+    chosen = next((layout for layout in possible.values() if fits(layout.parts)), last)
+    hybrid = possible.get("hybrid")
+    if sent is None or hybrid is None or chosen.mode != "replicate" or not fits(hybrid.parts):
+        return chosen
+    return hybrid if sent(chosen) > WASTE * sent(hybrid) else chosen
 
 
 # ---------------------------------------------------------------- the network

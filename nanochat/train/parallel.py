@@ -11,15 +11,18 @@ from nanochat.errors import UserError
 from nanochat.gpt import GPT
 from nanochat.optim import AdamWGroup, MuonGroup, Optimizer
 from nanochat.plan.cost import USABLE
-from nanochat.plan.scale import REPLICATED, Layout, first_that_fits, layouts
+from nanochat.plan.scale import REPLICATED, Layout, automatic, layouts
 from nanochat.reduce import in_parts
 from nanochat.runtime import Runtime, memory_of
 
 
-def layout_for(wanted: str, rt: Runtime, needed: Callable[[int], float]) -> Layout:
+def layout_for(
+    wanted: str, rt: Runtime, needed: Callable[[int], float], sent: Callable[[Layout], float] | None = None
+) -> Layout:
     """The layout that --parallel asks for; auto: the one with the least traffic that fits, and prints the reason.
 
-    needed(parts) predicts the bytes on a device. Raises UserError for hybrid where there is one node only.
+    needed(parts) predicts the bytes on a device, sent(layout) those that it sends in a step, if that is to matter.
+    Raises UserError for hybrid where there is one node only.
     """
     here = int(os.environ.get("LOCAL_WORLD_SIZE", rt.world))
     possible = layouts(rt.world, here)
@@ -33,8 +36,18 @@ def layout_for(wanted: str, rt: Runtime, needed: Callable[[int], float]) -> Layo
     if wanted != "auto":
         return possible[wanted]
     there = memory_of(rt.device)
-    chosen = first_that_fits(possible, lambda parts: not there or needed(parts) <= USABLE * there)
-    if chosen.parts > 1:
+
+    def fits(parts: int) -> bool:
+        return not there or needed(parts) <= USABLE * there
+
+    chosen = automatic(possible, fits, sent)
+    if chosen.parts > 1 and sent is not None and fits(1):
+        rt.print(
+            f"parallel={chosen.mode}: the whole model fits, but {rt.world} ranks are many for its matrices: each would "
+            f"send {sent(REPLICATED) / 1e9:,.1f} GB in a step, most of it padding; in {chosen.parts} parts "
+            f"{sent(chosen) / 1e9:,.1f} GB"
+        )
+    elif chosen.parts > 1:
         rt.print(
             f"parallel={chosen.mode}: the whole model takes {needed(1) / 1e9:,.0f} of {there / 1e9:,.0f} GB on each "
             f"rank, in {chosen.parts} parts {needed(chosen.parts) / 1e9:,.0f} GB"

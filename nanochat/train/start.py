@@ -28,6 +28,7 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.log import strict_json
 from nanochat.loss import Rows
 from nanochat.paths import SOURCES, alone_in, check_tag, checkpoints_dir
+from nanochat.plan.scale import traffic
 from nanochat.runtime import Runtime, compute_dtype
 from nanochat.tokenizer import Tokenizer
 from nanochat.train.flags import LaterFlags, StageLoraFlags, TrainFlags
@@ -193,7 +194,13 @@ def begin(
     adapters = lora.wanted(flags)
     size = (shape, hparams.device_batch_size, hparams.max_seq_len, rt, bool(flags.compile), flags.recompute)
     besides = {"adapters": adapters, "teacher": teacher and teacher.model.config}
-    layout = layout_for(flags.parallel, rt, lambda parts: needed(*size, **besides, parts=parts))
+
+    def sent(layout: Layout) -> float:
+        batches = max(1, hparams.total_batch_size // (hparams.device_batch_size * hparams.max_seq_len * rt.world))
+        return sum(traffic(shape, batches, rt.world, layout, adapters=adapters).values())
+
+    compared = None if flags.fp8 else sent  # 8 bits are for replicas only
+    layout = layout_for(flags.parallel, rt, lambda parts: needed(*size, **besides, parts=parts), compared)
     check_memory(*size, **besides, parts=layout.parts)
     if loaded is not None and layout.parts == 1:
         loaded.model.to(rt.device)

@@ -53,10 +53,14 @@ class Copies:
 
 @dataclass
 class Begun:
-    """A checkpoint that is being written. waited: seconds that training stood still for it."""
+    """A checkpoint that is being written, or written again with its scores, which is not told.
+
+    waited: seconds that training stood still for it.
+    """
 
     step: int
     written: Future
+    again: bool = False
     began: float = field(default_factory=time.perf_counter)
     waited: float = 0.0
 
@@ -107,10 +111,14 @@ class CheckpointWriter:
             with self._taking_back():
                 self.keep_tokenizer()
         write = self.copied(state, passing)
-        self.begun = Begun(state.step, self.thread.submit(lambda: (write(), time.perf_counter())), began)
+        self.begun = Begun(state.step, self.written(write), began=began)
         self.begun.waited = time.perf_counter() - began
         if self.log.is_held:  # a kill must not leave this run's checkpoint beside the metrics of the one it replaces
             self.landed()
+
+    def written(self, write: Callable[[], list[str]]) -> Future:
+        """What `write` returns on the thread, and when it ended."""
+        return self.thread.submit(lambda: (write(), time.perf_counter()))
 
     def copied(self, state: TrainState, passing: bool) -> Callable[[], list[str]]:
         """Copy what is to be saved. Returns what writes it, on the thread; that returns what `prune` does."""
@@ -144,7 +152,9 @@ class CheckpointWriter:
         self.saved_at = begun.step
         self.log.release()
         self._warn(damaged)
-        self.tell(f"step {begun.step} saved in {ended - begun.began:.2f}s; training waited {begun.waited:.2f}s for it")
+        if not begun.again:
+            took = f"saved in {ended - begun.began:.2f}s; training waited {begun.waited:.2f}s for it"
+            self.tell(f"step {begun.step} {took}")
 
     @contextmanager
     def _taking_back(self) -> Iterator[None]:
