@@ -30,7 +30,7 @@ from scripts._typed import typed
 PRESETS = ("full", "smoke", "long")
 TINY: dict[str, tuple[Any, Any, Any]] = {
     "TINY_DOCUMENTS": (60_000, 2_000, 150_000),
-    "TINY_VOCAB": (2048, 512, 2048),  # few tokens: words fall into pieces that other words share, and are spelled better
+    "TINY_VOCAB": (2048, 512, 2048),  # few: words fall into pieces that others share, and are spelled better
     "TINY_CONTEXT": (256, 128, 256),
     "TINY_DEPTH": (4, 1, 5),
     "TINY_ROWS": (16, 4, 16),  # rows per forward pass
