@@ -337,7 +337,8 @@ def test_a_folder_started_by_older_code_resumes(tmp_path):
         python -m scripts.tok_eval
         python -m scripts.base_train --depth=4 --head_dim=64 --max_seq_len=256 --device_batch_size=16
          --total_batch_size=4096 --matrix_lr=0.16 --embedding_lr=1.7 --unembedding_lr=0.06 --warmup_steps=10
-         --warmdown_ratio=0.3 --num_iterations=300 --save_every=100 --eval_every=300 --eval_tokens=65536"""
+         --warmdown_ratio=0.3 --num_iterations=300 --save_every=100 --eval_every=300 --eval_tokens=65536
+         --document_mask"""
     lines = [" ".join(command.split()) for command in old.replace("\n         --", " --").splitlines()]
     (tmp_path / "speedrun").mkdir()
     for name, count in (("data", 1), ("tok_train", 2), ("tok_eval", 3), ("base_train", 4)):
