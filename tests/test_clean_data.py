@@ -134,7 +134,8 @@ def test_a_document_goes_only_when_it_is_like_one_that_stays(base, planted, piec
     """A is like B and B like C, but A is not like C: B goes. And where many meet, all are compared with the first."""
     plain = [document.text.split("\n\n") for document in planted if document.kind == "plain"]
     first = plain.pop(0)
-    second = min(plain, key=lambda text: abs(len(" ".join(text)) - 0.85 * len(" ".join(first))))  # A is half of B and more
+    wanted = 0.85 * len(" ".join(first))  # so A is more than half of B
+    second = min(plain, key=lambda text: abs(len(" ".join(text)) - wanted))
     rest = ["\n\n".join(text) for text in plain if text is not second][:38]
     a, b, c = ("\n\n".join(part) for part in (first * 2, [*first, *first, *second], [*second, *first[:2], *second]))
     words_of = rest[0].split()

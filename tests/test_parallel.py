@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stages import ROAD, STEPS, flags, lines, on_ranks, saved_state, tensors, train, travel
+from stages import ROAD, STEPS, assert_nearly_same_state, flags, lines, on_ranks, train, travel
 
 from nanochat.checkpoint import manager
 from nanochat.errors import UserError
@@ -23,20 +23,10 @@ def figures(folder: Path) -> dict[tuple[int, str], float]:
 
 
 def assert_equal(one: Path, other: Path, step: int) -> None:
-    """Up to rounding: every loss and validation, weights and momenta; and exactly, where the data would resume."""
+    """Up to rounding: every loss and validation, and the state at a step."""
     assert figures(one) == {key: pytest.approx(value, rel=2e-4) for key, value in figures(other).items()}
-    a, b = tensors(one, step), tensors(other, step)
-    assert a.keys() == b.keys()
-    for name in a:
-        assert a[name].shape == b[name].shape and (a[name] - b[name]).norm() <= 0.02 * b[name].norm() + 1e-3, name
-    first, second = saved_state(one, step), saved_state(other, step)
-    assert first.keys() == second.keys() and torch.equal(first["steps"], second["steps"])
-    for name in first.keys() - {"rng"}:
-        assert first[name].shape == second[name].shape, name
-        assert torch.allclose(first[name], second[name], rtol=0.05, atol=1e-4), name
-    metas = [manager.read_meta(folder, step) for folder in (one, other)]
-    for name in ("dataloader_state_dict", "tokenizer_hash", "model_config"):
-        assert metas[0][name] == metas[1][name]
+    assert_nearly_same_state(one, other, step)
+    assert manager.read_meta(one, step)["model_config"] == manager.read_meta(other, step)["model_config"]
 
 
 @pytest.mark.parametrize("stage", ["base", "sft"])

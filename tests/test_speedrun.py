@@ -343,7 +343,8 @@ def test_a_folder_started_by_older_code_resumes(tmp_path):
     (tmp_path / "speedrun").mkdir()
     for name, count in (("data", 1), ("tok_train", 2), ("tok_eval", 3), ("base_train", 4)):
         (tmp_path / "speedrun" / f"{name}.started").write_text("\n".join(lines[:count]), encoding="utf-8")
-    found = states(tmp_path, PRESET="full", TINY_VOCAB="4096", TINY_BASE_STEPS="300", TINY_MID_STEPS="", TINY_SAVE_EVERY="100")
+    settings = {"TINY_VOCAB": "4096", "TINY_BASE_STEPS": "300", "TINY_MID_STEPS": "", "TINY_SAVE_EVERY": "100"}
+    found = states(tmp_path, PRESET="full", **settings)
     assert [found[name] for name in STAGES[:5]] == ["resumes"] * 4 + ["to do"]
 
 
