@@ -96,7 +96,9 @@ def test_a_first_visit(visit, littleworld_models, picture) -> None:
 
 def test_a_conversation_outgrows_the_context_and_is_looked_into(visit, picture) -> None:
     page = visit("?q=Where+does+Mira+live%3F")
-    page.get_by_label("Your question").press("Enter")
+    field = page.get_by_label("Your question")
+    expect(field).to_have_value("Where does Mira live?")  # filled in when the models are known
+    field.press("Enter")
     settled(page)
     turns = 1
     while page.locator(".horizon").count() == 0:
