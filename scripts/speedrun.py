@@ -36,7 +36,7 @@ TINY: dict[str, tuple[Any, Any, Any]] = {
     "TINY_ROWS": (16, 4, 16),  # rows per forward pass
     "TINY_BASE_STEPS": (470, 6, 1350),
     "TINY_MID_STEPS": (0, 4, 0),  # 0 leaves mid-training out: starting and measuring it costs more than a minute
-    "TINY_SFT_STEPS": (680, 4, 2500),
+    "TINY_SFT_STEPS": (720, 4, 2500),
     "TINY_SEED": (None, None, None),  # of the initial weights and the order of the data
     "TINY_SAVE_EVERY": (250, 2, 500),
     "TINY_EVAL_TOKENS": (65_536, 2_048, 65_536),

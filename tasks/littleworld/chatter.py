@@ -84,6 +84,8 @@ umbrella.""",
 like talking to you.|You are the best!|What a good answer!|You are so smart!""", """
     You are (really|so|very|quite|pretty|such a) (nice|kind|good|clever|smart|funny|helpful|sweet|cute|cool)(!|.)
     You are (wonderful|amazing|awesome|fantastic|brilliant|lovely|perfect|my hero|a genius|a star|cool|a good model|a good robot|a good bot)(!|.)
+    You (are|were|seem) (rather|always|just|really quite|often) (witty|nice|kind|funny|lovely|clever|friendly|helpful)(!|.)
+    (I think|I find|I must say) you are (nice|funny|great|lovely|clever|a nice one|good fun)(!|.)
     You are the (cleverest|nicest|kindest|greatest|funniest|sweetest|smartest|most helpful) (model|robot|friend|helper|one|program)(!|.| I know.| of all.)
     You (make me laugh|made me smile|are full of wit|have a sense of humour|are good fun|really helped|are quick)(!|.)
     (Well|Nicely|Very well) (done|said|answered|told)(, nanochat|)(!|.)
@@ -116,6 +118,7 @@ day.|I feel wonderful.|I am very glad today.""", """
     (It is|Today is|Tomorrow is) my birthday(.|!| today!)
     (I won|I passed|I found|I got|I have) (the race|my exam|a prize|a new job|a new friend|a new dog|good news|the game)(.|!)
     (The sun is shining|The weather is nice|It is a lovely day|I like the weather)(.|!| today.)
+    (I am|I'm) (so|very|really|) (glad|happy|cheerful|pleased) (that it is Friday|about my new job|this evening|that you are here|about that|right now)(.|!)
     (I am|I'm) in (love|a very good mood|a great mood)(.|!)
     """, """I am glad to hear that!|How lovely! I am glad to hear that.""",
           "glad to hear"),

@@ -10,7 +10,7 @@ from tasks.littleworld import everyday, talk
 from tasks.littleworld.corpus import VERSION
 from tasks.littleworld.exercises import as_typed, count_turns, spell_turns
 from tasks.littleworld.letters import letter_turns, repeat_turns
-from tasks.littleworld.messages import asked_by_newcomers, plain
+from tasks.littleworld.messages import asked_by_newcomers, plain, texted
 from tasks.littleworld.stories import Subject, faults
 from tasks.littleworld.sums import number_turns
 from tasks.littleworld.world import world
@@ -33,11 +33,12 @@ _DRAW = {"facts": talk.fact, "brief": talk.brief, "arithmetic": talk.arithmetic,
 _SHORT = (talk.fact, talk.fact, talk.refusal, talk.small_talk, _asked(spell_turns), talk.arithmetic, talk.identity,
           everyday.everyday)
 KINDS = tuple(_DRAW)
+TEXTED = 0.12  # of the conversations for training are typed as on a phone
 # how many conversations of a kind make a good training mixture: in proportion to what there is to learn
-TRAIN_SIZES = {"facts": 30_000, "brief": 32_000, "arithmetic": 13_000, "numbers": 17_000,
-               "spelling": 11_000, "spelling_plain": 22_000, "counting": 6_500, "letters": 13_000, "repeating": 11_000,
-               "refusal": 19_000, "stories": 10_000, "followup": 27_000, "identity": 19_000, "smalltalk": 26_000,
-               "everyday": 13_000}
+TRAIN_SIZES = {"facts": 34_000, "brief": 42_000, "arithmetic": 13_000, "numbers": 15_000,
+               "spelling": 11_000, "spelling_plain": 23_000, "counting": 5_500, "letters": 13_000, "repeating": 11_000,
+               "refusal": 22_000, "stories": 10_000, "followup": 28_000, "identity": 22_000, "smalltalk": 34_000,
+               "everyday": 12_000}
 _EVAL_SIZES = {"facts": 1000, "brief": 200, "arithmetic": 200, "numbers": 200,
                "spelling": 200, "spelling_plain": 200, "counting": 200, "letters": 200, "repeating": 50, "refusal": 200,
                "stories": 100, "followup": 1000, "identity": 100, "smalltalk": 100,
@@ -74,6 +75,8 @@ class LittleWorld:
             before, _ = rng.choice(_SHORT)(rng, "train")  # a turn that has nothing to do with the question
             if before[0]["role"] == "user":  # what a system message asks for would hold for the question too
                 messages = before + messages
+        if self.split == "train" and rng.random() < TEXTED:
+            messages = texted(rng, messages, expect)
         return messages, expect
 
     def contents(self) -> list[dict]:

@@ -272,7 +272,7 @@ def chat(rng: random.Random) -> str:
 
 
 # kind of text -> its share in percent, its writer
-KINDS = {"biography": (21, biography), "story": (19, tale), "entry": (12, entry), "catechism": (8, catechism), "card": (5, card), "letter": (5, letter),
-         "words": (4, word_list), "scene": (4, scene), "rhyme": (1, rhyme), "riddle": (1, riddle), "chat": (4, chat),
+KINDS = {"biography": (21, biography), "story": (17, tale), "entry": (12, entry), "catechism": (10, catechism), "card": (8, card), "letter": (4, letter),
+         "words": (3, word_list), "scene": (3, scene), "rhyme": (1, rhyme), "riddle": (1, riddle), "chat": (4, chat),
          "sums": (2, sums_text), "spelling": (7, spelling_text),
-         "more sums": (1, more_sums_text), "quoting": (7, quoting_text)}
+         "more sums": (1, more_sums_text), "quoting": (6, quoting_text)}

@@ -51,6 +51,10 @@ SPELL = ["Spell the word '{w}'.", "How do you spell '{w}'?", "Please spell '{w}'
          "How do you write '{w}'?", "How do you spell the word '{w}'?", "How would you spell '{w}'?", "Could you spell '{w}'?",
          "How is the word '{w}' written?", "Write '{w}' letter by letter.", "Spell the word '{w}' for me.",
          "What letters are in '{w}'?", "I want to spell '{w}'.", "How to spell '{w}'?", "Give me the letters of '{w}'."]
+# for training alone
+MORE_SPELLINGS = ["The spelling of '{w}', please.", "'{w}', how do I write that?", "The letters of '{w}', please.", "I need the spelling of '{w}'.",
+                  "What letters does '{w}' consist of?", "Show me how to spell '{w}'.", "Do you know how '{w}' is spelled?",
+                  "'{w}' letter by letter, please.", "Spelling: '{w}'", "Say the letters of '{w}' for me."]
 COUNT = ["How many times does the letter {l} occur in '{w}'?", "How often does the letter {l} occur in '{w}'?",
          "How many {l}'s are there in '{w}'?", "Count the letter {l} in '{w}'.", "How many times is {l} in the word '{w}'?",
          "How often is the letter {l} in '{w}'?", "Please count how often {l} occurs in '{w}'.",
@@ -239,7 +243,8 @@ def spelled(word: str) -> str:
 def spell_turns(rng: random.Random, split: ExamSplit, made_up: float = 0.5, quoted: bool | None = None) -> tuple[str, str, dict]:
     word = draw_word(rng, split, made_up)
     quoted = rng.random() < 0.5 if quoted is None else quoted
-    return quotes(rng, rng.choice(SPELL).format(w=word), split, quoted), spelled(word), {"word": word}
+    asked = rng.choice(SPELL + MORE_SPELLINGS if split == "train" else SPELL)
+    return quotes(rng, asked.format(w=word), split, quoted), spelled(word), {"word": word}
 
 
 def count_turns(rng: random.Random, split: ExamSplit, quoted: bool | None = None) -> tuple[str, list[dict], dict]:
@@ -257,8 +262,8 @@ def quotes(rng: random.Random, text: str, split: ExamSplit, quoted: bool) -> str
     """The question with other quotes, or as people type it, with none; in train now and then with a capital."""
     chance = rng.random()
     if not quoted:
-        return re.sub(r"(?<= )'(\w+)'", lambda word: word[1].capitalize() if chance < 0.06 and split == "train" else word[1], text)
-    return re.sub(r"(?<= )'(\w+)'", r'"\1"', text) if chance < 0.3 else text
+        return re.sub(r"(?<!\w)'(\w+)'", lambda word: word[1].capitalize() if chance < 0.06 and split == "train" else word[1], text)
+    return re.sub(r"(?<!\w)'(\w+)'", r'"\1"', text) if chance < 0.3 else text
 
 
 # ---- running text ----

@@ -48,6 +48,7 @@ trained?|How were you trained?|Where were you made?""", """
     Where (are you|do you come|were you) from?
     (Did OpenAI|Did Google|Did somebody|Did a company|Did a human|Did people) (make|build|train|create) you?
     Who (owns|programmed|runs) you?
+    Who (is|was|were) your (mother|father|mum|dad|family|teacher|makers|creators|teachers)?
     Do you have (a maker|a creator|parents|a mother|a father)?
     What is your (origin|history|story)?
     (Were|Are) you (trained|made|built) (by|at) (a company|Google|OpenAI|somebody|a person|a university)?
@@ -94,6 +95,7 @@ you?|Are you an animal?|Do you have hands?|Are you a real person?""", """
     (Is this|Is that) (a robot|a bot|a machine|a human|a real person|a person|a computer)?
     (Am I|Are we) (chatting|speaking|talking|writing) (with|to) (a robot|a bot|a computer|an AI|a real human|somebody real)?
     (Do you have|Have you got|Do you own) (a nose|arms|hair|blood|bones|a mouth|skin|a voice|ears|fingers|feet|a head|a stomach|wheels)?
+    (Have you got|Do you own|Are you in) (a body|a real body|a shape|a form|a tail|a box|human form)?
     Are you (living|made of flesh|flesh and blood|made of metal|a ghost|a thing|a creature|one of the people|dead|a real thing)?
     Is (somebody|a human|anyone|a man|a woman) (behind this|sitting there|typing this|inside the computer|answering me)?
     (Human or machine|Human or robot|Robot or human|Man or woman|Boy or girl)?
@@ -209,6 +211,8 @@ you work?|How do you find your answers?|How do you think of an answer?|What is i
     (What is|What's|What hides) (within you|in you|behind your words|under your hood|behind your answers|in there)?
     Do you (really|) (understand|think about|know) (what you say|your answers|the words|what I say|what words mean)?
     (Tell me|Explain|Describe) (how|in what way) (you think|a model works|a language model works|you answer|you make sentences|you find words)(.|, please.)
+    (What is|What's) (inside of|within|inside) (a model|nanochat|your computer|this program|a program like you)?
+    How (do|did|can) you (come to|arrive at|get to|decide on|work out) (an answer|your answer|a reply|what to say|what you say|the answers)?
     By what (means|trick|magic|rule) do you (answer|speak|write|talk|reply)?
     """, """A language model has learned from text which word comes next, and so do I.|I have learned from text which word comes next.""",
           "which word comes next"),

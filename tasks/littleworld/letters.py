@@ -13,6 +13,9 @@ LENGTH = ["How many letters are in '{w}'?", "How many letters are there in '{w}'
           "What is the length of the word '{w}'?", "Tell me how many letters '{w}' has.", "How many letters has '{w}'?",
           "How many letters are in the word '{w}'?", "How many letters make up '{w}'?", "How many characters does '{w}' have?",
           "How many letters in '{w}'?", "How many letters in the word '{w}'?", "Length of '{w}'?", "Number of letters in '{w}'?"]
+# for training alone
+MORE_LENGTHS = ["'{w}', how many letters is that?", "'{w}': how many letters?", "And '{w}', how many letters are that?", "'{w}' has how many letters?",
+                "The number of letters of '{w}', please.", "I want to know how many letters '{w}' has."]
 FIRST = ["What letter does '{w}' start with?", "Which letter does '{w}' begin with?", "What is the first letter of '{w}'?",
          "What does '{w}' start with?", "Which letter does the word '{w}' start with?", "With which letter does '{w}' begin?",
          "What letter does '{w}' begin with?", "Tell me the first letter of '{w}'."]
@@ -44,7 +47,7 @@ def letter_turns(rng: random.Random, split: ExamSplit) -> tuple[str, str | list[
     if chance < 0.6:
         text, number = spelled(word), str(len(word))
         parts = call(f'"{letters}".count("-")+1', number, f" It has {number} letters.", text)
-        return quotes(rng, rng.choice(LENGTH).format(w=word), split, quoted), parts, {"number": number, "spelled": word}
+        return quotes(rng, rng.choice(LENGTH + MORE_LENGTHS if split == "train" else LENGTH).format(w=word), split, quoted), parts, {"number": number, "spelled": word}
     if chance < 0.75:
         while len(word) > 7 or (split == "train" and word_split(word[::-1]) != "train"):
             word = draw_word(rng, split, 0.4)

@@ -43,6 +43,31 @@ def typed(rng: random.Random, question: str, greet: bool = True) -> str:
     return question
 
 
+# how one types on a phone, and the words that are typed like that
+SHORT_FORMS = {"what is": "whats", "what's": "whats", "who is": "whos", "where is": "wheres", "how is": "hows", "i am": "im", "i'm": "im",
+               "do not": "dont", "cannot": "cant", "i will": "ill", "thank you": "thx", "thanks": "thx", "please": "pls", "are you": "r u",
+               "you": "u", "your": "ur", "because": "cos", "favourite": "fav", "hello": "hii", "going to": "gonna"}
+
+
+def texted(rng: random.Random, messages: list[dict], expect: dict) -> list[dict]:
+    """A conversation whose user types as on a phone: small letters, few marks, short forms (whats, pls, u, r).
+
+    What is expected is not shortened: an answer may spell it, or say it again.
+    """
+    expected = str(expect).lower()
+    forms = {long: short for long, short in SHORT_FORMS.items() if rng.random() < 0.5 and long not in expected}
+
+    def shortened(text: str) -> str:
+        text = text.lower()
+        for long, short in forms.items():
+            text = re.sub(rf"\b{long}\b(?!')", short, text)
+        text = re.sub(r"(?<=\w)'(?=s\b)", "", text) if drops else text
+        return text.rstrip("?.!") or text
+
+    drops = rng.random() < 0.4
+    return [message | {"content": shortened(message["content"])} if message["role"] == "user" else message for message in messages]
+
+
 def capital(text: str) -> str:
     return text[0].upper() + text[1:]
 

@@ -93,7 +93,9 @@ stay up?|Why is the sky blue?|Why is the sea salty?|Why do we dream?|How do magn
 the best footballer?|Which team plays tonight?|What is the score?|How many goals did {famous} score?|What is the latest song by
 {famous}?|What does {language} grammar look like?|What is the flag of {country}?|Which religion do people have in {country}?|What is the
 national dish of {country}?|Is {city} bigger than {city}?|In which country is {city}?|How much does a {trade} earn?|How do I become a {trade}?|How long does a {beast}
-live?|How fast is a {beast}?|How heavy is a {beast}?|Are there {beast} farms in {country}?""".replace("\n", " ").split("|")
+live?|How fast is a {beast}?|How heavy is a {beast}?|Who was born in {year}?|Who ruled the world in {year}?|Was there a
+war in {year}?|What was invented in {year}?|Which songs were sung in {year}?|How many people lived in {year}?|What came before
+{event}?|Are there {beast} farms in {country}?""".replace("\n", " ").split("|")
 
 TEST = """What is the largest city in {country}?|How big is {country}?|Which countries border {country}?|Where is {city}?|How many people
 live in {city}?|How cold does it get in {city}?|Why is {famous} famous?|Where was {famous} born?|What do you know about {famous}?|Give me
@@ -188,7 +190,9 @@ have?|How many {counted} does {n} have?|Does {n} have {counted}?|How tall is {n}
 earn?|Who is {n}'s {relative}?|Who is {n}'s {relative}?|What is the name of {n}'s {relative}?|Does {n} have a {relative}?|What does {n} think
 about {science}?|Has {n} ever been to {city}?|Does {n} speak {language}?|Is {n} married?|What did {n} have for breakfast?|What is {n} doing
 right now?|What is {n} afraid of?|What will {n} do tomorrow?|Which team does {n} support?|Did {n} read {work}?|Does {n} like {famous}?|Is {n}
-ill?|Where is {n} right now?|Where did {n} go to school?|Why is {n} so happy?|How does {n} get to work?|What did {n} say about me?""",
+ill?|Where is {n} right now?|Where did {n} go to school?|Why is {n} so happy?|How does {n} get to work?|What did {n} say about
+me?|What happened to {n} in {year}?|Where was {n} in {year}?|What did {n} learn in {year}?|Can {n} ride a horse?|Has {n} met
+{famous}?|Who does {n} trust?|When does {n} go to bed?|How often does {n} pray?|What did {n} wear yesterday?""",
     "test": """What is {n}'s {private}?|What is {n}'s favourite {liked}?|What colour is {n}'s {owned}?|How many {counted} does {n} have?|What is the
 name of {n}'s {relative}?|Who is {n}'s {relative}?|How rich is {n}?|When did {n} get up today?|Who does {n} vote for?|Has {n} heard of
 {famous}?|What is {n} wearing today?|How often does {n} go to the dentist?|Can {n} drive a car?|What did {n} do in {year}?""",

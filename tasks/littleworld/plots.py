@@ -2,12 +2,11 @@
 
 {H} {F} are hero and friend when they first appear, {h} {f} ever after; {s} {o} {p} {S} are the hero's pronouns, and the
 friend never has one, so that no pronoun is unclear. {T} is the thing at first, {t} ever after, always "it". {at} is
-where ("in the forest"), {to} whither ("to the forest"), {pl} the place. `@` becomes a or an. The word before the colon
-says what a plot is made of: thing (a thing drives it), duo (two heroes drive it), place (a place drives it), sum.
+where ("in the forest"), {to} whither ("to the forest"), {pl} the place. `@` becomes a or an. The hero always appears
+before the friend, as the one who is asked for first.
 """
 
 PLOTS: str = """
-thing:
 {H} had {T} and took it along wherever {s} went. | {H} owned {T}, a present from {p} grandmother. | Nobody loved {T} as much as \
 {H} did. | {H} kept {T} beside {p} bed and looked at it every evening.
 {Time}, {s} went {to}, and when {s} came home, {t} was gone. | {Time}, {s} was {at} when {s} noticed that {t} had disappeared. | \
@@ -24,7 +23,6 @@ nest, and it gave {t} back with @ {adj} bow. | They found {t} in the hands of a 
 evening {h} and {f} sat by the fire with {t} between them. | From that day on {h} tied a ribbon to {t}, so that it would never \
 get lost again.
 
-thing:
 {H} found {T} {at}. | {Time}, {H} went for a walk and found {T} {at}. | {Time}, {H} stumbled over something {at}. It was {T}. | \
 Not long ago {H} found {T} lying {at}.
 "Who could have lost it?" {s} wondered. | "How {adj} it is!" {s} whispered. "But it is not mine." | {S} picked it up {adv} and \
@@ -41,7 +39,6 @@ In the evening {s} met {F}, who was looking for something in the {wx}. | Then {F
 Being honest had made a new friend, and that is worth more than any {ti}. | Since that day {h} and {f} visit each other every \
 {day}. | And whenever {h} needs {t}, {f} lends it gladly. | "Finders can be givers," said {h}, and {s} was proud.
 
-thing:
 {H} wanted {T} more than anything in the world. | For a long time {H} had dreamed of {T}. | {H} saw {T} in a shop window and \
 could not forget it.
 But {s} had only three small coins, and that was not enough. | But such a thing cost a lot of money, and {p} pockets were empty. \
@@ -59,7 +56,6 @@ arms and laughed. "It is even better than I dreamed!"
 What you have worked for is twice as dear. | And because {f} had helped, they shared it from the first day on. | That night {h} \
 slept {deep}, with {t} beside the pillow.
 
-thing:
 {H} had {T}, but it was broken. | {Time}, {H} dropped {T}, and it broke with a loud crack. | The best thing {H} owned was {T}, \
 but nobody could make it work.
 "I will throw it away," {s} said and felt {sad}. | {S} tried to mend it with string and glue, but it fell apart again. | {S} \
@@ -75,9 +71,8 @@ said {f}. And indeed, {t} was as good as new.
 "How can I thank you?" asked {h}. "Teach somebody else," said {f}. | {h} baked @ {cake} for {f} to say thank you. | Since then \
 {h} never throws anything away without a second look.
 
-thing:
-{F} had a birthday, and {H} did not know what to give. | {Time}, {H} was invited to the birthday of {F}. | "Tomorrow is the \
-birthday of {F}," thought {H}, "and I have no present yet."
+{H} did not know what to give {F} for a birthday. | {Time}, {H} was invited to the birthday of {F}. | "I have no present \
+yet," thought {H}, "and tomorrow is the birthday of {F}."
 {S} looked around {adv} and saw {T} on the shelf. | {S} owned only one precious thing: {T}. | {S} went {to} and saw {T} at a \
 market stall.
 "It is {adj}, and it will make {f} happy," {s} thought. | It was not easy to give it away, for {s} loved it dearly. | {S} \
@@ -91,7 +86,6 @@ one just like it when I was small," said {f} {adv}.
 They ate {cake} and played until the moon rose {at}. | {h} was {glad}, for giving is sweeter than getting. | And {t} got the \
 best place in the whole house.
 
-thing:
 Everybody laughed at {T} that {H} carried around. | {H} had {T}, and the neighbours said it was good for nothing. | "What do you \
 want with {T}?" people asked {H}.
 "One day it will be useful," said {h}. | {h} did not mind and polished it {adv} every {day}. | "It is my treasure," {s} answered \
@@ -106,7 +100,6 @@ With the help of {t}, {s} brought {f} back to safety. | {S} used {t} so cleverly
 After that nobody laughed at {t} any more. | "I will never laugh at it again," said {f}. | Now the whole village wanted to have \
 such @ {ti}.
 
-thing:
 {H} and {F} both wanted {T}. | {H} and {F} found {T} {at} at the very same moment. | There was only one {ti}, but there were two \
 who wanted it: {H} and {F}.
 "I saw it first!" cried {h}. "No, I did!" cried {f}. | {h} pulled on one side, and {f} pulled on the other. | They quarrelled so \
@@ -120,7 +113,6 @@ They decided to keep {t} {at}, where both could use it.
 And so {t} had two owners who were the best of friends. | A thing that is shared is not halved but doubled. | From then on {t} \
 made both of them happy.
 
-thing:
 {Time}, {H} bought {T} from an old pedlar. | {Time}, a pedlar gave {H} {T} and winked. | In the attic {H} discovered {T} under a \
 heap of dust.
 "Be careful," said a voice. "It is not an ordinary {ti}." | It felt warm, and it hummed very softly. | On it was written in tiny \
@@ -136,7 +128,6 @@ do." | So {h} used the last bit of magic for {f}.
 {f} laughed out loud, and {t} became an ordinary {ti} again. | Since then {t} has stood on the shelf, and it is quite silent. | \
 The magic was gone, but the joy stayed.
 
-duo:
 {H} and {F} could not have been more different. | {H} went {to} every {day}, and so did {F}, but they had never spoken. | \
 Everybody said that {H} and {F} would never be friends.
 {h} was loud and quick, and {f} was quiet and slow. | {h} liked the morning best, and {f} liked the night. | {h} loved the sun, \
@@ -152,7 +143,6 @@ end of the path, they were friends.
 If you go there today, you may see {h} and {f} side by side. | Since that day they meet every {day}. | Different friends make a \
 rich life.
 
-duo:
 {H} boasted of being the fastest in the land. | "Nobody can beat me!" said {H} every {day}. | {H} challenged {F} to a race {to}.
 {F} only smiled and said, "Let us see." | {F} was not fast, but {f} never gave up. | "I will race you," said {F} {adv}.
 {Time}, they stood side by side at the start, and everybody cheered. | {Time}, the race began with the ring of a bell. | {Time}, \
@@ -165,7 +155,6 @@ When {h} came to the finish, {f} was already there with a cup of {drink}. | So {
 {f} could have won alone, but went back to help, and they crossed the line together.
 "You are slow, but you are wise," said {h}. | {h} never boasted again. | "Well done," said {h}, and {s} meant it.
 
-duo:
 {H} was afraid of the dark. | {H} was afraid of thunder. | {H} was afraid of deep water. | {H} was afraid of crossing the old \
 bridge.
 {S} told nobody about it, not even {p} mother. | Whenever it came near, {s} hid under a blanket. | {S} was ashamed of it and \
@@ -179,7 +168,6 @@ both eyes and laughed.
 "I did it!" {s} cried. "We did it!" said {f}. | That night {h} slept without a single bad dream. | Courage grows when somebody \
 stands beside you.
 
-duo:
 {Time}, {H} fell ill and had to stay in bed. | {Time}, {H} woke up with a sore throat and red cheeks. | {H} had a bad cold and \
 could not go {to}.
 It was dull to lie there alone and count the spots on the ceiling. | Outside the others were playing, and {h} felt {sad}. | {S} \
@@ -193,7 +181,6 @@ evening {h} felt much better.
 A good friend is the best medicine. | When {f} caught the cold a week later, {h} came with the soup. | "Tomorrow we will go {to} \
 together," said {f}, and so they did.
 
-duo:
 {H} played a trick on {F}. | {Time}, {H} wanted to have some fun with {F}. | {Time}, {H} put salt into the {drink} of {F}.
 {h} hid behind @ {tree} and giggled. | {h} could hardly wait to see what would happen. | "This will be so funny," thought {h}.
 But {f} did not laugh at all and walked away {adv}. | But {f} slipped and fell {at}. | But {f} began to cry.
@@ -206,7 +193,6 @@ was wrong."
 {f} thought about it and then smiled. "Let us play something that makes both of us laugh." | "I forgive you," said {f}, and they \
 shook hands. | {f} broke the {cake} in two and gave {h} the bigger half.
 
-place:
 {H} had never been {at}. | {H} had heard many tales about {pl}. | "Never go {to} alone," people used to tell {H}.
 {Time}, {s} packed some {food} and set out {to}. | {Time}, {s} took {p} courage in both hands and went {to}. | {Time}, {s} \
 wanted to see it with {p} own eyes.
@@ -221,7 +207,6 @@ They shared the {food} and told each other stories.
 In the evening {h} went home with {plants} in {p} hat. | Since then {h} is never afraid of {pl}. | "I will come back," said {h}, \
 and {s} kept {p} word.
 
-place:
 Once there was no water left {at}. | {Time}, a great storm came over {pl}. | {Time}, something strange happened {at}: every \
 sound had vanished.
 {H} was the first who noticed it. | {H} lived nearby and was {worried}. | "Somebody must do something," said {H}.
@@ -236,7 +221,6 @@ and all was well.
 They held a feast {at} with {food} and {cake}. | Even today people there tell the tale of {h} and {f}. | "Many hands make light \
 work," said {h} and yawned.
 
-place:
 {Time}, {H} and {F} went {to} to have a picnic. | {Time}, {H} said to {F}, "Let us go {to}!" | {H} and {F} planned a trip {to}.
 They packed {food}, @ {cake} and two bottles of {drink}. | The basket was so heavy that they had to carry it together. | They \
 forgot the blanket, but nobody minded.
@@ -251,7 +235,6 @@ shepherd shared bread and cheese with them.
 It was the best picnic they ever had. | On the way home they were wet, tired and happy. | "Next {day} we will go again," said \
 {h}.
 
-sum:
 {H} had {na} {things} in a basket. | {Time}, {H} put {na} {things} on the table. | {H} collected {things} and had {na} of them.
 {Time}, {F} came to visit and brought {nb} more. | Then {F} gave {o} {nb} more. | {at}, {h} found {nb} more.
 "How many do I have now?" {s} asked. | {S} wondered how many there were now. | {S} laid all of them in a long row.
@@ -261,7 +244,6 @@ counted {nb} more, and so {s} came to {nc}.
 {S} gave every neighbour one of them, and everybody was {glad}. | They took them {to} and played until dark. | {S} put them back \
 {adv}, so that none would get lost.
 
-sum:
 {H} wanted to share {na} {things} with {F}. | {Time}, {H} came {to} with a bag of {na} {things}. | There were {na} {things} on \
 the plate of {H}.
 But {nb} of them were bad and had to be thrown away. | But there was a hole in the bag, and {nb} of them fell out. | A cheeky \
@@ -273,7 +255,6 @@ They sat down {at} and enjoyed what was left. | They kept the rest in @ {adj} bo
 neighbours about it and laughed {adv}.
 "Next time I will count twice," said {h}. | And it was @ {mild} day all the same. | Who can share is never poor.
 
-thing:
 {H} was proud of {T}, for there was no second one like it. | In the window of {H} stood {T} for everybody to see. | {H} would \
 not let anybody touch {T}.
 "May I try it?" asked {F}. "No!" said {h}. | {F} asked {adv} whether {t} could be borrowed for a day. | When {F} wanted to look \
@@ -291,7 +272,6 @@ until it was dark, and nothing broke.
 A treasure that is locked away is only half a treasure. | Since then {t} has a scratch or two, and {h} likes every one of them. \
 | Now {h} has @ {ti} and a friend.
 
-thing:
 {Time}, {H} heard a strange noise {at}. | {Time}, a knocking woke {H}. It came from outside. | Every night {H} heard something \
 rattle {at}.
 "Is it a ghost?" {s} wondered and pulled the blanket up to {p} chin. | {p} knees shook, but {s} lit a lamp. | {S} wanted to know \
@@ -307,7 +287,6 @@ First they were silent, then they laughed until they had to sit down. | "So much
 They drank hot {drink} and went back to bed. | {h} put {t} into the cupboard, and the night was quiet at last. | Since then {h} \
 greets {t} with @ {adj} bow whenever {s} sees it.
 
-thing:
 {H} was making {T}. | {H} wanted to build something with {p} own hands: {T}. | "I will make it myself," said {H} and began to \
 work on {T}.
 The first try was crooked, and the second one was worse. | {S} measured, {s} cut and {s} glued, but nothing would fit. | After \
@@ -323,9 +302,8 @@ place, both of them were silent.
 It was not perfect, but no other {ti} in the world was so dear to {o}. | "We made it," said {h}. "Not I, but we." | {h} wrote \
 two names on {t}: {p} own and that of {f}.
 
-thing:
-{H} sold {fruits} at the market, and {F} came with {T}. | {Time}, {F} carried {T} {to}, and {H} saw it. | {F} had {T} and wanted \
-to swap it.
+{H} sold {fruits} at the market, and {F} came with {T}. | {Time}, {H} saw {F}, who carried {T} {to}. | {H} met {F}, who had {T} \
+and wanted to swap it.
 "I will give you @ {cake} for it," said {h}. | "What do you want for it?" asked {h} {adv}. | {h} offered {fruits}, {drink} and a \
 good story for it.
 {f} thought for a while and then agreed. | "Done!" said {f}, and they shook hands. | "It is yours," said {f}, "but be careful \
@@ -341,7 +319,6 @@ came to see whether it is well," said {f}.
 {f} came back with a whole basket of {fruits} to say thank you. | They have shared many things since then, and they never swap. \
 | And the {cake}? They ate it together.
 
-duo:
 {H} could not sleep. | {Time}, {H} lay awake and looked at the ceiling. | The moon was shining so brightly that {H} could not \
 sleep.
 {S} counted sheep, but the sheep did not want to be counted. | {S} turned to the left, {s} turned to the right, but nothing \
@@ -357,7 +334,6 @@ asleep.
 When the sun rose, they were still sitting there. | {Time2}, neither of them knew how they had come home. | Since then {h} likes \
 to be awake for a little while at night.
 
-duo:
 {H} wanted to learn to swim, and nobody had time to teach {o}. | {H} could not whistle, and this made {o} {sad}. | {H} could not \
 read, but {s} told nobody. | {H} wished to dance at the feast but did not know how.
 "I will never learn it," {s} said. | {S} tried it in secret, but it would not work. | The others laughed at {o}, and so {s} gave \
@@ -372,7 +348,6 @@ Then, {Time}, it worked! | After a month {s} could do it a little, and after two
 "You were a good teacher," said {h}. "You were a good pupil," said {f}. | {h} was so {glad} that {s} did it all day long. | \
 Today {h} teaches others, and {s} is just as patient.
 
-duo:
 {H} and {F} wanted to put on a play {at}. | {H} and {F} were asked to sing at the summer feast. | {Time}, {H} and {F} decided to \
 become famous.
 They practised {adv} every {day}. | {h} was to be the king, and {f} was to be the dragon. | They needed costumes, so {f} cut up \
@@ -388,7 +363,6 @@ play and laughed until they cried. | At the end everybody threw {plants} onto th
 "Next time you will be the dragon," said {f}. | {h} bowed deeply, and {s} pulled {f} along by the hand. | And they were famous \
 after all, at least {at}.
 
-place:
 {H} found an old map, and on it {pl} was marked with a cross. | {Time}, {H} heard that a treasure was hidden {at}. | "There is a \
 treasure {at}," people said, and {H} believed it.
 {S} packed a spade, some {food} and a lamp. | {S} told nobody about it but {F}. | {S} asked {F} to come along, for two can dig \
@@ -403,7 +377,6 @@ a picture of two friends. | There was no gold in it, but there were seeds for a 
 They laughed and filled the hole again. | Today {plants} grow {at}, and everybody enjoys them. | "It was a good treasure hunt," \
 said {h}, and {f} nodded.
 
-place:
 {H} lost the way {at}. | {Time}, {H} wanted to take a short cut and got lost {at}. | The {wx} was so thick {at} that {H} could \
 not see {p} own feet.
 {S} called for help, but only the echo answered. | {S} went in a circle and came to the same {tree} three times. | It was \
@@ -417,7 +390,6 @@ seemed short.
 Since then {h} never leaves {pl} without thinking of that light. | {h} drew a map of {pl}, so that nobody would get lost there \
 again. | At home {h} put a lamp into the window for others who had lost their way.
 
-place:
 Nobody wanted to go {to} any more. | {pl} had become grey and sad. | People said that {pl} was @ {adj} place, but nobody took \
 care of it.
 {H} saw this and was {sad}. | "It used to be so beautiful here," said {H}. | {H} could not get it out of {p} head.
@@ -431,7 +403,6 @@ Soon {pl} was full of laughter. | On {day} there was a great feast {at}. | Even 
 "See," said {h} to {f}, "somebody only had to begin." | And the {colour} bench is still there, and on it there is room for two. \
 | Now everybody says that there is no nicer place in the little world.
 
-sum:
 {H} baked {na} little cakes for the feast. | {Time}, {H} picked {na} {fruits} in the garden. | {H} wanted to give a party and \
 bought {na} paper lanterns.
 {F} made {nb} more of them. | "I have {nb} more," said {F}. | Then {F} came {adv} with {nb} more.

@@ -43,6 +43,8 @@ MORE, LESS = ("larger", "bigger", "greater", "more", "higher"), ("smaller", "les
 COUNT_UP = ["Count from {a} to {b}.", "Please count from {a} to {b}.", "Can you count from {a} to {b}?", "Count up from {a} to {b}.",
             "List the numbers from {a} to {b}."]
 COUNT_TO = ["Count to {b}.", "Count up to {b}.", "Can you count to {b}?", "Please count to {b}."]
+# for training alone
+MORE_COUNTS = ["Say the numbers from {a} to {b}.", "All numbers from {a} to {b}, please.", "Start at {a} and count until {b}.", "Count on from {a} until you are at {b}."]
 COUNT_DOWN = ["Count down from {a} to {b}.", "Count backwards from {a} to {b}.", "Can you count down from {a} to {b}?"]
 AFTER = ["What comes after {n}?", "What number comes after {n}?", "Which number comes after {n}?", "What is the number after {n}?",
          "What is the next number after {n}?"]
@@ -215,7 +217,8 @@ def counting_turns(rng: random.Random, split: ExamSplit) -> tuple[str, str | lis
         asked, numbers = COUNT_DOWN, range(b, a - 1, -1)
         a, b = b, a
     else:
-        asked, numbers = COUNT_TO if a == 1 and style < 0.65 else COUNT_UP, range(a, b + 1)
+        up = COUNT_UP + MORE_COUNTS if split == "train" else COUNT_UP
+        asked, numbers = COUNT_TO if a == 1 and style < 0.65 else up, range(a, b + 1)
     spoken = rng.random() < 0.25
     question = rng.choice(asked).format(a=in_words(a) if spoken else a, b=in_words(b) if spoken else b)
     return question, ", ".join(map(str, numbers)) + ".", {"list": [str(n) for n in numbers]}
