@@ -1,7 +1,8 @@
 """What `scripts.speedrun` notes about a base folder, so that it can be killed at any instant and resumes.
 
 <base>/speedrun/STAGE.KIND is a mark. It holds the recipe's commands up to the stage's own, one per line, so that a
-changed command unmarks its own stage and all later ones; then notes, each on a line that begins with "# ".
+changed command, or another version of what it makes, unmarks its own stage and all later ones; then notes, each on a
+line that begins with "# ".
 
     started   the stage has been started; notes: the checkpoints that this command replaces
     done      the stage has finished; note of tok_train: the tokenizer it made
@@ -16,8 +17,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from nanochat.paths import write_text
-
-RENAMED = {"python -m nanochat.data.tinyworld ": "python -m tasks.littleworld "}  # commands of older base folders
 
 
 class Marks:
@@ -37,8 +36,6 @@ class Marks:
     def holds(self, stage: str, kind: str, history: Sequence[str]) -> bool:
         """Whether this mark exists and records exactly these commands."""
         lines = [line for line in self.text(f"{stage}.{kind}").splitlines() if not line.startswith("# ")]
-        for old, new in RENAMED.items():
-            lines = [new + line.removeprefix(old) if line.startswith(old) else line for line in lines]
         return lines == list(history)
 
     def notes(self, stage: str, kind: str) -> list[str]:

@@ -25,6 +25,7 @@ from scripts import _screen as screen
 from scripts._clock import Clock, left, rounded
 from scripts._marks import Marks, last_step
 from scripts._typed import typed
+from tasks import littleworld
 
 # What the environment may change, and its default with PRESET=full, smoke and long. None follows from the rest.
 PRESETS = ("full", "smoke", "long")
@@ -84,6 +85,8 @@ class Stage:
     """--device_batch_size; a run resumes with another one, and with another number of processes"""
     ahead_from: str = ""
     """the stage after which its command already starts in the background"""
+    version: int | None = None
+    """of what its command makes; with another one it runs again, and so does all after it"""
 
     @property
     def command(self) -> list[str]:
@@ -145,7 +148,7 @@ def tiny(s: SimpleNamespace) -> list[Stage]:
     score = {"model_tag": tag, "batch_size": 64, "max_problems": s.problems}
     stages = [
         Stage("data", "tasks.littleworld", {"num_documents": s.documents}, "base_data_tinyworld/*.parquet",
-              reports=False),
+              reports=False, version=littleworld.VERSION),
         Stage("tok_train", "scripts.tok_train", {"vocab_size": s.vocab}, TOKENIZER),
         Stage("tok_eval", "scripts.tok_eval", {}),
         Stage("base_train", "scripts.base_train", base | train, _checkpoints("base", tag)),
@@ -333,7 +336,7 @@ def walk(stages: Sequence[Stage], marks: Marks) -> Iterator[tuple[Stage, list[st
         if stage.name == "identity" and (own := _own_identity(marks)):
             history.append(f"{OWN_IDENTITY} {own}")
             continue
-        history.append(" ".join(["python", *stage.command]))
+        history.append(" ".join(["python", *stage.command]) + (f" (version {stage.version})" if stage.version else ""))
         yield stage, list(history), state_of(stage, marks, history)
 
 

@@ -27,6 +27,7 @@ from scripts import _screen as screen
 from scripts import speedrun
 from scripts._clock import Clock, left
 from scripts._marks import Marks
+from tasks import littleworld
 
 SPEEDRUN = Path(__file__).parent.parent / "speedrun.sh"
 STAGES = [
@@ -330,22 +331,18 @@ def test_another_number_of_gpus_or_rows_changes_no_stage(tmp_path):
     assert states(tmp_path, RECIPE="real", DEPTH="2")["base_train"] == "to do"
 
 
-def test_a_folder_started_by_older_code_resumes(tmp_path):
-    """Its marks name the little world's old module and do not end with a newline."""
-    old = """python -m nanochat.data.tinyworld --num_documents=60000
-        python -m scripts.tok_train --vocab_size=4096
-        python -m scripts.tok_eval
-        python -m scripts.base_train --depth=4 --head_dim=64 --max_seq_len=256 --device_batch_size=16
-         --total_batch_size=4096 --matrix_lr=0.16 --embedding_lr=1.7 --unembedding_lr=0.06 --warmup_steps=10
-         --warmdown_ratio=0.3 --num_iterations=300 --save_every=100 --eval_every=300 --eval_tokens=65536
-         --document_mask"""
-    lines = [" ".join(command.split()) for command in old.replace("\n         --", " --").splitlines()]
-    (tmp_path / "speedrun").mkdir()
-    for name, count in (("data", 1), ("tok_train", 2), ("tok_eval", 3), ("base_train", 4)):
-        (tmp_path / "speedrun" / f"{name}.started").write_text("\n".join(lines[:count]), encoding="utf-8")
-    settings = {"TINY_VOCAB": "4096", "TINY_BASE_STEPS": "300", "TINY_MID_STEPS": "", "TINY_SAVE_EVERY": "100"}
-    found = states(tmp_path, PRESET="full", **settings)
-    assert [found[name] for name in STAGES[:5]] == ["resumes"] * 4 + ["to do"]
+def test_another_version_of_the_corpus_is_made_anew(tmp_path, monkeypatch):
+    """And all after it, although no command has changed."""
+    marks, changed = Marks(tmp_path), environment(tmp_path, PRESET="full")
+
+    def found() -> list[str]:
+        return [state for _, _, state in speedrun.walk(speedrun.recipe_for(changed, marks).stages, marks)]
+
+    for stage, history, _ in speedrun.walk(speedrun.recipe_for(changed, marks).stages, marks):
+        marks.write(stage.name, "started", history)
+    assert set(found()) == {"resumes"}
+    monkeypatch.setattr(littleworld, "VERSION", littleworld.VERSION + 1)
+    assert set(found()) == {"to do"}
 
 
 def test_the_users_own_conversations_are_not_replaced(tmp_path):

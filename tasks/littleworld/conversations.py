@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable
 
 from nanochat.data.shards import ExamSplit
-from tasks.littleworld import everyday, talk
-from tasks.littleworld.corpus import VERSION
+from tasks.littleworld import VERSION, everyday, talk
 from tasks.littleworld.exercises import as_typed, count_turns, spell_turns
 from tasks.littleworld.letters import letter_turns, repeat_turns
 from tasks.littleworld.messages import asked_by_newcomers, plain, texted
