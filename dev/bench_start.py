@@ -48,7 +48,7 @@ class Flags:
     """Measure how nanochat starts; the last line is JSON."""
 
     source: str = ""
-    """model of the base folder, such as sft or sft:d4; default: a small one with random weights"""
+    """model of the base folder, such as sft or sft:d3; default: a small one with random weights"""
     previous: Path | None = None
     """another checkout to compare with"""
     rounds: int = 3

@@ -1,7 +1,7 @@
 """Take the pictures of the README and the documentation, and every state of the pages, with a real model in Chromium.
 
-    python -m dev.pictures --model sft:d4 --out /tmp/pictures           all states, and the moving picture
-    python -m dev.pictures --model sft:d4 --docs                        those of docs/assets, too
+    python -m dev.pictures --model sft:d3 --out /tmp/pictures           all states, and the moving picture
+    python -m dev.pictures --model sft:d3 --docs                        those of docs/assets, too
 
 NANOCHAT_BASE_DIR names the base folder, whose models, runs and report are shown. The page is driven by the roles and
 labels that a screen reader has, so a page that has changed stops this script with what it did not find.
@@ -38,9 +38,9 @@ State = Callable[[Page], None]  # brings an empty tab into a state
 class Flags:
     """Take pictures of the chat page, the dashboard and the report card of the base folder in use."""
 
-    model: str = "sft:d4"
+    model: str = "sft:d3"
     """talk to this model, named as for scripts.chat_web --model"""
-    base: str = "base:d4"
+    base: str = "base:d3"
     """let this base model continue a text"""
     out: Path = field(default_factory=lambda: Path(tempfile.gettempdir()) / "nanochat-pictures")
     """write the pictures to this folder"""

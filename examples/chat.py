@@ -2,7 +2,7 @@
 
     uv run python examples/chat.py sft "Where does Mira live?" "And what is her job?"
 
-The first argument names a model as everywhere: sft, sft:d4, a folder, user/name.
+The first argument names a model as everywhere: sft, sft:d3, a folder, user/name.
 """
 
 import sys

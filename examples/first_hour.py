@@ -37,7 +37,7 @@ class Flags:
     """Talk to a chat model, see its tokens, change the data, fine-tune a copy on it, and compare the two."""
 
     source: str = "sft"
-    """the chat model to begin with: sft, sft:d4, a folder"""
+    """the chat model to begin with: sft, sft:d3, a folder"""
     data_path: Path = Path("my.jsonl")
     """your conversations, one per line; written if it is missing"""
     out_tag: str = "mine"

@@ -17,7 +17,7 @@
     nanochat.serve(model, port=8000)  # until Ctrl-C
 
 `open` takes the names that the scripts take as --source: "gpt2" and its larger sizes, a repository of the Hugging Face
-hub, a folder or ckpt.pt, "resume", or a checkpoint of a stage such as "sft:d4". User errors raise nanochat.UserError.
+hub, a folder or ckpt.pt, "resume", or a checkpoint of a stage such as "sft:d3". User errors raise nanochat.UserError.
 """
 
 import contextlib
@@ -329,11 +329,11 @@ def open(
 
     Args:
         name: gpt2, gpt2-medium, gpt2-large, gpt2-xl or user/repository (downloaded once); a folder or a ckpt.pt;
-            "resume" for out_dir/ckpt.pt; or a checkpoint of a stage: sft, sft:d4, sft:d4:700.
+            "resume" for out_dir/ckpt.pt; or a checkpoint of a stage: sft, sft:d3, sft:d3:700.
         device: cuda, cuda:1, mps or cpu; "" takes the best available.
         dtype: auto, float32, bfloat16, float16 or int8 (int8 weights, on a CPU).
         slots: How many texts run at once; 0: as many as fit.
-        tag: The model tag of a stage's checkpoint, such as d4.
+        tag: The model tag of a stage's checkpoint, such as d3.
         step: The step of the checkpoint; the last by default.
         out_dir: Where "resume" looks.
 

@@ -25,7 +25,7 @@ HELP = {
     "/again": "answer the last question anew",
     "/system TEXT": "start a new conversation with this system message; off: without one; no TEXT: show it",
     "/save FILE": "write the conversation as a line of JSON, which chat_sft can train on; no FILE: named by the time",
-    "/model NAME": "go on with another model, such as sft:d4; no NAME: list them",
+    "/model NAME": "go on with another model, such as sft:d3; no NAME: list them",
     "/quit": "leave, as Ctrl-D does",
 }
 NAMES = [name.split()[0][1:] for name in HELP]
@@ -124,7 +124,7 @@ def use(talk: Talk, name: str, load: "Callable[[str], Serving]") -> None:
 
 
 def title(flags: ModelFlags) -> str:
-    """The model that flags name, as it is called before it is loaded: d4 · SFT."""
+    """The model that flags name, as it is called before it is loaded: d3 · SFT."""
     source, _, rest = flags.source.partition(":")
     if source not in SOURCES:
         return flags.source

@@ -47,7 +47,7 @@ class Flags:
 
     # --- model
     source: Annotated[list[str], alias("-i", "--init-from")] = field(default_factory=lambda: ["base"])
-    """base, mid, sft, dpo, rl, base:d4:700, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name; repeat for several"""
+    """base, mid, sft, dpo, rl, base:d3:700, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name; repeat for several"""
     model_tag: Annotated[str | None, alias("-g", "--tag")] = None
     """tag of the model; default: the deepest d<number>"""
     step: Annotated[int | None, alias("-s")] = None

@@ -54,7 +54,7 @@ class Flags(LaterFlags, RowFlags, Preferences):
 
     # --- model
     source: ModelName = "sft"
-    """model to start from, which is also the reference: mid, sft, dpo, rl, sft:d4:700, a folder or user/name"""
+    """model to start from, which is also the reference: mid, sft, dpo, rl, sft:d3:700, a folder or user/name"""
 
     # --- batch and length
     num_epochs: float = 1.0

@@ -27,7 +27,7 @@ ANSWERED_WITH = ("max_problems", "num_samples", "pass_k", "max_new_tokens", "tem
 class Flags(ServingFlags):
     """Measure a chat model's accuracy on held-out questions."""
 
-    EXAMPLE: ClassVar = "--source sft:d4 --max_problems 100"
+    EXAMPLE: ClassVar = "--source sft:d3 --max_problems 100"
 
     # --- evaluation
     task_name: Annotated[str | None, alias("-a")] = None

@@ -50,7 +50,7 @@ class Flags(LaterFlags, Rollouts):
 
     # --- model
     source: ModelName = "sft"
-    """model to start from: mid, sft, dpo, rl, sft:d4:700, a folder or user/name"""
+    """model to start from: mid, sft, dpo, rl, sft:d3:700, a folder or user/name"""
 
     # --- batch and length
     num_iterations: int = 30

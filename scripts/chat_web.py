@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Flags(DashboardFlags, NetworkFlags, ServingFlags):
     """Serve trained models on a page and by an API. Ctrl-C finishes the running replies, then exits."""
 
-    EXAMPLE: ClassVar = "--source sft:d4 --port 8001"
+    EXAMPLE: ClassVar = "--source sft:d3 --port 8001"
 
     # --- model
     model: list[str] = field(default_factory=list)

@@ -1,6 +1,6 @@
 """Compare runs that exist, as an experiment compares its own: the first arm is the baseline.
 
-python -m scripts.compare base:d4 base:d4-wide
+python -m scripts.compare base:d3 base:d3-wide
 python -m scripts.compare before=base:a-1,base:a-2,base:a-3 after=base:b-1,base:b-2,base:b-3 --axis steps
 """
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:  # imported after the flags were parsed
 class Flags:
     """Compare runs that exist, in groups called arms: their scores, curves and compute, with a report."""
 
-    EXAMPLE: ClassVar = "before=base:d4 after=base:d4-new"
+    EXAMPLE: ClassVar = "before=base:d3 after=base:d3-new"
 
     runs: Annotated[list[str], positional]
-    """compare these arms: a folder with a metrics.jsonl, or STAGE:TAG as base:d4; several runs as NAME=RUN,RUN"""
+    """compare these arms: a folder with a metrics.jsonl, or STAGE:TAG as base:d3; several runs as NAME=RUN,RUN"""
     score: list[str] = field(default_factory=lambda: ["val_bpb"])
     """compare these keys of metrics.jsonl; the first decides"""
     better: Literal["lower", "higher"] = "lower"
@@ -40,7 +40,7 @@ class Flags:
 def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(Flags, argv)
     if len(flags.runs) < 2:
-        raise UserError("one arm cannot be compared; name two or more, such as base:d4 base:d6")
+        raise UserError("one arm cannot be compared; name two or more, such as base:d3 base:d6")
     if not 0 < flags.p < 1:
         raise UserError(f"--p is {flags.p:g}; expected a number between 0 and 1, such as 0.05")
     from extras.experiment import report
@@ -72,7 +72,7 @@ def folder_of(named: str) -> Path:
         folder = checkpoints_dir(source) / tag
     if not (folder / "metrics.jsonl").is_file():
         missing = folder / "metrics.jsonl"
-        raise UserError(f"the run {named} has no {missing}; expected the folder of a run, or STAGE:TAG as base:d4")
+        raise UserError(f"the run {named} has no {missing}; expected the folder of a run, or STAGE:TAG as base:d3")
     return folder
 
 

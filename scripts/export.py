@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Flags(ModelFlags):
     """Write a model for other programs."""
 
-    EXAMPLE: ClassVar = "--source sft:d4 --out my-model"
+    EXAMPLE: ClassVar = "--source sft:d3 --out my-model"
 
     format: Style = "hf"
     """hf: a folder for transformers; nanogpt: ckpt.pt; nanochat: a checkpoint of the original, January 2026;
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def default_name(found: "Found") -> str:
-    """sft-d4-000700, gpt2: what the model is."""
+    """sft-d3-000700, gpt2: what the model is."""
     if found.of_stage:
         return f"{found.source}-{found.tag}-{found.step:06d}"
     return found.tag.replace("/", "--")

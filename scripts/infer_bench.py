@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Flags(ServingFlags):
     """Measure how fast a model answers; the last line is JSON."""
 
-    EXAMPLE: ClassVar = "--source sft:d4 --batch_sizes 1 8"
+    EXAMPLE: ClassVar = "--source sft:d3 --batch_sizes 1 8"
 
     batch_sizes: list[int] = field(default_factory=lambda: [1, 4, 16])
     """numbers of concurrent requests to measure"""

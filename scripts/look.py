@@ -1,7 +1,7 @@
 r"""Look inside a model: what its heads, layers and neurons do, as pictures, JSON and one page.
 
 python -m scripts.look --source gpt2 --text "When Mary and John went to the store, John gave a drink to"
-python -m scripts.look --source sft:d4 --file stories.txt --labelled moods.csv
+python -m scripts.look --source sft:d3 --file stories.txt --labelled moods.csv
 python -m scripts.look --source gpt2 --text "Anna went to the shop and" --other "Tom went to the shop and" \
     --answer " she" --wrong " he"
 """

@@ -23,7 +23,7 @@ AT_ONCE = 32  # questions whose answers are sampled together
 class Flags(ServingFlags):
     """Write pairs of a right and a wrong answer, sampled from a model, for chat_dpo."""
 
-    EXAMPLE: ClassVar = "--source sft:d4 --num 500"
+    EXAMPLE: ClassVar = "--source sft:d3 --num 500"
 
     # --- data
     task: str = "spelling|counting"

@@ -1,8 +1,8 @@
 """Compare models: how well they predict texts, how fast they are, and how they answer prompts.
 
-python -m scripts.measure perplexity -i gpt2 -i base:d4 --text book.txt --text news.jsonl
+python -m scripts.measure perplexity -i gpt2 -i base:d3 --text book.txt --text news.jsonl
 python -m scripts.measure speed -i gpt2 -i gpt2-medium --batch_sizes 1 8
-python -m scripts.measure prompts -i base:d4 -i sft:d4 --study study.yaml
+python -m scripts.measure prompts -i base:d3 -i sft:d3 --study study.yaml
 
 Each prints a table and writes report.html, report.md, results.json and the pictures to a folder.
 """
@@ -33,14 +33,14 @@ What = Literal["perplexity", "speed", "prompts"]
 class Flags:
     """Compare models by perplexity, speed or answers to prompts: a table, a picture per comparison, and JSON."""
 
-    EXAMPLE: ClassVar = "speed --source sft:d4 --source gpt2"
+    EXAMPLE: ClassVar = "speed --source sft:d3 --source gpt2"
 
     what: Annotated[What | None, positional] = None
     """perplexity, speed or prompts"""
 
     # --- model
     source: Annotated[list[str], alias("-i", "--init-from")] = field(default_factory=lambda: ["base"])
-    """base, mid, sft or rl, or sft:d4, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name; repeat for several"""
+    """base, mid, sft or rl, or sft:d3, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name; repeat for several"""
 
     # --- data
     text: list[Path] = field(default_factory=list)

@@ -1,6 +1,6 @@
 """An adapter and the model it was trained on, as one ordinary checkpoint that needs neither.
 
-python -m scripts.merge --source sft:d4-mine                       an adapter of --lora_rank
+python -m scripts.merge --source sft:d3-mine                       an adapter of --lora_rank
 python -m scripts.merge --source ~/adapters/poet --out_tag poet    one of peft's, a folder with adapter_config.json
 """
 

@@ -37,7 +37,7 @@ class Flags(ConversationFlags, Text):
     EXAMPLE: ClassVar = "--source base:d12 --text_share 0.5"
 
     source: ModelName = "base"
-    """model to start from: base, mid, sft, dpo, rl, base:d4:700, gpt2, a folder, a ckpt.pt or user/name"""
+    """model to start from: base, mid, sft, dpo, rl, base:d3:700, gpt2, a folder, a ckpt.pt or user/name"""
     eval_every: int = 150
     """steps between validations; 0 validates at the end only, -1 never"""
     warmdown_ratio: float = 0.2

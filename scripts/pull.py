@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if flags.tag is not None:
         check_tag("tag", flags.tag)
         if ":" in flags.tag:
-            raise UserError(f"--tag {flags.tag!r} has a colon, which separates it from the step (base:d4:700)")
+            raise UserError(f"--tag {flags.tag!r} has a colon, which separates it from the step (base:d3:700)")
     flags.repo = flags.repo.removeprefix("hf://")
     if is_url(flags.repo):
         store = Remote(flags.repo.rstrip("/"))

@@ -35,7 +35,7 @@ NAMES = ("dataset", "conversations", "data_path")
 class Flags:
     """Upload a checkpoint: the model, its description, its tokenizer, and a page made from the report."""
 
-    EXAMPLE: ClassVar = "sft my-name/my-model --tag d4"
+    EXAMPLE: ClassVar = "sft my-name/my-model --tag d3"
 
     source: Annotated[Literal["base", "mid", "sft", "dpo", "rl"], positional]
     """stage of the checkpoint"""
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags.repo = flags.repo.removeprefix("hf://")
     store = Remote(flags.repo.rstrip("/")) if is_url(flags.repo) else None
     if store is None and not re.fullmatch(r"[\w.-]+/[\w.-]+", flags.repo):
-        raise UserError(f"{flags.repo!r} is not a repository name; expected user/name, or a URL such as s3://bucket/d4")
+        raise UserError(f"{flags.repo!r} is not a repository name; expected user/name, or a URL such as s3://bucket/d3")
     if store and flags.private:
         raise UserError(f"--private is for the hub; who may read {store} is decided by the store, so leave it out")
     if not re.fullmatch(r"[\w.-]*", flags.license):

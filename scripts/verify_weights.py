@@ -32,10 +32,10 @@ BETTER = 0.5  # of the vocabulary size: random weights guess evenly, or are sure
 class Flags:
     """Load models, measure them on a short text, English by default, and let each write a few words."""
 
-    EXAMPLE: ClassVar = "gpt2 sft:d4"
+    EXAMPLE: ClassVar = "gpt2 sft:d3"
 
     names: Annotated[list[str], positional] = field(default_factory=list)
-    """models: sft, sft:d4, sft:d4:700, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name or resume"""
+    """models: sft, sft:d3, sft:d3:700, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name or resume"""
     model: Annotated[list[str], alias("-i", "--source", "--init-from")] = field(default_factory=list)
     """models, as a flag; repeat for several"""
     model_tag: Annotated[str | None, alias("-g", "--tag")] = None

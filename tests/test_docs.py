@@ -217,7 +217,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, desk: Path) -> Path:
-    """A base folder with all that the commands of start/cpu.md make: text, tokenizer, and tiny models tagged d4."""
+    """A base folder with all that the commands of start/cpu.md make: text, tokenizer, and tiny models tagged d3."""
     base = tmp_path_factory.mktemp("small") / "base"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(desk)
@@ -286,7 +286,7 @@ def test_a_page_runs_in_miniature(page: Path, there: Path, monkeypatch: pytest.M
 
 def test_the_road_of_the_readme_ends_with_the_models(small: Path) -> None:
     for stage in ("base", "mid", "chatsft"):
-        assert list((small / f"{stage}_checkpoints" / "d4").glob("meta_*.json"))
+        assert list((small / f"{stage}_checkpoints" / "d3").glob("meta_*.json"))
     assert "chat_eval" in (small / "report" / "report.md").read_text(encoding="utf-8").replace(" ", "_")
 
 
@@ -300,7 +300,7 @@ def server(small: Path, desk: Path) -> Iterator[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NANOCHAT_BASE_DIR", str(small))
-        models = [[serving.serve_model(door.find(each), "cpu", "float32", 2)] for each in ("sft:d4", "base:d4")]
+        models = [[serving.serve_model(door.find(each), "cpu", "float32", 2)] for each in ("sft:d3", "base:d3")]
         with served.served(*models) as live:
             yield live.url
 
@@ -322,7 +322,7 @@ PYTHON = [block for block in BLOCKS if block.language == "python" and block.why 
 @pytest.mark.parametrize("block", PYTHON, ids=lambda block: name(block.page))
 def test_snippets_run(block: Block, server: str, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(small))
-    text = block.text.replace("http://localhost:8000", server).replace('open("gpt2"', 'open("base:d4"')
+    text = block.text.replace("http://localhost:8000", server).replace('open("gpt2"', 'open("base:d3"')
     exec(compile(text, name(block.page), "exec"), {})
 
 

@@ -599,7 +599,7 @@ def test_what_is_no_text_is_refused_by_its_place(live: Live, kind: str) -> None:
 def test_the_guides_example_runs(live: Live) -> None:
     page = (Path(__file__).parent.parent / "docs" / "guides" / "serving.md").read_text(encoding="utf-8")
     example = page.split("## Tools of your own")[1].split("```python\n")[1].split("```")[0]
-    program = example.replace("http://localhost:8000", live.url).replace("sft:d4", "sft:random")
+    program = example.replace("http://localhost:8000", live.url).replace("sft:d3", "sft:random")
     names: dict[str, Any] = {}
     exec(compile(program, "serving.md", "exec"), names)
     assert names["call"].function.name == "roll" and 1 <= names["result"] <= 20

@@ -71,7 +71,7 @@ class Models:
         """The folder of a model, or of a run that has saved none. Raises UserError where there is neither."""
         place = next((place for place in self.runs.folders() if place.id == id), None)
         if place is None or not (holds(place.folder) or (place.folder / METRICS).is_file()):
-            raise UserError(f"there is no model {id!r:.80}; expected one of the list, such as sft:d4")
+            raise UserError(f"there is no model {id!r:.80}; expected one of the list, such as sft:d3")
         return place
 
     def _model(self, place: RunFolder, report: object) -> dict | None:

@@ -14,7 +14,7 @@ from extras.dashboard.flags import Places
 from nanochat.errors import UserError, shown
 from nanochat.paths import LONGEST_TAG, SOURCES, check_tag
 
-# Letters of any language, digits, and what stands in a:0.7, d4-mine, spelling|counting and mlp.c_proj. No slash, and no
+# Letters of any language, digits, and what stands in a:0.7, d3-mine, spelling|counting and mlp.c_proj. No slash, and no
 # minus at the beginning, where a command line would take it for a flag.
 PLAIN = re.compile(r"(?![-.])[\w.:|+ -]*")
 PUBLISHED = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")  # which every client may have the server fetch
@@ -92,7 +92,7 @@ def out_dir(name: str, value: str, places: Places) -> Path:
 
 
 def _model(stage: str, name: str, value: str, places: Places) -> str:
-    """A model by its name or its path: sft:d4, out:my-run, gpt2, a folder."""
+    """A model by its name or its path: sft:d3, out:my-run, gpt2, a folder."""
     kind, _, rest = value.partition(":")
     if value in PUBLISHED or stage == "train" and value in ("scratch", "resume"):
         return value
@@ -101,7 +101,7 @@ def _model(stage: str, name: str, value: str, places: Places) -> str:
         if rest:
             check_tag(name, tag)
         if colon and not (step.isascii() and step.isdecimal()):
-            raise UserError(f"--{name} {shown(value)} names no checkpoint; expected stage:tag:step, as in sft:d4:700")
+            raise UserError(f"--{name} {shown(value)} names no checkpoint; expected stage:tag:step, as in sft:d3:700")
         return value
     if kind == "out" and rest:  # by the name of its folder, as the views of runs and models have it
         shown_there = [path for path in places.watched if path.name == rest and (path / "ckpt.pt").exists()]

@@ -41,7 +41,7 @@ LAST = {
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run writes. id is base:d4 for a stage's, out:NAME for an out folder."""
+    """Where a run writes. id is base:d3 for a stage's, out:NAME for an out folder."""
 
     id: str
     stage: str  # base, mid, sft, rl or train
@@ -100,7 +100,7 @@ class Runs:
             return RunFolder(id, stage, tag, root / tag)
         found = next((run for run in self.folders() if run.id == id), None) if stage == OUT else None
         if found is None or not (found.folder / METRICS).is_file():
-            raise UserError(f"there is no run {id!r:.80}; expected one of the list, such as base:d4")
+            raise UserError(f"there is no run {id!r:.80}; expected one of the list, such as base:d3")
         return found
 
     def summaries(self) -> list[dict]:

@@ -119,7 +119,7 @@ def _named(query: QueryParams) -> tuple[list[str], list[str], Axis]:
     """The runs, keys and axis that a request names."""
     ids, keys = query.getlist("run"), query.getlist("key") or ["loss"]
     if not 1 <= len(ids) <= MOST_RUNS:
-        raise bad_request(f"{len(ids)} runs are named; expected 1 to {MOST_RUNS}, as in run=base:d4", "run")
+        raise bad_request(f"{len(ids)} runs are named; expected 1 to {MOST_RUNS}, as in run=base:d3", "run")
     if len(keys) > MOST_KEYS:
         raise bad_request(f"{len(keys)} keys are named; expected at most {MOST_KEYS}", "key")
     x: Any = {"steps": "step"}.get(query.get("x", "step"), query.get("x", "step"))

@@ -34,7 +34,7 @@ class Settings(LoraFlags):
 
     # --- model
     init_from: str = "scratch"
-    """scratch, resume, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name, or a stage (base:d4)"""
+    """scratch, resume, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name, or a stage (base:d3)"""
     n_layer: int = 12
     """layers of a new model"""
     n_head: int = 12

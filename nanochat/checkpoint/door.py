@@ -1,6 +1,6 @@
 """The one door to a model: find it by name, whatever its kind, and load it as one of ours.
 
-    sft, sft:d4, sft:d4:700     checkpoints of a stage, by tag and step
+    sft, sft:d3, sft:d3:700     checkpoints of a stage, by tag and step
     gpt2 ... gpt2-xl            OpenAI's weights, from the hub or its cache
     user/name                   a repository on the hub
     a folder or file            whatever `recognise` knows
@@ -117,16 +117,16 @@ def find(name: str, tag: str | None = None, step: int | None = None, out_dir: Pa
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return _in(hub.fetch(name), name, name, step)
     raise UserError(
-        f"there is no model {name!r}; expected a stage ({', '.join(paths.SOURCES)}, as in sft or sft:d4), "
+        f"there is no model {name!r}; expected a stage ({', '.join(paths.SOURCES)}, as in sft or sft:d3), "
         f"{', '.join(hub.GPT2)}, a folder or file that exists, or a repository of the hub (user/name)"
     )
 
 
 def _of_stage(name: str, stage: str, rest: str, tag: str | None, step: int | None) -> Found:
-    """A checkpoint of the base folder, as in sft, sft:d4 or sft:d4:700; rest is what follows the stage."""
+    """A checkpoint of the base folder, as in sft, sft:d3 or sft:d3:700; rest is what follows the stage."""
     named_tag, _, named_step = rest.partition(":")
     if named_step and not named_step.isdecimal():
-        raise UserError(f"{name} names no checkpoint; expected stage:tag:step, as in {stage}:d4:700")
+        raise UserError(f"{name} names no checkpoint; expected stage:tag:step, as in {stage}:d3:700")
     if (named_tag and tag is not None) or (named_step and step is not None):
         raise UserError(f"{name} already names its tag or step; leave out the separate one")
     folder, tag, step = manager.find(stage, named_tag or tag, int(named_step) if named_step else step)

@@ -23,7 +23,7 @@ class ModelFlags:
 
     # --- model
     source: ModelName = "sft"
-    """base, mid, sft, dpo or rl, or sft:d4, sft:d4:700, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name, resume"""
+    """base, mid, sft, dpo or rl, or sft:d3, sft:d3:700, gpt2 ... gpt2-xl, a folder, a ckpt.pt, user/name, resume"""
     model_tag: Annotated[str | None, alias("-g", "--tag")] = None
     """tag of the model; default: the deepest d<number>"""
     step: Annotated[int | None, alias("-s")] = None

@@ -372,7 +372,7 @@ def _whole(meta: dict, state: dict[str, Tensor], model_path: Path, load_as: Load
 def _with_adapters(parent: GPT | None, meta: dict, state: dict[str, Tensor], path: Path) -> GPT:
     """The parent with a checkpoint's adapters. Raises UserError, naming path, where they do not fit."""
     if parent is None:
-        raise UserError(f"{path} holds an adapter alone; open it by name, as in sft:d4, so that its parent is found")
+        raise UserError(f"{path} holds an adapter alone; open it by name, as in sft:d3, so that its parent is found")
     with reading.sensible(path):
         recorded = lora.Adapters(**{**meta["lora"], "matrices": tuple(meta["lora"]["matrices"])})
         return lora.attach(parent, recorded, state)

@@ -65,7 +65,7 @@ class Sample:
 
 
 def name(found: Sections) -> str:
-    """The model that came last, such as "d4 · SFT"."""
+    """The model that came last, such as "d3 · SFT"."""
     return next((f"{found[stage]['tag']} · {label}" for stage, label in reversed(TRAINING.items())
                  if found.get(stage, {}).get("tag")), "nanochat")  # fmt: skip
 

@@ -102,7 +102,7 @@ class ParentFlags:
 
     # --- model
     source: ModelName = "mid"
-    """model to start from: base, mid, sft, dpo, rl, sft:d4:700, gpt2, a folder, a ckpt.pt or user/name"""
+    """model to start from: base, mid, sft, dpo, rl, sft:d3:700, gpt2, a folder, a ckpt.pt or user/name"""
     model_tag: Annotated[str | None, alias("-g", "--tag")] = None
     """tag of the model to start from; default: the deepest d<number>"""
     model_step: Annotated[int | None, alias("-s", "--step")] = None

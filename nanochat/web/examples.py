@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-MODEL = "sft:d4"  # stands for the model that the server has
+MODEL = "sft:d3"  # stands for the model that the server has
 KEY = "YOUR_KEY"  # stands for a server's key
 WIDTH = 72  # of a line in a program
 LANGUAGES = {"curl": "bash", "Python": "python", "JavaScript": "javascript"}  # what is shown -> Pygments' name
@@ -123,10 +123,10 @@ EXAMPLES = (
     ),
     Example("/v1/models", "Models", None,
             {"object": "list", "data": [
-                {"id": MODEL, "object": "model", "context_length": 512, "display_name": "d4 · SFT, step 1,400",
-                 "about": "d4 knows the little world: its people, towns and animals, sums, spelling and stories.",
+                {"id": MODEL, "object": "model", "context_length": 512, "display_name": "d3 · SFT, step 1,400",
+                 "about": "d3 knows the little world: its people, towns and animals, sums, spelling and stories.",
                  "examples": [{"task": "followup", "questions": ["Where does Mira live?", "And what is her job?"]}],
-                 "trained": {"parent": "base:d4", "conversations": "littleworld"}},
+                 "trained": {"parent": "base:d3", "conversations": "littleworld"}},
             ]},
             "", "reply.data[0].id", call="models.list"),
     Example("/detokenize", "Detokenize", {"tokens": [72, 105]}, {"text": "Hi"}, "",

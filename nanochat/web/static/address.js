@@ -27,7 +27,7 @@ export class Address {
     note(`This browser has no conversation #${id.slice(0, 40)}. It was deleted, or another browser has it.`);
   }
 
-  /** Take what a link such as /?model=sft:d4&q=Who+are+you%3F brings, once: sets the model, returns the question. */
+  /** Take what a link such as /?model=sft:d3&q=Who+are+you%3F brings, once: sets the model, returns the question. */
   take() {
     const given = new URLSearchParams(location.search);
     const [model, question] = [given.get("model"), given.get("q")];

@@ -1,9 +1,9 @@
 // What a model is called and how it is described, in words.
 
-/** As people call it: d4 · SFT, step 1,400. */
+/** As people call it: d3 · SFT, step 1,400. */
 export const nameOf = (model) => model.display_name ?? model.id;
 
-/** Its name alone: d4. */
+/** Its name alone: d3. */
 export const labelOf = (model) => nameOf(model).split(" · ")[0];
 
 /** What distinguishes a model, in a line. */
