@@ -35,9 +35,9 @@ TINY: dict[str, tuple[Any, Any, Any]] = {
     "TINY_CONTEXT": (256, 128, 256),
     "TINY_DEPTH": (3, 1, 4),  # with 15 minutes, a smaller model that takes twice as many steps learns more
     "TINY_ROWS": (16, 4, 16),  # rows per forward pass
-    "TINY_BASE_STEPS": (850, 6, 2300),
+    "TINY_BASE_STEPS": (1000, 6, 2300),
     "TINY_MID_STEPS": (0, 4, 0),  # 0 leaves mid-training out: starting and measuring it costs more than a minute
-    "TINY_SFT_STEPS": (1300, 4, 4200),
+    "TINY_SFT_STEPS": (1550, 4, 4200),
     "TINY_SEED": (None, None, None),  # of the initial weights and the order of the data
     "TINY_SAVE_EVERY": (250, 2, 500),
     "TINY_EVAL_TOKENS": (65_536, 2_048, 65_536),
