@@ -25,7 +25,7 @@ HELP = {
     "/again": "answer the last question anew",
     "/system TEXT": "start a new conversation with this system message; off: without one; no TEXT: show it",
     "/save FILE": "write the conversation as a line of JSON, which chat_sft can train on; no FILE: named by the time",
-    "/model NAME": "go on with another model, such as sft:d3; no NAME: list them",
+    "/model NAME": "switch to another model, such as sft:d3; no NAME: list them",
     "/quit": "leave, as Ctrl-D does",
 }
 NAMES = [name.split()[0][1:] for name in HELP]
