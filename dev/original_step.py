@@ -91,7 +91,7 @@ class Block(nn.Module):
 
 
 def as_original(config: GPTConfig) -> GPTConfig:
-    """The shape with what the original has at every depth, and without what only our new models have."""
+    """The shape with what the original has at every depth, and without what only our models have."""
     return replace(config, bigram_rows=0, key_offset=False, backout=True)
 
 

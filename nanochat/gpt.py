@@ -57,7 +57,7 @@ class GPTConfig:
     smear: bool = True  # add a gated fraction of the previous token's embedding to each
     backout: bool = True  # subtract a fraction of the middle layer's output at the end
     bigram_rows: int = 0  # of a table of hashed pairs of tokens, added to the embeddings; 0 = none; new runs have it
-    key_offset: bool = False  # take the slow half of each key's channels from the previous position; new runs do so
+    key_offset: bool = False  # take the slow half of each key's channels from the previous position
     pad_vocab_to: int = 64  # rows of the vocabulary matrices are rounded up to a multiple of this
 
     learned_positions: bool = False  # a learned vector per position, for sequence_len positions, instead of RoPE

@@ -56,7 +56,6 @@ def config_from_depth(
         # With fewer layers the middle one is the last: backout would scale the output, and flip it above 1.
         backout=depth > 2,
         bigram_rows=bigram_rows(vocab_size),
-        key_offset=True,
     )
 
 

@@ -26,7 +26,7 @@ def test_the_shapes_of_the_published_depths(depth, width, heads):
     assert (config.n_layer, config.n_embd, config.n_head, config.n_kv_head) == (depth, width, heads, heads)
     assert (config.short_window, config.long_window, config.window_pattern) == (512, 2048, "SSSL")
     assert (config.vocab_size, config.sequence_len) == (32768, 2048)
-    assert config.key_offset and config.bigram_rows == 0
+    assert not config.key_offset and config.bigram_rows == 0
 
 
 def test_the_last_layer_is_not_taken_away_from_itself():
