@@ -357,7 +357,7 @@ def test_the_headers_buttons_are_labelled_where_there_is_room(visit, picture):
         ask_and_wait(page, "What is 6 times 7?")
         shown = [each for each in page.locator(labels).all() if each.is_visible()]
         assert [each.inner_text() for each in shown] == names
-        expect(page.locator("#title")).to_be_visible(visible=not options)  # elsewhere it would be cut to a letter or two
+        expect(page.locator("#title")).to_be_visible(visible=not options)  # elsewhere it would be cut short
         for label in shown:
             name = label.locator("..").get_attribute("aria-label") or ""
             assert label.inner_text().lower() in name.lower()
