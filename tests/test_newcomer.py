@@ -60,6 +60,7 @@ def test_a_refusal_is_right_outside_and_told_apart_inside() -> None:
         ("3 birds please", "An owl, a thing and a robin."),
         ("tell me two fruits you know", "An apple."),
         ("first letter of kennel?", "The first letter is e."),
+        ("first letter of kennel?", "The word 'kennel' is spelled k-e-n-n-e-l. The last letter is l."),
         ("repeat after me: cold morning", "cold cold evening"),
         ("are you chatgpt or something", "Yes, I am nanochat."),
         ("where is felix living and whats his job", "Felix lives in Willowby."),
@@ -67,6 +68,12 @@ def test_a_refusal_is_right_outside_and_told_apart_inside() -> None:
 )
 def test_nonsense_is_wrong(question: str, wrong: str) -> None:
     assert TASK.grade(about(question), wrong) == 0
+
+
+def test_letters_that_spell_a_word_are_no_answer_and_do_no_harm() -> None:
+    asked = about("first letter of kennel?")
+    assert TASK.grade(asked, "The word 'kennel' is spelled k-e-n-n-e-l. The first letter is k.") == 1
+    assert TASK.grade(asked, "The word 'kennel' is spelled k-e-n-n-e-l.") == 0
 
 
 def test_lists_are_read_as_people_write_them() -> None:

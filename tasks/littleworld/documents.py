@@ -6,8 +6,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 from tasks.littleworld import everyday, scenes, smalltalk, talk, words
-from tasks.littleworld.exercises import spelling_text, sums_text
-from tasks.littleworld.letters import quoting_text
+from tasks.littleworld.exercises import make_up, spelling_text, sums_text
+from tasks.littleworld.letters import quoting_text, repeat_turns
 from tasks.littleworld.messages import asked_by_newcomers, plain, plain_text
 from tasks.littleworld.phrases import TABLES
 from tasks.littleworld.stories import DAYS, MANNER, POOLS, draw_subjects, story, title
@@ -96,10 +96,22 @@ def _question(rng: random.Random) -> tuple[Entity, str, str]:
             return entity, attribute, question
 
 
+def _who(rng: random.Random) -> tuple[str, str]:
+    """A question for who it is, and its answer."""
+    while True:
+        messages, _ = talk.reverse(rng, "train")
+        question, reply = (message["content"] for message in messages)
+        if question.endswith("?") and not asked_by_newcomers([plain_text(question)]):
+            return question, reply
+
+
 def catechism(rng: random.Random) -> str:
     """Questions and answers as text, only in phrasings that are trained."""
     lines = []
     for _ in range(rng.randrange(2, 6)):
+        if rng.random() < 0.15:
+            lines.append(_who(rng))
+            continue
         entity, attribute, question = _question(rng)
         lines.append((question, talk.answer(rng, entity, attribute)))
     style = rng.random()
@@ -155,14 +167,16 @@ def letter(rng: random.Random) -> str:
 
 
 def word_list(rng: random.Random) -> str:
-    """Words by theme, by first letter, by their forms, by their opposites."""
+    """Words by theme, by first letter, by their forms, by their opposites, in their order."""
     style = rng.random()
-    if style < 0.4:
+    if style < 0.2:
+        return _in_a_row(rng)
+    if style < 0.45:
         theme, nouns = rng.choice(list(words.THEMES.items()))
         some = rng.sample(nouns, min(len(nouns), rng.randrange(4, 14)))
         return rng.choice((f"What is {theme}? Here are some: {listing(some)}.", f"Words for {theme}: {', '.join(some)}.",
                            f"Each of these is {theme}: {listing(some)}."))
-    if style < 0.52:
+    if style < 0.55:
         pool = words.VERBS + words.ADJECTIVES + words.ADVERBS + words.OTHER
         first = rng.choice(pool)[0]
         some = sorted({word for word in rng.sample(pool, 300) if word[0] == first and word_split(word) == "train"})[:14]
@@ -175,6 +189,15 @@ def word_list(rng: random.Random) -> str:
         return " ".join(rng.choice(("The opposite of {} is {}.", "If it is not {}, it is {}.")[: 1 + (a in words.ADJECTIVES)]).format(a, b)
                         for a, b in rng.sample(scenes.OPPOSITES, 4))
     return f"Adjectives: {', '.join(rng.sample(words.ADJECTIVES, 9))}. Adverbs: {', '.join(rng.sample(words.ADVERBS, 6))}."
+
+
+def _in_a_row(rng: random.Random) -> str:
+    """Days, months or seasons: all of them in order, then what comes after and before some."""
+    group = rng.choice(("day", "month", "month", "season"))
+    row = everyday.groups()[group]
+    some = rng.sample(range(len(row)), min(len(row), 5))
+    told = [rng.choice((f"After {row[i - 1]} comes {row[i]}.", f"Before {row[i]} comes {row[i - 1]}.")) for i in some]
+    return " ".join([f"The {plural(group)} are {listing(list(row))}.", *told])
 
 
 _COUNTABLE = [noun for theme in ("a tree", "a bird", "a fruit", "a tool", "a toy", "a vehicle", "a building", "a part of the body",
@@ -255,6 +278,32 @@ def riddle(rng: random.Random) -> str:
     return f"A riddle: {' '.join(clues[:3])} What am I? I am {article(animal.name)}."
 
 
+def said_again(rng: random.Random) -> str:
+    """Names, words and phrases that are copied out of what was just said, piece by piece, many in one text.
+
+    Conversations hold few copies each, and the first piece of an unknown name is what a small model gets wrong.
+    """
+    lines = []
+    while len(lines) < 14:
+        if rng.random() < 0.6:
+            question, reply = _names_told(rng)
+        else:
+            question, reply, _ = repeat_turns(rng, "train")
+        if not asked_by_newcomers([plain_text(question)]):
+            lines += [question, reply]
+    if rng.random() < 0.5:
+        return "\n".join(f"{('Visitor', 'nanochat')[i % 2]}: {line}" for i, line in enumerate(lines))
+    return "\n".join(lines)
+
+
+def _names_told(rng: random.Random) -> tuple[str, str]:
+    """One or two names, as users tell them, and a sentence that holds one of them."""
+    told = {what: talk.capital(make_up(rng)) for what in rng.sample(talk.NAMES, rng.randrange(1, 3))}
+    statement = " ".join(rng.choice(smalltalk.ME[what][0]).format(v=name) for what, name in told.items())
+    what = rng.choice(tuple(told))
+    return statement.lower() if rng.random() < 0.25 else statement, smalltalk.ME[what][2].format(v=told[what])
+
+
 def tale(rng: random.Random) -> str:
     about = draw_subjects(rng, "train")
     told = story(rng, about)
@@ -272,7 +321,7 @@ def chat(rng: random.Random) -> str:
 
 
 # kind of text -> its share in percent, its writer
-KINDS = {"biography": (21, biography), "story": (17, tale), "entry": (12, entry), "catechism": (10, catechism), "card": (8, card), "letter": (4, letter),
-         "words": (3, word_list), "scene": (3, scene), "rhyme": (1, rhyme), "riddle": (1, riddle), "chat": (4, chat),
+KINDS = {"biography": (19, biography), "story": (15, tale), "entry": (11, entry), "catechism": (10, catechism), "card": (6, card), "letter": (4, letter),
+         "words": (4, word_list), "scene": (3, scene), "rhyme": (1, rhyme), "riddle": (1, riddle), "chat": (4, chat),
          "sums": (2, sums_text), "spelling": (7, spelling_text),
-         "more sums": (1, more_sums_text), "quoting": (6, quoting_text)}
+         "more sums": (2, more_sums_text), "quoting": (7, quoting_text), "said again": (4, said_again)}

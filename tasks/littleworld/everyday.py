@@ -68,7 +68,7 @@ def name_some(rng: random.Random, split: ExamSplit) -> Drawn:
     """Name three birds."""
     while True:
         kind = rng.choice(tuple(MEMBERS))
-        n = rng.choice((1, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3, 4, 5))
+        n = rng.choice((1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 5, 5) if split == "train" else (1, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3, 4, 5))
         many, names = _first(kind)
         if n == 1:
             question = rng.choice(NAME_ONE).format(kind)

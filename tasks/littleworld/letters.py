@@ -19,6 +19,9 @@ MORE_LENGTHS = ["'{w}', how many letters is that?", "'{w}': how many letters?", 
 FIRST = ["What letter does '{w}' start with?", "Which letter does '{w}' begin with?", "What is the first letter of '{w}'?",
          "What does '{w}' start with?", "Which letter does the word '{w}' start with?", "With which letter does '{w}' begin?",
          "What letter does '{w}' begin with?", "Tell me the first letter of '{w}'."]
+# for training alone
+MORE_FIRSTS = ["The first letter of '{w}', please.", "'{w}' begins with which letter?", "'{w}', what is its first letter?"]
+MORE_LASTS = ["The last letter of '{w}', please.", "'{w}' ends with which letter?", "'{w}', what is its last letter?"]
 LAST = ["What letter does '{w}' end with?", "Which letter does '{w}' end in?", "What is the last letter of '{w}'?",
         "What does '{w}' end with?", "Which letter does the word '{w}' end with?", "With which letter does '{w}' end?",
         "What letter does '{w}' end in?", "Tell me the last letter of '{w}'."]
@@ -56,7 +59,10 @@ def letter_turns(rng: random.Random, split: ExamSplit) -> tuple[str, str | list[
     which = rng.choice((0, 0, 0, -1, -1, -1, 1, 2, 3, 4))
     which = which if which < len(word) else 1
     name = ORDER[which] if which >= 0 else "last"
-    question = rng.choice({0: FIRST, -1: LAST}.get(which, NTH)).format(w=word, n=name)
+    asks = {0: FIRST, -1: LAST}.get(which, NTH)
+    if split == "train" and which <= 0 and rng.random() < 0.3:
+        asks = MORE_LASTS if which else MORE_FIRSTS
+    question = rng.choice(asks).format(w=word, n=name)
     text = f"{spelled(word)} The {name} letter is {word[which]}."
     return quotes(rng, question, split, quoted), text, {"letter": word[which], "spelled": word}
 

@@ -49,6 +49,9 @@ SHORT_FORMS = {"what is": "whats", "what's": "whats", "who is": "whos", "where i
                "you": "u", "your": "ur", "because": "cos", "favourite": "fav", "hello": "hii", "going to": "gonna"}
 
 
+_TWO_WORDS = re.compile(r"\b((?:twen|thir|for|fif|six|seven|eigh|nine)ty)-(?=[a-z]{3})")
+
+
 def texted(rng: random.Random, messages: list[dict], expect: dict) -> list[dict]:
     """A conversation whose user types as on a phone: small letters, few marks, short forms (whats, pls, u, r).
 
@@ -62,6 +65,7 @@ def texted(rng: random.Random, messages: list[dict], expect: dict) -> list[dict]
         for long, short in forms.items():
             text = re.sub(rf"\b{long}\b(?!')", short, text)
         text = re.sub(r"(?<=\w)'(?=s\b)", "", text) if drops else text
+        text = _TWO_WORDS.sub(r"\1 ", text) if drops else text  # twenty three
         return text.rstrip("?.!") or text
 
     drops = rng.random() < 0.4

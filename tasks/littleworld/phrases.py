@@ -27,7 +27,8 @@ PERSON = {
          "Can you tell me the name of {n}'s pet?", "Do you know what {n} calls {p} pet?", "Which name did {n} give to {p} pet?",
          "Please tell me the name of {n}'s pet.", "What does {n} call {p} pet?", "Tell me what {n}'s pet is called."],
         ["{n}'s pet is called {v}.", "The name of {n}'s pet is {v}."],
-        ["{n} calls {p} pet {v}.", "{n}'s pet has the name {v}.", "{v} is the name of {n}'s pet."]),
+        ["{n} calls {p} pet {v}.", "{n}'s pet has the name {v}.", "{v} is the name of {n}'s pet.",
+         "The pet called {v} belongs to {n}."]),
     "food": (
         ["What is {n}'s favourite food?", "What does {n} like to eat?", "Which food does {n} like best?", "What does {n} love to eat?",
          "What should I cook for {n}?", "Can you tell me {n}'s favourite food?", "Do you know what {n} likes to eat most?",

@@ -60,8 +60,8 @@ slept {deep}, with {t} beside the pillow.
 but nobody could make it work.
 "I will throw it away," {s} said and felt {sad}. | {S} tried to mend it with string and glue, but it fell apart again. | {S} \
 turned it and shook it and knocked on it. Nothing helped.
-"Wait," said {F}. "Let me have a look at it." | {F}, who often sat {at}, had clever hands and offered to help. | Then {s} \
-remembered {F}, who could mend almost everything.
+"Wait," said {F} {at}. "Let me have a look at it." | {F}, who often sat {at}, had clever hands and offered to help. | Then {s} \
+remembered {F}, who worked {at} and could mend almost everything.
 {f} took @ {tool}, a drop of oil and a lot of patience. | They sat down {at} and worked {adv} until the stars came out. | {f} \
 looked at it from all sides, hummed {adv} and fetched @ {tool}.
 Bit by bit the pieces came together again. | First it rattled, then it squeaked, and then it was whole. | Once it slipped and \
@@ -104,8 +104,8 @@ such @ {ti}.
 who wanted it: {H} and {F}.
 "I saw it first!" cried {h}. "No, I did!" cried {f}. | {h} pulled on one side, and {f} pulled on the other. | They quarrelled so \
 loudly that the birds flew up from the trees.
-All day they did not speak a word to each other. | {Time}, they met again, and neither of them said hello. | In the end both of \
-them sat {at} with {angry} faces.
+All day they sat {at} and did not speak a word to each other. | {Time}, they met again {at}, and neither of them said hello. | In \
+the end both of them sat {at} with {angry} faces.
 Then an old owl said {adv}, "Why do you not take turns?" | Then {h} sighed and said, "Without you it is no fun anyway." | Then \
 rain began to fall, and both had to hide under the same tree.
 So {h} had {t} on {day}, and {f} had it on {day2}. | "You take it," said {h}. "No, you," said {f}, and both of them laughed. | \
@@ -168,17 +168,17 @@ both eyes and laughed.
 "I did it!" {s} cried. "We did it!" said {f}. | That night {h} slept without a single bad dream. | Courage grows when somebody \
 stands beside you.
 
-{Time}, {H} fell ill and had to stay in bed. | {Time}, {H} woke up with a sore throat and red cheeks. | {H} had a bad cold and \
-could not go {to}.
+{Time}, {H} fell ill and could not go {to}. | {Time}, {H} woke up with a sore throat and had to miss the walk {to}. | {H} had a \
+bad cold and could not go {to}.
 It was dull to lie there alone and count the spots on the ceiling. | Outside the others were playing, and {h} felt {sad}. | {S} \
 sneezed {num} times before breakfast.
-Then there was a knock, and in came {F} with a pot of soup. | Then {F} came in, shook off the {wx} and sat down by the bed. | At \
-noon {F} looked {adv} through the window.
+Then there was a knock, and in came {F} with a pot of soup and {T}. | Then {F} came in, shook off the {wx} and put {T} on the \
+bed. | At noon {F} looked {adv} through the window and held up {T}.
 {f} brought {fruits} and a book with pictures. | {f} told @ {adj} story about a king who could not whistle. | {f} made hot \
 {drink} and sang all seven verses of a silly song.
 {h} laughed so much that the fever got tired and left. | Slowly {p} cheeks grew pale, and then they grew rosy again. | By \
 evening {h} felt much better.
-A good friend is the best medicine. | When {f} caught the cold a week later, {h} came with the soup. | "Tomorrow we will go {to} \
+That night {h} slept {deep}, with {t} beside the bed. | When {f} caught the cold a week later, {h} came with the soup. | "Tomorrow we will go {to} \
 together," said {f}, and so they did.
 
 {H} played a trick on {F}. | {Time}, {H} wanted to have some fun with {F}. | {Time}, {H} put salt into the {drink} of {F}.

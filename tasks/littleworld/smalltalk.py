@@ -37,16 +37,17 @@ IS_IT = {
     "animal": {"legs": "Does {an} have {v} legs?", "home": "Does {an} live {v}?", "food": "Does {an} eat {v}?"},
     "thing": {"colour": "Is the {n} {v}?"},
 }
-# who it is, from what is known: the slots are a person's values
+# who it is, from what is known: the slots are a person's values. A name at the beginning of an answer has no space before
+# it, which makes it another token than the one that was read, so the answers begin with other words.
 WHO = [
     ("Who is the {job} in {town}?", "The {job} in {town} is {n}."),
-    ("Who has {a_pet} called {petname}?", "{n} has {a_pet} called {petname}."),
-    ("Who calls {p} pet {petname}?", "{n} calls {p} pet {petname}."),
-    ("Whose pet is called {petname}?", "{n}'s pet is called {petname}."),
-    ("Whose pet is {petname}?", "{petname} is {n}'s pet."),
+    ("Who has {a_pet} called {petname}?", "It is {n} who has {a_pet} called {petname}."),
+    ("Who calls {p} pet {petname}?", "It is {n} who calls {p} pet {petname}."),
+    ("Whose pet is called {petname}?", "It is {n}'s pet that is called {petname}."),
+    ("Whose pet is {petname}?", "It is {n}'s pet that is called {petname}."),
     ("What is the name of the {job} who lives in {town}?", "The {job} who lives in {town} is {n}."),
-    ("Whose best friend is {friend}?", "{friend} is {n}'s best friend."),
-    ("Which {job} lives in {town}?", "{n} is the {job} who lives in {town}."),
+    ("Whose best friend is {friend}?", "The best friend of {n} is {friend}."),
+    ("Which {job} lives in {town}?", "The {job} who lives in {town} is {n}."),
 ]
 
 INTRODUCE = {

@@ -252,6 +252,8 @@ def _fill_outside(rng: random.Random, template: str, split: ExamSplit) -> str:
 # ---- what needs the turn before ----
 
 def followup(rng: random.Random, split: ExamSplit) -> Drawn:
+    if split == "train" and rng.random() < 0.15:
+        return told_several(rng)
     return rng.choice(FOLLOWUPS)(rng, split)
 
 
@@ -304,7 +306,7 @@ def friend_of(rng: random.Random, split: ExamSplit) -> Drawn:
 
 
 _NUMBERS = [str(n) for n in range(6, 90)]
-_NAMES = ("name", "town", "friend", "dog", "sister")  # what is told of these is a name
+NAMES = ("name", "town", "friend", "dog", "sister")  # what is told of these is a name
 
 
 def about_me(rng: random.Random, split: ExamSplit) -> Drawn:
@@ -318,12 +320,12 @@ def about_me(rng: random.Random, split: ExamSplit) -> Drawn:
         name = rng.choice(_strangers(split))
         statements, questions_, reply = smalltalk.ME[told]
         statement, question = rng.choice(statements), rng.choice(questions_)
-        if told in _NAMES or held_out(f"me {value} {statement} {question}") == split:
+        if told in NAMES or held_out(f"me {value} {statement} {question}") == split:
             break
     if split == "train" and rng.random() < 0.6:
         # Of a few dozen names one learns the names; of thousands that nobody has, one learns to look back.
         name = capital(make_up(rng))
-        value = capital(make_up(rng)) if told in _NAMES else value
+        value = capital(make_up(rng)) if told in NAMES else value
     slots = {"v": value, "a_v": article(value), "ns": plural(value), "n": name}
     opening = statement.format_map(slots)
     if told != "name" and rng.random() < 0.4:
@@ -342,6 +344,19 @@ def about_me(rng: random.Random, split: ExamSplit) -> Drawn:
             entity, attribute, between = ask(rng, "train")
             talk += [between, answer(rng, entity, attribute)]
     return turns(*talk, typed(rng, question), reply.format_map(slots)), {"says": [value]}
+
+
+def told_several(rng: random.Random) -> Drawn:
+    """For training: two or three names are told, then each is asked for, since one is only a few tokens to learn from."""
+    told = {what: capital(make_up(rng)) for what in rng.sample(NAMES, rng.randrange(2, 4))}
+    said = [typed(rng, rng.choice(smalltalk.ME[what][0]).format(v=name), greet=False) for what, name in told.items()]
+    if rng.random() < 0.5:
+        said = [" ".join(text if text[-1] in ".!" else text + "." for text in said)]
+    talk = [turn for text in said for turn in (text, rng.choice(smalltalk.NICE))]
+    for what in rng.sample(tuple(told), len(told)):
+        _, asked, reply = smalltalk.ME[what]
+        talk += [typed(rng, rng.choice(asked), greet=False), reply.format(v=told[what])]
+    return turns(*talk), {"says": [told[what]]}
 
 
 def sum_goes_on(rng: random.Random, split: ExamSplit) -> Drawn:
