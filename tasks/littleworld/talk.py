@@ -306,7 +306,7 @@ def friend_of(rng: random.Random, split: ExamSplit) -> Drawn:
 
 
 _NUMBERS = [str(n) for n in range(6, 90)]
-NAMES = ("name", "town", "friend", "dog", "sister")  # what is told of these is a name
+NAMES = ("name", "town", "friend", "dog", "sister")  # the keys of ME whose value is a name
 
 
 def about_me(rng: random.Random, split: ExamSplit) -> Drawn:
@@ -347,7 +347,7 @@ def about_me(rng: random.Random, split: ExamSplit) -> Drawn:
 
 
 def told_several(rng: random.Random) -> Drawn:
-    """For training: two or three names are told, then each is asked for, since one is only a few tokens to learn from."""
+    """For training: the user gives two or three names and asks for each, since one is only a few tokens to learn from."""
     told = {what: capital(make_up(rng)) for what in rng.sample(NAMES, rng.randrange(2, 4))}
     said = [typed(rng, rng.choice(smalltalk.ME[what][0]).format(v=name), greet=False) for what, name in told.items()]
     if rng.random() < 0.5:
