@@ -36,8 +36,8 @@ ALL = ["--dedup", "--pii=mask", "--profanity"]
 
 @pytest.fixture(scope="module")
 def planted() -> list[bench_data.Planted]:
-    """Some 150 documents, three or more of each kind."""
-    return list(bench_data.corpus(500_000))
+    """Some 200 documents, four or more of each kind."""
+    return list(bench_data.corpus(700_000))
 
 
 @pytest.fixture
