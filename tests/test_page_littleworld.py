@@ -111,7 +111,7 @@ def test_a_conversation_outgrows_the_context_and_is_looked_into(visit, picture) 
     inspect(page)
     answer = last_answer(page)
     tokens(answer).first.click()
-    expect(card(page).locator(".bars li")).to_have_count(5)
+    expect(card(page).locator(".bars li").nth(4)).to_be_visible()  # a sixth is the token itself, if it was unlikely
     assert serious(page) == []
     picture(page, "littleworld-inspector")
     with page.expect_request("**/v1/chat/completions") as asked:

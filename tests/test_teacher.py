@@ -200,7 +200,8 @@ def test_two_ranks_and_micro_batches_take_the_same_steps(whole: Path, worlds, ba
 def test_later_stages_learn_from_one_too(stage: str, world, base: Path) -> None:
     ours = world(stage)
     train(stage, flags(stage, base, *TAUGHT, "--num_iterations=2", "--eval_every=-1"))
-    assert all(line["teacher_kl"] > 0 for line in lines(ours) if "loss" in line)
+    kl = [line["teacher_kl"] for line in lines(ours) if "loss" in line]
+    assert len(kl) == 2 and kl[1] > 0  # the first step of mid starts from the teacher's own weights
     assert manager.read_meta(ours, 2)["teacher"]["tag"] == "d1"
 
 
