@@ -235,6 +235,9 @@ def _dataset_rows(flags: Flags, name: str, dataset: str, loaded: "Loaded", runti
     from nanochat.data import streams, texts
     from nanochat.eval.bpb import text_loss
 
+    masked = (loaded.meta.get("user_config") or {}).get("document_mask")
+    # Rows are read as in training: a model whose documents never saw others is worse at text that follows others.
+    loaded.model.document_bos = loaded.tokenizer.bos if masked else None
     rows: list[Row] = []
     for split in ("train", "val") if flags.split == "both" else (flags.split,):
         source = texts.text_source(dataset.split(), split, loaded.tokenizer)

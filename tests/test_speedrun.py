@@ -142,6 +142,9 @@ def test_resumes_elsewhere_though_times_lie_and_the_newest_checkpoint_is_damaged
     assert f"resuming from step {int(newest.stem.split('_')[1]) - 2}" in trained
     assert steps_logged(moved, "base_checkpoints") == list(range(1, STEPS + 1))
     assert "mid_train: terminated; step" in output  # the signal reached the stage, which saved
+    *_, last = re.findall(r"^base_train: step \d+  val_bpb (\S+)", trained, re.MULTILINE)
+    # the same text, read in the same way: documents see no others
+    assert f"tinyworld, val: {last} bits per byte" in output.split("[5/9] base_eval: ")[1]
     assert states(moved)["base_eval"] == "done" and states(moved)["mid_train"] == "resumes"
 
 
