@@ -136,17 +136,23 @@ def saved_state(folder: Path, step: int) -> dict[str, torch.Tensor]:
     return state
 
 
-def assert_nearly_same_state(one: Path, other: Path, step: int) -> None:
-    """Up to rounding: weights and momenta; and exactly, where the data would resume."""
-    a, b = tensors(one, step), tensors(other, step)
+def assert_near(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], share: float, floor: float) -> None:
+    """Every tensor of `a` differs from that of `b` by at most a share of its norm, and a floor for those near zero."""
     assert a.keys() == b.keys()
     for name in a:
-        assert a[name].shape == b[name].shape and (a[name] - b[name]).norm() <= 0.02 * b[name].norm() + 1e-3, name
+        assert a[name].shape == b[name].shape, name
+        assert (a[name] - b[name]).norm() <= share * b[name].norm() + floor, name
+
+
+def assert_nearly_same_state(one: Path, other: Path, step: int) -> None:
+    """Up to rounding: weights and momenta; and exactly, where the data would resume.
+
+    Muon's matrices are rounded to bfloat16 where the processor multiplies it: 7 % of a second moment after five steps.
+    """
+    assert_near(tensors(one, step), tensors(other, step), 0.02, 1e-3)
     first, second = saved_state(one, step), saved_state(other, step)
-    assert first.keys() == second.keys() and torch.equal(first["steps"], second["steps"])
-    for name in first.keys() - {"rng"}:
-        assert first[name].shape == second[name].shape, name
-        assert torch.allclose(first[name], second[name], rtol=0.05, atol=1e-4), name
+    assert torch.equal(first.pop("steps"), second.pop("steps")) and first.pop("rng").shape == second.pop("rng").shape
+    assert_near(first, second, 0.1, 1e-4)
     metas = [manager.read_meta(folder, step) for folder in (one, other)]
     for name in ("dataloader_state_dict", "tokenizer_hash"):
         assert metas[0][name] == metas[1][name]

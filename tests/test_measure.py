@@ -93,7 +93,7 @@ def test_perplexities_of_models_and_texts(folder: Path, model: nanochat.Model, t
     bodies = [json.dumps({"body": f"hello number {n}, how are you?"}) for n in range(6)]
     lines.write_text("\n".join(bodies), encoding="utf-8")
     measure.main(["perplexity", "-i", str(folder), "--text", str(lines), "--text", str(text), "--column=body",
-                  "--out", str(out), "--device=cpu"])  # fmt: skip
+                  "--out", str(out), "--device=cpu", "--dtype=float32"])  # fmt: skip
     found = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert [(row["text"], row["pieces"] > 1) for row in found] == [("two.jsonl", True), ("one.txt", True)]
     perplexity = model.perplexity(text.read_text(encoding="utf-8"))
