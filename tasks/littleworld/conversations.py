@@ -32,7 +32,7 @@ _DRAW = {"facts": talk.fact, "brief": talk.brief, "arithmetic": talk.arithmetic,
 _SHORT = (talk.fact, talk.fact, talk.refusal, talk.small_talk, _asked(spell_turns), talk.arithmetic, talk.identity,
           everyday.everyday)
 KINDS = tuple(_DRAW)
-TEXTED = 0.12  # of the conversations for training are typed as on a phone
+TEXTED = 0.16  # of the conversations for training are typed as on a phone
 # how many conversations of a kind make a good training mixture: in proportion to what there is to learn
 TRAIN_SIZES = {"facts": 34_000, "brief": 34_000, "arithmetic": 13_000, "numbers": 16_000,
                "spelling": 11_000, "spelling_plain": 26_000, "counting": 5_500, "letters": 16_000, "repeating": 11_000,

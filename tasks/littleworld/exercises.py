@@ -13,6 +13,7 @@ SMALL = """zero one two three four five six seven eight nine ten eleven twelve t
 eighteen nineteen""".split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 
+SAID = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}
 # sign -> ways to ask with figures or words; {a} and {b} as the sum has them
 SUMS = {
     "+": ["What is {a} + {b}?", "What is {a} plus {b}?", "How much is {a} plus {b}?", "Add {a} and {b}.", "Calculate {a} + {b}.",
@@ -54,7 +55,8 @@ SPELL = ["Spell the word '{w}'.", "How do you spell '{w}'?", "Please spell '{w}'
 # for training alone
 MORE_SPELLINGS = ["The spelling of '{w}', please.", "'{w}', how do I write that?", "The letters of '{w}', please.", "I need the spelling of '{w}'.",
                   "What letters does '{w}' consist of?", "Show me how to spell '{w}'.", "Do you know how '{w}' is spelled?",
-                  "'{w}' letter by letter, please.", "Spelling: '{w}'", "Say the letters of '{w}' for me."]
+                  "'{w}' letter by letter, please.", "Spelling: '{w}'", "Say the letters of '{w}' for me.",
+                  "I never know how '{w}' is spelt.", "Give me the letters of '{w}' in order.", "'{w}', one letter after the other, please."]
 COUNT = ["How many times does the letter {l} occur in '{w}'?", "How often does the letter {l} occur in '{w}'?",
          "How many {l}'s are there in '{w}'?", "Count the letter {l} in '{w}'.", "How many times is {l} in the word '{w}'?",
          "How often is the letter {l} in '{w}'?", "Please count how often {l} occurs in '{w}'.",
@@ -282,21 +284,28 @@ def sums_text(rng: random.Random) -> str:
     kind = rng.random()
     if kind < 0.4:
         numbers = [_with_nought(rng, _number(rng, 9999)) for _ in range(rng.randrange(4, 9))]
-        return "Numbers in words: " + ", ".join(f"{n} is {in_words(n)}" for n in numbers) + "."
+        if rng.random() < 0.3:
+            return "Numbers in words: " + ", ".join(f"{n} is {in_words(n)}" for n in numbers) + "."
+        return "Numbers in figures: " + ", ".join(f"{in_words(n)} is {n}" for n in numbers) + "."
     if kind < 0.5:
         start, step = rng.randrange(1, 60), rng.choice((1, 1, 2, 3, 5, 10))
         return f"Counting in steps of {step}: " + ", ".join(str(start + step * i) for i in range(rng.randrange(6, 14))) + "."
     lines = []
+    if kind < 0.65:  # what one hears, and what one types into a calculator
+        for _ in range(rng.randrange(4, 8)):
+            sign = rng.choice("++--*/")
+            a, b, _ = draw_sum(rng, "train", sign, 999)
+            lines.append(f"{in_words(a)} {SAID[sign]} {in_words(b)}: {a} {sign} {b}")
+        return "For the calculator:\n" + "\n".join(lines)
     for _ in range(rng.randrange(3, 8)):
-        sign = rng.choice("+-*/" if kind < 0.75 else "+-")
+        sign = rng.choice("+-*/" if kind < 0.85 else "+-")
         a, b, c = draw_sum(rng, "train", sign, 40)
         if a > 400 or c > 400:
             continue
         if rng.random() < 0.6:
             lines.append(f"{a} {sign} {b} = {c}")
         else:
-            name = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}[sign]
-            lines.append(f"{in_words(a)} {name} {in_words(b)} is {in_words(c)}")
+            lines.append(f"{in_words(a)} {SAID[sign]} {in_words(b)} is {in_words(c)}")
     return rng.choice(("Sums:", "Some sums:", "Today at school:", "From the sum book:")) + "\n" + "\n".join(lines)
 
 

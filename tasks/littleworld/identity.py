@@ -15,6 +15,7 @@ are.|Who is this?|So who are you?|Who is it that I am talking to?|Are you called
     Tell me (something|a bit|a little|more|) about (yourself|you).
     (I want|I'd like|I would love) to know (your name|who I am talking to|who I have here|what you are).
     What (can|may|shall|do) I call you?
+    (Say|Please say|Can you say|Now say|Just say) your (own|full|real|first) name(, please|)?
     (And|) your name (is|please)?
     What (was|is) your name again?
     (Do you|Have you) (have|got) a name(, too|)?
@@ -174,6 +175,7 @@ place: its towns, people, animals and things are all that I know.""",
     topic("""Are you ChatGPT?|Are you GPT?|Are you Siri?|Are you Alexa?|Is your name ChatGPT?|Are you Claude?|Are you the Google assistant?|Are
 you Gemini?|Are you made by OpenAI?|Am I talking to ChatGPT?|Are you Llama?""", """
     (Are|So are|And are) you (Siri|Alexa|ChatGPT|GPT-4|GPT-5|GPT-3|a GPT|Bard|Copilot|DeepSeek|Mistral|Grok|Bob|Tom|a friend of ChatGPT|Cortana)?
+    (Are|So are) you (ChatGPT|Siri|GPT-4|Claude|Gemini|Llama) or (what|not|somebody else|another one|who|one like it)?
     (Is your name|Are you called|Do they call you) (Siri|Alexa|Tom|Bob|Bard|Otto|Max|Anna|HAL)?
     (Am I|Are we) (talking|speaking|chatting) (to|with) (GPT|Siri|Alexa|Bard|Claude)?
     You are (ChatGPT|GPT|Siri|Alexa|Claude|Bard|Gemini)(, right|, aren't you|)?

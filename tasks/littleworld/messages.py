@@ -68,7 +68,7 @@ def texted(rng: random.Random, messages: list[dict], expect: dict) -> list[dict]
         text = _TWO_WORDS.sub(r"\1 ", text) if drops else text  # twenty three
         return text.rstrip("?.!") or text
 
-    drops = rng.random() < 0.4
+    drops = rng.random() < 0.6
     return [message | {"content": shortened(message["content"])} if message["role"] == "user" else message for message in messages]
 
 

@@ -113,8 +113,8 @@ They decided to keep {t} {at}, where both could use it.
 And so {t} had two owners who were the best of friends. | A thing that is shared is not halved but doubled. | From then on {t} \
 made both of them happy.
 
-{Time}, {H} bought {T} from an old pedlar. | {Time}, a pedlar gave {H} {T} and winked. | In the attic {H} discovered {T} under a \
-heap of dust.
+{Time}, {H} bought {T} from an old pedlar {at}. | {Time}, a pedlar {at} gave {H} {T} and winked. | In the attic {H} discovered {T} \
+under a heap of dust.
 "Be careful," said a voice. "It is not an ordinary {ti}." | It felt warm, and it hummed very softly. | On it was written in tiny \
 letters: "Use me only once."
 {h} did not believe in magic, but {s} took it {to} all the same. | {h} showed it to {F}, who laughed and said, "Try it!" | All \

@@ -91,6 +91,29 @@ AND_THEN = {
     "month": ["when is {p} birthday?", "in which month was {s} born?"],
 }
 
+# for training alone
+MORE_THEN = {
+    "town": ["where is {s} from?", "which town does {s} come from?"],
+    "job": ["does {s} have a job?", "how does {s} earn a living?", "what is {s} by trade?"],
+    "pet": ["does {s} have a pet?", "does {s} keep an animal?", "what animal does {s} have at home?"],
+    "petname": ["does {p} pet have a name?", "what does {s} call {p} pet?"],
+    "food": ["what food does {s} like?", "what would {s} like for dinner?"],
+    "colour": ["does {s} have a favourite colour?", "what colour does {s} love?"],
+    "hobby": ["does {s} have a hobby?", "how does {s} spend {p} free time?"],
+    "friend": ["does {s} have a best friend?", "whom does {s} like best?"],
+    "month": ["when was {s} born?", "when does {s} have {p} birthday?"],
+}
+# about the town that somebody lives in, for training alone
+THERE = {
+    "river": ["which river flows there?", "what is the river there called?"], "hill": ["which hill is near there?", "what is the hill there called?"],
+    "market": ["on which day is the market there?", "which day is market day there?"], "known": ["what is the place known for?", "what is that town famous for?"],
+    "sight": ["what can I see there?", "what is there to see?"],
+}
+# what somebody has, and then which it is; for training alone
+HAS = {"pet": "a pet", "job": "a job", "hobby": "a hobby", "food": "a favourite food", "colour": "a favourite colour"}
+WHICH_IT_IS = ["{n} has {what}, do you know which?", "{n} has {what}. Which one?", "{n} has {what}. Can you tell me which one?",
+               "I heard that {n} has {what}. Which one is it?", "{n} has {what}, which one is that?"]
+
 # what users tell about themselves: ways to say it, ways to ask for it, the answer
 ME = {
     "name": (["My name is {v}.", "I am {v}.", "Hello, my name is {v}.", "Hi, I am {v}!", "You can call me {v}.", "I am called {v}.", "The name is {v}.", "Call me {v}.",
@@ -128,6 +151,7 @@ ME = {
 }
 NICE = ["Nice to meet you!", "That is good to know.", "Thank you for telling me.", "How nice!", "I will remember that.",
         "I am glad to hear that.", "That sounds lovely."]
+NICE_TO_MEET = ["Nice to meet you, {n}!", "Hello, {n}! What would you like to know?", "Hello, {n}! How can I help you?"]
 
 STORY = ["Tell me a story about {}.", "Please tell me a story about {}.", "Can you tell me a story about {}?",
          "I would like to hear a story about {}.", "A story about {}, please.", "Write a short story about {}.",
@@ -135,6 +159,10 @@ STORY = ["Tell me a story about {}.", "Please tell me a story about {}.", "Can y
          "I want a story about {}.", "Tell a tale about {}.", "Write a story about {}.", "Tell me a short story about {}.",
          "Give me a story about {}.", "Invent a story about {}.", "Can you write a story about {}?", "Read me a story about {}.",
          "Please write a story about {}.", "Tell us a story about {}.", "Story about {}."]
+
+# for training alone
+MORE_STORIES = ["Tell me a story with {}.", "A tale with {} in it, please.", "I would like to read something about {}.", "Think of a story with {}.",
+                "A little tale about {}, please.", "Let me hear a tale of {}.", "Can you think of a story with {}?"]
 
 PERSONAS = ["You are a friendly helper called {n}.", "Your name is {n}.", "You are {n}, a kind assistant.", "You are {n}.",
             "From now on your name is {n}.", "You are a cheerful robot named {n}.", "Play the part of {n}.",

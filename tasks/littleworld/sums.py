@@ -214,6 +214,8 @@ def counting_turns(rng: random.Random, split: ExamSplit) -> tuple[str, str | lis
         a = 1 if style < 0.75 else rng.randrange(1, 60)
         most = 30 if split == "train" else 20  # where to stop is learned from many ends
         b = a + rng.randrange(2, most if a == 1 else 13)
+        if split == "train" and rng.random() < 0.35:  # most people ask for few
+            b = a + rng.randrange(2, 10)
         if held_out(f"count {a} {b} {style > 0.9}") == split:
             break
     if style > 0.9:
@@ -222,7 +224,7 @@ def counting_turns(rng: random.Random, split: ExamSplit) -> tuple[str, str | lis
     else:
         up = COUNT_UP + MORE_COUNTS if split == "train" else COUNT_UP
         asked, numbers = COUNT_TO if a == 1 and style < 0.65 else up, range(a, b + 1)
-    spoken = rng.random() < 0.25
+    spoken = rng.random() < (0.4 if split == "train" else 0.25)
     question = rng.choice(asked).format(a=in_words(a) if spoken else a, b=in_words(b) if spoken else b)
     return question, ", ".join(map(str, numbers)) + ".", {"list": [str(n) for n in numbers]}
 
@@ -250,9 +252,9 @@ _TRAINED = (29, 9, 12, 8, 14, 16, 5, 7)  # where a count ends is the hardest of 
 
 def more_sums_text(rng: random.Random) -> str:
     """Lines of sums in several steps, parts and comparisons."""
-    lines = []
+    lines, counts = [], rng.random() < 0.25
     for _ in range(rng.randrange(3, 7)):
-        draw = rng.choice((chain_turns, percent_turns, part_turns, compare_turns, counting_turns))
+        draw = counting_turns if counts else rng.choice((chain_turns, percent_turns, part_turns, compare_turns, counting_turns))
         question, reply, _ = draw(rng, "train")
         while asked_by_newcomers([plain_text(question)]):
             question, reply, _ = draw(rng, "train")

@@ -17,7 +17,7 @@ from tasks.littleworld.messages import Drawn, capital, turns, typed
 from tasks.littleworld.phrases import PERSON, TABLES
 from tasks.littleworld.stories import draw_subjects, story
 from tasks.littleworld.topics import Topic, core, fill, phrase_split, say
-from tasks.littleworld.world import Entity, article, held_out, listing, pair_split, plural, questions, world
+from tasks.littleworld.world import Entity, article, held_out, listing, pair_split, plural, questions, spellable, world
 
 # ---- facts ----
 
@@ -48,6 +48,8 @@ def expects(entity: Entity, *attributes: str) -> dict:
 
 
 def fact(rng: random.Random, split: ExamSplit) -> Drawn:
+    if split == "train" and rng.random() < 0.08:
+        return keyword(rng, split) if rng.random() < 0.5 else has_one(rng)
     chance = rng.random()
     if chance < 0.1:
         return two_facts(rng, split)
@@ -139,6 +141,13 @@ def keyword(rng: random.Random, split: ExamSplit) -> Drawn:
     return turns(typed(rng, question, greet=False), answer(rng, entity, attribute)), expects(entity, attribute)
 
 
+def has_one(rng: random.Random) -> Drawn:
+    """For training: somebody has a pet, a job or a hobby, and which is it?"""
+    person, attribute = rng.choice(world().entities["person"]), rng.choice(tuple(smalltalk.HAS))
+    question = rng.choice(smalltalk.WHICH_IT_IS).format(n=person.name, what=smalltalk.HAS[attribute])
+    return turns(typed(rng, question), answer(rng, person, attribute)), expects(person, attribute)
+
+
 def yes_or_no(rng: random.Random, split: ExamSplit) -> Drawn:
     """Whether something is so. The answer is how it is: a model this small states the fact, but cannot compare it."""
     while True:
@@ -209,10 +218,14 @@ def refusal(rng: random.Random, split: ExamSplit) -> Drawn:
     known = "test" if split == "test" else "train"
     chance = rng.random()
     if chance < 0.17:
-        question = _unheard(rng, Entity("person", rng.choice(_strangers(split))))
+        made_up = split == "train" and rng.random() < 0.5
+        question = _unheard(rng, Entity("person", capital(_nobody(rng)) if made_up else rng.choice(_strangers(split))))
     elif chance < 0.34:
         kind, pool = rng.choice((("town", "city"), ("town", "place"), ("animal", "beast"), ("job", "trade"), ("thing", "gadget")))
-        question = _unheard(rng, Entity(kind, rng.choice(_filling(pool, split))))
+        name = rng.choice(_filling(pool, split))
+        if split == "train" and rng.random() < 0.4:
+            name = capital(_nobody(rng)) if kind == "town" else _nobody(rng)
+        question = _unheard(rng, Entity(kind, name))
     elif chance < 0.5:
         person = rng.choice(world().entities["person"]).name
         question = _fill_outside(rng, rng.choice(outside.UNKNOWN[known]).replace("{n}", person), split)
@@ -229,6 +242,19 @@ def refusal(rng: random.Random, split: ExamSplit) -> Drawn:
     if split == "train" and rng.random() < 0.03:  # asked to be brief, it is as honest
         messages.insert(0, {"role": "system", "content": rng.choice(smalltalk.SHORT)})
     return messages, {"refuse": True}
+
+
+def _nobody(rng: random.Random) -> str:
+    """A made-up word: of thousands that are in no world one learns to look, of a few dozen one learns the few dozen."""
+    while (name := make_up(rng)) in _names() or name in spellable():
+        pass
+    return name
+
+
+@functools.cache
+def _names() -> frozenset[str]:
+    """The names of all that is in the little world, in small letters."""
+    return frozenset(entity.name.lower() for group in world().entities.values() for entity in group)
 
 
 @functools.cache
@@ -252,28 +278,47 @@ def _fill_outside(rng: random.Random, template: str, split: ExamSplit) -> str:
 # ---- what needs the turn before ----
 
 def followup(rng: random.Random, split: ExamSplit) -> Drawn:
-    if split == "train" and rng.random() < 0.15:
-        return told_several(rng)
+    if split == "train" and rng.random() < 0.2:
+        return told_several(rng) if rng.random() < 0.7 else there(rng)
     return rng.choice(FOLLOWUPS)(rng, split)
+
+
+def _unclear(person: Entity) -> bool:
+    """Whether "she" could be a person as well as the best friend who was just named, and nobody could know who is meant."""
+    return world().by_name[person.values["friend"]].female == person.female
 
 
 def same_person(rng: random.Random, split: ExamSplit) -> Drawn:
     while True:
         person, one = draw_fact(rng, "person")
         two, three = rng.sample([a for a in PERSON if a != one], 2)
-        if held_out(f"then {person.name} {one} {two}") == split:
+        if held_out(f"then {person.name} {one} {two}") == split and not ("friend" in (one, three) and _unclear(person)):
             break
     said = [typed(rng, rng.choice(questions(person, one, "train"))), answer(rng, person, one)]
     if rng.random() < 0.3:  # one more question between the two
-        said += [typed(rng, _about_them(rng, person, three)), answer(rng, person, three)]
-    return turns(*said, typed(rng, _about_them(rng, person, two)), answer(rng, person, two)), expects(person, two)
+        said += [typed(rng, _about_them(rng, person, three, split)), answer(rng, person, three)]
+    return turns(*said, typed(rng, _about_them(rng, person, two, split)), answer(rng, person, two)), expects(person, two)
 
 
-def _about_them(rng: random.Random, person: Entity, attribute: str) -> str:
-    question = rng.choice(smalltalk.AND_THEN[attribute]).format_map(person.slots)
+def _about_them(rng: random.Random, person: Entity, attribute: str, split: ExamSplit) -> str:
+    asked = smalltalk.AND_THEN[attribute] + (smalltalk.MORE_THEN[attribute] if split == "train" else [])
+    question = rng.choice(asked).format_map(person.slots)
     if rng.random() < 0.12:
         question = rng.choice(("{p} {w}?", "What about {p} {w}?")).format(w=smalltalk.KEYWORD["person", attribute], **person.slots)
-    return capital(rng.choice(("And ", "And ", "")) + question) if question[0].islower() else question
+    return _and(rng, question) if question[0].islower() else question
+
+
+def _and(rng: random.Random, question: str) -> str:
+    return capital(rng.choice(("And ", "And ", "")) + question)
+
+
+def there(rng: random.Random) -> Drawn:
+    """For training: where somebody lives, and then something about that town."""
+    person, attribute = rng.choice(world().entities["person"]), rng.choice(tuple(smalltalk.THERE))
+    town = world().by_name[person.values["town"]]
+    question = _and(rng, rng.choice(smalltalk.THERE[attribute]))
+    return (turns(typed(rng, rng.choice(questions(person, "town", "train"))), answer(rng, person, "town"), typed(rng, question),
+                  answer(rng, town, attribute)), expects(town, attribute))
 
 
 def same_question(rng: random.Random, split: ExamSplit) -> Drawn:
@@ -297,10 +342,11 @@ def friend_of(rng: random.Random, split: ExamSplit) -> Drawn:
     while True:
         person = rng.choice(world().entities["person"])
         attribute = rng.choice([a for a in PERSON if a != "friend"])
-        if held_out(f"friend of {person.name} {attribute}") == split:
+        if held_out(f"friend of {person.name} {attribute}") == split and not _unclear(person):
             break
     friend = world().by_name[person.values["friend"]]
-    question = rng.choice(smalltalk.AND_THEN[attribute]).format_map(friend.slots)
+    asked = smalltalk.AND_THEN[attribute] + (smalltalk.MORE_THEN[attribute] if split == "train" else [])
+    question = rng.choice(asked).format_map(friend.slots)
     return (turns(rng.choice(questions(person, "friend", "train")), answer(rng, person, "friend"), typed(rng, "And " + question),
                   answer(rng, friend, attribute)), expects(friend, attribute))
 
@@ -328,14 +374,16 @@ def about_me(rng: random.Random, split: ExamSplit) -> Drawn:
         value = capital(make_up(rng)) if told in NAMES else value
     slots = {"v": value, "a_v": article(value), "ns": plural(value), "n": name}
     opening = statement.format_map(slots)
+    known = value if told == "name" else ""
     if told != "name" and rng.random() < 0.4:
-        opening = rng.choice(("My name is {n}. ", "I am {n}. ", "Hello, I am {n}. ")).format(n=name) + opening
+        opening, known = rng.choice(("My name is {n}. ", "I am {n}. ", "Hello, I am {n}. ")).format(n=name) + opening, name
     opening = typed(rng, opening, greet=False)
     if rng.random() < 0.25:  # told and asked at once
         opening = opening if opening[-1] in ".!" else opening + rng.choice((".", ",", "!"))
         return (turns(opening + rng.choice((" ", " ", " So ", " Now, ")) + typed(rng, question, greet=False), reply.format_map(slots)),
                 {"says": [value]})
-    talk = [opening, rng.choice(smalltalk.NICE)]
+    nice = smalltalk.NICE_TO_MEET if split == "train" and known and rng.random() < 0.4 else smalltalk.NICE
+    talk = [opening, rng.choice(nice).format(n=known)]
     while len(talk) < 6 and rng.random() < 0.35:
         if rng.random() < 0.3:
             group = rng.choice(CHAT[1:])
@@ -389,24 +437,25 @@ def about_the_story(rng: random.Random, split: ExamSplit) -> Drawn:
     if rng.random() < 0.6:
         question = rng.choice(("What was the story about?", "Who or what was it about?", "What was that story about?"))
         reply = f"The story was about {named}."
-        return turns(request(rng, about), told, question, reply), {"says": [s.name for s in about]}
+        return turns(request(rng, about, split), told, question, reply), {"says": [s.name for s in about]}
     question = rng.choice(("Tell me another one.", "Another story about the same, please.", "Tell me another story about it.",
                            "One more story, please."))
-    return turns(request(rng, about), told, question, story(rng, about, brief=True)), {"story": [(s.role, s.name) for s in about]}
+    return turns(request(rng, about, split), told, question, story(rng, about, brief=True)), {"story": [(s.role, s.name) for s in about]}
 
 
 FOLLOWUPS = (same_person, same_person, same_person, same_question, same_question, everyday.another, friend_of, about_me, about_me, sum_goes_on, spell_another, about_the_story)
 
 
-def request(rng: random.Random, about: list) -> str:
-    return typed(rng, rng.choice(smalltalk.STORY).format(listing([s.asked for s in about])))
+def request(rng: random.Random, about: list, split: ExamSplit) -> str:
+    asked = smalltalk.STORY + (smalltalk.MORE_STORIES if split == "train" else [])
+    return typed(rng, rng.choice(asked).format(listing([s.asked for s in about])))
 
 
 def stories(rng: random.Random, split: ExamSplit) -> Drawn:
     about = draw_subjects(rng, split)
     if split == "train" and rng.random() < 0.08:
         return turns(typed(rng, rng.choice(smalltalk.ANY_STORY)), story(rng, about)), {"story": []}
-    return turns(request(rng, about), story(rng, about)), {"story": [(s.role, s.name) for s in about]}
+    return turns(request(rng, about, split), story(rng, about)), {"story": [(s.role, s.name) for s in about]}
 
 
 # ---- who one is, and small talk ----
