@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 from tasks.littleworld import everyday, scenes, smalltalk, talk, words
-from tasks.littleworld.exercises import make_up, spelling_text, sums_text
+from tasks.littleworld.exercises import spelling_text, sums_text
 from tasks.littleworld.letters import quoting_text, repeat_turns
 from tasks.littleworld.messages import asked_by_newcomers, plain, plain_text
 from tasks.littleworld.phrases import TABLES
@@ -298,7 +298,7 @@ def said_again(rng: random.Random) -> str:
 
 def _names_told(rng: random.Random) -> tuple[str, str]:
     """One or two names, as users tell them, and a sentence that holds one of them."""
-    told = {what: talk.capital(make_up(rng)) for what in rng.sample(talk.NAMES, rng.randrange(1, 3))}
+    told = {what: talk.new_name(rng) for what in rng.sample(talk.NAMES, rng.randrange(1, 3))}
     statement = " ".join(rng.choice(smalltalk.ME[what][0]).format(v=name) for what, name in told.items())
     what = rng.choice(tuple(told))
     return statement.lower() if rng.random() < 0.25 else statement, smalltalk.ME[what][2].format(v=told[what])

@@ -56,7 +56,7 @@ SPELL = ["Spell the word '{w}'.", "How do you spell '{w}'?", "Please spell '{w}'
 MORE_SPELLINGS = ["The spelling of '{w}', please.", "'{w}', how do I write that?", "The letters of '{w}', please.", "I need the spelling of '{w}'.",
                   "What letters does '{w}' consist of?", "Show me how to spell '{w}'.", "Do you know how '{w}' is spelled?",
                   "'{w}' letter by letter, please.", "Spelling: '{w}'", "Say the letters of '{w}' for me.",
-                  "I never know how '{w}' is spelt.", "Give me the letters of '{w}' in order.", "'{w}', one letter after the other, please."]
+                  "I never know how '{w}' is spelt.", "How would '{w}' be spelt?", "'{w}', how is that spelt?", "Give me the letters of '{w}' in order.", "'{w}', one letter after the other, please."]
 COUNT = ["How many times does the letter {l} occur in '{w}'?", "How often does the letter {l} occur in '{w}'?",
          "How many {l}'s are there in '{w}'?", "Count the letter {l} in '{w}'.", "How many times is {l} in the word '{w}'?",
          "How often is the letter {l} in '{w}'?", "Please count how often {l} occurs in '{w}'.",
@@ -229,9 +229,14 @@ def make_up(rng: random.Random) -> str:
         else:
             other = real[int(rng.random() * len(real))]
             word = word[: rng.randrange(2, len(word))] + other[rng.randrange(1, len(other) - 1) :]
-        if 4 <= len(word) <= 10 and not _UNSPEAKABLE.search(word) and \
-                _onset(word) in _onsets() and word_split(word) == "train" and not _held().search(word):
+        if fit_for_training(word):
             return word
+
+
+def fit_for_training(word: str) -> bool:
+    """Whether a made-up word, in small letters, can be said and neither is nor holds a held-out word."""
+    return (4 <= len(word) <= 10 and not _UNSPEAKABLE.search(word) and _onset(word) in _onsets() and word_split(word) == "train"
+            and not _held().search(word))
 
 
 def draw_word(rng: random.Random, split: ExamSplit, made_up: float = 0.5) -> str:
