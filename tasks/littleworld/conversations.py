@@ -34,7 +34,7 @@ _SHORT = (talk.fact, talk.fact, talk.refusal, talk.small_talk, _asked(spell_turn
 KINDS = tuple(_DRAW)
 TEXTED = 0.16  # of the conversations for training are typed as on a phone
 # how many conversations of a kind make a good training mixture: in proportion to what there is to learn
-TRAIN_SIZES = {"facts": 34_000, "brief": 34_000, "arithmetic": 13_000, "numbers": 18_000,
+TRAIN_SIZES = {"facts": 34_000, "brief": 34_000, "arithmetic": 13_000, "numbers": 26_000,
                "spelling": 11_000, "spelling_plain": 26_000, "counting": 5_500, "letters": 16_000, "repeating": 11_000,
                "refusal": 22_000, "stories": 10_000, "followup": 30_000, "identity": 21_000, "smalltalk": 35_000,
                "everyday": 12_000}

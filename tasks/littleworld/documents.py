@@ -324,4 +324,4 @@ def chat(rng: random.Random) -> str:
 KINDS = {"biography": (19, biography), "story": (15, tale), "entry": (11, entry), "catechism": (10, catechism), "card": (6, card), "letter": (4, letter),
          "words": (4, word_list), "scene": (3, scene), "rhyme": (1, rhyme), "riddle": (1, riddle), "chat": (4, chat),
          "sums": (4, sums_text), "spelling": (7, spelling_text),
-         "more sums": (2, more_sums_text), "quoting": (7, quoting_text), "said again": (4, said_again)}
+         "more sums": (3, more_sums_text), "quoting": (7, quoting_text), "said again": (4, said_again)}

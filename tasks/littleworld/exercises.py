@@ -45,6 +45,16 @@ PROBLEMS = {
     "/": ["{n} shares {a} {things} equally among {b} children. How many does each child get?|Each child gets {c} {things}.",
           "{n} puts {a} {things} into {b} boxes, the same number in each. How many are in one box?|There are {c} {things} in one box."],
 }
+# for training alone: of oneself, and in short sentences
+MORE_PROBLEMS = {
+    "+": ["I have {a} {things} and get {b} more. How many is that?|You have {c} {things}.",
+          "{a} {things} here, {b} {things} there. How many are that together?|Together there are {c} {things}."],
+    "-": ["I had {a} {things} and lost {b}. How many have I now?|You have {c} {things} now.",
+          "Of {a} {things} I sold {b}. How many do I still have?|You still have {c} {things}."],
+    "*": ["I need {b} {things} on each of {a} days. How many in all?|You need {c} {things} in all.",
+          "I have {a} boxes of {b} {things}. How many {things} is that?|You have {c} {things}."],
+    "/": ["I have {a} {things} for {b} people. How many for each?|There are {c} {things} for each."],
+}
 
 SPELL = ["Spell the word '{w}'.", "How do you spell '{w}'?", "Please spell '{w}'.", "Can you spell '{w}' for me?", "Spell '{w}'.",
          "Spell '{w}' letter by letter.", "How is '{w}' spelled?", "How do I write '{w}'?", "Which letters are in the word '{w}'?",
@@ -135,7 +145,8 @@ def sum_turns(rng: random.Random, split: ExamSplit) -> tuple[str, list[dict], di
     style = rng.random()
     if style < 0.22:
         a, b, c = draw_sum(rng, split, sign, 999)
-        question, answer = rng.choice(PROBLEMS[sign]).split("|")
+        told = PROBLEMS[sign] + (MORE_PROBLEMS[sign] if split == "train" else [])
+        question, answer = rng.choice(told).split("|")
         people = rng.sample(subjects()["person"], 2)
         slots = {"a": a, "b": b, "c": c, "n": people[0].name, "m": people[1].name,
                  "things": plural(rng.choice(subjects()["thing"]).name)}
@@ -293,8 +304,8 @@ def sums_text(rng: random.Random) -> str:
             return "Numbers in words: " + ", ".join(f"{n} is {in_words(n)}" for n in numbers) + "."
         return "Numbers in figures: " + ", ".join(f"{in_words(n)} is {n}" for n in numbers) + "."
     if kind < 0.5:
-        start, step = rng.randrange(1, 60), rng.choice((1, 1, 2, 3, 5, 10))
-        return f"Counting in steps of {step}: " + ", ".join(str(start + step * i) for i in range(rng.randrange(6, 14))) + "."
+        start, step, n = rng.randrange(1, 60), rng.choice((1, 1, 2, 3, 5, 10)), rng.randrange(3, 14)
+        return f"In steps of {step} to {start + step * (n - 1)}: " + ", ".join(str(start + step * i) for i in range(n)) + "."
     lines = []
     if kind < 0.65:  # what one hears, and what one types into a calculator
         for _ in range(rng.randrange(4, 8)):
