@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import os
+import random
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from nanochat import chat
 from nanochat.data import shards
 from nanochat.engine.tools import calculator
 from nanochat.tokenizer import Tokenizer
-from tasks.littleworld import corpus, everyday, exercises, messages, stories, topics, words
+from tasks.littleworld import corpus, everyday, exercises, messages, stories, sums, talk, topics, words
 from tasks.littleworld.chatter import CHAT
 from tasks.littleworld.conversations import KINDS, LittleWorld, reference
 from tasks.littleworld.identity import IDENTITY
@@ -493,3 +494,40 @@ def test_all_shapes_of_conversation_are_trained(train: dict[str, list[dict]]) ->
     assert any(isinstance(m["content"], list) for c in train["followup"] for m in c["messages"])
     attributes = {(value[0], value[1]) for c in train["facts"] for value in c["expect"].get("values", [])}
     assert attributes == {(kind, attribute) for kind, table in TABLES.items() for attribute in table}
+
+
+@given(st.integers(0, 10**9), st.sampled_from(SPLITS))
+def test_no_sign_means_yes_or_the_first(seed: int, split: shards.ExamSplit) -> None:
+    """The sign of the calculator's difference alone decides, whether "larger" or "smaller" is asked for."""
+    question, parts, _ = sums.compare_turns(random.Random(seed), split)
+    _, printed, told = (part["text"] for part in parts)
+    first, _ = re.findall(r"\d+", in_figures(question))[-2:]  # "which one" is no number
+    assert printed.startswith("-") == (not told.startswith(("Yes, ", f"{first} is ")))
+
+
+def test_nobody_is_asked_about_who_could_be_two_people(train: dict[str, list[dict]]) -> None:
+    """After "Mira's best friend is Greta." nobody could know who "she" is."""
+    people, found = world().by_name, 0
+    for conversation in train["followup"] + [LittleWorld("followup", "test")[i] for i in range(1000)]:
+        *before, question, _ = said(conversation)
+        named = re.search(r"(?:best friend of (\w+)|(\w+)'s best friend) is (\w+)\.", " ".join(before))
+        if named and named[3] in people and re.search(r"\b(he|she|his|her)\b", question.lower()):
+            found += 1
+            assert people[named[1] or named[2]].female != people[named[3]].female, said(conversation)
+    assert found > 100
+
+
+def test_new_names_are_nobodys_and_begin_as_names_do() -> None:
+    rng = random.Random(0)
+    names = {talk.new_name(rng) for _ in range(10_000)}
+    assert len(names) > 8000 and not names & {*words.STRANGERS, *(e.name for e in world().entities["person"])}
+    assert sum(name[0] in "AEIOU" for name in names) > 0.1 * len(names)  # made-up words: 0.05
+
+
+def test_counts_end_where_the_calculator_said(train: dict[str, list[dict]]) -> None:
+    """And most are short, since where they end is one token of many."""
+    lists = [c["messages"][-1]["content"] for c in train["numbers"] if "list" in c["expect"]]
+    for call, printed, told in lists:
+        end = told["text"].rstrip(".").split(", ")[-1]
+        assert (call["text"], printed["text"]) == (f"{end}.", calculator(f"{end}."))
+    assert len(lists) > 300 and sum(told["text"].count(",") < 8 for *_, told in lists) > 0.6 * len(lists)

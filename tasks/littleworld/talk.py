@@ -212,11 +212,13 @@ def new_name(rng: random.Random) -> str:
     Most are joined from two real names. Made-up words begin with a vowel in 5 % of cases, real names in 16 %, and models that had
     met only the former answered "Kelele" for "Adele".
     """
-    if rng.random() < 0.3:
-        return capital(make_up(rng))
+    a_word = rng.random() < 0.3
     while True:
-        front, back = rng.choice(_strangers("train")), rng.choice(_strangers("train"))
-        name = front[: rng.randrange(1, 4)] + back[rng.randrange(1, 4) :]
+        if a_word:
+            name = capital(make_up(rng))
+        else:
+            front, back = rng.choice(_strangers("train")), rng.choice(_strangers("train"))
+            name = front[: rng.randrange(1, 4)] + back[rng.randrange(1, 4) :]
         if name not in words.STRANGERS and name.lower() not in _names() and fit_for_training(name.lower()):
             return name
 
