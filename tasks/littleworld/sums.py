@@ -54,8 +54,8 @@ AFTER = ["What comes after {n}?", "What number comes after {n}?", "Which number 
 BEFORE = ["What comes before {n}?", "What number comes before {n}?", "Which number comes before {n}?", "What is the number before {n}?"]
 
 
-def number_turns(rng: random.Random, split: ExamSplit) -> tuple[str, str | list[dict], dict]:
-    """A question about numbers, the answer or its parts, and what is expected."""
+def number_turns(rng: random.Random, split: ExamSplit) -> tuple[str, list[dict], dict]:
+    """A question about numbers, the answer's parts, and what is expected."""
     return rng.choices(_KINDS, _TRAINED if split == "train" else _SHARES)[0](rng, split)
 
 

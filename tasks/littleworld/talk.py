@@ -318,11 +318,16 @@ def same_person(rng: random.Random, split: ExamSplit) -> Drawn:
 
 
 def _about_them(rng: random.Random, person: Entity, attribute: str, split: ExamSplit) -> str:
-    asked = smalltalk.AND_THEN[attribute] + (smalltalk.MORE_THEN[attribute] if split == "train" else [])
-    question = rng.choice(asked).format_map(person.slots)
+    question = _then(rng, person, attribute, split)
     if rng.random() < 0.12:
         question = rng.choice(("{p} {w}?", "What about {p} {w}?")).format(w=smalltalk.KEYWORD["person", attribute], **person.slots)
     return _and(rng, question) if question[0].islower() else question
+
+
+def _then(rng: random.Random, person: Entity, attribute: str, split: ExamSplit) -> str:
+    """What to ask next about somebody who is he or she by now."""
+    asked = smalltalk.AND_THEN[attribute] + (smalltalk.MORE_THEN[attribute] if split == "train" else [])
+    return rng.choice(asked).format_map(person.slots)
 
 
 def _and(rng: random.Random, question: str) -> str:
@@ -362,8 +367,7 @@ def friend_of(rng: random.Random, split: ExamSplit) -> Drawn:
         if held_out(f"friend of {person.name} {attribute}") == split and not _unclear(person):
             break
     friend = world().by_name[person.values["friend"]]
-    asked = smalltalk.AND_THEN[attribute] + (smalltalk.MORE_THEN[attribute] if split == "train" else [])
-    question = rng.choice(asked).format_map(friend.slots)
+    question = _then(rng, friend, attribute, split)
     return (turns(rng.choice(questions(person, "friend", "train")), answer(rng, person, "friend"), typed(rng, "And " + question),
                   answer(rng, friend, attribute)), expects(friend, attribute))
 
