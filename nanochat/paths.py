@@ -12,9 +12,12 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from nanochat.errors import REFUSALS, UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SOURCES = {  # the stages that checkpoints come from, and their folders
     "base": "base_checkpoints",
@@ -87,6 +90,22 @@ def write_atomically(
 def write_text(path: Path, text: str) -> str:
     """`write_atomically` for a string, as UTF-8."""
     return write_atomically(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def write_array(path: Path, array: "np.ndarray") -> str:
+    """`write_atomically` for an array, as .npy.
+
+    np.save would write to a file through C's stdio, and its error for a full disk has no errno to know that by.
+    """
+    from numpy.lib import format as npy
+
+    array = array.copy(order="C") if not array.flags.c_contiguous else array
+
+    def write(file: BinaryIO) -> None:
+        npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(array))
+        file.write(array.data)
+
+    return write_atomically(path, write)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from extras.clean.rules import Rules
 from nanochat.data import shards
 from nanochat.data.shards import iterate, list_shards, write_shards
 from nanochat.errors import UserError
-from nanochat.paths import dataset_dir
+from nanochat.paths import dataset_dir, write_array
 from scripts import clean_data
 from tasks.littleworld import corpus
 
@@ -302,6 +302,17 @@ def test_a_full_disk_is_one_sentence(dataset, small_disk, monkeypatch, planted):
     assert not dataset_dir("clean").exists()
 
 
+def test_an_array_that_does_not_fit_is_one_sentence_too(small_disk):
+    """np.save's own error for it has no errno."""
+    for array in (np.arange(12).reshape(3, 4), np.zeros((0, 2)), np.arange(12).reshape(3, 4).T):
+        write_array(small_disk / "fits.npy", array)
+        assert np.array_equal(np.load(small_disk / "fits.npy"), array)
+    (small_disk / "ballast").write_bytes(bytes(4_000_000))
+    with pytest.raises(UserError, match="the disk is full"):
+        write_array(small_disk / "large.npy", np.zeros(10**6))
+    assert {path.name for path in small_disk.iterdir()} - {"lost+found"} == {"fits.npy", "ballast"}
+
+
 # ---------------------------------------------------------------- on a cluster
 
 # A Slurm of one machine: sbatch does the job at once, and tells what it was given.
@@ -424,8 +435,9 @@ def test_a_damaged_shard_is_named_also_by_a_worker(dataset, pieces):
 
 
 def test_a_document_too_long_to_be_written_is_named_in_its_shard(dataset, pieces, monkeypatch):
-    shard = list_shards(dataset, "train")[0]
-    longest = max(len(text.encode()) for text in texts(dataset))
+    every = [shard for split in ("train", "val") for shard in list_shards(dataset, split)]
+    sizes = [(len(text.encode()), shard) for shard in every for text in pq.read_table(shard)["text"].to_pylist()]
+    longest, shard = max(sizes)
     monkeypatch.setattr(shards, "MAX_DOCUMENT", longest - 1)
     with pytest.raises(UserError, match=f"{shard} has a document of {longest:,} bytes, and one may have"):
         clean("--dedup", "--workers=1")

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extras.clean.words import LIST, load
 from nanochat import chat
 from nanochat.data import shards
 from nanochat.engine.tools import calculator
@@ -522,6 +523,11 @@ def test_new_names_are_nobodys_and_begin_as_names_do() -> None:
     names = {talk.new_name(rng) for _ in range(10_000)}
     assert len(names) > 8000 and not names & {*words.STRANGERS, *(e.name for e in world().entities["person"])}
     assert sum(name[0] in "AEIOU" for name in names) > 0.1 * len(names)  # made-up words: 0.05
+
+
+def test_no_made_up_word_is_a_swear_word() -> None:
+    rude = [word for word in load(LIST) if exercises.word_split(word) == "train"]
+    assert len(rude) > 50 and not any(exercises.fit_for_training(word) for word in rude)
 
 
 def test_counts_end_where_the_calculator_said(train: dict[str, list[dict]]) -> None:

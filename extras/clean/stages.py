@@ -35,7 +35,7 @@ from nanochat.data import shards
 from nanochat.data.stores import Remote
 from nanochat.errors import UserError
 from nanochat.log import Progress, strict_json
-from nanochat.paths import refusal, write_atomically, write_text
+from nanochat.paths import refusal, write_array, write_atomically, write_text
 
 PIECE = 16_384  # documents per scan task
 PART = 1 << 19  # entries per match task, about
@@ -159,11 +159,11 @@ def _scan(plan: Plan, number: int) -> None:
                 yield text
 
     write_atomically(plan.file(number, "parquet"), lambda file: _write_rows(file, texts()))
-    _save(plan.file(number, "kept.npy"), np.array(kept, dtype=np.int64).reshape(-1, 2))
+    write_array(plan.file(number, "kept.npy"), np.array(kept, dtype=np.int64).reshape(-1, 2))
     if sketcher:
         table, places = sketcher.arrays()
-        _save(plan.file(number, "sketches.npy"), table)
-        _save(plan.file(number, "places.npy"), places)
+        write_array(plan.file(number, "sketches.npy"), table)
+        write_array(plan.file(number, "places.npy"), places)
     write_text(plan.file(number, "tally.json"), strict_json(tally.counts))
 
 
@@ -201,10 +201,6 @@ def _write_rows(file: BinaryIO, texts: Iterator[str]) -> None:
         parquet.write_table(pa.table([group], schema=_ROW))
 
 
-def _save(path: Path, array: np.ndarray) -> None:
-    write_atomically(path, lambda file: np.save(file, array))
-
-
 # ---------------------------------------------------------------- match
 
 
@@ -221,7 +217,7 @@ def _match(plan: Plan, part: int) -> None:
         met.append(places[:, low:high] | np.array([[0], [number << 32]], dtype=np.uint64))
     places, documents = np.concatenate(met, axis=1)
     order = np.lexsort((documents, places))
-    _save(plan.file(part, "pairs.npy"), _sorted_once(_alike(plan, places[order], documents[order])))
+    write_array(plan.file(part, "pairs.npy"), _sorted_once(_alike(plan, places[order], documents[order])))
 
 
 def _alike(plan: Plan, places: np.ndarray, documents: np.ndarray) -> np.ndarray:

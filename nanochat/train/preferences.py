@@ -38,7 +38,7 @@ from nanochat.data.packing import Document, pack
 from nanochat.data.streams import CHUNK, ConversationSource, batch_of
 from nanochat.gpt import GPT
 from nanochat.loss import Rows
-from nanochat.paths import write_atomically
+from nanochat.paths import write_array
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import Tokenizer
 
@@ -234,7 +234,7 @@ def kept(folder: Path, content: object, pairs: int, compute: Callable[[], Tensor
         return found
     table = compute()
     if rt.is_main and writes:
-        write_atomically(path, lambda file: np.save(file, table.numpy()))
+        write_array(path, table.numpy())
     rt.wait()
     return table
 

@@ -4,4 +4,4 @@
 nothing is fetched, and the same seed gives the same bytes everywhere.
 """
 
-VERSION = 14  # of the text and conversations made here; raise it when any of them changes
+VERSION = 15  # of the text and conversations made here; raise it when any of them changes

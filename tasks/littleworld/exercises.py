@@ -4,6 +4,7 @@ import functools
 import random
 import re
 
+from extras.clean.words import LIST, Words, load
 from nanochat.data.shards import ExamSplit
 from nanochat.engine.tools import calculator
 from tasks.littleworld.stories import subjects, vocabulary
@@ -245,9 +246,14 @@ def make_up(rng: random.Random) -> str:
 
 
 def fit_for_training(word: str) -> bool:
-    """Whether a made-up word, in small letters, can be said and neither is nor holds a held-out word."""
+    """Whether a made-up word, in small letters, can be said, is no swear word, and neither is nor holds a held-out word."""
     return (4 <= len(word) <= 10 and not _UNSPEAKABLE.search(word) and _onset(word) in _onsets() and word_split(word) == "train"
-            and not _held().search(word))
+            and not _held().search(word) and not _rude().first(word))
+
+
+@functools.cache
+def _rude() -> Words:
+    return Words(load(LIST))
 
 
 def draw_word(rng: random.Random, split: ExamSplit, made_up: float = 0.5) -> str:

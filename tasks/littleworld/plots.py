@@ -168,12 +168,12 @@ both eyes and laughed.
 "I did it!" {s} cried. "We did it!" said {f}. | That night {h} slept without a single bad dream. | Courage grows when somebody \
 stands beside you.
 
-{Time}, {H} fell ill and could not go {to}. | {Time}, {H} woke up with a sore throat and had to miss the walk {to}. | {H} had a \
-bad cold and could not go {to}.
+{Time}, {H} fell ill and could not try {T} {at}. | {Time}, {H} woke up with a sore throat and had to leave {T} {at}. | {Time}, {H} \
+had a bad cold and could not take {T} {to}.
 It was dull to lie there alone and count the spots on the ceiling. | Outside the others were playing, and {h} felt {sad}. | {S} \
 sneezed {num} times before breakfast.
-Then there was a knock, and in came {F} with a pot of soup and {T}. | Then {F} came in, shook off the {wx} and put {T} on the \
-bed. | At noon {F} looked {adv} through the window and held up {T}.
+Then there was a knock, and in came {F} with a pot of soup and {t}. | Then {F} came in, shook off the {wx} and put {t} on the \
+bed. | At noon {F} looked {adv} through the window and held up {t}.
 {f} brought {fruits} and a book with pictures. | {f} told @ {adj} story about a king who could not whistle. | {f} made hot \
 {drink} and sang all seven verses of a silly song.
 {h} laughed so much that the fever got tired and left. | Slowly {p} cheeks grew pale, and then they grew rosy again. | By \
